@@ -1,0 +1,109 @@
+//! The webhook's key `authorization`.
+
+use http::HeaderValue;
+
+use super::bearer::{only_authorization, strip_bearer};
+use super::{AuthError, Bearer, ConfigScheme, Proof, Scheme, SecretDigest};
+use crate::config::{BuildContext, BuildError};
+use crate::head::Head;
+
+/// What a webhook's `"authorization"` asks for: `"Bearer <token>"`, or the literal credential of another scheme, as
+/// `"Token abc"`, which is compared whole and with its case.
+#[derive(Clone, Debug)]
+pub struct Authorization {
+    expected: Expected,
+}
+
+#[derive(Clone, Debug)]
+enum Expected {
+    Bearer(Bearer),
+    Literal(SecretDigest),
+}
+
+impl ConfigScheme for Authorization {
+    const KEY: &'static str = "authorization";
+
+    type Config = String;
+
+    fn build(config: String, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        let text = config.trim();
+        let expected = match strip_bearer(text.as_bytes()) {
+            Some(_) => Expected::Bearer(Bearer::new(&text["bearer".len()..])?),
+            // A bare `Bearer` is a token that got lost, not a literal.
+            None if text.eq_ignore_ascii_case("bearer") => return Err("it has no token".into()),
+            None => Expected::Literal(SecretDigest::new(text)?),
+        };
+        Ok(Self { expected })
+    }
+}
+
+impl Scheme for Authorization {
+    fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
+        match &self.expected {
+            Expected::Bearer(bearer) => bearer.check_head(head),
+            Expected::Literal(literal) => {
+                if !literal.matches(only_authorization(head)?.trim_ascii()) {
+                    return Err(AuthError::Invalid);
+                }
+                Ok(Proof::Complete)
+            }
+        }
+    }
+
+    fn challenge(&self, error: AuthError) -> HeaderValue {
+        match &self.expected {
+            Expected::Bearer(bearer) => bearer.challenge(error),
+            // The literal's first word may be the scheme's name or half of the secret: it is not shown.
+            Expected::Literal(_) => HeaderValue::from_static(r#"Webhook realm="webhook""#),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+    use crate::key::WebhookKey;
+
+    fn build(text: &str) -> Result<Authorization, BuildError> {
+        let key = WebhookKey::new("default", "a").unwrap();
+        Authorization::build(text.to_owned(), &BuildContext::bare(&key))
+    }
+
+    fn check(configured: &str, sent: &str) -> Result<Proof, AuthError> {
+        let req = Request::builder().header(AUTHORIZATION, sent).body(()).unwrap();
+        build(configured).unwrap().check_head(Head::of(&req))
+    }
+
+    #[test]
+    fn bearer_is_recognised_in_any_case() {
+        for configured in ["Bearer tok", "bearer tok", " Bearer  tok "] {
+            assert!(check(configured, "BEARER tok").is_ok(), "{configured:?}");
+        }
+        assert_eq!(check("Bearer tok", "Token tok"), Err(AuthError::Missing));
+    }
+
+    #[test]
+    fn a_literal_is_compared_whole() {
+        assert!(check("Token abc", "Token abc").is_ok());
+        for sent in ["token abc", "Token  abc", "abc", "Bearer Token abc", "Token abcd"] {
+            assert_eq!(check("Token abc", sent), Err(AuthError::Invalid), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_guard_does_not_build() {
+        for configured in ["", "  ", "Bearer", "bearer ", "Bearer \t "] {
+            assert!(build(configured).is_err(), "{configured:?}");
+        }
+    }
+
+    #[test]
+    fn the_challenge_shows_nothing_of_a_literal() {
+        let literal = build("hunter2 swordfish").unwrap();
+        assert_eq!(literal.challenge(AuthError::Missing), r#"Webhook realm="webhook""#);
+        assert!(!format!("{literal:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Who sent the request.
+//!
+//! A [`Scheme`] is one way of proving it. [`RequireAuthLayer`] asks the scheme for what the head alone can prove,
+//! before one byte of the body is read; [`VerifyBodyLayer`] asks those schemes that need the bytes once these have
+//! been collected. Only these two layers can make a [`Permit`], and [`Dispatch`](crate::Dispatch) takes no request
+//! without one.
+//!
+//! | layer | needs | establishes | refuses |
+//! |---|---|---|---|
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`], or a pending proof | 401 |
+//! | [`VerifyBody`] | [`Collected`](crate::Collected), and [`RequireAuth`] before it | [`Permit`] | 401 |
+//!
+//! A fixed bearer token before any service, without any store:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{RequireAuthLayer, auth::Bearer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let service = ServiceBuilder::new()
+//!     .layer(RequireAuthLayer::new(Bearer::new("s3cret").unwrap()))
+//!     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+//!
+//! let request = Request::post("/").header("authorization", "bearer s3cret").body(()).unwrap();
+//! assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
+//!
+//! let response = service.oneshot(Request::post("/").body(()).unwrap()).await.unwrap();
+//! assert_eq!(response.status(), 401);
+//! assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="webhook""#);
+//! # }
+//! ```
+//!
+//! With [`RequireAuthLayer::from_webhook`] the schemes are those of the webhook's configuration; all must agree.
+//!
+//! # Adding a scheme
+//!
+//! One file with a type that implements [`Scheme`] and [`ConfigScheme`], and one line in
+//! [`Registry::builtin`](crate::Registry::builtin); one of your own is registered from outside with
+//! [`Registry::scheme`](crate::Registry::scheme).
+
+mod authorization;
+mod bearer;
+mod require;
+mod secret;
+mod verify;
+
+use std::fmt;
+
+use http::{Extensions, HeaderValue};
+use serde::de::DeserializeOwned;
+
+pub use self::authorization::Authorization;
+pub use self::bearer::Bearer;
+pub use self::require::{RequireAuth, RequireAuthLayer};
+pub use self::secret::{EmptySecret, SecretDigest};
+pub use self::verify::{VerifyBody, VerifyBodyLayer};
+use crate::config::{BuildContext, BuildError};
+use crate::head::Head;
+use crate::rejection::Rejection;
+
+pub(crate) use self::require::{Guards, Pending};
+
+/// One way of proving who sent a request.
+///
+/// `Debug` must not show a secret.
+pub trait Scheme: fmt::Debug + Send + Sync + 'static {
+    /// Checks what the head alone can prove.
+    ///
+    /// # Errors
+    ///
+    /// When the proof is missing or wrong.
+    fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError>;
+
+    /// Checks what needs the whole body, byte for byte as received. Called only after [`Proof::NeedsBody`].
+    ///
+    /// # Errors
+    ///
+    /// When the proof is missing or wrong; always, if a scheme that asked for the body forgot this half.
+    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), AuthError> {
+        let _ = (head, body);
+        Err(AuthError::Invalid)
+    }
+
+    /// The `WWW-Authenticate` challenge of the 401 that follows `error` (RFC 9110 §11.6.1).
+    fn challenge(&self, error: AuthError) -> HeaderValue;
+}
+
+/// A [`Scheme`] that a webhook's configuration can ask for.
+pub trait ConfigScheme: Scheme + Sized {
+    /// The key of the webhook's configuration that holds this scheme's part.
+    const KEY: &'static str;
+
+    /// What that part may say. A string or a struct; unknown fields of a struct are refused.
+    type Config: DeserializeOwned;
+
+    /// Makes the scheme.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration could not guard anything: an empty secret, for one. The text must not hold a secret.
+    fn build(config: Self::Config, cx: &BuildContext<'_>) -> Result<Self, BuildError>;
+}
+
+/// What a head proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// All that the scheme asks for.
+    Complete,
+    /// So far so good; the scheme must see the body too.
+    NeedsBody,
+}
+
+/// Why a scheme does not let a request in. It says no more, so that it cannot leak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The request carries no proof of this scheme.
+    Missing,
+    /// The proof is malformed or wrong.
+    Invalid,
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no credential",
+            Self::Invalid => "invalid credential",
+        })
+    }
+}
+
+impl std::error::Error for AuthError {}
+
+/// The evidence, in a request's extensions, that its sender was let in.
+///
+/// Only [`RequireAuth`] and [`VerifyBody`] make one. It is taken away again by a [`RouteNamespace`] or
+/// [`LookupWebhook`] further in: a permit for one webhook must not serve another.
+///
+/// [`RouteNamespace`]: crate::RouteNamespace
+/// [`LookupWebhook`]: crate::LookupWebhook
+#[derive(Clone, Debug)]
+pub struct Permit {
+    _private: (),
+}
+
+impl Permit {
+    fn grant(extensions: &mut Extensions) {
+        extensions.insert(Self { _private: () });
+    }
+
+    /// Passes when the sender was let in and no scheme is still waiting for the body.
+    pub(crate) fn require(extensions: &Extensions) -> Result<(), Rejection> {
+        if Pending::is_some(extensions) {
+            return Err(Rejection::misassembled("VerifyBody"));
+        }
+        match extensions.get::<Self>() {
+            Some(_) => Ok(()),
+            None => Err(Rejection::misassembled("RequireAuth")),
+        }
+    }
+
+    pub(crate) fn forget(extensions: &mut Extensions) {
+        extensions.remove::<Self>();
+    }
+}

@@ -1,0 +1,323 @@
+//! Request bodies, collected within bounds.
+//!
+//! [`CollectBodyLayer`] reads the whole body, at most so many bytes within so much time, and calls the inner service
+//! with [`Collected`]. A body that announces to be too large is refused before it is read.
+//!
+//! | needs | establishes | refuses |
+//! |---|---|---|
+//! | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 broken off |
+//!
+//! ```
+//! use std::time::Duration;
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{CollectBodyLayer, Collected};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let service = ServiceBuilder::new()
+//!     .layer(CollectBodyLayer::new().max_bytes(5).deadline(Duration::from_secs(10)))
+//!     .service_fn(|req: Request<Collected>| async move {
+//!         assert_eq!(&req.body().bytes()[..], b"hello");
+//!         Ok::<_, std::convert::Infallible>(Response::new(()))
+//!     });
+//!
+//! let request = |body: &'static str| Request::post("/").body(Full::new(Bytes::from(body))).unwrap();
+//! assert_eq!(service.clone().oneshot(request("hello")).await.unwrap().status(), 200);
+//! assert_eq!(service.oneshot(request("hello!")).await.unwrap().status(), 413);
+//! # }
+//! ```
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Request, Response, request};
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::rejection::{Rejection, RejectionKind};
+
+/// How much [`CollectBodyLayer`] takes if it is not told: 25 MiB, as GitHub sends up to 25 MB.
+pub const DEFAULT_MAX_BYTES: usize = 25 << 20;
+
+/// How long [`CollectBodyLayer`] waits for the whole body if it is not told.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Collects the body. See the [module docs](self) for an example.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectBodyLayer {
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_bytes: usize,
+    deadline: Duration,
+}
+
+impl CollectBodyLayer {
+    /// Collects at most [`DEFAULT_MAX_BYTES`] within [`DEFAULT_DEADLINE`].
+    pub fn new() -> Self {
+        Self { limits: Limits { max_bytes: DEFAULT_MAX_BYTES, deadline: DEFAULT_DEADLINE } }
+    }
+
+    /// The largest body that is taken, in bytes.
+    #[must_use]
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.limits.max_bytes = max_bytes;
+        self
+    }
+
+    /// The time the whole body may take, from the call of the service on. A sender that trickles is cut off too.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.limits.deadline = deadline;
+        self
+    }
+}
+
+impl Default for CollectBodyLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for CollectBodyLayer {
+    type Service = CollectBody<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CollectBody { inner, limits: self.limits }
+    }
+}
+
+/// Middleware applied by [`CollectBodyLayer`].
+#[derive(Clone, Debug)]
+pub struct CollectBody<S> {
+    inner: S,
+    limits: Limits,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for CollectBody<S>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>> + Clone,
+    ReqBody: Body,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = CollectBodyFuture<S, ReqBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
+        let (head, body) = req.into_parts();
+        if body.size_hint().lower() > self.limits.max_bytes as u64 {
+            return CollectBodyFuture { state: State::Rejected(RejectionKind::BodyTooLarge) };
+        }
+        // The inner service that was polled ready goes into the future; the clone stays behind.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        CollectBodyFuture {
+            state: State::Collecting { collecting: Collecting::new(body, self.limits), then: Some((ready, head)) },
+        }
+    }
+}
+
+/// Response future of [`CollectBody`].
+#[pin_project]
+pub struct CollectBodyFuture<S: Service<Request<Collected>>, B> {
+    #[pin]
+    state: State<S, B>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<S: Service<Request<Collected>>, B> {
+    Collecting {
+        #[pin]
+        collecting: Collecting<B>,
+        then: Option<(S, request::Parts)>,
+    },
+    Calling(#[pin] S::Future),
+    Rejected(RejectionKind),
+}
+
+impl<S: Service<Request<Collected>>, B> std::fmt::Debug for CollectBodyFuture<S, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CollectBodyFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, ReqBody, ResBody> Future for CollectBodyFuture<S, ReqBody>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>>,
+    ReqBody: Body,
+    ResBody: Default,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Collecting { collecting, then } => match (ready!(collecting.poll(cx)), then.take()) {
+                    (Ok(collected), Some((mut inner, head))) => {
+                        State::Calling(inner.call(Request::from_parts(head, collected)))
+                    }
+                    (Err(kind), _) => State::Rejected(kind),
+                    // Unreachable: `then` is taken once, by the poll that leaves this state.
+                    (Ok(_), None) => State::Rejected(RejectionKind::Misassembled),
+                },
+                StateProj::Calling(future) => return future.poll(cx),
+                StateProj::Rejected(kind) => return Poll::Ready(Ok(Rejection::new(*kind).into_response())),
+            };
+            state.set(next);
+        }
+    }
+}
+
+#[pin_project]
+struct Collecting<B> {
+    #[pin]
+    body: B,
+    #[pin]
+    deadline: Sleep,
+    max_bytes: usize,
+    gathered: Gathered,
+}
+
+impl<B: Body> Collecting<B> {
+    fn new(body: B, limits: Limits) -> Self {
+        Self { body, deadline: sleep(limits.deadline), max_bytes: limits.max_bytes, gathered: Gathered::default() }
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Collected, RejectionKind>> {
+        let mut this = self.project();
+        loop {
+            match this.body.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers are dropped: no webhook sender uses them.
+                    let Ok(mut data) = frame.into_data() else { continue };
+                    if data.remaining() > this.max_bytes.saturating_sub(this.gathered.len()) {
+                        return Poll::Ready(Err(RejectionKind::BodyTooLarge));
+                    }
+                    let bytes = data.copy_to_bytes(data.remaining());
+                    this.gathered.push(bytes);
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(RejectionKind::BodyIncomplete)),
+                Poll::Ready(None) => return Poll::Ready(Ok(Collected::new(std::mem::take(this.gathered).finish()))),
+                Poll::Pending => {
+                    ready!(this.deadline.poll(cx));
+                    return Poll::Ready(Err(RejectionKind::BodyTimeout));
+                }
+            }
+        }
+    }
+}
+
+/// What has arrived. A body of one frame is never copied.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if self.len() == 0 {
+            self.first = bytes;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&bytes);
+    }
+
+    fn finish(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+/// A request body that is all there.
+///
+/// As a [`Body`] it is one frame, so that any service that takes a body takes this one.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    whole: Bytes,
+    unread: Bytes,
+}
+
+impl Collected {
+    /// The body `bytes`.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { whole: bytes.clone(), unread: bytes }
+    }
+
+    /// All of the body, byte for byte as received.
+    pub fn bytes(&self) -> &Bytes {
+        &self.whole
+    }
+}
+
+impl Body for Collected {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(take_frame(&mut self.unread))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.unread.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.unread.len() as u64)
+    }
+}
+
+/// The body of the answers this crate gives: all there, or empty.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseBody(Bytes);
+
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(take_frame(&mut self.0))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
+fn take_frame(bytes: &mut Bytes) -> Option<Result<Frame<Bytes>, Infallible>> {
+    (!bytes.is_empty()).then(|| Ok(Frame::data(std::mem::take(bytes))))
+}

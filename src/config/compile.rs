@@ -1,0 +1,295 @@
+//! From bytes to a webhook. Pure: no file, no socket, no clock; only the registry's variables are looked up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::error::unknown_key;
+use super::placeholder::expand;
+use super::{BuildContext, CompileError, Connection, Node, Registry, Webhook};
+use crate::auth::{Guards, Scheme};
+use crate::key::WebhookKey;
+use crate::payload::DataType;
+
+/// Keys of a webhook that are not a scheme's.
+const KEYS: [&str; 5] = ["module", "module-config", "data_type", "connection", "metadata"];
+
+/// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
+/// searches for a spelling mistake.
+const UNSUPPORTED: [&str; 18] = [
+    "basic_auth",
+    "chain",
+    "chain-config",
+    "credential_cleanup",
+    "digest_auth",
+    "header_auth",
+    "hmac",
+    "ip_whitelist",
+    "json_schema",
+    "jwt",
+    "oauth1",
+    "oauth2",
+    "query_auth",
+    "rate_limit",
+    "recaptcha",
+    "redis",
+    "retry",
+    "trusted_proxies",
+];
+
+/// The connections a webhook may name.
+pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
+
+/// Makes webhooks and connections of bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Compiler {
+    registry: Registry,
+}
+
+/// A webhook that has been read and not yet built: it may name a connection.
+pub(crate) struct WebhookSpec {
+    data_type: DataType,
+    connection: Option<String>,
+    guards: Vec<(String, Node)>,
+    module: String,
+    module_config: Node,
+    metadata: Option<Node>,
+}
+
+impl WebhookSpec {
+    /// The connection it names.
+    pub(crate) fn connection(&self) -> Option<&str> {
+        self.connection.as_deref()
+    }
+}
+
+impl Compiler {
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self { registry }
+    }
+
+    pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
+        let mut spec = WebhookSpec {
+            data_type: DataType::default(),
+            connection: None,
+            guards: Vec::new(),
+            module: String::new(),
+            module_config: Node::Object(Vec::new()),
+            metadata: None,
+        };
+        let mut module = None;
+        for (key, value) in self.read_object(json)? {
+            match key.as_str() {
+                "module" => module = Some(read_field(&key, value)?),
+                "module-config" => spec.module_config = value,
+                "data_type" => spec.data_type = read_field(&key, value)?,
+                "connection" => spec.connection = Some(read_field(&key, value)?),
+                "metadata" => spec.metadata = Some(value),
+                _ if self.registry.scheme_keys().any(|scheme| scheme == key) => spec.guards.push((key, value)),
+                _ => return Err(CompileError::new(self.refuse_key(&key))),
+            }
+        }
+        spec.module = module.ok_or_else(|| CompileError::new("the key `module` is missing"))?;
+        Ok(spec)
+    }
+
+    pub(crate) fn build_webhook(
+        &self,
+        key: &WebhookKey,
+        spec: WebhookSpec,
+        connections: &Connections,
+    ) -> Result<Webhook, CompileError> {
+        let connection = match &spec.connection {
+            None => None,
+            Some(name) => Some(connections.get(name.as_str()).ok_or_else(|| {
+                CompileError::new(format!("there is no valid connection `{}`", name.escape_debug()))
+                    .inside("connection")
+            })?),
+        };
+        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection };
+        let guards = spec
+            .guards
+            .into_iter()
+            .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
+            .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
+        let (module_name, module) = self.registry.build_module(&spec.module, spec.module_config, &cx)?;
+        Ok(Webhook {
+            key: key.clone(),
+            data_type: spec.data_type,
+            guards: Guards::new(guards),
+            module_name,
+            module,
+            metadata: spec.metadata.map(|node| Box::new(node.into_value())),
+        })
+    }
+
+    pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Result<Connection, CompileError> {
+        let mut fields = self.read_object(json)?;
+        let at = fields
+            .iter()
+            .position(|(key, _)| key == "type")
+            .ok_or_else(|| CompileError::new("the key `type` is missing"))?;
+        let (key, kind) = fields.remove(at);
+        let kind: String = read_field(&key, kind)?;
+        Ok(Connection { name: name.into(), kind: kind.into(), config: Node::Object(fields) })
+    }
+
+    fn read_object(&self, json: &[u8]) -> Result<Vec<(String, Node)>, CompileError> {
+        match expand(Node::parse(json)?, self.registry.lookup())? {
+            Node::Object(fields) => Ok(fields),
+            _ => Err(CompileError::new("not a JSON object")),
+        }
+    }
+
+    fn refuse_key(&self, key: &str) -> String {
+        if UNSUPPORTED.contains(&key) {
+            return format!("the key `{key}` is not supported by this version");
+        }
+        unknown_key(key, KEYS.into_iter().chain(self.registry.scheme_keys()))
+    }
+}
+
+fn read_field<T: for<'de> Deserialize<'de>>(key: &str, value: Node) -> Result<T, CompileError> {
+    value.read().map_err(|error| error.inside(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn compile(json: &str) -> Result<Webhook, String> {
+        let registry = Registry::builtin().variables(|name| match name {
+            "TOKEN" => Some("from-env".into()),
+            "PRETTY" => Some("true".into()),
+            "BLANK" => Some(" ".into()),
+            _ => None,
+        });
+        let compiler = Compiler::new(registry);
+        let key = WebhookKey::new("default", "a").unwrap();
+        compiler
+            .read_webhook(json.as_bytes())
+            .and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_seeds_values_compile() {
+        let webhook = compile(
+            r#"{"data_type":"json","module":"log","authorization":"Bearer test_token_123","module-config":{"pretty_print":true}}"#,
+        )
+        .unwrap();
+        assert_eq!(webhook.module_name(), "log");
+        assert_eq!(webhook.data_type(), DataType::Json);
+        assert!(!webhook.is_open());
+    }
+
+    #[test]
+    fn placeholders_are_typed_by_the_field() {
+        assert!(compile(r#"{"module":"log","module-config":{"pretty_print":"{$PRETTY}"}}"#).is_ok());
+        assert!(compile(r#"{"module":"log","module-config":{"pretty_print":"{$NO:false}"}}"#).is_ok());
+        assert!(compile(r#"{"module":"log","module-config":{"pretty_print":"true"}}"#).is_err());
+        assert!(compile(r#"{"module":"discard","authorization":"Bearer {$TOKEN}"}"#).is_ok());
+    }
+
+    #[test]
+    fn a_guard_that_would_guard_nothing_does_not_compile() {
+        for value in [
+            r#""""#,
+            r#"" ""#,
+            "null",
+            "0",
+            "false",
+            "[]",
+            "{}",
+            r#""Bearer ""#,
+            r#""{$NO}""#,
+            r#""{$NO:}""#,
+            r#""{$BLANK}""#,
+        ] {
+            let error = compile(&format!(r#"{{"module":"discard","authorization":{value}}}"#)).unwrap_err();
+            assert!(error.starts_with("authorization: "), "{value} -> {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_misspelt_is_named() {
+        let error = |json| compile(json).unwrap_err();
+        assert_eq!(
+            error(r#"{"module":"discard","autorization":"Bearer x"}"#),
+            "unknown key `autorization`, did you mean `authorization`?"
+        );
+        assert_eq!(error(r#"{"module":"lag"}"#), "module: unknown module `lag`, did you mean `log`?");
+        assert_eq!(
+            error(r#"{"module":"log","module-config":{"prety_print":true}}"#),
+            "module-config: unknown key `prety_print`, did you mean `pretty_print`?"
+        );
+        assert_eq!(error(r#"{"module":"discard","data_type":"xml"}"#), "data_type: must be one of `json`, `blob`");
+        assert_eq!(
+            error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
+            "the key `hmac` is not supported by this version"
+        );
+    }
+
+    #[test]
+    fn other_bad_values_are_refused() {
+        for json in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "\"x\"",
+            "{} {}",
+            "{}",
+            r#"{"module":1}"#,
+            r#"{"module":null}"#,
+            "\u{feff}{}",
+            r#"{"module":"discard","module":"log"}"#,
+            r#"{"module":"discard","module-config":[]}"#,
+            r#"{"module":"discard","module-config":{"x":1}}"#,
+            r#"{"module":"discard","connection":"nope"}"#,
+        ] {
+            assert!(compile(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn connections_are_shared_and_checked() {
+        let compiler = Compiler::new(Registry::builtin());
+        let connection = compiler.connection("db", br#"{"type": "x", "port": 1}"#).unwrap();
+        assert_eq!((connection.name(), connection.kind()), ("db", "x"));
+        assert!(compiler.connection("db", br#"{"port": 1}"#).is_err());
+        assert!(!format!("{connection:?}").contains("port"));
+
+        let spec = compiler.read_webhook(br#"{"module":"discard","connection":"db"}"#).unwrap();
+        assert_eq!(spec.connection(), Some("db"));
+        let connections = Connections::from([("db".into(), Arc::new(connection))]);
+        let key = WebhookKey::new("default", "a").unwrap();
+        assert!(compiler.build_webhook(&key, spec, &connections).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_compiler_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Compiler::new(Registry::builtin()).read_webhook(&bytes);
+        }
+
+        #[test]
+        fn no_json_makes_it_panic_or_quote(key in "[a-z_-]{0,14}", secret in "[A-Z]{12}") {
+            // These two are names, and told.
+            prop_assume!(key != "module" && key != "connection");
+            for value in [format!("{secret:?}"), format!("[{secret:?}]"), format!("{{\"a\":{secret:?}}}")] {
+                let json = format!(r#"{{"module":"log",{key:?}:{value}}}"#);
+                match compile(&json) {
+                    Ok(webhook) => {
+                        let shown = format!("{webhook:?}");
+                        prop_assert!(!shown.contains(&secret));
+                    }
+                    Err(error) => prop_assert!(!error.contains(&secret), "{}", error),
+                }
+            }
+        }
+    }
+}

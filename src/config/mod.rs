@@ -1,0 +1,182 @@
+//! A webhook's configuration: what may be said, and what it is compiled into.
+//!
+//! A value is JSON. It is compiled once, when its bytes change: placeholders are filled in, guards are parsed, secrets
+//! hashed, the module built. The request path parses nothing.
+//!
+//! # Keys of a webhook
+//!
+//! | key | type | default | |
+//! |---|---|---|---|
+//! | `module` | string | required | the module's name in the [`Registry`] |
+//! | `module-config` | object | `{}` | the module's options |
+//! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
+//! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
+//! | `connection` | string | none | the name of a connection the module uses |
+//! | `metadata` | any | none | for the application: see [`Webhook::metadata`] |
+//!
+//! A key that is not known is refused, with the nearest one that is, as is a key that stands twice: a misspelt guard
+//! must not open a webhook. A webhook without any guard is open to everybody; the store counts those.
+//!
+//! # Keys of a connection
+//!
+//! `type` (a string) is required; the rest is the module's affair.
+//!
+//! # Placeholders
+//!
+//! `{$VAR}` and `{$VAR:default}` in a string value stand for an environment variable, whole or inside a longer text;
+//! keys are not touched. The value is taken as it is. When the placeholder is the whole value and the field is a number
+//! or a boolean, it is read as one. A variable that is not set and has no default is an error, and so is a `{$` that
+//! begins no placeholder.
+
+mod compile;
+mod error;
+mod node;
+mod placeholder;
+mod registry;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub(crate) use self::compile::{Compiler, Connections};
+pub use self::error::{BuildError, CompileError};
+use self::node::Node;
+pub use self::registry::Registry;
+use crate::auth::Guards;
+use crate::key::WebhookKey;
+use crate::module::{Ack, DeliverError, Delivery, ErasedModule};
+use crate::payload::DataType;
+
+/// A configured webhook, compiled.
+pub struct Webhook {
+    key: WebhookKey,
+    data_type: DataType,
+    guards: Guards,
+    module_name: Arc<str>,
+    module: Box<dyn ErasedModule>,
+    metadata: Option<Box<Value>>,
+}
+
+impl Webhook {
+    /// Its name.
+    pub fn key(&self) -> &WebhookKey {
+        &self.key
+    }
+
+    /// The namespace it belongs to.
+    pub fn namespace(&self) -> &str {
+        self.key.namespace()
+    }
+
+    /// Its id within the namespace.
+    pub fn id(&self) -> &str {
+        self.key.id()
+    }
+
+    /// What its body must be.
+    pub fn data_type(&self) -> DataType {
+        self.data_type
+    }
+
+    /// The name of its module.
+    pub fn module_name(&self) -> &str {
+        &self.module_name
+    }
+
+    /// Whether it has no guard: anybody may send.
+    pub fn is_open(&self) -> bool {
+        self.guards.is_empty()
+    }
+
+    /// The value of the key `metadata`, placeholders filled in: whatever an application that puts single layers before
+    /// its own handler wants to keep with the webhook. This crate does not look at it.
+    pub fn metadata(&self) -> Option<&Value> {
+        self.metadata.as_deref()
+    }
+
+    pub(crate) fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    pub(crate) fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>> {
+        self.module.deliver(delivery)
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook")
+            .field("key", &self.key)
+            .field("data_type", &self.data_type)
+            .field("guards", &self.guards)
+            .field("module", &self.module_name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a module or scheme may know when it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildContext<'a> {
+    webhook: &'a WebhookKey,
+    data_type: DataType,
+    connection: Option<&'a Arc<Connection>>,
+}
+
+impl<'a> BuildContext<'a> {
+    /// The webhook it is built for.
+    pub fn webhook(&self) -> &'a WebhookKey {
+        self.webhook
+    }
+
+    /// The webhook's data type.
+    pub fn data_type(&self) -> DataType {
+        self.data_type
+    }
+
+    /// The connection that the webhook names, if it names one. Webhooks that name the same one get the same `Arc`.
+    pub fn connection(&self) -> Option<&'a Arc<Connection>> {
+        self.connection
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bare(webhook: &'a WebhookKey) -> Self {
+        Self { webhook, data_type: DataType::Json, connection: None }
+    }
+}
+
+/// A configured connection: the address and credentials that modules share.
+pub struct Connection {
+    name: Box<str>,
+    kind: Box<str>,
+    config: Node,
+}
+
+impl Connection {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its `type`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Everything but its `type`, read as `T`. Unknown fields are refused.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit. The text holds no value.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
+        Ok(self.config.clone().read()?)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,341 @@
+//! A configuration value as it was written, and how types are read from it.
+//!
+//! Two things are told apart here that `serde_json::Value` cannot: a key that stands twice, and a string that came
+//! whole from the environment (and may be meant as a number).
+
+use std::fmt;
+
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use serde_json::{Number, Value};
+
+use super::error::{CompileError, unknown_key};
+
+#[derive(Clone, PartialEq)]
+pub(super) enum Node {
+    Null,
+    Bool(bool),
+    Number(Number),
+    String(String),
+    /// The value of one placeholder that was the whole string.
+    Expanded(String),
+    Array(Vec<Node>),
+    Object(Vec<(String, Node)>),
+}
+
+impl Node {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, CompileError> {
+        // serde_json's syntax errors tell the position and never quote the text.
+        serde_json::from_slice(json).map_err(|error| CompileError::new(format!("not a JSON configuration: {error}")))
+    }
+
+    /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, CompileError> {
+        T::deserialize(self)
+    }
+
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Number(value) => Value::Number(value),
+            Self::String(text) | Self::Expanded(text) => Value::String(text),
+            Self::Array(items) => items.into_iter().map(Self::into_value).collect(),
+            Self::Object(fields) => fields.into_iter().map(|(key, value)| (key, value.into_value())).collect(),
+        }
+    }
+
+    fn unexpected(&self) -> de::Unexpected<'_> {
+        match self {
+            Self::Null => de::Unexpected::Unit,
+            Self::Bool(value) => de::Unexpected::Bool(*value),
+            Self::Number(_) => de::Unexpected::Float(0.0),
+            Self::String(text) | Self::Expanded(text) => de::Unexpected::Str(text),
+            Self::Array(_) => de::Unexpected::Seq,
+            Self::Object(_) => de::Unexpected::Map,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Number(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
+        Number::from_f64(value).map(Node::Number).ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::String(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Node, E> {
+        Ok(Node::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut fields: Vec<(String, Node)> = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Node>()? {
+            if fields.iter().any(|(other, _)| *other == key) {
+                return Err(de::Error::custom(format_args!("the key `{}` stands twice", key.escape_debug())));
+            }
+            fields.push((key, value));
+        }
+        Ok(Node::Object(fields))
+    }
+}
+
+impl IntoDeserializer<'_, CompileError> for Node {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+macro_rules! deserialize_scalar {
+    ($($method:ident => $visit:ident: $type:ty,)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CompileError> {
+            match self {
+                Self::Expanded(text) => match text.trim().parse::<$type>() {
+                    Ok(value) => visitor.$visit(value),
+                    Err(_) => Err(de::Error::invalid_type(de::Unexpected::Str(&text), &visitor)),
+                },
+                other => other.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Node {
+    type Error = CompileError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CompileError> {
+        match self {
+            Self::Null => visitor.visit_unit(),
+            Self::Bool(value) => visitor.visit_bool(value),
+            // serde_json's own error would quote the number.
+            Self::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(value), _, _) => visitor.visit_u64(value),
+                (_, Some(value), _) => visitor.visit_i64(value),
+                (_, _, Some(value)) => visitor.visit_f64(value),
+                _ => Err(CompileError::new("number out of range")),
+            },
+            Self::String(text) | Self::Expanded(text) => visitor.visit_string(text),
+            Self::Array(items) => {
+                let mut seq = SeqDeserializer::new(items.into_iter());
+                let value = visitor.visit_seq(&mut seq)?;
+                seq.end()?;
+                Ok(value)
+            }
+            Self::Object(fields) => visitor.visit_map(Fields { rest: fields.into_iter(), value: None }),
+        }
+    }
+
+    deserialize_scalar! {
+        deserialize_bool => visit_bool: bool,
+        deserialize_i8 => visit_i8: i8,
+        deserialize_i16 => visit_i16: i16,
+        deserialize_i32 => visit_i32: i32,
+        deserialize_i64 => visit_i64: i64,
+        deserialize_u8 => visit_u8: u8,
+        deserialize_u16 => visit_u16: u16,
+        deserialize_u32 => visit_u32: u32,
+        deserialize_u64 => visit_u64: u64,
+        deserialize_f32 => visit_f32: f32,
+        deserialize_f64 => visit_f64: f64,
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CompileError> {
+        match self {
+            Self::Null => visitor.visit_none(),
+            some => visitor.visit_some(some),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, CompileError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CompileError> {
+        let Self::Object(fields) = &self else {
+            return Err(de::Error::invalid_type(self.unexpected(), &visitor));
+        };
+        for (key, _) in fields {
+            if !known.contains(&key.as_str()) {
+                return Err(CompileError::new(unknown_key(key, known.iter().copied())));
+            }
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CompileError> {
+        match self {
+            Self::String(text) | Self::Expanded(text) => visitor.visit_enum(text.into_deserializer()),
+            Self::Object(fields) => {
+                visitor.visit_enum(de::value::MapAccessDeserializer::new(MapDeserializer::new(fields.into_iter())))
+            }
+            other => Err(de::Error::invalid_type(other.unexpected(), &visitor)),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+/// The fields of an object; an error inside one is told with its key.
+struct Fields {
+    rest: std::vec::IntoIter<(String, Node)>,
+    value: Option<(String, Node)>,
+}
+
+impl<'de> MapAccess<'de> for Fields {
+    type Error = CompileError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, CompileError> {
+        let Some((key, value)) = self.rest.next() else { return Ok(None) };
+        let read = seed.deserialize(key.as_str().into_deserializer())?;
+        self.value = Some((key, value));
+        Ok(Some(read))
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, CompileError> {
+        let (key, value) =
+            self.value.take().ok_or_else(|| CompileError::new("a value was asked for before its key"))?;
+        seed.deserialize(value).map_err(|error| error.inside(&key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::Node;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Options {
+        #[serde(default)]
+        flag: bool,
+        count: Option<u32>,
+        name: Option<String>,
+        #[serde(default)]
+        list: Vec<i64>,
+        mode: Option<Mode>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        Fast,
+        Slow { by: f64 },
+    }
+
+    fn read(json: &str) -> Result<Options, String> {
+        Node::parse(json.as_bytes()).and_then(Node::read).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn types_are_read() {
+        let options =
+            read(r#"{"flag": true, "count": 3, "name": "x", "list": [-1, 2], "mode": {"slow": {"by": 1.5}}}"#);
+        let expected = Options {
+            flag: true,
+            count: Some(3),
+            name: Some("x".into()),
+            list: vec![-1, 2],
+            mode: Some(Mode::Slow { by: 1.5 }),
+        };
+        assert_eq!(options.unwrap(), expected);
+        assert_eq!(read(r#"{"mode": "fast", "name": null}"#).unwrap().mode, Some(Mode::Fast));
+    }
+
+    #[test]
+    fn a_string_from_the_environment_is_a_number_where_one_is_due() {
+        let expanded = |key: &str, text: &str| {
+            Node::Object(vec![(key.into(), Node::Expanded(text.into()))]).read::<Options>().map_err(|e| e.to_string())
+        };
+        assert_eq!(expanded("count", "12").unwrap().count, Some(12));
+        assert!(expanded("flag", "true").unwrap().flag);
+        assert_eq!(expanded("name", "12").unwrap().name.as_deref(), Some("12"));
+        assert_eq!(expanded("count", "hunter2").unwrap_err(), "count: must be u32, and is string");
+        assert_eq!(read(r#"{"count": "12"}"#).unwrap_err(), "count: must be u32, and is string");
+    }
+
+    #[test]
+    fn unknown_and_double_keys_are_refused() {
+        assert_eq!(read(r#"{"flg": true}"#).unwrap_err(), "unknown key `flg`, did you mean `flag`?");
+        assert_eq!(read(r#"{"zzzzzzzzz": true}"#).unwrap_err(), "unknown key `zzzzzzzzz`");
+        assert!(read(r#"{"flag": true, "flag": false}"#).unwrap_err().contains("stands twice"));
+    }
+
+    #[test]
+    fn errors_never_quote_a_value() {
+        for json in [
+            r#"{"flag": "hunter2"}"#,
+            r#"{"count": "hunter2"}"#,
+            r#"{"count": -42424242}"#,
+            r#"{"name": 42424242}"#,
+            r#"{"mode": "hunter2"}"#,
+            r#"{"list": ["hunter2"]}"#,
+            r#"{"list": "hunter2"}"#,
+            r#""hunter2""#,
+            r#"{"name": "hunter2"#,
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(!error.contains("hunter2") && !error.contains("42424242"), "{json} -> {error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `{$VAR}` and `{$VAR:default}`.
+
+use super::error::CompileError;
+use super::node::Node;
+
+/// Looks up a variable.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Fills in the placeholders of every string in `node`; keys stay as they are.
+pub(super) fn expand(node: Node, lookup: Lookup<'_>) -> Result<Node, CompileError> {
+    Ok(match node {
+        Node::String(text) => expand_text(text, lookup)?,
+        Node::Array(items) => {
+            Node::Array(items.into_iter().map(|item| expand(item, lookup)).collect::<Result<_, _>>()?)
+        }
+        Node::Object(fields) => {
+            let fields = fields.into_iter().map(|(key, value)| match expand(value, lookup) {
+                Ok(value) => Ok((key, value)),
+                Err(error) => Err(error.inside(&key)),
+            });
+            Node::Object(fields.collect::<Result<_, _>>()?)
+        }
+        other => other,
+    })
+}
+
+fn expand_text(text: String, lookup: Lookup<'_>) -> Result<Node, CompileError> {
+    if !text.contains("{$") {
+        return Ok(Node::String(text));
+    }
+    if let Some(placeholder) = whole(&text) {
+        return placeholder?.value(lookup).map(Node::Expanded);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("{$") {
+        out.push_str(&rest[..at]);
+        let inner = &rest[at + 2..];
+        let end = inner.find('}').ok_or_else(malformed)?;
+        out.push_str(&Placeholder::parse(&inner[..end])?.value(lookup)?);
+        rest = &inner[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(Node::String(out))
+}
+
+/// The placeholder that is all of `text`; its default may then hold anything, braces included.
+fn whole(text: &str) -> Option<Result<Placeholder<'_>, CompileError>> {
+    let inner = text.strip_prefix("{$")?.strip_suffix('}')?;
+    (!inner.contains("{$")).then(|| Placeholder::parse(inner)).filter(|parsed| parsed.is_ok() || !inner.contains('}'))
+}
+
+struct Placeholder<'a> {
+    name: &'a str,
+    default: Option<&'a str>,
+}
+
+impl<'a> Placeholder<'a> {
+    fn parse(inner: &'a str) -> Result<Self, CompileError> {
+        let (name, default) = match inner.split_once(':') {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
+        // `{$vault:path#field}` of the service this one replaces would else be a default that anybody can read.
+        if name == "vault" && default.is_some() {
+            return Err(CompileError::new("`{$vault:…}` references are not supported"));
+        }
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(malformed());
+        }
+        Ok(Self { name, default })
+    }
+
+    fn value(&self, lookup: Lookup<'_>) -> Result<String, CompileError> {
+        lookup(self.name)
+            .or_else(|| self.default.map(str::to_owned))
+            .ok_or_else(|| CompileError::new(format!("the variable `{}` is not set and has no default", self.name)))
+    }
+}
+
+fn malformed() -> CompileError {
+    CompileError::new("`{$` begins no placeholder: `{$NAME}` or `{$NAME:default}` is expected")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        match name {
+            "TOKEN" => Some("p$ss;w{rd|".into()),
+            "EMPTY" => Some(String::new()),
+            "NESTED" => Some("{$TOKEN}".into()),
+            _ => None,
+        }
+    }
+
+    fn text(input: &str) -> Result<Node, String> {
+        expand_text(input.to_owned(), &lookup).map_err(|error| error.to_string())
+    }
+
+    fn expanded(text: &str) -> Result<Node, String> {
+        Ok(Node::Expanded(text.into()))
+    }
+
+    fn string(text: &str) -> Result<Node, String> {
+        Ok(Node::String(text.into()))
+    }
+
+    #[test]
+    fn values_are_taken_as_they_are() {
+        assert!(text("{$TOKEN}") == expanded("p$ss;w{rd|"));
+        assert!(text("{$EMPTY}") == expanded(""));
+        assert!(text("{$NESTED}") == expanded("{$TOKEN}"));
+        assert!(text("Bearer {$TOKEN}!") == string("Bearer p$ss;w{rd|!"));
+        assert!(text("{$TOKEN}{$TOKEN}") == string("p$ss;w{rd|p$ss;w{rd|"));
+    }
+
+    #[test]
+    fn defaults_stand_in_for_unset_variables() {
+        assert!(text("{$NO:a:b}") == expanded("a:b"));
+        assert!(text("{$NO:}") == expanded(""));
+        assert!(text("{$NO:{\"a\":{}}}") == expanded("{\"a\":{}}"));
+        assert!(text("x{$NO:1}y{$NO:2}") == string("x1y2"));
+        assert!(text("{$EMPTY:x}") == expanded(""));
+    }
+
+    #[test]
+    fn what_is_unset_or_malformed_is_an_error() {
+        assert!(text("{$NO}").is_err_and(|e| e.contains("`NO` is not set")));
+        assert!(text("Bearer {$NO}").is_err());
+        assert!(text("{$vault:kv/x#y}").is_err());
+        assert!(text("a {$vault:kv/x#y:z}").is_err());
+        for input in ["{$", "{$}", "{$TOKEN", "{$ TOKEN}", "{$TO-KEN}", "x{$}y", "{$:x}", "{$TOKEN} {$"] {
+            assert!(text(input).is_err_and(|e| e.contains("begins no placeholder")), "{input}");
+        }
+    }
+
+    #[test]
+    fn errors_tell_where_and_keys_are_not_touched() {
+        let node = Node::parse(br#"{"a": [{"{$TOKEN}": "{$NO}"}]}"#).unwrap();
+        let error = expand(node, &lookup).err().unwrap().to_string();
+        assert_eq!(error, "a.{$TOKEN}: the variable `NO` is not set and has no default");
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_a_placeholder_stays(input in "[^$]{0,40}") {
+            prop_assert!(text(&input) == string(&input));
+        }
+
+        #[test]
+        fn nothing_panics(input in r"[{}$:A-C a]{0,20}") {
+            let _ = text(&input);
+        }
+    }
+}

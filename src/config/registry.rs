@@ -1,0 +1,139 @@
+//! Which modules and schemes a configuration may ask for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::error::unknown_key;
+use super::{BuildContext, BuildError, CompileError, Node};
+use crate::auth::{Authorization, ConfigScheme, Scheme};
+use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module};
+
+/// The modules and schemes that webhooks may use, by name.
+///
+/// A value, not a global: two stores can have two.
+#[derive(Clone)]
+pub struct Registry {
+    modules: BTreeMap<&'static str, ModuleEntry>,
+    schemes: BTreeMap<&'static str, BuildScheme>,
+    lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+}
+
+#[derive(Clone)]
+struct ModuleEntry {
+    /// Shared by all webhooks of this module.
+    name: Arc<str>,
+    build: BuildModule,
+}
+
+type BuildModule = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Box<dyn ErasedModule>, CompileError> + Send + Sync>;
+type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn Scheme>, CompileError> + Send + Sync>;
+
+impl Registry {
+    /// Everything this crate brings: **the** list of its schemes and modules.
+    ///
+    /// `save_to_disk` keeps its files below `./data`; register it again with
+    /// [`module_fn`](Self::module_fn) for another root.
+    pub fn builtin() -> Self {
+        let stdout = Lines::new(std::io::stdout());
+        let registry = Self::empty()
+            .scheme::<Authorization>()
+            .module::<Discard>()
+            .module_fn(Log::NAME, move |config: LogConfig, _| Ok(Log::new(config, stdout.clone())));
+        #[cfg(feature = "save-to-disk")]
+        let registry = registry.module::<crate::module::SaveToDisk>();
+        registry
+    }
+
+    /// Nothing at all; placeholders are looked up in the process's environment.
+    pub fn empty() -> Self {
+        Self { modules: BTreeMap::new(), schemes: BTreeMap::new(), lookup: Arc::new(|name| std::env::var(name).ok()) }
+    }
+
+    /// Adds the module `M`, or replaces the one of that name.
+    #[must_use]
+    pub fn module<M: Module>(self) -> Self {
+        self.module_fn(M::NAME, M::build)
+    }
+
+    /// Adds a module under `name`, or replaces the one of that name, with a function that makes it: for a module that
+    /// needs something ready-made.
+    #[must_use]
+    pub fn module_fn<M, C, F>(mut self, name: &'static str, build: F) -> Self
+    where
+        M: Module,
+        C: DeserializeOwned,
+        F: Fn(C, &BuildContext<'_>) -> Result<M, BuildError> + Send + Sync + 'static,
+    {
+        let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
+            Ok(module) => Ok(Box::new(module)),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.modules.insert(name, ModuleEntry { name: name.into(), build });
+        self
+    }
+
+    /// Adds the scheme `S`, or replaces the one of that key.
+    #[must_use]
+    pub fn scheme<S: ConfigScheme>(mut self) -> Self {
+        let build: BuildScheme = Arc::new(|node, cx| match S::build(node.read()?, cx) {
+            Ok(scheme) => Ok(Arc::new(scheme)),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.schemes.insert(S::KEY, build);
+        self
+    }
+
+    /// Looks placeholders up with `lookup` instead of in the process's environment.
+    ///
+    /// Whoever may write a webhook can read every variable that `lookup` gives out: a server keeps its own secrets
+    /// back here.
+    #[must_use]
+    pub fn variables(mut self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.lookup = Arc::new(lookup);
+        self
+    }
+
+    pub(super) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {
+        &*self.lookup
+    }
+
+    pub(super) fn scheme_keys(&self) -> impl Iterator<Item = &'static str> {
+        self.schemes.keys().copied()
+    }
+
+    pub(super) fn build_module(
+        &self,
+        name: &str,
+        config: Node,
+        cx: &BuildContext<'_>,
+    ) -> Result<(Arc<str>, Box<dyn ErasedModule>), CompileError> {
+        let entry = self.modules.get(name).ok_or_else(|| {
+            let known = unknown_key(name, self.modules.keys().copied());
+            CompileError::new(known.replacen("unknown key", "unknown module", 1)).inside("module")
+        })?;
+        let module = (entry.build)(config, cx).map_err(|error| error.inside("module-config"))?;
+        Ok((Arc::clone(&entry.name), module))
+    }
+
+    pub(super) fn build_scheme(
+        &self,
+        key: &str,
+        config: Node,
+        cx: &BuildContext<'_>,
+    ) -> Result<Arc<dyn Scheme>, CompileError> {
+        let build = self.schemes.get(key).ok_or_else(|| CompileError::new("unknown scheme"))?;
+        build(config, cx).map_err(|error| error.inside(key))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("modules", &self.modules.keys())
+            .field("schemes", &self.schemes.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! The end of the stack: the event is given to the webhook's module.
+//!
+//! [`Dispatch`] is a service, not a layer. It takes no request that lacks the evidence of the layers before it, and
+//! waits for the module: **200** says that the module has the event.
+//!
+//! | needs | answers |
+//! |---|---|
+//! | [`Collected`](crate::Collected), [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit) | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//!
+//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). See [`receiver`](crate::receiver())
+//! for the layers that go in front.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Request, Response};
+use tokio::time::timeout;
+use tower_service::Service;
+
+use crate::auth::Permit;
+use crate::body::{Collected, ResponseBody};
+use crate::lookup::Matched;
+use crate::module::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use crate::rejection::{Rejection, RejectionKind};
+
+/// The header that names the event in an answer: a UUIDv7 (RFC 9562).
+pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
+
+/// How long a module may take if [`Dispatch`] is not told.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Gives each event to the module of its webhook. See the [module docs](self).
+#[derive(Clone, Copy, Debug)]
+pub struct Dispatch {
+    deadline: Duration,
+}
+
+impl Dispatch {
+    /// Waits at most [`DEFAULT_DEADLINE`] for a module.
+    pub fn new() -> Self {
+        Self { deadline: DEFAULT_DEADLINE }
+    }
+
+    /// How long a module may take before the sender gets 504.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Service<Request<Collected>> for Dispatch {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = DispatchFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, req: Request<Collected>) -> Self::Future {
+        let deadline = self.deadline;
+        DispatchFuture(Box::pin(async move {
+            let delivery = match admit(req) {
+                Ok(delivery) => delivery,
+                Err(rejection) => return rejection.into_response(),
+            };
+            let id = delivery.id();
+            let mut response = match deliver(delivery, deadline).await {
+                Ok(Ack::Delivered) => delivered(),
+                Err(rejection) => rejection.into_response(),
+            };
+            if let Some(id) = id.to_header() {
+                response.headers_mut().insert(EVENT_ID, id);
+            }
+            response
+        }))
+    }
+}
+
+/// Response future of [`Dispatch`].
+pub struct DispatchFuture(BoxFuture<'static, Response<ResponseBody>>);
+
+impl std::fmt::Debug for DispatchFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DispatchFuture").finish_non_exhaustive()
+    }
+}
+
+impl Future for DispatchFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// Makes a delivery of a request that may be delivered.
+fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
+    Permit::require(req.extensions())?;
+    let webhook = Matched::of(req.extensions())?.webhook().clone();
+    let (head, body) = req.into_parts();
+    Ok(Delivery::new(webhook, head.headers, body.bytes().clone()))
+}
+
+async fn deliver(delivery: Delivery, deadline: Duration) -> Result<Ack, Rejection> {
+    let (id, webhook) = (delivery.id(), delivery.webhook().clone());
+    // A module that panics loses its own event's request, not the connection.
+    let attempt = AssertUnwindSafe(webhook.deliver(delivery)).catch_unwind();
+    let error = match timeout(deadline, attempt).await {
+        Ok(Ok(Ok(ack))) => return Ok(ack),
+        Ok(Ok(Err(error))) => error,
+        Ok(Err(_)) => DeliverError::new(DeliverErrorKind::Failed, "the module panicked"),
+        Err(_) => DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time"),
+    };
+    tracing::warn!(event_id = %id, webhook = %webhook.key(), module = webhook.module_name(), %error, "not delivered");
+    Err(match error.kind() {
+        DeliverErrorKind::Failed => RejectionKind::DeliveryFailed,
+        DeliverErrorKind::Unavailable => RejectionKind::DeliveryUnavailable,
+        DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+    }
+    .into())
+}
+
+fn delivered() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::from(Bytes::from_static(br#"{"message":"200 OK"}"#)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

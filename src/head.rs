@@ -1,0 +1,24 @@
+//! What a request says before its body.
+
+use http::{Extensions, HeaderMap, Method, Request, Uri};
+
+/// The head of a request, borrowed: all that may be judged before a byte of the body is read.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The URI, as it reached the layer.
+    pub uri: &'a Uri,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+    /// What outer layers and the server put beside the request.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> Head<'a> {
+    /// The head of `req`.
+    pub fn of<B>(req: &'a Request<B>) -> Self {
+        Self { method: req.method(), uri: req.uri(), headers: req.headers(), extensions: req.extensions() }
+    }
+}

@@ -1,0 +1,92 @@
+//! Composable [tower] layers that receive webhooks, guarded by live, multi-tenant configuration.
+//!
+//! [tower]: https://docs.rs/tower
+//!
+//! # The request's way
+//!
+//! | layer | needs | establishes | refuses with |
+//! |---|---|---|---|
+//! | [`RouteNamespace`] | a path `/{id}` or `/{namespace}/{id}` | [`Target`] | 400, 404 |
+//! | [`LookupWebhook`] | [`Target`] | [`Matched`] | 404, 405, 503 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`](auth::Permit) | 401 |
+//! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
+//! | [`VerifyBody`] | [`Collected`] | [`Permit`](auth::Permit) | 401 |
+//! | [`CheckPayload`] | [`Collected`] | nothing | 400, 415 |
+//! | [`Dispatch`] | [`Collected`], [`Matched`], [`Permit`](auth::Permit) | the answer | 502, 503, 504 |
+//!
+//! [`receiver`] stacks them in this order; each works alone in front of a service of yours, and its module has an
+//! example. What a layer learned travels in the request's extensions. A layer that is missing upstream is a 500 that
+//! says so in the log, never a pass.
+//!
+//! # The configuration's way
+//!
+//! A [`Source`](source::Source) brings values, a [`Reflector`] compiles them when they change, a [`Store`] holds one
+//! immutable snapshot for all readers. See [`config`] for what a value may say and [`module`] for where events go.
+//!
+//! ```no_run
+//! # #[cfg(feature = "etcd")]
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_webhook::source::{EtcdOptions, EtcdSource};
+//! use tower_webhook::{Registry, receiver, reflect};
+//!
+//! let source = EtcdSource::new(EtcdOptions::new(["http://localhost:2379"]))?;
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//! store.wait_ready().await;
+//! let app: axum::Router = axum::Router::new().nest_service("/webhook", receiver(store));
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! |---|---|
+//! | (none) | all layers, the fixed source, the modules `discard` and `log` |
+//! | `etcd` | [`source::EtcdSource`]; building it needs `protoc` |
+//! | `file` | [`source::FileSource`] |
+//! | `save-to-disk` | the module `save_to_disk` |
+//! | `metrics` | metrics of requests and of the configuration |
+//! | `full` | all of these |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod auth;
+pub mod body;
+pub mod config;
+pub mod dispatch;
+mod future;
+mod head;
+mod key;
+pub mod lookup;
+pub mod module;
+pub mod observe;
+pub mod payload;
+pub mod problem;
+mod reflector;
+pub mod rejection;
+pub mod route;
+pub mod source;
+pub mod stack;
+mod store;
+mod telemetry;
+
+pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
+pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
+pub use crate::config::{BuildContext, BuildError, Connection, Registry, Webhook};
+pub use crate::dispatch::Dispatch;
+pub use crate::future::ResponseFuture;
+pub use crate::head::Head;
+pub use crate::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
+pub use crate::lookup::{LookupWebhook, LookupWebhookLayer, Matched};
+pub use crate::observe::{Observe, ObserveLayer};
+pub use crate::payload::{CheckPayload, CheckPayloadLayer, DataType};
+pub use crate::problem::{ProblemJson, ProblemJsonLayer};
+pub use crate::reflector::{OnInvalid, Reflector, reflect};
+pub use crate::rejection::{Rejection, RejectionKind};
+pub use crate::route::{RouteNamespace, RouteNamespaceLayer};
+pub use crate::source::FixedSource;
+pub use crate::stack::{Receiver, receiver};
+pub use crate::store::{Counts, Refusal, Revision, Snapshot, SourceState, Status, Store};

@@ -1,0 +1,152 @@
+//! The webhook's configuration, looked up for each request.
+//!
+//! [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
+//! snapshot and puts it beside the request as [`Matched`]. One snapshot is read per request, so a change of the
+//! configuration in the middle of a request cannot mix two.
+//!
+//! | needs | establishes | refuses |
+//! |---|---|---|
+//! | [`Target`] | [`Matched`] | 405 not a POST, 404 unknown, 503 nothing loaded yet or never validly configured |
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{
+//!     FixedSource, LookupWebhookLayer, Matched, Registry, RouteNamespaceLayer, reflect,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let source = FixedSource::new().webhook("shop", "orders", r#"{"module": "discard"}"#).unwrap();
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//! store.wait_ready().await;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RouteNamespaceLayer::from_path())
+//!     .layer(LookupWebhookLayer::new(store))
+//!     .service_fn(|req: Request<()>| async move {
+//!         let matched = Matched::of(req.extensions()).unwrap();
+//!         assert_eq!(matched.webhook().module_name(), "discard");
+//!         Ok::<_, std::convert::Infallible>(Response::new(()))
+//!     });
+//!
+//! let status = |method: &str, path: &str| {
+//!     let request = Request::builder().method(method).uri(path).body(()).unwrap();
+//!     let response = service.clone().oneshot(request);
+//!     async move { response.await.unwrap().status().as_u16() }
+//! };
+//! assert_eq!(status("POST", "/shop/orders").await, 200);
+//! assert_eq!(status("POST", "/shop/nothing").await, 404);
+//! assert_eq!(status("GET", "/shop/orders").await, 405);
+//! # }
+//! ```
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Extensions, Method, Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::auth::{Pending, Permit};
+use crate::config::Webhook;
+use crate::future::ResponseFuture;
+use crate::key::Target;
+use crate::rejection::{Rejection, RejectionKind};
+use crate::store::{Found, Reader, Store};
+
+/// Looks up the webhook a request is for. See the [module docs](self) for an example.
+#[derive(Clone, Debug)]
+pub struct LookupWebhookLayer {
+    store: Store,
+}
+
+impl LookupWebhookLayer {
+    /// Looks webhooks up in `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+impl<S> Layer<S> for LookupWebhookLayer {
+    type Service = LookupWebhook<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LookupWebhook { inner, reader: self.store.reader() }
+    }
+}
+
+/// Middleware applied by [`LookupWebhookLayer`].
+#[derive(Clone, Debug)]
+pub struct LookupWebhook<S> {
+    inner: S,
+    reader: Reader,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for LookupWebhook<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
+        match find(&mut self.reader, &req) {
+            Ok(matched) => {
+                // A permit that was given before the webhook was known says nothing of its guards.
+                Pending::forget(req.extensions_mut());
+                Permit::forget(req.extensions_mut());
+                req.extensions_mut().insert(matched);
+                ResponseFuture::inner(self.inner.call(req))
+            }
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
+    }
+}
+
+fn find<B>(reader: &mut Reader, req: &Request<B>) -> Result<Matched, Rejection> {
+    let target = req.extensions().get::<Target>().ok_or_else(|| Rejection::misassembled("RouteNamespace"))?;
+    if req.method() != Method::POST {
+        return Err(RejectionKind::MethodNotAllowed.into());
+    }
+    let snapshot = reader.snapshot();
+    match snapshot.find(target) {
+        Found::Serving(webhook) => Ok(Matched(Arc::clone(webhook))),
+        Found::Fenced => Err(RejectionKind::Misconfigured.into()),
+        Found::Nothing if snapshot.is_loaded() => Err(RejectionKind::UnknownWebhook.into()),
+        Found::Nothing => Err(RejectionKind::NotReady.into()),
+    }
+}
+
+/// The webhook that a request is for, as it was configured when the request was looked up.
+///
+/// Only [`LookupWebhook`] makes one.
+#[derive(Clone, Debug)]
+pub struct Matched(Arc<Webhook>);
+
+impl Matched {
+    /// What [`LookupWebhook`] found for the request these extensions belong to.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](RejectionKind::Misassembled) when that layer is missing.
+    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
+        extensions.get().ok_or_else(|| Rejection::misassembled("LookupWebhook"))
+    }
+
+    /// The webhook.
+    pub fn webhook(&self) -> &Arc<Webhook> {
+        &self.0
+    }
+
+    pub(crate) fn forget(extensions: &mut Extensions) {
+        extensions.remove::<Self>();
+    }
+}

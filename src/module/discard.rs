@@ -1,0 +1,29 @@
+//! `discard`: takes and drops.
+
+use serde::Deserialize;
+
+use super::{Ack, DeliverError, Delivery, Module};
+use crate::config::{BuildContext, BuildError};
+
+/// Takes every event and drops it, for load tests and dry runs. It has no options.
+#[derive(Clone, Copy, Debug)]
+pub struct Discard;
+
+/// Nothing can be said to [`Discard`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscardConfig {}
+
+impl Module for Discard {
+    const NAME: &'static str = "discard";
+
+    type Config = DiscardConfig;
+
+    fn build(_: DiscardConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self)
+    }
+
+    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+        Ok(Ack::Delivered)
+    }
+}

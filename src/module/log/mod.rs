@@ -1,0 +1,66 @@
+//! `log`: prints events.
+
+mod lines;
+mod redact;
+mod render;
+
+use serde::Deserialize;
+
+pub use self::lines::Lines;
+use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use crate::config::{BuildContext, BuildError};
+
+/// Prints each event to stdout as JSON: on one line, or pretty.
+///
+/// The line holds the event's id, the webhook, the time of receipt and the payload, never the request's header
+/// fields. Fields whose name says that they hold a secret are redacted unless configuration says otherwise. Control
+/// characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A string longer than
+/// 10,000 characters is cut, and so is an event longer than 64 KiB. What is not JSON is printed as text, with what is not
+/// UTF-8 replaced.
+#[derive(Clone, Debug)]
+pub struct Log {
+    config: LogConfig,
+    lines: Lines,
+}
+
+/// The options of [`Log`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Over several lines, indented.
+    pub pretty_print: bool,
+    /// Whether secrets are redacted; on unless it is switched off.
+    pub redact_sensitive: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { pretty_print: false, redact_sensitive: true }
+    }
+}
+
+impl Log {
+    /// Prints to `lines`.
+    pub fn new(config: LogConfig, lines: Lines) -> Self {
+        Self { config, lines }
+    }
+}
+
+impl Module for Log {
+    const NAME: &'static str = "log";
+
+    type Config = LogConfig;
+
+    /// Prints to a stdout of its own; [`Registry::builtin`](crate::Registry::builtin) shares one instead.
+    fn build(config: LogConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self::new(config, Lines::new(std::io::stdout())))
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+        let line = render::render(&delivery, self.config);
+        self.lines.write(line).await.map_err(|error| {
+            DeliverError::new(DeliverErrorKind::Unavailable, format!("cannot write the log: {error}"))
+        })?;
+        Ok(Ack::Delivered)
+    }
+}

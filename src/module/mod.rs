@@ -1,0 +1,208 @@
+//! Where events go: the module of a webhook.
+//!
+//! A webhook names its module and gives it a configuration. The module is built once, when the webhook is compiled,
+//! and takes one [`Delivery`] after another, many at a time.
+//!
+//! # Contract
+//!
+//! * [`build`](Module::build) is pure: no file, no socket, no task. Connections are opened by the first delivery.
+//! * [`deliver`](Module::deliver) answers [`Ack`] only once the event is where it belongs: synced and renamed,
+//!   written out, or answered 2xx by a peer. Everything else is an error, and the sender is told to try again.
+//! * The future may be dropped at any await, when the sender hangs up or the deadline passes: what it was doing must
+//!   then be either done or not done.
+//! * The body and the headers are as received. Nothing of them may be logged unless the module exists to do so.
+//!
+//! # Adding a module
+//!
+//! One file with a type that implements [`Module`], and one line in
+//! [`Registry::builtin`](crate::Registry::builtin). One of your own is registered from outside:
+//!
+//! ```
+//! use serde::Deserialize;
+//! use tower_webhook::{BuildContext, BuildError, Registry};
+//! use tower_webhook::module::{Ack, DeliverError, Delivery, Module};
+//!
+//! struct Count { by: u64, total: std::sync::atomic::AtomicU64 }
+//!
+//! #[derive(Deserialize)]
+//! struct CountConfig { by: u64 }
+//!
+//! impl Module for Count {
+//!     const NAME: &'static str = "count";
+//!     type Config = CountConfig;
+//!
+//!     fn build(config: CountConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+//!         Ok(Self { by: config.by, total: Default::default() })
+//!     }
+//!
+//!     async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+//!         self.total.fetch_add(self.by, std::sync::atomic::Ordering::Relaxed);
+//!         Ok(Ack::Delivered)
+//!     }
+//! }
+//!
+//! let registry = Registry::builtin().module::<Count>();
+//! ```
+
+mod discard;
+mod log;
+#[cfg(feature = "save-to-disk")]
+mod save_to_disk;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+pub use self::discard::{Discard, DiscardConfig};
+pub use self::log::{Lines, Log, LogConfig};
+#[cfg(feature = "save-to-disk")]
+pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
+use crate::config::{BuildContext, BuildError, Webhook};
+
+/// Takes the events of a webhook. See the [module docs](self) for the contract and an example.
+pub trait Module: Send + Sync + Sized + 'static {
+    /// The name by which configuration asks for this module.
+    const NAME: &'static str;
+
+    /// What `module-config` may say. Unknown fields of a struct are refused.
+    type Config: DeserializeOwned;
+
+    /// Makes the module. Pure.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot work. The text is shown to operators and must not hold a secret.
+    fn build(config: Self::Config, cx: &BuildContext<'_>) -> Result<Self, BuildError>;
+
+    /// Takes one event.
+    ///
+    /// # Errors
+    ///
+    /// When the event is not where it belongs; the sender is told to try again.
+    fn deliver(&self, delivery: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send;
+}
+
+/// The object-safe twin of [`Module`].
+pub(crate) trait ErasedModule: Send + Sync {
+    fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>>;
+}
+
+impl<M: Module> ErasedModule for M {
+    fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>> {
+        Box::pin(Module::deliver(self, delivery))
+    }
+}
+
+/// One event, on its way to a module.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    id: EventId,
+    received_at: SystemTime,
+    webhook: Arc<Webhook>,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Delivery {
+    pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
+        Self { id: EventId(Uuid::now_v7()), received_at: SystemTime::now(), webhook, headers, body }
+    }
+
+    /// The id given to the event when it was received.
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// When the whole body had been received.
+    pub fn received_at(&self) -> SystemTime {
+        self.received_at
+    }
+
+    /// The webhook that received it.
+    pub fn webhook(&self) -> &Arc<Webhook> {
+        &self.webhook
+    }
+
+    /// The request's header fields, credentials included.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The request's body, byte for byte.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+/// The name of an event: a UUIDv7 (RFC 9562), so that ids sort by time of receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// The id as the value of a header.
+    pub(crate) fn to_header(self) -> Option<HeaderValue> {
+        let mut buffer = Uuid::encode_buffer();
+        HeaderValue::from_str(self.0.hyphenated().encode_lower(&mut buffer)).ok()
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// What became of an event that a module took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ack {
+    /// It is where it belongs.
+    Delivered,
+}
+
+/// Why a module did not take an event.
+#[derive(Debug)]
+pub struct DeliverError {
+    kind: DeliverErrorKind,
+    reason: Cow<'static, str>,
+}
+
+/// What a sender is told of a failed delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeliverErrorKind {
+    /// 502: the target refused or broke.
+    Failed,
+    /// 503: nothing can be taken now.
+    Unavailable,
+    /// 504: no answer in time.
+    Timeout,
+}
+
+impl DeliverError {
+    /// An error for the operator's log; the sender learns only the kind.
+    pub fn new(kind: DeliverErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+
+    /// What the sender is told.
+    pub fn kind(&self) -> DeliverErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for DeliverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for DeliverError {}

@@ -1,0 +1,377 @@
+//! `save_to_disk`: one file an event.
+
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use crate::config::{BuildContext, BuildError};
+use crate::key::WebhookKey;
+use crate::payload::DataType;
+
+/// Where files go if no root was given.
+const DEFAULT_ROOT: &str = "./data";
+
+/// The longest name of a file, in bytes.
+const MAX_FILE_NAME: usize = 255;
+
+/// Writes each event's body, byte for byte, to a file of its own.
+///
+/// A file appears under its name only when it is complete: it is written under a temporary name, synced, renamed, and
+/// its directory synced, before the sender gets an answer. Files have mode 0600, directories that are made 0700. Nothing
+/// is ever written outside of the root, not by `..` and not by way of a symbolic link.
+#[derive(Clone, Debug)]
+pub struct SaveToDisk {
+    target: Arc<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    root: PathBuf,
+    /// Below the root.
+    directory: PathBuf,
+    template: Template,
+}
+
+/// The options of [`SaveToDisk`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaveToDiskConfig {
+    /// The directory, relative to the root or an absolute path inside of it; the root itself if not given. It is made when
+    /// the first event comes.
+    #[serde(default)]
+    pub path: PathBuf,
+    /// The name of each file, with `{timestamp}` (UTC, `20261123T051434.123Z`), `{event_id}`, `{namespace}` and
+    /// `{webhook_id}`. It must hold `{event_id}`, or one event would overwrite another. `{event_id}.json`, or
+    /// `{event_id}.bin` for a webhook of binary data, if not given.
+    pub filename_template: Option<String>,
+}
+
+impl SaveToDisk {
+    /// Keeps its files below `root`, which is made when the first event comes.
+    ///
+    /// # Errors
+    ///
+    /// When `path` leads out of the root, or the template is not one for file names.
+    pub fn new(root: impl AsRef<Path>, config: SaveToDiskConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        let default = match cx.data_type() {
+            DataType::Json => "{event_id}.json",
+            DataType::Blob => "{event_id}.bin",
+        };
+        let template = Template::parse(config.filename_template.as_deref().unwrap_or(default))?;
+        if template.longest_name(cx.webhook()) > MAX_FILE_NAME {
+            return Err("`filename_template` makes names that are longer than a file name can be".into());
+        }
+        let root = std::path::absolute(root)?;
+        let directory = below(&root, &config.path)?;
+        Ok(Self { target: Arc::new(Target { root, directory, template }) })
+    }
+}
+
+impl Module for SaveToDisk {
+    const NAME: &'static str = "save_to_disk";
+
+    type Config = SaveToDiskConfig;
+
+    /// Keeps its files below `./data`.
+    fn build(config: SaveToDiskConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Self::new(DEFAULT_ROOT, config, cx)
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+        let target = Arc::clone(&self.target);
+        let failed = |error: io::Error| {
+            DeliverError::new(DeliverErrorKind::Unavailable, format!("cannot write the file: {error}"))
+        };
+        // Once started it runs to its end, also when the sender hangs up: the file is then there, or it is not.
+        let written = tokio::task::spawn_blocking(move || {
+            let name = target.template.name(&delivery);
+            target.write(&name, &delivery.id().to_string(), delivery.body())
+        });
+        written.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
+        Ok(Ack::Delivered)
+    }
+}
+
+impl Target {
+    fn write(&self, name: &str, event_id: &str, body: &Bytes) -> io::Result<()> {
+        let directory = self.open()?;
+        let temporary = format!(".{event_id}.tmp");
+        let outcome = write_synced(&directory, &temporary, body)
+            .and_then(|()| directory.rename(&temporary, &directory, name))
+            .and_then(|()| sync(&directory));
+        if outcome.is_err() {
+            // It may not even exist.
+            let _ = directory.remove_file(&temporary);
+        }
+        outcome
+    }
+
+    /// Opens the directory, made where it is missing. Every step is resolved by the kernel below the root's handle.
+    fn open(&self) -> io::Result<Dir> {
+        let root = match Dir::open_ambient_dir(&self.root, ambient_authority()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Dir::create_ambient_dir_all(&self.root, ambient_authority())?;
+                Dir::open_ambient_dir(&self.root, ambient_authority())?
+            }
+            opened => opened?,
+        };
+        let mut directory = root;
+        for part in &self.directory {
+            let next = match directory.open_dir(part) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match directory.create_dir_with(part, DirBuilder::new().mode(0o700)) {
+                        // Another event may have been quicker.
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                        _ => sync(&directory)?,
+                    }
+                    directory.open_dir(part)?
+                }
+                opened => opened?,
+            };
+            directory = next;
+        }
+        Ok(directory)
+    }
+}
+
+fn write_synced(directory: &Dir, name: &str, body: &[u8]) -> io::Result<()> {
+    let mut file = directory.open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
+    file.write_all(body)?;
+    file.sync_all()
+}
+
+/// A rename is only there after a crash once its directory has been synced.
+fn sync(directory: &Dir) -> io::Result<()> {
+    directory.open(".")?.sync_all()
+}
+
+/// The part of `path` below `root`.
+fn below(root: &Path, path: &Path) -> Result<PathBuf, BuildError> {
+    let relative = match path.is_absolute() {
+        true => path.strip_prefix(root).map_err(|_| "`path` is outside of the root of save_to_disk")?,
+        false => path,
+    };
+    let mut clean = PathBuf::new();
+    for part in relative.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir => {}
+            _ => return Err("`path` must not hold `..`".into()),
+        }
+    }
+    Ok(clean)
+}
+
+#[derive(Debug, PartialEq)]
+struct Template(Vec<Part>);
+
+#[derive(Debug, PartialEq)]
+enum Part {
+    Text(String),
+    Timestamp,
+    EventId,
+    Namespace,
+    WebhookId,
+}
+
+impl Template {
+    fn parse(text: &str) -> Result<Self, BuildError> {
+        if text.starts_with('.') || text.contains(['/', '\\']) || text.chars().any(char::is_control) || text.len() > 100
+        {
+            return Err("`filename_template` must be a plain file name of at most 100 characters".into());
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            let (before, from) = rest.split_at(at);
+            let end = from.find('}').ok_or("`filename_template` has a `{` without its `}`")?;
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(match &from[1..end] {
+                "timestamp" => Part::Timestamp,
+                "event_id" => Part::EventId,
+                "namespace" => Part::Namespace,
+                "webhook_id" => Part::WebhookId,
+                _ => return Err("`filename_template` knows {timestamp}, {event_id}, {namespace} and {webhook_id}".into()),
+            });
+            rest = &from[end + 1..];
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        if !parts.contains(&Part::EventId) {
+            return Err("`filename_template` must hold {event_id}, or events would overwrite one another".into());
+        }
+        Ok(Self(parts))
+    }
+
+    fn longest_name(&self, webhook: &WebhookKey) -> usize {
+        let lengths = self.0.iter().map(|part| match part {
+            Part::Text(text) => text.len(),
+            Part::Timestamp => "20261123T051434.123Z".len(),
+            Part::EventId => uuid::fmt::Hyphenated::LENGTH,
+            Part::Namespace => webhook.namespace().len(),
+            Part::WebhookId => webhook.id().len(),
+        });
+        lengths.sum()
+    }
+
+    fn name(&self, delivery: &Delivery) -> String {
+        let webhook = delivery.webhook();
+        let mut name = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => name.push_str(text),
+                Part::Timestamp => name.push_str(&timestamp(delivery.received_at())),
+                Part::EventId => name.push_str(&delivery.id().to_string()),
+                Part::Namespace => name.push_str(webhook.namespace()),
+                Part::WebhookId => name.push_str(webhook.id()),
+            }
+        }
+        name
+    }
+}
+
+/// UTC in the basic format of ISO 8601, with milliseconds.
+fn timestamp(time: SystemTime) -> String {
+    // A clock outside of the years -9999 to 9999 gets the epoch; the event's id tells the events apart.
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    time.strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::config::{Compiler, Connections, Registry};
+
+    fn config(path: &str, template: Option<&str>) -> SaveToDiskConfig {
+        SaveToDiskConfig { path: path.into(), filename_template: template.map(str::to_owned) }
+    }
+
+    fn module(root: &Path, config: SaveToDiskConfig) -> Result<SaveToDisk, BuildError> {
+        let key = WebhookKey::new("ns", "hook").unwrap();
+        SaveToDisk::new(root, config, &BuildContext::bare(&key))
+    }
+
+    fn delivery(body: &'static [u8]) -> Delivery {
+        let compiler = Compiler::new(Registry::builtin());
+        let key = WebhookKey::new("ns", "hook").unwrap();
+        let spec = compiler.read_webhook(br#"{"module":"discard"}"#).unwrap();
+        let webhook = compiler.build_webhook(&key, spec, &Connections::new()).unwrap();
+        Delivery::new(webhook.into(), HeaderMap::new(), body.into())
+    }
+
+    fn files(path: &Path) -> Vec<PathBuf> {
+        let mut files: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    #[tokio::test]
+    async fn the_body_is_in_a_private_file() {
+        let root = tempfile::tempdir().unwrap();
+        let module = module(root.path(), config("a/b", None)).unwrap();
+        let delivery = delivery(b"{\"\xff\":\0}");
+        let name = format!("{}.json", delivery.id());
+        module.deliver(delivery).await.unwrap();
+
+        let file = root.path().join("a/b").join(name);
+        assert_eq!(std::fs::read(&file).unwrap(), b"{\"\xff\":\0}");
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(root.path().join("a").metadata().unwrap().mode() & 0o777, 0o700);
+        assert_eq!(files(&root.path().join("a/b")).len(), 1, "no temporary file is left");
+    }
+
+    #[tokio::test]
+    async fn the_template_is_filled_in() {
+        let root = tempfile::tempdir().unwrap();
+        let template = "{namespace}.{webhook_id}.{timestamp}.{event_id}.txt";
+        let module = module(root.path(), config("", Some(template))).unwrap();
+        let delivery = delivery(b"x");
+        let expected = format!("ns.hook.{}.{}.txt", timestamp(delivery.received_at()), delivery.id());
+        module.deliver(delivery).await.unwrap();
+        assert_eq!(files(root.path()), [root.path().join(expected)]);
+    }
+
+    #[test]
+    fn timestamps_are_utc() {
+        let time = UNIX_EPOCH + Duration::from_millis(1_795_410_874_007);
+        assert_eq!(timestamp(time), "20261123T051434.007Z");
+    }
+
+    #[test]
+    fn templates_that_lose_or_misplace_events_are_refused() {
+        let root = Path::new("/data");
+        for template in [
+            "",
+            "latest.json",
+            "{timestamp}.json",
+            "{event_id",
+            "{event}.json",
+            "../{event_id}",
+            "a/{event_id}",
+            "a\\{event_id}",
+            ".{event_id}",
+            "{event_id}\n",
+            "{event_id}{",
+            &format!("{}{{event_id}}", "x".repeat(100)),
+        ] {
+            assert!(module(root, config("", Some(template))).is_err(), "{template:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_refused() {
+        let key = WebhookKey::new(&"n".repeat(64), &"i".repeat(64)).unwrap();
+        let template = format!("{}{{namespace}}{{webhook_id}}{{event_id}}", "x".repeat(60));
+        let config = config("", Some(template.as_str()));
+        assert!(SaveToDisk::new("/data", config.clone(), &BuildContext::bare(&key)).is_ok());
+        let config =
+            SaveToDiskConfig { filename_template: Some(format!("{template}{{timestamp}}{{timestamp}}")), ..config };
+        assert!(SaveToDisk::new("/data", config, &BuildContext::bare(&key)).is_err());
+    }
+
+    #[test]
+    fn paths_stay_below_the_root() {
+        let root = Path::new("/data");
+        for path in ["", ".", "a", "a/./b", "/data", "/data/a"] {
+            assert!(module(root, config(path, None)).is_ok(), "{path:?}");
+        }
+        for path in ["..", "a/../..", "a/..", "/", "/etc", "/database", "/data/../etc"] {
+            assert!(module(root, config(path, None)).is_err(), "{path:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_symbolic_link_leads_nowhere() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        symlink(outside.path(), root.path().join("absolute")).unwrap();
+        let sibling = Path::new("..").join(outside.path().file_name().unwrap());
+        symlink(sibling, root.path().join("relative")).unwrap();
+        for path in ["absolute", "relative"] {
+            let module = module(root.path(), config(path, None)).unwrap();
+            let error = module.deliver(delivery(b"x")).await.unwrap_err();
+            assert_eq!(error.kind(), DeliverErrorKind::Unavailable, "{path}");
+        }
+        assert!(files(outside.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "in the way").unwrap();
+        let module = module(root.path(), config("file", None)).unwrap();
+        assert!(module.deliver(delivery(b"x")).await.is_err());
+    }
+}

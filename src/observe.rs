@@ -1,0 +1,86 @@
+//! Requests, counted and timed.
+//!
+//! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
+//! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
+//! `accepted` or the refusal's [label](crate::RejectionKind::label): a bounded set, and nothing a stranger sent. Without the
+//! feature it does nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::telemetry::Timer;
+
+/// Counts and times requests. See the [module docs](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ObserveLayer {
+    _private: (),
+}
+
+impl ObserveLayer {
+    /// Put it outside of every layer that may refuse.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Observe { inner }
+    }
+}
+
+/// Middleware applied by [`ObserveLayer`].
+#[derive(Clone, Debug)]
+pub struct Observe<S> {
+    inner: S,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Observe<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ObserveFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
+        ObserveFuture { timer: Timer::start(), inner: self.inner.call(req) }
+    }
+}
+
+/// Response future of [`Observe`].
+#[pin_project]
+#[derive(Debug)]
+pub struct ObserveFuture<F> {
+    timer: Timer,
+    #[pin]
+    inner: F,
+}
+
+impl<F, B, E> Future for ObserveFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let outcome = ready!(this.inner.poll(cx));
+        if let Ok(response) = &outcome {
+            this.timer.stop(response.extensions());
+        }
+        Poll::Ready(outcome)
+    }
+}

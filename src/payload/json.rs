@@ -1,0 +1,189 @@
+//! Well-formedness of JSON, without a tree.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+/// How many arrays and objects may stand inside one another.
+pub const MAX_DEPTH: usize = 50;
+
+/// Why a text is not JSON that is taken.
+#[derive(Debug)]
+pub(super) enum Malformed {
+    Empty,
+    TooDeep,
+    Syntax(serde_json::Error),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Malformed JSON payload: the body is empty"),
+            Self::TooDeep => write!(f, "JSON payload is nested more than {MAX_DEPTH} levels deep"),
+            // Position and kind; serde_json's syntax errors never quote the text.
+            Self::Syntax(error) => write!(f, "Malformed JSON payload: {error}"),
+        }
+    }
+}
+
+/// Checks that `text` is one JSON value in UTF-8, at most [`MAX_DEPTH`] deep, with nothing but blanks around it.
+pub(super) fn check(text: &[u8]) -> Result<(), Malformed> {
+    if text.trim_ascii().is_empty() {
+        return Err(Malformed::Empty);
+    }
+    // First, as serde_json does not bound the depth of a value that it skips.
+    if exceeds_depth(text, MAX_DEPTH) {
+        return Err(Malformed::TooDeep);
+    }
+    // `RawValue` and not `IgnoredAny`: only the former checks that strings are UTF-8.
+    serde_json::from_slice::<&RawValue>(text).map_err(Malformed::Syntax)?;
+    Ok(())
+}
+
+/// Whether brackets outside of strings are ever open more than `limit` deep. Exact for well-formed text; for any
+/// other text it may say either, and the parser has the word.
+fn exceeds_depth(text: &[u8], limit: usize) -> bool {
+    let mut depth = 0_usize;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}1{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn json_values_of_every_kind_pass() {
+        for text in [
+            "{}",
+            "[]",
+            "null",
+            "true",
+            "0",
+            "-1.5e3",
+            r#""""#,
+            r#""\ud83d\ude00""#,
+            " {\"a\": [1, {\"b\": \"]\"}]}\r\n",
+            r#"{"a":"\"[[["}"#,
+            "\"\u{e9}\"",
+        ] {
+            assert!(check(text.as_bytes()).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn anything_else_does_not() {
+        for text in [
+            &b""[..],
+            b" \n",
+            b"{",
+            b"}",
+            b"[1,]",
+            b"{\"a\":1,}",
+            b"{} {}",
+            b"{}x",
+            b"nul",
+            b"'a'",
+            b"01",
+            b"+1",
+            b"NaN",
+            b"\"\xff\"",
+            b"\"\xc0\xaf\"",
+            b"{\"\xff\": 1}",
+            b"\"\n\"",
+            b"\"abc",
+            b"\xef\xbb\xbf{}",
+            b"\0",
+            b"[1}",
+            b"a=1&b=2",
+        ] {
+            assert!(check(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_depth_limit_is_exact() {
+        assert!(check(nested(50).as_bytes()).is_ok());
+        assert!(matches!(check(nested(51).as_bytes()), Err(Malformed::TooDeep)));
+        assert!(check(r#"{"a":"#.repeat(50).as_bytes()).is_err());
+        assert!(matches!(check(&b"[".repeat(1_000_000)), Err(Malformed::TooDeep)));
+    }
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            r#"[\[\]{}"\\a-z\u{0}-\u{20}é]{0,12}"#.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 40, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(r#"[\[\]{}"\\a-z]{0,6}"#, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_counter_agrees_with_the_tree(value in values(), limit in 0_usize..8) {
+            let text = value.to_string();
+            prop_assert_eq!(exceeds_depth(text.as_bytes(), limit), depth(&value) > limit);
+            prop_assert!(check(text.as_bytes()).is_ok());
+        }
+
+        #[test]
+        fn it_says_what_serde_json_says(text in r#"[\[\]{}",:a0\\ tru\-.e]{0,24}"#) {
+            let ours = check(text.as_bytes()).is_ok();
+            let theirs = serde_json::from_str::<Value>(&text).is_ok();
+            // The tree refuses numbers that overflow f64 and lone surrogates; the grammar does not.
+            prop_assert!(ours == theirs || (ours && text.contains(['e', 'u'])));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = check(&bytes);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What a source pours into.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::OnInvalid;
+use crate::config::{CompileError, Compiler, Connections, Webhook};
+use crate::key::{Key, WebhookKey};
+use crate::store::{Refusal, Revision, Slot, Snapshot, SourceState, Writer};
+use crate::telemetry;
+
+/// The write end of a store, for a [`Source`](crate::source::Source).
+///
+/// A source first brings everything there is with [`replace`](Self::replace), then each change with
+/// [`apply`](Self::apply), and says in between how it is doing with [`state`](Self::state).
+#[derive(Debug)]
+pub struct Feed {
+    compiler: Compiler,
+    writer: Writer,
+    on_invalid: OnInvalid,
+    links: Links,
+}
+
+/// One key's new value.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The key.
+    pub key: Key,
+    /// The value; `None` when the key was deleted.
+    pub value: Option<Bytes>,
+}
+
+/// The connections, and the webhooks that must be built again when one of them changes.
+#[derive(Debug, Default)]
+struct Links {
+    connections: Connections,
+    /// Of the newest bytes of each connection, good or not.
+    digests: HashMap<Box<str>, Digest>,
+    dependents: HashMap<WebhookKey, Dependent>,
+}
+
+/// A webhook that names a connection. Only of these the bytes are kept.
+#[derive(Clone, Debug)]
+struct Dependent {
+    connection: Box<str>,
+    bytes: Bytes,
+}
+
+/// Enough of SHA-256 to tell values apart.
+type Digest = [u8; 16];
+
+impl Feed {
+    pub(super) fn new(compiler: Compiler, writer: Writer, on_invalid: OnInvalid) -> Self {
+        Self { compiler, writer, on_invalid, links: Links::default() }
+    }
+
+    /// Begins to replace everything. Readers see nothing of it before [`commit`](Self::commit).
+    pub fn replace(&self) -> Replacement {
+        Replacement {
+            compiler: self.compiler.clone(),
+            on_invalid: self.on_invalid,
+            before: self.writer.current(),
+            draft: Snapshot::default(),
+            connections: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Publishes what was brought as the state at `revision`: what was not brought is gone.
+    pub fn commit(&mut self, replacement: Replacement, revision: Revision) {
+        let Replacement { mut draft, before, connections, waiting, .. } = replacement;
+        let old = std::mem::take(&mut self.links);
+        for (name, bytes, brought_at) in connections {
+            if let Some(digest) = old.digests.get(&name) {
+                self.links.digests.insert(name.clone(), *digest);
+            }
+            if let Some(connection) = old.connections.get(&name) {
+                self.links.connections.insert(name.clone(), Arc::clone(connection));
+            }
+            let key = Key::Connection(name.clone());
+            draft.set_refusal(key.clone(), before.refusal(&key).cloned());
+            self.set_connection(&mut draft, brought_at, &name, Some(bytes));
+        }
+        for (key, bytes, brought_at) in waiting {
+            let digest = digest(&bytes);
+            let slot = before.slot(&key).filter(|slot| slot.digest == digest);
+            let dependent = old.dependents.get(&key).filter(|dependent| {
+                let (then, now) =
+                    (old.connections.get(&dependent.connection), self.links.connections.get(&dependent.connection));
+                then.map(Arc::as_ptr) == now.map(Arc::as_ptr)
+            });
+            if let (Some(slot), Some(dependent)) = (slot, dependent) {
+                self.links.dependents.insert(key.clone(), dependent.clone());
+                take_over(&mut draft, &before, key, slot);
+                continue;
+            }
+            let outcome = compile(&self.compiler, &key, &bytes, &mut self.links);
+            let slot = Slot {
+                digest,
+                linked: self.links.dependents.contains_key(&key),
+                serving: last_good(&before, &key, self.on_invalid),
+            };
+            settle(&mut draft, brought_at, key, slot, outcome);
+        }
+        self.publish(draft, revision);
+    }
+
+    /// Applies changes, in order, and publishes them all at once as `revision`.
+    pub fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change>) {
+        let mut draft = (*self.writer.current()).clone();
+        let mut relinked = HashSet::new();
+        let mut webhooks = Vec::new();
+        // Connections first: a webhook of the same revision may name them.
+        for Change { key, value } in changes {
+            match key {
+                Key::Webhook(key) => webhooks.push((key, value)),
+                Key::Connection(name) => {
+                    self.set_connection(&mut draft, revision, &name, value);
+                    relinked.insert(name);
+                }
+            }
+        }
+        for (key, value) in webhooks {
+            self.set_webhook(&mut draft, revision, key, value);
+        }
+        self.rebuild_dependents(&mut draft, revision, &relinked);
+        self.publish(draft, revision);
+    }
+
+    /// Says that nothing but the revision has changed: the source is known to hold at `revision` what it held before.
+    pub fn advance(&mut self, revision: Revision) {
+        let mut draft = (*self.writer.current()).clone();
+        draft.finish(revision, self.links.connections.len());
+        self.writer.publish(draft);
+        telemetry::published(&self.writer.current());
+    }
+
+    /// Says how the source is doing. A change is logged once.
+    pub fn state(&mut self, state: SourceState) {
+        let before = self.writer.set_state(state.clone());
+        if before == state {
+            return;
+        }
+        telemetry::source_state(&state);
+        match state {
+            SourceState::Starting => {}
+            SourceState::Live => tracing::info!("the configuration is live"),
+            SourceState::Stale => tracing::warn!("the source of the configuration is silent; asking it"),
+            SourceState::Disconnected(reason) => {
+                tracing::warn!(reason, "cannot follow the configuration; the last one is served");
+            }
+        }
+    }
+
+    /// Says how many keys the source holds that are neither a webhook's nor a connection's.
+    pub fn ignored_keys(&mut self, ignored: u64) {
+        self.writer.set_ignored(ignored);
+    }
+
+    /// Says that what is published was what the source held at `at`.
+    pub fn proven(&mut self, at: Instant) {
+        self.writer.set_proven(at);
+    }
+
+    fn set_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, value: Option<Bytes>) {
+        let key = Key::Connection(name.into());
+        let Some(bytes) = value else {
+            self.links.connections.remove(name);
+            self.links.digests.remove(name);
+            draft.set_refusal(key, None);
+            return;
+        };
+        let digest = digest(&bytes);
+        if self.links.digests.insert(name.into(), digest) == Some(digest) {
+            return;
+        }
+        match self.compiler.connection(name, &bytes) {
+            Ok(connection) => {
+                self.links.connections.insert(name.into(), Arc::new(connection));
+                draft.set_refusal(key, None);
+            }
+            Err(error) => {
+                if self.on_invalid == OnInvalid::Fence {
+                    self.links.connections.remove(name);
+                }
+                let serving = self.links.connections.contains_key(name);
+                refuse(draft, key, revision, &error, serving);
+            }
+        }
+    }
+
+    fn set_webhook(&mut self, draft: &mut Snapshot, revision: Revision, key: WebhookKey, value: Option<Bytes>) {
+        let Some(bytes) = value else {
+            self.links.dependents.remove(&key);
+            draft.remove_slot(&key);
+            draft.set_refusal(Key::Webhook(key), None);
+            return;
+        };
+        let digest = digest(&bytes);
+        if draft.slot(&key).is_some_and(|slot| slot.digest == digest) {
+            return;
+        }
+        self.build(draft, revision, key, bytes, digest);
+    }
+
+    fn rebuild_dependents(&mut self, draft: &mut Snapshot, revision: Revision, relinked: &HashSet<Box<str>>) {
+        if relinked.is_empty() {
+            return;
+        }
+        let dependents = self.links.dependents.iter().filter(|(_, webhook)| relinked.contains(&webhook.connection));
+        let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
+        for (key, bytes) in dependents {
+            let digest = digest(&bytes);
+            self.build(draft, revision, key, bytes, digest);
+        }
+    }
+
+    /// Compiles a webhook into the draft, over what the draft has of it.
+    fn build(&mut self, draft: &mut Snapshot, revision: Revision, key: WebhookKey, bytes: Bytes, digest: Digest) {
+        let outcome = compile(&self.compiler, &key, &bytes, &mut self.links);
+        let slot = Slot {
+            digest,
+            linked: self.links.dependents.contains_key(&key),
+            serving: last_good(draft, &key, self.on_invalid),
+        };
+        settle(draft, revision, key, slot, outcome);
+    }
+
+    fn publish(&self, mut draft: Snapshot, revision: Revision) {
+        let first = !self.writer.current().is_loaded();
+        draft.finish(revision, self.links.connections.len());
+        let counts = draft.counts();
+        self.writer.publish(draft);
+        telemetry::published(&self.writer.current());
+        if first {
+            tracing::info!(
+                revision,
+                webhooks = counts.webhooks,
+                namespaces = counts.namespaces,
+                connections = counts.connections,
+                refused = counts.refused,
+                open = counts.open,
+                "configuration loaded"
+            );
+        } else {
+            tracing::debug!(revision, webhooks = counts.webhooks, refused = counts.refused, "configuration changed");
+        }
+    }
+}
+
+/// Everything that the source holds at one revision, being brought. Dropped before [`Feed::commit`] it changes nothing.
+#[derive(Debug)]
+pub struct Replacement {
+    compiler: Compiler,
+    on_invalid: OnInvalid,
+    before: Arc<Snapshot>,
+    draft: Snapshot,
+    /// Each with the revision that changed it last.
+    connections: Vec<(Box<str>, Bytes, Revision)>,
+    /// Webhooks that name a connection, which may be still to come.
+    waiting: Vec<(WebhookKey, Bytes, Revision)>,
+}
+
+impl Replacement {
+    /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
+    pub fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
+        match key {
+            Key::Webhook(key) => self.put_webhook(key, revision, value),
+            Key::Connection(name) => self.connections.push((name, value, revision)),
+        }
+    }
+
+    fn put_webhook(&mut self, key: WebhookKey, revision: Revision, bytes: Bytes) {
+        let digest = digest(&bytes);
+        if let Some(slot) = self.before.slot(&key).filter(|slot| slot.digest == digest) {
+            match slot.linked {
+                true => self.waiting.push((key, bytes, revision)),
+                false => take_over(&mut self.draft, &self.before, key, slot),
+            }
+            return;
+        }
+        let outcome = match guarded(|| self.compiler.read_webhook(&bytes)) {
+            Ok(spec) if spec.connection().is_some() => {
+                self.waiting.push((key, bytes, revision));
+                return;
+            }
+            Ok(spec) => guarded(|| self.compiler.build_webhook(&key, spec, &Connections::new())),
+            Err(error) => Err(error),
+        };
+        let last_good = last_good(&self.before, &key, self.on_invalid);
+        settle(&mut self.draft, revision, key, Slot { digest, linked: false, serving: last_good }, outcome);
+    }
+}
+
+/// Takes over what was served before.
+fn take_over(draft: &mut Snapshot, before: &Snapshot, key: WebhookKey, slot: &Slot) {
+    draft.set_slot(key.clone(), slot.clone());
+    let key = Key::Webhook(key);
+    if let Some(refusal) = before.refusal(&key) {
+        draft.set_refusal(key, Some(Arc::clone(refusal)));
+    }
+}
+
+/// What goes on serving if a new value does not compile.
+fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Option<Arc<Webhook>> {
+    let serving = before.slot(key).and_then(|slot| slot.serving.clone());
+    serving.filter(|_| on_invalid == OnInvalid::Keep)
+}
+
+/// Compiles a webhook and remembers its bytes if it names a connection.
+fn compile(compiler: &Compiler, key: &WebhookKey, bytes: &Bytes, links: &mut Links) -> Result<Webhook, CompileError> {
+    links.dependents.remove(key);
+    let spec = guarded(|| compiler.read_webhook(bytes))?;
+    if let Some(connection) = spec.connection() {
+        let dependent = Dependent { connection: connection.into(), bytes: bytes.clone() };
+        links.dependents.insert(key.clone(), dependent);
+    }
+    guarded(|| compiler.build_webhook(key, spec, &links.connections))
+}
+
+/// A module from elsewhere that panics while it is built takes down its own webhook, not the cache.
+fn guarded<T>(build: impl FnOnce() -> Result<T, CompileError>) -> Result<T, CompileError> {
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(CompileError::new("building it panicked")))
+}
+
+/// Puts what came of a webhook's bytes into the draft. `slot` holds what serves if nothing better came.
+fn settle(
+    draft: &mut Snapshot,
+    revision: Revision,
+    key: WebhookKey,
+    mut slot: Slot,
+    outcome: Result<Webhook, CompileError>,
+) {
+    let name = Key::Webhook(key.clone());
+    match outcome {
+        Ok(webhook) => {
+            draft.set_refusal(name, None);
+            slot.serving = Some(Arc::new(webhook));
+        }
+        Err(error) => refuse(draft, name, revision, &error, slot.serving.is_some()),
+    }
+    draft.set_slot(key, slot);
+}
+
+fn refuse(draft: &mut Snapshot, key: Key, revision: Revision, error: &CompileError, serving: bool) {
+    tracing::warn!(%key, revision, reason = %error, serving_last_good = serving, "configuration refused");
+    draft.set_refusal(key, Some(Arc::new(Refusal { reason: error.to_string(), revision, serving })));
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    digest.copy_from_slice(&Sha256::digest(bytes)[..16]);
+    digest
+}

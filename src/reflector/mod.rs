@@ -1,0 +1,59 @@
+//! From a source to a store.
+//!
+//! [`reflect`] ties a [`Source`] to a [`Store`]; the [`Reflector`] is the one task between them. What the source brings
+//! is compiled when its bytes change and published one revision at a time.
+//!
+//! A value that does not compile touches only its own webhook: the last good value keeps serving
+//! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). A webhook that
+//! never had a good value answers 503.
+
+mod feed;
+
+use crate::config::{Compiler, Registry};
+use crate::source::Source;
+use crate::store::{Store, Writer, store};
+
+pub use self::feed::{Change, Feed, Replacement};
+
+/// Ties `source` to a new store, whose webhooks may use what is in `registry`.
+///
+/// Nothing happens until the reflector is [`run`](Reflector::run).
+pub fn reflect<S: Source>(source: S, registry: Registry) -> (Store, Reflector<S>) {
+    let (store, writer) = store(S::NAME);
+    let reflector = Reflector { source, compiler: Compiler::new(registry), writer, on_invalid: OnInvalid::default() };
+    (store, reflector)
+}
+
+/// The task that keeps a store like its source.
+#[derive(Debug)]
+#[must_use = "nothing is loaded until it is run"]
+pub struct Reflector<S> {
+    source: S,
+    compiler: Compiler,
+    writer: Writer,
+    on_invalid: OnInvalid,
+}
+
+/// What is served in place of a value that does not compile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// The last value that did, if there was one; else 503.
+    #[default]
+    Keep,
+    /// 503 until a good value comes: what is served is then a function of what the source holds.
+    Fence,
+}
+
+impl<S: Source> Reflector<S> {
+    /// What is served in place of a value that does not compile.
+    pub fn on_invalid(mut self, on_invalid: OnInvalid) -> Self {
+        self.on_invalid = on_invalid;
+        self
+    }
+
+    /// Runs until the source ends, which only a fixed source does. Drop the future to stop; the store then keeps what
+    /// it has.
+    pub async fn run(self) {
+        self.source.run(Feed::new(self.compiler, self.writer, self.on_invalid)).await;
+    }
+}

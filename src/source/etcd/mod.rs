@@ -1,0 +1,185 @@
+//! Configuration from etcd.
+//!
+//! All keys under the prefix are read in pages at one revision R, then watched from R + 1. What decides what to do next
+//! is the [`machine`], which has neither clock nor network; the [`driver`] does it; only [`client`] speaks etcd's
+//! protocol.
+
+mod client;
+mod driver;
+mod machine;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Feed, Source};
+
+/// Follows the keys under a prefix in etcd 3.4 or newer.
+///
+/// * One revision of etcd becomes visible at once, also when a transaction changes many keys. None is lost and none is
+///   seen twice: after a break the watch goes on behind the last revision that was applied; when that has been compacted,
+///   everything is read again.
+/// * Silence is not believed: HTTP/2 keepalive finds a dead peer, and every 10 s a linearizable read on a second
+///   connection proves that what is served is what etcd holds.
+/// * While etcd is away the last configuration is served, and the source reconnects with jittered backoff, each time to
+///   the next endpoint.
+#[derive(Clone, Debug)]
+pub struct EtcdSource {
+    options: EtcdOptions,
+}
+
+impl EtcdSource {
+    /// Follows what `options` say.
+    ///
+    /// # Errors
+    ///
+    /// When they could never work: no endpoint, one that is no URL, half of a certificate pair.
+    pub fn new(options: EtcdOptions) -> Result<Self, InvalidOptions> {
+        options.validate()?;
+        Ok(Self { options })
+    }
+}
+
+impl Source for EtcdSource {
+    const NAME: &'static str = "etcd";
+
+    async fn run(self, feed: Feed) {
+        driver::run(self.options, feed).await;
+    }
+}
+
+/// Where etcd is and what of it to follow.
+#[derive(Clone)]
+pub struct EtcdOptions {
+    endpoints: Vec<String>,
+    prefix: String,
+    user: Option<(String, String)>,
+    tls: EtcdTls,
+}
+
+/// Certificates for the connection to etcd, as PEM files. They are read at each connect, so a rotated one is taken up.
+///
+/// TLS itself is switched on by an endpoint that begins with `https://`.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdTls {
+    /// Whom to trust; the system's authorities if not given.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate, if etcd asks for one.
+    pub cert: Option<PathBuf>,
+    /// The key of our own certificate.
+    pub key: Option<PathBuf>,
+}
+
+impl EtcdOptions {
+    /// Follows the prefix `/cwm/` at these endpoints, each `http://host:port` or `https://host:port`; they are members of one
+    /// cluster, and one at a time is used.
+    pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            prefix: "/cwm/".to_owned(),
+            user: None,
+            tls: EtcdTls::default(),
+        }
+    }
+
+    /// What every key begins with. A `/` is added at the end if there is none.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.prefix = format!("{}/", prefix.trim_end_matches('/'));
+        self
+    }
+
+    /// Authenticates as this user.
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.user = Some((name.into(), password.into()));
+        self
+    }
+
+    /// The certificates for `https://` endpoints.
+    #[must_use]
+    pub fn tls(mut self, tls: EtcdTls) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    fn validate(&self) -> Result<(), InvalidOptions> {
+        if self.endpoints.is_empty() {
+            return Err(InvalidOptions("there is no endpoint".into()));
+        }
+        for endpoint in &self.endpoints {
+            let uri: Result<http::Uri, _> = endpoint.parse();
+            let sound = uri.is_ok_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.host().is_some_and(|host| !host.is_empty())
+                    && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                    && matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/"))
+            });
+            if !sound {
+                // Not quoted: a user may have put a password into it.
+                return Err(InvalidOptions(
+                    "an endpoint is not of the form http://host:port or https://host:port".into(),
+                ));
+            }
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return Err(InvalidOptions("a client certificate needs its key, and a key its certificate".into()));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for EtcdOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdOptions")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("tls", &self.tls)
+            .finish()
+    }
+}
+
+/// Options that could never work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidOptions(String);
+
+impl fmt::Display for InvalidOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InvalidOptions {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_cannot_work_are_refused() {
+        let check = |endpoint: &str| EtcdSource::new(EtcdOptions::new([endpoint]));
+        for endpoint in ["http://localhost:2379", "https://[::1]:2379", "http://10.0.0.1:1/"] {
+            assert!(check(endpoint).is_ok(), "{endpoint}");
+        }
+        for endpoint in ["", "localhost:2379", "ftp://a:1", "http://", "http://u:p@a:1", "http://a:1/x", "http://a b:1"]
+        {
+            assert!(check(endpoint).is_err(), "{endpoint}");
+        }
+        assert!(EtcdSource::new(EtcdOptions::new(Vec::<String>::new())).is_err());
+        let tls = EtcdTls { cert: Some("cert.pem".into()), ..EtcdTls::default() };
+        assert!(EtcdSource::new(EtcdOptions::new(["https://a:1"]).tls(tls)).is_err());
+    }
+
+    #[test]
+    fn a_prefix_ends_with_one_slash() {
+        for (given, kept) in [("/cwm", "/cwm/"), ("/cwm/", "/cwm/"), ("cwm//", "cwm/"), ("", "/"), ("/", "/")] {
+            assert_eq!(EtcdOptions::new(["http://a:1"]).prefix(given).prefix, kept);
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let options = EtcdOptions::new(["http://a:1"]).user("root", "hunter2");
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+}

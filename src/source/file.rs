@@ -1,0 +1,213 @@
+//! Configuration from two files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Feed, Source};
+use crate::key::{Key, WebhookKey};
+use crate::store::{Revision, SourceState};
+
+/// How often the files are looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// A file that was changed less than this before it was read may be changed again without its times showing it.
+const RACY: Duration = Duration::from_secs(2);
+
+/// Webhooks and connections from two JSON files, taken over again when they change.
+///
+/// The files are looked at four times a second, by way of their path: a change in place, a rename over it, and
+/// Kubernetes' swap of a symbolic link are all seen. The webhooks' file holds `{"id": {...}}` for the default
+/// namespace, or `{"namespaces": {"ns": {"id": {...}}}}`; the connections' file `{"name": {...}}`, and it may be missing.
+///
+/// A file that cannot be read or is not JSON of that shape changes nothing: the last good one is served. A webhook that
+/// does not compile touches only itself.
+#[derive(Clone, Debug)]
+pub struct FileSource {
+    webhooks: PathBuf,
+    connections: PathBuf,
+    default_namespace: String,
+}
+
+impl FileSource {
+    /// Reads webhooks and connections from these files. What names no namespace belongs to `default`.
+    pub fn new(webhooks: impl Into<PathBuf>, connections: impl Into<PathBuf>) -> Self {
+        Self { webhooks: webhooks.into(), connections: connections.into(), default_namespace: "default".to_owned() }
+    }
+
+    /// The namespace of webhooks that name none.
+    #[must_use]
+    pub fn default_namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.default_namespace);
+        self
+    }
+}
+
+impl Source for FileSource {
+    const NAME: &'static str = "file";
+
+    async fn run(self, mut feed: Feed) {
+        let mut seen = None;
+        let mut served = None;
+        let mut revision: Revision = 0;
+        loop {
+            let looked_at = SystemTime::now();
+            let stamps = [Stamp::of(&self.webhooks), Stamp::of(&self.connections)];
+            if seen != Some(stamps) {
+                let source = self.clone();
+                let entries = tokio::task::spawn_blocking(move || source.read()).await;
+                match entries.unwrap_or_else(|error| Err(error.to_string())) {
+                    Ok(entries) => {
+                        if served.as_ref() != Some(&entries) {
+                            revision += 1;
+                            replace(&mut feed, revision, &entries);
+                            served = Some(entries);
+                        }
+                        feed.state(SourceState::Live);
+                    }
+                    Err(reason) => feed.state(SourceState::Disconnected(reason)),
+                }
+                let settled = stamps.iter().all(|stamp| stamp.is_settled(looked_at));
+                seen = settled.then_some(stamps);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+fn replace(feed: &mut Feed, revision: Revision, entries: &[(Key, Bytes)]) {
+    let mut replacement = feed.replace();
+    for (key, value) in entries {
+        replacement.put(key.clone(), revision, value.clone());
+    }
+    feed.commit(replacement, revision);
+}
+
+impl FileSource {
+    fn read(&self) -> Result<Vec<(Key, Bytes)>, String> {
+        let mut entries = Vec::new();
+        let text = read(&self.webhooks)?.ok_or_else(|| format!("{} does not exist", self.webhooks.display()))?;
+        let file: Unique<&RawValue> = parse(&self.webhooks, &text)?;
+        match file.0.get("namespaces") {
+            Some(namespaces) if file.0.len() == 1 => {
+                let namespaces: Unique<Unique<&RawValue>> = parse(&self.webhooks, namespaces.get().as_bytes())?;
+                for (namespace, webhooks) in &namespaces.0 {
+                    self.add(&mut entries, namespace, &webhooks.0);
+                }
+            }
+            Some(_) => {
+                return Err(format!("{} has other keys beside `namespaces`", self.webhooks.display()));
+            }
+            None => self.add(&mut entries, &self.default_namespace, &file.0),
+        }
+        if let Some(text) = read(&self.connections)? {
+            let file: Unique<&RawValue> = parse(&self.connections, &text)?;
+            let connections = file.0.iter().map(|(name, json)| (Key::Connection(name.as_str().into()), bytes(json)));
+            entries.extend(connections);
+        }
+        Ok(entries)
+    }
+
+    fn add(&self, entries: &mut Vec<(Key, Bytes)>, namespace: &str, webhooks: &BTreeMap<String, &RawValue>) {
+        for (id, json) in webhooks {
+            match WebhookKey::new(namespace, id) {
+                Ok(key) => entries.push((Key::Webhook(key), bytes(json))),
+                Err(error) => tracing::warn!(?namespace, ?id, %error, "a webhook that nobody could ask for is ignored"),
+            }
+        }
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stamp {
+    Missing,
+    File { device: u64, inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64) },
+}
+
+impl Stamp {
+    /// Follows symbolic links: the target counts.
+    fn of(path: &Path) -> Self {
+        match std::fs::metadata(path) {
+            Ok(file) => Self::File {
+                device: file.dev(),
+                inode: file.ino(),
+                size: file.size(),
+                modified: (file.mtime(), file.mtime_nsec()),
+                changed: (file.ctime(), file.ctime_nsec()),
+            },
+            Err(_) => Self::Missing,
+        }
+    }
+
+    /// Whether a change after `looked_at` must show in the stamp. Times tick in coarse steps, so one that follows at
+    /// once may not.
+    fn is_settled(&self, looked_at: SystemTime) -> bool {
+        match self {
+            Self::Missing => true,
+            Self::File { changed, .. } => {
+                let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(changed.0.unsigned_abs());
+                looked_at.duration_since(changed).is_ok_and(|age| age > RACY)
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        // The words for a wrong type quote the value, which may be a secret.
+        let what = if error.is_data() { "not an object, or a key that stands twice," } else { "not JSON" };
+        format!("{}: {what} at line {line} column {column}", path.display())
+    })
+}
+
+fn bytes(json: &RawValue) -> Bytes {
+    Bytes::copy_from_slice(json.get().as_bytes())
+}
+
+/// A JSON object, refused when a key stands twice.
+struct Unique<V>(BTreeMap<String, V>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<V>(PhantomData<V>);
+
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Fields<V> {
+            type Value = Unique<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique<V>, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, V>()? {
+                    let shown = key.escape_debug().to_string();
+                    if fields.insert(key, value).is_some() {
+                        return Err(de::Error::custom(format_args!("the key `{shown}` stands twice")));
+                    }
+                }
+                Ok(Unique(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}

@@ -1,0 +1,52 @@
+//! A configuration that never changes.
+
+use bytes::Bytes;
+
+use super::{Feed, Source};
+use crate::key::{InvalidName, Key, WebhookKey};
+use crate::store::SourceState;
+
+/// Webhooks from constants, for tests and for embedding.
+///
+/// A value that does not compile is refused as from any other source: its webhook answers 503.
+#[derive(Clone, Debug, Default)]
+pub struct FixedSource {
+    entries: Vec<(Key, Bytes)>,
+}
+
+impl FixedSource {
+    /// Without any webhook.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a webhook; `json` is what etcd would hold.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace or the id is not a valid name.
+    pub fn webhook(mut self, namespace: &str, id: &str, json: impl Into<Bytes>) -> Result<Self, InvalidName> {
+        self.entries.push((Key::Webhook(WebhookKey::new(namespace, id)?), json.into()));
+        Ok(self)
+    }
+
+    /// Adds a connection; `json` is what etcd would hold.
+    #[must_use]
+    pub fn connection(mut self, name: &str, json: impl Into<Bytes>) -> Self {
+        self.entries.push((Key::Connection(name.into()), json.into()));
+        self
+    }
+}
+
+impl Source for FixedSource {
+    const NAME: &'static str = "fixed";
+
+    async fn run(self, mut feed: Feed) {
+        let mut replacement = feed.replace();
+        for (key, json) in self.entries {
+            replacement.put(key, 1, json);
+        }
+        feed.commit(replacement, 1);
+        feed.state(SourceState::Live);
+    }
+}

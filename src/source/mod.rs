@@ -1,0 +1,34 @@
+//! Where the configuration comes from.
+//!
+//! A [`Source`] brings everything there is, and then every change. [`FixedSource`] is a constant; with the feature `file`
+//! there is [`FileSource`], with `etcd` [`EtcdSource`].
+//!
+//! # Adding a source
+//!
+//! One file with a type that implements [`Source`]; it is passed to [`reflect`](crate::reflect), so there is nothing to
+//! register.
+
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(feature = "file")]
+mod file;
+mod fixed;
+
+use std::future::Future;
+
+#[cfg(feature = "etcd")]
+pub use self::etcd::{EtcdOptions, EtcdSource, EtcdTls, InvalidOptions};
+#[cfg(feature = "file")]
+pub use self::file::FileSource;
+pub use self::fixed::FixedSource;
+pub use crate::reflector::{Change, Feed, Replacement};
+
+/// Brings configuration to a [`Feed`].
+pub trait Source: Send + 'static {
+    /// The kind of the source, for status pages.
+    const NAME: &'static str;
+
+    /// Brings everything, then every change, for as long as there may be one. It never ends for an error: it keeps
+    /// trying, and says so with [`Feed::state`].
+    fn run(self, feed: Feed) -> impl Future<Output = ()> + Send;
+}

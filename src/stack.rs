@@ -1,0 +1,184 @@
+//! The layers in their recommended order, written once.
+//!
+//! ```text
+//! ProblemJson        refusals get a body
+//! Observe            metrics, with the feature `metrics`
+//! RouteNamespace     400 404
+//! LookupWebhook      404 405 503
+//! RequireAuth        401          not one byte of the body has been read so far
+//! CollectBody        413 408 400
+//! VerifyBody         401
+//! CheckPayload       400 415
+//! Dispatch           200 502 503 504
+//! ```
+//!
+//! A receiver is an ordinary tower service. In axum:
+//!
+//! ```
+//! use axum::Router;
+//! use tower_webhook::{FixedSource, Registry, receiver, reflect};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let source = FixedSource::new()
+//!     .webhook("default", "orders", r#"{"module": "discard", "authorization": "Bearer s3cret"}"#)
+//!     .unwrap();
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//! store.wait_ready().await;
+//!
+//! let app: Router = Router::new().nest_service("/webhook", receiver(store));
+//!
+//! use http::Request;
+//! use tower::ServiceExt;
+//! let request = Request::post("/webhook/orders")
+//!     .header("authorization", "Bearer s3cret")
+//!     .body(axum::body::Body::from("{}"))
+//!     .unwrap();
+//! assert_eq!(app.oneshot(request).await.unwrap().status(), 200);
+//! # }
+//! ```
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
+use crate::body::{CollectBody, CollectBodyLayer, ResponseBody};
+use crate::dispatch::Dispatch;
+use crate::key::InvalidName;
+use crate::lookup::{LookupWebhook, LookupWebhookLayer};
+use crate::observe::{Observe, ObserveLayer};
+use crate::payload::{CheckPayload, CheckPayloadLayer};
+use crate::problem::{ProblemJson, ProblemJsonLayer};
+use crate::route::{RouteNamespace, RouteNamespaceLayer};
+use crate::store::Store;
+
+/// A whole webhook receiver for the paths `/{id}` and `/{namespace}/{id}`, with default limits.
+pub fn receiver(store: Store) -> Receiver {
+    ReceiverBuilder::new().build(store)
+}
+
+/// Settings of a [`Receiver`].
+#[derive(Clone, Debug)]
+pub struct ReceiverBuilder {
+    route: RouteNamespaceLayer,
+    collect: CollectBodyLayer,
+    dispatch: Dispatch,
+}
+
+impl ReceiverBuilder {
+    /// The default limits: see [`CollectBodyLayer`] and [`Dispatch`].
+    pub fn new() -> Self {
+        Self { route: RouteNamespaceLayer::from_path(), collect: CollectBodyLayer::new(), dispatch: Dispatch::new() }
+    }
+
+    /// The namespace of `/{id}`; `default` if this is not called.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a valid namespace.
+    pub fn default_namespace(mut self, namespace: &str) -> Result<Self, InvalidName> {
+        self.route = self.route.default_namespace(namespace)?;
+        Ok(self)
+    }
+
+    /// What every path begins with, if the receiver is not mounted below a path already.
+    #[must_use]
+    pub fn prefix(mut self, path: &str) -> Self {
+        self.route = self.route.prefix(path);
+        self
+    }
+
+    /// The largest body that is taken, in bytes.
+    #[must_use]
+    pub fn max_body_bytes(mut self, max_bytes: usize) -> Self {
+        self.collect = self.collect.max_bytes(max_bytes);
+        self
+    }
+
+    /// The time a whole body may take.
+    #[must_use]
+    pub fn body_deadline(mut self, deadline: Duration) -> Self {
+        self.collect = self.collect.deadline(deadline);
+        self
+    }
+
+    /// The time a module may take.
+    #[must_use]
+    pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
+        self.dispatch = self.dispatch.deadline(deadline);
+        self
+    }
+
+    /// The receiver for the webhooks of `store`.
+    pub fn build(self, store: Store) -> Receiver {
+        let service = CheckPayloadLayer::from_webhook().layer(self.dispatch);
+        let service = VerifyBodyLayer::new().layer(service);
+        let service = self.collect.layer(service);
+        let service = RequireAuthLayer::from_webhook().layer(service);
+        let service = LookupWebhookLayer::new(store).layer(service);
+        let service = self.route.layer(service);
+        let service = ObserveLayer::new().layer(service);
+        Receiver { stack: ProblemJsonLayer::new().layer(service) }
+    }
+}
+
+impl Default for ReceiverBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Dispatch>>>>;
+type Stack = ProblemJson<Observe<RouteNamespace<LookupWebhook<Guarded>>>>;
+
+/// A whole webhook receiver. See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    stack: Stack,
+}
+
+impl<B: Body> Service<Request<B>> for Receiver {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = ReceiverFuture<B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<B>>::poll_ready(&mut self.stack, cx)
+    }
+
+    fn call(&mut self, req: Request<B>) -> Self::Future {
+        ReceiverFuture { future: self.stack.call(req) }
+    }
+}
+
+/// Response future of [`Receiver`].
+#[pin_project]
+pub struct ReceiverFuture<B: Body> {
+    #[pin]
+    future: <Stack as Service<Request<B>>>::Future,
+}
+
+impl<B: Body> fmt::Debug for ReceiverFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiverFuture").finish_non_exhaustive()
+    }
+}
+
+impl<B: Body> Future for ReceiverFuture<B> {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx)
+    }
+}

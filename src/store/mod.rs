@@ -1,0 +1,145 @@
+//! The configuration as it is now.
+//!
+//! A [`Store`] is the read half: cheap to clone, never blocking, one whole snapshot at a time. There is one writer, and
+//! it belongs to the [`Reflector`](crate::Reflector). Each revision of the source becomes visible at once or not at all.
+
+mod cell;
+mod snapshot;
+mod status;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use self::cell::Cell;
+pub(crate) use self::cell::Reader;
+pub use self::snapshot::{Counts, Refusal, Snapshot};
+pub(crate) use self::snapshot::{Found, Slot};
+pub use self::status::{SourceState, Status};
+
+/// A revision of the configuration.
+///
+/// From etcd it is etcd's own revision; from a file it counts the times the files were taken over. 0 is before the
+/// first.
+pub type Revision = u64;
+
+/// The read half of the configuration.
+#[derive(Clone, Debug)]
+pub struct Store {
+    cell: Arc<Cell>,
+    revision: watch::Receiver<Option<Revision>>,
+    status: watch::Receiver<SourceStatus>,
+}
+
+/// What the source says of itself.
+#[derive(Clone, Debug)]
+struct SourceStatus {
+    source: &'static str,
+    state: SourceState,
+    since: SystemTime,
+    ignored: u64,
+    proven: Option<Instant>,
+}
+
+impl Store {
+    /// The configuration as it is now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.cell.load()
+    }
+
+    /// Waits until a configuration has been loaded, also an empty one.
+    ///
+    /// Returns `false` if the reflector was dropped before that.
+    pub async fn wait_ready(&self) -> bool {
+        self.wait(|_| true).await
+    }
+
+    /// Waits until everything that was written up to `revision` is what readers see: a writer that waits for the
+    /// revision of its own put reads its own write.
+    ///
+    /// The revision of etcd counts every write to the cluster; here only those below the prefix arrive, so wait for a
+    /// revision that changed one of our keys. Returns `false` if the reflector was dropped before that. Bound it with
+    /// [`tokio::time::timeout`].
+    pub async fn wait_for_revision(&self, revision: Revision) -> bool {
+        self.wait(|seen| seen >= revision).await
+    }
+
+    async fn wait(&self, enough: impl Fn(Revision) -> bool) -> bool {
+        self.revision.clone().wait_for(|seen| seen.is_some_and(&enough)).await.is_ok()
+    }
+
+    /// What there is to show an operator.
+    pub fn status(&self) -> Status {
+        let source = self.status.borrow().clone();
+        Status {
+            source: source.source,
+            state: source.state,
+            state_since: source.since,
+            ignored_keys: source.ignored,
+            proven: source.proven,
+            snapshot: self.snapshot(),
+        }
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.cell))
+    }
+}
+
+/// The sole write half.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    cell: Arc<Cell>,
+    revision: watch::Sender<Option<Revision>>,
+    status: watch::Sender<SourceStatus>,
+}
+
+impl Writer {
+    /// The snapshot that readers see.
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.cell.load()
+    }
+
+    /// Makes `snapshot` what readers see, then wakes who waits for its revision.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision();
+        self.cell.store(Arc::new(snapshot));
+        self.revision.send_replace(Some(revision));
+    }
+
+    /// Returns the state before.
+    pub(crate) fn set_state(&self, state: SourceState) -> SourceState {
+        let mut before = SourceState::Starting;
+        self.status.send_modify(|status| {
+            if status.state != state {
+                status.since = SystemTime::now();
+            }
+            before = std::mem::replace(&mut status.state, state);
+        });
+        before
+    }
+
+    pub(crate) fn set_ignored(&self, ignored: u64) {
+        self.status.send_modify(|status| status.ignored = ignored);
+    }
+
+    pub(crate) fn set_proven(&self, at: Instant) {
+        self.status.send_modify(|status| status.proven = Some(at));
+    }
+}
+
+/// An empty store that nothing has been loaded into.
+pub(crate) fn store(source: &'static str) -> (Store, Writer) {
+    let cell = Arc::new(Cell::new(Snapshot::default()));
+    let (revision, revisions) = watch::channel(None);
+    let (status, statuses) = watch::channel(SourceStatus {
+        source,
+        state: SourceState::Starting,
+        since: SystemTime::now(),
+        ignored: 0,
+        proven: None,
+    });
+    let store = Store { cell: Arc::clone(&cell), revision: revisions, status: statuses };
+    (store, Writer { cell, revision, status })
+}

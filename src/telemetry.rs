@@ -1,0 +1,71 @@
+//! Metrics, through the `metrics` facade; nothing without the feature of that name.
+//!
+//! Labels are bounded: nothing a stranger sent, no webhook's name.
+
+pub(crate) use self::imp::{Timer, published, source_state};
+
+#[cfg(feature = "metrics")]
+mod imp {
+    use std::time::Instant;
+
+    use http::Extensions;
+    use metrics::{counter, gauge, histogram};
+
+    use crate::rejection::Rejection;
+    use crate::store::{Snapshot, SourceState};
+
+    pub(crate) fn published(snapshot: &Snapshot) {
+        let counts = snapshot.counts();
+        gauge!("tower_webhook_config_revision").set(snapshot.revision() as f64);
+        gauge!("tower_webhook_config_webhooks").set(counts.webhooks as f64);
+        gauge!("tower_webhook_config_open_webhooks").set(counts.open as f64);
+        gauge!("tower_webhook_config_fenced_webhooks").set(counts.fenced as f64);
+        gauge!("tower_webhook_config_namespaces").set(counts.namespaces as f64);
+        gauge!("tower_webhook_config_connections").set(counts.connections as f64);
+        gauge!("tower_webhook_config_refused_keys").set(counts.refused as f64);
+    }
+
+    pub(crate) fn source_state(state: &SourceState) {
+        let live = matches!(state, SourceState::Live);
+        gauge!("tower_webhook_source_live").set(f64::from(u8::from(live)));
+        counter!("tower_webhook_source_states_total", "state" => state.label()).increment(1);
+    }
+
+    /// Times one request.
+    #[derive(Debug)]
+    pub(crate) struct Timer(Instant);
+
+    impl Timer {
+        pub(crate) fn start() -> Self {
+            Self(Instant::now())
+        }
+
+        pub(crate) fn stop(&self, answer: &Extensions) {
+            let outcome = answer.get::<Rejection>().map_or("accepted", |rejection| rejection.kind().label());
+            counter!("tower_webhook_requests_total", "outcome" => outcome).increment(1);
+            histogram!("tower_webhook_request_seconds", "outcome" => outcome).record(self.0.elapsed());
+        }
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+mod imp {
+    use http::Extensions;
+
+    use crate::store::{Snapshot, SourceState};
+
+    pub(crate) fn published(_: &Snapshot) {}
+
+    pub(crate) fn source_state(_: &SourceState) {}
+
+    #[derive(Debug)]
+    pub(crate) struct Timer;
+
+    impl Timer {
+        pub(crate) fn start() -> Self {
+            Self
+        }
+
+        pub(crate) fn stop(&self, _: &Extensions) {}
+    }
+}
