@@ -1,0 +1,64 @@
+//! The whole scenario as a server: webhooks from etcd or from files, received over HTTP.
+//!
+//! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
+
+mod healthcheck;
+mod routes;
+mod server;
+mod settings;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use tower_webhook::module::{Module, SaveToDisk, SaveToDiskConfig};
+use tower_webhook::source::{EtcdSource, FileSource, Source};
+use tower_webhook::{Registry, Store, reflect};
+
+use crate::settings::{Backend, Settings};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let outcome = match std::env::args().nth(1).as_deref() {
+        None => run(),
+        Some("healthcheck") => healthcheck::run(),
+        Some(_) => Err("usage: gateway [healthcheck]; everything else is set by environment variables".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run() -> Result<(), Error> {
+    let settings = Settings::from_env()?;
+    let metrics = telemetry::init(&settings)?;
+    // Bound before anything else, so that a taken port is the first thing to be known.
+    let listener = server::bind(&settings)?;
+
+    let store = match &settings.backend {
+        Backend::Etcd(options) => follow(EtcdSource::new(options.clone())?, &settings),
+        Backend::File { webhooks, connections } => {
+            follow(FileSource::new(webhooks, connections).default_namespace(&settings.namespace), &settings)
+        }
+    };
+    let shutdown = server::Shutdown::default();
+    let app = routes::app(store, metrics, &settings, shutdown.clone())?;
+    server::serve(listener, app, &settings, shutdown).await
+}
+
+/// Keeps a store like `source`, in the background.
+fn follow<S: Source>(source: S, settings: &Settings) -> Store {
+    let root = settings.save_to_disk_root.clone();
+    let registry = Registry::builtin()
+        .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
+        // Whoever may write a webhook must not read the gateway's own secrets through it.
+        .variables(|name| (!settings::is_own(name)).then(|| std::env::var(name).ok()).flatten());
+    let (store, reflector) = reflect(source, registry);
+    tokio::spawn(reflector.on_invalid(settings.on_invalid).run());
+    store
+}

@@ -1,0 +1,36 @@
+//! Logs to stderr (stdout belongs to the module `log`) and metrics for `/metrics`.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::Error;
+use crate::settings::Settings;
+
+/// Upper bounds of the latency histogram, in seconds.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+pub(crate) fn init(settings: &Settings) -> Result<PrometheusHandle, Error> {
+    let filter = EnvFilter::try_new(&settings.log_filter).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_json {
+        true => logs.json().init(),
+        false => logs.with_ansi(false).init(),
+    }
+
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("tower_webhook_request_seconds".to_owned()), &BUCKETS)?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| "a metrics recorder is installed already")?;
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        // Histograms grow until they are drained, also while nobody scrapes.
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
