@@ -365,7 +365,7 @@ impl Machine {
             // Not this stream's fault, but nothing it says can be trusted: start from what is there now.
             return self.relist(now, "etcd's history went back, or it is another cluster".to_owned());
         }
-        if applied != proof.after {
+        if applied != proof.after || !watching.held.is_empty() {
             // Events came in while it was on its way, so that the counts cannot be compared. Ask again soon.
             watching.prove_at = now + PROVE_AGAIN;
             return Vec::new();
@@ -381,7 +381,6 @@ impl Machine {
         watching.doubts = 0;
         watching.prove_at = now + PROVE_EVERY;
         watching.heard = now;
-        // A revision of which half has come is not to be published; the proof then fails anyway, as its keys changed.
         self.applied = Some(proof.revision);
         let mut commands = Vec::new();
         if proof.revision > applied {
@@ -467,3 +466,6 @@ impl Watching {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Who may read, and what is told when one may not.
+
+use std::path::Path;
+
+use etcd_client::{Permission, PermissionType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::AsyncWriteExt;
+use tower_webhook::source::{EtcdOptions, EtcdTls};
+
+use crate::support::etcd::{Etcd, PREFIX, Version};
+use crate::support::{against_each_etcd, disconnected, follow, live, ready, stamp, stamped};
+
+against_each_etcd!(
+    a_user_reads_with_its_password,
+    what_was_refused_is_tried_again,
+    a_server_that_speaks_http_1_is_named,
+    tls_needs_the_right_authority,
+);
+
+async fn enable_auth(etcd: &Etcd) {
+    let mut client = etcd.client().await;
+    client.user_add("root", "rootpw", None).await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.role_add("reader").await.unwrap();
+    let range = Permission::new(PermissionType::Read, PREFIX).with_prefix();
+    client.role_grant_permission("reader", range).await.unwrap();
+    client.user_add("gateway", "hunter2", None).await.unwrap();
+    client.user_grant_role("gateway", "reader").await.unwrap();
+    client.auth_enable().await.unwrap();
+}
+
+async fn a_user_reads_with_its_password(version: Version) {
+    let etcd = Etcd::start(version).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    enable_auth(&etcd).await;
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).user("gateway", "hunter2"));
+    ready(&store).await;
+    assert_eq!(stamp(&store, "default", "a"), Some(1));
+    live(&store).await;
+}
+
+async fn what_was_refused_is_tried_again(version: Version) {
+    let etcd = Etcd::start(version).await;
+    enable_auth(&etcd).await;
+    let wrong = "swordfish";
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).user("gateway", wrong));
+    let reason = disconnected(&store).await;
+    assert!(reason.contains("authentication failed"), "{reason}");
+    assert!(!reason.contains(wrong), "{reason}");
+
+    let root = etcd_client::ConnectOptions::new().with_user("root", "rootpw");
+    let mut client = etcd_client::Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
+    client.user_change_password("gateway", wrong).await.unwrap();
+    ready(&store).await;
+}
+
+async fn a_server_that_speaks_http_1_is_named(_: Version) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    let (store, _following) = follow(EtcdOptions::new([endpoint.clone()]));
+    let reason = disconnected(&store).await;
+    assert!(reason.starts_with(&endpoint), "{reason}");
+    assert!(!store.snapshot().is_loaded());
+    server.abort();
+}
+
+/// An authority and a certificate of it for this machine, as PEM files.
+fn certificates(folder: &Path, name: &str) -> (String, String, String) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let own = own.signed_by(&key, &authority).unwrap();
+    let write = |kind: &str, pem: String| {
+        let path = folder.join(format!("{name}-{kind}.pem"));
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    (write("ca", authority.pem()), write("cert", own.pem()), write("key", key.serialize_pem()))
+}
+
+async fn tls_needs_the_right_authority(version: Version) {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, cert, key) = certificates(folder.path(), "right");
+    let (other_ca, ..) = certificates(folder.path(), "other");
+    let arguments = ["--cert-file", &cert, "--key-file", &key, "--trusted-ca-file", &ca, "--client-cert-auth"];
+    let mut etcd = Etcd::stopped(version).with_tls(arguments.map(str::to_owned).to_vec());
+    etcd.run().await;
+
+    let own = |ca: &str| EtcdTls { ca: Some(ca.into()), cert: Some((&cert).into()), key: Some((&key).into()) };
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).tls(own(&ca)));
+    ready(&store).await;
+    live(&store).await;
+
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).tls(own(&other_ca)));
+    let reason = disconnected(&store).await;
+    assert!(reason.contains("certificate"), "{reason}");
+    // Without a certificate of our own it is etcd that refuses.
+    let without = EtcdTls { ca: Some((&ca).into()), ..EtcdTls::default() };
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).tls(without));
+    disconnected(&store).await;
+    assert!(!store.snapshot().is_loaded());
+}

@@ -1,0 +1,10 @@
+//! The etcd source against real etcd processes.
+//!
+//! `ETCD_35` and `ETCD_34` name the servers' binaries; `make test` brings both. Every test runs against each.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod access;
+mod breaks;
+mod follow;
+mod support;

@@ -1,0 +1,82 @@
+pub mod etcd;
+pub mod proxy;
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tower_webhook::source::{EtcdOptions, EtcdSource};
+use tower_webhook::{Registry, SourceState, Store, Target, reflect};
+
+/// No wait of a test is longer: what has not come by then is lost.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Runs each test against both versions of etcd.
+macro_rules! against_each_etcd {
+    ($($name:ident),* $(,)?) => {
+        mod etcd_35 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::etcd::Version::V35).await;
+            })*
+        }
+        mod etcd_34 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::etcd::Version::V34).await;
+            })*
+        }
+    };
+}
+pub(crate) use against_each_etcd;
+
+/// Follows etcd with the options, in the background, for as long as the returned guard lives.
+pub fn follow(options: EtcdOptions) -> (Store, Following) {
+    let (store, reflector) = reflect(EtcdSource::new(options).unwrap(), Registry::builtin());
+    (store, Following(tokio::spawn(reflector.run())))
+}
+
+pub struct Following(tokio::task::JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The configuration of a webhook that can be told apart by a number.
+pub fn stamped(stamp: u64) -> String {
+    format!(r#"{{"module": "discard", "metadata": {stamp}}}"#)
+}
+
+/// The number of a served webhook.
+pub fn stamp(store: &Store, namespace: &str, id: &str) -> Option<u64> {
+    let target = Target::new(namespace, id).unwrap();
+    store.snapshot().webhook(&target).and_then(|webhook| webhook.metadata()?.as_u64())
+}
+
+pub async fn ready(store: &Store) {
+    assert!(timeout(PATIENCE, store.wait_ready()).await.expect("nothing was loaded in time"));
+}
+
+pub async fn reached(store: &Store, revision: u64) {
+    let seen = timeout(PATIENCE, store.wait_for_revision(revision)).await;
+    assert!(seen.unwrap_or_else(|_| panic!("revision {revision} did not come: {:?}", store.status())));
+}
+
+pub async fn until(what: &str, store: &Store, mut holds: impl FnMut(&Store) -> bool) {
+    let waiting = async {
+        while !holds(store) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "{what}: {:?}", store.status());
+}
+
+pub async fn live(store: &Store) {
+    until("it is not live", store, |store| store.status().state == SourceState::Live).await;
+}
+
+pub async fn disconnected(store: &Store) -> String {
+    until("it is not disconnected", store, |store| store.status().state.reason().is_some()).await;
+    store.status().state.reason().unwrap_or_default().to_owned()
+}
