@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{SourceState, Target};
+use tower_webhook::Target;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::{against_each_etcd, follow, live, reached, ready, stamp, stamped, until};
@@ -127,7 +127,7 @@ async fn a_bad_value_touches_only_itself(version: Version) {
     let large = format!(r#"{{"module": "discard", "metadata": "{}"}}"#, "x".repeat(1_400_000));
     reached(&store, etcd.put("default/webhooks/large", large).await).await;
     assert!(store.snapshot().webhook(&Target::new("default", "large").unwrap()).is_some());
-    assert_eq!(store.status().state, SourceState::Live);
+    live(&store).await;
 }
 
 async fn writes_elsewhere_in_etcd_are_waited_for_too(version: Version) {

@@ -116,8 +116,8 @@ impl Driver {
             Command::Bring(entries) => self.bring(entries),
             Command::Commit(revision) => {
                 if let Some(replacement) = self.replacement.take() {
-                    self.feed.commit(replacement, revision.unsigned_abs());
                     self.feed.ignored_keys(self.ignored);
+                    self.feed.commit(replacement, revision.unsigned_abs());
                 }
             }
             Command::Apply { revision, events } => self.apply(revision, events),
@@ -197,8 +197,8 @@ impl Driver {
                 None => {}
             }
         }
-        self.feed.apply(revision.unsigned_abs(), changes);
         self.feed.ignored_keys(self.ignored);
+        self.feed.apply(revision.unsigned_abs(), changes);
     }
 
     /// The key below the prefix, if it is one of ours.

@@ -55,7 +55,8 @@ pub fn stamp(store: &Store, namespace: &str, id: &str) -> Option<u64> {
 }
 
 pub async fn ready(store: &Store) {
-    assert!(timeout(PATIENCE, store.wait_ready()).await.expect("nothing was loaded in time"));
+    let loaded = timeout(PATIENCE, store.wait_ready()).await;
+    assert!(loaded.unwrap_or_else(|_| panic!("nothing was loaded in time: {:?}", store.status())));
 }
 
 pub async fn reached(store: &Store, revision: u64) {
