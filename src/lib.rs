@@ -84,7 +84,7 @@ pub use crate::lookup::{LookupWebhook, LookupWebhookLayer, Matched};
 pub use crate::observe::{Observe, ObserveLayer};
 pub use crate::payload::{CheckPayload, CheckPayloadLayer, DataType};
 pub use crate::problem::{ProblemJson, ProblemJsonLayer};
-pub use crate::reflector::{OnInvalid, Reflector, reflect};
+pub use crate::reflector::{Change, OnInvalid, Reflector, reflect};
 pub use crate::rejection::{Rejection, RejectionKind};
 pub use crate::route::{RouteNamespace, RouteNamespaceLayer};
 pub use crate::source::FixedSource;

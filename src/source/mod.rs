@@ -21,7 +21,7 @@ pub use self::etcd::{EtcdOptions, EtcdSource, EtcdTls, InvalidOptions};
 #[cfg(feature = "file")]
 pub use self::file::FileSource;
 pub use self::fixed::FixedSource;
-pub use crate::reflector::{Change, Feed, Replacement};
+pub use crate::reflector::{Feed, Replacement};
 
 /// Brings configuration to a [`Feed`].
 pub trait Source: Send + 'static {

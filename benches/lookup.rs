@@ -1,0 +1,65 @@
+//! One webhook among a thousand and among a million, alone and while the configuration changes.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod support;
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use tower_webhook::{Change, Key, Target};
+
+use crate::support::{filled, key, value};
+
+fn lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup");
+    for webhooks in [1_000, 100_000, 1_000_000] {
+        let (store, mut feed) = filled(webhooks);
+        let targets: Vec<_> = (0..1024)
+            .map(|n| {
+                let key = key(n * 7919 % webhooks);
+                Target::new(key.namespace(), key.id()).unwrap()
+            })
+            .collect();
+
+        let mut at = 0;
+        let snapshot = store.snapshot();
+        group.bench_function(BenchmarkId::new("hit", webhooks), |b| {
+            b.iter(|| {
+                at = (at + 1) % targets.len();
+                black_box(snapshot.webhook(black_box(&targets[at])).is_some())
+            });
+        });
+        let missing = Target::new("nowhere", "nothing").unwrap();
+        group.bench_function(BenchmarkId::new("miss", webhooks), |b| {
+            b.iter(|| black_box(snapshot.webhook(black_box(&missing)).is_none()));
+        });
+
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut revision = 2;
+                while !stop.load(Ordering::Relaxed) {
+                    let key = Key::Webhook(key(revision as usize % webhooks));
+                    let value = Some(value(revision as usize));
+                    feed.apply(revision, [Change { key, value }]);
+                    revision += 1;
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            });
+            group.bench_function(BenchmarkId::new("hit under 5,000 updates/s, snapshot included", webhooks), |b| {
+                b.iter(|| {
+                    at = (at + 1) % targets.len();
+                    black_box(store.snapshot().webhook(black_box(&targets[at])).is_some())
+                });
+            });
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lookup);
+criterion_main!(benches);

@@ -1,0 +1,101 @@
+//! Each layer alone, and the whole receiver, without a network.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+
+use bytes::Bytes;
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::FutureExt;
+use http::{Request, Response};
+use tower::{Service, ServiceBuilder};
+use tower_webhook::auth::Bearer;
+use tower_webhook::{
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer,
+    RouteNamespaceLayer, receiver,
+};
+
+use crate::support::{filled, json, path, request, runtime};
+
+#[derive(Clone)]
+struct Inner;
+
+impl<B> Service<Request<B>> for Inner {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<()>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, req: Request<B>) -> Self::Future {
+        drop(req);
+        ready(Ok(Response::new(())))
+    }
+}
+
+fn measure<S, B, R>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut service: S, make: impl Fn() -> Request<B>)
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
+{
+    group.bench_function(name, |b| {
+        b.iter_batched(
+            &make,
+            |req| black_box(service.call(req).now_or_never().unwrap().unwrap().status()),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn layers(c: &mut Criterion) {
+    let runtime = runtime();
+    let _context = runtime.enter();
+    let (store, _feed) = filled(1_000);
+    let head = || request(&path(7), Bytes::new());
+    let mut group = c.benchmark_group("layer");
+
+    measure(&mut group, "none", Inner, head);
+    let route = RouteNamespaceLayer::from_path();
+    measure(&mut group, "route", ServiceBuilder::new().layer(route.clone()).service(Inner), head);
+    let lookup = LookupWebhookLayer::new(store);
+    measure(&mut group, "route, lookup", ServiceBuilder::new().layer(route).layer(lookup).service(Inner), head);
+    let bearer = RequireAuthLayer::new(Bearer::new("test_token_123").unwrap());
+    measure(&mut group, "bearer", ServiceBuilder::new().layer(bearer.clone()).service(Inner), head);
+    let refusing = || Request::post("/").body(()).unwrap();
+    measure(&mut group, "bearer, refused", ServiceBuilder::new().layer(bearer).service(Inner), refusing);
+    let body = json(4096);
+    let collect = ServiceBuilder::new().layer(CollectBodyLayer::new()).service(Inner);
+    measure(&mut group, "collect 4 KiB in one frame", collect, || request("/", body.clone()));
+    let check = ServiceBuilder::new().layer(CheckPayloadLayer::new(DataType::Json)).service(Inner);
+    measure(&mut group, "check 4 KiB of JSON", check, || Request::new(Collected::new(body.clone())));
+    group.finish();
+}
+
+fn whole(c: &mut Criterion) {
+    let runtime = runtime();
+    let _context = runtime.enter();
+    let mut group = c.benchmark_group("receiver");
+    for webhooks in [3, 1_000_000] {
+        let (store, _feed) = filled(webhooks);
+        for (name, size) in [("250 B", 250), ("4 KiB", 4096)] {
+            let body = json(size);
+            group.throughput(Throughput::Bytes(size as u64));
+            let make = || request(&path(webhooks / 2), body.clone());
+            measure(&mut group, &format!("{name}, {webhooks} webhooks"), receiver(store.clone()), make);
+        }
+        let refused = || Request::post(path(0)).body(http_body_util::Full::new(Bytes::new())).unwrap();
+        measure(&mut group, &format!("401, {webhooks} webhooks"), receiver(store.clone()), refused);
+    }
+    let problem = ServiceBuilder::new().layer(ProblemJsonLayer::new()).service(receiver(filled(3).0));
+    measure(&mut group, "404", problem, || request("/nothing/there", Bytes::new()));
+    group.finish();
+}
+
+criterion_group!(benches, layers, whole);
+criterion_main!(benches);

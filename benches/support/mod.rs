@@ -1,0 +1,88 @@
+//! Stores and requests for the benchmarks.
+
+#![allow(dead_code)] // each benchmark uses its own part
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::Request;
+use http_body_util::Full;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tower_webhook::source::{Feed, Source};
+use tower_webhook::{Key, Registry, Store, WebhookKey, reflect};
+
+pub const TOKEN: &str = "Bearer test_token_123";
+
+/// A source that hands its feed out, so that a benchmark can drive it.
+struct Handed(oneshot::Sender<Feed>);
+
+impl Source for Handed {
+    const NAME: &'static str = "benchmark";
+
+    async fn run(self, feed: Feed) {
+        let _ = self.0.send(feed);
+    }
+}
+
+pub fn feed() -> (Store, Feed) {
+    let (sender, mut receiver) = oneshot::channel();
+    let (store, reflector) = reflect(Handed(sender), Registry::builtin());
+    reflector.run().now_or_never().unwrap();
+    (store, receiver.try_recv().unwrap())
+}
+
+/// A store of so many webhooks, a hundred to a namespace.
+pub fn filled(webhooks: usize) -> (Store, Feed) {
+    let (store, mut feed) = feed();
+    fill(&mut feed, webhooks, 0);
+    (store, feed)
+}
+
+/// Replaces everything; another stamp makes every value differ.
+pub fn fill(feed: &mut Feed, webhooks: usize, stamp: usize) {
+    let mut replacement = feed.replace();
+    for n in 0..webhooks {
+        replacement.put(Key::Webhook(key(n)), 1, value(stamp));
+    }
+    feed.commit(replacement, 1);
+}
+
+pub fn key(n: usize) -> WebhookKey {
+    WebhookKey::new(&format!("ns{}", n / 100), &format!("hook{n}")).unwrap()
+}
+
+pub fn path(n: usize) -> String {
+    format!("/ns{}/hook{n}", n / 100)
+}
+
+pub fn value(stamp: usize) -> Bytes {
+    format!(r#"{{"data_type":"json","module":"discard","authorization":"{TOKEN}","metadata":{stamp}}}"#).into()
+}
+
+pub fn request(path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    Request::post(path)
+        .header("host", "localhost:8000")
+        .header("authorization", TOKEN)
+        .header("content-type", "application/json")
+        .header("content-length", body.len())
+        .header("user-agent", "GitHub-Hookshot/044aadd")
+        .body(Full::new(body))
+        .unwrap()
+}
+
+/// A JSON body of about so many bytes, shaped like a sender's.
+pub fn json(bytes: usize) -> Bytes {
+    let mut body = String::from(r#"{"action":"opened","items":["#);
+    let mut n = 0;
+    while body.len() + 60 < bytes {
+        body.push_str(&format!(r#"{{"id":{n},"name":"item \"{n}\"","open":true}},"#));
+        n += 1;
+    }
+    body.push_str(&format!(r#"{{"end":"{}"}}]}}"#, "x".repeat(bytes.saturating_sub(body.len() + 12))));
+    body.into()
+}
+
+/// Timers must find a runtime; what is measured never waits for one.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
