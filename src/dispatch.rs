@@ -7,8 +7,44 @@
 //! |---|---|
 //! | [`Collected`](crate::Collected), [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit) | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
 //!
-//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). See [`receiver`](crate::receiver())
-//! for the layers that go in front.
+//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is the
+//! usual way to the layers in front; by hand, with a path of one's own:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{
+//!     CollectBodyLayer, Dispatch, FixedSource, LookupWebhookLayer, Registry, RequireAuthLayer, RouteNamespaceLayer,
+//!     VerifyBodyLayer, reflect,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let webhook = r#"{"module": "discard", "data_type": "blob", "authorization": "Bearer s3cret"}"#;
+//! let source = FixedSource::new().webhook("shop", "orders", webhook).unwrap();
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//! store.wait_ready().await;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RouteNamespaceLayer::fixed("shop", "orders").unwrap())
+//!     .layer(LookupWebhookLayer::new(store))
+//!     .layer(RequireAuthLayer::from_webhook())
+//!     .layer(CollectBodyLayer::new())
+//!     .layer(VerifyBodyLayer::new())
+//!     .service(Dispatch::new());
+//!
+//! let request = Request::post("/anything")
+//!     .header("authorization", "Bearer s3cret")
+//!     .body(Full::new(Bytes::from("any bytes")))
+//!     .unwrap();
+//! let response = service.oneshot(request).await.unwrap();
+//! assert_eq!(response.status(), 200);
+//! assert!(response.headers().contains_key("x-event-id"));
+//! # }
+//! ```
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -4,6 +4,23 @@
 //! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
 //! `accepted` or the refusal's [label](crate::RejectionKind::label): a bounded set, and nothing a stranger sent. Without the
 //! feature it does nothing.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{ObserveLayer, RouteNamespaceLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let service = ServiceBuilder::new()
+//!     .layer(ObserveLayer::new())
+//!     .layer(RouteNamespaceLayer::from_path())
+//!     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+//!
+//! // Counted as `outcome="no_route"`.
+//! assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), 404);
+//! # }
+//! ```
 
 use std::future::Future;
 use std::pin::Pin;
