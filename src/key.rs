@@ -149,6 +149,16 @@ pub enum Key {
 }
 
 impl Key {
+    /// The key of a connection.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a valid name: the rules are those of a namespace.
+    pub fn connection(name: &str) -> Result<Self, InvalidName> {
+        check_charset("connection name", name)?;
+        Ok(Self::Connection(name.into()))
+    }
+
     /// Reads a key as it stands below the prefix: `{namespace}/webhooks/{id}` or `global/connections/{name}`.
     ///
     /// # Errors
@@ -160,10 +170,7 @@ impl Key {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(namespace), Some("webhooks"), Some(id), None) => Ok(Self::Webhook(WebhookKey::new(namespace, id)?)),
-            (Some("global"), Some("connections"), Some(name), None) => {
-                check_charset("connection name", name)?;
-                Ok(Self::Connection(name.into()))
-            }
+            (Some("global"), Some("connections"), Some(name), None) => Ok(Self::connection(name)?),
             _ => Err(InvalidKey::Foreign),
         }
     }

@@ -49,12 +49,13 @@ use http::{Extensions, Method, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::auth::{Pending, Permit};
+use crate::auth::Permit;
 use crate::config::Webhook;
 use crate::future::ResponseFuture;
 use crate::key::Target;
+use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
-use crate::store::{Found, Reader, Store};
+use crate::store::{Found, Store};
 
 /// Looks up the webhook a request is for. See the [module docs](self) for an example.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ impl<S> Layer<S> for LookupWebhookLayer {
     type Service = LookupWebhook<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        LookupWebhook { inner, reader: self.store.reader() }
+        LookupWebhook { inner, store: self.store.clone() }
     }
 }
 
@@ -81,7 +82,7 @@ impl<S> Layer<S> for LookupWebhookLayer {
 #[derive(Clone, Debug)]
 pub struct LookupWebhook<S> {
     inner: S,
-    reader: Reader,
+    store: Store,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for LookupWebhook<S>
@@ -98,10 +99,10 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match find(&mut self.reader, &req) {
+        match find(&self.store, &req) {
             Ok(matched) => {
                 // A permit that was given before the webhook was known says nothing of its guards.
-                Pending::forget(req.extensions_mut());
+                Checked::forget(req.extensions_mut());
                 Permit::forget(req.extensions_mut());
                 req.extensions_mut().insert(matched);
                 ResponseFuture::inner(self.inner.call(req))
@@ -111,18 +112,17 @@ where
     }
 }
 
-fn find<B>(reader: &mut Reader, req: &Request<B>) -> Result<Matched, Rejection> {
+fn find<B>(store: &Store, req: &Request<B>) -> Result<Matched, Rejection> {
     let target = req.extensions().get::<Target>().ok_or_else(|| Rejection::misassembled("RouteNamespace"))?;
     if req.method() != Method::POST {
         return Err(RejectionKind::MethodNotAllowed.into());
     }
-    let snapshot = reader.snapshot();
-    match snapshot.find(target) {
+    store.read(|snapshot| match snapshot.find(target) {
         Found::Serving(webhook) => Ok(Matched(Arc::clone(webhook))),
         Found::Fenced => Err(RejectionKind::Misconfigured.into()),
         Found::Nothing if snapshot.is_loaded() => Err(RejectionKind::UnknownWebhook.into()),
         Found::Nothing => Err(RejectionKind::NotReady.into()),
-    }
+    })
 }
 
 /// The webhook that a request is for, as it was configured when the request was looked up.

@@ -120,8 +120,9 @@ impl Feed {
             match key {
                 Key::Webhook(key) => webhooks.push((key, value)),
                 Key::Connection(name) => {
-                    self.set_connection(&mut draft, revision, &name, value);
-                    relinked.insert(name);
+                    if self.set_connection(&mut draft, revision, &name, value) {
+                        relinked.insert(name);
+                    }
                 }
             }
         }
@@ -143,17 +144,20 @@ impl Feed {
     /// Says how the source is doing. A change is logged once.
     pub fn state(&mut self, state: SourceState) {
         let before = self.writer.set_state(state.clone());
-        if before == state {
+        if before.label() == state.label() {
+            tracing::debug!(reason = state.reason(), "still {}", state.label());
             return;
         }
         telemetry::source_state(&state);
+        let loaded = self.writer.current().is_loaded();
         match state {
             SourceState::Starting => {}
             SourceState::Live => tracing::info!("the configuration is live"),
             SourceState::Stale => tracing::warn!("the source of the configuration is silent; asking it"),
-            SourceState::Disconnected(reason) => {
+            SourceState::Disconnected(reason) if loaded => {
                 tracing::warn!(reason, "cannot follow the configuration; the last one is served");
             }
+            SourceState::Disconnected(reason) => tracing::warn!(reason, "cannot load the configuration; trying again"),
         }
     }
 
@@ -167,29 +171,29 @@ impl Feed {
         self.writer.set_proven(at);
     }
 
-    fn set_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, value: Option<Bytes>) {
+    /// Returns whether the connection is another one now.
+    fn set_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, value: Option<Bytes>) -> bool {
         let key = Key::Connection(name.into());
         let Some(bytes) = value else {
-            self.links.connections.remove(name);
             self.links.digests.remove(name);
             draft.set_refusal(key, None);
-            return;
+            return self.links.connections.remove(name).is_some();
         };
         let digest = digest(&bytes);
         if self.links.digests.insert(name.into(), digest) == Some(digest) {
-            return;
+            return false;
         }
         match self.compiler.connection(name, &bytes) {
             Ok(connection) => {
                 self.links.connections.insert(name.into(), Arc::new(connection));
                 draft.set_refusal(key, None);
+                true
             }
             Err(error) => {
-                if self.on_invalid == OnInvalid::Fence {
-                    self.links.connections.remove(name);
-                }
+                let fenced = self.on_invalid == OnInvalid::Fence && self.links.connections.remove(name).is_some();
                 let serving = self.links.connections.contains_key(name);
                 refuse(draft, key, revision, &error, serving);
+                fenced
             }
         }
     }
@@ -249,6 +253,14 @@ impl Feed {
             );
         } else {
             tracing::debug!(revision, webhooks = counts.webhooks, refused = counts.refused, "configuration changed");
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.state(SourceState::Disconnected("the source panicked, and follows nothing any more".to_owned()));
         }
     }
 }

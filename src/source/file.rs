@@ -64,7 +64,10 @@ impl Source for FileSource {
             if seen != Some(stamps) {
                 let source = self.clone();
                 let entries = tokio::task::spawn_blocking(move || source.read()).await;
-                match entries.unwrap_or_else(|error| Err(error.to_string())) {
+                let entries = entries.unwrap_or_else(|error| Err(error.to_string()));
+                // What could not be read is looked at again.
+                let settled = entries.is_ok() && stamps.iter().all(|stamp| stamp.is_settled(looked_at));
+                match entries {
                     Ok(entries) => {
                         if served.as_ref() != Some(&entries) {
                             revision += 1;
@@ -75,7 +78,6 @@ impl Source for FileSource {
                     }
                     Err(reason) => feed.state(SourceState::Disconnected(reason)),
                 }
-                let settled = stamps.iter().all(|stamp| stamp.is_settled(looked_at));
                 seen = settled.then_some(stamps);
             }
             tokio::time::sleep(POLL).await;
@@ -110,8 +112,12 @@ impl FileSource {
         }
         if let Some(text) = read(&self.connections)? {
             let file: Unique<&RawValue> = parse(&self.connections, &text)?;
-            let connections = file.0.iter().map(|(name, json)| (Key::Connection(name.as_str().into()), bytes(json)));
-            entries.extend(connections);
+            for (name, json) in &file.0 {
+                match Key::connection(name) {
+                    Ok(key) => entries.push((key, bytes(json))),
+                    Err(error) => tracing::warn!(?name, %error, "a connection that nobody could name is ignored"),
+                }
+            }
         }
         Ok(entries)
     }

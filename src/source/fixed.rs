@@ -31,10 +31,13 @@ impl FixedSource {
     }
 
     /// Adds a connection; `json` is what etcd would hold.
-    #[must_use]
-    pub fn connection(mut self, name: &str, json: impl Into<Bytes>) -> Self {
-        self.entries.push((Key::Connection(name.into()), json.into()));
-        self
+    ///
+    /// # Errors
+    ///
+    /// When it is not a valid name.
+    pub fn connection(mut self, name: &str, json: impl Into<Bytes>) -> Result<Self, InvalidName> {
+        self.entries.push((Key::connection(name)?, json.into()));
+        Ok(self)
     }
 }
 

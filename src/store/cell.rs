@@ -1,18 +1,34 @@
 //! One shared pointer that is read all the time and written now and then.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use super::Snapshot;
 
 /// The current snapshot and how often it has been replaced.
 ///
-/// The lock is taken when the snapshot changes and when a reader notices that it did; a [`Reader`] that has the current
-/// one only loads the counter.
+/// Each thread keeps the snapshot it read last, and takes the lock only when the count says that there is a newer one: a
+/// read is otherwise one load of a shared word that is hardly ever written. Services cannot keep it instead, as servers
+/// clone them for each request.
 #[derive(Debug)]
 pub(crate) struct Cell {
     generation: AtomicU64,
     snapshot: RwLock<Arc<Snapshot>>,
+}
+
+/// What a thread saw last of one cell.
+///
+/// An idle thread keeps an old snapshot alive until it reads again; what that costs is the difference to the current one.
+struct Seen {
+    cell: Weak<Cell>,
+    generation: u64,
+    snapshot: Arc<Snapshot>,
+}
+
+thread_local! {
+    /// One entry for each store the thread reads: mostly one.
+    static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Cell {
@@ -33,34 +49,31 @@ impl Cell {
         // Outside of the lock, as it may be the last reference to much.
         drop(old);
     }
-}
 
-/// A reader that keeps the snapshot it saw last.
-///
-/// An idle one keeps an old snapshot alive until it is used again; what that costs is the difference to the current one.
-#[derive(Clone, Debug)]
-pub(crate) struct Reader {
-    cell: Arc<Cell>,
-    seen: u64,
-    snapshot: Arc<Snapshot>,
-}
-
-impl Reader {
-    pub(super) fn new(cell: Arc<Cell>) -> Self {
-        // The count first: a snapshot that comes in between is then loaded once more, and never missed.
-        let seen = cell.generation.load(Ordering::Acquire);
-        let snapshot = cell.load();
-        Self { cell, seen, snapshot }
+    /// Reads the current snapshot.
+    pub(super) fn read<R>(self: &Arc<Self>, read: impl FnOnce(&Snapshot) -> R) -> R {
+        SEEN.with(|seen| match seen.try_borrow_mut() {
+            Ok(mut seen) => read(self.newest(&mut seen)),
+            // A read within a read.
+            Err(_) => read(&self.load()),
+        })
     }
 
-    /// The current snapshot.
-    pub(crate) fn snapshot(&mut self) -> &Snapshot {
-        let generation = self.cell.generation.load(Ordering::Acquire);
-        if generation != self.seen {
-            self.snapshot = self.cell.load();
-            self.seen = generation;
+    fn newest<'a>(self: &Arc<Self>, seen: &'a mut Vec<Seen>) -> &'a Snapshot {
+        // Before the snapshot: one that comes in between is then loaded once more, and never missed.
+        let generation = self.generation.load(Ordering::Acquire);
+        let known = seen.iter().position(|seen| std::ptr::eq(seen.cell.as_ptr(), Arc::as_ptr(self)));
+        let at = known.unwrap_or_else(|| {
+            seen.retain(|seen| seen.cell.strong_count() > 0);
+            seen.push(Seen { cell: Arc::downgrade(self), generation, snapshot: self.load() });
+            seen.len() - 1
+        });
+        let seen = &mut seen[at];
+        if seen.generation != generation {
+            seen.snapshot = self.load();
+            seen.generation = generation;
         }
-        &self.snapshot
+        &seen.snapshot
     }
 }
 
@@ -68,16 +81,28 @@ impl Reader {
 mod tests {
     use super::*;
 
+    fn revision(cell: &Arc<Cell>) -> u64 {
+        cell.read(Snapshot::revision)
+    }
+
     #[test]
-    fn a_reader_sees_each_replacement() {
-        let cell = Arc::new(Cell::new(Snapshot::default()));
-        let mut reader = Reader::new(Arc::clone(&cell));
-        assert_eq!(reader.snapshot().revision(), 0);
-        for revision in 1..10 {
-            cell.store(Arc::new(Snapshot::at(revision)));
-            assert_eq!(reader.snapshot().revision(), revision);
-            assert_eq!(reader.clone().snapshot().revision(), revision);
+    fn a_reader_sees_each_replacement_of_each_cell() {
+        let cells = [Arc::new(Cell::new(Snapshot::default())), Arc::new(Cell::new(Snapshot::default()))];
+        for n in 1..10 {
+            cells[0].store(Arc::new(Snapshot::at(n)));
+            cells[1].store(Arc::new(Snapshot::at(100 * n)));
+            assert_eq!((revision(&cells[0]), revision(&cells[1])), (n, 100 * n));
+            assert_eq!(cells[0].read(|_| revision(&cells[1])), 100 * n, "a read within a read");
         }
+    }
+
+    #[test]
+    fn what_a_store_held_goes_with_it() {
+        let cell = Arc::new(Cell::new(Snapshot::default()));
+        revision(&cell);
+        drop(cell);
+        revision(&Arc::new(Cell::new(Snapshot::default())));
+        SEEN.with(|seen| assert_eq!(seen.borrow().len(), 1));
     }
 
     #[test]
@@ -86,10 +111,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let mut reader = Reader::new(Arc::clone(&cell));
                     let mut last = 0;
                     while last < 20_000 {
-                        let revision = reader.snapshot().revision();
+                        let revision = revision(&cell);
                         assert!(revision >= last);
                         last = revision;
                     }

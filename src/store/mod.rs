@@ -13,7 +13,6 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 
 use self::cell::Cell;
-pub(crate) use self::cell::Reader;
 pub use self::snapshot::{Counts, Refusal, Snapshot};
 pub(crate) use self::snapshot::{Found, Slot};
 pub use self::status::{SourceState, Status};
@@ -58,9 +57,9 @@ impl Store {
     /// Waits until everything that was written up to `revision` is what readers see: a writer that waits for the
     /// revision of its own put reads its own write.
     ///
-    /// The revision of etcd counts every write to the cluster; here only those below the prefix arrive, so wait for a
-    /// revision that changed one of our keys. Returns `false` if the reflector was dropped before that. Bound it with
-    /// [`tokio::time::timeout`].
+    /// etcd counts every write to the cluster. A write below the prefix arrives at once; one elsewhere counts as reached
+    /// when the next proof, at most 10 s later, shows that it changed nothing here. Returns `false` if the reflector was
+    /// dropped before that. Bound it with [`tokio::time::timeout`].
     pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         self.wait(|seen| seen >= revision).await
     }
@@ -82,8 +81,9 @@ impl Store {
         }
     }
 
-    pub(crate) fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.cell))
+    /// Reads the configuration as it is now, without a lock and without touching a shared count.
+    pub fn read<R>(&self, read: impl FnOnce(&Snapshot) -> R) -> R {
+        self.cell.read(read)
     }
 }
 
@@ -108,11 +108,11 @@ impl Writer {
         self.revision.send_replace(Some(revision));
     }
 
-    /// Returns the state before.
+    /// Returns the state before. Another reason is not another state.
     pub(crate) fn set_state(&self, state: SourceState) -> SourceState {
         let mut before = SourceState::Starting;
         self.status.send_modify(|status| {
-            if status.state != state {
+            if status.state.label() != state.label() {
                 status.since = SystemTime::now();
             }
             before = std::mem::replace(&mut status.state, state);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tower_webhook::source::EtcdOptions;
 use tower_webhook::Target;
+use tower_webhook::source::EtcdOptions;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::{against_each_etcd, follow, live, reached, ready, stamp, stamped, until};

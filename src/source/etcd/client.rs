@@ -103,9 +103,13 @@ impl Session {
             }
             None => self.range.start.clone(),
         };
-        let mut response =
-            bounded(PAGE_TIMEOUT, "reading the keys", async { self.kv.get(start, Some(options)).await.map_err(fault) })
-                .await?;
+        let mut response = match timeout(PAGE_TIMEOUT, self.kv.get(start, Some(options))).await {
+            Ok(page) => page.map_err(fault)?,
+            Err(_) => {
+                let reason = format!("a page of {limit} keys took longer than {PAGE_TIMEOUT:?}");
+                return Err(Fault { kind: FaultKind::TooSlow, reason });
+            }
+        };
         let revision = response.header().ok_or_else(no_header)?.revision();
         let (total, more) = (response.count(), response.more());
         let entries = response.take_kvs().into_iter().map(|kv| {
@@ -130,6 +134,9 @@ impl Session {
             // Before `created`: a watch that is refused is both.
             if first.canceled() {
                 return Err(refused(&first));
+            }
+            if !first.created() {
+                return Err(broken("etcd did not say that the watch was created"));
             }
             let revision = first.header().ok_or_else(no_header)?.revision();
             Ok((Stream { ask, messages }, revision))

@@ -62,7 +62,7 @@ type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// What came of an operation.
 enum Done {
-    Connected(Session, Cluster),
+    Connected(Box<Session>, Cluster),
     Opened(Stream, Revision),
     Input(Input),
 }
@@ -134,7 +134,7 @@ impl Driver {
         self.operation = Box::pin(pending());
         match done {
             Done::Connected(session, Cluster { id, revision }) => {
-                self.session = Some(session);
+                self.session = Some(*session);
                 Input::Connected { cluster: id, revision }
             }
             Done::Opened(stream, revision) => {
@@ -150,7 +150,7 @@ impl Driver {
         self.operation = Box::pin(async move {
             let endpoint = options.endpoints.get(endpoint).map_or("", String::as_str);
             match Session::open(&options, endpoint).await {
-                Ok((session, cluster)) => Done::Connected(session, cluster),
+                Ok((session, cluster)) => Done::Connected(Box::new(session), cluster),
                 Err(Fault { kind, reason }) => {
                     Done::Input(Input::Fault(Fault { kind, reason: format!("{endpoint}: {reason}") }))
                 }

@@ -88,6 +88,10 @@ struct Watching {
     doubts: u32,
     /// Whether it has been said that the configuration is live.
     live: bool,
+    /// Where etcd was when the watch was opened.
+    opened_at: Revision,
+    /// A proof that was asked for at a time and is good once this revision has been applied.
+    awaited: Option<(Time, Revision)>,
     /// Changes of a revision whose rest is still to come.
     held: Vec<Event>,
 }
@@ -179,6 +183,8 @@ pub(super) enum FaultKind {
     Compacted,
     /// A message was too large to be decoded.
     TooLarge,
+    /// A page did not arrive in time.
+    TooSlow,
     /// Anything else: the connection is given up.
     Broken,
 }
@@ -269,6 +275,8 @@ impl Machine {
             // Nothing yet, another cluster, or a history that went back.
             _ => {
                 self.cluster = cluster;
+                // Should the list fail, what is held is still of the other history: it is no place to go on from.
+                self.applied = None;
                 self.list(now, 0)
             }
         }
@@ -318,6 +326,8 @@ impl Machine {
             proving: None,
             doubts: 0,
             live: false,
+            opened_at: revision,
+            awaited: None,
             held: Vec::new(),
         };
         // Up to date already; else what happened since may be elsewhere in etcd, and only a proof can say.
@@ -345,16 +355,30 @@ impl Machine {
             last = event.revision;
             watching.held.push(event);
         }
-        if message.fragment || watching.held.is_empty() {
-            return Vec::new();
-        }
-        watching.doubts = 0;
-        let events = std::mem::take(&mut watching.held);
+        // Of a fragment all revisions are complete but the last.
+        let complete = match message.fragment {
+            true => watching.held.partition_point(|event| event.revision < last),
+            false => watching.held.len(),
+        };
+        let rest = watching.held.split_off(complete);
+        let events = std::mem::replace(&mut watching.held, rest);
+        let Some(newest) = events.last().map(|event| event.revision) else { return Vec::new() };
         for event in &events {
             self.keys += i64::from(event.value.is_some() && event.created) - i64::from(event.value.is_none());
         }
-        self.applied = Some(last);
-        vec![Command::Apply { revision: last, events }]
+        self.applied = Some(newest);
+        watching.doubts = 0;
+        let mut commands: Vec<_> = events
+            .chunk_by(|a, b| a.revision == b.revision)
+            .map(|events| Command::Apply { revision: events[0].revision, events: events.to_vec() })
+            .collect();
+        if let Some((asked, _)) = watching.awaited.take_if(|(_, revision)| *revision <= newest) {
+            commands.push(Command::Proven { asked });
+        }
+        if newest >= watching.opened_at {
+            commands.extend(watching.go_live());
+        }
+        commands
     }
 
     fn proof(&mut self, now: Time, proof: &Proof) -> Vec<Command> {
@@ -366,9 +390,17 @@ impl Machine {
             return self.relist(now, "etcd's history went back, or it is another cluster".to_owned());
         }
         if applied != proof.after || !watching.held.is_empty() {
-            // Events came in while it was on its way, so that the counts cannot be compared. Ask again soon.
-            watching.prove_at = now + PROVE_AGAIN;
-            return Vec::new();
+            // Events came in while it was on its way, so that the counts cannot be compared. But once they have come up
+            // to where the proof was made, what is published was true then.
+            watching.prove_at = now + PROVE_EVERY;
+            if applied < proof.revision {
+                watching.awaited = Some((asked, proof.revision));
+                watching.prove_at = now + PROVE_AGAIN;
+                return Vec::new();
+            }
+            let mut commands = vec![Command::Proven { asked }];
+            commands.extend(watching.go_live());
+            return commands;
         }
         if proof.changed || proof.total != self.keys {
             watching.doubts += 1;
@@ -402,6 +434,7 @@ impl Machine {
                 self.page /= 2;
                 return self.list(now, restarts);
             }
+            (State::Listing { .. }, FaultKind::TooSlow) => self.page = (self.page / 2).max(1),
             (State::Opening | State::Watching(_), FaultKind::Compacted | FaultKind::TooLarge) => {
                 return self.relist(now, fault.reason);
             }

@@ -109,7 +109,8 @@ impl EtcdOptions {
         for endpoint in &self.endpoints {
             let uri: Result<http::Uri, _> = endpoint.parse();
             let sound = uri.is_ok_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
+                // As written: other spellings of the scheme are not recognised further on.
+                (endpoint.starts_with("http://") || endpoint.starts_with("https://"))
                     && uri.host().is_some_and(|host| !host.is_empty())
                     && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
                     && matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/"))
@@ -121,6 +122,10 @@ impl EtcdOptions {
                 ));
             }
         }
+        let any_tls = self.tls.ca.is_some() || self.tls.cert.is_some();
+        if any_tls && self.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
+            return Err(InvalidOptions("there are certificates, and an endpoint that does without: http://".into()));
+        }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(InvalidOptions("a client certificate needs its key, and a key its certificate".into()));
         }
@@ -131,7 +136,7 @@ impl EtcdOptions {
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdOptions")
-            .field("endpoints", &self.endpoints)
+            .field("endpoints", &self.endpoints.len())
             .field("prefix", &self.prefix)
             .field("user", &self.user.as_ref().map(|(name, _)| name))
             .field("tls", &self.tls)
@@ -161,13 +166,23 @@ mod tests {
         for endpoint in ["http://localhost:2379", "https://[::1]:2379", "http://10.0.0.1:1/"] {
             assert!(check(endpoint).is_ok(), "{endpoint}");
         }
-        for endpoint in ["", "localhost:2379", "ftp://a:1", "http://", "http://u:p@a:1", "http://a:1/x", "http://a b:1"]
-        {
+        for endpoint in [
+            "",
+            "localhost:2379",
+            "ftp://a:1",
+            "http://",
+            "http://u:p@a:1",
+            "http://a:1/x",
+            "http://a b:1",
+            "HTTPS://a:1",
+        ] {
             assert!(check(endpoint).is_err(), "{endpoint}");
         }
         assert!(EtcdSource::new(EtcdOptions::new(Vec::<String>::new())).is_err());
         let tls = EtcdTls { cert: Some("cert.pem".into()), ..EtcdTls::default() };
         assert!(EtcdSource::new(EtcdOptions::new(["https://a:1"]).tls(tls)).is_err());
+        let tls = EtcdTls { ca: Some("ca.pem".into()), ..EtcdTls::default() };
+        assert!(EtcdSource::new(EtcdOptions::new(["https://a:1", "http://b:1"]).tls(tls)).is_err());
     }
 
     #[test]

@@ -168,7 +168,35 @@ fn a_proof_does_not_pass_by_half_a_revision() {
     let rest = put("b", 11, true);
     assert_eq!(
         machine.step(secs(10), events(std::slice::from_ref(&rest))),
-        [Command::Apply { revision: 11, events: vec![delete("a", 11), rest] }]
+        [
+            Command::Apply { revision: 11, events: vec![delete("a", 11), rest] },
+            // Now that it is whole, what is published is what the proof saw.
+            Command::Proven { asked: secs(10) }
+        ]
+    );
+}
+
+#[test]
+fn each_revision_is_published_by_itself() {
+    let mut machine = live();
+    let (one, two, three) = (put("a", 11, false), put("b", 12, true), put("c", 12, true));
+    assert_eq!(
+        machine.step(secs(1), events(&[one.clone(), two.clone(), three.clone()])),
+        [Command::Apply { revision: 11, events: vec![one] }, Command::Apply { revision: 12, events: vec![two, three] }]
+    );
+}
+
+#[test]
+fn of_a_fragment_the_complete_revisions_are_published() {
+    let mut machine = live();
+    let (one, two, three) = (put("a", 11, false), put("b", 12, true), put("c", 12, true));
+    assert_eq!(
+        machine.step(secs(1), fragment(&[one.clone(), two.clone()])),
+        [Command::Apply { revision: 11, events: vec![one] }]
+    );
+    assert_eq!(
+        machine.step(secs(1), events(std::slice::from_ref(&three))),
+        [Command::Apply { revision: 12, events: vec![two, three] }]
     );
 }
 
@@ -341,9 +369,54 @@ fn events_on_their_way_are_no_doubt() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), events(&[put("b", 11, true)]));
-    assert_eq!(machine.step(secs(10), proof(10, 11, true, 2)), []);
-    assert!(machine.step(secs(11), Input::Tick).contains(&Command::Prove { after: 11 }));
-    assert_eq!(machine.step(secs(11), proof(11, 30, false, 2))[0], Command::Advance(30));
+    // They have come up to where the proof was made.
+    assert_eq!(machine.step(secs(10), proof(10, 11, true, 2)), [Command::Proven { asked: secs(10) }]);
+
+    machine.step(secs(20), Input::Tick);
+    machine.step(secs(20), events(&[put("b", 12, false)]));
+    // They have not, and do a moment later.
+    assert_eq!(machine.step(secs(20), proof(11, 13, true, 2)), []);
+    let last = put("a", 13, false);
+    assert_eq!(
+        machine.step(secs(20), events(std::slice::from_ref(&last))),
+        [Command::Apply { revision: 13, events: vec![last] }, Command::Proven { asked: secs(20) }]
+    );
+}
+
+#[test]
+fn events_alone_can_show_that_it_is_live() {
+    let mut machine = Machine::new(1, 1);
+    machine.step(secs(0), Input::Start);
+    machine.step(secs(0), connected(10));
+    machine.step(secs(0), page(10, 1, &[entry("a", 5)], false));
+    assert_eq!(machine.step(secs(0), Input::Opened { revision: 12 }), [Command::Prove { after: 10 }]);
+    machine.step(secs(1), events(&[put("a", 11, false)]));
+    let commands = machine.step(secs(1), events(&[put("a", 12, false)]));
+    assert_eq!(commands.last(), Some(&Command::Live));
+}
+
+#[test]
+fn a_list_that_fails_after_the_history_went_back_is_not_passed_over() {
+    let mut machine = live();
+    machine.step(secs(1), fault(FaultKind::Broken));
+    machine.step(secs(2), Input::Woke);
+    let other = |revision| Input::Connected { cluster: CLUSTER + 1, revision };
+    assert_eq!(machine.step(secs(2), other(3))[0], Command::Begin);
+    machine.step(secs(3), fault(FaultKind::Broken));
+    machine.step(secs(4), Input::Woke);
+    // The other history has passed ours meanwhile.
+    assert_eq!(machine.step(secs(4), other(500))[0], Command::Begin);
+}
+
+#[test]
+fn pages_that_are_too_slow_shrink_for_the_next_endpoint() {
+    let mut machine = Machine::new(2, 1);
+    machine.step(secs(0), Input::Start);
+    machine.step(secs(0), connected(10));
+    assert_eq!(machine.step(secs(10), fault(FaultKind::TooSlow))[0], Command::Close);
+    machine.step(secs(11), Input::Woke);
+    let commands = machine.step(secs(11), connected(10));
+    assert_eq!(commands[1], Command::List { at: None, after: None, limit: PAGE / 2 });
 }
 
 #[test]
