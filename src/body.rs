@@ -31,6 +31,7 @@
 //! ```
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -100,6 +101,10 @@ impl<S> Layer<S> for CollectBodyLayer {
 }
 
 /// Middleware applied by [`CollectBodyLayer`].
+///
+/// # Panics
+///
+/// When it is called outside of a tokio runtime with timers: the deadline needs one.
 #[derive(Clone, Debug)]
 pub struct CollectBody<S> {
     inner: S,
@@ -142,6 +147,10 @@ pub struct CollectBodyFuture<S: Service<Request<Collected>>, B> {
 }
 
 #[pin_project(project = StateProj)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "every request goes through the large one; a box would cost each of them"
+)]
 enum State<S: Service<Request<Collected>>, B> {
     Collecting {
         #[pin]
@@ -152,8 +161,8 @@ enum State<S: Service<Request<Collected>>, B> {
     Rejected(RejectionKind),
 }
 
-impl<S: Service<Request<Collected>>, B> std::fmt::Debug for CollectBodyFuture<S, B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<S: Service<Request<Collected>>, B> fmt::Debug for CollectBodyFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CollectBodyFuture").finish_non_exhaustive()
     }
 }
@@ -256,7 +265,7 @@ impl Gathered {
 /// A request body that is all there.
 ///
 /// As a [`Body`] it is one frame, so that any service that takes a body takes this one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Collected {
     whole: Bytes,
     unread: Bytes,
@@ -271,6 +280,13 @@ impl Collected {
     /// All of the body, byte for byte as received.
     pub fn bytes(&self) -> &Bytes {
         &self.whole
+    }
+}
+
+/// Not the bytes: they may hold secrets.
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Collected({} bytes)", self.whole.len())
     }
 }
 

@@ -5,7 +5,9 @@
 //!
 //! | needs | answers |
 //! |---|---|
-//! | [`Collected`](crate::Collected), [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit) | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | [`Collected`](crate::Collected), [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit), [`CheckPayload`](crate::CheckPayload) before it | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//!
+//! After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
 //!
 //! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is the
 //! usual way to the layers in front; by hand, with a path of one's own:
@@ -16,8 +18,8 @@
 //! use http_body_util::Full;
 //! use tower::{ServiceBuilder, ServiceExt};
 //! use tower_webhook::{
-//!     CollectBodyLayer, Dispatch, FixedSource, LookupWebhookLayer, Registry, RequireAuthLayer, RouteNamespaceLayer,
-//!     VerifyBodyLayer, reflect,
+//!     CheckPayloadLayer, CollectBodyLayer, Dispatch, FixedSource, LookupWebhookLayer, Registry, RequireAuthLayer,
+//!     RouteNamespaceLayer, VerifyBodyLayer, reflect,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -31,9 +33,10 @@
 //! let service = ServiceBuilder::new()
 //!     .layer(RouteNamespaceLayer::fixed("shop", "orders").unwrap())
 //!     .layer(LookupWebhookLayer::new(store))
-//!     .layer(RequireAuthLayer::from_webhook())
+//!     .layer(RequireAuthLayer::from_webhook().verify_body_follows())
 //!     .layer(CollectBodyLayer::new())
 //!     .layer(VerifyBodyLayer::new())
+//!     .layer(CheckPayloadLayer::from_webhook())
 //!     .service(Dispatch::new());
 //!
 //! let request = Request::post("/anything")
@@ -65,6 +68,7 @@ use crate::auth::Permit;
 use crate::body::{Collected, ResponseBody};
 use crate::lookup::Matched;
 use crate::module::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// The header that names the event in an answer: a UUIDv7 (RFC 9562).
@@ -148,6 +152,7 @@ impl Future for DispatchFuture {
 /// Makes a delivery of a request that may be delivered.
 fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
     Permit::require(req.extensions())?;
+    Checked::require(req.extensions())?;
     let webhook = Matched::of(req.extensions())?.webhook().clone();
     let (head, body) = req.into_parts();
     Ok(Delivery::new(webhook, head.headers, body.bytes().clone()))
@@ -156,7 +161,7 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
 async fn deliver(delivery: Delivery, deadline: Duration) -> Result<Ack, Rejection> {
     let (id, webhook) = (delivery.id(), delivery.webhook().clone());
     // A module that panics loses its own event's request, not the connection.
-    let attempt = AssertUnwindSafe(webhook.deliver(delivery)).catch_unwind();
+    let attempt = AssertUnwindSafe(async { webhook.deliver(delivery).await }).catch_unwind();
     let error = match timeout(deadline, attempt).await {
         Ok(Ok(Ok(ack))) => return Ok(ack),
         Ok(Ok(Err(error))) => error,

@@ -1,9 +1,11 @@
 //! What a request says before its body.
 
+use std::fmt;
+
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 /// The head of a request, borrowed: all that may be judged before a byte of the body is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Head<'a> {
     /// The method.
@@ -14,6 +16,13 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
     /// What outer layers and the server put beside the request.
     pub extensions: &'a Extensions,
+}
+
+/// Neither the header fields nor the query: both may hold secrets.
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head").field("method", self.method).field("path", &self.uri.path()).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Head<'a> {

@@ -11,8 +11,8 @@
 //! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`](auth::Permit) | 401 |
 //! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
 //! | [`VerifyBody`] | [`Collected`] | [`Permit`](auth::Permit) | 401 |
-//! | [`CheckPayload`] | [`Collected`] | nothing | 400, 415 |
-//! | [`Dispatch`] | [`Collected`], [`Matched`], [`Permit`](auth::Permit) | the answer | 502, 503, 504 |
+//! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
+//! | [`Dispatch`] | all of these | the answer | 502, 503, 504 |
 //!
 //! [`receiver`] stacks them in this order; each works alone in front of a service of yours, and its module has an
 //! example. What a layer learned travels in the request's extensions. A layer that is missing upstream is a 500 that

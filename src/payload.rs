@@ -6,7 +6,7 @@
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | [`Collected`](crate::Collected); [`Matched`](crate::Matched) unless the type is fixed | nothing | 400 malformed, 415 encoded |
+//! | [`Collected`](crate::Collected); [`Matched`](crate::Matched) unless the type is fixed | the evidence that [`Dispatch`](crate::Dispatch) asks for | 400 malformed, 415 encoded |
 //!
 //! ```
 //! use bytes::Bytes;
@@ -31,7 +31,7 @@ mod json;
 use std::task::{Context, Poll};
 
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
 use serde::Deserialize;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -106,9 +106,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, req: Request<Collected>) -> Self::Future {
+    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
         match self.select.check(&req) {
-            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
+            Ok(()) => {
+                req.extensions_mut().insert(Checked { _private: () });
+                ResponseFuture::inner(self.inner.call(req))
+            }
             Err(rejection) => ResponseFuture::rejected(rejection),
         }
     }
@@ -128,6 +131,25 @@ impl Select {
             }
             DataType::Blob => Ok(()),
         }
+    }
+}
+
+/// The evidence, in a request's extensions, that its body was looked at.
+#[derive(Clone)]
+pub(crate) struct Checked {
+    _private: (),
+}
+
+impl Checked {
+    pub(crate) fn require(extensions: &Extensions) -> Result<(), Rejection> {
+        match extensions.get::<Self>() {
+            Some(_) => Ok(()),
+            None => Err(Rejection::misassembled("CheckPayload")),
+        }
+    }
+
+    pub(crate) fn forget(extensions: &mut Extensions) {
+        extensions.remove::<Self>();
     }
 }
 

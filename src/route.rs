@@ -43,11 +43,12 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::auth::{Pending, Permit};
+use crate::auth::Permit;
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::key::{self, InvalidName, Target};
 use crate::lookup::Matched;
+use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// Finds out which webhook a request is for. See the [module docs](self) for an example.
@@ -156,7 +157,7 @@ where
             Ok(target) => {
                 // What was learned of another webhook must not speak for this one.
                 Matched::forget(req.extensions_mut());
-                Pending::forget(req.extensions_mut());
+                Checked::forget(req.extensions_mut());
                 Permit::forget(req.extensions_mut());
                 req.extensions_mut().insert(target);
                 ResponseFuture::inner(self.inner.call(req))

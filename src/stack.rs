@@ -125,7 +125,7 @@ impl ReceiverBuilder {
         let service = CheckPayloadLayer::from_webhook().layer(self.dispatch);
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
-        let service = RequireAuthLayer::from_webhook().layer(service);
+        let service = RequireAuthLayer::from_webhook().verify_body_follows().layer(service);
         let service = LookupWebhookLayer::new(store).layer(service);
         let service = self.route.layer(service);
         let service = ObserveLayer::new().layer(service);

@@ -60,7 +60,8 @@ use crate::config::{BuildContext, BuildError};
 use crate::head::Head;
 use crate::rejection::Rejection;
 
-pub(crate) use self::require::{Guards, Pending};
+pub(crate) use self::require::Guards;
+use self::require::Pending;
 
 /// One way of proving who sent a request.
 ///

@@ -17,6 +17,7 @@ use crate::rejection::Rejection;
 #[derive(Clone, Debug)]
 pub struct RequireAuthLayer {
     select: Select,
+    verify_body_follows: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -28,12 +29,22 @@ enum Select {
 impl RequireAuthLayer {
     /// Requires the same `scheme` of every request.
     pub fn new(scheme: impl Scheme) -> Self {
-        Self { select: Select::Fixed(Guards::new(vec![Arc::new(scheme)])) }
+        Self { select: Select::Fixed(Guards::new(vec![Arc::new(scheme)])), verify_body_follows: false }
     }
 
     /// Requires what the matched webhook's configuration asks for: every one of its guards.
     pub fn from_webhook() -> Self {
-        Self { select: Select::Matched }
+        Self { select: Select::Matched, verify_body_follows: false }
+    }
+
+    /// Lets requests pass whose proof needs the body, for a [`VerifyBody`](super::VerifyBody) further in to settle.
+    ///
+    /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled): else a webhook that is
+    /// given a signature scheme would open the service behind this layer.
+    #[must_use]
+    pub fn verify_body_follows(mut self) -> Self {
+        self.verify_body_follows = true;
+        self
     }
 }
 
@@ -41,7 +52,7 @@ impl<S> Layer<S> for RequireAuthLayer {
     type Service = RequireAuth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireAuth { inner, select: self.select.clone() }
+        RequireAuth { inner, settings: self.clone() }
     }
 }
 
@@ -49,7 +60,7 @@ impl<S> Layer<S> for RequireAuthLayer {
 #[derive(Clone, Debug)]
 pub struct RequireAuth<S> {
     inner: S,
-    select: Select,
+    settings: RequireAuthLayer,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RequireAuth<S>
@@ -66,25 +77,27 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match self.select.check(&mut req) {
+        match self.settings.check(&mut req) {
             Ok(()) => ResponseFuture::inner(self.inner.call(req)),
             Err(rejection) => ResponseFuture::rejected(rejection),
         }
     }
 }
 
-impl Select {
+impl RequireAuthLayer {
     fn check<B>(&self, req: &mut Request<B>) -> Result<(), Rejection> {
         let head = Head::of(req);
-        let guards = match self {
-            Self::Fixed(guards) => guards,
-            Self::Matched => Matched::of(head.extensions)?.webhook().guards(),
+        let guards = match &self.select {
+            Select::Fixed(guards) => guards,
+            Select::Matched => Matched::of(head.extensions)?.webhook().guards(),
         };
         let unproven = guards.check_head(head)?;
         if unproven.is_empty() {
             Permit::grant(req.extensions_mut());
-        } else {
+        } else if self.verify_body_follows {
             Pending::add(req.extensions_mut(), unproven);
+        } else {
+            return Err(Rejection::misassembled("VerifyBody"));
         }
         Ok(())
     }
@@ -118,6 +131,8 @@ impl Guards {
 }
 
 /// The schemes that wait for the body, in a request's extensions between the two authentication layers.
+///
+/// An obligation: unlike a [`Permit`] it is not taken back by a layer that routes the request elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending(Vec<Arc<dyn Scheme>>);
 
@@ -143,7 +158,7 @@ impl Pending {
         Ok(())
     }
 
-    pub(crate) fn forget(extensions: &mut Extensions) {
+    pub(super) fn settle(extensions: &mut Extensions) {
         extensions.remove::<Self>();
     }
 }

@@ -66,7 +66,7 @@ where
 fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
     if let Some(pending) = req.extensions().get::<Pending>() {
         pending.check_body(Head::of(req), req.body().bytes())?;
-        Pending::forget(req.extensions_mut());
+        Pending::settle(req.extensions_mut());
         Permit::grant(req.extensions_mut());
     }
     Permit::require(req.extensions())
