@@ -5,6 +5,9 @@ use std::fmt;
 
 use serde::de;
 
+/// More of a key is not shown, in characters.
+const LONGEST_SHOWN: usize = 64;
+
 /// Why a module, scheme or connection refuses its configuration.
 pub type BuildError = Box<dyn Error + Send + Sync>;
 
@@ -26,7 +29,7 @@ impl CompileError {
     /// The same error, seen from one level further out.
     #[must_use]
     pub(crate) fn inside(mut self, key: &str) -> Self {
-        self.path.push(key.to_owned());
+        self.path.push(shown(key));
         self
     }
 }
@@ -70,14 +73,27 @@ impl de::Error for CompileError {
 
 /// The words for a key that nobody asked for, with the nearest known one.
 pub(super) fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known
-        .map(|name| (strsim::damerau_levenshtein(key, name), name))
-        .min()
-        .filter(|&(distance, name)| distance <= name.len().div_ceil(2));
-    match nearest {
-        Some((_, name)) => format!("unknown key `{}`, did you mean `{name}`?", key.escape_debug()),
-        None => format!("unknown key `{}`", key.escape_debug()),
+    format!("unknown key `{}`{}", shown(key), did_you_mean(key, known))
+}
+
+/// The nearest of `known`, if one is near.
+pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    // The distance to a long text costs time and memory, and none is near it.
+    if name.len() > LONGEST_SHOWN {
+        return String::new();
     }
+    let nearest = known
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .min()
+        .filter(|&(distance, known)| distance <= known.len().div_ceil(2));
+    nearest.map_or_else(String::new, |(_, known)| format!(", did you mean `{known}`?"))
+}
+
+/// A key for an operator's eyes.
+pub(super) fn shown(key: &str) -> String {
+    let cut: String = key.chars().take(LONGEST_SHOWN).collect();
+    let more = if cut.len() < key.len() { "…" } else { "" };
+    format!("{}{more}", cut.escape_debug())
 }
 
 fn quote(names: &[&str]) -> String {

@@ -3,6 +3,7 @@
 //! Two things are told apart here that `serde_json::Value` cannot: a key that stands twice, and a string that came
 //! whole from the environment (and may be meant as a number).
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -12,7 +13,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::{Number, Value};
 
-use super::error::{CompileError, unknown_key};
+use super::error::{CompileError, shown, unknown_key};
 
 #[derive(Clone, PartialEq)]
 pub(super) enum Node {
@@ -112,10 +113,11 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut fields: Vec<(String, Node)> = Vec::new();
+        let mut fields = Vec::new();
+        let mut known = HashSet::new();
         while let Some((key, value)) = map.next_entry::<String, Node>()? {
-            if fields.iter().any(|(other, _)| *other == key) {
-                return Err(de::Error::custom(format_args!("the key `{}` stands twice", key.escape_debug())));
+            if !known.insert(key.clone()) {
+                return Err(de::Error::custom(format_args!("the key `{}` stands twice", shown(&key))));
             }
             fields.push((key, value));
         }

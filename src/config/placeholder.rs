@@ -6,15 +6,16 @@ use super::node::Node;
 /// Looks up a variable.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Fills in the placeholders of every string in `node`; keys stay as they are.
-pub(super) fn expand(node: Node, lookup: Lookup<'_>) -> Result<Node, CompileError> {
+/// Fills in the placeholders of every string in `node`; keys stay as they are. With `refuse_empty` one that comes to
+/// nothing is an error.
+pub(super) fn expand(node: Node, lookup: Lookup<'_>, refuse_empty: bool) -> Result<Node, CompileError> {
     Ok(match node {
-        Node::String(text) => expand_text(text, lookup)?,
+        Node::String(text) => expand_text(text, lookup, refuse_empty)?,
         Node::Array(items) => {
-            Node::Array(items.into_iter().map(|item| expand(item, lookup)).collect::<Result<_, _>>()?)
+            Node::Array(items.into_iter().map(|item| expand(item, lookup, refuse_empty)).collect::<Result<_, _>>()?)
         }
         Node::Object(fields) => {
-            let fields = fields.into_iter().map(|(key, value)| match expand(value, lookup) {
+            let fields = fields.into_iter().map(|(key, value)| match expand(value, lookup, refuse_empty) {
                 Ok(value) => Ok((key, value)),
                 Err(error) => Err(error.inside(&key)),
             });
@@ -24,12 +25,18 @@ pub(super) fn expand(node: Node, lookup: Lookup<'_>) -> Result<Node, CompileErro
     })
 }
 
-fn expand_text(text: String, lookup: Lookup<'_>) -> Result<Node, CompileError> {
+fn expand_text(text: String, lookup: Lookup<'_>, refuse_empty: bool) -> Result<Node, CompileError> {
     if !text.contains("{$") {
         return Ok(Node::String(text));
     }
+    let value = |placeholder: Placeholder<'_>| match placeholder.value(lookup)? {
+        value if refuse_empty && value.is_empty() => {
+            Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)))
+        }
+        value => Ok(value),
+    };
     if let Some(placeholder) = whole(&text) {
-        return placeholder?.value(lookup).map(Node::Expanded);
+        return value(placeholder?).map(Node::Expanded);
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text.as_str();
@@ -37,7 +44,7 @@ fn expand_text(text: String, lookup: Lookup<'_>) -> Result<Node, CompileError> {
         out.push_str(&rest[..at]);
         let inner = &rest[at + 2..];
         let end = inner.find('}').ok_or_else(malformed)?;
-        out.push_str(&Placeholder::parse(&inner[..end])?.value(lookup)?);
+        out.push_str(&value(Placeholder::parse(&inner[..end])?)?);
         rest = &inner[end + 1..];
     }
     out.push_str(rest);
@@ -98,7 +105,7 @@ mod tests {
     }
 
     fn text(input: &str) -> Result<Node, String> {
-        expand_text(input.to_owned(), &lookup).map_err(|error| error.to_string())
+        expand_text(input.to_owned(), &lookup, false).map_err(|error| error.to_string())
     }
 
     fn expanded(text: &str) -> Result<Node, String> {
@@ -141,8 +148,16 @@ mod tests {
     #[test]
     fn errors_tell_where_and_keys_are_not_touched() {
         let node = Node::parse(br#"{"a": [{"{$TOKEN}": "{$NO}"}]}"#).unwrap();
-        let error = expand(node, &lookup).err().unwrap().to_string();
+        let error = expand(node, &lookup, false).err().unwrap().to_string();
         assert_eq!(error, "a.{$TOKEN}: the variable `NO` is not set and has no default");
+    }
+
+    #[test]
+    fn where_nothing_will_not_do_it_is_an_error() {
+        for input in ["{$EMPTY}", "{$NO:}", "Token {$EMPTY}", "{$TOKEN}{$NO:}"] {
+            assert!(expand_text(input.to_owned(), &lookup, true).is_err_and(|e| e.to_string().contains("is empty")));
+        }
+        assert!(expand_text("Token {$TOKEN}".to_owned(), &lookup, true).is_ok());
     }
 
     proptest! {

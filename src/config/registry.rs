@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::error::unknown_key;
+use super::error::did_you_mean;
 use super::{BuildContext, BuildError, CompileError, Node};
 use crate::auth::{Authorization, ConfigScheme, Scheme};
 use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module};
@@ -111,8 +111,9 @@ impl Registry {
         cx: &BuildContext<'_>,
     ) -> Result<(Arc<str>, Box<dyn ErasedModule>), CompileError> {
         let entry = self.modules.get(name).ok_or_else(|| {
-            let known = unknown_key(name, self.modules.keys().copied());
-            CompileError::new(known.replacen("unknown key", "unknown module", 1)).inside("module")
+            // Not told either: see `connection`.
+            let hint = did_you_mean(name, self.modules.keys().copied());
+            CompileError::new(format!("there is no module of this name{hint}")).inside("module")
         })?;
         let module = (entry.build)(config, cx).map_err(|error| error.inside("module-config"))?;
         Ok((Arc::clone(&entry.name), module))
