@@ -2,8 +2,9 @@
 //!
 //! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 //! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
-//! `accepted` or the refusal's [label](crate::RejectionKind::label): a bounded set, and nothing a stranger sent. Without the
-//! feature it does nothing.
+//! the refusal's [label](crate::RejectionKind::label), else `accepted` for a 2xx answer, `other` for any other, and
+//! `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. Without the feature
+//! it does nothing.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -96,7 +97,7 @@ where
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
         if let Ok(response) = &outcome {
-            this.timer.stop(response.extensions());
+            this.timer.stop(response);
         }
         Poll::Ready(outcome)
     }

@@ -8,7 +8,7 @@ pub(crate) use self::imp::{Timer, published, source_state};
 mod imp {
     use std::time::Instant;
 
-    use http::Extensions;
+    use http::Response;
     use metrics::{counter, gauge, histogram};
 
     use crate::rejection::Rejection;
@@ -31,26 +31,48 @@ mod imp {
         counter!("tower_webhook_source_states_total", "state" => state.label()).increment(1);
     }
 
-    /// Times one request.
+    /// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
     #[derive(Debug)]
-    pub(crate) struct Timer(Instant);
+    pub(crate) struct Timer {
+        started: Instant,
+        is_stopped: bool,
+    }
 
     impl Timer {
         pub(crate) fn start() -> Self {
-            Self(Instant::now())
+            Self { started: Instant::now(), is_stopped: false }
         }
 
-        pub(crate) fn stop(&self, answer: &Extensions) {
-            let outcome = answer.get::<Rejection>().map_or("accepted", |rejection| rejection.kind().label());
-            counter!("tower_webhook_requests_total", "outcome" => outcome).increment(1);
-            histogram!("tower_webhook_request_seconds", "outcome" => outcome).record(self.0.elapsed());
+        pub(crate) fn stop<B>(&mut self, answer: &Response<B>) {
+            self.is_stopped = true;
+            record(
+                self.started,
+                match answer.extensions().get::<Rejection>() {
+                    Some(rejection) => rejection.kind().label(),
+                    None if answer.status().is_success() => "accepted",
+                    None => "other",
+                },
+            );
         }
+    }
+
+    impl Drop for Timer {
+        fn drop(&mut self) {
+            if !self.is_stopped {
+                record(self.started, "aborted");
+            }
+        }
+    }
+
+    fn record(started: Instant, outcome: &'static str) {
+        counter!("tower_webhook_requests_total", "outcome" => outcome).increment(1);
+        histogram!("tower_webhook_request_seconds", "outcome" => outcome).record(started.elapsed());
     }
 }
 
 #[cfg(not(feature = "metrics"))]
 mod imp {
-    use http::Extensions;
+    use http::Response;
 
     use crate::store::{Snapshot, SourceState};
 
@@ -66,6 +88,6 @@ mod imp {
             Self
         }
 
-        pub(crate) fn stop(&self, _: &Extensions) {}
+        pub(crate) fn stop<B>(&mut self, _: &Response<B>) {}
     }
 }

@@ -9,7 +9,9 @@ mod settings;
 mod telemetry;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tower_webhook::module::{Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::{Registry, Store, reflect};
@@ -33,14 +35,24 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run() -> Result<(), Error> {
+/// How long blocking work may go on after everything else has ended.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+fn run() -> Result<(), Error> {
     let settings = Settings::from_env()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(start(settings));
+    // Not by dropping it: that would wait for a disk that hangs.
+    runtime.shutdown_timeout(LAST_CALL);
+    outcome
+}
+
+async fn start(settings: Settings) -> Result<(), Error> {
     let metrics = telemetry::init(&settings)?;
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
 
-    let store = match &settings.backend {
+    let (store, mut reflector) = match &settings.backend {
         Backend::Etcd(options) => follow(EtcdSource::new(options.clone())?, &settings),
         Backend::File { webhooks, connections } => {
             follow(FileSource::new(webhooks, connections).default_namespace(&settings.namespace), &settings)
@@ -48,17 +60,20 @@ async fn run() -> Result<(), Error> {
     };
     let shutdown = server::Shutdown::default();
     let app = routes::app(store, metrics, &settings, shutdown.clone())?;
-    server::serve(listener, app, &settings, shutdown).await
+    tokio::select! {
+        outcome = server::serve(listener, app, &settings, shutdown) => outcome,
+        // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
+        ended = &mut reflector => Err(format!("the task that follows the configuration has ended: {ended:?}").into()),
+    }
 }
 
 /// Keeps a store like `source`, in the background.
-fn follow<S: Source>(source: S, settings: &Settings) -> Store {
+fn follow<S: Source>(source: S, settings: &Settings) -> (Store, JoinHandle<()>) {
     let root = settings.save_to_disk_root.clone();
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
         // Whoever may write a webhook must not read the gateway's own secrets through it.
         .variables(|name| (!settings::is_own(name)).then(|| std::env::var(name).ok()).flatten());
     let (store, reflector) = reflect(source, registry);
-    tokio::spawn(reflector.on_invalid(settings.on_invalid).run());
-    store
+    (store, tokio::spawn(reflector.on_invalid(settings.on_invalid).run()))
 }

@@ -13,7 +13,7 @@ use axum_server::Handle;
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
@@ -58,7 +58,8 @@ pub(crate) async fn serve(
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
 
-    tokio::spawn(stop_on_signal(handle, settings.shutdown_grace, shutdown));
+    let signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    tokio::spawn(stop_on_signal(signals, handle, settings.shutdown_grace, shutdown));
     let service = app.into_make_service();
     match &settings.tls {
         Some((cert, key)) => {
@@ -78,17 +79,28 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn stop_on_signal(handle: Handle<SocketAddr>, grace: Duration, shutdown: Shutdown) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
+}
+
+async fn stop_on_signal(mut signals: Signals, handle: Handle<SocketAddr>, grace: Duration, shutdown: Shutdown) {
+    signals.next().await;
     shutdown.begin();
     tracing::info!(connections = handle.connection_count(), ?grace, "stopping: finishing what runs");
     handle.graceful_shutdown(Some(grace));
-    Ok(())
+    signals.next().await;
+    tracing::warn!("asked again: stopping at once");
+    handle.shutdown();
 }
 
 /// Whether the stop has begun: the server is then no longer ready.

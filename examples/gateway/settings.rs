@@ -94,6 +94,9 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
         cert: var("ETCD_CLIENT_CERT")?.map(PathBuf::from),
         key: var("ETCD_CLIENT_KEY")?.map(PathBuf::from),
     };
+    if tls.cert.is_some() != tls.key.is_some() {
+        return Err("ETCD_CLIENT_CERT and ETCD_CLIENT_KEY: one needs the other".into());
+    }
     let (endpoints, named) = match var("ETCD_ENDPOINTS")? {
         Some(list) => (list.split(',').map(|endpoint| endpoint.trim().to_owned()).collect(), "ETCD_ENDPOINTS"),
         None => (vec![one_endpoint(&tls)?], "ETCD_HOST, ETCD_PORT"),

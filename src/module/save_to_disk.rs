@@ -1,6 +1,8 @@
 //! `save_to_disk`: one file an event.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +12,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 use jiff::Timestamp;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
 use crate::config::{BuildContext, BuildError};
@@ -18,6 +21,12 @@ use crate::payload::DataType;
 
 /// Where files go if no root was given.
 const DEFAULT_ROOT: &str = "./data";
+
+/// How many events are written at a time, by all webhooks together. A disk that hangs then holds up so many threads and
+/// no more; who waits for one of them is told 504 in the end.
+const MAX_WRITES: usize = 64;
+
+static WRITES: Semaphore = Semaphore::const_new(MAX_WRITES);
 
 /// The longest name of a file, in bytes.
 const MAX_FILE_NAME: usize = 255;
@@ -90,8 +99,10 @@ impl Module for SaveToDisk {
         let failed = |error: io::Error| {
             DeliverError::new(DeliverErrorKind::Unavailable, format!("cannot write the file: {error}"))
         };
+        let permit = WRITES.acquire().await.map_err(|error| failed(io::Error::other(error)))?;
         // Once started it runs to its end, also when the sender hangs up: the file is then there, or it is not.
         let written = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             let name = target.template.name(&delivery);
             target.write(&name, &delivery.id().to_string(), delivery.body())
         });
@@ -118,7 +129,7 @@ impl Target {
     fn open(&self) -> io::Result<Dir> {
         let root = match Dir::open_ambient_dir(&self.root, ambient_authority()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Dir::create_ambient_dir_all(&self.root, ambient_authority())?;
+                create_root(&self.root)?;
                 Dir::open_ambient_dir(&self.root, ambient_authority())?
             }
             opened => opened?,
@@ -128,7 +139,7 @@ impl Target {
             let next = match directory.open_dir(part) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match directory.create_dir_with(part, DirBuilder::new().mode(0o700)) {
-                        // Another event may have been quicker.
+                        // Another event may have been quicker; whose sync comes first does not matter.
                         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                         _ => sync(&directory)?,
                     }
@@ -140,6 +151,21 @@ impl Target {
         }
         Ok(directory)
     }
+}
+
+/// Makes the root and whatever of its parents is missing, each synced into the one above.
+fn create_root(root: &Path) -> io::Result<()> {
+    let mut missing: Vec<_> = root.ancestors().take_while(|path| !path.exists()).collect();
+    while let Some(path) = missing.pop() {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 fn write_synced(directory: &Dir, name: &str, body: &[u8]) -> io::Result<()> {
@@ -279,17 +305,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_body_is_in_a_private_file() {
-        let root = tempfile::tempdir().unwrap();
-        let module = module(root.path(), config("a/b", None)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("made/here");
+        let module = module(&root, config("a/b", None)).unwrap();
         let delivery = delivery(b"{\"\xff\":\0}");
         let name = format!("{}.json", delivery.id());
         module.deliver(delivery).await.unwrap();
 
-        let file = root.path().join("a/b").join(name);
+        let file = root.join("a/b").join(name);
         assert_eq!(std::fs::read(&file).unwrap(), b"{\"\xff\":\0}");
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
-        assert_eq!(root.path().join("a").metadata().unwrap().mode() & 0o777, 0o700);
-        assert_eq!(files(&root.path().join("a/b")).len(), 1, "no temporary file is left");
+        assert!([root.clone(), root.join("a")].iter().all(|made| made.metadata().unwrap().mode() & 0o777 == 0o700));
+        assert_eq!(files(&root.join("a/b")).len(), 1, "no temporary file is left");
     }
 
     #[tokio::test]

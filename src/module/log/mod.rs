@@ -15,8 +15,8 @@ use crate::config::{BuildContext, BuildError};
 /// The line holds the event's id, the webhook, the time of receipt and the payload, never the request's header
 /// fields. Fields whose name says that they hold a secret are redacted unless configuration says otherwise. Control
 /// characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A string longer than
-/// 10,000 characters is cut, and so is an event longer than 64 KiB. What is not JSON is printed as text, with what is not
-/// UTF-8 replaced.
+/// 10,000 characters is cut, and so is an event longer than 64 KiB; of a JSON body over 256 KiB only the size is printed, as of
+/// one that cannot be redacted. What is not JSON is printed as text, with what is not UTF-8 replaced.
 #[derive(Clone, Debug)]
 pub struct Log {
     config: LogConfig,

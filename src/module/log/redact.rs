@@ -6,13 +6,14 @@ use serde_json::Value;
 pub(super) const REDACTED: &str = "***REDACTED***";
 
 /// Words that make a field secret wherever they stand in its name.
-const SECRET_WORDS: [&str; 15] = [
+const SECRET_WORDS: [&str; 16] = [
     "auth",
     "authorization",
     "cookie",
     "cookies",
     "credential",
     "credentials",
+    "passcode",
     "passphrase",
     "passwd",
     "password",
@@ -29,6 +30,9 @@ const SECRET_ENDINGS: [&str; 5] = ["token", "tokens", "jwt", "session", "session
 
 /// What a `key` must be preceded by to be secret: `api_key`, and not `primary_key`.
 const SECRET_KEYS: [&str; 8] = ["access", "api", "encryption", "master", "private", "secret", "shared", "signing"];
+
+/// What a word may end in that is written together with another: `refreshtoken`, `dbpassword`.
+const SECRET_SUFFIXES: [&str; 4] = ["password", "passwd", "secret", "token"];
 
 /// Names that are written in one word.
 const SECRET_NAMES: [&str; 8] =
@@ -56,16 +60,18 @@ fn is_secret(name: &str) -> bool {
     let Some(last) = words.last() else { return false };
     let key_of = |kind: &str| SECRET_KEYS.contains(&kind);
     words.iter().any(|word| SECRET_WORDS.contains(&word.as_str()) || SECRET_NAMES.contains(&word.as_str()))
+        || SECRET_SUFFIXES.iter().any(|suffix| last.ends_with(suffix))
         || SECRET_ENDINGS.contains(&last.as_str())
         || SECRET_NAMES.contains(&words.concat().as_str())
         || words.windows(2).any(|pair| {
             (key_of(&pair[0]) && (pair[1] == "key" || pair[1] == "keys"))
                 || (pair[0] == "credit" && pair[1] == "card")
                 || (pair[0] == "session" && pair[1] == "id")
+                || (pair[0] == "token" && pair[1] == "value")
         })
 }
 
-/// The words of a name in snake, kebab or camel case, in lower case.
+/// The words of a name in snake, kebab or camel case, in lower case and without numbers at their ends: `password1`.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut after_lower = false;
@@ -73,15 +79,13 @@ fn words(name: &str) -> Vec<String> {
         if !c.is_alphanumeric() || (after_lower && c.is_uppercase()) {
             words.push(String::new());
         }
-        if c.is_alphanumeric() {
-            if let Some(word) = words.last_mut() {
-                word.extend(c.to_lowercase());
-            }
+        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
+            word.extend(c.to_lowercase());
         }
         after_lower = c.is_lowercase();
     }
-    words.retain(|word| !word.is_empty());
-    words
+    let bare = words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
+    bare.filter(|word| !word.is_empty() && word != "v").collect()
 }
 
 #[cfg(test)]
@@ -116,6 +120,12 @@ mod tests {
             "credit_card_number",
             "ssn",
             "auth",
+            "password1",
+            "newpassword",
+            "refreshtoken",
+            "token_value",
+            "accessTokenV2",
+            "passcode",
             "clientSecret",
             "signing_key",
         ] {

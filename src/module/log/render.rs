@@ -15,8 +15,11 @@ use crate::payload::DataType;
 /// The longest string that is printed whole, in characters.
 const MAX_STRING: usize = 10_000;
 
-/// The longest event that is printed whole, in bytes of its payload as printed.
-const MAX_PAYLOAD: usize = 64 << 10;
+/// The longest event that is printed whole, in bytes as printed.
+const MAX_PRINTED: usize = 64 << 10;
+
+/// The largest body that is looked into, in bytes: a tree takes a multiple of its text.
+const MAX_PARSED: usize = 256 << 10;
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -27,78 +30,113 @@ struct Event<'a> {
     received_at_ms: u128,
     /// Of the body as received.
     bytes: usize,
-    payload: Value,
+    /// Why the payload is not printed, or not whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
 }
 
 /// The event with its final newline.
 pub(super) fn render(delivery: &Delivery, config: LogConfig) -> Vec<u8> {
     let webhook = delivery.webhook();
+    let (payload, note) = match payload(delivery, config) {
+        Ok(payload) => (Some(payload), None),
+        Err(note) => (None, Some(note)),
+    };
     let mut event = Event {
         event_id: delivery.id().to_string(),
         namespace: webhook.namespace(),
         webhook: webhook.id(),
         received_at_ms: delivery.received_at().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
         bytes: delivery.body().len(),
-        payload: payload(delivery, config),
+        note,
+        payload,
     };
-    let text = print(&event, config);
-    if text.len() <= MAX_PAYLOAD + 1024 {
-        return text;
+    let mut text = print(&event, config.pretty_print, MAX_PRINTED);
+    if text.is_cut {
+        // As text: half a tree would look like the whole.
+        let cut = print(&event.payload, false, MAX_PRINTED / 4);
+        event.payload = Some(Value::String(String::from_utf8_lossy(&cut.bytes).into_owned()));
+        event.note = Some("cut");
+        text = print(&event, config.pretty_print, MAX_PRINTED);
     }
-    // Cut as text: half a tree would look like the whole.
-    let mut cut =
-        String::from_utf8(print(&event.payload, LogConfig { pretty_print: false, ..config })).unwrap_or_default();
-    truncate(&mut cut, MAX_PAYLOAD / 2);
-    event.payload = Value::String(cut);
-    print(&event, config)
+    text.bytes.push(b'\n');
+    text.bytes
 }
 
-fn payload(delivery: &Delivery, config: LogConfig) -> Value {
-    let parsed = match delivery.webhook().data_type() {
-        DataType::Json => serde_json::from_slice(delivery.body()).ok(),
-        DataType::Blob => None,
+/// What is printed of the body, or why nothing is.
+fn payload(delivery: &Delivery, config: LogConfig) -> Result<Value, &'static str> {
+    let body = delivery.body();
+    let mut value = match delivery.webhook().data_type() {
+        DataType::Json if body.len() > MAX_PARSED => return Err("not printed: too large"),
+        DataType::Json => match serde_json::from_slice(body) {
+            Ok(value) => value,
+            // Well-formed, and still no tree: a number beyond every float, half of a surrogate pair.
+            Err(_) if config.redact_sensitive => return Err("not printed: it cannot be redacted"),
+            Err(_) => text(body),
+        },
+        DataType::Blob => text(body),
     };
-    let mut value = parsed.unwrap_or_else(|| {
-        // A text that was not parsed cannot be redacted by field; a multiple of the bound is all that can be printed.
-        let head = &delivery.body()[..delivery.body().len().min(4 * MAX_STRING)];
-        Value::String(String::from_utf8_lossy(head).into_owned())
-    });
     if config.redact_sensitive {
         redact(&mut value);
     }
     cut_strings(&mut value);
-    value
+    Ok(value)
+}
+
+fn text(body: &[u8]) -> Value {
+    // A character has at most four bytes; more of them would be cut anyway.
+    let head = &body[..body.len().min(4 * (MAX_STRING + 1))];
+    Value::String(String::from_utf8_lossy(head).into_owned())
 }
 
 fn cut_strings(value: &mut Value) {
     match value {
-        Value::String(text) => truncate(text, MAX_STRING),
+        Value::String(text) => {
+            if let Some((at, _)) = text.char_indices().nth(MAX_STRING) {
+                text.truncate(at);
+                text.push_str("… (cut)");
+            }
+        }
         Value::Array(items) => items.iter_mut().for_each(cut_strings),
         Value::Object(fields) => fields.values_mut().for_each(cut_strings),
         _ => {}
     }
 }
 
-fn truncate(text: &mut String, max_chars: usize) {
-    if let Some((at, _)) = text.char_indices().nth(max_chars) {
-        text.truncate(at);
-        text.push_str("… (cut)");
-    }
+fn print(value: &impl Serialize, pretty: bool, max: usize) -> Bounded {
+    let mut out = Bounded { bytes: Vec::with_capacity(256), max, is_cut: false };
+    // The only error is that of the bound, which the writer remembers.
+    let _ = match pretty {
+        true => value.serialize(&mut Serializer::with_formatter(&mut out, Printable(PrettyFormatter::new()))),
+        false => value.serialize(&mut Serializer::with_formatter(&mut out, Printable(CompactFormatter))),
+    };
+    out
 }
 
-fn print(value: &impl Serialize, config: LogConfig) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    let printed = if config.pretty_print {
-        value.serialize(&mut Serializer::with_formatter(&mut out, Printable(PrettyFormatter::new())))
-    } else {
-        value.serialize(&mut Serializer::with_formatter(&mut out, Printable(CompactFormatter)))
-    };
-    if let Err(error) = printed {
-        // Not reachable for a value that was parsed; the line then says so.
-        out = format!("{{\"error\":\"the event cannot be printed: {error}\"}}").into_bytes();
+/// Takes so many bytes, and then no more.
+struct Bounded {
+    bytes: Vec<u8>,
+    max: usize,
+    is_cut: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.max - self.bytes.len();
+        if bytes.len() > room {
+            self.bytes.extend_from_slice(&bytes[..room]);
+            self.is_cut = true;
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
-    out.push(b'\n');
-    out
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Escapes what JSON leaves alone and a terminal or a reader would fall for: DEL, C1 controls, line separators and
@@ -108,7 +146,7 @@ struct Printable<F>(F);
 impl<F: Formatter> Printable<F> {
     fn is_hidden(c: char) -> bool {
         c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
     }
 }
 
@@ -218,11 +256,27 @@ mod tests {
         let line = rendered("json", long, LogConfig::default());
         assert!(payload_of(&line)["a"].as_str().unwrap().ends_with("é… (cut)"));
 
-        let wide = format!("[{}1]", "\"abcdefgh\",".repeat(100_000));
-        for pretty_print in [false, true] {
-            let line = rendered("json", wide.clone(), LogConfig { pretty_print, ..LogConfig::default() });
-            assert!(line.len() < 80_000, "{}", line.len());
-            assert!(payload_of(&line).as_str().unwrap().ends_with("… (cut)"));
+        // A tree of many small pieces grows most when it is indented.
+        let wide = format!("[{}1]", "\"abcdefgh\",".repeat(20_000));
+        let deep = format!("{}1{}", "[".repeat(49), format!("{},1]", "]".repeat(48)));
+        let many = format!("[{deep}{}]", format!(",{deep}").repeat(1_000));
+        for body in [wide, many] {
+            for pretty_print in [false, true] {
+                let line = rendered("json", body.clone(), LogConfig { pretty_print, ..LogConfig::default() });
+                assert!(line.len() <= MAX_PRINTED + 1, "{}", line.len());
+                let event: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(event["note"], "cut");
+                assert!(event["payload"].as_str().unwrap().starts_with('['));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_redacted_is_not_printed() {
+        let huge = format!(r#"{{"token": "hunter2", "rest": "{}"}}"#, "x".repeat(MAX_PARSED));
+        for body in [r#"{"password": "hunter2", "a": "\ud83d"}"#, r#"{"password": "hunter2", "a": 1e999}"#, &huge] {
+            let line = rendered("json", body.to_owned(), LogConfig::default());
+            assert!(!line.contains("hunter2") && line.contains("not printed"), "{line}");
         }
     }
 }
