@@ -5,7 +5,7 @@
 //!
 //! | needs | answers |
 //! |---|---|
-//! | [`Collected`](crate::Collected), [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit), [`CheckPayload`](crate::CheckPayload) before it | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | [`Collected`], [`Matched`], [`Permit`], [`CheckPayload`](crate::CheckPayload) before it | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
 //!
 //! After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
 //!

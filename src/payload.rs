@@ -6,7 +6,7 @@
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | [`Collected`](crate::Collected); [`Matched`](crate::Matched) unless the type is fixed | the evidence that [`Dispatch`](crate::Dispatch) asks for | 400 malformed, 415 encoded |
+//! | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](crate::Dispatch) asks for | 400 malformed, 415 encoded |
 //!
 //! ```
 //! use bytes::Bytes;

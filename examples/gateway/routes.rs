@@ -36,6 +36,7 @@ pub(crate) fn app(
     shutdown: Shutdown,
 ) -> Result<Router, Error> {
     let receiver = ReceiverBuilder::new()
+        .prefix("/webhook")
         .default_namespace(&settings.namespace)?
         .max_body_bytes(settings.max_body_bytes)
         .body_deadline(settings.body_timeout)
@@ -50,7 +51,8 @@ pub(crate) fn app(
         None => get(|| async { detail(StatusCode::FORBIDDEN, "ADMIN_TOKEN is not set") }),
     };
     let router = Router::new()
-        .nest_service("/webhook", receiver)
+        // Not nested: axum would take a doubled slash for one.
+        .route_service("/webhook/{*path}", receiver)
         .route("/", get(|| async { Json(json!({"message": "200 OK"})) }))
         .route("/health", get(health))
         .route("/ready", get(ready))

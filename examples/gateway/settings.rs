@@ -1,6 +1,8 @@
 //! The environment variables. A wrong value is an error that names its variable; an empty one counts as not set.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -90,9 +92,9 @@ pub(crate) fn is_own(name: &str) -> bool {
 
 fn etcd_options() -> Result<EtcdOptions, Error> {
     let tls = EtcdTls {
-        ca: var("ETCD_CA_CERT")?.map(PathBuf::from),
-        cert: var("ETCD_CLIENT_CERT")?.map(PathBuf::from),
-        key: var("ETCD_CLIENT_KEY")?.map(PathBuf::from),
+        ca: readable("ETCD_CA_CERT")?,
+        cert: readable("ETCD_CLIENT_CERT")?,
+        key: readable("ETCD_CLIENT_KEY")?,
     };
     if tls.cert.is_some() != tls.key.is_some() {
         return Err("ETCD_CLIENT_CERT and ETCD_CLIENT_KEY: one needs the other".into());
@@ -115,12 +117,16 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
 fn one_endpoint(tls: &EtcdTls) -> Result<String, Error> {
     let host = var("ETCD_HOST")?.unwrap_or_else(|| "localhost".to_owned());
     let port: u16 = parsed("ETCD_PORT", 2379)?;
+    if port == 0 {
+        return Err(wrong("ETCD_PORT", "nobody listens on port 0"));
+    }
     let scheme = if tls.ca.is_some() || tls.cert.is_some() { "https" } else { "http" };
     // An IPv6 address needs its brackets.
-    Ok(match host.contains(':') && !host.starts_with('[') {
-        true => format!("{scheme}://[{host}]:{port}"),
-        false => format!("{scheme}://{host}:{port}"),
-    })
+    match host.parse::<Ipv6Addr>() {
+        Ok(_) => Ok(format!("{scheme}://[{host}]:{port}")),
+        Err(_) if host.contains(':') => Err(wrong("ETCD_HOST", "it is neither a name nor an address; see ETCD_PORT")),
+        Err(_) => Ok(format!("{scheme}://{host}:{port}")),
+    }
 }
 
 fn var(name: &str) -> Result<Option<String>, Error> {
@@ -137,6 +143,15 @@ fn parsed<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, Error> 
         Some(value) => value.parse().map_err(|error| wrong(name, error)),
         None => Ok(default),
     }
+}
+
+/// A file that is read later, each time a connection is made.
+fn readable(name: &str) -> Result<Option<PathBuf>, Error> {
+    let path = var(name)?.map(PathBuf::from);
+    if let Some(path) = &path {
+        File::open(path).map_err(|error| wrong(name, format!("{}: {error}", path.display())))?;
+    }
+    Ok(path)
 }
 
 fn at_least_one(name: &str, default: usize) -> Result<usize, Error> {

@@ -162,7 +162,9 @@ impl Permit {
         }
     }
 
+    /// The request is routed elsewhere: what was proven so far lets nobody in there.
     pub(crate) fn forget(extensions: &mut Extensions) {
         extensions.remove::<Self>();
+        Pending::demote(extensions);
     }
 }

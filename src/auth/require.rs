@@ -132,17 +132,25 @@ impl Guards {
 
 /// The schemes that wait for the body, in a request's extensions between the two authentication layers.
 ///
-/// An obligation: unlike a [`Permit`] it is not taken back by a layer that routes the request elsewhere.
+/// An obligation: unlike a [`Permit`] it is not taken back by a layer that routes the request elsewhere. But then it
+/// lets nobody in there.
 #[derive(Clone, Debug)]
-pub(crate) struct Pending(Vec<Arc<dyn Scheme>>);
+pub(crate) struct Pending {
+    schemes: Vec<Arc<dyn Scheme>>,
+    /// Whether it is about what the request is routed to now.
+    permits: bool,
+}
 
 impl Pending {
     /// Adds to what other [`RequireAuth`] layers of the stack left open.
     fn add(extensions: &mut Extensions, unproven: Vec<Arc<dyn Scheme>>) {
         match extensions.get_mut::<Self>() {
-            Some(pending) => pending.0.extend(unproven),
+            Some(pending) => {
+                pending.schemes.extend(unproven);
+                pending.permits = true;
+            }
             None => {
-                extensions.insert(Self(unproven));
+                extensions.insert(Self { schemes: unproven, permits: true });
             }
         }
     }
@@ -152,14 +160,24 @@ impl Pending {
     }
 
     pub(super) fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), Rejection> {
-        for scheme in &self.0 {
+        for scheme in &self.schemes {
             scheme.check_body(head, body).map_err(|error| refuse(&**scheme, error))?;
         }
         Ok(())
     }
 
+    /// What is waited for is proven.
     pub(super) fn settle(extensions: &mut Extensions) {
-        extensions.remove::<Self>();
+        if extensions.remove::<Self>().is_some_and(|pending| pending.permits) {
+            Permit::grant(extensions);
+        }
+    }
+
+    /// The request is routed elsewhere.
+    pub(super) fn demote(extensions: &mut Extensions) {
+        if let Some(pending) = extensions.get_mut::<Self>() {
+            pending.permits = false;
+        }
     }
 }
 

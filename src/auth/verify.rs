@@ -67,7 +67,6 @@ fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
     if let Some(pending) = req.extensions().get::<Pending>() {
         pending.check_body(Head::of(req), req.body().bytes())?;
         Pending::settle(req.extensions_mut());
-        Permit::grant(req.extensions_mut());
     }
     Permit::require(req.extensions())
 }

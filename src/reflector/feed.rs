@@ -1,6 +1,7 @@
 //! What a source pours into.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +19,6 @@ use crate::telemetry;
 ///
 /// A source first brings everything there is with [`replace`](Self::replace), then each change with
 /// [`apply`](Self::apply), and says in between how it is doing with [`state`](Self::state).
-#[derive(Debug)]
 pub struct Feed {
     compiler: Compiler,
     writer: Writer,
@@ -27,7 +27,7 @@ pub struct Feed {
 }
 
 /// One key's new value.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Change {
     /// The key.
     pub key: Key,
@@ -36,7 +36,7 @@ pub struct Change {
 }
 
 /// The connections, and the webhooks that must be built again when one of them changes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Links {
     connections: Connections,
     /// Of the newest bytes of each connection, good or not.
@@ -45,7 +45,7 @@ struct Links {
 }
 
 /// A webhook that names a connection. Only of these the bytes are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Dependent {
     connection: Box<str>,
     bytes: Bytes,
@@ -257,6 +257,27 @@ impl Feed {
     }
 }
 
+// None of these shows a value: any of them may be a secret.
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.value.as_ref().map(Bytes::len);
+        f.debug_struct("Change").field("key", &self.key).field("bytes", &bytes).finish()
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("revision", &self.writer.current().revision()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replacement").field("counts", &self.draft.counts()).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Feed {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -266,7 +287,6 @@ impl Drop for Feed {
 }
 
 /// Everything that the source holds at one revision, being brought. Dropped before [`Feed::commit`] it changes nothing.
-#[derive(Debug)]
 pub struct Replacement {
     compiler: Compiler,
     on_invalid: OnInvalid,

@@ -258,7 +258,7 @@ mod tests {
 
         // A tree of many small pieces grows most when it is indented.
         let wide = format!("[{}1]", "\"abcdefgh\",".repeat(20_000));
-        let deep = format!("{}1{}", "[".repeat(49), format!("{},1]", "]".repeat(48)));
+        let deep = format!("{}1{},1]", "[".repeat(49), "]".repeat(48));
         let many = format!("[{deep}{}]", format!(",{deep}").repeat(1_000));
         for body in [wide, many] {
             for pretty_print in [false, true] {

@@ -112,6 +112,7 @@ impl EtcdOptions {
                 // As written: other spellings of the scheme are not recognised further on.
                 (endpoint.starts_with("http://") || endpoint.starts_with("https://"))
                     && uri.host().is_some_and(|host| !host.is_empty())
+                    && uri.port_u16() != Some(0)
                     && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
                     && matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/"))
             });
@@ -175,6 +176,7 @@ mod tests {
             "http://a:1/x",
             "http://a b:1",
             "HTTPS://a:1",
+            "http://a:0",
         ] {
             assert!(check(endpoint).is_err(), "{endpoint}");
         }

@@ -1,0 +1,219 @@
+//! Each layer, and the receiver, in a stranger's axum application.
+
+use axum::body::Body;
+use axum::extract::Extension;
+use axum::http::{Request, StatusCode};
+use axum::routing::post;
+use axum::{Router, body};
+use bytes::Bytes;
+use tower::{ServiceBuilder, service_fn};
+use tower_webhook::auth::Bearer;
+use tower_webhook::{
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, Dispatch, LookupWebhookLayer, Matched, ObserveLayer,
+    ProblemJsonLayer, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target, VerifyBodyLayer, receiver,
+};
+
+use crate::support::body::{Script, Step};
+use crate::support::schemes::Checksum;
+use crate::support::{Answer, CREDENTIAL, ask, store};
+
+async fn echo(body: Bytes) -> Bytes {
+    body
+}
+
+fn request(path: &str, headers: &[(&str, &str)], body: &'static str) -> Request<Body> {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::from(body)).unwrap()
+}
+
+async fn send(app: &Router, path: &str, headers: &[(&str, &str)], body: &'static str) -> Answer {
+    ask(app, request(path, headers, body)).await
+}
+
+const KNOWN: (&str, &str) = ("authorization", CREDENTIAL);
+
+#[tokio::test]
+async fn route_namespace_names_the_target() {
+    let names = |Extension(target): Extension<Target>| async move { format!("{}/{}", target.namespace(), target.id()) };
+    let app = Router::new()
+        .route("/hooks/{namespace}/{id}", post(names))
+        .layer(RouteNamespaceLayer::from_path().prefix("/hooks"))
+        .route("/orders", post(names).layer(RouteNamespaceLayer::fixed("shop", "orders").unwrap()));
+    assert_eq!(send(&app, "/hooks/a/b", &[], "").await.text(), "a/b");
+    assert_eq!(send(&app, "/hooks/a/-b", &[], "").await.status, 400);
+    assert_eq!(send(&app, "/orders", &[], "").await.text(), "shop/orders");
+}
+
+#[tokio::test]
+async fn lookup_webhook_brings_the_configuration_to_the_handler() {
+    let module = |Extension(matched): Extension<Matched>| async move { matched.webhook().module_name().to_owned() };
+    let guard = ServiceBuilder::new()
+        .layer(RouteNamespaceLayer::fixed("shop", "open").unwrap())
+        .layer(LookupWebhookLayer::new(store().await));
+    let app = Router::new().route("/a", post(module).layer(guard)).route(
+        "/b",
+        // Without a route before it.
+        post(module).layer(LookupWebhookLayer::new(store().await)),
+    );
+    assert_eq!(send(&app, "/a", &[], "").await.text(), "discard");
+    let answer = send(&app, "/b", &[], "").await;
+    assert_eq!(
+        (answer.status, answer.rejection),
+        (StatusCode::INTERNAL_SERVER_ERROR, Some(RejectionKind::Misassembled))
+    );
+}
+
+#[tokio::test]
+async fn require_auth_guards_one_route_and_a_whole_router() {
+    let guard = RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap());
+    let one = Router::new().route("/guarded", post(echo).layer(guard.clone())).route("/open", post(echo));
+    let whole = Router::new().route("/guarded", post(echo)).layer(guard);
+    for app in [&one, &whole] {
+        let answer = send(app, "/guarded", &[], "abc").await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="webhook""#);
+        assert_eq!(send(app, "/guarded", &[KNOWN], "abc").await.text(), "abc");
+    }
+    assert_eq!(send(&one, "/open", &[], "abc").await.text(), "abc");
+}
+
+#[tokio::test]
+async fn collect_body_bounds_what_a_handler_gets() {
+    let app = Router::new().route("/", post(echo)).layer(CollectBodyLayer::new().max_bytes(3));
+    assert_eq!(send(&app, "/", &[], "abc").await.text(), "abc");
+    assert_eq!(send(&app, "/", &[], "").await.text(), "");
+    assert_eq!(send(&app, "/", &[], "abcd").await.status, 413);
+    let chunked = Body::new(Script::new([Step::data("ab"), Step::data("cd")]));
+    assert_eq!(ask(&app, Request::post("/").body(chunked).unwrap()).await.status, 413);
+    let broken = Body::new(Script::new([Step::data("ab"), Step::Fail]));
+    assert_eq!(ask(&app, Request::post("/").body(broken).unwrap()).await.status, 400);
+}
+
+#[tokio::test]
+async fn verify_body_stands_between_collect_body_and_a_handler() {
+    let guard = ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Checksum::new(7)).verify_body_follows())
+        .layer(CollectBodyLayer::new())
+        .layer(VerifyBodyLayer::new());
+    let app = Router::new().route("/", post(echo).layer(guard));
+    let right = Checksum::sign(7, b"abc");
+    assert_eq!(send(&app, "/", &[("x-checksum", &right)], "abc").await.text(), "abc");
+    assert_eq!(send(&app, "/", &[("x-checksum", &right)], "abd").await.status, 401);
+    assert_eq!(send(&app, "/", &[], "abc").await.status, 401);
+}
+
+#[tokio::test]
+async fn check_payload_stands_between_collect_body_and_a_handler() {
+    let guard = ServiceBuilder::new().layer(CollectBodyLayer::new()).layer(CheckPayloadLayer::new(DataType::Json));
+    let app = Router::new().route("/", post(echo)).layer(guard);
+    assert_eq!(send(&app, "/", &[], "[1]").await.text(), "[1]");
+    assert_eq!(send(&app, "/", &[], "[1").await.status, 400);
+    assert_eq!(send(&app, "/", &[("content-encoding", "gzip")], "[1]").await.status, 415);
+}
+
+#[tokio::test]
+async fn observe_changes_nothing() {
+    let app = Router::new().route("/", post(echo)).layer(ObserveLayer::new());
+    assert_eq!(send(&app, "/", &[], "abc").await.text(), "abc");
+}
+
+#[tokio::test]
+async fn problem_json_renders_what_the_layers_within_refuse() {
+    // The handler's own answers are left alone.
+    let teapot = || async { (StatusCode::IM_A_TEAPOT, "short and stout") };
+    let guard = ServiceBuilder::new()
+        .layer(ProblemJsonLayer::new())
+        .layer(RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap()));
+    let app = Router::new().route("/", post(teapot).layer::<_, std::convert::Infallible>(guard));
+    assert_eq!(send(&app, "/", &[], "").await.problem(401), "Unauthorized");
+    let answer = send(&app, "/", &[KNOWN], "").await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (418, "short and stout"));
+}
+
+#[tokio::test]
+async fn dispatch_is_a_service_behind_a_users_own_stack() {
+    let stack = ServiceBuilder::new()
+        .layer(RouteNamespaceLayer::from_path())
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(RequireAuthLayer::from_webhook())
+        .layer(CollectBodyLayer::new())
+        .layer(CheckPayloadLayer::from_webhook())
+        .service(Dispatch::new());
+    let app = Router::new().nest_service("/in", stack);
+    send(&app, "/in/shop/guarded", &[KNOWN], "{}").await.assert_accepted();
+    assert_eq!(send(&app, "/in/shop/guarded", &[], "{}").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_handler_reads_the_webhook_and_the_body_behind_a_whole_stack() {
+    let handler = |Extension(matched): Extension<Matched>, body: Bytes| async move {
+        format!("{} got {}", matched.webhook().key(), String::from_utf8_lossy(&body))
+    };
+    let stack = ServiceBuilder::new()
+        .layer(RouteNamespaceLayer::fixed("shop", "guarded").unwrap())
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(RequireAuthLayer::from_webhook().verify_body_follows())
+        .layer(CollectBodyLayer::new())
+        .layer(VerifyBodyLayer::new())
+        .layer(CheckPayloadLayer::from_webhook());
+    let app = Router::new().route("/orders", post(handler).layer(stack));
+    assert_eq!(send(&app, "/orders", &[KNOWN], "[1]").await.text(), "shop/guarded got [1]");
+    assert_eq!(send(&app, "/orders", &[KNOWN], "[1").await.status, 400);
+    assert_eq!(send(&app, "/orders", &[], "[1").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_service_of_ones_own_takes_the_collected_bytes_themselves() {
+    let own = service_fn(|request: Request<Collected>| async move {
+        let matched = Matched::of(request.extensions()).unwrap();
+        let text = format!("{} got {:?}", matched.webhook().id(), request.body().bytes());
+        Ok::<_, std::convert::Infallible>(axum::response::Response::new(Body::from(text)))
+    });
+    let stack = ServiceBuilder::new()
+        .layer(RouteNamespaceLayer::from_path())
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(RequireAuthLayer::from_webhook())
+        .layer(CollectBodyLayer::new())
+        .service(own);
+    let app = Router::new().nest_service("/in", stack);
+    assert_eq!(send(&app, "/in/shop/open", &[], "abc").await.text(), r#"open got b"abc""#);
+}
+
+#[tokio::test]
+async fn the_receiver_is_mounted_below_a_path() {
+    let app = Router::new().nest_service("/webhook", receiver(store().await));
+    send(&app, "/webhook/shop/guarded", &[KNOWN], "{}").await.assert_accepted();
+    assert_eq!(send(&app, "/webhook/shop/guarded", &[], "{}").await.problem(401), "Unauthorized");
+    assert_eq!(send(&app, "/webhook/shop/nothing", &[], "{}").await.problem(404), "Webhook ID not found");
+    for path in ["/webhook", "/webhook/", "/webhook/a/b/c"] {
+        assert_eq!(send(&app, path, &[KNOWN], "{}").await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_receiver_is_a_route_of_its_own_and_a_fallback() {
+    let store = store().await;
+    let receiver = tower_webhook::stack::ReceiverBuilder::new().prefix("/v1").build(store);
+    let app = Router::new().route_service("/v1/shop/{id}", receiver.clone()).fallback_service(receiver);
+    send(&app, "/v1/shop/open", &[], "{}").await.assert_accepted();
+    assert_eq!(send(&app, "/v2/shop/open", &[], "{}").await.problem(404), "Not Found");
+}
+
+#[tokio::test]
+async fn a_receiver_two_routers_deep_sees_the_innermost_path() {
+    let inner = Router::new().nest_service("/hooks", receiver(store().await));
+    let app = Router::new().nest("/api", inner);
+    send(&app, "/api/hooks/shop/open", &[], "{}").await.assert_accepted();
+}
+
+#[tokio::test]
+async fn axums_own_body_is_what_the_layers_take() {
+    let app = Router::new().nest_service("/webhook", receiver(store().await));
+    let chunked = Body::new(Script::new([Step::data("{"), Step::data("}")]));
+    ask(&app, Request::post("/webhook/shop/open").body(chunked).unwrap()).await.assert_accepted();
+    let empty = body::Body::empty();
+    assert_eq!(ask(&app, Request::post("/webhook/shop/open").body(empty).unwrap()).await.status, 400);
+}

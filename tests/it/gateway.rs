@@ -1,0 +1,9 @@
+//! The built gateway, as a process.
+
+mod limits;
+mod modules;
+mod protocols;
+mod reload;
+mod routes;
+mod start;
+mod stop;

@@ -1,0 +1,13 @@
+//! The layers as a stranger uses them, and the gateway as a process.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::assertions_on_constants)] // what does not compile is asserted as a constant
+
+mod axum;
+mod gateway;
+mod hyper;
+mod mock;
+mod order;
+mod secrets;
+mod stack;
+mod support;

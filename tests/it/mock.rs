@@ -1,0 +1,5 @@
+//! Each layer alone in front of a mock, which panics when it is called without having been polled ready.
+
+mod collect;
+mod contract;
+mod refusals;

@@ -1,0 +1,200 @@
+//! What every layer owes its inner service.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tower_test::mock::{Mock, spawn_layer};
+use tower_webhook::auth::Bearer;
+use tower_webhook::body::ResponseBody;
+use tower_webhook::{
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, ObserveLayer, ProblemJsonLayer,
+    RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+};
+
+use crate::support::schemes::{Checksum, HeaderKey};
+use crate::support::{CREDENTIAL, store, target, within};
+
+pub(super) type Inner = Mock<Request<Collected>, Response<ResponseBody>>;
+
+/// Stands for what a user's own layer puts beside a request.
+#[derive(Clone, Debug, PartialEq)]
+struct Mark(u8);
+
+/// A request that every layer lets through.
+fn good() -> Request<Collected> {
+    Request::post("http://example.org/shop/guarded?a=1&a=%32#x")
+        .version(Version::HTTP_2)
+        .header("authorization", CREDENTIAL)
+        .header("x-key", "k")
+        .header("x-checksum", Checksum::sign(7, b" {\"a\": 1}\n"))
+        .header("x-twice", "1")
+        .header("x-twice", "2")
+        .extension(Mark(7))
+        .extension(target("shop", "guarded"))
+        .body(Collected::new(Bytes::from_static(b" {\"a\": 1}\n")))
+        .unwrap()
+}
+
+async fn readiness_is_the_inners<L>(layer: L)
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<Collected>, Error = BoxError>,
+{
+    let (mut service, mut handle) = spawn_layer(layer);
+    handle.allow(0);
+    assert!(service.poll_ready().is_pending(), "the inner is not ready");
+    handle.allow(1);
+    assert!(service.is_woken(), "who waits for the inner is woken");
+    assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))), "the inner is ready");
+
+    handle.send_error("the inner broke");
+    match service.poll_ready() {
+        Poll::Ready(Err(error)) => assert_eq!(error.to_string(), "the inner broke"),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn the_request_arrives_unchanged<L>(layer: L)
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
+{
+    let (mut service, mut handle) = spawn_layer(layer);
+    assert!(service.poll_ready().is_ready());
+    let answer = tokio::spawn(service.call(good()));
+    let (request, respond) = within("the request", handle.next_request()).await.unwrap();
+
+    let expected = good();
+    assert_eq!(request.method(), Method::POST);
+    assert_eq!(request.uri(), expected.uri());
+    assert_eq!(request.version(), Version::HTTP_2);
+    assert_eq!(request.headers(), expected.headers());
+    assert_eq!(request.body().bytes(), expected.body().bytes());
+    assert_eq!(request.extensions().get(), Some(&Mark(7)));
+
+    // And so does the answer, whatever it is.
+    let answer_of_inner = Response::builder().status(418).header("x-a", "b");
+    respond.send_response(answer_of_inner.body(ResponseBody::from(Bytes::from_static(b"short and stout"))).unwrap());
+    let answer = within("the answer", answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 418);
+    assert_eq!(answer.headers().len(), 1);
+    assert_eq!(answer.headers()["x-a"], "b");
+    assert_eq!(crate::support::Answer::of(answer).await.body, "short and stout");
+}
+
+async fn an_error_passes_through<L>(layer: L)
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
+{
+    let (mut service, mut handle) = spawn_layer(layer);
+    assert!(service.poll_ready().is_ready());
+    let answer = tokio::spawn(service.call(good()));
+    let (_, respond) = within("the request", handle.next_request()).await.unwrap();
+    respond.send_error("the inner broke");
+    let error = within("the answer", answer).await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the inner broke");
+}
+
+/// The mock panics unless the very service that was polled ready is called.
+async fn the_service_that_was_ready_is_called<L>(layer: L)
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
+{
+    let (mut service, mut handle) = spawn_layer(layer);
+    for _ in 0..3 {
+        assert!(service.poll_ready().is_ready());
+        let answer = tokio::spawn(service.call(good()));
+        let (_, respond) = within("the request", handle.next_request()).await.unwrap();
+        respond.send_response(Response::default());
+        within("the answer", answer).await.unwrap().unwrap();
+    }
+}
+
+macro_rules! every_layer_keeps_the_contract {
+    ($($name:ident: $layer:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn readiness_is_the_inners() {
+                super::readiness_is_the_inners($layer).await;
+            }
+
+            #[tokio::test]
+            async fn the_request_arrives_unchanged() {
+                super::the_request_arrives_unchanged($layer).await;
+            }
+
+            #[tokio::test]
+            async fn an_error_passes_through() {
+                super::an_error_passes_through($layer).await;
+            }
+
+            #[tokio::test]
+            async fn the_service_that_was_ready_is_called() {
+                super::the_service_that_was_ready_is_called($layer).await;
+            }
+        }
+    )*};
+}
+
+every_layer_keeps_the_contract! {
+    route_namespace: RouteNamespaceLayer::from_path();
+    route_namespace_fixed: RouteNamespaceLayer::fixed("shop", "guarded").unwrap();
+    route_namespace_from_fn: RouteNamespaceLayer::from_fn(|_| Ok(target("shop", "guarded")));
+    lookup_webhook: LookupWebhookLayer::new(store().await);
+    require_auth: RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap());
+    require_auth_that_needs_the_body: RequireAuthLayer::new(Checksum::new(7)).verify_body_follows();
+    require_auth_from_webhook: ServiceBuilder::new()
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(RequireAuthLayer::from_webhook())
+        .into_inner();
+    collect_body: CollectBodyLayer::new();
+    verify_body: ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Checksum::new(7)).verify_body_follows())
+        .layer(VerifyBodyLayer::new())
+        .into_inner();
+    verify_body_that_has_nothing_to_do: ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(HeaderKey::new("k")))
+        .layer(VerifyBodyLayer::new())
+        .into_inner();
+    check_payload: CheckPayloadLayer::new(DataType::Json);
+    check_payload_of_any_bytes: CheckPayloadLayer::new(DataType::Blob);
+    check_payload_from_webhook: ServiceBuilder::new()
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(CheckPayloadLayer::from_webhook())
+        .into_inner();
+    observe: ObserveLayer::new();
+    problem_json: ProblemJsonLayer::new();
+}
+
+/// Calls a clone of the service that was polled ready.
+#[derive(Clone)]
+struct CallsAClone(Inner);
+
+impl Service<Request<Collected>> for CallsAClone {
+    type Response = Response<ResponseBody>;
+    type Error = BoxError;
+    type Future = <Inner as Service<Request<Collected>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Collected>) -> Self::Future {
+        self.0.clone().call(request)
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "service not ready; poll_ready must be called first")]
+async fn a_layer_that_broke_the_contract_would_be_found() {
+    the_service_that_was_ready_is_called(tower::layer::layer_fn(CallsAClone)).await;
+}

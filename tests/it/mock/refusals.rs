@@ -1,0 +1,170 @@
+//! A refusal is an answer, and the inner service hears nothing of the request.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tower_test::mock::spawn_layer;
+use tower_webhook::RejectionKind::{self, *};
+use tower_webhook::auth::Bearer;
+use tower_webhook::body::ResponseBody;
+use tower_webhook::{
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, OnInvalid, ProblemJsonLayer,
+    Registry, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+};
+
+use super::contract::Inner;
+use crate::support::driven::Driver;
+use crate::support::schemes::{Checksum, Forgetful};
+use crate::support::{Answer, store, target, within};
+
+fn request(path: &str) -> Request<Collected> {
+    Request::post(path).body(Collected::new(Bytes::from_static(b"{}"))).unwrap()
+}
+
+fn with_body(body: &'static [u8]) -> Request<Collected> {
+    Request::post("/").body(Collected::new(Bytes::from_static(body))).unwrap()
+}
+
+fn with_header(name: &'static str, value: &'static str) -> Request<Collected> {
+    let mut request = with_body(b"{}");
+    request.headers_mut().append(name, value.parse().unwrap());
+    request
+}
+
+fn with_target(namespace: &str, id: &str) -> Request<Collected> {
+    let mut request = request("/anything");
+    request.extensions_mut().insert(target(namespace, id));
+    request
+}
+
+async fn refused<L>(layer: L, request: Request<Collected>, kind: RejectionKind) -> Answer
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+{
+    let shown = format!("{request:?}");
+    let (mut service, mut handle) = spawn_layer(layer);
+    assert!(service.poll_ready().is_ready());
+    let answer = Answer::of(within("a refusal", service.call(request)).await.unwrap()).await;
+    assert_eq!(answer.rejection, Some(kind), "{shown}");
+    assert_eq!(answer.status, kind.status());
+    assert!(handle.poll_request().is_pending(), "the inner got a refused request: {shown}");
+    answer
+}
+
+#[tokio::test]
+async fn route_namespace_refuses_other_paths() {
+    for path in ["/", "/a/", "/a/b/c", "//a", "/a//b", "*"] {
+        refused(RouteNamespaceLayer::from_path(), request(path), NoRoute).await;
+    }
+    for path in ["/..", "/a%2Fb", "/a/%00", "/-a", "/a/health", &format!("/{}", "a".repeat(65))] {
+        refused(RouteNamespaceLayer::from_path(), request(path), InvalidName).await;
+    }
+    refused(RouteNamespaceLayer::from_path().prefix("/hooks"), request("/shop/a"), NoRoute).await;
+    let own = RouteNamespaceLayer::from_fn(|_| Err(UnknownWebhook.into()));
+    refused(own, request("/shop/a"), UnknownWebhook).await;
+}
+
+#[tokio::test]
+async fn lookup_webhook_refuses_what_it_does_not_know() {
+    let layer = LookupWebhookLayer::new(store().await);
+    refused(layer.clone(), with_target("shop", "nothing"), UnknownWebhook).await;
+    refused(layer.clone(), with_target("nowhere", "open"), UnknownWebhook).await;
+    refused(layer.clone(), with_target("shop", "broken"), Misconfigured).await;
+    refused(layer.clone(), request("/shop/open"), Misassembled).await;
+    for method in ["GET", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "BREW"] {
+        let mut request = with_target("shop", "open");
+        *request.method_mut() = method.parse().unwrap();
+        let answer = refused(layer.clone(), request, MethodNotAllowed).await;
+        assert_eq!(answer.header("allow"), "POST");
+    }
+}
+
+#[tokio::test]
+async fn lookup_webhook_refuses_while_nothing_is_loaded() {
+    let driver = Driver::new(Registry::builtin(), OnInvalid::Keep);
+    let answer = refused(LookupWebhookLayer::new(driver.store.clone()), with_target("shop", "open"), NotReady).await;
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn require_auth_refuses_without_the_right_credential() {
+    let layer = RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap());
+    let answer = refused(layer.clone(), request("/"), Unauthenticated).await;
+    assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="webhook""#);
+    for value in ["Bearer wrong", "Bearer ", "Basic s3cret-token", "s3cret-token", "Bearer s3cret-token,"] {
+        refused(layer.clone(), with_header("authorization", value), Unauthenticated).await;
+    }
+    let mut twice = with_header("authorization", "Bearer s3cret-token");
+    twice.headers_mut().append("authorization", "Bearer s3cret-token".parse().unwrap());
+    refused(layer, twice, Unauthenticated).await;
+    refused(RequireAuthLayer::from_webhook(), request("/"), Misassembled).await;
+    // It cannot know that `VerifyBody` follows unless it is told.
+    let unverified = RequireAuthLayer::new(Checksum::new(7));
+    refused(unverified, with_header("x-checksum", "1"), Misassembled).await;
+}
+
+#[tokio::test]
+async fn verify_body_refuses_what_is_not_proved() {
+    refused(VerifyBodyLayer::new(), request("/"), Misassembled).await;
+    let layer = ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Checksum::new(7)).verify_body_follows())
+        .layer(VerifyBodyLayer::new())
+        .into_inner();
+    let answer = refused(layer.clone(), with_header("x-checksum", "1"), Unauthenticated).await;
+    assert_eq!(answer.header("www-authenticate"), "Checksum");
+    refused(layer, request("/"), Unauthenticated).await;
+    let forgetful = ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Forgetful).verify_body_follows())
+        .layer(VerifyBodyLayer::new())
+        .into_inner();
+    refused(forgetful, request("/"), Unauthenticated).await;
+}
+
+#[tokio::test]
+async fn check_payload_refuses_what_is_not_json() {
+    let layer = CheckPayloadLayer::new(DataType::Json);
+    for body in [&b""[..], b" ", b"{", b"{} {}", b"\"\xff\"", b"a=b", b"\xef\xbb\xbf{}"] {
+        refused(layer, with_body(body), MalformedPayload).await;
+    }
+    for value in ["gzip", "br", "identity, gzip", "x"] {
+        refused(layer, with_header("content-encoding", value), UnsupportedEncoding).await;
+    }
+    refused(CheckPayloadLayer::from_webhook(), with_body(b"{}"), Misassembled).await;
+}
+
+#[tokio::test]
+async fn collect_body_refuses_what_is_too_large() {
+    refused(CollectBodyLayer::new().max_bytes(1), with_body(b"{}"), BodyTooLarge).await;
+}
+
+#[tokio::test]
+async fn problem_json_renders_the_refusals_of_the_layers_within() {
+    let layer = ServiceBuilder::new()
+        .layer(ProblemJsonLayer::new())
+        .layer(RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap()))
+        .into_inner();
+    let answer = refused(layer, request("/"), Unauthenticated).await;
+    assert_eq!(answer.problem(401), "Unauthorized");
+    assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="webhook""#);
+}
+
+#[tokio::test]
+async fn a_refusal_has_no_body_of_its_own() {
+    let answer = refused(CheckPayloadLayer::new(DataType::Json), with_body(b"{"), MalformedPayload).await;
+    assert!(answer.body.is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_inner_ready_for_the_next() {
+    let (mut service, mut handle) =
+        spawn_layer::<Request<Collected>, Response<ResponseBody>, _>(CheckPayloadLayer::new(DataType::Json));
+    handle.allow(1);
+    assert!(service.poll_ready().is_ready());
+    assert_eq!(within("a refusal", service.call(with_body(b"{"))).await.unwrap().status(), 400);
+    assert!(service.poll_ready().is_ready(), "the inner's readiness was not used up");
+    let answer = tokio::spawn(service.call(with_body(b"{}")));
+    let (_, respond) = within("the request", handle.next_request()).await.unwrap();
+    respond.send_response(Response::default());
+    assert_eq!(within("the answer", answer).await.unwrap().unwrap().status(), 200);
+}

@@ -1,0 +1,5 @@
+//! A stack in a wrong order, or with a layer missing, refuses or does not compile; it never lets a stranger in.
+
+mod permits;
+mod sequences;
+mod types;

@@ -1,0 +1,271 @@
+//! Every sequence of layers, built at run time and asked: what it answers must be what the evidence allows.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use proptest::prelude::*;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service};
+use tower_webhook::RejectionKind::{self, *};
+use tower_webhook::body::ResponseBody;
+use tower_webhook::{
+    CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, LookupWebhookLayer, RequireAuthLayer,
+    RouteNamespaceLayer, Store, VerifyBodyLayer,
+};
+
+use crate::support::modules::Seen;
+use crate::support::schemes::{Checksum, HeaderKey};
+use crate::support::{Answer, store_of, within};
+
+type Boxed = BoxCloneSyncService<Request<Collected>, Response<ResponseBody>, Infallible>;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Route,
+    Lookup,
+    Auth,
+    /// As `Auth`, without having been told that `Verify` follows.
+    AuthAlone,
+    Collect,
+    Verify,
+    Check,
+}
+
+use Step::*;
+
+/// The right order, written once more.
+const RIGHT: [Step; 6] = [Route, Lookup, Auth, Collect, Verify, Check];
+
+const STEPS: [Step; 7] = [Route, Lookup, Auth, AuthAlone, Collect, Verify, Check];
+
+impl Step {
+    fn put_before(self, inner: Boxed, store: &Store) -> Boxed {
+        match self {
+            Route => boxed(RouteNamespaceLayer::from_path(), inner),
+            Lookup => boxed(LookupWebhookLayer::new(store.clone()), inner),
+            Auth => boxed(RequireAuthLayer::from_webhook().verify_body_follows(), inner),
+            AuthAlone => boxed(RequireAuthLayer::from_webhook(), inner),
+            Collect => boxed(CollectBodyLayer::new(), inner),
+            Verify => boxed(VerifyBodyLayer::new(), inner),
+            Check => boxed(CheckPayloadLayer::from_webhook(), inner),
+        }
+    }
+}
+
+fn boxed<L>(layer: L, inner: Boxed) -> Boxed
+where
+    L: Layer<Boxed>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(layer.layer(inner))
+}
+
+/// The layers of `steps`, the first one outermost, before `Dispatch`.
+fn assemble(steps: &[Step], store: &Store) -> Boxed {
+    steps.iter().rev().fold(BoxCloneSyncService::new(Dispatch::new()), |inner, step| step.put_before(inner, store))
+}
+
+/// A request for one of the three webhooks.
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    /// Its id: by a header, by the body's checksum, or open to everybody.
+    webhook: &'static str,
+    knows: bool,
+    json: bool,
+}
+
+impl Ask {
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for webhook in ["key", "checksum", "open"] {
+            for knows in [true, false] {
+                all.extend([true, false].map(|json| Self { webhook, knows, json }));
+            }
+        }
+        all
+    }
+
+    fn request(self) -> Request<Collected> {
+        let body: &'static [u8] = if self.json { b"{}" } else { b"{" };
+        // A stranger's signature is one of another secret.
+        let checksum = Checksum::sign(if self.knows { 7 } else { 8 }, body);
+        let request = Request::post(format!("/shop/{}", self.webhook)).header("x-checksum", checksum);
+        let request = if self.knows { request.header("x-key", "k") } else { request };
+        request.body(Collected::new(Bytes::from_static(body))).unwrap()
+    }
+}
+
+/// What a request has proved so far, in a stack of which the model says what it answers.
+fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
+    let (mut target, mut matched, mut permit, mut checked) = (false, false, false, false);
+    // Whether a proof by the body is owed, and whether it is owed to the guards of the webhook that is matched now.
+    let (mut pending, mut for_this) = (false, false);
+    let need = |evidence: bool| if evidence { Ok(()) } else { Err(Misassembled) };
+    for step in steps {
+        match step {
+            Route => (target, matched, permit, checked, for_this) = (true, false, false, false, false),
+            Lookup => {
+                need(target)?;
+                (matched, permit, checked, for_this) = (true, false, false, false);
+            }
+            Auth | AuthAlone => {
+                need(matched)?;
+                match ask.webhook {
+                    "key" if !ask.knows => return Err(Unauthenticated),
+                    "checksum" if *step == AuthAlone => return Err(Misassembled),
+                    "checksum" => (pending, for_this) = (true, true),
+                    _ => permit = true,
+                }
+            }
+            Collect => {}
+            Verify => {
+                if pending && !ask.knows {
+                    return Err(Unauthenticated);
+                }
+                permit |= pending && for_this;
+                (pending, for_this) = (false, false);
+                need(permit)?;
+            }
+            Check => {
+                need(matched)?;
+                if !ask.json {
+                    return Err(MalformedPayload);
+                }
+                checked = true;
+            }
+        }
+    }
+    need(permit && !pending && matched && checked)
+}
+
+/// Written without the model: where these stand, an event of a stranger may never be delivered.
+fn is_sound(steps: &[Step]) -> bool {
+    let last = |step| steps.iter().rposition(|other| *other == step);
+    match (last(Route), last(Lookup), last(Auth).max(last(AuthAlone)), last(Check)) {
+        (Some(route), Some(lookup), Some(auth), Some(check)) => route < lookup && lookup < auth && lookup < check,
+        _ => false,
+    }
+}
+
+async fn check(steps: &[Step], store: &Store, seen: &Seen) {
+    let service = assemble(steps, store);
+    for ask in Ask::all() {
+        let mut service = service.clone();
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+        let answer = Answer::of(within("an answer", service.call(ask.request())).await.unwrap()).await;
+        let delivered = seen.take().len();
+        assert_eq!(delivered, usize::from(answer.status == 200), "{steps:?} {ask:?}");
+
+        if delivered == 1 {
+            assert!(is_sound(steps), "delivered through {steps:?}: {ask:?}");
+            assert!(ask.knows || ask.webhook == "open", "a stranger got through {steps:?}: {ask:?}");
+        }
+        match model(steps, ask) {
+            Ok(()) => assert_eq!(answer.status, 200, "{steps:?} {ask:?}"),
+            Err(kind) => {
+                assert_eq!(answer.rejection, Some(kind), "{steps:?} {ask:?}");
+                assert_eq!(answer.status, kind.status());
+            }
+        }
+    }
+}
+
+async fn fixture() -> (Store, Seen) {
+    let seen = Seen::default();
+    let registry = seen.registry().scheme::<HeaderKey>().scheme::<Checksum>();
+    let webhooks = [
+        ("shop", "key", r#"{"module": "capture", "header_key": "k"}"#),
+        ("shop", "checksum", r#"{"module": "capture", "checksum": 7}"#),
+        ("shop", "open", r#"{"module": "capture"}"#),
+    ];
+    (store_of(registry, &webhooks).await, seen)
+}
+
+#[tokio::test]
+async fn the_recommended_order_delivers_to_who_knows() {
+    let (store, seen) = fixture().await;
+    let service = assemble(&RIGHT, &store);
+    for ask in Ask::all() {
+        let answer = crate::support::ask(&service, ask.request()).await;
+        let expected = match ask {
+            Ask { knows: false, webhook: "key" | "checksum", .. } => 401,
+            Ask { json: false, .. } => 400,
+            _ => 200,
+        };
+        assert_eq!(answer.status, expected, "{ask:?}");
+    }
+    assert_eq!(seen.count(), 4);
+}
+
+/// Omissions and permutations, and layers that stand there more than once.
+#[tokio::test]
+async fn every_sequence_of_up_to_four_layers_refuses_or_is_right() {
+    let (store, seen) = fixture().await;
+    let mut sequences = vec![Vec::new()];
+    let mut from = 0;
+    for _ in 0..=4 {
+        let until = sequences.len();
+        for at in from..until {
+            check(&sequences[at], &store, &seen).await;
+            if sequences[at].len() < 4 {
+                let longer = STEPS.map(|step| [&sequences[at][..], &[step]].concat());
+                sequences.extend(longer);
+            }
+        }
+        from = until;
+    }
+    assert_eq!(sequences.len(), 1 + 7 + 49 + 343 + 2401);
+}
+
+#[tokio::test]
+async fn every_permutation_of_all_layers_refuses_or_is_right() {
+    let (store, seen) = fixture().await;
+    let mut permutations = vec![Vec::new()];
+    for _ in RIGHT {
+        permutations = permutations
+            .into_iter()
+            .flat_map(|some: Vec<Step>| {
+                let rest = RIGHT.into_iter().filter(|step| !some.contains(step)).collect::<Vec<_>>();
+                rest.into_iter().map(move |step| [&some[..], &[step]].concat())
+            })
+            .collect();
+    }
+    assert_eq!(permutations.len(), 720);
+    for steps in &permutations {
+        check(steps, &store, &seen).await;
+    }
+}
+
+/// All that can come between the three that must stand in order.
+#[tokio::test]
+async fn the_right_order_with_anything_added_refuses_or_is_right() {
+    let (store, seen) = fixture().await;
+    for first in STEPS {
+        for second in STEPS {
+            for third in STEPS {
+                check(&[Route, first, Lookup, second, Auth, third, Check], &store, &seen).await;
+                check(&[Route, Lookup, Auth, first, second, third, Check], &store, &seen).await;
+                check(&[Route, Lookup, first, second, third, Check], &store, &seen).await;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_long_sequence_refuses_or_is_right(steps in prop::collection::vec(prop::sample::select(&STEPS[..]), 5..12)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (store, seen) = fixture().await;
+            check(&steps, &store, &seen).await;
+        });
+    }
+}

@@ -1,0 +1,6 @@
+//! The whole receiver, in process.
+
+mod configuration;
+mod delivery;
+mod incremental;
+mod refusals;

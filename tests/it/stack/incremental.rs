@@ -1,0 +1,218 @@
+//! What one change after another leads to is what the same state brought at once leads to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tower_webhook::{Change, Counts, Key, OnInvalid, Registry, Snapshot};
+
+use crate::support::driven::{Driver, connection, webhook};
+use crate::support::modules::Greets;
+use crate::support::target;
+
+const WEBHOOKS: [(&str, &str); 4] = [("x", "a"), ("x", "b"), ("y", "a"), ("z", "c")];
+const CONNECTIONS: [&str; 2] = ["c", "d"];
+
+/// Values of webhooks: good, open, bad, and such that hang on a connection.
+const WEBHOOK_VALUES: [&str; 8] = [
+    r#"{"module": "discard", "authorization": "Bearer 1"}"#,
+    r#"{"module": "discard", "metadata": 1}"#,
+    r#"{"module": "discard", "autorization": "Bearer 1"}"#,
+    r#"{"module": "greets", "connection": "c"}"#,
+    r#"{"module": "greets", "connection": "d"}"#,
+    r#"{"module": "greets", "connection": "nowhere"}"#,
+    r#"{"module": "greets", "connection": "c", "metdata": 1}"#,
+    "{",
+];
+
+const CONNECTION_VALUES: [&str; 4] = [
+    r#"{"type": "x", "greeting": "hello"}"#,
+    r#"{"type": "x", "greeting": "rude"}"#,
+    r#"{"greeting": "no type"}"#,
+    "[",
+];
+
+fn key() -> impl Strategy<Value = (Key, Option<Bytes>)> {
+    let webhooks =
+        (prop::sample::select(&WEBHOOKS[..]), prop::option::weighted(0.8, prop::sample::select(&WEBHOOK_VALUES[..])))
+            .prop_map(|((namespace, id), value)| (webhook(namespace, id), value));
+    let connections = (
+        prop::sample::select(&CONNECTIONS[..]),
+        prop::option::weighted(0.7, prop::sample::select(&CONNECTION_VALUES[..])),
+    )
+        .prop_map(|(name, value)| (connection(name), value));
+    prop_oneof![2 => webhooks, 1 => connections]
+        .prop_map(|(key, value)| (key, value.map(|value: &str| Bytes::from_static(value.as_bytes()))))
+}
+
+/// One revision: some keys, each at most once; or everything anew.
+#[derive(Clone, Debug)]
+enum Operation {
+    Apply(BTreeMap<Key, Option<Bytes>>),
+    Relist,
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let apply = prop::collection::vec(key(), 1..4).prop_map(|keys| Operation::Apply(keys.into_iter().collect()));
+    prop::collection::vec(prop_oneof![6 => apply, 1 => Just(Operation::Relist)], 0..14)
+}
+
+/// What can be seen of a snapshot, apart from the revisions.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    serving: BTreeMap<String, String>,
+    refusals: BTreeMap<Key, (String, bool)>,
+    counts: Counts,
+}
+
+impl Seen {
+    fn of(snapshot: &Snapshot) -> Self {
+        let serving = snapshot.webhooks().map(|webhook| {
+            let shown = format!("{} {} {:?}", webhook.module_name(), webhook.is_open(), webhook.metadata());
+            (webhook.key().to_string(), shown)
+        });
+        let refusals = snapshot
+            .refusals()
+            .map(|(key, refusal)| (key.clone(), (refusal.reason().to_owned(), refusal.is_serving_last_good())));
+        Self { serving: serving.collect(), refusals: refusals.collect(), counts: snapshot.counts() }
+    }
+
+    fn reasons(&self) -> BTreeMap<&Key, &str> {
+        self.refusals.iter().map(|(key, (reason, _))| (key, reason.as_str())).collect()
+    }
+}
+
+fn driver(on_invalid: OnInvalid) -> Driver {
+    Driver::new(Registry::builtin().module::<Greets>(), on_invalid)
+}
+
+/// Runs the operations; returns what the source then holds.
+async fn run(driver: &mut Driver, operations: &[Operation]) -> Vec<(Key, Bytes)> {
+    let mut held = BTreeMap::new();
+    driver.replace(Vec::new()).await;
+    for operation in operations {
+        match operation {
+            Operation::Apply(changes) => {
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => held.insert(key.clone(), value.clone()),
+                        None => held.remove(key),
+                    };
+                }
+                let changes = changes.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() });
+                driver.apply(changes.collect()).await;
+            }
+            Operation::Relist => {
+                driver.replace(held.iter().map(|(key, value)| (key.clone(), value.clone())).collect()).await;
+            }
+        }
+        check_counts(driver);
+    }
+    held.into_iter().collect()
+}
+
+/// The counts are kept up to date with every change; here they are counted.
+fn check_counts(driver: &Driver) {
+    let snapshot = driver.store.snapshot();
+    let counts = snapshot.counts();
+    assert_eq!(counts.webhooks, snapshot.webhooks().count());
+    assert_eq!(counts.open, snapshot.webhooks().filter(|webhook| webhook.is_open()).count());
+    assert_eq!(counts.refused, snapshot.refusals().count());
+    let not_served = |key: &Key| match key {
+        Key::Webhook(key) => snapshot.webhook(&target(key.namespace(), key.id())).is_none(),
+        _ => false,
+    };
+    assert_eq!(counts.fenced, snapshot.refusals().filter(|(key, _)| not_served(key)).count());
+    for (key, refusal) in snapshot.refusals() {
+        if let Key::Webhook(_) = key {
+            assert_eq!(refusal.is_serving_last_good(), !not_served(key), "{key}");
+        }
+    }
+    let refused = snapshot.refusals().filter_map(|(key, _)| match key {
+        Key::Webhook(key) => Some(key.namespace().to_owned()),
+        _ => None,
+    });
+    let namespaces: BTreeSet<_> =
+        snapshot.webhooks().map(|webhook| webhook.namespace().to_owned()).chain(refused).collect();
+    assert_eq!(counts.namespaces, namespaces.len());
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Fenced, nothing of the past is served: the state is a function of what the source holds.
+    #[test]
+    fn fenced_the_state_is_that_of_a_fresh_start(operations in operations()) {
+        block_on(async {
+            let mut one_by_one = driver(OnInvalid::Fence);
+            let held = run(&mut one_by_one, &operations).await;
+            let mut fresh = driver(OnInvalid::Fence);
+            fresh.replace(held).await;
+            assert_eq!(Seen::of(&one_by_one.store.snapshot()), Seen::of(&fresh.store.snapshot()));
+        });
+    }
+
+    /// Kept, the past serves where the present is bad, and nowhere else.
+    #[test]
+    fn kept_the_state_differs_from_a_fresh_start_only_where_the_last_good_value_serves(operations in operations()) {
+        block_on(async {
+            let mut one_by_one = driver(OnInvalid::Keep);
+            let held = run(&mut one_by_one, &operations).await;
+            let mut fresh = driver(OnInvalid::Keep);
+            fresh.replace(held.clone()).await;
+            let (kept, anew) = (Seen::of(&one_by_one.store.snapshot()), Seen::of(&fresh.store.snapshot()));
+
+            // A connection that is kept serves its dependents too, which a fresh start must refuse.
+            let lost: Vec<_> = kept.refusals.iter()
+                .filter(|(key, (_, last_good))| matches!(key, Key::Connection(_)) && *last_good)
+                .collect();
+            for (key, shown) in &anew.serving {
+                assert_eq!(kept.serving.get(key), Some(shown), "what is good is served: {key}");
+            }
+            if lost.is_empty() {
+                assert_eq!(kept.reasons(), anew.reasons());
+            }
+            for (key, reason) in kept.reasons() {
+                assert!(anew.reasons().contains_key(key), "{key} is refused for nothing: {reason}");
+            }
+            for key in kept.serving.keys().filter(|key| !anew.serving.contains_key(*key)) {
+                let (namespace, id) = key.split_once('/').unwrap();
+                let refusal = kept.refusals.get(&webhook(namespace, id));
+                assert!(refusal.is_some_and(|(_, last_good)| *last_good) || !lost.is_empty(), "{key}");
+            }
+        });
+    }
+
+    /// To bring the same again, in any order, changes nothing at all.
+    #[test]
+    fn bringing_everything_again_changes_nothing(operations in operations(), fence in any::<bool>()) {
+        block_on(async {
+            let mut driver = driver(if fence { OnInvalid::Fence } else { OnInvalid::Keep });
+            let mut held = run(&mut driver, &operations).await;
+            let before = driver.store.snapshot();
+            held.reverse();
+            driver.replace(held.clone()).await;
+            driver.apply(held.into_iter().map(|(key, value)| Change { key, value: Some(value) }).collect()).await;
+            let after = driver.store.snapshot();
+            assert_eq!(Seen::of(&before), Seen::of(&after));
+            for webhook in before.webhooks() {
+                let now = after.webhook(&target(webhook.namespace(), webhook.id())).unwrap();
+                assert!(Arc::ptr_eq(webhook, now), "{} was built again", webhook.key());
+            }
+            for ((key, before), (other, after)) in sorted(&before).into_iter().zip(sorted(&after)) {
+                assert_eq!((key, before.revision()), (other, after.revision()));
+            }
+        });
+    }
+}
+
+fn sorted(snapshot: &Snapshot) -> Vec<(&Key, &tower_webhook::Refusal)> {
+    let mut refusals: Vec<_> = snapshot.refusals().collect();
+    refusals.sort_by_key(|(key, _)| *key);
+    refusals
+}

@@ -1,0 +1,295 @@
+//! Bad input, and what it gets.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::{OnInvalid, Receiver, Registry, receiver};
+
+use crate::support::body::{Script, Step, Unread};
+use crate::support::driven::Driver;
+use crate::support::{Answer, CREDENTIAL, ask, post, store};
+
+async fn send(request: Request<Full<Bytes>>) -> Answer {
+    ask(&receiver(store().await), request).await
+}
+
+fn small() -> ReceiverBuilder {
+    ReceiverBuilder::new().max_body_bytes(10).body_deadline(Duration::from_secs(1))
+}
+
+#[tokio::test]
+async fn an_event_that_is_taken_gets_exactly_this() {
+    let answer = send(post("/shop/guarded", r#"{"hello": "world"}"#)).await;
+    answer.assert_accepted();
+    assert_eq!(answer.header("content-type"), "application/json");
+    let mut names: Vec<_> = answer.headers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-type", "x-event-id"]);
+}
+
+#[tokio::test]
+async fn the_event_id_is_a_uuid_of_version_7_and_each_is_new() {
+    let receiver = receiver(store().await);
+    let mut ids = Vec::new();
+    for _ in 0..100 {
+        let answer = ask(&receiver, post("/shop/open", "{}")).await;
+        let id = uuid::Uuid::parse_str(answer.header("x-event-id")).unwrap();
+        assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+        assert_eq!(id.to_string(), answer.header("x-event-id"));
+        ids.push(id);
+    }
+    assert!(ids.is_sorted());
+    ids.dedup();
+    assert_eq!(ids.len(), 100);
+}
+
+#[tokio::test]
+async fn a_path_of_another_shape_is_404() {
+    for path in ["/", "//", "/a/", "/a/b/c", "//guarded", "/shop//guarded"] {
+        assert_eq!(send(post(path, "{}")).await.problem(404), "Not Found", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_namespace_or_id_is_400() {
+    let long = "a".repeat(65);
+    for id in [
+        "%61",
+        "a%2Fb",
+        "a%0A",
+        "..",
+        ".",
+        "a.b",
+        "-a",
+        "_a",
+        "a--b",
+        "a__b",
+        "health",
+        "HEALTH",
+        "stats",
+        "internal_x",
+        "x_admin",
+        "a:b",
+        "a@b",
+        "~a",
+        &long,
+    ] {
+        send(post(&format!("/shop/{id}"), "{}")).await.problem(400);
+        send(post(&format!("/{id}"), "{}")).await.problem(400);
+    }
+    for namespace in ["%73hop", "sh.op", "..", &long] {
+        send(post(&format!("/{namespace}/guarded"), "{}")).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_webhook_is_404_whatever_its_namespace() {
+    for path in ["/shop/nothing", "/nowhere/guarded", "/guarded", "/default/guarded", "/Shop/guarded", "/shop/Guarded"]
+    {
+        assert_eq!(send(post(path, "{}")).await.problem(404), "Webhook ID not found", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_405_and_told_which_one_is_right() {
+    for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "post"] {
+        for path in ["/shop/guarded", "/shop/broken", "/shop/nothing"] {
+            let mut request = post(path, "{}");
+            *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
+            let answer = send(request).await;
+            assert_eq!(answer.problem(405), "Method Not Allowed");
+            assert_eq!(answer.header("allow"), "POST");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_or_a_wrong_credential_is_401_before_the_body_is_read() {
+    let receiver = receiver(store().await);
+    let refused = async |values: &[&str]| {
+        let mut request = Request::post("/shop/guarded").body(Unread { announced: None }).unwrap();
+        for value in values {
+            request.headers_mut().append("authorization", value.parse().unwrap());
+        }
+        let answer = ask(&receiver, request).await;
+        assert_eq!(answer.problem(401), "Unauthorized", "{values:?}");
+        answer.header("www-authenticate").to_owned()
+    };
+    let missing = r#"Bearer realm="webhook""#;
+    let invalid = r#"Bearer realm="webhook", error="invalid_token""#;
+    assert_eq!(refused(&[]).await, missing);
+    for value in ["", "Bearer", "s3cret-token", "Basic czNjcmV0LXRva2Vu", "Token s3cret-token"] {
+        assert_eq!(refused(&[value]).await, missing, "{value}");
+    }
+    for value in ["Bearer x", "Bearer s3cret-toke", "Bearer s3cret-token1", "Bearer S3CRET-TOKEN", "Bearer  "] {
+        assert_eq!(refused(&[value]).await, invalid, "{value}");
+    }
+    assert_eq!(refused(&[CREDENTIAL, CREDENTIAL]).await, invalid);
+    assert_eq!(refused(&["Bearer x", CREDENTIAL]).await, invalid);
+}
+
+#[tokio::test]
+async fn a_credential_elsewhere_is_none() {
+    for request in [
+        Request::post("/shop/guarded?access_token=s3cret-token"),
+        Request::post("/shop/guarded").header("x-authorization", CREDENTIAL),
+        Request::post("/shop/guarded").header("proxy-authorization", CREDENTIAL),
+    ] {
+        let request = request.body(Full::from("access_token=s3cret-token")).unwrap();
+        assert_eq!(send(request).await.problem(401), "Unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_413() {
+    let receiver = small().build(store().await);
+    ask(&receiver, post("/shop/guarded", "[12345678]")).await.assert_accepted();
+    assert_eq!(ask(&receiver, post("/shop/guarded", "[123456789]")).await.problem(413), "Payload too large");
+    let announced = authorized(Unread { announced: Some(11) });
+    assert_eq!(ask(&receiver, announced).await.problem(413), "Payload too large");
+    let chunked = authorized(Script::new([Step::data("[12345"), Step::data("6789]"), Step::Hang]));
+    assert_eq!(ask(&receiver, chunked).await.problem(413), "Payload too large");
+    // Who has no credential learns nothing of the limit.
+    let stranger = Request::post("/shop/guarded").body(Unread { announced: Some(11) }).unwrap();
+    ask(&receiver, stranger).await.problem(401);
+}
+
+fn authorized<B>(body: B) -> Request<B> {
+    Request::post("/shop/guarded").header("authorization", CREDENTIAL).body(body).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_too_slow_is_408() {
+    let receiver = small().build(store().await);
+    let silent = authorized(Script::new([Step::Hang]));
+    assert_eq!(ask(&receiver, silent).await.problem(408), "The body did not arrive in time");
+    let trickle = (0..10).flat_map(|_| [Step::Wait(Duration::from_millis(300)), Step::data("1")]);
+    let trickle = authorized(Script::new(trickle));
+    assert_eq!(ask(&receiver, trickle).await.problem(408), "The body did not arrive in time");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_400() {
+    let broken = authorized(Script::new([Step::data("{}"), Step::Fail]));
+    assert_eq!(ask(&receiver(store().await), broken).await.problem(400), "The body could not be read to its end");
+}
+
+#[tokio::test]
+async fn what_is_not_one_json_value_is_400() {
+    let deep = format!("{}{}", "[".repeat(51), "]".repeat(51));
+    let bombs = ["[".repeat(1_000_000), "{\"a\":".repeat(200_000), deep];
+    for body in [
+        "",
+        " \r\n\t",
+        "{",
+        "}",
+        "{}{}",
+        "{} x",
+        "[1,]",
+        "{\"a\":}",
+        "{'a':1}",
+        "nul",
+        "NaN",
+        "01",
+        "a=b&c=d",
+        "\u{feff}{}",
+        "<xml/>",
+        "\"",
+        "\"\u{0}\"",
+        "{\"a\" 1}",
+        "\"\\x\"",
+        "\"\\ud8\"",
+    ] {
+        assert!(!send(post("/shop/guarded", body)).await.problem(400).is_empty(), "{body:?}");
+    }
+    for body in bombs {
+        let detail = send(post("/shop/guarded", body)).await.problem(400);
+        assert!(detail.contains("50 levels"), "{detail}");
+    }
+    for body in [&b"\"\xff\""[..], b"{\"\xc3\x28\": 1}", b"\"\xed\xa0\x80\"", b"\xfe\xff\x00{\x00}", b"\x1f\x8b\x08"] {
+        send(post("/shop/guarded", body)).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn json_of_every_kind_is_taken() {
+    let deep = format!("{}{}", "[".repeat(50), "]".repeat(50));
+    for body in
+        ["{}", "[]", "null", "true", "0", "-1.5E+3", "\"\"", " [1] \n", "{\"a\":1,\"a\":2}", "\"\\u0000é\"", &deep]
+    {
+        send(post("/shop/guarded", body.to_owned())).await.assert_accepted();
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_415_and_identity_is_none() {
+    let encoded = |value: &str| {
+        let mut request = post("/shop/guarded", "{}");
+        request.headers_mut().append("content-encoding", value.parse().unwrap());
+        request
+    };
+    for value in ["gzip", "GZIP", "br", "deflate, gzip"] {
+        assert_eq!(send(encoded(value)).await.problem(415), "Content-Encoding is not supported");
+    }
+    send(encoded("identity")).await.assert_accepted();
+}
+
+#[tokio::test]
+async fn a_blob_may_be_anything() {
+    for body in [&b""[..], b"\xff\x00", b"{", b"a=b"] {
+        send(post("/shop/blob", body)).await.assert_accepted();
+    }
+}
+
+#[tokio::test]
+async fn while_nothing_is_loaded_every_webhook_is_503() {
+    let mut driver = Driver::new(Registry::builtin(), OnInvalid::Keep);
+    let receiver = receiver(driver.store.clone());
+    let answer = ask(&receiver, post("/shop/guarded", "{}")).await;
+    assert_eq!(answer.problem(503), "No configuration has been loaded yet");
+    assert_eq!(answer.header("retry-after"), "1");
+    // An empty configuration is one.
+    driver.replace(Vec::new()).await;
+    ask(&receiver, post("/shop/guarded", "{}")).await.problem(404);
+}
+
+#[tokio::test]
+async fn a_webhook_whose_configuration_was_never_good_is_503_also_with_any_credential() {
+    let answer = send(post("/shop/broken", "{}")).await;
+    assert_eq!(answer.problem(503), "This webhook's configuration is invalid");
+    assert_eq!(answer.header("retry-after"), "60");
+    send(Request::post("/shop/broken").body(Full::from("{}")).unwrap()).await.problem(503);
+}
+
+#[tokio::test]
+async fn an_unknown_data_type_or_module_refuses_that_webhook_only() {
+    let webhooks = [
+        ("shop", "type", r#"{"module": "discard", "data_type": "xml"}"#),
+        ("shop", "module", r#"{"module": "discart"}"#),
+        ("shop", "key", r#"{"module": "discard", "authorisation": "Bearer x"}"#),
+        ("shop", "good", r#"{"module": "discard"}"#),
+    ];
+    let store = crate::support::store_of(Registry::builtin(), &webhooks).await;
+    let receiver = receiver(store.clone());
+    for id in ["type", "module", "key"] {
+        ask(&receiver, post(&format!("/shop/{id}"), "{}")).await.problem(503);
+    }
+    ask(&receiver, post("/shop/good", "{}")).await.assert_accepted();
+    assert_eq!(store.snapshot().counts().refused, 3);
+}
+
+#[tokio::test]
+async fn the_settings_of_the_receiver_are_kept() {
+    let webhooks = [("other", "a", r#"{"module": "discard"}"#)];
+    let store = crate::support::store_of(Registry::builtin(), &webhooks).await;
+    let builder = ReceiverBuilder::new().prefix("/in/").default_namespace("other").unwrap();
+    let receiver: Receiver = builder.build(store);
+    ask(&receiver, post("/in/a", "{}")).await.assert_accepted();
+    ask(&receiver, post("/in/other/a", "{}")).await.assert_accepted();
+    ask(&receiver, post("/a", "{}")).await.problem(404);
+    ask(&receiver, post("/ina", "{}")).await.problem(404);
+    assert!(ReceiverBuilder::new().default_namespace("a/b").is_err());
+}

@@ -1,0 +1,122 @@
+//! A source from elsewhere: it does what the test says, one thing after another.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tower_webhook::source::{Feed, Source};
+use tower_webhook::{Change, Key, OnInvalid, Registry, Revision, SourceState, Store, WebhookKey, reflect};
+
+use super::within;
+
+enum Command {
+    Replace(Revision, Vec<(Key, Bytes)>),
+    Apply(Revision, Vec<Change>),
+    Advance(Revision),
+    State(SourceState),
+    Ignored(u64),
+}
+
+pub(crate) struct Driven {
+    commands: mpsc::UnboundedReceiver<(Command, oneshot::Sender<()>)>,
+}
+
+impl Source for Driven {
+    const NAME: &'static str = "driven";
+
+    async fn run(mut self, mut feed: Feed) {
+        while let Some((command, done)) = self.commands.recv().await {
+            match command {
+                Command::Replace(revision, entries) => {
+                    let mut replacement = feed.replace();
+                    for (key, value) in entries {
+                        replacement.put(key, revision, value);
+                    }
+                    feed.commit(replacement, revision);
+                }
+                Command::Apply(revision, changes) => feed.apply(revision, changes),
+                Command::Advance(revision) => feed.advance(revision),
+                Command::State(state) => feed.state(state),
+                Command::Ignored(keys) => feed.ignored_keys(keys),
+            }
+            let _ = done.send(());
+        }
+    }
+}
+
+/// The wheel of a [`Driven`] source, and the store it fills.
+pub(crate) struct Driver {
+    commands: mpsc::UnboundedSender<(Command, oneshot::Sender<()>)>,
+    pub(crate) store: Store,
+    revision: Revision,
+}
+
+impl Driver {
+    pub(crate) fn new(registry: Registry, on_invalid: OnInvalid) -> Self {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (store, reflector) = reflect(Driven { commands }, registry);
+        tokio::spawn(reflector.on_invalid(on_invalid).run());
+        Self { commands: sender, store, revision: 0 }
+    }
+
+    async fn command(&self, command: Command) {
+        let (done, was_done) = oneshot::channel();
+        self.commands.send((command, done)).ok().unwrap();
+        within("the source to do as told", was_done).await.unwrap();
+    }
+
+    /// Makes the store hold just this.
+    pub(crate) async fn replace(&mut self, entries: Vec<(Key, Bytes)>) {
+        self.revision += 1;
+        self.command(Command::Replace(self.revision, entries)).await;
+        self.check_revision().await;
+    }
+
+    /// Applies changes as one revision.
+    pub(crate) async fn apply(&mut self, changes: Vec<Change>) {
+        self.revision += 1;
+        self.command(Command::Apply(self.revision, changes)).await;
+        self.check_revision().await;
+    }
+
+    pub(crate) async fn put(&mut self, key: Key, value: &str) {
+        self.apply(vec![put(key, value)]).await;
+    }
+
+    pub(crate) async fn delete(&mut self, key: Key) {
+        self.apply(vec![delete(key)]).await;
+    }
+
+    pub(crate) async fn advance(&mut self, revision: Revision) {
+        self.revision = revision;
+        self.command(Command::Advance(revision)).await;
+        self.check_revision().await;
+    }
+
+    pub(crate) async fn state(&self, state: SourceState) {
+        self.command(Command::State(state)).await;
+    }
+
+    pub(crate) async fn ignored(&self, keys: u64) {
+        self.command(Command::Ignored(keys)).await;
+    }
+
+    async fn check_revision(&self) {
+        assert!(within("the revision", self.store.wait_for_revision(self.revision)).await);
+        assert_eq!(self.store.snapshot().revision(), self.revision);
+    }
+}
+
+pub(crate) fn webhook(namespace: &str, id: &str) -> Key {
+    Key::Webhook(WebhookKey::new(namespace, id).unwrap())
+}
+
+pub(crate) fn connection(name: &str) -> Key {
+    Key::Connection(name.into())
+}
+
+pub(crate) fn put(key: Key, value: &str) -> Change {
+    Change { key, value: Some(Bytes::copy_from_slice(value.as_bytes())) }
+}
+
+pub(crate) fn delete(key: Key) -> Change {
+    Change { key, value: None }
+}

@@ -1,0 +1,138 @@
+//! What the tests share.
+
+pub(crate) mod body;
+pub(crate) mod driven;
+pub(crate) mod modules;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod schemes;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use tower::{Service, ServiceExt};
+use tower_webhook::source::Source;
+use tower_webhook::{FixedSource, Registry, Rejection, RejectionKind, Store, Target, reflect};
+
+/// The authorization that the webhook `guarded` of [`store`] asks for.
+pub(crate) const CREDENTIAL: &str = "Bearer s3cret-token";
+
+/// Far longer than anything takes, and shorter than anybody's patience.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits, within bounds.
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("in {PATIENCE:?} this did not happen: {what}"),
+    }
+}
+
+/// Asks again and again until `f` says so, within bounds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl FnMut() -> F) {
+    within(what, async {
+        while !f().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// A store that shows what `source` has brought.
+pub(crate) async fn reflected(source: impl Source, registry: Registry) -> Store {
+    let (store, reflector) = reflect(source, registry);
+    tokio::spawn(reflector.run());
+    assert!(within("the first configuration", store.wait_ready()).await);
+    store
+}
+
+/// A store with these webhooks: namespace, id, JSON.
+pub(crate) async fn store_of(registry: Registry, webhooks: &[(&str, &str, &str)]) -> Store {
+    let mut source = FixedSource::new();
+    for (namespace, id, json) in webhooks {
+        source = source.webhook(namespace, id, json.to_string()).unwrap();
+    }
+    reflected(source, registry).await
+}
+
+/// `shop/guarded` wants [`CREDENTIAL`], `shop/open` nothing, `shop/blob` takes any bytes, `shop/broken` does not compile.
+pub(crate) async fn store() -> Store {
+    let guarded = format!(r#"{{"module": "discard", "authorization": "{CREDENTIAL}"}}"#);
+    store_of(
+        Registry::builtin(),
+        &[
+            ("shop", "guarded", &guarded),
+            ("shop", "open", r#"{"module": "discard"}"#),
+            ("shop", "blob", r#"{"module": "discard", "data_type": "blob"}"#),
+            ("shop", "broken", r#"{"module": "discard", "autorization": "Bearer x"}"#),
+        ],
+    )
+    .await
+}
+
+pub(crate) fn target(namespace: &str, id: &str) -> Target {
+    Target::new(namespace, id).unwrap()
+}
+
+/// A POST with [`CREDENTIAL`].
+pub(crate) fn post(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::post(path).header("authorization", CREDENTIAL).body(Full::new(body.into())).unwrap()
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) rejection: Option<RejectionKind>,
+}
+
+impl Answer {
+    pub(crate) async fn of<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> Self {
+        let (head, body) = response.into_parts();
+        let rejection = head.extensions.get::<Rejection>().map(Rejection::kind);
+        let body = within("the whole answer", body.collect()).await.unwrap().to_bytes();
+        Self { status: head.status, headers: head.headers, body, rejection }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {self:?}")).to_str().unwrap()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Checks that it is a problem document of `status`, and returns its `detail`.
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let json = self.json();
+        assert_eq!(json["status"], status);
+        json["detail"].as_str().unwrap_or_else(|| panic!("no detail in {json}")).to_owned()
+    }
+
+    pub(crate) fn assert_accepted(&self) {
+        assert_eq!(self.status, 200, "{self:?}");
+        assert_eq!(self.text(), r#"{"message":"200 OK"}"#);
+    }
+}
+
+/// Asks a service once and reads its answer.
+pub(crate) async fn ask<S, ReqBody, ResBody>(service: &S, request: Request<ReqBody>) -> Answer
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: std::fmt::Debug> + Clone,
+    ResBody: Body<Error: std::fmt::Debug>,
+{
+    let response = within("an answer", service.clone().oneshot(request)).await.unwrap();
+    Answer::of(response).await
+}

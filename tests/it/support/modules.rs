@@ -1,0 +1,137 @@
+//! Modules from elsewhere.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tower_webhook::module::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use tower_webhook::{BuildContext, BuildError, Connection, Registry};
+
+/// Everything that was delivered.
+#[derive(Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<Vec<Delivery>>>);
+
+impl Seen {
+    /// The built-in registry with the module `capture`.
+    pub(crate) fn registry(&self) -> Registry {
+        let seen = self.clone();
+        Registry::builtin().module_fn("capture", move |_: Nothing, cx| {
+            Ok(Capture { seen: seen.clone(), _connection: cx.connection().cloned() })
+        })
+    }
+
+    pub(crate) fn take(&self) -> Vec<Delivery> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Nothing {}
+
+pub(crate) struct Capture {
+    seen: Seen,
+    _connection: Option<Arc<Connection>>,
+}
+
+impl Module for Capture {
+    const NAME: &'static str = "capture";
+
+    type Config = Nothing;
+
+    fn build(_: Nothing, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Err("it is made by the registry's function".into())
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+        self.seen.0.lock().unwrap().push(delivery);
+        Ok(Ack::Delivered)
+    }
+}
+
+/// Never takes an event.
+pub(crate) struct Broken {
+    how: How,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct BrokenConfig {
+    how: How,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    Fail,
+    Unavailable,
+    Timeout,
+    Hang,
+    Panic,
+    PanicAtOnce,
+    PanicWhenBuilt,
+}
+
+impl Module for Broken {
+    const NAME: &'static str = "broken";
+
+    type Config = BrokenConfig;
+
+    fn build(config: BrokenConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        match config.how {
+            How::PanicWhenBuilt => panic!("as configured, while it is built"),
+            how => Ok(Self { how }),
+        }
+    }
+
+    fn deliver(&self, _: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send {
+        let how = self.how;
+        if matches!(how, How::PanicAtOnce) {
+            panic!("as configured, before there is a future");
+        }
+        async move {
+            let kind = match how {
+                How::Fail => DeliverErrorKind::Failed,
+                How::Unavailable => DeliverErrorKind::Unavailable,
+                How::Timeout => DeliverErrorKind::Timeout,
+                How::Panic => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    panic!("as configured, while it delivers")
+                }
+                How::Hang => std::future::pending().await,
+                How::PanicAtOnce | How::PanicWhenBuilt => unreachable!("it panicked"),
+            };
+            Err(DeliverError::new(kind, "an-internal-reason"))
+        }
+    }
+}
+
+/// Shows which connection it was built with: the connection's `greeting`.
+pub(crate) struct Greets;
+
+#[derive(Deserialize)]
+struct Greeting {
+    greeting: String,
+}
+
+impl Module for Greets {
+    const NAME: &'static str = "greets";
+
+    type Config = Nothing;
+
+    fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        let connection = cx.connection().ok_or("it needs a `connection`")?;
+        let Greeting { greeting } = connection.config()?;
+        match greeting.as_str() {
+            "rude" => Err("the greeting is rude".into()),
+            _ => Ok(Self),
+        }
+    }
+
+    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+        Ok(Ack::Delivered)
+    }
+}

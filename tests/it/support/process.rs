@@ -1,0 +1,215 @@
+//! The gateway as a process, with the file backend and a directory of its own.
+
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use super::raw::{self, Raw};
+use super::{Answer, CREDENTIAL, eventually, within};
+
+/// [`CREDENTIAL`] as a header line.
+pub(crate) const AUTHORIZATION: &str = "Authorization: Bearer s3cret-token";
+
+/// Longer than a start takes that comes to nothing.
+const START: Duration = Duration::from_secs(5);
+
+/// What [`Gateway::start`] is configured with.
+pub(crate) fn webhooks() -> Value {
+    json!({"namespaces": {
+        "default": {
+            "open": {"module": "discard"},
+            "guarded": {"module": "discard", "authorization": CREDENTIAL},
+            "log": {"module": "log"},
+            "pretty": {"module": "log", "module-config": {"pretty_print": true}},
+            "save": {"module": "save_to_disk", "authorization": CREDENTIAL, "module-config": {
+                "path": "events", "filename_template": "{namespace}_{webhook_id}_{event_id}.json"
+            }},
+        },
+        "staging": {"open": {"module": "discard"}},
+    }})
+}
+
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    directory: TempDir,
+    out: Output,
+    err: Output,
+}
+
+impl Gateway {
+    /// Starts it with [`webhooks`] and waits until it is ready.
+    pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("webhooks.json"), webhooks().to_string()).unwrap();
+        let gateway = Self::start_in(directory, variables).await;
+        eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
+        gateway
+    }
+
+    /// Starts it in `directory`, where it finds its files, and waits until it listens.
+    pub(crate) async fn start_in(directory: TempDir, variables: &[(&str, &str)]) -> Self {
+        let mut failures = Vec::new();
+        // Somebody else may take the port between the two of us.
+        for _ in 0..5 {
+            let address = free_address();
+            let mut command = command(directory.path());
+            command.env("PORT", address.port().to_string()).envs(variables.iter().copied());
+            let mut child = command.spawn().unwrap();
+            let out = Output::of(child.stdout.take().unwrap());
+            let err = Output::of(child.stderr.take().unwrap());
+            let listens = within("the gateway to listen or to give up", async {
+                while !err.text().contains("listening") {
+                    if child.try_wait().unwrap().is_some() {
+                        return false;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                true
+            })
+            .await;
+            if listens {
+                return Self { child, address, directory, out, err };
+            }
+            failures.push(err.text());
+        }
+        panic!("the gateway does not start: {failures:?}");
+    }
+
+    /// Where it looks for its files.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What it has written to stdout, which belongs to the module `log`.
+    pub(crate) fn out(&self) -> String {
+        self.out.text()
+    }
+
+    /// What it has logged.
+    pub(crate) fn err(&self) -> String {
+        self.err.text()
+    }
+
+    pub(crate) async fn connect(&self) -> Raw {
+        Raw::connect(self.address).await
+    }
+
+    pub(crate) async fn request(&self, head: &[&str], body: impl AsRef<[u8]>) -> Answer {
+        raw::request(self.address, head, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.request(&[&format!("GET {path} HTTP/1.1")], "").await
+    }
+
+    /// A POST without a credential.
+    pub(crate) async fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.request(&[&format!("POST {path} HTTP/1.1")], body).await
+    }
+
+    /// A POST with [`CREDENTIAL`].
+    pub(crate) async fn post_with_credential(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.request(&[&format!("POST {path} HTTP/1.1"), AUTHORIZATION], body).await
+    }
+
+    /// Checks that it serves.
+    pub(crate) async fn assert_serves(&self) {
+        self.post("/webhook/open", "{}").await.assert_accepted();
+    }
+
+    /// Closes the pipe it writes its stdout to.
+    pub(crate) async fn close_stdout(&mut self) {
+        self.out.task.abort();
+        let _ = (&mut self.out.task).await;
+    }
+
+    pub(crate) async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it has ended already");
+        // A shell has `kill` built in; a small machine may have no other.
+        let status = Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status().await.unwrap();
+        assert!(status.success());
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        within("the gateway to end", self.child.wait()).await.unwrap()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+/// The gateway that must not start: its exit status and its stderr.
+pub(crate) async fn refused_start(variables: &[(&str, &OsStr)]) -> (ExitStatus, String) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("webhooks.json"), "{}").unwrap();
+    let mut command = command(directory.path());
+    command.env("PORT", "0").envs(variables.iter().copied());
+    let running = command.spawn().unwrap().wait_with_output();
+    let output = tokio::time::timeout(START, running).await;
+    let output = output.unwrap_or_else(|_| panic!("the gateway runs with {variables:?}")).unwrap();
+    assert!(output.stdout.is_empty(), "stdout belongs to the module `log`");
+    (output.status, String::from_utf8(output.stderr).unwrap())
+}
+
+pub(crate) fn command(directory: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .current_dir(directory)
+        .env_clear()
+        .env("HOST", "127.0.0.1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let binary = test.parent().unwrap().parent().unwrap().join("examples/gateway");
+    assert!(
+        binary.is_file(),
+        "{} is missing: `cargo build --example gateway --features gateway` makes it",
+        binary.display()
+    );
+    binary
+}
+
+pub(crate) fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// What a process writes, as it comes.
+struct Output {
+    text: Arc<Mutex<Vec<u8>>>,
+    task: JoinHandle<()>,
+}
+
+impl Output {
+    fn of(mut pipe: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        let text = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = Arc::clone(&text);
+        let task = tokio::spawn(async move {
+            let mut chunk = [0; 4096];
+            while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
+                sink.lock().unwrap().extend_from_slice(&chunk[..read]);
+            }
+        });
+        Self { text, task }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
+    }
+}
