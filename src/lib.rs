@@ -89,4 +89,6 @@ pub use crate::rejection::{Rejection, RejectionKind};
 pub use crate::route::{RouteNamespace, RouteNamespaceLayer};
 pub use crate::source::FixedSource;
 pub use crate::stack::{Receiver, receiver};
-pub use crate::store::{Counts, Refusal, Revision, Snapshot, SourceState, Status, Store};
+pub use crate::store::{
+    Counts, ErrorKind, LastError, ListReason, Refusal, Revision, Snapshot, SourceReport, SourceState, Status, Store,
+};

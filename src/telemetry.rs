@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: nothing a stranger sent, no webhook's name.
 
-pub(crate) use self::imp::{Timer, published, source_state};
+pub(crate) use self::imp::{Timer, published, reported, source_state};
 
 #[cfg(feature = "metrics")]
 mod imp {
@@ -12,7 +12,7 @@ mod imp {
     use metrics::{counter, gauge, histogram};
 
     use crate::rejection::Rejection;
-    use crate::store::{Snapshot, SourceState};
+    use crate::store::{Snapshot, SourceReport, SourceState};
 
     pub(crate) fn published(snapshot: &Snapshot) {
         let counts = snapshot.counts();
@@ -29,6 +29,20 @@ mod imp {
         let live = matches!(state, SourceState::Live);
         gauge!("tower_webhook_source_live").set(f64::from(u8::from(live)));
         counter!("tower_webhook_source_states_total", "state" => state.label()).increment(1);
+    }
+
+    pub(crate) fn reported(report: &SourceReport) {
+        gauge!("tower_webhook_source_epoch").set(report.epoch as f64);
+        gauge!("tower_webhook_source_from_saved_copy").set(f64::from(u8::from(report.from_saved_copy)));
+        counter!("tower_webhook_source_connects_total").absolute(report.connects);
+        counter!("tower_webhook_source_anomalies_total").absolute(report.anomalies);
+        counter!("tower_webhook_source_audits_total").absolute(report.audits);
+        for (reason, lists) in &report.lists {
+            counter!("tower_webhook_source_lists_total", "reason" => reason.label()).absolute(*lists);
+        }
+        for (kind, errors) in &report.errors {
+            counter!("tower_webhook_source_errors_total", "kind" => kind.label()).absolute(*errors);
+        }
     }
 
     /// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
@@ -74,9 +88,11 @@ mod imp {
 mod imp {
     use http::Response;
 
-    use crate::store::{Snapshot, SourceState};
+    use crate::store::{Snapshot, SourceReport, SourceState};
 
     pub(crate) fn published(_: &Snapshot) {}
+
+    pub(crate) fn reported(_: &SourceReport) {}
 
     pub(crate) fn source_state(_: &SourceState) {}
 

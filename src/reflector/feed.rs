@@ -1,18 +1,17 @@
 //! What a source pours into.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::OnInvalid;
+use super::links::{Digest, Links, digest, guarded};
 use crate::config::{CompileError, Compiler, Connections, Webhook};
 use crate::key::{Key, WebhookKey};
-use crate::store::{Refusal, Revision, Slot, Snapshot, SourceState, Writer};
+use crate::store::{Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
 use crate::telemetry;
 
 /// The write end of a store, for a [`Source`](crate::source::Source).
@@ -34,25 +33,6 @@ pub struct Change {
     /// The value; `None` when the key was deleted.
     pub value: Option<Bytes>,
 }
-
-/// The connections, and the webhooks that must be built again when one of them changes.
-#[derive(Default)]
-struct Links {
-    connections: Connections,
-    /// Of the newest bytes of each connection, good or not.
-    digests: HashMap<Box<str>, Digest>,
-    dependents: HashMap<WebhookKey, Dependent>,
-}
-
-/// A webhook that names a connection. Only of these the bytes are kept.
-#[derive(Clone)]
-struct Dependent {
-    connection: Box<str>,
-    bytes: Bytes,
-}
-
-/// Enough of SHA-256 to tell values apart.
-type Digest = [u8; 16];
 
 impl Feed {
     pub(super) fn new(compiler: Compiler, writer: Writer, on_invalid: OnInvalid) -> Self {
@@ -99,7 +79,7 @@ impl Feed {
                 take_over(&mut draft, &before, key, slot);
                 continue;
             }
-            let outcome = compile(&self.compiler, &key, &bytes, &mut self.links);
+            let outcome = self.links.compile(&self.compiler, &key, &bytes);
             let slot = Slot {
                 digest,
                 linked: self.links.dependents.contains_key(&key),
@@ -166,6 +146,24 @@ impl Feed {
         self.writer.set_ignored(ignored);
     }
 
+    /// Changes what the source tells of itself beside its state.
+    pub fn report(&mut self, change: impl FnOnce(&mut SourceReport)) {
+        self.writer.report(|report| {
+            change(report);
+            telemetry::reported(report);
+        });
+    }
+
+    /// Waits until somebody waits for what only [`proven`](Self::proven) can say. Nothing is lost when it is dropped.
+    pub async fn wanted(&self) {
+        self.writer.wanted().await;
+    }
+
+    /// Whether the newest value of `key` is refused and an earlier one serves in its place.
+    pub fn is_serving_last_good(&self, key: &Key) -> bool {
+        self.writer.current().refusal(key).is_some_and(|refusal| refusal.is_serving_last_good())
+    }
+
     /// Says that what is published was what the source held at `at`.
     pub fn proven(&mut self, at: Instant) {
         self.writer.set_proven(at);
@@ -226,7 +224,7 @@ impl Feed {
 
     /// Compiles a webhook into the draft, over what the draft has of it.
     fn build(&mut self, draft: &mut Snapshot, revision: Revision, key: WebhookKey, bytes: Bytes, digest: Digest) {
-        let outcome = compile(&self.compiler, &key, &bytes, &mut self.links);
+        let outcome = self.links.compile(&self.compiler, &key, &bytes);
         let slot = Slot {
             digest,
             linked: self.links.dependents.contains_key(&key),
@@ -344,22 +342,6 @@ fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Opti
     serving.filter(|_| on_invalid == OnInvalid::Keep)
 }
 
-/// Compiles a webhook and remembers its bytes if it names a connection.
-fn compile(compiler: &Compiler, key: &WebhookKey, bytes: &Bytes, links: &mut Links) -> Result<Webhook, CompileError> {
-    links.dependents.remove(key);
-    let spec = guarded(|| compiler.read_webhook(bytes))?;
-    if let Some(connection) = spec.connection() {
-        let dependent = Dependent { connection: connection.into(), bytes: bytes.clone() };
-        links.dependents.insert(key.clone(), dependent);
-    }
-    guarded(|| compiler.build_webhook(key, spec, &links.connections))
-}
-
-/// A module from elsewhere that panics while it is built takes down its own webhook, not the cache.
-fn guarded<T>(build: impl FnOnce() -> Result<T, CompileError>) -> Result<T, CompileError> {
-    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(CompileError::new("building it panicked")))
-}
-
 /// Puts what came of a webhook's bytes into the draft. `slot` holds what serves if nothing better came.
 fn settle(
     draft: &mut Snapshot,
@@ -382,10 +364,4 @@ fn settle(
 fn refuse(draft: &mut Snapshot, key: Key, revision: Revision, error: &CompileError, serving: bool) {
     tracing::warn!(%key, revision, reason = %error, serving_last_good = serving, "configuration refused");
     draft.set_refusal(key, Some(Arc::new(Refusal { reason: error.to_string(), revision, serving })));
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&Sha256::digest(bytes)[..16]);
-    digest
 }

@@ -8,6 +8,7 @@
 //! never had a good value answers 503.
 
 mod feed;
+mod links;
 
 use crate::config::{Compiler, Registry};
 use crate::source::Source;

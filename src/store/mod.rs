@@ -10,12 +10,12 @@ mod status;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::cell::Cell;
 pub use self::snapshot::{Counts, Refusal, Snapshot};
 pub(crate) use self::snapshot::{Found, Slot};
-pub use self::status::{SourceState, Status};
+pub use self::status::{ErrorKind, LastError, ListReason, SourceReport, SourceState, Status};
 
 /// A revision of the configuration.
 ///
@@ -27,8 +27,17 @@ pub type Revision = u64;
 #[derive(Clone, Debug)]
 pub struct Store {
     cell: Arc<Cell>,
-    revision: watch::Receiver<Option<Revision>>,
+    revision: watch::Receiver<Option<Seen>>,
     status: watch::Receiver<SourceStatus>,
+    /// Woken when somebody waits for a proof.
+    demand: Arc<Notify>,
+}
+
+/// What readers see.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    epoch: u64,
+    revision: Revision,
 }
 
 /// What the source says of itself.
@@ -39,6 +48,7 @@ struct SourceStatus {
     since: SystemTime,
     ignored: u64,
     proven: Option<Instant>,
+    report: SourceReport,
 }
 
 impl Store {
@@ -58,14 +68,34 @@ impl Store {
     /// revision of its own put reads its own write.
     ///
     /// etcd counts every write to the cluster. A write below the prefix arrives at once; one elsewhere counts as reached
-    /// when the next proof, at most 10 s later, shows that it changed nothing here. Returns `false` if the reflector was
-    /// dropped before that. Bound it with [`tokio::time::timeout`].
+    /// when a proof, which is asked for at once, shows that it changed nothing here. Returns `false` if the source's history
+    /// became another meanwhile, where the number means something else, and if the reflector was dropped. Bound it with
+    /// [`tokio::time::timeout`].
     pub async fn wait_for_revision(&self, revision: Revision) -> bool {
-        self.wait(|seen| seen >= revision).await
+        let mut revisions = self.revision.clone();
+        let epoch = revisions.borrow_and_update().map(|seen| seen.epoch);
+        // The next proof may tell it sooner than an event, for a revision that changed nothing here.
+        self.demand.notify_one();
+        let seen = revisions.wait_for(|seen| {
+            seen.is_some_and(|seen| seen.revision >= revision || epoch.is_some_and(|epoch| epoch != seen.epoch))
+        });
+        // In another history the number means something else.
+        seen.await.is_ok_and(|seen| seen.is_some_and(|seen| epoch.is_none_or(|epoch| epoch == seen.epoch)))
     }
 
     async fn wait(&self, enough: impl Fn(Revision) -> bool) -> bool {
-        self.revision.clone().wait_for(|seen| seen.is_some_and(&enough)).await.is_ok()
+        self.revision.clone().wait_for(|seen| seen.is_some_and(|seen| enough(seen.revision))).await.is_ok()
+    }
+
+    /// Waits until what is served is known to be what the source held when this was called, or later: the source is asked
+    /// at once.
+    ///
+    /// Returns `false` if the reflector was dropped before that; a source that never asks anybody, as the fixed one, does
+    /// not answer either. Bound it with [`tokio::time::timeout`].
+    pub async fn wait_fresh(&self) -> bool {
+        let asked = Instant::now();
+        self.demand.notify_one();
+        self.status.clone().wait_for(|status| status.proven.is_some_and(|at| at >= asked)).await.is_ok()
     }
 
     /// What there is to show an operator.
@@ -77,6 +107,7 @@ impl Store {
             state_since: source.since,
             ignored_keys: source.ignored,
             proven: source.proven,
+            report: source.report,
             snapshot: self.snapshot(),
         }
     }
@@ -91,8 +122,9 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Writer {
     cell: Arc<Cell>,
-    revision: watch::Sender<Option<Revision>>,
+    revision: watch::Sender<Option<Seen>>,
     status: watch::Sender<SourceStatus>,
+    demand: Arc<Notify>,
 }
 
 impl Writer {
@@ -103,9 +135,9 @@ impl Writer {
 
     /// Makes `snapshot` what readers see, then wakes who waits for its revision.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
-        let revision = snapshot.revision();
+        let seen = Seen { epoch: self.status.borrow().report.epoch, revision: snapshot.revision() };
         self.cell.store(Arc::new(snapshot));
-        self.revision.send_replace(Some(revision));
+        self.revision.send_replace(Some(seen));
     }
 
     /// Returns the state before. Another reason is not another state.
@@ -120,8 +152,17 @@ impl Writer {
         before
     }
 
+    /// Somebody waits for a proof.
+    pub(crate) async fn wanted(&self) {
+        self.demand.notified().await;
+    }
+
     pub(crate) fn set_ignored(&self, ignored: u64) {
         self.status.send_modify(|status| status.ignored = ignored);
+    }
+
+    pub(crate) fn report(&self, change: impl FnOnce(&mut SourceReport)) {
+        self.status.send_modify(|status| change(&mut status.report));
     }
 
     pub(crate) fn set_proven(&self, at: Instant) {
@@ -139,7 +180,9 @@ pub(crate) fn store(source: &'static str) -> (Store, Writer) {
         since: SystemTime::now(),
         ignored: 0,
         proven: None,
+        report: SourceReport::default(),
     });
-    let store = Store { cell: Arc::clone(&cell), revision: revisions, status: statuses };
-    (store, Writer { cell, revision, status })
+    let demand = Arc::new(Notify::new());
+    let store = Store { cell: Arc::clone(&cell), revision: revisions, status: statuses, demand: Arc::clone(&demand) };
+    (store, Writer { cell, revision, status, demand })
 }

@@ -1,5 +1,6 @@
 //! All webhooks at one revision. The only file that names the map.
 
+use std::fmt;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -18,7 +19,7 @@ fn empty<K: Eq + std::hash::Hash, V>() -> Map<K, V> {
 }
 
 /// The configuration at one revision. It never changes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Snapshot {
     revision: Revision,
     loaded: bool,
@@ -88,6 +89,17 @@ pub(crate) enum Found<'a> {
     Serving(&'a Arc<Webhook>),
     Fenced,
     Nothing,
+}
+
+/// Not what is in it: that may be a million webhooks.
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("revision", &self.revision)
+            .field("loaded", &self.loaded)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Snapshot {

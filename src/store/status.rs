@@ -1,9 +1,92 @@
 //! What an operator is shown.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Snapshot;
+
+/// What kind of thing went wrong between a source and what it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Nobody answers there.
+    Unreachable,
+    /// No answer came in time.
+    Timeout,
+    /// A certificate was not accepted, on either side.
+    Tls,
+    /// The user or its password was refused.
+    Unauthenticated,
+    /// The user may not read there.
+    PermissionDenied,
+    /// The cluster has no leader, or this member does not see one.
+    NoLeader,
+    /// The past that was asked for is gone.
+    Compacted,
+    /// A message was larger than is taken.
+    TooLarge,
+    /// The peer said what its protocol does not allow, or it speaks another.
+    Protocol,
+    /// The peer tells another history than before.
+    HistoryChanged,
+    /// A change was missed.
+    LostEvents,
+    /// A file cannot be read, or does not hold what it should.
+    File,
+    /// Anything else.
+    Other,
+}
+
+impl ErrorKind {
+    /// A short, stable word for status pages and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
+            Self::NoLeader => "no_leader",
+            Self::Compacted => "compacted",
+            Self::TooLarge => "too_large",
+            Self::Protocol => "protocol",
+            Self::HistoryChanged => "history_changed",
+            Self::LostEvents => "lost_events",
+            Self::File => "file",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Why everything is read, instead of only what has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ListReason {
+    /// There is nothing to go on from.
+    Start,
+    /// What happened since has been compacted.
+    Compacted,
+    /// What happened since does not fit a message.
+    TooLarge,
+    /// It is another history than before.
+    HistoryChanged,
+    /// A change was missed.
+    LostEvents,
+}
+
+impl ListReason {
+    /// A short, stable word for status pages and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Compacted => "compacted",
+            Self::TooLarge => "too_large",
+            Self::HistoryChanged => "history_changed",
+            Self::LostEvents => "lost_events",
+        }
+    }
+}
 
 /// What the source of the configuration is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +122,53 @@ impl SourceState {
     }
 }
 
+/// What a source tells of itself beside its state.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SourceReport {
+    /// Where it is connected, or was last.
+    pub endpoint: Option<String>,
+    /// The version of the server there, if it told.
+    pub server_version: Option<String>,
+    /// How many histories have been followed: one more each time it was another than before.
+    pub epoch: u64,
+    /// How often a connection was made.
+    pub connects: u64,
+    /// How often everything was read, and why.
+    pub lists: BTreeMap<ListReason, u64>,
+    /// How often it was found that a change had been missed.
+    pub anomalies: u64,
+    /// How often every key was compared and found as known.
+    pub audits: u64,
+    /// How often something went wrong, and what.
+    pub errors: BTreeMap<ErrorKind, u64>,
+    /// What went wrong last.
+    pub last_error: Option<LastError>,
+    /// Whether what is served comes from the saved copy, and the source has not been reached since the start.
+    pub from_saved_copy: bool,
+    /// Why the copy cannot be written, if it cannot.
+    pub copy_error: Option<String>,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LastError {
+    /// What kind of thing.
+    pub kind: ErrorKind,
+    /// In words. It holds no secret.
+    pub reason: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+impl SourceReport {
+    pub(crate) fn failed(&mut self, kind: ErrorKind, reason: String) {
+        *self.errors.entry(kind).or_default() += 1;
+        self.last_error = Some(LastError { kind, reason, at: SystemTime::now() });
+    }
+}
+
 /// The state of the configuration, for status pages.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -51,6 +181,8 @@ pub struct Status {
     pub state_since: SystemTime,
     /// Keys of the source that are neither a webhook's nor a connection's.
     pub ignored_keys: u64,
+    /// What the source tells beside its state.
+    pub report: SourceReport,
     /// What is served.
     pub snapshot: Arc<Snapshot>,
     pub(super) proven: Option<Instant>,

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error, GetOptions, Identity, KvClient, TlsOptions, WatchClient, WatchOptions,
-    WatchRequestSender, WatchResponse, WatchResponseStream,
+    Certificate, Client, ConnectOptions, Error, GetOptions, Identity, KeyValue, KvClient, ResponseHeader, TlsOptions,
+    WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
 };
 use tokio::time::timeout;
 
-use super::machine::{Canceled, Entry, Event, Fault, FaultKind, Message, Page, Proof, Revision};
+use super::machine::{AuditPage, Entry, Event, Fault, Header, Memory, Message, Meta, Page, Past, Proof, Put, Revision};
 use super::{EtcdOptions, EtcdTls};
+use crate::store::ErrorKind;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -23,6 +24,8 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PROVE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -39,6 +42,7 @@ pub(super) struct Session {
     kv: KvClient,
     watch: WatchClient,
     range: Range,
+    version: Option<String>,
 }
 
 /// All keys with the prefix.
@@ -55,34 +59,58 @@ pub(super) struct Stream {
     messages: WatchResponseStream,
 }
 
-/// What a linearizable read says of the cluster.
-pub(super) struct Cluster {
-    pub(super) id: u64,
-    pub(super) revision: Revision,
-}
-
 impl Session {
-    /// Connects to one endpoint and does a linearizable read.
-    pub(super) async fn open(options: &EtcdOptions, endpoint: &str) -> Result<(Self, Cluster), Fault> {
+    /// Connects to one endpoint and does a linearizable read, of the past if there is one.
+    pub(super) async fn open(
+        options: &EtcdOptions,
+        endpoint: &str,
+        memory: Option<Memory>,
+    ) -> Result<(Self, Header, Past), Fault> {
         bounded(SESSION_TIMEOUT, "connecting", async {
             let connect = connect_options(options, endpoint).await?;
             // One endpoint per client: a client with several keeps calling the dead ones.
-            let reads = connect.clone().with_keep_alive_while_idle(false);
+            let reads = connect.clone().with_keep_alive_while_idle(false).with_auto_token_refresh(true);
             let reads = Client::connect([endpoint], Some(reads)).await.map_err(fault)?;
             let watches = Client::connect([endpoint], Some(connect)).await.map_err(fault)?;
             let range = Range::of_prefix(options.prefix.as_bytes());
+            // For status pages only: who may not ask does without.
+            let version = watches.maintenance_client().status().await.ok().map(|status| status.version().to_owned());
             let session = Self {
+                version,
                 kv: reads.kv_client().max_decoding_message_size(MAX_MESSAGE),
                 watch: watches.watch_client().max_decoding_message_size(MAX_MESSAGE),
                 range,
             };
-            let read = GetOptions::new().with_range(session.range.end.clone()).with_count_only();
-            let response = session.kv.clone().get(session.range.start.clone(), Some(read)).await.map_err(fault)?;
-            let header = response.header().ok_or_else(no_header)?;
-            let cluster = Cluster { id: header.cluster_id(), revision: header.revision() };
-            Ok((session, cluster))
+            let (header, past) = session.recall(memory).await?;
+            Ok((session, header, past))
         })
         .await
+    }
+
+    /// The server's version, if it told.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    async fn recall(&self, memory: Option<Memory>) -> Result<(Header, Past), Fault> {
+        let read = GetOptions::new().with_range(self.range.end.clone());
+        let mut past = Past::Unknown;
+        if let Some(Memory { at, newest }) = memory {
+            let read = read.clone().with_revision(at).with_min_mod_revision(newest).with_keys_only().with_limit(1);
+            match self.kv.clone().get(self.range.start.clone(), Some(read)).await.map_err(fault) {
+                Ok(response) => {
+                    let changed = response.kvs().first().map(|kv| (kv.key().to_vec(), meta(kv)));
+                    return Ok((header(response.header())?, Past::Known { keys: response.count(), changed }));
+                }
+                Err(fault) if fault.kind == ErrorKind::Compacted => {}
+                // By the time of the next read it may have come that far.
+                Err(fault) if fault.kind == ErrorKind::HistoryChanged => past = Past::Future,
+                Err(fault) => return Err(fault),
+            }
+        }
+        let read = read.with_count_only();
+        let response = self.kv.clone().get(self.range.start.clone(), Some(read)).await.map_err(fault)?;
+        Ok((header(response.header())?, past))
     }
 
     /// Reads a page of at most `limit` keys.
@@ -96,28 +124,40 @@ impl Session {
         if let Some(revision) = at {
             options = options.with_revision(revision);
         }
-        let start = match after {
-            Some(mut key) => {
-                key.push(0);
-                key
-            }
-            None => self.range.start.clone(),
-        };
+        let start = self.range.start_after(after);
         let mut response = match timeout(PAGE_TIMEOUT, self.kv.get(start, Some(options))).await {
             Ok(page) => page.map_err(fault)?,
             Err(_) => {
                 let reason = format!("a page of {limit} keys took longer than {PAGE_TIMEOUT:?}");
-                return Err(Fault { kind: FaultKind::TooSlow, reason });
+                return Err(Fault { kind: ErrorKind::Timeout, reason });
             }
         };
-        let revision = response.header().ok_or_else(no_header)?.revision();
-        let (total, more) = (response.count(), response.more());
+        let (header, more) = (header(response.header())?, response.more());
         let entries = response.take_kvs().into_iter().map(|kv| {
-            let revision = kv.mod_revision();
+            let meta = meta(&kv);
             let (key, value) = kv.into_key_value();
-            Entry { key, value: value.into(), revision }
+            Entry { key, value: value.into(), meta }
         });
-        Ok(Page { revision, total, entries: entries.collect(), more })
+        Ok(Page { header, entries: entries.collect(), more })
+    }
+
+    /// Reads a page of at most `limit` keys at a revision, without their values. It is no fault of the connection when
+    /// the revision has been compacted.
+    pub(super) async fn audit(mut self, at: Revision, after: Option<Vec<u8>>, limit: i64) -> Result<AuditPage, Fault> {
+        let options =
+            GetOptions::new().with_range(self.range.end.clone()).with_revision(at).with_keys_only().with_limit(limit);
+        let start = self.range.start_after(after);
+        let page = bounded(AUDIT_TIMEOUT, "comparing the keys", async {
+            self.kv.get(start, Some(options)).await.map_err(fault)
+        });
+        match page.await {
+            Ok(page) => {
+                let keys = page.kvs().iter().map(|kv| (kv.key().to_vec(), meta(kv)));
+                Ok(AuditPage::Keys { keys: keys.collect(), more: page.more() })
+            }
+            Err(fault) if fault.kind == ErrorKind::Compacted => Ok(AuditPage::Compacted),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Opens a watch and waits until etcd has created it. Returns the revision etcd is at.
@@ -155,14 +195,8 @@ impl Session {
             self.kv.get(self.range.start.clone(), Some(options)).await.map_err(fault)
         })
         .await?;
-        let header = response.header().ok_or_else(no_header)?;
-        Ok(Proof {
-            revision: header.revision(),
-            changed: !response.kvs().is_empty(),
-            total: response.count(),
-            after,
-            cluster: header.cluster_id(),
-        })
+        let header = header(response.header())?;
+        Ok(Proof { header, changed: !response.kvs().is_empty(), total: response.count(), after })
     }
 }
 
@@ -170,19 +204,16 @@ impl Stream {
     /// The next message. Nothing is lost when the future is dropped.
     pub(super) async fn message(&mut self) -> Result<Message, Fault> {
         let response = self.messages.message().await.map_err(fault)?.ok_or_else(ended)?;
-        let canceled = response.canceled().then(|| Canceled {
-            compact_revision: response.compact_revision(),
-            reason: response.cancel_reason().to_owned(),
-        });
+        let canceled = response.canceled().then(|| refused(&response));
         let fragment = response.0.fragment;
         let events = response.0.events.into_iter().map(|event| {
             let kv = event.kv.ok_or_else(|| broken("etcd sent an event without a key"))?;
-            let value = match event.r#type {
-                0 => Some(kv.value.into()),
+            let put = match event.r#type {
+                0 => Some(Put { value: kv.value.into(), version: kv.version, created: kv.create_revision }),
                 1 => None,
                 _ => return Err(broken("etcd sent an event of an unknown type")),
             };
-            Ok(Event { key: kv.key, value, revision: kv.mod_revision, created: kv.version == 1 })
+            Ok(Event { key: kv.key, revision: kv.mod_revision, put })
         });
         Ok(Message { canceled, fragment, events: events.collect::<Result<_, _>>()? })
     }
@@ -202,6 +233,17 @@ impl Range {
             None => end.push(0),
         }
         Self { start: prefix.to_vec(), end }
+    }
+
+    /// Where to go on behind a key; the beginning without one.
+    fn start_after(&self, key: Option<Vec<u8>>) -> Vec<u8> {
+        key.map_or_else(
+            || self.start.clone(),
+            |mut key| {
+                key.push(0);
+                key
+            },
+        )
     }
 }
 
@@ -233,30 +275,26 @@ async fn tls_options(tls: &EtcdTls) -> Result<TlsOptions, Fault> {
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    tokio::fs::read(path).await.map_err(|error| broken(&format!("{}: {error}", path.display())))
+    let unread = |error| Fault { kind: ErrorKind::File, reason: format!("{}: {error}", path.display()) };
+    tokio::fs::read(path).await.map_err(unread)
 }
 
 async fn bounded<T>(limit: Duration, what: &str, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    timeout(limit, work).await.unwrap_or_else(|_| Err(broken(&format!("{what} took longer than {limit:?}"))))
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Fault { kind: ErrorKind::Timeout, reason: format!("{what} took longer than {limit:?}") })
+    })
 }
 
 fn refused(response: &WatchResponse) -> Fault {
-    let kind = if response.compact_revision() > 0 { FaultKind::Compacted } else { FaultKind::Broken };
-    Fault { kind, reason: format!("etcd refused the watch: {}", response.cancel_reason()) }
+    let reason = response.cancel_reason();
+    let kind = if response.compact_revision() > 0 { ErrorKind::Compacted } else { kind_of(reason) };
+    Fault { kind, reason: format!("etcd canceled the watch: {reason}") }
 }
 
 fn fault(error: Error) -> Fault {
     let mut reason = match &error {
         Error::GRpcStatus(status) if !status.message().is_empty() => status.message().to_owned(),
         other => other.to_string(),
-    };
-    // The codes do not tell these apart: both come as OutOfRange.
-    let kind = if reason.contains("required revision has been compacted") {
-        FaultKind::Compacted
-    } else if reason.contains("decoded message length too large") {
-        FaultKind::TooLarge
-    } else {
-        FaultKind::Broken
     };
     // etcd-client's own words hide the cause.
     let mut cause = error.source();
@@ -267,11 +305,47 @@ fn fault(error: Error) -> Fault {
         }
         cause = error.source();
     }
-    Fault { kind, reason }
+    Fault { kind: kind_of(&reason), reason }
+}
+
+/// What an error's words mean. gRPC's codes do not tell: `OutOfRange` is a compaction and a message that is too large,
+/// `Unavailable` a missing leader, a wrong certificate and a dead server.
+fn kind_of(reason: &str) -> ErrorKind {
+    const WORDS: [(&str, ErrorKind); 18] = [
+        ("required revision has been compacted", ErrorKind::Compacted),
+        ("required revision is a future revision", ErrorKind::HistoryChanged),
+        ("decoded message length too large", ErrorKind::TooLarge),
+        ("no leader", ErrorKind::NoLeader),
+        ("leader changed", ErrorKind::NoLeader),
+        ("not supported for learner", ErrorKind::NoLeader),
+        ("permission denied", ErrorKind::PermissionDenied),
+        ("authentication failed", ErrorKind::Unauthenticated),
+        ("invalid auth token", ErrorKind::Unauthenticated),
+        ("user name is empty", ErrorKind::Unauthenticated),
+        ("user name not found", ErrorKind::Unauthenticated),
+        ("auth", ErrorKind::Unauthenticated),
+        ("certificate", ErrorKind::Tls),
+        ("tls", ErrorKind::Tls),
+        ("request timed out", ErrorKind::Timeout),
+        ("frame with invalid size", ErrorKind::Protocol),
+        ("tcp connect error", ErrorKind::Unreachable),
+        ("error reading a body from connection", ErrorKind::Unreachable),
+    ];
+    let reason = reason.to_ascii_lowercase();
+    WORDS.iter().find(|(words, _)| reason.contains(words)).map_or(ErrorKind::Other, |(_, kind)| *kind)
+}
+
+fn header(header: Option<&ResponseHeader>) -> Result<Header, Fault> {
+    let header = header.ok_or_else(no_header)?;
+    Ok(Header { cluster: header.cluster_id(), term: header.raft_term(), revision: header.revision() })
+}
+
+fn meta(kv: &KeyValue) -> Meta {
+    Meta { version: kv.version(), created: kv.create_revision(), modified: kv.mod_revision() }
 }
 
 fn broken(reason: &str) -> Fault {
-    Fault { kind: FaultKind::Broken, reason: reason.to_owned() }
+    Fault { kind: ErrorKind::Protocol, reason: reason.to_owned() }
 }
 
 fn no_header() -> Fault {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::EtcdOptions;
-use super::client::{Cluster, Session, Stream};
-use super::machine::{Command, Entry, Event, Fault, Input, Machine, Message, Revision};
+use super::client::{Session, Stream};
+use super::machine::{Command, Entry, Event, Fault, Header, Input, Machine, Memory, Message, Past, Put, Revision};
+use super::saved::{Copy, Kept, Keys, Saved};
 use crate::key::{InvalidKey, Key};
 use crate::reflector::{Change, Feed, Replacement};
-use crate::store::SourceState;
+use crate::store::{ErrorKind, SourceState};
 
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_millis(250);
@@ -21,6 +22,10 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
     let began = Instant::now();
     let mut machine = Machine::new(options.endpoints.len(), fastrand::u64(..));
     let mut driver = Driver::new(options, feed, began);
+    if let Some(saved) = driver.load_copy() {
+        let keys = saved.keys.into_iter().map(|(key, kept)| (key, kept.meta));
+        machine.resume(saved.header, keys);
+    }
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
@@ -32,7 +37,11 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
         input = tokio::select! {
             done = &mut driver.operation => driver.finished(done),
             message = next_message(&mut driver.stream) => message.map_or_else(Input::Fault, Input::Message),
-            _ = ticks.tick() => Input::Tick,
+            () = driver.feed.wanted() => Input::Wanted,
+            _ = ticks.tick() => {
+                driver.tick().await;
+                Input::Tick
+            }
         };
     }
 }
@@ -52,23 +61,32 @@ struct Driver {
     stream: Option<Stream>,
     /// What is under way, never more than one thing; [`pending`] if nothing is.
     operation: Operation,
-    /// The list that is being brought.
-    replacement: Option<Replacement>,
-    /// How many keys are not ours: of the list that is being brought, then of what is published.
+    listing: Option<Listing>,
+    /// How many of the published keys are not ours.
     ignored: u64,
+    copy: Option<Copy>,
+}
+
+/// The list that is being brought.
+struct Listing {
+    replacement: Replacement,
+    ignored: u64,
+    /// For the copy on disk, if there is to be one.
+    keys: Keys,
 }
 
 type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// What came of an operation.
 enum Done {
-    Connected(Box<Session>, Cluster),
+    Connected(Box<Session>, Header, Past),
     Opened(Stream, Revision),
     Input(Input),
 }
 
 impl Driver {
     fn new(options: EtcdOptions, feed: Feed, began: Instant) -> Self {
+        let copy = options.copy.clone().map(|directory| Copy::new(directory, options.prefix.clone()));
         Self {
             began,
             options,
@@ -76,9 +94,47 @@ impl Driver {
             session: None,
             stream: None,
             operation: Box::pin(pending()),
-            replacement: None,
+            listing: None,
             ignored: 0,
+            copy,
         }
+    }
+
+    /// Publishes what an earlier process has left on disk.
+    fn load_copy(&mut self) -> Option<Saved> {
+        let saved = match self.copy.as_mut()?.read() {
+            Ok(saved) => saved?,
+            Err(reason) => {
+                tracing::warn!(reason, "the saved configuration is not used");
+                self.feed.report(|report| report.copy_error = Some(reason));
+                return None;
+            }
+        };
+        let revision = saved.header.revision.unsigned_abs();
+        let mut replacement = self.feed.replace();
+        let mut refused = Vec::new();
+        for (key, kept) in &saved.keys {
+            let Some(key) = self.key(key) else {
+                self.ignored += 1;
+                continue;
+            };
+            let modified = kept.meta.modified.unsigned_abs();
+            match &kept.last_good {
+                Some(good) => {
+                    replacement.put(key.clone(), modified, good.clone());
+                    refused.push(Change { key, value: Some(kept.value.clone()) });
+                }
+                None => replacement.put(key, modified, kept.value.clone()),
+            }
+        }
+        tracing::info!(revision, keys = saved.keys.len(), "serving the saved configuration until etcd is reached");
+        self.feed.report(|report| report.from_saved_copy = true);
+        self.feed.ignored_keys(self.ignored);
+        self.feed.commit(replacement, revision);
+        if !refused.is_empty() {
+            self.feed.apply(revision, refused);
+        }
+        Some(saved)
     }
 
     async fn execute(&mut self, command: Command) {
@@ -86,7 +142,7 @@ impl Driver {
             Command::Close => {
                 self.session = None;
                 self.stream = None;
-                self.replacement = None;
+                self.listing = None;
                 self.operation = Box::pin(pending());
             }
             Command::Wait(time) => {
@@ -95,7 +151,7 @@ impl Driver {
                     Done::Input(Input::Woke)
                 });
             }
-            Command::Connect(endpoint) => self.connect(endpoint),
+            Command::Connect { endpoint, memory } => self.connect(endpoint, memory),
             Command::List { at, after, limit } => {
                 self.ask(move |session| async move { session.list(at, after, limit).await.map(Input::Page) });
             }
@@ -103,29 +159,44 @@ impl Driver {
             Command::Prove { after } => {
                 self.ask(move |session| async move { session.prove(after).await.map(Input::Proof) });
             }
+            Command::Audit { at, after, limit } => {
+                self.ask(move |session| async move { session.audit(at, after, limit).await.map(Input::Audited) });
+            }
             Command::AskProgress => {
                 if let Some(stream) = &mut self.stream {
                     stream.ask_progress().await;
                 }
             }
-            Command::Begin => {
+            Command::Begin(reason) => {
                 self.stream = None;
-                self.ignored = 0;
-                self.replacement = Some(self.feed.replace());
+                self.listing = Some(Listing { replacement: self.feed.replace(), ignored: 0, keys: Keys::new() });
+                self.feed.report(|report| *report.lists.entry(reason).or_default() += 1);
             }
             Command::Bring(entries) => self.bring(entries),
-            Command::Commit(revision) => {
-                if let Some(replacement) = self.replacement.take() {
-                    self.feed.ignored_keys(self.ignored);
-                    self.feed.commit(replacement, revision.unsigned_abs());
-                }
+            Command::Commit(header) => self.commit(header),
+            Command::NewEpoch => {
+                tracing::warn!("etcd tells another history than before: it is taken over");
+                self.feed.report(|report| report.epoch += 1);
             }
             Command::Apply { revision, events } => self.apply(revision, events),
-            Command::Advance(revision) => self.feed.advance(revision.unsigned_abs()),
+            Command::Advance(revision) => {
+                self.feed.advance(revision.unsigned_abs());
+                self.copy.iter_mut().for_each(|copy| copy.at(revision));
+            }
             Command::Proven { asked } => self.feed.proven((self.began + asked).into_std()),
-            Command::Live => self.feed.state(SourceState::Live),
+            Command::AuditHeld => self.feed.report(|report| report.audits += 1),
+            Command::Live => {
+                self.feed.report(|report| report.from_saved_copy = false);
+                self.feed.state(SourceState::Live);
+            }
             Command::Stale => self.feed.state(SourceState::Stale),
-            Command::Disconnected(reason) => self.feed.state(SourceState::Disconnected(reason)),
+            Command::Disconnected(Fault { kind, reason }) => {
+                self.feed.report(|report| {
+                    report.anomalies += u64::from(kind == ErrorKind::LostEvents);
+                    report.failed(kind, reason.clone());
+                });
+                self.feed.state(SourceState::Disconnected(reason));
+            }
         }
     }
 
@@ -133,9 +204,13 @@ impl Driver {
     fn finished(&mut self, done: Done) -> Input {
         self.operation = Box::pin(pending());
         match done {
-            Done::Connected(session, Cluster { id, revision }) => {
+            Done::Connected(session, header, past) => {
+                self.feed.report(|report| {
+                    report.connects += 1;
+                    report.server_version = session.version().map(str::to_owned);
+                });
                 self.session = Some(*session);
-                Input::Connected { cluster: id, revision }
+                Input::Connected(header, past)
             }
             Done::Opened(stream, revision) => {
                 self.stream = Some(stream);
@@ -145,12 +220,25 @@ impl Driver {
         }
     }
 
-    fn connect(&mut self, endpoint: usize) {
+    /// Keeps the copy on disk up to date.
+    async fn tick(&mut self) {
+        let Some(copy) = &mut self.copy else { return };
+        if let Some(outcome) = copy.tick().await {
+            let error = outcome.err().map(|error| error.to_string());
+            if let Some(error) = &error {
+                tracing::warn!(error, "the configuration cannot be saved");
+            }
+            self.feed.report(|report| report.copy_error = error);
+        }
+    }
+
+    fn connect(&mut self, endpoint: usize, memory: Option<Memory>) {
         let options = self.options.clone();
+        let endpoint = options.endpoints.get(endpoint).cloned().unwrap_or_default();
+        self.feed.report(|report| report.endpoint = Some(endpoint.clone()));
         self.operation = Box::pin(async move {
-            let endpoint = options.endpoints.get(endpoint).map_or("", String::as_str);
-            match Session::open(&options, endpoint).await {
-                Ok((session, cluster)) => Done::Connected(Box::new(session), cluster),
+            match Session::open(&options, &endpoint, memory).await {
+                Ok((session, header, past)) => Done::Connected(Box::new(session), header, past),
                 Err(Fault { kind, reason }) => {
                     Done::Input(Input::Fault(Fault { kind, reason: format!("{endpoint}: {reason}") }))
                 }
@@ -178,27 +266,64 @@ impl Driver {
     }
 
     fn bring(&mut self, entries: Vec<Entry>) {
-        for Entry { key, value, revision } in entries {
-            match (self.key(&key), &mut self.replacement) {
-                (Some(key), Some(replacement)) => replacement.put(key, revision.unsigned_abs(), value),
-                (Some(_), None) => {}
-                (None, _) => self.ignored += 1,
+        let Some(mut listing) = self.listing.take() else { return };
+        for Entry { key, value, meta } in entries {
+            match self.key(&key) {
+                Some(ours) => listing.replacement.put(ours, meta.modified.unsigned_abs(), value.clone()),
+                None => listing.ignored += 1,
             }
+            if self.copy.is_some() {
+                listing.keys.insert(key, Kept { meta, value, last_good: None });
+            }
+        }
+        self.listing = Some(listing);
+    }
+
+    fn commit(&mut self, header: Header) {
+        let Some(Listing { replacement, ignored, mut keys }) = self.listing.take() else { return };
+        self.ignored = ignored;
+        self.feed.ignored_keys(ignored);
+        self.feed.commit(replacement, header.revision.unsigned_abs());
+        if let Some(mut copy) = self.copy.take() {
+            for (key, kept) in &mut keys {
+                kept.last_good = self.last_good(key, copy.keys().get(key));
+            }
+            copy.replace(header, keys);
+            self.copy = Some(copy);
         }
     }
 
     fn apply(&mut self, revision: Revision, events: Vec<Event>) {
         let mut changes = Vec::with_capacity(events.len());
-        for Event { key, value, created, .. } in events {
-            match self.key(&key) {
-                Some(key) => changes.push(Change { key, value }),
-                None if value.is_none() => self.ignored = self.ignored.saturating_sub(1),
-                None if created => self.ignored += 1,
-                None => {}
+        for Event { key, put, .. } in &events {
+            match (self.key(key), put) {
+                (Some(key), put) => changes.push(Change { key, value: put.as_ref().map(|put| put.value.clone()) }),
+                (None, None) => self.ignored = self.ignored.saturating_sub(1),
+                (None, Some(Put { version: 1, .. })) => self.ignored += 1,
+                (None, Some(_)) => {}
             }
         }
         self.feed.ignored_keys(self.ignored);
         self.feed.apply(revision.unsigned_abs(), changes);
+        if let Some(mut copy) = self.copy.take() {
+            for event in events {
+                let meta = event.meta();
+                let kept = event.put.zip(meta).map(|(put, meta)| {
+                    let last_good = self.last_good(&event.key, copy.keys().get(&event.key));
+                    Kept { meta, value: put.value, last_good }
+                });
+                copy.set(event.key, kept);
+            }
+            copy.at(revision);
+            self.copy = Some(copy);
+        }
+    }
+
+    /// The value that serves in place of the newest of a key, from what was kept of the key before.
+    fn last_good(&self, key: &[u8], before: Option<&Kept>) -> Option<bytes::Bytes> {
+        let key = self.key(key)?;
+        let before = before.filter(|_| self.feed.is_serving_last_good(&key))?;
+        Some(before.last_good.clone().unwrap_or_else(|| before.value.clone()))
     }
 
     /// The key below the prefix, if it is one of ours.
@@ -209,7 +334,7 @@ impl Driver {
             Err(InvalidKey::Foreign) => None,
             Err(invalid) => {
                 let key = String::from_utf8_lossy(relative);
-                tracing::warn!(?key, %invalid, "a key that nobody could ask for is ignored");
+                tracing::debug!(?key, %invalid, "a key that nobody could ask for is ignored");
                 None
             }
         }

@@ -3,23 +3,33 @@
 //! The machine is pure: time is a number that comes in with each input, randomness a seed, and what is to be done goes
 //! out as commands. Its rules:
 //!
-//! * `applied` is moved by a list, by an event, or by a proof that held; by nothing else. The watch goes on behind it.
+//! * What is `applied` is moved by a list, by an event, or by a proof that held; by nothing else. The watch goes on
+//!   behind it.
 //! * A watch that etcd refuses arrives as an ordinary message: `canceled` is looked at before all else.
 //! * The proof is a linearizable read of the keys under the prefix that changed after `applied`. None changed, and there
 //!   are as many keys as we know: then what we hold is what etcd held when it answered, whatever its version. Keys that
 //!   did change may still be under way on the watch; when they do not come, everything is read again.
 //! * A header's revision is never a place to resume from.
+//! * Each event must follow from what is known of its key. One that does not tells of another that was missed: it is not
+//!   published, and everything is read again. Now and then every key is compared with etcd's in any case: the audit.
+//! * A linearizable read of another cluster, of an earlier raft term or of an earlier revision tells of another history: a
+//!   backup was restored, or the data wiped. So does a past that is not the one that was lived through here, which each
+//!   new connection is asked about. It is asked for twice, then taken over as a new epoch.
+//! * An empty list is asked for twice before it empties a configuration that was not.
+
+mod backoff;
+mod exchange;
+mod index;
+mod watching;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
-/// Retries begin at this bound and double up to [`MAX_BACKOFF`]; the time is drawn evenly from below the bound.
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-
-/// No retry comes sooner, so that no error can make a tight loop.
-const LEAST_WAIT: Duration = Duration::from_millis(20);
+use self::backoff::Backoff;
+pub(super) use self::exchange::*;
+use self::index::Index;
+pub(super) use self::index::Meta;
+use self::watching::{Untrue, Watching};
+use crate::store::{ErrorKind, ListReason};
 
 /// A connection that held this long was good: the next break starts with a short wait again.
 const GOOD_FOR: Duration = Duration::from_secs(30);
@@ -39,30 +49,50 @@ const PROVE_AGAIN: Duration = Duration::from_millis(500);
 /// So many proofs in a row may fail, with no event in between, before everything is read again.
 const DOUBTS: u32 = 4;
 
+/// How often every key is compared, give or take a fifth.
+const AUDIT_EVERY: Duration = Duration::from_secs(600);
+
+/// How soon an audit is tried again that could not be finished.
+const AUDIT_AGAIN: Duration = Duration::from_secs(30);
+
+/// A break that was longer than this is followed by an audit.
+const LONG_BREAK: Duration = Duration::from_secs(60);
+
+/// Between two looks at another history.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two looks at an empty list.
+const CONFIRM_EMPTY: Duration = Duration::from_secs(5);
+
 /// Keys in one page of a list, unless pages turn out too large to be decoded.
 const PAGE: i64 = 1000;
 
-/// Time since the driver began. Monotonic.
-pub(super) type Time = Duration;
-
-/// A revision of etcd; always positive.
-pub(super) type Revision = i64;
+/// Keys in one page of an audit: they come without values.
+const AUDIT_PAGE: i64 = 5000;
 
 #[derive(Debug)]
 pub(super) struct Machine {
     endpoints: usize,
     endpoint: usize,
     random: fastrand::Rng,
-    /// Breaks in a row.
-    failures: u32,
+    backoff: Backoff,
+    /// For credentials that were refused: each try costs etcd a slow hash.
+    refused: Backoff,
     /// The page size that etcd's answers have fitted into.
     page: i64,
-    /// What is published.
-    applied: Option<Revision>,
-    /// Keys under the prefix at `applied`, ours or not.
-    keys: i64,
-    /// The cluster that `applied` is a revision of.
-    cluster: u64,
+    /// What is published: the newest header of its history, with the revision that is applied.
+    held: Option<Header>,
+    /// Every key at what is held.
+    index: Index,
+    /// Why everything must be read, if what is held is no place to go on from.
+    must_list: Option<ListReason>,
+    /// Whether another history has been seen once.
+    doubted: bool,
+    /// Whether it has been seen again: what is listed next begins an epoch.
+    other_history: bool,
+    /// When the last watch ended, or the machine began.
+    left: Time,
+    audit_at: Time,
     state: State,
 }
 
@@ -70,162 +100,21 @@ pub(super) struct Machine {
 enum State {
     Idle,
     Connecting,
-    Listing { asked: Time, at: Option<Revision>, keys: i64, restarts: u32 },
+    Listing(Listing),
     Opening,
     Watching(Watching),
 }
 
 #[derive(Debug)]
-struct Watching {
-    since: Time,
-    /// When the last message came.
-    heard: Time,
+struct Listing {
     asked: Time,
-    /// When the next proof is due.
-    prove_at: Time,
-    /// When the proof that is under way was asked for.
-    proving: Option<Time>,
-    doubts: u32,
-    /// Whether it has been said that the configuration is live.
-    live: bool,
-    /// Where etcd was when the watch was opened.
-    opened_at: Revision,
-    /// A proof that was asked for at a time and is good once this revision has been applied.
-    awaited: Option<(Time, Revision)>,
-    /// Changes of a revision whose rest is still to come.
-    held: Vec<Event>,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// Begin.
-    Start,
-    /// The wait is over.
-    Woke,
-    /// A connection stands and a linearizable read came back.
-    Connected { cluster: u64, revision: Revision },
-    /// One page of the list.
-    Page(Page),
-    /// The watch has been created.
-    Opened { revision: Revision },
-    /// The watch says something.
-    Message(Message),
-    /// The proof came back.
-    Proof(Proof),
-    /// A second or so went by.
-    Tick,
-    /// Something broke.
-    Fault(Fault),
-}
-
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) revision: Revision,
-    /// All keys under the prefix, whatever the page holds; only the first page is asked.
-    pub(super) total: i64,
-    pub(super) entries: Vec<Entry>,
-    pub(super) more: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: Vec<u8>,
-    pub(super) value: Bytes,
-    pub(super) revision: Revision,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Message {
-    pub(super) canceled: Option<Canceled>,
-    pub(super) events: Vec<Event>,
-    /// The revision is not complete: more of it is to come.
-    pub(super) fragment: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Canceled {
-    /// Positive when the start of the watch has been compacted.
-    pub(super) compact_revision: Revision,
-    pub(super) reason: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) key: Vec<u8>,
-    /// `None` when the key was deleted.
-    pub(super) value: Option<Bytes>,
-    pub(super) revision: Revision,
-    /// Whether the key was not there before.
-    pub(super) created: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Proof {
-    pub(super) revision: Revision,
-    /// Whether any key changed after the revision that was asked about.
-    pub(super) changed: bool,
-    pub(super) total: i64,
-    /// The revision that was asked about.
-    pub(super) after: Revision,
-    pub(super) cluster: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) kind: FaultKind,
-    pub(super) reason: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FaultKind {
-    /// The revision that was asked for has been compacted.
-    Compacted,
-    /// A message was too large to be decoded.
-    TooLarge,
-    /// A page did not arrive in time.
-    TooSlow,
-    /// Anything else: the connection is given up.
-    Broken,
-}
-
-/// What to do. Commands are done in order; at most one of a step's commands leads to a later input of its own
-/// (`Connect`, `List`, `Watch`, `Prove`, `Wait`).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Command {
-    /// Give up every connection.
-    Close,
-    /// Wake up after this time.
-    Wait(Duration),
-    /// Connect to this endpoint, authenticate, and do a linearizable read.
-    Connect(usize),
-    /// Read a page: at a revision, or at the newest; after a key, or from the first.
-    List { at: Option<Revision>, after: Option<Vec<u8>>, limit: i64 },
-    /// Open a watch.
-    Watch { from: Revision },
-    /// Ask the watch for its progress.
-    AskProgress,
-    /// Ask which keys changed after a revision.
-    Prove { after: Revision },
-
-    /// A list begins.
-    Begin,
-    /// These belong to the list.
-    Bring(Vec<Entry>),
-    /// The list is complete: publish it.
-    Commit(Revision),
-    /// Publish these changes at once.
-    Apply { revision: Revision, events: Vec<Event> },
-    /// Nothing else has changed up to here.
-    Advance(Revision),
-    /// What is published was current at this time: when the proof was asked for.
-    Proven { asked: Time },
-    /// Every change is followed.
-    Live,
-    /// The watch is silent.
-    Stale,
-    /// Changes are not seen at present.
-    Disconnected(String),
+    reason: ListReason,
+    /// Of the first page: all are read at its revision.
+    header: Option<Header>,
+    index: Index,
+    restarts: u32,
+    /// Whether it was empty once.
+    was_empty: bool,
 }
 
 impl Machine {
@@ -237,77 +126,164 @@ impl Machine {
             // Many receivers that start together do not all meet at the first member.
             endpoint: random.usize(..endpoints.max(1)),
             random,
-            failures: 0,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            refused: Backoff::new(Duration::from_secs(2), Duration::from_secs(60)),
             page: PAGE,
-            applied: None,
-            keys: 0,
-            cluster: 0,
+            held: None,
+            index: Index::default(),
+            must_list: Some(ListReason::Start),
+            doubted: false,
+            other_history: false,
+            left: Time::ZERO,
+            audit_at: AUDIT_EVERY,
             state: State::Idle,
         }
     }
 
+    /// Goes on from what an earlier process has left: its header, with the revision it had applied, and every key.
+    ///
+    /// It is audited soon, as nobody knows what happened to it meanwhile.
+    pub(super) fn resume(&mut self, held: Header, keys: impl IntoIterator<Item = (Vec<u8>, Meta)>) {
+        for (key, meta) in keys {
+            self.index.insert(&key, meta);
+        }
+        self.held = Some(held);
+        self.must_list = None;
+        self.audit_at = Time::ZERO;
+    }
+
     /// Takes one input at `now` and says what to do.
     pub(super) fn step(&mut self, now: Time, input: Input) -> Vec<Command> {
-        match (&mut self.state, input) {
-            (_, Input::Fault(fault)) => self.fault(now, fault),
+        if let (State::Watching(_), Input::Proof(proof)) = (&self.state, &input)
+            && !self.continues(proof.header, proof.after)
+        {
+            let reason = "etcd's history went back, or it is another cluster".to_owned();
+            return self.give_up(now, Fault { kind: ErrorKind::HistoryChanged, reason });
+        }
+        let outcome = match (&mut self.state, input) {
+            (_, Input::Fault(fault)) => return self.fault(now, fault),
             (State::Idle, Input::Start | Input::Woke) => {
                 self.state = State::Connecting;
-                vec![Command::Connect(self.endpoint)]
+                let memory = self.held.map(|held| Memory { at: held.revision, newest: self.index.newest() });
+                return vec![Command::Connect { endpoint: self.endpoint, memory }];
             }
-            (State::Connecting, Input::Connected { cluster, revision }) => self.connected(now, cluster, revision),
-            (State::Listing { .. }, Input::Page(page)) => self.page(page),
-            (State::Opening, Input::Opened { revision }) => self.opened(now, revision),
-            (State::Watching(watching), Input::Message(message)) => {
-                watching.heard = now;
-                self.message(now, message)
+            (State::Connecting, Input::Connected(header, past)) => return self.connected(now, header, &past),
+            (State::Listing(_), Input::Page(page)) => return self.page(now, page),
+            (State::Listing(listing), Input::Woke) => {
+                listing.asked = now;
+                return vec![Command::Begin(listing.reason), self.first_page()];
             }
-            (State::Watching(_), Input::Proof(proof)) => self.proof(now, &proof),
-            (State::Watching(watching), Input::Tick) => watching.tick(now, self.applied.unwrap_or(0)),
+            (State::Opening, Input::Opened { revision }) => return self.opened(now, revision),
+            (State::Watching(_), Input::Message(Message { canceled: Some(canceled), .. })) => {
+                return self.fault(now, canceled);
+            }
+            (State::Watching(watching), Input::Message(message)) => watching.message(now, message, &mut self.index),
+            (State::Watching(watching), Input::Proof(proof)) => watching.proof(now, &proof, &self.index),
+            (State::Watching(watching), Input::Audited(page)) => {
+                let next = now + AUDIT_EVERY.mul_f64(0.8 + 0.4 * self.random.f64());
+                watching.audited(now, page, &self.index, next)
+            }
+            (State::Watching(watching), Input::Wanted) => Ok(watching.wanted(now)),
+            (State::Watching(watching), Input::Tick) => Ok(watching.tick(now)),
             // An answer to a question of before the last break.
-            _ => Vec::new(),
+            _ => return Vec::new(),
+        };
+        if let (State::Watching(watching), Some(held)) = (&self.state, &mut self.held) {
+            held.revision = watching.applied;
+            self.audit_at = watching.audit_at;
         }
+        outcome.unwrap_or_else(|Untrue(fault)| self.relist(now, ListReason::LostEvents, fault))
     }
 
-    fn connected(&mut self, now: Time, cluster: u64, revision: Revision) -> Vec<Command> {
-        match self.applied {
-            // The same history: etcd itself says if the place to go on from has been compacted.
-            Some(applied) if cluster == self.cluster && revision >= applied => self.open(applied),
-            // Nothing yet, another cluster, or a history that went back.
-            _ => {
-                self.cluster = cluster;
-                // Should the list fail, what is held is still of the other history: it is no place to go on from.
-                self.applied = None;
-                self.list(now, 0)
+    /// Whether a linearizable read is of the history that is held, at or after what had been applied when it was asked
+    /// for. Takes note of its term.
+    fn continues(&mut self, header: Header, since: Revision) -> bool {
+        match &mut self.held {
+            Some(held) => {
+                let continues = header.cluster == held.cluster && header.term >= held.term && header.revision >= since;
+                if continues {
+                    held.term = header.term;
+                }
+                continues
             }
+            None => true,
         }
     }
 
-    fn list(&mut self, now: Time, restarts: u32) -> Vec<Command> {
-        self.state = State::Listing { asked: now, at: None, keys: 0, restarts };
-        vec![Command::Begin, Command::List { at: None, after: None, limit: self.page }]
+    fn applied(&self) -> Revision {
+        self.held.map_or(0, |held| held.revision)
     }
 
-    fn page(&mut self, page: Page) -> Vec<Command> {
-        let State::Listing { asked, at, keys, .. } = &mut self.state else { return Vec::new() };
-        let asked = *asked;
-        let revision = *at.get_or_insert(page.revision);
-        if *keys == 0 {
-            *keys = page.total;
+    fn connected(&mut self, now: Time, header: Header, past: &Past) -> Vec<Command> {
+        let remembered = self.index.remembers(past);
+        if !remembered || !self.continues(header, self.applied()) {
+            // One member may be wrong (etcd #20418): the next one is asked before it is believed.
+            if !std::mem::replace(&mut self.doubted, true) {
+                let reason = "etcd's history went back, or it is another cluster".to_owned();
+                let mut commands = self.give_up(now, Fault { kind: ErrorKind::HistoryChanged, reason });
+                commands.pop();
+                commands.push(Command::Wait(LOOK_AGAIN));
+                return commands;
+            }
+            self.other_history = true;
+            return self.list(now, ListReason::HistoryChanged, 0);
+        }
+        self.doubted = false;
+        match (self.held, self.must_list) {
+            // The same history: etcd itself says if the place to go on from has been compacted.
+            (Some(held), None) => self.open(held.revision),
+            (_, reason) => self.list(now, reason.unwrap_or(ListReason::Start), 0),
+        }
+    }
+
+    fn list(&mut self, now: Time, reason: ListReason, restarts: u32) -> Vec<Command> {
+        // Should it fail, what is held is no place to go on from.
+        self.must_list = Some(reason);
+        self.state = State::Listing(Listing {
+            asked: now,
+            reason,
+            header: None,
+            index: Index::default(),
+            restarts,
+            was_empty: false,
+        });
+        vec![Command::Begin(reason), self.first_page()]
+    }
+
+    fn first_page(&self) -> Command {
+        Command::List { at: None, after: None, limit: self.page }
+    }
+
+    fn page(&mut self, now: Time, page: Page) -> Vec<Command> {
+        let limit = self.page;
+        let State::Listing(listing) = &mut self.state else { return Vec::new() };
+        let header = *listing.header.get_or_insert(page.header);
+        for entry in &page.entries {
+            listing.index.insert(&entry.key, entry.meta);
         }
         let last = page.entries.last().map(|entry| entry.key.clone());
-        let mut commands = vec![Command::Bring(page.entries)];
-        match last {
-            Some(last) if page.more => {
-                commands.push(Command::List { at: Some(revision), after: Some(last), limit: self.page });
-            }
-            _ => {
-                self.applied = Some(revision);
-                self.keys = *keys;
-                commands.push(Command::Commit(revision));
-                commands.push(Command::Proven { asked });
-                commands.extend(self.open(revision));
-            }
+        if let Some(last) = last.filter(|_| page.more) {
+            let next = Command::List { at: Some(header.revision), after: Some(last), limit };
+            return vec![Command::Bring(page.entries), next];
         }
+        let empties = listing.index.len() == 0 && self.index.len() > 0;
+        if empties && !std::mem::replace(&mut listing.was_empty, true) {
+            listing.header = None;
+            return vec![Command::Wait(CONFIRM_EMPTY)];
+        }
+        let asked = listing.asked;
+        self.index = std::mem::take(&mut listing.index);
+        let mut commands = vec![Command::Bring(page.entries)];
+        if std::mem::take(&mut self.other_history) | !self.continues(header, self.applied()) {
+            commands.push(Command::NewEpoch);
+            self.audit_at = now;
+        }
+        self.held = Some(header);
+        self.must_list = None;
+        self.doubted = false;
+        commands.push(Command::Commit(header));
+        commands.push(Command::Proven { asked });
+        commands.extend(self.open(header.revision));
         commands
     }
 
@@ -317,186 +293,61 @@ impl Machine {
     }
 
     fn opened(&mut self, now: Time, revision: Revision) -> Vec<Command> {
-        let applied = self.applied.unwrap_or(0);
-        let mut watching = Watching {
-            since: now,
-            heard: now,
-            asked: now,
-            prove_at: now + PROVE_EVERY,
-            proving: None,
-            doubts: 0,
-            live: false,
-            opened_at: revision,
-            awaited: None,
-            held: Vec::new(),
-        };
-        // Up to date already; else what happened since may be elsewhere in etcd, and only a proof can say.
-        let commands = if revision <= applied { watching.go_live() } else { watching.prove(now, applied) };
+        let applied = self.applied();
+        if now.saturating_sub(self.left) >= LONG_BREAK {
+            self.audit_at = self.audit_at.min(now);
+        }
+        let mut watching = Watching::new(now, applied, revision, self.audit_at);
+        let commands = watching.begin(now);
         self.state = State::Watching(watching);
-        commands
-    }
-
-    fn message(&mut self, now: Time, message: Message) -> Vec<Command> {
-        if let Some(canceled) = message.canceled {
-            let compacted = canceled.compact_revision > 0;
-            let kind = if compacted { FaultKind::Compacted } else { FaultKind::Broken };
-            let reason = format!("etcd canceled the watch: {}", canceled.reason);
-            return self.fault(now, Fault { kind, reason });
-        }
-        let State::Watching(watching) = &mut self.state else { return Vec::new() };
-        let mut last = watching.held.last().map_or(self.applied.unwrap_or(0), |event| event.revision);
-        for event in message.events {
-            if event.revision <= self.applied.unwrap_or(0) {
-                continue;
-            }
-            if event.revision < last {
-                return self.relist(now, "etcd sent an event out of order".to_owned());
-            }
-            last = event.revision;
-            watching.held.push(event);
-        }
-        // Of a fragment all revisions are complete but the last.
-        let complete = match message.fragment {
-            true => watching.held.partition_point(|event| event.revision < last),
-            false => watching.held.len(),
-        };
-        let rest = watching.held.split_off(complete);
-        let events = std::mem::replace(&mut watching.held, rest);
-        let Some(newest) = events.last().map(|event| event.revision) else { return Vec::new() };
-        for event in &events {
-            self.keys += i64::from(event.value.is_some() && event.created) - i64::from(event.value.is_none());
-        }
-        self.applied = Some(newest);
-        watching.doubts = 0;
-        let mut commands: Vec<_> = events
-            .chunk_by(|a, b| a.revision == b.revision)
-            .map(|events| Command::Apply { revision: events[0].revision, events: events.to_vec() })
-            .collect();
-        if let Some((asked, _)) = watching.awaited.take_if(|(_, revision)| *revision <= newest) {
-            commands.push(Command::Proven { asked });
-        }
-        if newest >= watching.opened_at {
-            commands.extend(watching.go_live());
-        }
-        commands
-    }
-
-    fn proof(&mut self, now: Time, proof: &Proof) -> Vec<Command> {
-        let applied = self.applied.unwrap_or(0);
-        let State::Watching(watching) = &mut self.state else { return Vec::new() };
-        let asked = watching.proving.take().unwrap_or(now);
-        if proof.cluster != self.cluster || proof.revision < proof.after {
-            // Not this stream's fault, but nothing it says can be trusted: start from what is there now.
-            return self.relist(now, "etcd's history went back, or it is another cluster".to_owned());
-        }
-        if applied != proof.after || !watching.held.is_empty() {
-            // Events came in while it was on its way, so that the counts cannot be compared. But once they have come up
-            // to where the proof was made, what is published was true then.
-            watching.prove_at = now + PROVE_EVERY;
-            if applied < proof.revision {
-                watching.awaited = Some((asked, proof.revision));
-                watching.prove_at = now + PROVE_AGAIN;
-                return Vec::new();
-            }
-            let mut commands = vec![Command::Proven { asked }];
-            commands.extend(watching.go_live());
-            return commands;
-        }
-        if proof.changed || proof.total != self.keys {
-            watching.doubts += 1;
-            watching.prove_at = now + PROVE_AGAIN;
-            if watching.doubts >= DOUBTS {
-                return self.relist(now, "the watch missed a change".to_owned());
-            }
-            return Vec::new();
-        }
-        watching.doubts = 0;
-        watching.prove_at = now + PROVE_EVERY;
-        watching.heard = now;
-        self.applied = Some(proof.revision);
-        let mut commands = Vec::new();
-        if proof.revision > applied {
-            commands.push(Command::Advance(proof.revision));
-        }
-        commands.push(Command::Proven { asked });
-        commands.extend(watching.go_live());
         commands
     }
 
     fn fault(&mut self, now: Time, fault: Fault) -> Vec<Command> {
         match (&self.state, fault.kind) {
-            (State::Listing { restarts, .. }, FaultKind::Compacted) if *restarts < 3 => {
-                let restarts = restarts + 1;
-                return self.list(now, restarts);
+            (State::Listing(listing), ErrorKind::Compacted) if listing.restarts < 3 => {
+                let (reason, restarts) = (listing.reason, listing.restarts + 1);
+                return self.list(now, reason, restarts);
             }
-            (State::Listing { restarts, .. }, FaultKind::TooLarge) if self.page > 1 => {
-                let restarts = *restarts;
+            (State::Listing(listing), ErrorKind::TooLarge) if self.page > 1 => {
+                let (reason, restarts) = (listing.reason, listing.restarts);
                 self.page /= 2;
-                return self.list(now, restarts);
+                return self.list(now, reason, restarts);
             }
-            (State::Listing { .. }, FaultKind::TooSlow) => self.page = (self.page / 2).max(1),
-            (State::Opening | State::Watching(_), FaultKind::Compacted | FaultKind::TooLarge) => {
-                return self.relist(now, fault.reason);
+            (State::Listing(_), ErrorKind::Timeout) => self.page = (self.page / 2).max(1),
+            (State::Opening | State::Watching(_), ErrorKind::Compacted) => {
+                return self.relist(now, ListReason::Compacted, fault);
+            }
+            (State::Opening | State::Watching(_), ErrorKind::TooLarge) => {
+                return self.relist(now, ListReason::TooLarge, fault);
             }
             _ => {}
         }
-        self.give_up(now, fault.reason)
+        self.give_up(now, fault)
     }
 
     /// Reads everything again, on a new connection and after the wait that any break costs.
-    fn relist(&mut self, now: Time, reason: String) -> Vec<Command> {
-        self.applied = None;
-        self.give_up(now, reason)
+    fn relist(&mut self, now: Time, reason: ListReason, fault: Fault) -> Vec<Command> {
+        self.must_list = Some(reason);
+        self.give_up(now, fault)
     }
 
-    fn give_up(&mut self, now: Time, reason: String) -> Vec<Command> {
-        if let State::Watching(watching) = &self.state
-            && now.saturating_sub(watching.since) >= GOOD_FOR
-        {
-            self.failures = 0;
+    fn give_up(&mut self, now: Time, fault: Fault) -> Vec<Command> {
+        if let State::Watching(watching) = &self.state {
+            self.left = now;
+            if now.saturating_sub(watching.since) >= GOOD_FOR {
+                self.backoff.reset();
+                self.refused.reset();
+            }
         }
         self.state = State::Idle;
         self.endpoint = (self.endpoint + 1) % self.endpoints.max(1);
-        let wait = self.backoff();
-        vec![Command::Close, Command::Disconnected(reason), Command::Wait(wait)]
-    }
-
-    fn backoff(&mut self) -> Duration {
-        let bound = MIN_BACKOFF.saturating_mul(1 << self.failures.min(16)).min(MAX_BACKOFF);
-        self.failures = self.failures.saturating_add(1);
-        bound.mul_f64(self.random.f64()).max(LEAST_WAIT)
-    }
-}
-
-impl Watching {
-    fn tick(&mut self, now: Time, applied: Revision) -> Vec<Command> {
-        let mut commands = Vec::new();
-        let silent = now.saturating_sub(self.heard) >= SILENCE;
-        if silent && self.live {
-            self.live = false;
-            commands.push(Command::Stale);
-        }
-        if now.saturating_sub(self.asked) >= ASK_EVERY {
-            self.asked = now;
-            commands.push(Command::AskProgress);
-        }
-        // A stream that lives has nothing to tell of a quiet prefix on some servers: the proof has the word.
-        if self.proving.is_none() && (now >= self.prove_at || silent) {
-            commands.extend(self.prove(now, applied));
-        }
-        commands
-    }
-
-    fn prove(&mut self, now: Time, applied: Revision) -> Vec<Command> {
-        self.proving = Some(now);
-        vec![Command::Prove { after: applied }]
-    }
-
-    fn go_live(&mut self) -> Vec<Command> {
-        match std::mem::replace(&mut self.live, true) {
-            true => Vec::new(),
-            false => vec![Command::Live],
-        }
+        let backoff = match fault.kind {
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => &mut self.refused,
+            _ => &mut self.backoff,
+        };
+        let wait = backoff.next(&mut self.random);
+        vec![Command::Close, Command::Disconnected(fault), Command::Wait(wait)]
     }
 }
 

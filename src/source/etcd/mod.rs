@@ -7,6 +7,7 @@
 mod client;
 mod driver;
 mod machine;
+mod saved;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ pub struct EtcdOptions {
     prefix: String,
     user: Option<(String, String)>,
     tls: EtcdTls,
+    copy: Option<PathBuf>,
 }
 
 /// Certificates for the connection to etcd, as PEM files. They are read at each connect, so a rotated one is taken up.
@@ -78,7 +80,16 @@ impl EtcdOptions {
             prefix: "/cwm/".to_owned(),
             user: None,
             tls: EtcdTls::default(),
+            copy: None,
         }
+    }
+
+    /// Keeps a copy of the configuration in this directory, for a start without etcd: it is served at once, and the watch
+    /// goes on from its revision. It holds what etcd holds, and no secret that comes from the environment.
+    #[must_use]
+    pub fn saved_copy(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.copy = Some(directory.into());
+        self
     }
 
     /// What every key begins with. A `/` is added at the end if there is none.

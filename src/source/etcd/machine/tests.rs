@@ -1,25 +1,43 @@
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 
 const CLUSTER: u64 = 7;
+const TERM: u64 = 3;
 
 fn secs(secs: u64) -> Time {
     Duration::from_secs(secs)
 }
 
+fn at(revision: Revision) -> Header {
+    Header { cluster: CLUSTER, term: TERM, revision }
+}
+
 fn entry(key: &str, revision: Revision) -> Entry {
-    Entry { key: key.into(), value: Bytes::from(format!("{key}@{revision}")), revision }
+    let meta = Meta { version: 1, created: revision, modified: revision };
+    Entry { key: key.into(), value: Bytes::from(format!("{key}@{revision}")), meta }
 }
 
-fn put(key: &str, revision: Revision, created: bool) -> Event {
-    Event { key: key.into(), value: Some(Bytes::from(format!("{key}@{revision}"))), revision, created }
+pub(super) fn put(key: &str, revision: Revision, version: i64, created: Revision) -> Event {
+    let value = Bytes::from(format!("{key}@{revision}"));
+    Event { key: key.into(), revision, put: Some(Put { value, version, created }) }
 }
 
-fn delete(key: &str, revision: Revision) -> Event {
-    Event { key: key.into(), value: None, revision, created: false }
+/// The first put of a key.
+fn new(key: &str, revision: Revision) -> Event {
+    put(key, revision, 1, revision)
+}
+
+/// A put of the key that [`live`] knows, the `n`th after it was made.
+fn again(revision: Revision, n: i64) -> Event {
+    put("a", revision, 1 + n, 5)
+}
+
+pub(super) fn delete(key: &str, revision: Revision) -> Event {
+    Event { key: key.into(), revision, put: None }
 }
 
 fn events(events: &[Event]) -> Input {
@@ -30,25 +48,28 @@ fn fragment(events: &[Event]) -> Input {
     Input::Message(Message { events: events.to_vec(), fragment: true, ..Message::default() })
 }
 
-fn canceled(compact_revision: Revision) -> Input {
-    let canceled = Some(Canceled { compact_revision, reason: "no more".into() });
-    Input::Message(Message { canceled, ..Message::default() })
+fn broken(kind: ErrorKind) -> Fault {
+    Fault { kind, reason: "it broke".into() }
 }
 
-fn fault(kind: FaultKind) -> Input {
-    Input::Fault(Fault { kind, reason: "it broke".into() })
+fn canceled(kind: ErrorKind) -> Input {
+    Input::Message(Message { canceled: Some(broken(kind)), ..Message::default() })
 }
 
-fn page(revision: Revision, total: i64, entries: &[Entry], more: bool) -> Input {
-    Input::Page(Page { revision, total, entries: entries.to_vec(), more })
+fn fault(kind: ErrorKind) -> Input {
+    Input::Fault(broken(kind))
+}
+
+fn page(revision: Revision, entries: &[Entry], more: bool) -> Input {
+    Input::Page(Page { header: at(revision), entries: entries.to_vec(), more })
 }
 
 fn proof(after: Revision, revision: Revision, changed: bool, total: i64) -> Input {
-    Input::Proof(Proof { revision, changed, total, after, cluster: CLUSTER })
+    Input::Proof(Proof { header: at(revision), changed, total, after })
 }
 
 fn connected(revision: Revision) -> Input {
-    Input::Connected { cluster: CLUSTER, revision }
+    Input::Connected(at(revision), Past::Unknown)
 }
 
 /// A machine that follows a cluster with one key, `a`, at revision 10.
@@ -56,9 +77,20 @@ fn live() -> Machine {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
-    machine.step(secs(0), page(10, 1, &[entry("a", 5)], false));
+    machine.step(secs(0), page(10, &[entry("a", 5)], false));
     assert_eq!(machine.step(secs(0), Input::Opened { revision: 10 }), [Command::Live]);
     machine
+}
+
+/// Breaks it and connects again, to a linearizable read of this header.
+fn reconnect(machine: &mut Machine, now: Time, header: Header) -> Vec<Command> {
+    machine.step(now, fault(ErrorKind::Unreachable));
+    machine.step(now, Input::Woke);
+    machine.step(now, Input::Connected(header, Past::Unknown))
+}
+
+fn is_closing(commands: &[Command], kind: ErrorKind) -> bool {
+    matches!(commands, [Command::Close, Command::Disconnected(fault), Command::Wait(_)] if fault.kind == kind)
 }
 
 fn wait_of(commands: &[Command]) -> Duration {
@@ -71,21 +103,21 @@ fn wait_of(commands: &[Command]) -> Duration {
 #[test]
 fn it_lists_and_then_watches_from_the_next_revision() {
     let mut machine = Machine::new(1, 1);
-    assert_eq!(machine.step(secs(0), Input::Start), [Command::Connect(0)]);
+    assert_eq!(machine.step(secs(0), Input::Start), [Command::Connect { endpoint: 0, memory: None }]);
     assert_eq!(
         machine.step(secs(1), connected(10)),
-        [Command::Begin, Command::List { at: None, after: None, limit: PAGE }]
+        [Command::Begin(ListReason::Start), Command::List { at: None, after: None, limit: PAGE }]
     );
     assert_eq!(
-        machine.step(secs(2), page(10, 2, &[entry("a", 5)], true)),
+        machine.step(secs(2), page(10, &[entry("a", 5)], true)),
         [Command::Bring(vec![entry("a", 5)]), Command::List { at: Some(10), after: Some(b"a".to_vec()), limit: PAGE }]
     );
     assert_eq!(
         // The header of a later page tells a newer revision, which the page is not of.
-        machine.step(secs(3), page(12, 2, &[entry("b", 6)], false)),
+        machine.step(secs(3), page(12, &[entry("b", 6)], false)),
         [
             Command::Bring(vec![entry("b", 6)]),
-            Command::Commit(10),
+            Command::Commit(at(10)),
             Command::Proven { asked: secs(1) },
             Command::Watch { from: 11 }
         ]
@@ -98,8 +130,8 @@ fn an_empty_prefix_is_a_configuration_too() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(1));
-    let commands = machine.step(secs(0), page(1, 0, &[], false));
-    assert!(commands.contains(&Command::Commit(1)), "{commands:?}");
+    let commands = machine.step(secs(0), page(1, &[], false));
+    assert!(commands.contains(&Command::Commit(at(1))), "{commands:?}");
 }
 
 #[test]
@@ -107,7 +139,7 @@ fn behind_the_store_it_is_live_only_when_a_proof_says_so() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
-    machine.step(secs(0), page(10, 1, &[entry("a", 5)], false));
+    machine.step(secs(0), page(10, &[entry("a", 5)], false));
     assert_eq!(machine.step(secs(1), Input::Opened { revision: 20 }), [Command::Prove { after: 10 }]);
     assert_eq!(
         machine.step(secs(2), proof(10, 20, false, 1)),
@@ -118,10 +150,10 @@ fn behind_the_store_it_is_live_only_when_a_proof_says_so() {
 #[test]
 fn events_are_published_and_resumed_behind() {
     let mut machine = live();
-    let change = [put("b", 11, true)];
+    let change = [new("b", 11)];
     assert_eq!(machine.step(secs(1), events(&change)), [Command::Apply { revision: 11, events: change.to_vec() }]);
-    let commands = machine.step(secs(2), fault(FaultKind::Broken));
-    assert_eq!(commands[..2], [Command::Close, Command::Disconnected("it broke".into())]);
+    let commands = machine.step(secs(2), fault(ErrorKind::Unreachable));
+    assert_eq!(commands[..2], [Command::Close, Command::Disconnected(broken(ErrorKind::Unreachable))]);
     machine.step(secs(3), Input::Woke);
     assert_eq!(machine.step(secs(3), connected(500)), [Command::Watch { from: 12 }]);
 }
@@ -129,11 +161,11 @@ fn events_are_published_and_resumed_behind() {
 #[test]
 fn what_was_applied_is_not_applied_again() {
     let mut machine = live();
-    machine.step(secs(1), events(&[put("a", 12, false)]));
-    assert_eq!(machine.step(secs(1), events(&[put("a", 11, false), put("a", 12, false)])), []);
-    let newer = put("b", 13, true);
+    machine.step(secs(1), events(&[again(11, 1), again(12, 2)]));
+    assert_eq!(machine.step(secs(1), events(&[again(11, 1), again(12, 2)])), []);
+    let newer = new("b", 13);
     assert_eq!(
-        machine.step(secs(1), events(&[put("a", 12, false), newer.clone()])),
+        machine.step(secs(1), events(&[again(12, 2), newer.clone()])),
         [Command::Apply { revision: 13, events: vec![newer] }]
     );
 }
@@ -141,7 +173,7 @@ fn what_was_applied_is_not_applied_again() {
 #[test]
 fn a_revision_in_fragments_is_published_whole() {
     let mut machine = live();
-    let (one, two) = (put("a", 11, false), put("b", 11, true));
+    let (one, two) = (again(11, 1), new("b", 11));
     assert_eq!(machine.step(secs(1), fragment(std::slice::from_ref(&one))), []);
     assert_eq!(
         machine.step(secs(1), events(std::slice::from_ref(&two))),
@@ -152,8 +184,8 @@ fn a_revision_in_fragments_is_published_whole() {
 #[test]
 fn half_a_revision_is_forgotten_with_its_connection() {
     let mut machine = live();
-    machine.step(secs(1), fragment(&[put("a", 11, false)]));
-    machine.step(secs(1), fault(FaultKind::Broken));
+    machine.step(secs(1), fragment(&[again(11, 1)]));
+    machine.step(secs(1), fault(ErrorKind::Unreachable));
     machine.step(secs(2), Input::Woke);
     assert_eq!(machine.step(secs(2), connected(11)), [Command::Watch { from: 11 }]);
 }
@@ -165,7 +197,7 @@ fn a_proof_does_not_pass_by_half_a_revision() {
     machine.step(secs(10), fragment(&[delete("a", 11)]));
     // `a` was deleted and something else created: the counts agree by chance.
     assert_eq!(machine.step(secs(10), proof(10, 11, false, 1)), []);
-    let rest = put("b", 11, true);
+    let rest = new("b", 11);
     assert_eq!(
         machine.step(secs(10), events(std::slice::from_ref(&rest))),
         [
@@ -179,7 +211,7 @@ fn a_proof_does_not_pass_by_half_a_revision() {
 #[test]
 fn each_revision_is_published_by_itself() {
     let mut machine = live();
-    let (one, two, three) = (put("a", 11, false), put("b", 12, true), put("c", 12, true));
+    let (one, two, three) = (again(11, 1), new("b", 12), new("c", 12));
     assert_eq!(
         machine.step(secs(1), events(&[one.clone(), two.clone(), three.clone()])),
         [Command::Apply { revision: 11, events: vec![one] }, Command::Apply { revision: 12, events: vec![two, three] }]
@@ -189,7 +221,7 @@ fn each_revision_is_published_by_itself() {
 #[test]
 fn of_a_fragment_the_complete_revisions_are_published() {
     let mut machine = live();
-    let (one, two, three) = (put("a", 11, false), put("b", 12, true), put("c", 12, true));
+    let (one, two, three) = (again(11, 1), new("b", 12), new("c", 12));
     assert_eq!(
         machine.step(secs(1), fragment(&[one.clone(), two.clone()])),
         [Command::Apply { revision: 11, events: vec![one] }]
@@ -203,30 +235,43 @@ fn of_a_fragment_the_complete_revisions_are_published() {
 #[test]
 fn events_out_of_order_are_not_believed() {
     let mut machine = live();
-    let commands = machine.step(secs(1), events(&[put("a", 13, false), put("b", 12, true)]));
-    assert!(matches!(&commands[..], [Command::Close, Command::Disconnected(_), Command::Wait(_)]), "{commands:?}");
+    let commands = machine.step(secs(1), events(&[again(13, 1), new("b", 12)]));
+    assert!(is_closing(&commands, ErrorKind::Protocol), "{commands:?}");
     machine.step(secs(2), Input::Woke);
-    assert_eq!(machine.step(secs(2), connected(20))[0], Command::Begin);
+    assert_eq!(machine.step(secs(2), connected(20))[0], Command::Begin(ListReason::LostEvents));
+}
+
+#[test]
+fn an_event_that_does_not_follow_is_not_published() {
+    for wrong in [again(12, 7), new("a", 12), delete("b", 12), put("b", 12, 2, 11)] {
+        let mut machine = live();
+        let commands = machine.step(secs(1), events(&[again(11, 1), wrong]));
+        assert!(is_closing(&commands, ErrorKind::LostEvents), "{commands:?}");
+        machine.step(secs(2), Input::Woke);
+        assert_eq!(machine.step(secs(2), connected(20))[0], Command::Begin(ListReason::LostEvents));
+    }
 }
 
 #[test]
 fn a_compacted_watch_reads_everything_again() {
-    for input in [canceled(99), fault(FaultKind::Compacted), fault(FaultKind::TooLarge)] {
-        let mut machine = live();
-        let commands = machine.step(secs(1), input);
-        assert!(wait_of(&commands) <= MIN_BACKOFF);
-        machine.step(secs(2), Input::Woke);
-        assert_eq!(machine.step(secs(2), connected(100))[0], Command::Begin);
+    for (kind, reason) in [(ErrorKind::Compacted, ListReason::Compacted), (ErrorKind::TooLarge, ListReason::TooLarge)] {
+        for input in [canceled(kind), fault(kind)] {
+            let mut machine = live();
+            let commands = machine.step(secs(1), input);
+            assert!(wait_of(&commands) <= Duration::from_millis(100));
+            machine.step(secs(2), Input::Woke);
+            assert_eq!(machine.step(secs(2), connected(100))[0], Command::Begin(reason));
+        }
     }
 }
 
 #[test]
 fn a_refused_watch_is_opened_again_on_a_new_connection() {
     let mut machine = live();
-    assert_eq!(machine.step(secs(1), canceled(0))[0], Command::Close);
+    assert!(is_closing(&machine.step(secs(1), canceled(ErrorKind::PermissionDenied)), ErrorKind::PermissionDenied));
     machine.step(secs(2), Input::Woke);
     assert_eq!(machine.step(secs(2), connected(10)), [Command::Watch { from: 11 }]);
-    assert_eq!(machine.step(secs(2), fault(FaultKind::Broken))[0], Command::Close);
+    assert!(is_closing(&machine.step(secs(2), fault(ErrorKind::Unreachable)), ErrorKind::Unreachable));
 }
 
 #[test]
@@ -235,12 +280,12 @@ fn a_list_that_is_compacted_begins_again_and_not_for_ever() {
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
     for _ in 0..3 {
-        machine.step(secs(0), page(10, 2, &[entry("a", 5)], true));
-        let commands = machine.step(secs(0), fault(FaultKind::Compacted));
-        assert_eq!(commands, [Command::Begin, Command::List { at: None, after: None, limit: PAGE }]);
+        machine.step(secs(0), page(10, &[entry("a", 5)], true));
+        let commands = machine.step(secs(0), fault(ErrorKind::Compacted));
+        assert_eq!(commands, [Command::Begin(ListReason::Start), Command::List { at: None, after: None, limit: PAGE }]);
     }
-    machine.step(secs(0), page(10, 2, &[entry("a", 5)], true));
-    assert_eq!(machine.step(secs(0), fault(FaultKind::Compacted))[0], Command::Close);
+    machine.step(secs(0), page(10, &[entry("a", 5)], true));
+    assert_eq!(machine.step(secs(0), fault(ErrorKind::Compacted))[0], Command::Close);
 }
 
 #[test]
@@ -251,34 +296,198 @@ fn pages_that_are_too_large_shrink_down_to_one_key() {
     let mut limits = Vec::new();
     while let Some(Command::List { limit, .. }) = commands.last() {
         limits.push(*limit);
-        commands = machine.step(secs(0), fault(FaultKind::TooLarge));
+        commands = machine.step(secs(0), fault(ErrorKind::TooLarge));
     }
     assert_eq!((limits[0], limits[1], limits.last()), (PAGE, PAGE / 2, Some(&1)));
     assert_eq!(commands[0], Command::Close);
 }
 
+/// Headers that cannot follow [`live`]'s.
+fn other_histories() -> [Header; 3] {
+    [
+        Header { revision: 9, ..at(0) },
+        Header { cluster: CLUSTER + 1, revision: 500, ..at(0) },
+        Header { term: TERM - 1, revision: 500, ..at(0) },
+    ]
+}
+
 #[test]
-fn a_history_that_went_back_is_taken_over() {
-    for (cluster, revision) in [(CLUSTER, 9), (CLUSTER + 1, 500)] {
+fn another_history_is_asked_for_twice_and_taken_over() {
+    for header in other_histories() {
         let mut machine = live();
-        machine.step(secs(1), fault(FaultKind::Broken));
+        let commands = reconnect(&mut machine, secs(1), header);
+        assert!(is_closing(&commands, ErrorKind::HistoryChanged) && wait_of(&commands) == LOOK_AGAIN, "{commands:?}");
         machine.step(secs(2), Input::Woke);
-        let commands = machine.step(secs(2), Input::Connected { cluster, revision });
-        assert_eq!(commands[0], Command::Begin, "{cluster} {revision}");
+        let commands = machine.step(secs(2), Input::Connected(header, Past::Unknown));
+        assert_eq!(commands[0], Command::Begin(ListReason::HistoryChanged));
+        let list = Page { header, entries: vec![entry("b", 2)], more: false };
+        assert_eq!(
+            machine.step(secs(3), Input::Page(list)),
+            [
+                Command::Bring(vec![entry("b", 2)]),
+                Command::NewEpoch,
+                Command::Commit(header),
+                Command::Proven { asked: secs(2) },
+                Command::Watch { from: header.revision + 1 }
+            ]
+        );
     }
 }
 
 #[test]
+fn a_past_that_was_not_lived_through_here_is_another_history() {
+    let known =
+        |keys, changed: Option<Entry>| Past::Known { keys, changed: changed.map(|entry| (entry.key, entry.meta)) };
+    let again = |past: &Past| {
+        let mut machine = live();
+        machine.step(secs(1), fault(ErrorKind::Unreachable));
+        let connect = machine.step(secs(1), Input::Woke);
+        assert_eq!(connect, [Command::Connect { endpoint: 0, memory: Some(Memory { at: 10, newest: 5 }) }]);
+        let commands = machine.step(secs(1), Input::Connected(at(500), past.clone()));
+        (machine, commands)
+    };
+    for past in [Past::Unknown, known(1, Some(entry("a", 5)))] {
+        assert_eq!(again(&past).1, [Command::Watch { from: 11 }]);
+    }
+    for past in
+        [known(0, None), known(2, Some(entry("a", 5))), known(1, Some(entry("b", 5))), known(1, Some(entry("a", 6)))]
+    {
+        let (mut machine, commands) = again(&past);
+        assert!(is_closing(&commands, ErrorKind::HistoryChanged), "{past:?}");
+        machine.step(secs(2), Input::Woke);
+        let commands = machine.step(secs(2), Input::Connected(at(500), past));
+        assert_eq!(commands[0], Command::Begin(ListReason::HistoryChanged));
+        let commands = machine.step(secs(2), page(500, &[entry("b", 6)], false));
+        assert_eq!(commands[1], Command::NewEpoch);
+    }
+}
+
+#[test]
+fn one_member_that_is_wrong_is_not_believed() {
+    let mut machine = live();
+    reconnect(&mut machine, secs(1), Header { revision: 9, ..at(0) });
+    machine.step(secs(2), Input::Woke);
+    assert_eq!(machine.step(secs(2), connected(10)), [Command::Watch { from: 11 }]);
+}
+
+#[test]
+fn a_list_that_fails_after_the_history_changed_is_not_passed_over() {
+    let mut machine = live();
+    let other = |revision| Header { cluster: CLUSTER + 1, ..at(revision) };
+    reconnect(&mut machine, secs(1), other(3));
+    machine.step(secs(2), Input::Woke);
+    assert_eq!(
+        machine.step(secs(2), Input::Connected(other(3), Past::Unknown))[0],
+        Command::Begin(ListReason::HistoryChanged)
+    );
+    // The other history has passed ours meanwhile.
+    assert_eq!(reconnect(&mut machine, secs(4), other(500))[0], Command::Begin(ListReason::HistoryChanged));
+}
+
+#[test]
 fn a_proof_of_another_history_ends_the_connection() {
-    for (cluster, revision) in [(CLUSTER, 9), (CLUSTER + 1, 10)] {
+    for header in other_histories() {
         let mut machine = live();
         assert!(machine.step(secs(10), Input::Tick).contains(&Command::Prove { after: 10 }));
-        let proof = Proof { revision, changed: false, total: 1, after: 10, cluster };
-        assert_eq!(machine.step(secs(10), Input::Proof(proof))[0], Command::Close);
-        machine.step(secs(11), Input::Woke);
-        let commands = machine.step(secs(11), Input::Connected { cluster, revision });
-        assert_eq!(commands[0], Command::Begin);
+        let proof = Proof { header, changed: false, total: 1, after: 10 };
+        assert!(is_closing(&machine.step(secs(10), Input::Proof(proof)), ErrorKind::HistoryChanged));
     }
+}
+
+#[test]
+fn an_empty_list_is_asked_for_twice() {
+    let mut machine = live();
+    machine.step(secs(1), fault(ErrorKind::Compacted));
+    machine.step(secs(2), Input::Woke);
+    machine.step(secs(2), connected(20));
+    assert_eq!(machine.step(secs(2), page(20, &[], false)), [Command::Wait(CONFIRM_EMPTY)]);
+    let again = machine.step(secs(7), Input::Woke);
+    assert_eq!(again[1], Command::List { at: None, after: None, limit: PAGE });
+    assert!(machine.step(secs(7), page(21, &[], false)).contains(&Command::Commit(at(21))));
+}
+
+#[test]
+fn an_empty_list_that_was_a_mistake_empties_nothing() {
+    let mut machine = live();
+    machine.step(secs(1), fault(ErrorKind::Compacted));
+    machine.step(secs(2), Input::Woke);
+    machine.step(secs(2), connected(20));
+    machine.step(secs(2), page(20, &[], false));
+    machine.step(secs(7), Input::Woke);
+    let commands = machine.step(secs(7), page(21, &[entry("a", 5)], false));
+    assert_eq!(commands[..2], [Command::Bring(vec![entry("a", 5)]), Command::Commit(at(21))]);
+}
+
+#[test]
+fn what_an_earlier_process_has_left_is_gone_on_from() {
+    let mut machine = Machine::new(1, 1);
+    machine.resume(at(10), [(b"a".to_vec(), entry("a", 5).meta)]);
+    machine.step(secs(0), Input::Start);
+    assert_eq!(machine.step(secs(0), connected(20)), [Command::Watch { from: 11 }]);
+    // It must be proven before it is live, and is audited then.
+    assert_eq!(machine.step(secs(0), Input::Opened { revision: 20 }), [Command::Prove { after: 10 }]);
+    assert_eq!(
+        machine.step(secs(0), proof(10, 20, false, 1)),
+        [Command::Advance(20), Command::Proven { asked: secs(0) }, Command::Live]
+    );
+    assert_eq!(machine.step(secs(1), Input::Tick), [Command::Audit { at: 20, after: None, limit: AUDIT_PAGE }]);
+}
+
+#[test]
+fn an_audit_that_holds_is_told_and_one_that_does_not_reads_everything() {
+    let keys = |keys: &[Entry]| {
+        let keys = keys.iter().map(|entry| (entry.key.clone(), entry.meta)).collect();
+        Input::Audited(AuditPage::Keys { keys, more: false })
+    };
+    // What an earlier process has left is audited soon.
+    let auditing = || {
+        let mut machine = Machine::new(1, 1);
+        machine.resume(at(10), [(b"a".to_vec(), entry("a", 5).meta)]);
+        machine.step(secs(0), Input::Start);
+        machine.step(secs(0), connected(10));
+        machine.step(secs(0), Input::Opened { revision: 10 });
+        let audit = Command::Audit { at: 10, after: None, limit: AUDIT_PAGE };
+        assert_eq!(machine.step(secs(1), Input::Tick), [audit]);
+        machine
+    };
+    assert_eq!(auditing().step(secs(3), keys(&[entry("a", 5)])), [Command::AuditHeld]);
+    for wrong in [vec![], vec![entry("a", 4)], vec![entry("a", 5), entry("b", 6)]] {
+        let mut machine = auditing();
+        assert!(is_closing(&machine.step(secs(3), keys(&wrong)), ErrorKind::LostEvents), "{wrong:?}");
+        machine.step(secs(4), Input::Woke);
+        assert_eq!(machine.step(secs(4), connected(11))[0], Command::Begin(ListReason::LostEvents));
+    }
+    // Compacted meanwhile: nobody's fault, and tried again.
+    let mut machine = auditing();
+    assert_eq!(machine.step(secs(3), Input::Audited(AuditPage::Compacted)), []);
+    machine.step(secs(34), Input::Tick);
+    assert_eq!(machine.step(secs(34), proof(10, 10, false, 1)), [Command::Proven { asked: secs(34) }, Command::Live]);
+    let audit = Command::Audit { at: 10, after: None, limit: AUDIT_PAGE };
+    assert_eq!(machine.step(secs(35), Input::Tick), [audit]);
+}
+
+#[test]
+fn who_waits_for_a_proof_gets_one_that_was_asked_for_since() {
+    let mut machine = live();
+    assert_eq!(machine.step(secs(1), Input::Wanted), [Command::Prove { after: 10 }]);
+    // Another one wants a proof while that is on its way: it may be too old for him.
+    assert_eq!(machine.step(secs(2), Input::Wanted), []);
+    assert_eq!(
+        machine.step(secs(3), proof(10, 10, false, 1)),
+        [Command::Proven { asked: secs(1) }, Command::Prove { after: 10 }]
+    );
+    assert_eq!(machine.step(secs(4), proof(10, 10, false, 1)), [Command::Proven { asked: secs(3) }]);
+}
+
+#[test]
+fn refused_credentials_are_tried_less_often() {
+    let mut longest = Duration::ZERO;
+    let mut machine = Machine::new(1, 1);
+    for _ in 0..40 {
+        machine.step(secs(0), Input::Woke);
+        longest = longest.max(wait_of(&machine.step(secs(0), fault(ErrorKind::Unauthenticated))));
+    }
+    assert!(longest > secs(10) && longest <= secs(60), "{longest:?}");
 }
 
 #[test]
@@ -287,9 +496,9 @@ fn the_endpoints_take_turns() {
     let mut commands = machine.step(secs(0), Input::Start);
     let mut asked = Vec::new();
     for _ in 0..6 {
-        let [Command::Connect(endpoint)] = commands[..] else { panic!("{commands:?}") };
+        let [Command::Connect { endpoint, .. }] = commands[..] else { panic!("{commands:?}") };
         asked.push(endpoint);
-        machine.step(secs(0), fault(FaultKind::Broken));
+        machine.step(secs(0), fault(ErrorKind::Unreachable));
         commands = machine.step(secs(0), Input::Woke);
     }
     assert_eq!(asked[..3], asked[3..]);
@@ -299,39 +508,27 @@ fn the_endpoints_take_turns() {
 }
 
 #[test]
-fn waits_grow_up_to_a_bound_and_are_never_nothing() {
-    let mut longest = Duration::ZERO;
-    for seed in 0..50 {
-        let mut machine = Machine::new(1, seed);
-        machine.step(secs(0), Input::Start);
-        for failure in 0..40 {
-            let wait = wait_of(&machine.step(secs(0), fault(FaultKind::Broken)));
-            assert!(wait >= LEAST_WAIT && wait <= MAX_BACKOFF);
-            assert!(failure > 0 || wait <= MIN_BACKOFF);
-            longest = longest.max(wait);
-            machine.step(secs(0), Input::Woke);
-        }
-    }
-    assert!(longest > MAX_BACKOFF / 2);
-}
-
-#[test]
 fn only_a_connection_that_held_makes_the_next_wait_short() {
-    let mut machine = live();
-    machine.failures = 10;
-    machine.step(secs(5), fault(FaultKind::Broken));
-    assert_eq!(machine.failures, 11);
-
-    let mut machine = live();
-    machine.failures = 10;
-    machine.step(GOOD_FOR, fault(FaultKind::Broken));
-    assert_eq!(machine.failures, 1);
+    let longest_wait = |held: Time| {
+        (0..50)
+            .map(|seed| {
+                let mut machine = live();
+                machine.random = fastrand::Rng::with_seed(seed);
+                (0..10).for_each(|_| {
+                    machine.backoff.next(&mut machine.random);
+                });
+                wait_of(&machine.step(held, fault(ErrorKind::Unreachable)))
+            })
+            .max()
+    };
+    assert!(longest_wait(secs(5)) > Some(secs(1)));
+    assert!(longest_wait(GOOD_FOR) <= Some(Duration::from_millis(100)));
 }
 
 #[test]
 fn silence_is_doubted_and_settled_by_a_proof() {
     let mut machine = live();
-    machine.step(secs(9), events(&[put("a", 11, false)]));
+    machine.step(secs(9), events(&[again(11, 1)]));
     assert_eq!(machine.step(secs(10), Input::Tick), [Command::AskProgress, Command::Prove { after: 11 }]);
     assert_eq!(machine.step(secs(10), proof(11, 11, false, 1)), [Command::Proven { asked: secs(10) }]);
     // Nothing at all, not even the answer to the next proof.
@@ -350,10 +547,9 @@ fn a_change_that_the_watch_never_brings_is_found() {
         now += PROVE_AGAIN;
     }
     machine.step(now, Input::Tick);
-    let commands = machine.step(now, proof(10, 12, true, 1));
-    assert!(matches!(&commands[..], [Command::Close, Command::Disconnected(_), Command::Wait(_)]), "{commands:?}");
+    assert!(is_closing(&machine.step(now, proof(10, 12, true, 1)), ErrorKind::LostEvents));
     machine.step(now, Input::Woke);
-    assert_eq!(machine.step(now, connected(12))[0], Command::Begin);
+    assert_eq!(machine.step(now, connected(12))[0], Command::Begin(ListReason::LostEvents));
 }
 
 #[test]
@@ -368,15 +564,15 @@ fn a_lost_deletion_shows_in_the_count() {
 fn events_on_their_way_are_no_doubt() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
-    machine.step(secs(10), events(&[put("b", 11, true)]));
+    machine.step(secs(10), events(&[new("b", 11)]));
     // They have come up to where the proof was made.
     assert_eq!(machine.step(secs(10), proof(10, 11, true, 2)), [Command::Proven { asked: secs(10) }]);
 
     machine.step(secs(20), Input::Tick);
-    machine.step(secs(20), events(&[put("b", 12, false)]));
+    machine.step(secs(20), events(&[again(12, 1)]));
     // They have not, and do a moment later.
     assert_eq!(machine.step(secs(20), proof(11, 13, true, 2)), []);
-    let last = put("a", 13, false);
+    let last = again(13, 2);
     assert_eq!(
         machine.step(secs(20), events(std::slice::from_ref(&last))),
         [Command::Apply { revision: 13, events: vec![last] }, Command::Proven { asked: secs(20) }]
@@ -384,28 +580,23 @@ fn events_on_their_way_are_no_doubt() {
 }
 
 #[test]
+fn a_proof_that_events_have_overtaken_is_no_other_history() {
+    let mut machine = live();
+    machine.step(secs(10), Input::Tick);
+    machine.step(secs(10), events(&[again(11, 1), again(12, 2)]));
+    assert_eq!(machine.step(secs(10), proof(10, 11, true, 1)), [Command::Proven { asked: secs(10) }]);
+}
+
+#[test]
 fn events_alone_can_show_that_it_is_live() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
-    machine.step(secs(0), page(10, 1, &[entry("a", 5)], false));
+    machine.step(secs(0), page(10, &[entry("a", 5)], false));
     assert_eq!(machine.step(secs(0), Input::Opened { revision: 12 }), [Command::Prove { after: 10 }]);
-    machine.step(secs(1), events(&[put("a", 11, false)]));
-    let commands = machine.step(secs(1), events(&[put("a", 12, false)]));
+    machine.step(secs(1), events(&[again(11, 1)]));
+    let commands = machine.step(secs(1), events(&[again(12, 2)]));
     assert_eq!(commands.last(), Some(&Command::Live));
-}
-
-#[test]
-fn a_list_that_fails_after_the_history_went_back_is_not_passed_over() {
-    let mut machine = live();
-    machine.step(secs(1), fault(FaultKind::Broken));
-    machine.step(secs(2), Input::Woke);
-    let other = |revision| Input::Connected { cluster: CLUSTER + 1, revision };
-    assert_eq!(machine.step(secs(2), other(3))[0], Command::Begin);
-    machine.step(secs(3), fault(FaultKind::Broken));
-    machine.step(secs(4), Input::Woke);
-    // The other history has passed ours meanwhile.
-    assert_eq!(machine.step(secs(4), other(500))[0], Command::Begin);
 }
 
 #[test]
@@ -413,7 +604,7 @@ fn pages_that_are_too_slow_shrink_for_the_next_endpoint() {
     let mut machine = Machine::new(2, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
-    assert_eq!(machine.step(secs(10), fault(FaultKind::TooSlow))[0], Command::Close);
+    assert_eq!(machine.step(secs(10), fault(ErrorKind::Timeout))[0], Command::Close);
     machine.step(secs(11), Input::Woke);
     let commands = machine.step(secs(11), connected(10));
     assert_eq!(commands[1], Command::List { at: None, after: None, limit: PAGE / 2 });
@@ -421,15 +612,11 @@ fn pages_that_are_too_slow_shrink_for_the_next_endpoint() {
 
 #[test]
 fn answers_of_before_a_break_say_nothing() {
-    for input in [
-        page(1, 0, &[], false),
-        Input::Opened { revision: 1 },
-        events(&[put("a", 1, false)]),
-        proof(1, 1, false, 0),
-        Input::Tick,
-    ] {
+    for input in
+        [page(1, &[], false), Input::Opened { revision: 1 }, events(&[new("a", 1)]), proof(1, 1, false, 0), Input::Tick]
+    {
         let mut machine = live();
-        machine.step(secs(1), fault(FaultKind::Broken));
+        machine.step(secs(1), fault(ErrorKind::Unreachable));
         assert_eq!(machine.step(secs(2), input), []);
     }
 }
@@ -475,14 +662,28 @@ impl Etcd {
     fn change(&mut self, key: u8, put_it: bool) {
         let name = format!("k{key}");
         let revision = self.revision() + 1;
-        let known = self.live.contains_key(name.as_bytes());
+        let known = self.live.get(name.as_bytes()).map(|entry| entry.meta);
         if put_it {
-            self.history.push(put(&name, revision, !known));
-            self.live.insert(name.clone().into(), entry(&name, revision));
-        } else if known {
+            let (version, created) = known.map_or((1, revision), |meta| (meta.version + 1, meta.created));
+            let event = put(&name, revision, version, created);
+            let entry = Entry { meta: event.meta().unwrap(), ..entry(&name, revision) };
+            self.history.push(event);
+            self.live.insert(name.into(), entry);
+        } else if known.is_some() {
             self.history.push(delete(&name, revision));
             self.live.remove(name.as_bytes());
         }
+    }
+
+    fn keys_at(&self, revision: Revision) -> BTreeMap<Vec<u8>, Meta> {
+        let mut keys = BTreeMap::new();
+        for event in self.history.iter().filter(|event| event.revision <= revision) {
+            match event.meta() {
+                Some(meta) => keys.insert(event.key.clone(), meta),
+                None => keys.remove(&event.key),
+            };
+        }
+        keys
     }
 
     fn since(&self, revision: Revision) -> &[Event] {
@@ -501,38 +702,50 @@ struct Published {
 
 fn carry_out(etcd: &mut Etcd, published: &mut Published, command: Command) -> Option<Input> {
     match command {
-        Command::Connect(_) => return Some(connected(etcd.revision())),
+        Command::Connect { memory, .. } => {
+            let past = memory.map_or(Past::Unknown, |Memory { at, newest }| {
+                let then = etcd.keys_at(at);
+                let changed = then.iter().find(|(_, meta)| meta.modified >= newest);
+                Past::Known { keys: then.len() as i64, changed: changed.map(|(key, meta)| (key.clone(), *meta)) }
+            });
+            return Some(Input::Connected(at(etcd.revision()), past));
+        }
         Command::List { at: None, .. } => {
             let entries: Vec<_> = etcd.live.values().cloned().collect();
-            return Some(page(etcd.revision(), entries.len() as i64, &entries, false));
+            return Some(page(etcd.revision(), &entries, false));
         }
         Command::List { .. } => unreachable!("every list fits one page"),
-        Command::Watch { from } if from <= etcd.compacted => return Some(fault(FaultKind::Compacted)),
+        Command::Watch { from } if from <= etcd.compacted => return Some(fault(ErrorKind::Compacted)),
         Command::Watch { from } => {
             etcd.watch = Some(from);
             return Some(Input::Opened { revision: etcd.revision() });
         }
         Command::Prove { after } => {
-            let changed = etcd.live.values().any(|entry| entry.revision > after);
+            let changed = etcd.live.values().any(|entry| entry.meta.modified > after);
             return Some(proof(after, etcd.revision(), changed, etcd.live.len() as i64));
         }
+        Command::Audit { at, .. } => {
+            let keys = etcd.keys_at(at).into_iter().collect();
+            return Some(Input::Audited(AuditPage::Keys { keys, more: false }));
+        }
+        Command::NewEpoch => panic!("{command:?}"),
         Command::Wait(_) => return Some(Input::Woke),
         Command::Close => etcd.watch = None,
-        Command::Begin => {
+        Command::Begin(_) => {
             etcd.watch = None;
             published.draft.clear();
         }
         Command::Bring(entries) => published.draft.extend(entries.into_iter().map(|entry| (entry.key, entry.value))),
-        Command::Commit(revision) => {
+        Command::Commit(header) => {
             published.keys = std::mem::take(&mut published.draft);
-            published.revision = revision;
+            published.revision = header.revision;
         }
         Command::Apply { revision, events } => {
             assert!(revision > published.revision);
             for event in events {
                 assert!(event.revision > published.revision);
-                match event.value {
-                    Some(value) => published.keys.insert(event.key, value),
+                match event.put {
+                    Some(put) => published.keys.insert(event.key, put.value),
                     None => published.keys.remove(&event.key),
                 };
             }
@@ -551,8 +764,8 @@ fn carry_out(etcd: &mut Etcd, published: &mut Published, command: Command) -> Op
 fn state_at(etcd: &Etcd, revision: Revision) -> BTreeMap<Vec<u8>, Bytes> {
     let mut state = BTreeMap::new();
     for event in etcd.history.iter().filter(|event| event.revision <= revision) {
-        match &event.value {
-            Some(value) => state.insert(event.key.clone(), value.clone()),
+        match &event.put {
+            Some(put) => state.insert(event.key.clone(), put.value.clone()),
             None => state.remove(&event.key),
         };
     }
@@ -584,7 +797,7 @@ proptest! {
                 Step::Put(key) => { etcd.change(key, true); continue }
                 Step::Delete(key) => { etcd.change(key, false); continue }
                 Step::Compact => { etcd.compacted = etcd.revision(); continue }
-                Step::Break => fault(FaultKind::Broken),
+                Step::Break => fault(ErrorKind::Unreachable),
                 Step::Tick => Input::Tick,
                 Step::Deliver(count) => {
                     let Some(from) = etcd.watch else { continue };

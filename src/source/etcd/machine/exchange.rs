@@ -1,0 +1,186 @@
+//! What goes into the machine and what comes out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::index::Meta;
+use crate::store::{ErrorKind, ListReason};
+
+/// Time since the driver began. Monotonic.
+pub(in super::super) type Time = Duration;
+
+/// A revision of etcd; always positive.
+pub(in super::super) type Revision = i64;
+
+/// What happened.
+#[derive(Debug)]
+pub(in super::super) enum Input {
+    /// Begin.
+    Start,
+    /// The wait is over.
+    Woke,
+    /// A connection stands and a linearizable read came back, with what was asked about the past.
+    Connected(Header, Past),
+    /// One page of the list.
+    Page(Page),
+    /// The watch has been created, at this revision of etcd.
+    Opened { revision: Revision },
+    /// The watch says something.
+    Message(Message),
+    /// The proof came back.
+    Proof(Proof),
+    /// One page of the audit came back.
+    Audited(AuditPage),
+    /// Somebody waits for a proof.
+    Wanted,
+    /// A moment went by.
+    Tick,
+    /// Something broke.
+    Fault(Fault),
+}
+
+/// The header of an answer to a linearizable read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Header {
+    pub(in super::super) cluster: u64,
+    pub(in super::super) term: u64,
+    pub(in super::super) revision: Revision,
+}
+
+/// What a revision of the past looks like to etcd now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) enum Past {
+    /// It was not asked for, or it has been compacted.
+    Unknown,
+    /// etcd has not come that far.
+    Future,
+    /// How many keys there were, and one that had changed at or after the revision that was asked about.
+    Known { keys: i64, changed: Option<(Vec<u8>, Meta)> },
+}
+
+/// A place in the past to ask about: what there was at `at`, and what of it had changed at or after `newest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Memory {
+    pub(in super::super) at: Revision,
+    pub(in super::super) newest: Revision,
+}
+
+#[derive(Debug)]
+pub(in super::super) struct Page {
+    pub(in super::super) header: Header,
+    pub(in super::super) entries: Vec<Entry>,
+    pub(in super::super) more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Entry {
+    pub(in super::super) key: Vec<u8>,
+    pub(in super::super) value: Bytes,
+    pub(in super::super) meta: Meta,
+}
+
+#[derive(Debug, Default)]
+pub(in super::super) struct Message {
+    /// etcd has ended the watch: looked at before all else.
+    pub(in super::super) canceled: Option<Fault>,
+    pub(in super::super) events: Vec<Event>,
+    /// The last revision is not complete: more of it is to come.
+    pub(in super::super) fragment: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Event {
+    pub(in super::super) key: Vec<u8>,
+    pub(in super::super) revision: Revision,
+    /// `None` when the key was deleted.
+    pub(in super::super) put: Option<Put>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Put {
+    pub(in super::super) value: Bytes,
+    pub(in super::super) version: i64,
+    pub(in super::super) created: Revision,
+}
+
+impl Event {
+    /// What is known of the key after this event, unless it is gone.
+    pub(in super::super) fn meta(&self) -> Option<Meta> {
+        let put = self.put.as_ref()?;
+        Some(Meta { version: put.version, created: put.created, modified: self.revision })
+    }
+}
+
+#[derive(Debug)]
+pub(in super::super) struct Proof {
+    pub(in super::super) header: Header,
+    /// Whether any key changed after the revision that was asked about.
+    pub(in super::super) changed: bool,
+    /// All keys under the prefix.
+    pub(in super::super) total: i64,
+    /// The revision that was asked about.
+    pub(in super::super) after: Revision,
+}
+
+/// Keys without values, at the revision that was asked for.
+#[derive(Debug)]
+pub(in super::super) enum AuditPage {
+    Keys {
+        keys: Vec<(Vec<u8>, Meta)>,
+        more: bool,
+    },
+    /// The revision has been compacted meanwhile.
+    Compacted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Fault {
+    pub(in super::super) kind: ErrorKind,
+    pub(in super::super) reason: String,
+}
+
+/// What to do. Commands are done in order; at most one of a step's commands leads to a later input of its own
+/// (`Connect`, `List`, `Watch`, `Prove`, `Audit`, `Wait`).
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Command {
+    /// Give up every connection.
+    Close,
+    /// Wake up after this time.
+    Wait(Duration),
+    /// Connect to this endpoint, authenticate, and do a linearizable read, of the past if there is one.
+    Connect { endpoint: usize, memory: Option<Memory> },
+    /// Read a page: at a revision, or at the newest; after a key, or from the first.
+    List { at: Option<Revision>, after: Option<Vec<u8>>, limit: i64 },
+    /// Open a watch.
+    Watch { from: Revision },
+    /// Ask the watch for its progress.
+    AskProgress,
+    /// Ask which keys changed after a revision.
+    Prove { after: Revision },
+    /// Ask for a page of keys at a revision, after a key or from the first.
+    Audit { at: Revision, after: Option<Vec<u8>>, limit: i64 },
+
+    /// A list begins.
+    Begin(ListReason),
+    /// These belong to the list.
+    Bring(Vec<Entry>),
+    /// The list is complete: publish it.
+    Commit(Header),
+    /// What was published before is of another history than what is published next.
+    NewEpoch,
+    /// Publish these changes at once.
+    Apply { revision: Revision, events: Vec<Event> },
+    /// Nothing else has changed up to here.
+    Advance(Revision),
+    /// What is published was current at this time: when the proof was asked for.
+    Proven { asked: Time },
+    /// Every key was compared and found as known.
+    AuditHeld,
+    /// Every change is followed.
+    Live,
+    /// The watch is silent.
+    Stale,
+    /// Changes are not seen at present.
+    Disconnected(Fault),
+}
