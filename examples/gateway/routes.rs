@@ -76,6 +76,7 @@ async fn health(State(operator): State<Operator>) -> Json<Value> {
     Json(json!({
         "status": if loaded { "healthy" } else { "starting" },
         "components": { status.source: status.state.label() },
+        "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
     }))
 }
 
@@ -131,6 +132,17 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
             })
         })
         .collect();
+    let report = &status.report;
+    let lists: serde_json::Map<_, _> =
+        report.lists.iter().map(|(reason, lists)| (reason.label().to_owned(), json!(lists))).collect();
+    let last_error = report.last_error.as_ref().map(|error| {
+        json!({
+            "kind": error.kind.label(),
+            "reason": error.reason,
+            "seconds_ago": error.at.elapsed().unwrap_or_default().as_secs_f64(),
+            "count": report.errors.values().sum::<u64>(),
+        })
+    });
     Json(json!({
         "source": status.source,
         "state": status.state.label(),
@@ -139,6 +151,16 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
         "loaded": status.snapshot.is_loaded(),
         "revision": status.snapshot.revision(),
         "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
+        "endpoint": report.endpoint,
+        "server_version": report.server_version,
+        "epoch": report.epoch,
+        "connects": report.connects,
+        "lists": lists,
+        "anomalies": report.anomalies,
+        "audits": report.audits,
+        "last_error": last_error,
+        "from_saved_copy": report.from_saved_copy,
+        "saved_copy_error": report.copy_error,
         "webhooks": counts.webhooks,
         "open_webhooks": counts.open,
         "fenced_webhooks": counts.fenced,
