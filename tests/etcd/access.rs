@@ -17,7 +17,7 @@ against_each_etcd!(
     tls_needs_the_right_authority,
 );
 
-async fn enable_auth(etcd: &Etcd) {
+pub async fn enable_auth(etcd: &Etcd) {
     let mut client = etcd.client().await;
     client.user_add("root", "rootpw", None).await.unwrap();
     client.user_grant_role("root", "root").await.unwrap();

@@ -5,6 +5,20 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod auth;
 mod breaks;
+mod cluster;
+mod compaction;
+mod fleet;
 mod follow;
+mod history;
+mod members;
+mod network;
+mod process;
+mod restore;
+mod saved;
+mod server;
+mod speed;
 mod support;
+mod tls;
+mod values;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use super::PATIENCE;
+use super::proxy::Peers;
 
 pub const PREFIX: &str = "/cwm/";
 
@@ -21,6 +22,13 @@ pub enum Version {
 }
 
 impl Version {
+    /// The tool that came with the server.
+    fn tool(self) -> PathBuf {
+        let tool = self.binary().with_file_name("etcdctl");
+        assert!(tool.exists(), "there is no etcdctl at {}; run `make test`, which brings it", tool.display());
+        tool
+    }
+
     fn binary(self) -> PathBuf {
         let (variable, default) = match self {
             Self::V35 => ("ETCD_35", "target/tools/bin/etcd"),
@@ -33,12 +41,17 @@ impl Version {
     }
 }
 
-/// A member that runs alone. Dropping it kills it.
+/// A member. Dropping it kills it.
 pub struct Etcd {
     version: Version,
     data: TempDir,
+    name: String,
+    /// `name=peer` of every member, joined by commas.
+    cluster: String,
     client_port: u16,
     peer_port: u16,
+    /// Where the other members reach it, if not at its own port.
+    peer_proxy: Option<u16>,
     arguments: Vec<String>,
     scheme: &'static str,
     child: Option<Child>,
@@ -54,8 +67,113 @@ impl Etcd {
     /// Has its ports, and nobody listens on them yet.
     pub fn stopped(version: Version) -> Self {
         let (client_port, peer_port) = (free_port(), free_port());
-        let data = tempfile::tempdir().unwrap();
-        Self { version, data, client_port, peer_port, arguments: Vec::new(), scheme: "http", child: None }
+        let cluster = format!("one=http://127.0.0.1:{peer_port}");
+        Self::member(version, "one".to_owned(), cluster, client_port, peer_port)
+    }
+
+    fn member(version: Version, name: String, cluster: String, client_port: u16, peer_port: u16) -> Self {
+        Self {
+            version,
+            data: tempfile::tempdir().unwrap(),
+            name,
+            cluster,
+            client_port,
+            peer_port,
+            peer_proxy: None,
+            arguments: Vec::new(),
+            scheme: "http",
+            child: None,
+        }
+    }
+
+    /// Three members that have found one another.
+    pub async fn three(version: Version) -> [Self; 3] {
+        let ports = [(free_port(), free_port()), (free_port(), free_port()), (free_port(), free_port())];
+        let peers = ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}"));
+        let cluster = peers.collect::<Vec<_>>().join(",");
+        let mut members = [0, 1, 2].map(|n: usize| {
+            let (client, peer) = ports[n];
+            Self::member(version, format!("m{n}"), cluster.clone(), client, peer)
+        });
+        // All first: alone, none of them answers.
+        members.iter_mut().for_each(Self::spawn);
+        for member in &members {
+            member.answers().await;
+        }
+        members
+    }
+
+    /// Three members with something between them.
+    pub async fn three_apart(version: Version, arguments: &[&str]) -> ([Self; 3], Peers) {
+        let ports = [0, 1, 2].map(|_| (free_port(), free_port(), free_port()));
+        let peers = Peers::between(ports.map(|(_, peer, proxy)| (proxy, peer))).await;
+        let urls = ports.iter().enumerate().map(|(n, (.., proxy))| format!("m{n}=http://127.0.0.1:{proxy}"));
+        let cluster = urls.collect::<Vec<_>>().join(",");
+        let mut members = [0, 1, 2].map(|n: usize| {
+            let (client, peer, proxy) = ports[n];
+            let mut member = Self::member(version, format!("m{n}"), cluster.clone(), client, peer);
+            member.peer_proxy = Some(proxy);
+            member.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+            member
+        });
+        members.iter_mut().for_each(Self::spawn);
+        for member in &members {
+            member.answers().await;
+        }
+        (members, peers)
+    }
+
+    /// A further member, that listens and has no vote.
+    pub async fn add_learner(&self) -> Self {
+        let (client, peer) = (free_port(), free_port());
+        let url = format!("http://127.0.0.1:{peer}");
+        let learner = etcd_client::MemberAddOptions::new().with_is_learner();
+        self.client().await.member_add([url.clone()], Some(learner)).await.unwrap();
+        let cluster = format!("{},learner={url}", self.cluster);
+        let mut member = Self::member(self.version, "learner".to_owned(), cluster, client, peer);
+        member.arguments = ["--initial-cluster-state", "existing"].map(str::to_owned).to_vec();
+        member.spawn();
+        member
+    }
+
+    /// The cluster's own proxy, before this member. It is killed when it is dropped.
+    pub async fn grpc_proxy(&self) -> (GrpcProxy, String) {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let child = Command::new(self.version.binary())
+            .args(["grpc-proxy", "start", "--endpoints", &self.endpoint()])
+            .args(["--listen-addr", &address, "--advertise-client-url", &address])
+            .current_dir(self.data.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let proxy = GrpcProxy(child);
+        let listening = async {
+            while tokio::net::TcpStream::connect(&address).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, listening).await.expect("the proxy does not listen");
+        (proxy, format!("http://{address}"))
+    }
+
+    pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// The id that it has in its cluster.
+    pub async fn id(&self) -> u64 {
+        self.client().await.status().await.unwrap().header().unwrap().member_id()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(&mut self) {
+        self.signal("-TERM");
+        let mut child = self.child.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        timeout(PATIENCE, ended).await.expect("etcd does not end").unwrap().unwrap();
     }
 
     pub fn with_tls(mut self, arguments: Vec<String>) -> Self {
@@ -82,24 +200,72 @@ impl Etcd {
         };
         timeout(PATIENCE, listening).await.expect("etcd does not listen");
         if self.scheme == "http" {
-            let answering = async {
-                while self.client().await.get("/", None).await.is_err() {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            timeout(PATIENCE, answering).await.expect("etcd does not answer");
+            self.answers().await;
         }
+    }
+
+    async fn answers(&self) {
+        let answering = async {
+            while self.client().await.get("/", None).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, answering).await.expect("etcd does not answer");
+    }
+
+    /// Starts it and does not wait.
+    pub fn run_unawaited(&mut self) {
+        self.spawn();
+    }
+
+    pub async fn is_leader(&self) -> bool {
+        let status = self.client().await.status().await.unwrap();
+        status.leader() == status.header().unwrap().member_id()
+    }
+
+    fn tool(&self) -> Command {
+        let mut tool = Command::new(self.version.tool());
+        tool.env("ETCDCTL_API", "3").stdout(Stdio::null()).stderr(Stdio::null());
+        tool
+    }
+
+    /// A backup of everything, as a file.
+    pub fn back_up(&self, file: &Path) {
+        let endpoint = self.endpoint();
+        let saved = self.tool().args(["--endpoints", &endpoint, "snapshot", "save"]).arg(file).status();
+        assert!(saved.unwrap().success());
+    }
+
+    /// Takes everything from a backup; it must be stopped.
+    pub fn restore(&self, file: &Path) {
+        self.restore_with(file, &[]);
+    }
+
+    pub fn restore_with(&self, file: &Path, arguments: &[&str]) {
+        self.wipe();
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let restored = self
+            .tool()
+            .args(["snapshot", "restore"])
+            .arg(file)
+            .arg("--data-dir")
+            .arg(self.data.path().join("data"))
+            .args(["--name", &self.name, "--initial-cluster", &self.cluster, "--initial-advertise-peer-urls", &peer])
+            .args(arguments)
+            .status();
+        assert!(restored.unwrap().success());
     }
 
     fn spawn(&mut self) {
         let client = self.endpoint();
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let advertised = format!("http://127.0.0.1:{}", self.peer_proxy.unwrap_or(self.peer_port));
         let child = Command::new(self.version.binary())
             .arg("--data-dir")
             .arg(self.data.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &advertised])
+            .args(["--name", &self.name, "--initial-cluster", &self.cluster])
             .args(&self.arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -154,6 +320,16 @@ impl Etcd {
 
     pub async fn compact(&self, revision: u64) {
         self.client().await.compact(revision as i64, None).await.unwrap();
+    }
+}
+
+/// etcd's gRPC proxy. Dropping it kills it.
+pub struct GrpcProxy(Child);
+
+impl Drop for GrpcProxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

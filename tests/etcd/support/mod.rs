@@ -1,11 +1,12 @@
 pub mod etcd;
+pub mod oracle;
 pub mod proxy;
 
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tower_webhook::source::{EtcdOptions, EtcdSource};
-use tower_webhook::{Registry, SourceState, Store, Target, reflect};
+use tower_webhook::{OnInvalid, Registry, SourceState, Store, Target, reflect};
 
 /// No wait of a test is longer: what has not come by then is lost.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -31,7 +32,17 @@ pub(crate) use against_each_etcd;
 
 /// Follows etcd with the options, in the background, for as long as the returned guard lives.
 pub fn follow(options: EtcdOptions) -> (Store, Following) {
+    follow_with(options, Registry::builtin())
+}
+
+/// What does not compile is not served: then what is served follows from what etcd holds alone.
+pub fn follow_fenced(options: EtcdOptions) -> (Store, Following) {
     let (store, reflector) = reflect(EtcdSource::new(options).unwrap(), Registry::builtin());
+    (store, Following(tokio::spawn(reflector.on_invalid(OnInvalid::Fence).run())))
+}
+
+pub fn follow_with(options: EtcdOptions, registry: Registry) -> (Store, Following) {
+    let (store, reflector) = reflect(EtcdSource::new(options).unwrap(), registry);
     (store, Following(tokio::spawn(reflector.run())))
 }
 
@@ -71,6 +82,38 @@ pub async fn until(what: &str, store: &Store, mut holds: impl FnMut(&Store) -> b
         }
     };
     assert!(timeout(PATIENCE, waiting).await.is_ok(), "{what}: {:?}", store.status());
+}
+
+/// Until it is live, no longer than a time. Returns what it took.
+pub async fn live_within(store: &Store, bound: Duration) -> Duration {
+    let began = std::time::Instant::now();
+    until_within("it is not live", store, bound, |store| store.status().state == SourceState::Live).await;
+    began.elapsed()
+}
+
+/// As [`until`], with a bound of its own. Returns what it took.
+pub async fn until_within(
+    what: &str,
+    store: &Store,
+    bound: Duration,
+    mut holds: impl FnMut(&Store) -> bool,
+) -> Duration {
+    let began = std::time::Instant::now();
+    while !holds(store) {
+        assert!(began.elapsed() < bound, "{what} within {bound:?}: {:?}", store.status());
+        sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
+/// How often something of this kind went wrong.
+pub fn errors(store: &Store, kind: tower_webhook::ErrorKind) -> u64 {
+    store.status().report.errors.get(&kind).copied().unwrap_or(0)
+}
+
+/// How often everything was read since the start.
+pub fn lists(store: &Store) -> u64 {
+    store.status().report.lists.values().sum()
 }
 
 pub async fn live(store: &Store) {

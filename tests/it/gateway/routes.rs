@@ -72,7 +72,10 @@ async fn the_root_health_and_unknown_paths_answer() {
     gateway.get("/").await.assert_accepted();
     let health = gateway.get("/health").await;
     assert_eq!(health.status, 200);
-    assert_eq!(health.json(), json!({"status": "healthy", "components": {"file": "healthy"}}));
+    assert_eq!(
+        health.json(),
+        json!({"status": "healthy", "components": {"file": "healthy"}, "staleness_seconds": null})
+    );
     for path in ["/nothing", "/webhooks/open", "/docs", "/admin"] {
         assert_eq!(gateway.get(path).await.problem(404), "Not Found");
     }

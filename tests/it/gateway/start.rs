@@ -46,7 +46,6 @@ async fn a_wrong_variable_is_named() {
         ("TLS_CERT", "cert.pem"),
         ("TLS_KEY", "key.pem"),
         ("SPOOL_DIR", "x"),
-        ("CONFIG_CACHE_DIR", "x"),
     ] {
         assert_refused(&[(name, value)], name).await;
     }

@@ -1,0 +1,135 @@
+//! Histories that go back, and barriers that never say yes too early.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tower_webhook::source::EtcdOptions;
+use tower_webhook::{ErrorKind, ListReason};
+
+use crate::support::etcd::{Etcd, Version};
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::{PATIENCE, against_each_etcd, disconnected, follow, lists, live, reached, stamp, stamped, until};
+
+against_each_etcd!(
+    a_restored_backup_is_taken_over,
+    an_emptied_etcd_is_asked_twice,
+    fresh_means_asked_since,
+    a_barrier_does_not_pass_into_another_history,
+    a_long_catch_up_is_no_early_yes,
+    a_break_costs_no_list,
+);
+
+async fn a_restored_backup_is_taken_over(version: Version) {
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    let mut etcd = Etcd::start(version).await;
+    etcd.put("default/webhooks/old", stamped(1)).await;
+    etcd.back_up(&backup);
+    for n in 0..20 {
+        etcd.put("default/webhooks/lost", stamped(n)).await;
+    }
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    live(&store).await;
+    assert_eq!(stamp(&store, "default", "lost"), Some(19));
+    etcd.kill();
+    etcd.restore(&backup);
+    etcd.run().await;
+    etcd.put("default/webhooks/new", stamped(2)).await;
+
+    until("the restored history is not served", &store, |store| stamp(store, "default", "new") == Some(2)).await;
+    assert_eq!(stamp(&store, "default", "lost"), None);
+    assert_eq!(stamp(&store, "default", "old"), Some(1));
+    let report = store.status().report;
+    assert_eq!((report.epoch, report.lists[&ListReason::HistoryChanged]), (1, 1));
+    assert!(report.errors.contains_key(&ErrorKind::HistoryChanged));
+    live(&store).await;
+    reached(&store, etcd.put("default/webhooks/new", stamped(3)).await).await;
+    assert_eq!(stamp(&store, "default", "new"), Some(3));
+}
+
+async fn an_emptied_etcd_is_asked_twice(version: Version) {
+    let mut etcd = Etcd::start(version).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    live(&store).await;
+    etcd.kill();
+    etcd.wipe();
+    etcd.run().await;
+    until("it does not list", &store, |store| lists(store) >= 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stamp(&store, "default", "a"), Some(1), "it was dropped at the first look");
+    until("it is not dropped", &store, |store| stamp(store, "default", "a").is_none()).await;
+    live(&store).await;
+    assert_eq!(store.status().report.epoch, 1);
+}
+
+async fn fresh_means_asked_since(version: Version) {
+    let mut etcd = Etcd::start(version).await;
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    live(&store).await;
+    for _ in 0..5 {
+        let began = std::time::Instant::now();
+        assert!(timeout(PATIENCE, store.wait_fresh()).await.unwrap());
+        assert!(store.status().staleness().unwrap() <= began.elapsed());
+    }
+    // Nothing of ours: only a proof can tell, and it is asked for at once.
+    let elsewhere = etcd.client().await.put("/elsewhere", "x", None).await.unwrap();
+    reached(&store, elsewhere.header().unwrap().revision().unsigned_abs()).await;
+    etcd.kill();
+    assert!(timeout(Duration::from_secs(2), store.wait_fresh()).await.is_err(), "nobody could say so");
+}
+
+async fn a_barrier_does_not_pass_into_another_history(version: Version) {
+    let mut etcd = Etcd::start(version).await;
+    let revision = etcd.put("default/webhooks/a", stamped(1)).await;
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    live(&store).await;
+    let waiting = store.clone();
+    let barrier = tokio::spawn(async move { waiting.wait_for_revision(revision + 50).await });
+    etcd.kill();
+    etcd.wipe();
+    etcd.run().await;
+    for n in 0..100 {
+        etcd.put("default/webhooks/b", stamped(n)).await;
+    }
+    assert!(!timeout(PATIENCE, barrier).await.unwrap().unwrap(), "the number means something else there");
+}
+
+/// On both of these servers a watch that catches up answers a progress request before its events (etcd #15220).
+async fn a_long_catch_up_is_no_early_yes(version: Version) {
+    const WRITES: u64 = 3000;
+    let etcd = Etcd::start(version).await;
+    let proxy = Proxy::before(etcd.port()).await;
+    let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]));
+    live(&store).await;
+    proxy.set(Mode::Cut);
+    disconnected(&store).await;
+    let mut revision = 0;
+    let mut client = etcd.client().await;
+    for n in 0..WRITES {
+        let put = client.put(format!("/cwm/default/webhooks/w{}", n % 50), stamped(n), None).await.unwrap();
+        revision = put.header().unwrap().revision().unsigned_abs();
+    }
+    proxy.set(Mode::Pass);
+    reached(&store, revision).await;
+    assert_eq!(stamp(&store, "default", &format!("w{}", (WRITES - 1) % 50)), Some(WRITES - 1));
+    assert_eq!(store.status().report.anomalies, 0);
+}
+
+async fn a_break_costs_no_list(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let proxy = Proxy::before(etcd.port()).await;
+    let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]));
+    live(&store).await;
+    for n in 0..5 {
+        proxy.set(Mode::Cut);
+        disconnected(&store).await;
+        let revision = etcd.put("default/webhooks/a", stamped(n)).await;
+        proxy.set(Mode::Pass);
+        reached(&store, revision).await;
+        live(&store).await;
+    }
+    let report = store.status().report;
+    assert_eq!((lists(&store), report.anomalies, report.epoch), (1, 0, 0));
+    assert!(report.connects >= 6);
+}

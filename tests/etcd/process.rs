@@ -1,0 +1,263 @@
+//! The gateway itself is frozen, killed and shut down.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tower_webhook::source::{EtcdOptions, EtcdSource};
+use tower_webhook::{Registry, SourceState, reflect};
+
+use crate::support::etcd::{Etcd, Version, free_port};
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::{PATIENCE, disconnected, follow, live, ready, stamp, stamped, until};
+
+/// The example, built as this test is.
+fn gateway() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "--locked", "--all-features", "--example", "gateway"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if target.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(
+            build.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(),
+            "the gateway does not build"
+        );
+        let built = target.join("examples/gateway");
+        assert!(built.exists(), "there is no gateway at {}", built.display());
+        built
+    })
+}
+
+/// A gateway of its own process. Dropping it kills it.
+struct Gateway {
+    child: Child,
+    port: u16,
+}
+
+impl Gateway {
+    async fn start(etcd: &Etcd, copies: &Path) -> Self {
+        let binary = tokio::task::spawn_blocking(gateway).await.unwrap();
+        let port = free_port();
+        let child = Command::new(binary)
+            .env("CONFIG_BACKEND", "etcd")
+            .env("ETCD_ENDPOINTS", etcd.endpoint())
+            .env("CONFIG_CACHE_DIR", copies)
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("ADMIN_TOKEN", "t0ken")
+            .env("RUST_LOG", "error")
+            .env("SAVE_TO_DISK_ROOT", copies.join("data"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, port }
+    }
+
+    async fn status(&self) -> Option<Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let request =
+            "GET /admin/config-status HTTP/1.1\r\nhost: a\r\nauthorization: Bearer t0ken\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut response = String::new();
+        timeout(Duration::from_secs(5), stream.read_to_string(&mut response)).await.ok()?.ok()?;
+        serde_json::from_str(response.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Returns what it took.
+    async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Duration {
+        let began = Instant::now();
+        loop {
+            let status = self.status().await;
+            if status.as_ref().is_some_and(&holds) {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: {status:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Case 38.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_was_frozen_catches_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(Version::V35).await;
+    etcd.put("default/webhooks/gone", stamped(0)).await;
+    etcd.put("default/webhooks/a", stamped(0)).await;
+    let gateway = Gateway::start(&etcd, folder.path()).await;
+    gateway.until("it is not live", |status| status["state"] == "healthy" && status["webhooks"] == 2).await;
+    gateway.signal("-STOP");
+    etcd.delete("default/webhooks/gone").await;
+    let mut revision = 0;
+    for n in 0..1500 {
+        revision = etcd.put(&format!("default/webhooks/w{}", n % 10), stamped(n)).await;
+        if n % 500 == 499 {
+            etcd.compact(revision).await;
+        }
+        sleep(Duration::from_millis(9)).await;
+    }
+    gateway.signal("-CONT");
+    let took = gateway
+        .until("it does not catch up", |status| {
+            status["revision"].as_u64() >= Some(revision) && status["webhooks"] == 11 && status["state"] == "healthy"
+        })
+        .await;
+    let status = gateway.status().await.unwrap();
+    println!("caught up after {took:?}; {}", status["lists"]);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!((&status["epoch"], &status["anomalies"]), (&Value::from(0), &Value::from(0)));
+}
+
+/// Case 12: a copy is there whole or not at all, whenever the gateway dies.
+async fn killed_while_saving(rounds: u64) {
+    const KEYS: u64 = 4000;
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(Version::V35).await;
+    let value = |n: u64| format!(r#"{{"module": "discard", "metadata": [{n}, "{}"]}}"#, "x".repeat(2000));
+    for chunk in 0..KEYS / 100 {
+        etcd.put_all((chunk * 100..chunk * 100 + 100).map(|n| (format!("default/webhooks/w{n}"), value(0)))).await;
+    }
+    let copies = folder.path().to_owned();
+    let temporary = move || {
+        let names = std::fs::read_dir(&copies).into_iter().flatten().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with(".etcd.saved")).count()
+    };
+    let (mut round, mut partial) = (0, 0);
+    // Until one of them has hit a write.
+    while round < rounds || (partial == 0 && round < rounds + 20) {
+        round += 1;
+        let gateway = Gateway::start(&etcd, folder.path()).await;
+        gateway.until("it is not live", |status| status["state"] == "healthy").await;
+        let left = temporary();
+        let revision = etcd.put("default/webhooks/w0", value(round)).await;
+        gateway.until("it does not follow", |status| status["revision"].as_u64() >= Some(revision)).await;
+        // A write begins a second after the change; what is written first has to be there once.
+        let file = folder.path().join("etcd.saved");
+        while round == 1 && !file.exists() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        // Half of them at the moment when a file is being written, the others at any.
+        let look = temporary.clone();
+        let writing = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            while look() <= left && began.elapsed() < Duration::from_secs(8) {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        match round % 2 {
+            0 => writing.await.unwrap(),
+            _ => sleep(Duration::from_millis(round * 370 % 500)).await,
+        }
+        drop(gateway);
+        partial += usize::from(temporary() > left);
+
+        // Nobody answers there: it is the copy that is served, and a complete one.
+        let nobody = format!("http://127.0.0.1:{}", free_port());
+        let check = tempfile::tempdir().unwrap();
+        std::fs::copy(&file, check.path().join("etcd.saved")).unwrap();
+        let (store, _following) = follow(EtcdOptions::new([nobody]).saved_copy(check.path()));
+        ready(&store).await;
+        let status = store.status();
+        assert!(status.report.from_saved_copy && status.report.copy_error.is_none(), "round {round}");
+        assert_eq!(status.snapshot.counts().webhooks as u64, KEYS, "round {round}");
+    }
+    println!("{round} kills, {partial} of them while a file was being written");
+    assert!(partial > 0, "none of the kills hit a write");
+    let gateway = Gateway::start(&etcd, folder.path()).await;
+    gateway.until("it is not live", |status| status["state"] == "healthy").await;
+    assert_eq!(temporary(), 0, "what a killed gateway left stays for ever");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_killed_while_saving_leaves_a_whole_copy() {
+    killed_while_saving(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: make test-faults"]
+async fn a_gateway_killed_often_while_saving_leaves_a_whole_copy() {
+    killed_while_saving(40).await;
+}
+
+/// Case 48.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_at_once_in_every_state() {
+    let etcd = Etcd::start(Version::V35).await;
+    for chunk in 0..10_u64 {
+        let value = |n: u64| format!(r#"{{"module": "discard", "metadata": [{n}, "{}"]}}"#, "x".repeat(1000));
+        let entry = |n: u64| (format!("default/webhooks/w{n}"), value(n));
+        etcd.put_all((chunk * 100..chunk * 100 + 100).map(entry)).await;
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_endpoint = format!("http://{}", silent.local_addr().unwrap());
+    for state in ["new", "connecting", "waiting", "listing", "live", "cut off", "black hole", "trickling"] {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Proxy::before(etcd.port()).await;
+        let endpoint = match state {
+            "connecting" => silent_endpoint.clone(),
+            _ => proxy.endpoint(),
+        };
+        match state {
+            "waiting" => proxy.set(Mode::Cut),
+            "listing" => proxy.set(Mode::Trickle(2000, Duration::from_millis(50))),
+            "trickling" => proxy.set(Mode::Trickle(1, Duration::from_secs(1))),
+            _ => {}
+        }
+        let source = EtcdSource::new(EtcdOptions::new([endpoint]).saved_copy(folder.path())).unwrap();
+        let (store, reflector) = reflect(source, Registry::builtin());
+        let task = tokio::spawn(reflector.run());
+        match state {
+            "new" => {}
+            "waiting" => drop(disconnected(&store).await),
+            "listing" => until("it does not list", &store, |store| store.status().report.lists.len() == 1).await,
+            "connecting" | "trickling" => sleep(Duration::from_millis(300)).await,
+            _ => live(&store).await,
+        }
+        match state {
+            "cut off" => {
+                proxy.set(Mode::Cut);
+                disconnected(&store).await;
+            }
+            "black hole" => {
+                proxy.set(Mode::BlackHole);
+                until("it is not noticed", &store, |store| store.status().state != SourceState::Live).await;
+            }
+            _ => {}
+        }
+        let began = Instant::now();
+        task.abort();
+        let ended = timeout(Duration::from_secs(1), task).await;
+        assert!(ended.is_ok_and(|ended| ended.unwrap_err().is_cancelled()), "{state}: it does not end");
+        while proxy.open() > 0 && !matches!(state, "black hole") {
+            assert!(began.elapsed() < Duration::from_secs(2), "{state}: a connection stays open");
+            sleep(Duration::from_millis(5)).await;
+        }
+        // Who waits is told, and what was there stays.
+        assert!(!timeout(Duration::from_secs(1), store.wait_for_revision(u64::MAX)).await.unwrap(), "{state}");
+        let kept = matches!(state, "live" | "cut off" | "black hole");
+        assert!(!kept || stamp(&store, "default", "w1").is_none() && store.snapshot().counts().webhooks == 1000);
+    }
+}
