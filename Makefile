@@ -11,10 +11,10 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench fmt lint ci clean
+.PHONY: help run test test-faults soak bench fmt lint ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without etcd; CHECK=1: test it and stop)
 	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),build,run)
@@ -23,7 +23,25 @@ run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without 
 
 test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- name" narrows it)
 	@bash .ci/tools.sh all
+ifeq ($(ARGS),)
+	cargo test --locked --all-features --lib --examples --test allocations --test it
+# These wait for etcd more than they compute.
+	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
+	cargo test --locked --all-features --doc
+else
 	cargo test --locked --all-features $(ARGS)
+endif
+
+test-faults: ## the fault cases against a real etcd that need minutes
+	@bash .ci/tools.sh all
+	cargo test --locked --all-features --test etcd -- --ignored $(ARGS)
+
+SECONDS ?= 600
+SEED ?=
+
+soak: ## random faults against a real etcd, every state served held against what was written (SECONDS=600 SEED=7)
+	@bash .ci/tools.sh all
+	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) cargo test --locked --all-features --test soak soak_for -- --ignored --nocapture
 
 bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 	@bash .ci/tools.sh build
