@@ -96,15 +96,15 @@ async fn ready(
         return detail(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
     }
     if let Some(revision) = query.min_revision {
-        // Also when it does not come in time the answer is told below, by what is there.
-        let _ = tokio::time::timeout(LONGEST_WAIT, operator.store.wait_for_revision(revision)).await;
+        let waiting = operator.store.wait_for_revision(revision);
+        // Not in time, or not any more: in another history of etcd the number means something else.
+        if !tokio::time::timeout(LONGEST_WAIT, waiting).await.unwrap_or(false) {
+            return detail(StatusCode::SERVICE_UNAVAILABLE, "the revision has not been reached");
+        }
     }
     let snapshot = operator.store.snapshot();
     if !snapshot.is_loaded() {
         return detail(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet");
-    }
-    if query.min_revision.is_some_and(|revision| snapshot.revision() < revision) {
-        return detail(StatusCode::SERVICE_UNAVAILABLE, "the revision has not been reached");
     }
     Json(json!({"status": "ready", "revision": snapshot.revision()})).into_response()
 }

@@ -36,6 +36,20 @@ pub(crate) fn bind(settings: &Settings) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
+/// Raises the number of open files that the process may have as far as it is allowed to: each connection is one, and a
+/// server that has run out of them accepts nobody.
+fn raise_file_limit(max_connections: usize) {
+    /// For everything that is no connection.
+    const OTHERS: u64 = 128;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) if files >= max_connections as u64 + OTHERS => {}
+        Ok(files) => {
+            tracing::warn!(files, max_connections, "MAX_CONNECTIONS is more than the limit of open files allows")
+        }
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
+}
+
 /// Serves until SIGTERM or SIGINT, then finishes what runs within the grace time.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -43,6 +57,7 @@ pub(crate) async fn serve(
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
+    raise_file_limit(settings.max_connections);
     let handle = Handle::new();
     let cap = Cap(Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))));
     let address = listener.local_addr()?;
