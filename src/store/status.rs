@@ -163,7 +163,8 @@ pub struct LastError {
 }
 
 impl SourceReport {
-    pub(crate) fn failed(&mut self, kind: ErrorKind, reason: String) {
+    /// Notes that something went wrong. The reason is shown to operators and must not hold a secret.
+    pub fn failed(&mut self, kind: ErrorKind, reason: String) {
         *self.errors.entry(kind).or_default() += 1;
         self.last_error = Some(LastError { kind, reason, at: SystemTime::now() });
     }
