@@ -24,7 +24,9 @@ run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without 
 test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- name" narrows it)
 	@bash .ci/tools.sh all
 ifeq ($(ARGS),)
-	cargo test --locked --all-features --lib --examples --test allocations --test it
+# As a program: the tests start the gateway.
+	cargo build --locked --all-features --examples
+	cargo test --locked --all-features --lib --test allocations --test it
 # These wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
 	cargo test --locked --all-features --doc
