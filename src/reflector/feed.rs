@@ -79,13 +79,8 @@ impl Feed {
                 take_over(&mut draft, &before, key, slot);
                 continue;
             }
-            let outcome = self.links.compile(&self.compiler, &key, &bytes);
-            let slot = Slot {
-                digest,
-                linked: self.links.dependents.contains_key(&key),
-                serving: last_good(&before, &key, self.on_invalid),
-            };
-            settle(&mut draft, brought_at, key, slot, outcome);
+            let last_good = last_good(&before, &key, self.on_invalid);
+            self.build(&mut draft, brought_at, key, &bytes, digest, last_good);
         }
         self.publish(draft, revision);
     }
@@ -117,8 +112,7 @@ impl Feed {
     pub fn advance(&mut self, revision: Revision) {
         let mut draft = (*self.writer.current()).clone();
         draft.finish(revision, self.links.connections.len());
-        self.writer.publish(draft);
-        telemetry::published(&self.writer.current());
+        self.show(draft);
     }
 
     /// Says how the source is doing. A change is logged once.
@@ -207,7 +201,8 @@ impl Feed {
         if draft.slot(&key).is_some_and(|slot| slot.digest == digest) {
             return;
         }
-        self.build(draft, revision, key, bytes, digest);
+        let last_good = last_good(draft, &key, self.on_invalid);
+        self.build(draft, revision, key, &bytes, digest, last_good);
     }
 
     fn rebuild_dependents(&mut self, draft: &mut Snapshot, revision: Revision, relinked: &HashSet<Box<str>>) {
@@ -218,27 +213,37 @@ impl Feed {
         let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
         for (key, bytes) in dependents {
             let digest = digest(&bytes);
-            self.build(draft, revision, key, bytes, digest);
+            let last_good = last_good(draft, &key, self.on_invalid);
+            self.build(draft, revision, key, &bytes, digest, last_good);
         }
     }
 
-    /// Compiles a webhook into the draft, over what the draft has of it.
-    fn build(&mut self, draft: &mut Snapshot, revision: Revision, key: WebhookKey, bytes: Bytes, digest: Digest) {
-        let outcome = self.links.compile(&self.compiler, &key, &bytes);
-        let slot = Slot {
-            digest,
-            linked: self.links.dependents.contains_key(&key),
-            serving: last_good(draft, &key, self.on_invalid),
-        };
-        settle(draft, revision, key, slot, outcome);
+    /// Compiles a webhook into the draft; `last_good` serves if it does not compile.
+    fn build(
+        &mut self,
+        draft: &mut Snapshot,
+        revision: Revision,
+        key: WebhookKey,
+        bytes: &Bytes,
+        digest: Digest,
+        last_good: Option<Arc<Webhook>>,
+    ) {
+        let outcome = self.links.compile(&self.compiler, &key, bytes);
+        let linked = self.links.dependents.contains_key(&key);
+        settle(draft, revision, key, Slot { digest, linked, serving: last_good }, outcome);
+    }
+
+    /// Makes the draft what readers and metrics see.
+    fn show(&self, draft: Snapshot) {
+        self.writer.publish(draft);
+        telemetry::published(&self.writer.current());
     }
 
     fn publish(&self, mut draft: Snapshot, revision: Revision) {
         let first = !self.writer.current().is_loaded();
         draft.finish(revision, self.links.connections.len());
         let counts = draft.counts();
-        self.writer.publish(draft);
-        telemetry::published(&self.writer.current());
+        self.show(draft);
         if first {
             tracing::info!(
                 revision,

@@ -125,13 +125,10 @@ impl Session {
             options = options.with_revision(revision);
         }
         let start = self.range.start_after(after);
-        let mut response = match timeout(PAGE_TIMEOUT, self.kv.get(start, Some(options))).await {
-            Ok(page) => page.map_err(fault)?,
-            Err(_) => {
-                let reason = format!("a page of {limit} keys took longer than {PAGE_TIMEOUT:?}");
-                return Err(Fault { kind: ErrorKind::Timeout, reason });
-            }
-        };
+        let mut response = bounded(PAGE_TIMEOUT, &format!("a page of {limit} keys"), async {
+            self.kv.get(start, Some(options)).await.map_err(fault)
+        })
+        .await?;
         let (header, more) = (header(response.header())?, response.more());
         let entries = response.take_kvs().into_iter().map(|kv| {
             let meta = meta(&kv);
