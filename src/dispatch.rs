@@ -51,23 +51,24 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use crate::auth::Permit;
 use crate::body::{Collected, ResponseBody};
+use crate::config::Webhook;
+use crate::delivery::{Done, Failure};
 use crate::lookup::Matched;
-use crate::module::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use crate::module::{DeliverError, DeliverErrorKind, Delivery};
 use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
 
@@ -121,7 +122,7 @@ impl Service<Request<Collected>> for Dispatch {
             };
             let id = delivery.id();
             let mut response = match deliver(delivery, deadline).await {
-                Ok(Ack::Delivered) => delivered(),
+                Ok(()) => delivered(),
                 Err(rejection) => rejection.into_response(),
             };
             if let Some(id) = id.to_header() {
@@ -158,23 +159,35 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
     Ok(Delivery::new(webhook, head.headers, body.bytes().clone()))
 }
 
-async fn deliver(delivery: Delivery, deadline: Duration) -> Result<Ack, Rejection> {
-    let (id, webhook) = (delivery.id(), delivery.webhook().clone());
-    // A module that panics loses its own event's request, not the connection.
-    let attempt = AssertUnwindSafe(async { webhook.deliver(delivery).await }).catch_unwind();
-    let error = match timeout(deadline, attempt).await {
-        Ok(Ok(Ok(ack))) => return Ok(ack),
-        Ok(Ok(Err(error))) => error,
-        Ok(Err(_)) => DeliverError::new(DeliverErrorKind::Failed, "the module panicked"),
+/// Tries until the event is delivered, is not to be tried again, or the time is over.
+async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
+    let (id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
+    let error = match timeout(deadline, attempts(&webhook, delivery)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
         Err(_) => DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time"),
     };
     tracing::warn!(event_id = %id, webhook = %webhook.key(), module = webhook.module_name(), %error, "not delivered");
     Err(match error.kind() {
-        DeliverErrorKind::Failed => RejectionKind::DeliveryFailed,
-        DeliverErrorKind::Unavailable => RejectionKind::DeliveryUnavailable,
+        DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
         DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+        _ => RejectionKind::DeliveryFailed,
     }
     .into())
+}
+
+async fn attempts(webhook: &Webhook, delivery: Delivery) -> Result<(), DeliverError> {
+    let done = Done::default();
+    let mut attempt = 1;
+    loop {
+        let Failure { error, again } = match webhook.steps().attempt(delivery.clone().attempted(attempt), &done).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let Some(wait) = again else { return Err(error) };
+        attempt += 1;
+        sleep(wait).await;
+    }
 }
 
 fn delivered() -> Response<ResponseBody> {

@@ -56,6 +56,7 @@
 pub mod auth;
 pub mod body;
 pub mod config;
+mod delivery;
 pub mod dispatch;
 mod future;
 mod head;

@@ -9,6 +9,7 @@ use super::error::unknown_key;
 use super::placeholder::expand;
 use super::{BuildContext, CompileError, Connection, Node, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
+use crate::delivery::{Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
@@ -115,13 +116,12 @@ impl Compiler {
             .into_iter()
             .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
             .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
-        let (module_name, module) = self.registry.build_module(&spec.module, spec.module_config, &cx)?;
+        let (name, module) = self.registry.build_module(&spec.module, spec.module_config, &cx)?;
         Ok(Webhook {
             key: key.clone(),
             data_type: spec.data_type,
             guards: Guards::new(guards),
-            module_name,
-            module,
+            steps: Steps::one(Step::new(name, module)),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })
     }

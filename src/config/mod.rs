@@ -37,7 +37,6 @@ mod registry;
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -46,8 +45,8 @@ pub use self::error::{BuildError, CompileError};
 use self::node::Node;
 pub use self::registry::Registry;
 use crate::auth::Guards;
+use crate::delivery::Steps;
 use crate::key::WebhookKey;
-use crate::module::{Ack, DeliverError, Delivery, ErasedModule};
 use crate::payload::DataType;
 
 /// A configured webhook, compiled.
@@ -55,8 +54,7 @@ pub struct Webhook {
     key: WebhookKey,
     data_type: DataType,
     guards: Guards,
-    module_name: Arc<str>,
-    module: Box<dyn ErasedModule>,
+    steps: Steps,
     metadata: Option<Box<Value>>,
 }
 
@@ -81,9 +79,9 @@ impl Webhook {
         self.data_type
     }
 
-    /// The name of its module.
+    /// The name of its module; of a chain, of the first one.
     pub fn module_name(&self) -> &str {
-        &self.module_name
+        self.steps.module_name()
     }
 
     /// Whether it has no guard: anybody may send.
@@ -101,8 +99,8 @@ impl Webhook {
         &self.guards
     }
 
-    pub(crate) fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>> {
-        self.module.deliver(delivery)
+    pub(crate) fn steps(&self) -> &Steps {
+        &self.steps
     }
 }
 
@@ -112,7 +110,7 @@ impl fmt::Debug for Webhook {
             .field("key", &self.key)
             .field("data_type", &self.data_type)
             .field("guards", &self.guards)
-            .field("module", &self.module_name)
+            .field("steps", &self.steps)
             .finish_non_exhaustive()
     }
 }

@@ -45,11 +45,11 @@
 //! ```
 
 mod discard;
+mod error;
 mod log;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -62,6 +62,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 pub use self::discard::{Discard, DiscardConfig};
+pub use self::error::{DeliverError, DeliverErrorKind};
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
@@ -106,14 +107,22 @@ impl<M: Module> ErasedModule for M {
 pub struct Delivery {
     id: EventId,
     received_at: SystemTime,
+    attempt: u32,
     webhook: Arc<Webhook>,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Delivery {
+    /// A new event.
     pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
-        Self { id: EventId(Uuid::now_v7()), received_at: SystemTime::now(), webhook, headers, body }
+        Self { id: EventId(Uuid::now_v7()), received_at: SystemTime::now(), attempt: 1, webhook, headers, body }
+    }
+
+    /// The same event, tried for the `attempt`th time.
+    #[must_use]
+    pub(crate) fn attempted(self, attempt: u32) -> Self {
+        Self { attempt, ..self }
     }
 
     /// The id given to the event when it was received.
@@ -124,6 +133,11 @@ impl Delivery {
     /// When the whole body had been received.
     pub fn received_at(&self) -> SystemTime {
         self.received_at
+    }
+
+    /// Which try this is, from 1. One that a crash cut short counts again.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// The webhook that received it.
@@ -147,6 +161,7 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("id", &self.id)
+            .field("attempt", &self.attempt)
             .field("webhook", self.webhook.key())
             .field("bytes", &self.body.len())
             .finish_non_exhaustive()
@@ -178,42 +193,3 @@ pub enum Ack {
     /// It is where it belongs.
     Delivered,
 }
-
-/// Why a module did not take an event.
-#[derive(Debug)]
-pub struct DeliverError {
-    kind: DeliverErrorKind,
-    reason: Cow<'static, str>,
-}
-
-/// What a sender is told of a failed delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeliverErrorKind {
-    /// 502: the target refused or broke.
-    Failed,
-    /// 503: nothing can be taken now.
-    Unavailable,
-    /// 504: no answer in time.
-    Timeout,
-}
-
-impl DeliverError {
-    /// An error for the operator's log; the sender learns only the kind.
-    pub fn new(kind: DeliverErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, reason: reason.into() }
-    }
-
-    /// What the sender is told.
-    pub fn kind(&self) -> DeliverErrorKind {
-        self.kind
-    }
-}
-
-impl fmt::Display for DeliverError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl std::error::Error for DeliverError {}

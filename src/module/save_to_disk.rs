@@ -96,9 +96,8 @@ impl Module for SaveToDisk {
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let target = Arc::clone(&self.target);
-        let failed = |error: io::Error| {
-            DeliverError::new(DeliverErrorKind::Unavailable, format!("cannot write the file: {error}"))
-        };
+        let failed =
+            |error: io::Error| DeliverError::new(DeliverErrorKind::Io, format!("cannot write the file: {error}"));
         let permit = WRITES.acquire().await.map_err(|error| failed(io::Error::other(error)))?;
         // Once started it runs to its end, also when the sender hangs up: the file is then there, or it is not.
         let written = tokio::task::spawn_blocking(move || {
@@ -389,7 +388,7 @@ mod tests {
         for path in ["absolute", "relative"] {
             let module = module(root.path(), config(path, None)).unwrap();
             let error = module.deliver(delivery(b"x")).await.unwrap_err();
-            assert_eq!(error.kind(), DeliverErrorKind::Unavailable, "{path}");
+            assert_eq!(error.kind(), DeliverErrorKind::Io, "{path}");
         }
         assert!(files(outside.path()).is_empty());
     }

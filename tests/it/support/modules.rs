@@ -94,8 +94,8 @@ impl Module for Broken {
         }
         async move {
             let kind = match how {
-                How::Fail => DeliverErrorKind::Failed,
-                How::Unavailable => DeliverErrorKind::Unavailable,
+                How::Fail => DeliverErrorKind::Connect,
+                How::Unavailable => DeliverErrorKind::Io,
                 How::Timeout => DeliverErrorKind::Timeout,
                 How::Panic => {
                     tokio::time::sleep(Duration::from_millis(1)).await;

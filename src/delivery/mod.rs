@@ -1,0 +1,5 @@
+//! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
+
+mod steps;
+
+pub(crate) use self::steps::{Done, Failure, Step, Steps};

@@ -1,0 +1,98 @@
+//! What is to be done with an event of a webhook.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
+
+/// The modules that an event is given to.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    step: Step,
+}
+
+/// One module of them.
+pub(crate) struct Step {
+    name: Arc<str>,
+    module: Box<dyn ErasedModule>,
+}
+
+/// Which steps have taken an event, one bit each: they are not done again.
+#[derive(Debug, Default)]
+pub(crate) struct Done(AtomicU32);
+
+/// An attempt that did not do everything.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The error, or the first of several.
+    pub(crate) error: DeliverError,
+    /// How long to wait before what is not done is tried again; `None` if it is not to be.
+    pub(crate) again: Option<Duration>,
+}
+
+impl Steps {
+    pub(crate) fn one(step: Step) -> Self {
+        Self { step }
+    }
+
+    /// The name of the first module.
+    pub(crate) fn module_name(&self) -> &str {
+        &self.step.name
+    }
+
+    /// One attempt at every step that is not done yet. Dropped, it leaves each step either done or not done.
+    pub(crate) async fn attempt(&self, delivery: Delivery, done: &Done) -> Result<(), Failure> {
+        if done.is(0) {
+            return Ok(());
+        }
+        self.step.deliver(delivery).await.map_err(|error| Failure { error, again: None })?;
+        done.mark(0);
+        Ok(())
+    }
+}
+
+impl Step {
+    pub(crate) fn new(name: Arc<str>, module: Box<dyn ErasedModule>) -> Self {
+        Self { name, module }
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<(), DeliverError> {
+        // A module that panics loses its own attempt, not the connection or the worker.
+        let attempt = AssertUnwindSafe(async { self.module.deliver(delivery).await }).catch_unwind();
+        match attempt.await {
+            Ok(outcome) => outcome.map(|_| ()),
+            Err(_) => Err(DeliverError::new(DeliverErrorKind::Permanent, "the module panicked")),
+        }
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Step").field("module", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Done {
+    /// As it was left by an earlier attempt.
+    #[allow(dead_code)] // the worker that is to come
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits.into())
+    }
+
+    pub(crate) fn bits(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is(&self, step: usize) -> bool {
+        self.bits() >> step & 1 == 1
+    }
+
+    fn mark(&self, step: usize) {
+        self.0.fetch_or(1 << step, Ordering::Relaxed);
+    }
+}

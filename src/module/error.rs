@@ -1,0 +1,95 @@
+//! Why a module did not take an event.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a module did not take an event.
+#[derive(Clone, Debug)]
+pub struct DeliverError {
+    kind: DeliverErrorKind,
+    reason: Cow<'static, str>,
+    retry_after: Option<Duration>,
+}
+
+/// What went wrong, as far as it matters for what is done next: a webhook's `retry` names these, and the sender's answer
+/// follows from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DeliverErrorKind {
+    /// No connection to the target, or it broke: 502.
+    Connect,
+    /// No answer in time: 504.
+    Timeout,
+    /// Something of this machine's own failed, as a disk: 503.
+    Io,
+    /// The target answered 5xx: 502.
+    Http5xx,
+    /// The target answered 429: 502.
+    Http429,
+    /// The target wants other credentials: 502.
+    Auth,
+    /// The module is configured in a way that cannot work: 502.
+    Config,
+    /// The target will never take this event: 502.
+    Permanent,
+}
+
+impl DeliverErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::Timeout,
+        Self::Io,
+        Self::Http5xx,
+        Self::Http429,
+        Self::Auth,
+        Self::Config,
+        Self::Permanent,
+    ];
+
+    /// The word for it in configuration, logs and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Io => "io",
+            Self::Http5xx => "http_5xx",
+            Self::Http429 => "http_429",
+            Self::Auth => "auth",
+            Self::Config => "config",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+impl DeliverError {
+    /// An error for the operator's log; the sender learns only what follows from the kind.
+    pub fn new(kind: DeliverErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, reason: reason.into(), retry_after: None }
+    }
+
+    /// The target asked to be left alone for so long.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> DeliverErrorKind {
+        self.kind
+    }
+
+    /// How long the target asked to be left alone, if it did.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for DeliverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for DeliverError {}
