@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`Collected`], [`Matched`], [`Permit`], [`CheckPayload`](crate::CheckPayload) before it | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
 //!
-//! After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
+//! What fails is tried again as the webhook's `retry` says, while the deadline allows for the wait; the sender is told of
+//! the last error. After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
 //!
 //! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is the
 //! usual way to the layers in front; by hand, with a path of one's own:
@@ -60,7 +61,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use crate::auth::Permit;
@@ -162,7 +163,7 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
 /// Tries until the event is delivered, is not to be tried again, or the time is over.
 async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
     let (id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
-    let error = match timeout(deadline, attempts(&webhook, delivery)).await {
+    let error = match timeout(deadline, attempts(&webhook, delivery, deadline)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
         Err(_) => DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time"),
@@ -176,18 +177,24 @@ async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection
     .into())
 }
 
-async fn attempts(webhook: &Webhook, delivery: Delivery) -> Result<(), DeliverError> {
-    let done = Done::default();
+/// The error is that of the last attempt: what would have to wait beyond `patience` is not waited for.
+async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> Result<(), DeliverError> {
+    let (steps, done, began) = (webhook.steps(), Done::default(), Instant::now());
     let mut attempt = 1;
-    loop {
-        let Failure { error, again } = match webhook.steps().attempt(delivery.clone().attempted(attempt), &done).await {
+    while steps.may_follow(attempt) {
+        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), &done).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        let Some(wait) = again else { return Err(error) };
+        let Some(wait) = again.filter(|&wait| began.elapsed().saturating_add(wait) < patience) else {
+            return Err(error);
+        };
+        tracing::info!(event_id = %delivery.id(), webhook = %webhook.key(), attempt, %error, ?wait, "trying again");
         attempt += 1;
         sleep(wait).await;
     }
+    // The last one needs no copy of the event.
+    steps.attempt(delivery.attempted(attempt), &done).await.map_err(|failure| failure.error)
 }
 
 fn delivered() -> Response<ResponseBody> {

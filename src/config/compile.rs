@@ -9,16 +9,16 @@ use super::error::unknown_key;
 use super::placeholder::expand;
 use super::{BuildContext, CompileError, Connection, Node, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
-use crate::delivery::{Step, Steps};
+use crate::delivery::{Retry, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
 /// Keys of a webhook that are not a scheme's.
-const KEYS: [&str; 5] = ["module", "module-config", "data_type", "connection", "metadata"];
+const KEYS: [&str; 6] = ["module", "module-config", "data_type", "connection", "retry", "metadata"];
 
 /// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
 /// searches for a spelling mistake.
-const UNSUPPORTED: [&str; 20] = [
+const UNSUPPORTED: [&str; 19] = [
     "basic_auth",
     "chain",
     "chain-config",
@@ -36,7 +36,6 @@ const UNSUPPORTED: [&str; 20] = [
     "recaptcha",
     "queue_name",
     "redis",
-    "retry",
     "topic",
     "trusted_proxies",
 ];
@@ -57,6 +56,7 @@ pub(crate) struct WebhookSpec {
     guards: Vec<(String, Node)>,
     module: String,
     module_config: Node,
+    retry: Option<Retry>,
     metadata: Option<Node>,
 }
 
@@ -79,6 +79,7 @@ impl Compiler {
             guards: Vec::new(),
             module: String::new(),
             module_config: Node::Object(Vec::new()),
+            retry: None,
             metadata: None,
         };
         let mut module = None;
@@ -88,6 +89,7 @@ impl Compiler {
                 "module-config" => spec.module_config = value,
                 "data_type" => spec.data_type = read_field(&key, value)?,
                 "connection" => spec.connection = Some(read_field(&key, value)?),
+                "retry" => spec.retry = Some(read_field(&key, value)?),
                 "metadata" => spec.metadata = Some(value),
                 _ if self.registry.scheme_keys().any(|scheme| scheme == key) => spec.guards.push((key, value)),
                 _ => return Err(CompileError::new(self.refuse_key(&key))),
@@ -121,7 +123,7 @@ impl Compiler {
             key: key.clone(),
             data_type: spec.data_type,
             guards: Guards::new(guards),
-            steps: Steps::one(Step::new(name, module)),
+            steps: Steps::one(Step::new(name, module, spec.retry.unwrap_or_else(Retry::never))),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })
     }

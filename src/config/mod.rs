@@ -12,10 +12,33 @@
 //! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
 //! | `connection` | string | none | the name of a connection the module uses |
+//! | `retry` | object | none | see [below](#retries) |
 //! | `metadata` | any | none | for the application: see [`Webhook::metadata`] |
 //!
 //! A key that is not known is refused, with the nearest one that is, as is a key that stands twice: a misspelt guard
 //! must not open a webhook. A webhook without any guard is open to everybody; the store counts those.
+//!
+//! # Retries
+//!
+//! The key `retry` says whether an attempt that failed is followed by another. Without it an event that is answered when
+//! it is delivered is tried once.
+//!
+//! | key | default | moved into | |
+//! |---|---|---|---|
+//! | `enabled` | `false` | | without it there is one attempt |
+//! | `max_attempts` | 3 | 1 to 20 | with the first |
+//! | `initial_delay` | 1 | 0 to 60 | seconds, before the second attempt |
+//! | `max_delay` | 60 | `initial_delay` to 60 | seconds |
+//! | `backoff_multiplier` | 2 | 0.1 to 10 | of the delay, after each attempt |
+//! | `retryable_errors` | `connect`, `timeout`, `io`, `http_5xx`, `http_429` | | what may be tried again |
+//! | `non_retryable_errors` | none | | taken away from those |
+//!
+//! The delay is the longest wait: each is drawn evenly between nothing and it. What a target asks for in `Retry-After`
+//! is waited for besides, one hour at most. Errors are the labels of
+//! [`DeliverErrorKind`](crate::module::DeliverErrorKind) or `any`; these class names of Python's, plain or qualified,
+//! stand for one: `ConnectionError`, `ConnectionRefusedError`, `ConnectionResetError`, `ConnectionAbortedError`,
+//! `BrokenPipeError` (`connect`), `TimeoutError` (`timeout`), `OSError`, `IOError` (`io`), `AuthenticationError`,
+//! `PermissionError` (`auth`), `ValueError`, `KeyError`, `TypeError` (`config`).
 //!
 //! # Keys of a connection
 //!

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::Retry;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
 
 /// The modules that an event is given to.
@@ -20,6 +21,7 @@ pub(crate) struct Steps {
 pub(crate) struct Step {
     name: Arc<str>,
     module: Box<dyn ErasedModule>,
+    retry: Retry,
 }
 
 /// Which steps have taken an event, one bit each: they are not done again.
@@ -45,20 +47,30 @@ impl Steps {
         &self.step.name
     }
 
+    /// Whether the `attempt`th attempt may be followed by another.
+    pub(crate) fn may_follow(&self, attempt: u32) -> bool {
+        self.step.retry.may_follow(attempt)
+    }
+
     /// One attempt at every step that is not done yet. Dropped, it leaves each step either done or not done.
     pub(crate) async fn attempt(&self, delivery: Delivery, done: &Done) -> Result<(), Failure> {
         if done.is(0) {
             return Ok(());
         }
-        self.step.deliver(delivery).await.map_err(|error| Failure { error, again: None })?;
-        done.mark(0);
-        Ok(())
+        let attempt = delivery.attempt();
+        match self.step.deliver(delivery).await {
+            Ok(()) => {
+                done.mark(0);
+                Ok(())
+            }
+            Err(error) => Err(Failure { again: self.step.retry.next(attempt, &error), error }),
+        }
     }
 }
 
 impl Step {
-    pub(crate) fn new(name: Arc<str>, module: Box<dyn ErasedModule>) -> Self {
-        Self { name, module }
+    pub(crate) fn new(name: Arc<str>, module: Box<dyn ErasedModule>, retry: Retry) -> Self {
+        Self { name, module, retry }
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<(), DeliverError> {

@@ -4,3 +4,4 @@ mod configuration;
 mod delivery;
 mod incremental;
 mod refusals;
+mod retry;

@@ -6,6 +6,7 @@ pub(crate) mod modules;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod schemes;
+pub(crate) mod scripted;
 
 use std::future::Future;
 use std::time::Duration;
