@@ -60,18 +60,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use crate::auth::Permit;
 use crate::body::{Collected, ResponseBody};
-use crate::config::Webhook;
+use crate::config::{Promise, Webhook};
 use crate::delivery::{Done, Failure};
 use crate::lookup::Matched;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
 use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
+#[cfg(feature = "spool")]
+use crate::spool::{Spool, SpoolError};
 
 /// The header that names the event in an answer: a UUIDv7 (RFC 9562).
 pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
@@ -80,15 +82,30 @@ pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Gives each event to the module of its webhook. See the [module docs](self).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Dispatch {
     deadline: Duration,
+    #[cfg(feature = "spool")]
+    spool: Option<Spool>,
 }
 
 impl Dispatch {
     /// Waits at most [`DEFAULT_DEADLINE`] for a module.
     pub fn new() -> Self {
-        Self { deadline: DEFAULT_DEADLINE }
+        Self {
+            deadline: DEFAULT_DEADLINE,
+            #[cfg(feature = "spool")]
+            spool: None,
+        }
+    }
+
+    /// Where the events of webhooks with `"ack": "accepted"` go. A [`Registry`](crate::Registry) that is
+    /// [`accepting`](crate::Registry::accepting) belongs to it.
+    #[cfg(feature = "spool")]
+    #[must_use]
+    pub fn spool(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
+        self
     }
 
     /// How long a module may take before the sender gets 504.
@@ -115,15 +132,15 @@ impl Service<Request<Collected>> for Dispatch {
     }
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
-        let deadline = self.deadline;
+        let this = self.clone();
         DispatchFuture(Box::pin(async move {
             let delivery = match admit(req) {
                 Ok(delivery) => delivery,
                 Err(rejection) => return rejection.into_response(),
             };
             let id = delivery.id();
-            let mut response = match deliver(delivery, deadline).await {
-                Ok(()) => delivered(),
+            let mut response = match this.take(delivery).await {
+                Ok(promise) => answer(promise),
                 Err(rejection) => rejection.into_response(),
             };
             if let Some(id) = id.to_header() {
@@ -158,6 +175,32 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
     let webhook = Matched::of(req.extensions())?.webhook().clone();
     let (head, body) = req.into_parts();
     Ok(Delivery::new(webhook, head.headers, body.bytes().clone()))
+}
+
+impl Dispatch {
+    /// Does what the webhook promises with its answer.
+    async fn take(self, delivery: Delivery) -> Result<Promise, Rejection> {
+        let promise = delivery.webhook().promise();
+        match promise {
+            Promise::Delivered => deliver(delivery, self.deadline).await?,
+            Promise::Accepted => self.accept(&delivery).await?,
+        }
+        Ok(promise)
+    }
+
+    #[cfg(feature = "spool")]
+    async fn accept(&self, delivery: &Delivery) -> Result<(), Rejection> {
+        let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
+        spool.accept(delivery).await.map_err(|error| match error {
+            SpoolError::Full => RejectionKind::SpoolFull.into(),
+            SpoolError::Failed => RejectionKind::SpoolFailed.into(),
+        })
+    }
+
+    #[cfg(not(feature = "spool"))]
+    async fn accept(&self, _: &Delivery) -> Result<(), Rejection> {
+        Err(Rejection::misassembled("the feature `spool`"))
+    }
 }
 
 /// Tries until the event is delivered, is not to be tried again, or the time is over.
@@ -197,8 +240,13 @@ async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> 
     steps.attempt(delivery.attempted(attempt), &done).await.map_err(|failure| failure.error)
 }
 
-fn delivered() -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::from(Bytes::from_static(br#"{"message":"200 OK"}"#)));
+fn answer(promise: Promise) -> Response<ResponseBody> {
+    let (status, body) = match promise {
+        Promise::Delivered => (StatusCode::OK, &br#"{"message":"200 OK"}"#[..]),
+        Promise::Accepted => (StatusCode::ACCEPTED, &br#"{"message":"202 Accepted","status":"accepted"}"#[..]),
+    };
+    let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

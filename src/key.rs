@@ -6,6 +6,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use arrayvec::ArrayString;
 
@@ -79,10 +80,10 @@ impl fmt::Debug for Target {
     }
 }
 
-/// The name of a configured webhook: its namespace and its id.
+/// The name of a configured webhook: its namespace and its id. A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WebhookKey {
-    text: Box<str>,
+    text: Arc<str>,
     split: u8,
 }
 
@@ -104,6 +105,15 @@ impl WebhookKey {
     /// The webhook's id within its namespace.
     pub fn id(&self) -> &str {
         &self.text[usize::from(self.split) + 1..]
+    }
+}
+
+impl From<&WebhookKey> for Target {
+    fn from(key: &WebhookKey) -> Self {
+        let mut text = ArrayString::new();
+        // It was made of a target.
+        text.push_str(&key.text);
+        Self { text, split: key.split }
     }
 }
 

@@ -70,13 +70,15 @@ mod reflector;
 pub mod rejection;
 pub mod route;
 pub mod source;
+#[cfg(feature = "spool")]
+pub mod spool;
 pub mod stack;
 mod store;
 mod telemetry;
 
 pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
-pub use crate::config::{BuildContext, BuildError, Connection, Registry, Webhook};
+pub use crate::config::{BuildContext, BuildError, Connection, Promise, Registry, Webhook};
 pub use crate::dispatch::Dispatch;
 pub use crate::future::ResponseFuture;
 pub use crate::head::Head;

@@ -116,6 +116,10 @@ pub enum RejectionKind {
     DeliveryUnavailable,
     /// The module did not answer in time; the sender should try again.
     DeliveryTimeout,
+    /// There is no room for the event; the sender should try again.
+    SpoolFull,
+    /// The event cannot be written to disk; the sender should try again.
+    SpoolFailed,
     /// A layer is missing from the stack. The server's own fault.
     Misassembled,
 }
@@ -151,6 +155,8 @@ impl RejectionKind {
                 (S::SERVICE_UNAVAILABLE, "delivery_unavailable", "The event cannot be taken now")
             }
             Self::DeliveryTimeout => (S::GATEWAY_TIMEOUT, "delivery_timeout", "The event was not delivered in time"),
+            Self::SpoolFull => (S::SERVICE_UNAVAILABLE, "spool_full", "There is no room for the event now"),
+            Self::SpoolFailed => (S::SERVICE_UNAVAILABLE, "spool_failed", "The event cannot be stored now"),
             Self::Misassembled => (S::INTERNAL_SERVER_ERROR, "misassembled", "Internal Server Error"),
         };
         Row { status, label, detail }
@@ -170,7 +176,10 @@ impl RejectionKind {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            Self::NotReady | Self::DeliveryUnavailable => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::SpoolFull => Some((header::RETRY_AFTER, HeaderValue::from_static("10"))),
+            Self::NotReady | Self::DeliveryUnavailable | Self::SpoolFailed => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
+            }
             Self::Misconfigured => Some((header::RETRY_AFTER, HeaderValue::from_static("60"))),
             _ => None,
         }

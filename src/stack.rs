@@ -9,7 +9,7 @@
 //! CollectBody        413 408 400
 //! VerifyBody         401
 //! CheckPayload       400 415
-//! Dispatch           200 502 503 504
+//! Dispatch           200 202 502 503 504
 //! ```
 //!
 //! A receiver is an ordinary tower service. In axum:
@@ -117,6 +117,14 @@ impl ReceiverBuilder {
     #[must_use]
     pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
         self.dispatch = self.dispatch.deadline(deadline);
+        self
+    }
+
+    /// Where the events of webhooks with `"ack": "accepted"` go.
+    #[cfg(feature = "spool")]
+    #[must_use]
+    pub fn spool(mut self, spool: crate::spool::Spool) -> Self {
+        self.dispatch = self.dispatch.spool(spool);
         self
     }
 

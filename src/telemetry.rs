@@ -3,6 +3,8 @@
 //! Labels are bounded: nothing a stranger sent, no webhook's name.
 
 pub(crate) use self::imp::{Timer, published, reported, source_state};
+#[cfg(feature = "spool")]
+pub(crate) use self::imp::{attempted, spool_accepted, spool_damaged, spool_failed, spool_state, spool_synced};
 
 #[cfg(feature = "metrics")]
 mod imp {
@@ -43,6 +45,33 @@ mod imp {
         for (kind, errors) in &report.errors {
             counter!("tower_webhook_source_errors_total", "kind" => kind.label()).absolute(*errors);
         }
+    }
+
+    pub(crate) fn spool_accepted(events: usize) {
+        counter!("tower_webhook_spool_events_total").increment(events as u64);
+    }
+
+    pub(crate) fn spool_synced() {
+        counter!("tower_webhook_spool_syncs_total").increment(1);
+    }
+
+    pub(crate) fn spool_failed() {
+        counter!("tower_webhook_spool_failures_total").increment(1);
+    }
+
+    pub(crate) fn spool_damaged(amount: u64) {
+        counter!("tower_webhook_spool_damage_total").increment(amount);
+    }
+
+    pub(crate) fn spool_state(waiting: usize, bytes: u64, dead: usize) {
+        gauge!("tower_webhook_spool_waiting").set(waiting as f64);
+        gauge!("tower_webhook_spool_bytes").set(bytes as f64);
+        gauge!("tower_webhook_spool_dead_letters").set(dead as f64);
+    }
+
+    /// An attempt of the worker ended: `delivered`, or the kind of the error.
+    pub(crate) fn attempted(outcome: &'static str) {
+        counter!("tower_webhook_delivery_attempts_total", "outcome" => outcome).increment(1);
     }
 
     /// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
@@ -95,6 +124,18 @@ mod imp {
     pub(crate) fn reported(_: &SourceReport) {}
 
     pub(crate) fn source_state(_: &SourceState) {}
+
+    pub(crate) fn spool_accepted(_: usize) {}
+
+    pub(crate) fn spool_synced() {}
+
+    pub(crate) fn spool_failed() {}
+
+    pub(crate) fn spool_damaged(_: u64) {}
+
+    pub(crate) fn spool_state(_: usize, _: u64, _: usize) {}
+
+    pub(crate) fn attempted(_: &'static str) {}
 
     #[derive(Debug)]
     pub(crate) struct Timer;

@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use super::error::unknown_key;
 use super::placeholder::expand;
-use super::{BuildContext, CompileError, Connection, Node, Registry, Webhook};
+use super::{BuildContext, CompileError, Connection, Node, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::delivery::{Retry, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
 /// Keys of a webhook that are not a scheme's.
-const KEYS: [&str; 6] = ["module", "module-config", "data_type", "connection", "retry", "metadata"];
+const KEYS: [&str; 7] = ["module", "module-config", "data_type", "ack", "connection", "retry", "metadata"];
 
 /// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
 /// searches for a spelling mistake.
@@ -52,6 +52,7 @@ pub(crate) struct Compiler {
 /// A webhook that has been read and not yet built: it may name a connection.
 pub(crate) struct WebhookSpec {
     data_type: DataType,
+    promise: Promise,
     connection: Option<String>,
     guards: Vec<(String, Node)>,
     module: String,
@@ -75,6 +76,7 @@ impl Compiler {
     pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
         let mut spec = WebhookSpec {
             data_type: DataType::default(),
+            promise: Promise::default(),
             connection: None,
             guards: Vec::new(),
             module: String::new(),
@@ -88,6 +90,7 @@ impl Compiler {
                 "module" => module = Some(read_field(&key, value)?),
                 "module-config" => spec.module_config = value,
                 "data_type" => spec.data_type = read_field(&key, value)?,
+                "ack" => spec.promise = self.read_promise(&key, value)?,
                 "connection" => spec.connection = Some(read_field(&key, value)?),
                 "retry" => spec.retry = Some(read_field(&key, value)?),
                 "metadata" => spec.metadata = Some(value),
@@ -119,11 +122,16 @@ impl Compiler {
             .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
             .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
         let (name, module) = self.registry.build_module(&spec.module, spec.module_config, &cx)?;
+        let retry = spec.retry.unwrap_or_else(|| match spec.promise {
+            Promise::Delivered => Retry::never(),
+            Promise::Accepted => Retry::accepted(),
+        });
         Ok(Webhook {
             key: key.clone(),
             data_type: spec.data_type,
+            promise: spec.promise,
             guards: Guards::new(guards),
-            steps: Steps::one(Step::new(name, module, spec.retry.unwrap_or_else(Retry::never))),
+            steps: Steps::one(Step::new(name, module, retry)),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })
     }
@@ -137,6 +145,15 @@ impl Compiler {
         let (key, kind) = fields.remove(at);
         let kind: String = read_field(&key, kind)?;
         Ok(Connection { name: name.into(), kind: kind.into(), config: Node::Object(fields) })
+    }
+
+    fn read_promise(&self, key: &str, value: Node) -> Result<Promise, CompileError> {
+        match read_field(key, value)? {
+            Promise::Accepted if !self.registry.is_accepting() => {
+                Err(CompileError::new("`accepted` needs a spool, and there is none").inside(key))
+            }
+            promise => Ok(promise),
+        }
     }
 
     fn read_object(&self, json: &[u8]) -> Result<Vec<(String, Node)>, CompileError> {

@@ -11,6 +11,7 @@
 //! | `module-config` | object | `{}` | the module's options |
 //! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
+//! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what the answer promises: see [`Promise`] |
 //! | `connection` | string | none | the name of a connection the module uses |
 //! | `retry` | object | none | see [below](#retries) |
 //! | `metadata` | any | none | for the application: see [`Webhook::metadata`] |
@@ -60,6 +61,7 @@ mod registry;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -72,10 +74,22 @@ use crate::delivery::Steps;
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
+/// What a webhook's 2xx answer promises: the key `ack`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Promise {
+    /// 200: the module has the event.
+    #[default]
+    Delivered,
+    /// 202: the event is on disk, and will be delivered or become a dead letter.
+    Accepted,
+}
+
 /// A configured webhook, compiled.
 pub struct Webhook {
     key: WebhookKey,
     data_type: DataType,
+    promise: Promise,
     guards: Guards,
     steps: Steps,
     metadata: Option<Box<Value>>,
@@ -100,6 +114,11 @@ impl Webhook {
     /// What its body must be.
     pub fn data_type(&self) -> DataType {
         self.data_type
+    }
+
+    /// What its answer promises.
+    pub fn promise(&self) -> Promise {
+        self.promise
     }
 
     /// The name of its module; of a chain, of the first one.

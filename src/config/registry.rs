@@ -19,6 +19,7 @@ pub struct Registry {
     modules: BTreeMap<&'static str, ModuleEntry>,
     schemes: BTreeMap<&'static str, BuildScheme>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    is_accepting: bool,
 }
 
 #[derive(Clone)]
@@ -49,7 +50,12 @@ impl Registry {
 
     /// Nothing at all; placeholders are looked up in the process's environment.
     pub fn empty() -> Self {
-        Self { modules: BTreeMap::new(), schemes: BTreeMap::new(), lookup: Arc::new(|name| std::env::var(name).ok()) }
+        Self {
+            modules: BTreeMap::new(),
+            schemes: BTreeMap::new(),
+            lookup: Arc::new(|name| std::env::var(name).ok()),
+            is_accepting: false,
+        }
     }
 
     /// Adds the module `M`, or replaces the one of that name.
@@ -94,6 +100,17 @@ impl Registry {
     pub fn variables(mut self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.lookup = Arc::new(lookup);
         self
+    }
+
+    /// Whether a webhook may say `"ack": "accepted"`: the receiver has a spool. Without one its configuration is refused.
+    #[must_use]
+    pub fn accepting(mut self, is_accepting: bool) -> Self {
+        self.is_accepting = is_accepting;
+        self
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        self.is_accepting
     }
 
     pub(super) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {

@@ -32,7 +32,6 @@ impl Retry {
     }
 
     /// For an event that is delivered after the answer, which is worth more patience.
-    #[allow(dead_code)] // the key `ack` that is to come
     pub(crate) fn accepted() -> Self {
         Self { attempts: 20, ..Self::never() }
     }

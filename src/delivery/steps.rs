@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,7 +26,7 @@ pub(crate) struct Step {
 
 /// Which steps have taken an event, one bit each: they are not done again.
 #[derive(Debug, Default)]
-pub(crate) struct Done(AtomicU32);
+pub(crate) struct Done(AtomicU64);
 
 /// An attempt that did not do everything.
 #[derive(Debug)]
@@ -68,6 +68,15 @@ impl Steps {
     }
 }
 
+impl Steps {
+    /// What follows from an attempt that was cut short because it took too long.
+    #[cfg(feature = "spool")]
+    pub(crate) fn overdue(&self, attempt: u32) -> Failure {
+        let error = DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time");
+        Failure { again: self.step.retry.next(attempt, &error), error }
+    }
+}
+
 impl Step {
     pub(crate) fn new(name: Arc<str>, module: Box<dyn ErasedModule>, retry: Retry) -> Self {
         Self { name, module, retry }
@@ -91,12 +100,18 @@ impl fmt::Debug for Step {
 
 impl Done {
     /// As it was left by an earlier attempt.
-    #[allow(dead_code)] // the worker that is to come
-    pub(crate) fn from_bits(bits: u32) -> Self {
+    #[cfg(feature = "spool")]
+    pub(crate) fn from_bits(bits: u64) -> Self {
         Self(bits.into())
     }
 
-    pub(crate) fn bits(&self) -> u32 {
+    /// What is left of it when the event is tried anew: what was done stays so.
+    #[cfg(feature = "spool")]
+    pub(crate) fn revived(bits: u64) -> u64 {
+        bits
+    }
+
+    pub(crate) fn bits(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 

@@ -119,6 +119,19 @@ impl Delivery {
         Self { id: EventId(Uuid::now_v7()), received_at: SystemTime::now(), attempt: 1, webhook, headers, body }
     }
 
+    /// An event that was accepted earlier.
+    #[cfg(feature = "spool")]
+    pub(crate) fn restored(
+        id: EventId,
+        received_at: SystemTime,
+        attempt: u32,
+        webhook: Arc<Webhook>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Self {
+        Self { id, received_at, attempt, webhook, headers, body }
+    }
+
     /// The same event, tried for the `attempt`th time.
     #[must_use]
     pub(crate) fn attempted(self, attempt: u32) -> Self {
@@ -173,10 +186,29 @@ impl fmt::Debug for Delivery {
 pub struct EventId(Uuid);
 
 impl EventId {
+    #[cfg(feature = "spool")]
+    pub(crate) fn of(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    #[cfg(feature = "spool")]
+    pub(crate) fn uuid(&self) -> &Uuid {
+        &self.0
+    }
+
     /// The id as the value of a header.
     pub(crate) fn to_header(self) -> Option<HeaderValue> {
         let mut buffer = Uuid::encode_buffer();
         HeaderValue::from_str(self.0.hyphenated().encode_lower(&mut buffer)).ok()
+    }
+}
+
+/// From its text, as it stands in `X-Event-Id`.
+impl std::str::FromStr for EventId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(text).map(Self)
     }
 }
 

@@ -1,0 +1,251 @@
+//! Whose event is next: fairness among namespaces and webhooks. Pure.
+//!
+//! Namespaces take turns by deficit round robin (Shreedhar and Varghese, 1995), so that each gets the same share of the
+//! bytes; within one its webhooks take turns, and the events of a webhook go in the order in which they came. A webhook or
+//! namespace that has as many under way as it may is passed by until one of them ends.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::key::WebhookKey;
+use crate::spool::Ticket;
+
+/// How much may be under way at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) webhook: usize,
+    pub(super) namespace: usize,
+    pub(super) total: usize,
+    /// The bytes of all that is under way; one event always may.
+    pub(super) bytes: u64,
+}
+
+/// What a namespace may send when it is its turn, in bytes.
+const QUANTUM: u64 = 64 << 10;
+
+/// What an event costs beside its bytes.
+const COST: u64 = 1 << 10;
+
+pub(super) struct Schedule {
+    limits: Limits,
+    namespaces: HashMap<Box<str>, Namespace, foldhash::fast::RandomState>,
+    /// Those whose turn comes.
+    turns: VecDeque<Box<str>>,
+    running: usize,
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Namespace {
+    lanes: HashMap<WebhookKey, Lane, foldhash::fast::RandomState>,
+    /// Those whose turn comes.
+    turns: VecDeque<WebhookKey>,
+    running: usize,
+    deficit: u64,
+    has_turn: bool,
+}
+
+/// The events of a webhook.
+#[derive(Default)]
+struct Lane {
+    ready: VecDeque<Ticket>,
+    running: usize,
+    has_turn: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, namespaces: HashMap::default(), turns: VecDeque::new(), running: 0, bytes: 0 }
+    }
+
+    /// An event is ready.
+    pub(super) fn push(&mut self, ticket: Ticket) {
+        let name = ticket.webhook.namespace();
+        if !self.namespaces.contains_key(name) {
+            self.namespaces.insert(name.into(), Namespace::default());
+        }
+        let Some(namespace) = self.namespaces.get_mut(name) else { return };
+        let key = ticket.webhook.clone();
+        let lane = namespace.lanes.entry(key.clone()).or_default();
+        lane.ready.push_back(ticket);
+        Self::give_turns(self.limits, namespace, &key, &mut self.turns);
+    }
+
+    /// The next event to be started; it counts as under way until [`ended`](Self::ended) is told.
+    pub(super) fn next(&mut self) -> Option<Ticket> {
+        if self.running >= self.limits.total || (self.running > 0 && self.bytes >= self.limits.bytes) {
+            return None;
+        }
+        loop {
+            let name = self.turns.front()?;
+            let namespace = self.namespaces.get_mut(name)?;
+            let next =
+                namespace.turns.front().and_then(|key| Some((key.clone(), namespace.lanes.get(key)?.ready.front()?)));
+            let Some((key, ticket)) = next.filter(|_| namespace.running < self.limits.namespace) else {
+                namespace.has_turn = false;
+                namespace.deficit = 0;
+                self.turns.pop_front();
+                continue;
+            };
+            let cost = COST + u64::from(ticket.bytes);
+            if namespace.deficit < cost {
+                namespace.deficit += QUANTUM;
+                self.turns.rotate_left(1);
+                continue;
+            }
+            namespace.deficit -= cost;
+            namespace.turns.pop_front();
+            let lane = namespace.lanes.get_mut(&key)?;
+            lane.has_turn = false;
+            let ticket = lane.ready.pop_front()?;
+            lane.running += 1;
+            namespace.running += 1;
+            self.running += 1;
+            self.bytes += u64::from(ticket.bytes);
+            Self::give_turns(self.limits, namespace, &key, &mut self.turns);
+            return Some(ticket);
+        }
+    }
+
+    /// An event that was started has ended, one way or another.
+    pub(super) fn ended(&mut self, ticket: &Ticket) {
+        self.running -= 1;
+        self.bytes -= u64::from(ticket.bytes);
+        let name = ticket.webhook.namespace();
+        let Some(namespace) = self.namespaces.get_mut(name) else { return };
+        namespace.running -= 1;
+        if let Some(lane) = namespace.lanes.get_mut(&ticket.webhook) {
+            lane.running -= 1;
+            if lane.running == 0 && lane.ready.is_empty() {
+                namespace.lanes.remove(&ticket.webhook);
+            }
+        }
+        Self::give_turns(self.limits, namespace, &ticket.webhook, &mut self.turns);
+        if namespace.lanes.is_empty() && !namespace.has_turn {
+            self.namespaces.remove(name);
+        }
+    }
+
+    /// Lets a webhook, and its namespace, have a turn if they can use one.
+    fn give_turns(limits: Limits, namespace: &mut Namespace, key: &WebhookKey, turns: &mut VecDeque<Box<str>>) {
+        if let Some(lane) = namespace.lanes.get_mut(key)
+            && !lane.has_turn
+            && !lane.ready.is_empty()
+            && lane.running < limits.webhook
+        {
+            lane.has_turn = true;
+            namespace.turns.push_back(key.clone());
+        }
+        if !namespace.has_turn && !namespace.turns.is_empty() && namespace.running < limits.namespace {
+            namespace.has_turn = true;
+            turns.push_back(key.namespace().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { webhook: 2, namespace: 3, total: 5, bytes: 1 << 40 };
+
+    fn ticket(namespace: &str, id: &str, sequence: u64, bytes: u32) -> Ticket {
+        Ticket { sequence, webhook: WebhookKey::new(namespace, id).unwrap(), bytes }
+    }
+
+    #[test]
+    fn a_webhooks_events_go_in_order_and_so_many_at_a_time() {
+        let mut schedule = Schedule::new(LIMITS);
+        (1..=4).for_each(|n| schedule.push(ticket("a", "x", n, 100)));
+        let first = schedule.next().unwrap();
+        assert_eq!((first.sequence, schedule.next().unwrap().sequence), (1, 2));
+        assert!(schedule.next().is_none());
+        schedule.ended(&first);
+        assert_eq!(schedule.next().unwrap().sequence, 3);
+        assert!(schedule.next().is_none());
+    }
+
+    #[test]
+    fn one_that_is_stuck_does_not_stop_the_others() {
+        let mut schedule = Schedule::new(LIMITS);
+        (1..=100).for_each(|n| schedule.push(ticket("a", "stuck", n, 100)));
+        schedule.push(ticket("a", "y", 101, 100));
+        schedule.push(ticket("b", "z", 102, 100));
+        let mut started: Vec<_> = std::iter::from_fn(|| schedule.next()).map(|ticket| ticket.sequence).collect();
+        started.sort_unstable();
+        assert_eq!(started, [1, 2, 101, 102]);
+    }
+
+    #[test]
+    fn namespaces_share_by_bytes() {
+        let limits = Limits { webhook: 1, namespace: 1, total: 1, bytes: 1 << 40 };
+        let mut schedule = Schedule::new(limits);
+        (0..1000).for_each(|n| schedule.push(ticket("large", "x", n, 63 << 10)));
+        (0..10_000).for_each(|n| schedule.push(ticket("small", "x", n, 1 << 10)));
+        let mut bytes = HashMap::<String, u64>::new();
+        for _ in 0..2000 {
+            let ticket = schedule.next().unwrap();
+            *bytes.entry(ticket.webhook.namespace().to_owned()).or_default() += COST + u64::from(ticket.bytes);
+            schedule.ended(&ticket);
+        }
+        let (large, small) = (bytes["large"], bytes["small"]);
+        assert!(large.abs_diff(small) <= 2 * QUANTUM, "{large} {small}");
+    }
+
+    #[test]
+    fn the_bytes_that_are_under_way_are_bounded_and_a_large_one_still_goes() {
+        let mut schedule = Schedule::new(Limits { bytes: 1000, ..LIMITS });
+        schedule.push(ticket("a", "x", 1, 1 << 30));
+        schedule.push(ticket("b", "x", 2, 1));
+        let large = schedule.next().unwrap();
+        let (first, second) = match large.sequence {
+            1 => (large, None),
+            _ => (schedule.next().unwrap(), Some(large)),
+        };
+        assert_eq!(first.sequence, 1);
+        assert!(schedule.next().is_none());
+        schedule.ended(&first);
+        assert!(second.is_some() || schedule.next().is_some());
+    }
+
+    proptest! {
+        /// Whatever is pushed and ended: all goes out, each once, in order for a webhook, within the limits.
+        #[test]
+        fn nothing_is_left_or_doubled(steps in prop::collection::vec((0..4u8, 0..3u8, 0..200_000u32, any::<bool>()), 1..200)) {
+            let mut schedule = Schedule::new(LIMITS);
+            let mut running = Vec::<Ticket>::new();
+            let mut last = HashMap::<WebhookKey, u64>::new();
+            let mut started = 0;
+            let mut start = |schedule: &mut Schedule, running: &mut Vec<Ticket>| {
+                while let Some(ticket) = schedule.next() {
+                    let before = last.insert(ticket.webhook.clone(), ticket.sequence);
+                    assert!(before < Some(ticket.sequence) || before.is_none());
+                    running.push(ticket);
+                    started += 1;
+                    for one in running.iter() {
+                        let of = |same: &dyn Fn(&Ticket) -> bool| running.iter().filter(|other| same(other)).count();
+                        assert!(of(&|other| other.webhook == one.webhook) <= LIMITS.webhook);
+                        assert!(of(&|other| other.webhook.namespace() == one.webhook.namespace()) <= LIMITS.namespace);
+                    }
+                    assert!(running.len() <= LIMITS.total);
+                }
+            };
+            for (n, (namespace, id, bytes, end)) in steps.iter().enumerate() {
+                schedule.push(ticket(&format!("n{namespace}"), &format!("w{id}"), n as u64, *bytes));
+                start(&mut schedule, &mut running);
+                if *end && !running.is_empty() {
+                    schedule.ended(&running.swap_remove(n % running.len()));
+                    start(&mut schedule, &mut running);
+                }
+            }
+            while let Some(ticket) = running.pop() {
+                schedule.ended(&ticket);
+                start(&mut schedule, &mut running);
+            }
+            prop_assert_eq!(started, steps.len());
+            prop_assert_eq!((schedule.running, schedule.bytes), (0, 0));
+            prop_assert!(schedule.namespaces.values().all(|namespace| namespace.lanes.is_empty()));
+        }
+    }
+}

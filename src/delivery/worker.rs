@@ -1,0 +1,295 @@
+//! Delivers what was accepted.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::schedule::{Limits, Schedule};
+use super::{Done, Failure};
+use crate::config::Webhook;
+use crate::dispatch::DEFAULT_DEADLINE;
+use crate::key::WebhookKey;
+use crate::module::{DeliverError, DeliverErrorKind, EventId};
+use crate::spool::{Death, Event, Spool, State, Ticket, Tickets};
+use crate::store::{Found, Store};
+use crate::telemetry;
+
+/// How many events are read at a time.
+const READ_AT_A_TIME: usize = 64;
+
+/// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often the metrics are set, and old dead letters looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(2);
+
+/// How long dead letters are kept if the worker is not told: 14 days.
+const DEAD_LETTER_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Delivers the events of a [`Spool`]: without it they only wait.
+///
+/// Many events are under way at a time, at most so many of one webhook and of one namespace; namespaces take turns. An
+/// event that waits to be tried again holds none of these places.
+#[must_use = "accepted events are delivered by `run`"]
+pub struct Worker {
+    spool: Spool,
+    tickets: Tickets,
+    deadline: Duration,
+    dead_letter_age: Duration,
+    limits: Limits,
+}
+
+impl Worker {
+    pub(crate) fn new(spool: Spool, tickets: Tickets) -> Self {
+        Self {
+            spool,
+            tickets,
+            deadline: DEFAULT_DEADLINE,
+            dead_letter_age: DEAD_LETTER_AGE,
+            limits: Limits { webhook: 32, namespace: 128, total: 1024, bytes: 64 << 20 },
+        }
+    }
+
+    /// How long one attempt may take; 30 s if this is not called.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// How long dead letters are kept; 14 days if this is not called.
+    pub fn dead_letter_age(self, age: Duration) -> Self {
+        Self { dead_letter_age: age, ..self }
+    }
+
+    /// How many events may be under way at a time: of one webhook, of one namespace, in all. 32, 128 and 1024 if this is
+    /// not called.
+    pub fn concurrency(mut self, webhook: usize, namespace: usize, total: usize) -> Self {
+        self.limits =
+            Limits { webhook: webhook.max(1), namespace: namespace.max(1), total: total.max(1), ..self.limits };
+        self
+    }
+
+    /// Delivers by the webhooks of `store` until `stop` resolves. Then nothing new is begun, and it ends when what is under
+    /// way has ended; what is left stays in the spool. Dropped, it breaks off what is under way: that is delivered again
+    /// after the next start.
+    pub async fn run(mut self, store: Store, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut stopping = false;
+        let mut work = Work {
+            spool: self.spool.clone(),
+            store,
+            deadline: self.deadline,
+            schedule: Schedule::new(self.limits),
+            waiting: BinaryHeap::new(),
+            under_way: JoinSet::new(),
+        };
+        let mut tidy = interval(TIDY_EVERY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !(stopping && work.under_way.is_empty()) {
+            if !stopping {
+                work.begin();
+            }
+            let next = work.waiting.peek().map(|Reverse(waiting)| waiting.until);
+            tokio::select! {
+                () = &mut stop, if !stopping => stopping = true,
+                Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.schedule.push(ticket)),
+                Some(ended) = work.under_way.join_next() => work.ended(ended),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !stopping => work.wake(),
+                _ = tidy.tick() => {
+                    telemetry::spool_state(work.spool.waiting(), work.spool.bytes(), work.spool.dead_letter_count());
+                    let forgotten = work.spool.forget_dead_letters(self.dead_letter_age);
+                    if forgotten > 0 {
+                        tracing::warn!(forgotten, "dead letters were too old");
+                    }
+                }
+            }
+        }
+        work.spool.flush().await;
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+struct Work {
+    spool: Spool,
+    store: Store,
+    deadline: Duration,
+    schedule: Schedule,
+    /// Those that are tried again later.
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    under_way: JoinSet<Ended>,
+}
+
+/// The order is that of the time.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    until: Instant,
+    sequence: u64,
+    ticket: Ticket,
+}
+
+/// What a task has done.
+enum Ended {
+    /// Events were read.
+    Read(Vec<(Ticket, Loaded)>),
+    /// An attempt was made.
+    Tried(Ticket, Outcome),
+}
+
+/// An event, unless it is not there any more.
+type Loaded = std::io::Result<Option<(Event, State)>>;
+
+/// What came of an attempt.
+enum Outcome {
+    Delivered,
+    /// It failed, and there is another.
+    Again(State, Duration),
+    /// It failed, and there is no other.
+    Dead(EventId, State),
+    /// It could not be made yet.
+    NotYet(Duration),
+}
+
+impl Work {
+    /// Begins whatever may be begun.
+    fn begin(&mut self) {
+        loop {
+            let tickets: Vec<_> = std::iter::from_fn(|| self.schedule.next()).take(READ_AT_A_TIME).collect();
+            if tickets.is_empty() {
+                return;
+            }
+            let spool = self.spool.clone();
+            self.under_way.spawn_blocking(move || {
+                let load = |ticket: Ticket| {
+                    let loaded = spool.load(&ticket);
+                    (ticket, loaded)
+                };
+                Ended::Read(tickets.into_iter().map(load).collect())
+            });
+        }
+    }
+
+    /// Events whose time has come.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse(waiting)) = self.waiting.peek()
+            && waiting.until <= now
+        {
+            if let Some(Reverse(waiting)) = self.waiting.pop() {
+                self.schedule.push(waiting.ticket);
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        match ended {
+            Ok(Ended::Read(loaded)) => loaded.into_iter().for_each(|(ticket, loaded)| self.attempt(ticket, loaded)),
+            Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
+            // Attempts catch panics; the rest of a task has none. It would stay in the spool until the next start.
+            Err(error) => tracing::error!(%error, "a task of the worker broke off"),
+        }
+    }
+
+    fn attempt(&mut self, ticket: Ticket, loaded: Loaded) {
+        let (event, state) = match loaded {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return self.schedule.ended(&ticket),
+            Err(error) => {
+                tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, "an event cannot be read");
+                return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN));
+            }
+        };
+        // Of an earlier process: its time may be still to come.
+        if let Some(wait) = state.again.and_then(|again| again.duration_since(SystemTime::now()).ok()) {
+            return self.settle(ticket, Outcome::NotYet(wait));
+        }
+        let webhook = match self.find(&ticket) {
+            Ok(Some(webhook)) => webhook,
+            Ok(None) => {
+                let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
+                let outcome = give_up(event.id, &ticket.webhook, state.attempts, state.done, &error);
+                return self.settle(ticket, outcome);
+            }
+            Err(NotYet) => return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
+        };
+        let deadline = self.deadline;
+        self.under_way.spawn(async move {
+            let outcome = attempt_once(event, webhook, &state, deadline).await;
+            Ended::Tried(ticket, outcome)
+        });
+    }
+
+    /// The webhook as it is configured now; `None` if it is gone.
+    fn find(&self, ticket: &Ticket) -> Result<Option<Arc<Webhook>>, NotYet> {
+        self.store.read(|snapshot| match snapshot.find(&(&ticket.webhook).into()) {
+            Found::Serving(webhook) => Ok(Some(Arc::clone(webhook))),
+            Found::Fenced => Err(NotYet),
+            Found::Nothing if snapshot.is_loaded() => Ok(None),
+            Found::Nothing => Err(NotYet),
+        })
+    }
+
+    fn settle(&mut self, ticket: Ticket, outcome: Outcome) {
+        self.schedule.ended(&ticket);
+        match outcome {
+            Outcome::Delivered => self.spool.finish(&ticket),
+            Outcome::Again(state, wait) => {
+                self.spool.note(&ticket, state);
+                self.wait(ticket, wait);
+            }
+            Outcome::Dead(id, state) => self.spool.bury(id, ticket, state),
+            Outcome::NotYet(wait) => self.wait(ticket, wait),
+        }
+    }
+
+    fn wait(&mut self, ticket: Ticket, wait: Duration) {
+        let waiting = Waiting { until: Instant::now() + wait, sequence: ticket.sequence, ticket };
+        self.waiting.push(Reverse(waiting));
+    }
+}
+
+/// Its webhook cannot take an event now.
+struct NotYet;
+
+async fn attempt_once(event: Event, webhook: Arc<Webhook>, state: &State, deadline: Duration) -> Outcome {
+    let (id, attempt) = (event.id, state.attempts + 1);
+    let done = Done::from_bits(state.done);
+    let delivery = event.into_delivery(Arc::clone(&webhook), attempt);
+    let tried = timeout(deadline, webhook.steps().attempt(delivery, &done)).await;
+    let Failure { error, again } = match tried {
+        Ok(Ok(())) => {
+            telemetry::attempted("delivered");
+            tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
+            return Outcome::Delivered;
+        }
+        Ok(Err(failure)) => failure,
+        Err(_) => webhook.steps().overdue(attempt),
+    };
+    let kind = error.kind().label();
+    telemetry::attempted(kind);
+    match again {
+        Some(wait) => {
+            tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");
+            let again = Some(SystemTime::now() + wait);
+            Outcome::Again(State { attempts: attempt, done: done.bits(), again, dead: None }, wait)
+        }
+        None => give_up(id, webhook.key(), attempt, done.bits(), &error),
+    }
+}
+
+fn give_up(id: EventId, webhook: &WebhookKey, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
+    let kind = error.kind();
+    tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), %error, "not delivered: it is a dead letter now");
+    let death = Death { at: SystemTime::now(), kind, reason: error.to_string().into() };
+    Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
+}

@@ -1,0 +1,145 @@
+//! Events that are not tried any more, kept for an operator.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use super::{Event, Spool, State, Ticket};
+use crate::key::WebhookKey;
+use crate::module::{DeliverErrorKind, EventId};
+
+/// An event that was accepted and could not be delivered.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    id: EventId,
+    webhook: WebhookKey,
+    attempts: u32,
+    died_at: SystemTime,
+    kind: DeliverErrorKind,
+    reason: Box<str>,
+}
+
+impl DeadLetter {
+    /// The event's id.
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The webhook that received it.
+    pub fn webhook(&self) -> &WebhookKey {
+        &self.webhook
+    }
+
+    /// How often it was tried.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// When it was given up.
+    pub fn died_at(&self) -> SystemTime {
+        self.died_at
+    }
+
+    /// What went wrong at last.
+    pub fn kind(&self) -> DeliverErrorKind {
+        self.kind
+    }
+
+    /// What went wrong, in words.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// An event as it was received.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Letter {
+    /// When the whole body had been received.
+    pub received_at: SystemTime,
+    /// The request's header fields, credentials included.
+    pub headers: http::HeaderMap,
+    /// The request's body.
+    pub body: bytes::Bytes,
+}
+
+impl Spool {
+    /// How many dead letters there are.
+    pub fn dead_letter_count(&self) -> usize {
+        self.shared().lock().ledger.dead().len()
+    }
+
+    /// The dead letters behind `after`, at most `limit`, in the order of their receipt.
+    pub fn dead_letters(&self, after: Option<EventId>, limit: usize) -> Vec<DeadLetter> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let inner = self.shared().lock();
+        let from = after.map_or(Unbounded, Excluded);
+        let letters = inner.ledger.dead().range((from, Unbounded));
+        letters
+            .filter_map(|(id, ticket)| letter(*id, ticket, inner.ledger.state(ticket.sequence)?))
+            .take(limit)
+            .collect()
+    }
+
+    /// One of them.
+    pub fn dead_letter(&self, id: EventId) -> Option<DeadLetter> {
+        let inner = self.shared().lock();
+        let ticket = inner.ledger.dead().get(&id)?;
+        letter(id, ticket, inner.ledger.state(ticket.sequence)?)
+    }
+
+    /// Reads the event of a dead letter. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read; `None` when there is no such letter.
+    pub fn read_dead_letter(&self, id: EventId) -> io::Result<Option<Letter>> {
+        let ticket = self.shared().lock().ledger.dead().get(&id).cloned();
+        let Some(ticket) = ticket else { return Ok(None) };
+        let event = self.load(&ticket)?;
+        Ok(event.map(|(Event { received_at, headers, body, .. }, _)| Letter { received_at, headers, body }))
+    }
+
+    /// Delivers a dead letter again, as if it had just been accepted; of a chain, what is not done yet. `false` if there is
+    /// no such letter.
+    pub fn replay(&self, id: EventId) -> bool {
+        let mut inner = self.shared().lock();
+        let Some(ticket) = inner.ledger.exhume(id) else { return false };
+        let done = inner.ledger.state(ticket.sequence).map_or(0, |state| crate::delivery::Done::revived(state.done));
+        drop(inner);
+        self.note(&ticket, State { done, ..State::default() });
+        self.shared().offer(vec![ticket]);
+        true
+    }
+
+    /// Forgets a dead letter. `false` if there is no such letter.
+    pub fn remove_dead_letter(&self, id: EventId) -> bool {
+        let ticket = self.shared().lock().ledger.exhume(id);
+        ticket.map(|ticket| self.finish(&ticket)).is_some()
+    }
+
+    /// Forgets the dead letters that were given up so long ago. Returns how many.
+    pub(crate) fn forget_dead_letters(&self, age: Duration) -> usize {
+        let now = SystemTime::now();
+        let is_old = |letter: &DeadLetter| now.duration_since(letter.died_at).is_ok_and(|since| since > age);
+        let old = self.dead_letters(None, usize::MAX).into_iter().filter(is_old);
+        old.filter(|letter| self.remove_dead_letter(letter.id)).count()
+    }
+
+    /// The event is not tried any more.
+    pub(crate) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
+        self.note(&ticket, state);
+        self.shared().lock().ledger.bury(id, ticket);
+    }
+}
+
+fn letter(id: EventId, ticket: &Ticket, state: &State) -> Option<DeadLetter> {
+    let death = state.dead.as_deref()?;
+    Some(DeadLetter {
+        id,
+        webhook: ticket.webhook.clone(),
+        attempts: state.attempts,
+        died_at: death.at,
+        kind: death.kind,
+        reason: death.reason.clone(),
+    })
+}

@@ -1,0 +1,135 @@
+//! Where segments are kept: files, or what a test makes of them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Keeps segments, by number.
+pub(super) trait Disk: Send + Sync + 'static {
+    /// The numbers of all segments, in any order.
+    fn list(&self) -> io::Result<Vec<u32>>;
+
+    /// Makes an empty segment that will still be there after a power cut.
+    fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>>;
+
+    fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>>;
+
+    /// Removes a segment, for good: it will not be there again after a power cut.
+    fn remove(&self, number: u32) -> io::Result<()>;
+}
+
+/// A sequence of bytes that grows at its end. One thread writes, many read.
+pub(super) trait Segment: Send + Sync + 'static {
+    /// Writes all of it, or fails having written some of it.
+    fn append(&self, bytes: &mut [IoSlice<'_>]) -> io::Result<()>;
+
+    /// What was appended survives a power cut once this has returned.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts off what is behind `length`.
+    fn truncate(&self, length: u64) -> io::Result<()>;
+
+    fn length(&self) -> io::Result<u64>;
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+/// A directory with a file for each segment. No other process can have it at the same time.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+const SUFFIX: &str = ".log";
+
+impl Directory {
+    /// Makes the directory if it is missing, for this user alone.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;
+        lock.try_lock().map_err(|error| match error {
+            std::fs::TryLockError::WouldBlock => io::Error::other("another process has it"),
+            std::fs::TryLockError::Error(error) => error,
+        })?;
+        let directory = Self { path: path.to_owned(), _lock: lock };
+        directory.sync()?;
+        // The directory's own entry.
+        if let Some(parent) = std::path::absolute(path)?.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(directory)
+    }
+
+    fn file(&self, number: u32) -> PathBuf {
+        self.path.join(format!("{number:010}{SUFFIX}"))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Disk for Directory {
+    fn list(&self) -> io::Result<Vec<u32>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).map(str::parse::<u32>);
+            numbers.extend(number.and_then(Result::ok));
+        }
+        Ok(numbers)
+    }
+
+    fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).append(true).create_new(true).mode(0o600).open(self.file(number))?;
+        self.sync()?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
+        Ok(Arc::new(OpenOptions::new().read(true).append(true).open(self.file(number))?))
+    }
+
+    fn remove(&self, number: u32) -> io::Result<()> {
+        match std::fs::remove_file(self.file(number)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => self.sync(),
+        }
+    }
+}
+
+impl Segment for File {
+    fn append(&self, mut bytes: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let mut file = self;
+        IoSlice::advance_slices(&mut bytes, 0);
+        while !bytes.is_empty() {
+            match file.write_vectored(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut bytes, written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(bytes, offset)
+    }
+}

@@ -1,0 +1,124 @@
+//! An event as it is stored.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
+
+use crate::config::Webhook;
+use crate::key::WebhookKey;
+use crate::module::{Delivery, EventId};
+
+/// An accepted event, as it was received.
+#[derive(Clone)]
+pub(crate) struct Event {
+    pub(crate) id: EventId,
+    pub(crate) received_at: SystemTime,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Event {
+    /// The `attempt`th try to deliver it, by the webhook as it is configured now.
+    pub(crate) fn into_delivery(self, webhook: Arc<Webhook>, attempt: u32) -> Delivery {
+        Delivery::restored(self.id, self.received_at, attempt, webhook, self.headers, self.body)
+    }
+}
+
+/// Everything of it but the body, which follows.
+pub(super) fn encode_head(delivery: &Delivery, head: &mut Vec<u8>) {
+    let webhook = delivery.webhook().key();
+    head.extend_from_slice(delivery.id().as_bytes());
+    head.extend_from_slice(&micros(delivery.received_at()).to_le_bytes());
+    for name in [webhook.namespace(), webhook.id()] {
+        // At most 64 bytes.
+        head.push(name.len() as u8);
+        head.extend_from_slice(name.as_bytes());
+    }
+    let headers = delivery.headers();
+    // A server bounds the head of a request far below these.
+    head.extend_from_slice(&(headers.len() as u32).to_le_bytes());
+    for (name, value) in headers {
+        head.extend_from_slice(&(name.as_str().len() as u32).to_le_bytes());
+        head.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(value.as_bytes());
+    }
+}
+
+/// `None` if it is no event: only a defect could write such a one, as damage is found by the checksum.
+pub(super) fn decode(payload: Bytes) -> Option<Event> {
+    let mut rest = Reader(&payload);
+    let id = EventId::from_bytes(rest.array()?);
+    let received_at = time(i64::from_le_bytes(rest.array()?));
+    rest.webhook()?;
+    let mut headers = HeaderMap::new();
+    for _ in 0..rest.number()? {
+        let (name, value) = (rest.number()?, rest.number()?);
+        let name = HeaderName::from_bytes(rest.take(name as usize)?).ok()?;
+        let value = HeaderValue::from_bytes(rest.take(value as usize)?).ok()?;
+        headers.try_append(name, value).ok()?;
+    }
+    let body = payload.slice_ref(rest.0);
+    Some(Event { id, received_at, headers, body })
+}
+
+/// The id and the webhook alone.
+pub(super) fn decode_name(payload: &[u8]) -> Option<(EventId, WebhookKey)> {
+    let mut rest = Reader(payload);
+    let id = EventId::from_bytes(rest.array()?);
+    rest.array::<8>()?;
+    Some((id, rest.webhook()?))
+}
+
+/// Microseconds since 1970.
+pub(super) fn micros(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    }
+}
+
+pub(super) fn time(micros: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs())
+}
+
+/// Takes bytes from the front.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    pub(super) fn number(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn webhook(&mut self) -> Option<WebhookKey> {
+        let mut name = || {
+            let [length] = self.array()?;
+            std::str::from_utf8(self.take(usize::from(length))?).ok()
+        };
+        let (namespace, id) = (name()?, name()?);
+        WebhookKey::new(namespace, id).ok()
+    }
+}
+
+impl EventId {
+    fn as_bytes(&self) -> &[u8; 16] {
+        self.uuid().as_bytes()
+    }
+
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self::of(Uuid::from_bytes(bytes))
+    }
+}

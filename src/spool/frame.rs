@@ -1,0 +1,220 @@
+//! How records stand in a segment.
+//!
+//! ```text
+//! segment  "TWSPOOL1"  salt: u64  frame*
+//! frame    length: u32  checksum: u32  kind: u8  0 0 0  sequence: u64  payload: [u8; length]
+//! ```
+//!
+//! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum. The salt is drawn
+//! for each process: a sender who knows the format still cannot put bytes into a body that would pass for a frame where a
+//! damaged stretch is searched for the next good one.
+
+use bytes::Bytes;
+
+use super::state::{self, State};
+
+/// What a segment begins with.
+pub(super) const MAGIC: &[u8; 8] = b"TWSPOOL1";
+
+/// The bytes before the first frame.
+pub(super) const SEGMENT_HEAD: usize = 16;
+
+/// The bytes before a payload.
+pub(super) const FRAME_HEAD: usize = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An event: see `event.rs`.
+    Event = 1,
+    /// What became of it so far: see `state.rs`.
+    State = 2,
+    /// Nothing is to be done with it any more.
+    Done = 3,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Event),
+            2 => Some(Self::State),
+            3 => Some(Self::Done),
+            _ => None,
+        }
+    }
+}
+
+/// A record that is to be written: its head, the beginning of its payload, and the rest.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) head: Vec<u8>,
+    pub(super) rest: Bytes,
+}
+
+impl Frame {
+    /// `payload` writes what stands before `rest`.
+    pub(super) fn new(salt: u64, kind: Kind, sequence: u64, payload: impl FnOnce(&mut Vec<u8>), rest: Bytes) -> Self {
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(&[0; 8]);
+        head.extend_from_slice(&[kind as u8, 0, 0, 0]);
+        head.extend_from_slice(&sequence.to_le_bytes());
+        payload(&mut head);
+        // What is this long does not fit into any spool.
+        let length = u32::try_from(head.len() - FRAME_HEAD + rest.len()).unwrap_or(u32::MAX);
+        let checksum = checksum(salt, &head[8..], &rest);
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        head[4..8].copy_from_slice(&checksum.to_le_bytes());
+        Self { head, rest }
+    }
+
+    pub(super) fn done(salt: u64, sequence: u64) -> Self {
+        Self::new(salt, Kind::Done, sequence, |_| {}, Bytes::new())
+    }
+
+    pub(super) fn state(salt: u64, sequence: u64, state: &State) -> Self {
+        Self::new(salt, Kind::State, sequence, |bytes| state::encode(state, bytes), Bytes::new())
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        (self.head.len() + self.rest.len()) as u64
+    }
+}
+
+fn checksum(salt: u64, head: &[u8], rest: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&salt.to_le_bytes());
+    hasher.update(head);
+    hasher.update(rest);
+    hasher.finalize()
+}
+
+/// What a new segment begins with.
+pub(super) fn segment_head(salt: u64) -> [u8; SEGMENT_HEAD] {
+    let mut head = [0; SEGMENT_HEAD];
+    head[..8].copy_from_slice(MAGIC);
+    head[8..].copy_from_slice(&salt.to_le_bytes());
+    head
+}
+
+/// The salt of a segment, if it is one.
+pub(super) fn read_salt(segment: &[u8]) -> Option<u64> {
+    let salt = segment.get(8..SEGMENT_HEAD).filter(|_| segment.starts_with(MAGIC))?;
+    Some(u64::from_le_bytes(salt.try_into().ok()?))
+}
+
+/// A record as it was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    pub(super) kind: Kind,
+    pub(super) sequence: u64,
+    pub(super) payload: &'a [u8],
+}
+
+/// Reads the frame at the beginning of `bytes`, if there is a whole and undamaged one.
+pub(super) fn read(salt: u64, bytes: &[u8]) -> Option<Record<'_>> {
+    let (head, rest) = bytes.split_at_checked(FRAME_HEAD)?;
+    let number = |at: usize| head[at..at + 4].try_into().map(u32::from_le_bytes);
+    let kind = Kind::from_byte(head[8]).filter(|_| head[9..12] == [0; 3])?;
+    let payload = rest.get(..number(0).ok()? as usize)?;
+    let sequence = head[12..].try_into().map(u64::from_le_bytes).ok()?;
+    (number(4).ok()? == checksum(salt, &head[8..], payload)).then_some(Record { kind, sequence, payload })
+}
+
+/// The frames of a segment, each with its place, and how many bytes in between are of no frame.
+pub(super) fn scan<'a>(salt: u64, segment: &'a [u8], mut found: impl FnMut(u32, Record<'a>)) -> u64 {
+    let mut at = SEGMENT_HEAD;
+    let mut damaged = 0;
+    while at < segment.len() {
+        match read(salt, &segment[at..]) {
+            Some(record) => {
+                let length = FRAME_HEAD + record.payload.len();
+                // Segments are far below 4 GiB: one is left as soon as it is full.
+                found(u32::try_from(at).unwrap_or(u32::MAX), record);
+                at += length;
+            }
+            None => {
+                at += 1;
+                damaged += 1;
+            }
+        }
+    }
+    damaged
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(frame: &Frame) -> Vec<u8> {
+        [&frame.head[..], &frame.rest].concat()
+    }
+
+    fn segment(frames: &[Frame]) -> Vec<u8> {
+        let mut segment = segment_head(7).to_vec();
+        frames.iter().for_each(|frame| segment.extend(bytes(frame)));
+        segment
+    }
+
+    fn found(segment: &[u8]) -> Vec<u64> {
+        let mut found = Vec::new();
+        scan(7, segment, |_, record| found.push(record.sequence));
+        found
+    }
+
+    fn frames() -> Vec<Frame> {
+        (1..=3)
+            .map(|n| Frame::new(7, Kind::Event, n, |head| head.extend(b"head"), Bytes::from(vec![n as u8; 30])))
+            .collect()
+    }
+
+    #[test]
+    fn frames_are_read_as_written() {
+        let frame = Frame::new(7, Kind::State, u64::MAX, |head| head.extend(b"head"), Bytes::from_static(b"rest"));
+        let bytes = bytes(&frame);
+        let expected = Record { kind: Kind::State, sequence: u64::MAX, payload: b"headrest" };
+        assert_eq!(read(7, &bytes), Some(expected));
+        assert_eq!(read(8, &bytes), None, "another salt");
+        assert_eq!(bytes.len() as u64, frame.len());
+    }
+
+    #[test]
+    fn each_damaged_byte_costs_one_frame_and_no_other() {
+        let whole = segment(&frames());
+        assert_eq!(found(&whole), [1, 2, 3]);
+        assert_eq!(read_salt(&whole), Some(7));
+        let length = (whole.len() - SEGMENT_HEAD) / 3;
+        for at in SEGMENT_HEAD..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x41;
+            let lost = ((at - SEGMENT_HEAD) / length) as u64 + 1;
+            let expected: Vec<_> = (1..=3).filter(|n| *n != lost).collect();
+            assert_eq!(found(&damaged), expected, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_costs_what_is_torn() {
+        let whole = segment(&frames());
+        let length = (whole.len() - SEGMENT_HEAD) / 3;
+        for end in SEGMENT_HEAD..=whole.len() {
+            assert_eq!(found(&whole[..end]).len(), (end - SEGMENT_HEAD) / length, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_frame_inside_a_body_is_not_taken_for_one() {
+        let forged = bytes(&Frame::new(0, Kind::Event, 99, |_| {}, Bytes::from_static(b"forged")));
+        let mut segment = segment(&[Frame::new(7, Kind::Event, 1, |_| {}, forged.into())]);
+        segment[SEGMENT_HEAD + 1] ^= 1;
+        assert!(found(&segment).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read(7, &bytes);
+            scan(7, &bytes, |_, _| {});
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Where accepted events wait for their delivery: on disk.
+//!
+//! A webhook with `"ack": "accepted"` answers 202 once its event would survive a power cut. From then on it is delivered
+//! or becomes a dead letter; nothing else happens to it.
+//!
+//! ```no_run
+//! use tower_webhook::stack::ReceiverBuilder;
+//! use tower_webhook::spool::{Spool, SpoolOptions};
+//! use tower_webhook::{FixedSource, Registry, reflect};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let (spool, worker) = Spool::open(SpoolOptions::new("./spool"))?;
+//! let (store, reflector) = reflect(FixedSource::new(), Registry::builtin().accepting(true));
+//! tokio::spawn(reflector.run());
+//! let worker = tokio::spawn(worker.run(store.clone(), async { /* until it is to stop */ std::future::pending().await }));
+//! let receiver = ReceiverBuilder::new().spool(spool).build(store);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # On disk
+//!
+//! Events are appended to a segment of a checksummed log by one thread. Requests that wait at the same time share one
+//! `fdatasync`. What became of an event (delivered, tried so often, given up) is appended, too, and shares the next sync:
+//! a crash may forget the last moments of it, and the event is then delivered again. A segment is removed when none of its
+//! events is needed any more; when too much of the room is taken by what nobody needs, the oldest segment's rest is copied
+//! to the end.
+//!
+//! Promised:
+//!
+//! * What was accepted is delivered **at least once**, or kept as a dead letter. A crash may deliver it again, with the
+//!   same id.
+//! * After a start, events go out in the order of their receipt, webhook by webhook.
+//! * What is torn at the end of the log was never accepted. Damage in the middle costs the events it hits and no others;
+//!   it is logged and counted.
+//! * A disk that fails costs a 503, never an event: the segment is left, and the next try is made in a new one.
+//!
+//! Files hold events as received, credentials included: mode 0600, in a directory of mode 0700, which one process at a
+//! time can have.
+
+mod dead;
+mod disk;
+mod event;
+mod frame;
+mod ledger;
+mod recover;
+mod shared;
+mod state;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
+
+pub use self::dead::{DeadLetter, Letter};
+use self::disk::{Directory, Disk};
+pub(crate) use self::event::Event;
+use self::frame::{Frame, Kind};
+use self::shared::{Item, Shared};
+pub(crate) use self::state::{Death, State};
+use self::writer::Writer;
+pub use crate::delivery::Worker;
+use crate::key::WebhookKey;
+use crate::module::Delivery;
+
+/// Room for events, if [`SpoolOptions`] are not told: 1 GiB.
+pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
+
+/// Takes events for later. See the [module docs](self).
+#[derive(Clone)]
+pub struct Spool {
+    handle: Arc<Handle>,
+}
+
+/// What all clones of a [`Spool`] share. The writing thread ends with it.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Where a spool is and how large it may get.
+#[derive(Clone, Debug)]
+pub struct SpoolOptions {
+    directory: PathBuf,
+    max_bytes: u64,
+}
+
+impl SpoolOptions {
+    /// A spool of [`DEFAULT_MAX_BYTES`] in this directory, which is made if it is missing.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), max_bytes: DEFAULT_MAX_BYTES }
+    }
+
+    /// How many bytes its files may have together, dead letters included. One webhook's events take at most half of it, so
+    /// that a target that is down does not shut out the others.
+    #[must_use]
+    pub fn max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
+    }
+}
+
+/// Why an event was not accepted. It is not in the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpoolError {
+    /// There is no room for it.
+    Full,
+    /// The disk failed, or nobody is there to deliver it.
+    Failed,
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the spool is full",
+            Self::Failed => "the spool cannot be written",
+        })
+    }
+}
+
+impl std::error::Error for SpoolError {}
+
+/// A claim on an event that waits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket {
+    /// Grows with each event.
+    pub(crate) sequence: u64,
+    pub(crate) webhook: WebhookKey,
+    /// What the event takes on disk.
+    pub(crate) bytes: u32,
+}
+
+/// The events that are to be delivered: first what an earlier process has left, then each that is accepted.
+pub(crate) type Tickets = UnboundedReceiver<Vec<Ticket>>;
+
+impl Spool {
+    /// Opens the spool, with what an earlier process has left in it, and the worker that delivers its events.
+    ///
+    /// Blocks while it reads: some hundred MB a second.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be used, another process has it, or a segment's head is damaged.
+    pub fn open(options: SpoolOptions) -> io::Result<(Self, Worker)> {
+        let disk = Directory::open(&options.directory)?;
+        let (spool, tickets) = Self::on(Arc::new(disk), options.max_bytes)?;
+        Ok((spool.clone(), Worker::new(spool, tickets)))
+    }
+
+    fn on(disk: Arc<dyn Disk>, max_bytes: u64) -> io::Result<(Self, Tickets)> {
+        let recovered = recover::read(&*disk)?;
+        let (sender, tickets) = unbounded_channel();
+        let shared = Arc::new(Shared::new(recovered.ledger, recovered.next_sequence, max_bytes, sender));
+        shared.offer(recovered.waiting);
+        let writer = Writer::new(Arc::clone(&shared), disk, recovered.next_segment);
+        std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run())?;
+        Ok((Self { handle: Arc::new(Handle { shared }) }, tickets))
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Resolves once the event would survive a power cut. Dropped before, the event may be in the spool or not.
+    pub(crate) async fn accept(&self, delivery: &Delivery) -> Result<(), SpoolError> {
+        let webhook = delivery.webhook().key().clone();
+        let sequence = self.shared().next_sequence();
+        let head = |head: &mut Vec<u8>| event::encode_head(delivery, head);
+        let frame = Frame::new(self.shared().salt(), Kind::Event, sequence, head, delivery.body().clone());
+        let bytes = u32::try_from(frame.len()).map_err(|_| SpoolError::Full)?;
+        let (waiter, written) = oneshot::channel();
+        let ticket = Ticket { sequence, webhook, bytes };
+        self.shared().push(Item::Event { frame, ticket, waiter })?;
+        written.await.unwrap_or(Err(SpoolError::Failed))
+    }
+
+    /// Reads an event and what became of it so far. Blocks. `None` if it is not there any more.
+    pub(crate) fn load(&self, ticket: &Ticket) -> io::Result<Option<(Event, State)>> {
+        self.shared().load(ticket.sequence)
+    }
+
+    /// Takes note of what became of an event.
+    pub(crate) fn note(&self, ticket: &Ticket, state: State) {
+        self.shared().note(ticket.sequence, state);
+    }
+
+    /// The event has been delivered.
+    pub(crate) fn finish(&self, ticket: &Ticket) {
+        self.shared().finish(ticket);
+    }
+
+    /// Waits until everything that was said so far is on disk.
+    pub(crate) async fn flush(&self) {
+        let (waiter, written) = oneshot::channel();
+        if self.shared().push(Item::Flush(waiter)).is_ok() {
+            let _ = written.await;
+        }
+    }
+
+    /// How many events wait or are being delivered.
+    pub fn waiting(&self) -> usize {
+        self.shared().lock().ledger.waiting()
+    }
+
+    /// The bytes of the spool's files.
+    pub fn bytes(&self) -> u64 {
+        self.shared().lock().ledger.taken()
+    }
+}
+
+impl fmt::Debug for Spool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spool").finish_non_exhaustive()
+    }
+}

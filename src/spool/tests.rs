@@ -1,0 +1,620 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use proptest::prelude::*;
+
+use super::disk::Segment;
+use super::*;
+use crate::config::{Compiler, Connections, Registry, Webhook};
+use crate::module::{DeliverErrorKind, EventId};
+
+/// A disk in memory that can lose power and fail.
+#[derive(Clone, Default)]
+struct Faulty(Arc<Mutex<Platters>>);
+
+#[derive(Default)]
+struct Platters {
+    segments: BTreeMap<u32, Content>,
+    syncs: usize,
+    fail_append: bool,
+    fail_sync: bool,
+    fail_create: bool,
+    fail_truncate: bool,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// What would survive a power cut.
+    synced: usize,
+}
+
+impl Faulty {
+    fn lock(&self) -> MutexGuard<'_, Platters> {
+        self.0.lock().unwrap()
+    }
+
+    /// What a power cut leaves: of what was not synced any part, torn anywhere.
+    fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+        let mut segments = self.lock().segments.clone();
+        for content in segments.values_mut() {
+            content.bytes.truncate(random.usize(content.synced..=content.bytes.len()));
+            content.synced = content.bytes.len();
+        }
+        Self(Arc::new(Mutex::new(Platters { segments, ..Platters::default() })))
+    }
+
+    /// What `kill -9` leaves: everything that was written.
+    fn after_kill(&self) -> Self {
+        let segments = self.lock().segments.clone();
+        Self(Arc::new(Mutex::new(Platters { segments, ..Platters::default() })))
+    }
+
+    fn bytes(&self) -> usize {
+        self.lock().segments.values().map(|content| content.bytes.len()).sum()
+    }
+}
+
+impl Disk for Faulty {
+    fn list(&self) -> io::Result<Vec<u32>> {
+        Ok(self.lock().segments.keys().copied().collect())
+    }
+
+    fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
+        let mut platters = self.lock();
+        if platters.fail_create {
+            return Err(io::Error::other("no segment can be made"));
+        }
+        platters.segments.insert(number, Content::default());
+        drop(platters);
+        self.open(number)
+    }
+
+    fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
+        Ok(Arc::new(File { disk: self.clone(), number }))
+    }
+
+    fn remove(&self, number: u32) -> io::Result<()> {
+        self.lock().segments.remove(&number);
+        Ok(())
+    }
+}
+
+struct File {
+    disk: Faulty,
+    number: u32,
+}
+
+impl File {
+    fn with<R>(&self, act: impl FnOnce(&mut Content) -> R) -> io::Result<R> {
+        self.disk.lock().segments.get_mut(&self.number).map(act).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Segment for File {
+    fn append(&self, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let fails = self.disk.lock().fail_append;
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        if fails {
+            bytes.truncate(bytes.len() / 2);
+        }
+        self.with(|content| content.bytes.extend(bytes))?;
+        if fails { Err(io::Error::other("torn")) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut platters = self.disk.lock();
+        platters.syncs += 1;
+        if platters.fail_sync {
+            return Err(io::Error::other("not synced"));
+        }
+        drop(platters);
+        self.with(|content| content.synced = content.bytes.len())
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        if self.disk.lock().fail_truncate {
+            return Err(io::Error::other("not cut"));
+        }
+        self.with(|content| content.bytes.truncate(length as usize))
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.with(|content| content.bytes.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(|content| bytes.copy_from_slice(&content.bytes[offset as usize..][..bytes.len()]))
+    }
+}
+
+fn webhook(id: &str) -> Arc<Webhook> {
+    let compiler = Compiler::new(Registry::builtin().accepting(true));
+    let key = WebhookKey::new("ns", id).unwrap();
+    let spec = compiler.read_webhook(br#"{"module":"discard","ack":"accepted"}"#).unwrap();
+    Arc::new(compiler.build_webhook(&key, spec, &Connections::new()).unwrap())
+}
+
+fn delivery(id: &str, body: impl Into<Bytes>) -> Delivery {
+    let mut headers = HeaderMap::new();
+    headers.append("x-a", "1".parse().unwrap());
+    headers.append("x-a", "2".parse().unwrap());
+    Delivery::new(webhook(id), headers, body.into())
+}
+
+fn open(disk: &Faulty, max_bytes: u64) -> (Spool, Tickets) {
+    Spool::on(Arc::new(disk.clone()), max_bytes).unwrap()
+}
+
+fn receive(tickets: &mut Tickets) -> Vec<Ticket> {
+    let mut all = Vec::new();
+    while let Ok(tickets) = tickets.try_recv() {
+        all.extend(tickets);
+    }
+    all
+}
+
+fn death() -> State {
+    let at = UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let dead = Some(Box::new(Death { at, kind: DeliverErrorKind::Permanent, reason: "no".into() }));
+    State { attempts: 3, done: 1, again: None, dead }
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_there_after_a_power_cut() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    let sent = delivery("a", "{\"\u{e9}\":1}");
+    spool.accept(&sent).await.unwrap();
+    spool.accept(&delivery("b", "second")).await.unwrap();
+    assert_eq!(receive(&mut tickets).len(), 2);
+
+    let (spool, mut tickets) = open(&disk.after_power_cut(&mut fastrand::Rng::with_seed(1)), 1 << 20);
+    let tickets = receive(&mut tickets);
+    assert_eq!(tickets.iter().map(|ticket| ticket.webhook.id()).collect::<Vec<_>>(), ["a", "b"]);
+    let (event, state) = spool.load(&tickets[0]).unwrap().unwrap();
+    assert_eq!((event.id, &event.body, &event.headers), (sent.id(), sent.body(), sent.headers()));
+    let micros = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_micros();
+    assert_eq!(micros(event.received_at), micros(sent.received_at()));
+    assert_eq!(state, State::default());
+    assert_eq!(spool.waiting(), 2);
+}
+
+#[tokio::test]
+async fn what_became_of_an_event_is_remembered() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    for id in ["done", "tried", "dead", "new"] {
+        spool.accept(&delivery(id, id)).await.unwrap();
+    }
+    let given = receive(&mut tickets);
+    let tried = State { attempts: 2, done: 5, again: Some(UNIX_EPOCH + Duration::from_secs(9)), dead: None };
+    let (dead, _) = spool.load(&given[2]).unwrap().unwrap();
+    spool.finish(&given[0]);
+    spool.note(&given[1], tried.clone());
+    spool.bury(dead.id, given[2].clone(), death());
+    spool.flush().await;
+
+    let (spool, mut tickets) = open(&disk.after_kill(), 1 << 20);
+    let left = receive(&mut tickets);
+    assert_eq!(left.iter().map(|ticket| ticket.webhook.id()).collect::<Vec<_>>(), ["tried", "new"]);
+    assert_eq!(spool.load(&left[0]).unwrap().unwrap().1, tried);
+    let letters = spool.dead_letters(None, 10);
+    assert_eq!((letters.len(), letters[0].id(), letters[0].reason(), letters[0].attempts()), (1, dead.id, "no", 3));
+    assert_eq!(spool.read_dead_letter(dead.id).unwrap().unwrap().body, "dead");
+    assert_eq!((spool.waiting(), spool.dead_letter_count()), (2, 1));
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_and_forgotten() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    let mut ids = Vec::new();
+    for id in ["x", "y", "z"] {
+        let delivery = delivery(id, id);
+        ids.push(delivery.id());
+        spool.accept(&delivery).await.unwrap();
+    }
+    for (ticket, id) in receive(&mut tickets).into_iter().zip(&ids) {
+        spool.bury(*id, ticket, death());
+    }
+    assert_eq!(spool.dead_letters(Some(ids[0]), 1)[0].id(), ids[1]);
+    assert!(spool.replay(ids[0]) && !spool.replay(ids[0]));
+    assert!(spool.remove_dead_letter(ids[1]) && !spool.remove_dead_letter(ids[1]));
+    let replayed = receive(&mut tickets);
+    assert_eq!(replayed.len(), 1);
+    let (_, state) = spool.load(&replayed[0]).unwrap().unwrap();
+    assert_eq!((state.attempts, state.done, state.dead), (0, 1, None), "what is done is not done again");
+    assert_eq!(spool.forget_dead_letters(Duration::from_secs(60)), 1);
+    assert_eq!((spool.waiting(), spool.dead_letter_count()), (1, 0));
+    spool.flush().await;
+    let (spool, _) = open(&disk.after_kill(), 1 << 20);
+    assert_eq!((spool.waiting(), spool.dead_letter_count()), (1, 0));
+}
+
+#[tokio::test]
+async fn requests_that_wait_together_share_a_sync() {
+    let disk = Faulty::default();
+    let (spool, _tickets) = open(&disk, 1 << 30);
+    let held = disk.lock();
+    let accepts: Vec<_> = (0..100)
+        .map(|_| {
+            let spool = spool.clone();
+            tokio::spawn(async move { spool.accept(&delivery("a", "x")).await })
+        })
+        .collect();
+    // The writer is held up by the disk, if it has begun at all.
+    tokio::task::yield_now().await;
+    while spool.shared().lock().queued < 100 * 50 {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    for accept in accepts {
+        accept.await.unwrap().unwrap();
+    }
+    assert!(disk.lock().syncs <= 3, "{}", disk.lock().syncs);
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    let mut waiting = Vec::new();
+    let mut refused = BTreeSet::new();
+    for n in 0..400 {
+        let id = format!("w{}", n % 4);
+        match spool.accept(&delivery(&id, vec![b'x'; 8 << 10])).await {
+            Ok(()) => waiting.extend(receive(&mut tickets)),
+            Err(error) => {
+                assert_eq!(error, SpoolError::Full);
+                refused.insert(id);
+            }
+        }
+    }
+    assert_eq!(refused.len(), 4, "all of them are shut out");
+    assert!(disk.bytes() <= 1 << 20, "{}", disk.bytes());
+    // All but a few are delivered, which lie in every segment.
+    for (n, ticket) in waiting.iter().enumerate() {
+        if n % 10 != 0 {
+            spool.finish(ticket);
+        }
+    }
+    spool.flush().await;
+    for n in 0..2000 {
+        let delivery = delivery("w0", vec![b'y'; 8 << 10]);
+        let mut accepted = spool.accept(&delivery).await;
+        for _ in 0..100 {
+            if accepted.is_ok() {
+                break;
+            }
+            spool.flush().await;
+            accepted = spool.accept(&delivery).await;
+        }
+        accepted.unwrap_or_else(|error| panic!("{error} at {n}"));
+        receive(&mut tickets).iter().for_each(|ticket| spool.finish(ticket));
+    }
+    assert!(disk.bytes() <= 1 << 20, "{}", disk.bytes());
+    // Those few have been copied again and again.
+    let (spool, mut tickets) = open(&disk.after_kill(), 1 << 20);
+    let left: Vec<_> = receive(&mut tickets).iter().map(|ticket| ticket.sequence).collect();
+    let expected: Vec<_> = waiting.iter().step_by(10).map(|ticket| ticket.sequence).collect();
+    assert_eq!(left[..expected.len()], expected);
+    assert!(spool.load(&waiting[0]).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn one_webhook_takes_no_more_than_half() {
+    let (spool, _tickets) = open(&Faulty::default(), 1 << 20);
+    let mut taken = 0;
+    while spool.accept(&delivery("greedy", vec![b'x'; 8 << 10])).await.is_ok() {
+        taken += 1;
+    }
+    assert!((50..=64).contains(&taken), "{taken}");
+    assert_eq!(spool.accept(&delivery("other", "x")).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_failing_disk_refuses_and_loses_nothing() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    spool.accept(&delivery("a", "before")).await.unwrap();
+    for (fail, name) in [(0, "append"), (1, "sync"), (2, "create"), (3, "append, and it cannot be cut")] {
+        {
+            let mut platters = disk.lock();
+            (platters.fail_append, platters.fail_truncate) = (fail == 0 || fail == 3, fail == 3);
+            (platters.fail_sync, platters.fail_create) = (fail == 1, fail == 2);
+        }
+        if fail == 2 {
+            // It has to leave the segment first.
+            disk.lock().fail_append = true;
+        }
+        assert_eq!(spool.accept(&delivery("a", "refused")).await, Err(SpoolError::Failed), "{name}");
+        assert_eq!(spool.accept(&delivery("a", "refused")).await, Err(SpoolError::Failed), "{name}");
+        {
+            let mut platters = disk.lock();
+            (platters.fail_append, platters.fail_truncate) = (false, false);
+            (platters.fail_sync, platters.fail_create) = (false, false);
+        }
+        spool.accept(&delivery("a", "after")).await.unwrap();
+    }
+    let given = receive(&mut tickets);
+    assert_eq!(given.len(), 5);
+    spool.finish(&given[0]);
+    spool.flush().await;
+    let (spool, mut tickets) = open(&disk.after_power_cut(&mut fastrand::Rng::with_seed(3)), 1 << 20);
+    let bodies: Vec<_> = receive(&mut tickets)
+        .iter()
+        .map(|ticket| spool.load(ticket).unwrap().unwrap().0.body)
+        .filter(|body| body != "refused")
+        .collect();
+    assert_eq!(bodies, ["after"; 4]);
+}
+
+#[tokio::test]
+async fn notes_wait_for_a_failing_disk() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    spool.accept(&delivery("a", "x")).await.unwrap();
+    disk.lock().fail_append = true;
+    spool.finish(&receive(&mut tickets)[0]);
+    assert_eq!(spool.accept(&delivery("a", "y")).await, Err(SpoolError::Failed));
+    disk.lock().fail_append = false;
+    spool.accept(&delivery("a", "z")).await.unwrap();
+    spool.flush().await;
+    let (spool, mut tickets) = open(&disk.after_kill(), 1 << 20);
+    let left = receive(&mut tickets);
+    assert_eq!(left.len(), 1);
+    assert_eq!(spool.load(&left[0]).unwrap().unwrap().0.body, "z");
+}
+
+#[tokio::test]
+async fn damage_costs_the_event_it_hits() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    for body in ["one", "two", "three"] {
+        spool.accept(&delivery("a", body)).await.unwrap();
+    }
+    let given = receive(&mut tickets);
+    let (place, _) = spool.shared().lock().ledger.find(given[1].sequence).unwrap();
+    let copy = disk.after_kill();
+    copy.lock().segments.get_mut(&place.segment).unwrap().bytes[place.offset as usize + 30] ^= 1;
+    let (spool, mut tickets) = open(&copy, 1 << 20);
+    let left = receive(&mut tickets);
+    assert_eq!(left.iter().map(|ticket| ticket.sequence).collect::<Vec<_>>(), [given[0].sequence, given[2].sequence]);
+    assert!(spool.load(&left[1]).unwrap().is_some());
+
+    // The same while it is open: it is an error, not another event.
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    let ticket = receive(&mut tickets).remove(1);
+    let (place, _) = spool.shared().lock().ledger.find(ticket.sequence).unwrap();
+    disk.lock().segments.get_mut(&place.segment).unwrap().bytes[place.offset as usize + 30] ^= 1;
+    assert!(spool.load(&ticket).is_err());
+}
+
+#[test]
+fn a_segment_without_its_head_stops_the_start() {
+    let disk = Faulty::default();
+    disk.lock().segments.insert(1, Content { bytes: vec![7; 100], synced: 100 });
+    let error = Spool::on(Arc::new(disk.clone()), 1 << 20).err().unwrap();
+    assert!(error.to_string().contains("segment 1"), "{error}");
+    // What the power left of one that had just been made is none.
+    for left in [vec![], vec![0; 4096], b"TWSP".to_vec()] {
+        disk.lock().segments.insert(1, Content { bytes: left, synced: 0 });
+        assert!(Spool::on(Arc::new(disk.clone()), 1 << 20).is_ok());
+        disk.lock().segments.clear();
+    }
+}
+
+#[test]
+fn a_directory_belongs_to_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made/here");
+    let (spool, worker) = Spool::open(SpoolOptions::new(&path)).unwrap();
+    let error = Spool::open(SpoolOptions::new(&path)).err().unwrap();
+    assert!(error.to_string().contains("another process"), "{error}");
+    drop((spool, worker));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Accept { webhook: u8, bytes: u16 },
+    Finish(prop::sample::Index),
+    Try(prop::sample::Index),
+    Bury(prop::sample::Index),
+    Replay(prop::sample::Index),
+    Fail { append: bool, sync: bool },
+    Kill,
+    PowerCut(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        8 => (0..3u8, 0..9000u16).prop_map(|(webhook, bytes)| Step::Accept { webhook, bytes }),
+        6 => index().prop_map(Step::Finish),
+        2 => index().prop_map(Step::Try),
+        1 => index().prop_map(Step::Bury),
+        1 => index().prop_map(Step::Replay),
+        1 => any::<(bool, bool)>().prop_map(|(append, sync)| Step::Fail { append, sync }),
+        1 => Just(Step::Kill),
+        1 => any::<u64>().prop_map(Step::PowerCut),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// The plain queue that the spool must be like: what was accepted and not finished, in order.
+#[derive(Default)]
+struct Model {
+    events: BTreeMap<EventId, Known>,
+    /// Refused, and may be there all the same after a crash: the sender was not told that it was taken.
+    maybe: BTreeSet<EventId>,
+}
+
+#[derive(Clone)]
+struct Known {
+    ticket: Ticket,
+    body: Bytes,
+    state: State,
+    is_finished: bool,
+}
+
+impl Model {
+    fn pick(&self, index: prop::sample::Index, dead: bool) -> Option<EventId> {
+        let fit = |known: &Known| !known.is_finished && known.state.dead.is_some() == dead;
+        let fitting: Vec<_> = self.events.iter().filter(|(_, known)| fit(known)).map(|(id, _)| *id).collect();
+        (!fitting.is_empty()).then(|| *index.get(&fitting))
+    }
+}
+
+fn is_failing(disk: &Faulty) -> bool {
+    let platters = disk.lock();
+    platters.fail_append || platters.fail_sync
+}
+
+async fn run(steps: Vec<Step>) {
+    const MAX: u64 = 256 << 10;
+    let webhooks = ["a", "b", "c"].map(webhook);
+    let mut disk = Faulty::default();
+    let (mut spool, mut tickets) = open(&disk, MAX);
+    let mut model = Model::default();
+    for step in steps {
+        let fails = is_failing(&disk);
+        match step {
+            Step::Accept { webhook, bytes } => {
+                let delivery = Delivery::new(
+                    Arc::clone(&webhooks[usize::from(webhook)]),
+                    HeaderMap::new(),
+                    vec![webhook; bytes.into()].into(),
+                );
+                match spool.accept(&delivery).await {
+                    Ok(()) => {
+                        assert!(!fails);
+                        let ticket = receive(&mut tickets).pop().unwrap();
+                        let known = Known {
+                            ticket,
+                            body: delivery.body().clone(),
+                            state: State::default(),
+                            is_finished: false,
+                        };
+                        model.events.insert(delivery.id(), known);
+                    }
+                    Err(SpoolError::Full) => {}
+                    Err(SpoolError::Failed) => {
+                        assert!(fails);
+                        model.maybe.insert(delivery.id());
+                    }
+                }
+            }
+            Step::Finish(index) => {
+                if let Some(id) = model.pick(index, false) {
+                    let known = model.events.get_mut(&id).unwrap();
+                    spool.finish(&known.ticket);
+                    known.is_finished = true;
+                }
+            }
+            Step::Try(index) => {
+                if let Some(id) = model.pick(index, false) {
+                    let known = model.events.get_mut(&id).unwrap();
+                    known.state = State { attempts: known.state.attempts + 1, done: 1, ..State::default() };
+                    spool.note(&known.ticket, known.state.clone());
+                }
+            }
+            Step::Bury(index) => {
+                if let Some(id) = model.pick(index, false) {
+                    let known = model.events.get_mut(&id).unwrap();
+                    known.state = death();
+                    spool.bury(id, known.ticket.clone(), death());
+                }
+            }
+            Step::Replay(index) => {
+                if let Some(id) = model.pick(index, true) {
+                    let known = model.events.get_mut(&id).unwrap();
+                    assert!(spool.replay(id));
+                    known.state = State { done: 1, ..State::default() };
+                    receive(&mut tickets);
+                }
+            }
+            Step::Fail { append, sync } => {
+                let mut platters = disk.lock();
+                (platters.fail_append, platters.fail_sync) = (append, sync);
+            }
+            Step::Kill | Step::PowerCut(_) => {
+                let is_power_cut = matches!(step, Step::PowerCut(_));
+                {
+                    let mut platters = disk.lock();
+                    (platters.fail_append, platters.fail_sync) = (false, false);
+                }
+                if !is_power_cut {
+                    // Notes may linger for some milliseconds; here none is to be lost.
+                    spool.flush().await;
+                }
+                disk = match step {
+                    Step::PowerCut(seed) => disk.after_power_cut(&mut fastrand::Rng::with_seed(seed)),
+                    _ => disk.after_kill(),
+                };
+                (spool, tickets) = open(&disk, MAX);
+                check_after(&spool, receive(&mut tickets), &mut model, is_power_cut);
+            }
+        }
+        let fails = is_failing(&disk);
+        // Everything is known to be synced now and then, as it is in a running system after a second.
+        if !fails && !matches!(step, Step::Kill | Step::PowerCut(_)) && fastrand::u8(..8) == 0 {
+            spool.flush().await;
+            model.events.retain(|_, known| !known.is_finished);
+        }
+        let waiting = model.events.values().filter(|known| !known.is_finished && known.state.dead.is_none()).count();
+        assert_eq!(spool.waiting(), waiting);
+        assert!(disk.bytes() as u64 <= MAX + MAX / 8, "{}", disk.bytes());
+        for known in model.events.values().filter(|known| !known.is_finished) {
+            let (event, state) = spool.load(&known.ticket).unwrap().unwrap();
+            assert_eq!((event.body, &state), (known.body.clone(), &known.state));
+        }
+    }
+}
+
+/// What a new process finds: nothing is missing, nothing unknown, all in order.
+fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_cut: bool) {
+    assert!(tickets.is_sorted_by_key(|ticket| ticket.sequence));
+    let mut found = BTreeMap::new();
+    for ticket in tickets {
+        let (event, state) = spool.load(&ticket).unwrap().unwrap();
+        found.insert(event.id, (ticket, event.body, state));
+    }
+    for letter in spool.dead_letters(None, usize::MAX) {
+        let ticket = spool.shared().lock().ledger.dead()[&letter.id()].clone();
+        let (event, state) = spool.load(&ticket).unwrap().unwrap();
+        found.insert(event.id, (ticket, event.body, state));
+    }
+    let mut events = BTreeMap::new();
+    for (id, known) in &model.events {
+        match found.remove(id) {
+            Some((ticket, body, state)) => {
+                assert!(!known.is_finished || is_power_cut, "delivered, and here again");
+                assert_eq!(body, known.body);
+                assert!(state == known.state || is_power_cut, "{state:?} {:?}", known.state);
+                let known = Known { ticket, body, state, is_finished: false };
+                events.insert(*id, known);
+            }
+            None => assert!(known.is_finished, "an accepted event is lost"),
+        }
+    }
+    for (id, (ticket, body, state)) in found {
+        assert!(model.maybe.contains(&id), "an event from nowhere");
+        events.insert(id, Known { ticket, body, state, is_finished: false });
+    }
+    model.events = events;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// The spool against a plain queue, under crashes, power cuts and a failing disk.
+    #[test]
+    fn it_is_like_a_plain_queue(steps in steps()) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
+    }
+}

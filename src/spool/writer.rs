@@ -1,0 +1,369 @@
+//! The one thread that writes.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::SpoolError;
+use super::disk::{Disk, Segment};
+use super::frame::{self, FRAME_HEAD, Frame, Kind, SEGMENT_HEAD};
+use super::ledger::Place;
+use super::shared::{Item, Shared};
+use crate::telemetry;
+
+/// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
+const COPY_AT_A_TIME: usize = 1 << 20;
+
+/// When a segment that could not be read is tried again.
+const COPY_AGAIN: Duration = Duration::from_secs(10);
+
+/// After a failure of the disk nothing is tried for so long.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    segment_bytes: u64,
+    next_segment: u32,
+    current: Option<Current>,
+    /// Since when something has been written that was not synced.
+    unsynced: Option<Instant>,
+    copying: Option<Copying>,
+    /// Nothing is copied before.
+    copy_after: Option<Instant>,
+    is_failing: bool,
+}
+
+/// The segment that is written to.
+struct Current {
+    number: u32,
+    segment: Arc<dyn Segment>,
+    size: u64,
+}
+
+/// The segment that is to be freed.
+struct Copying {
+    number: u32,
+    salt: u64,
+    bytes: Bytes,
+    at: usize,
+}
+
+/// A copy of an event.
+struct Copy {
+    sequence: u64,
+    from: Place,
+    event: Frame,
+    /// What became of it so far.
+    state: Option<Frame>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, next_segment: u32) -> Self {
+        let segment_bytes = (shared.max_bytes() / 32).clamp(64 << 10, 32 << 20);
+        Self {
+            shared,
+            disk,
+            segment_bytes,
+            next_segment,
+            current: None,
+            unsynced: None,
+            copying: None,
+            copy_after: None,
+            is_failing: false,
+        }
+    }
+
+    /// Writes until the spool is closed.
+    pub(super) fn run(mut self) {
+        loop {
+            self.remove_what_is_empty();
+            let may_wait = self.is_failing || !self.has_to_copy();
+            let Some(items) = self.shared.take(self.unsynced, may_wait) else { break };
+            // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
+            let copies = self.next_copies();
+            match self.write(&copies, &items) {
+                Ok(places) => self.written(copies, items, places),
+                Err(error) => self.failed(items, &error),
+            }
+        }
+    }
+
+    /// Writes the frames, and syncs if somebody waits. Returns where each of them stands.
+    fn write(&mut self, copies: &[Copy], items: &[Item]) -> io::Result<Vec<Place>> {
+        let copied = copies.iter().flat_map(|copy| std::iter::once(&copy.event).chain(&copy.state));
+        let given = items.iter().filter_map(Item::frame);
+        let frames: Vec<&Frame> = copied.chain(given).collect();
+        let mut places = Vec::with_capacity(frames.len());
+        if !frames.is_empty() {
+            self.leave_if_full()?;
+            let mut current = match self.current.take() {
+                Some(current) => current,
+                None => self.create()?,
+            };
+            let number = current.number;
+            let mut slices = Vec::with_capacity(2 * frames.len());
+            let mut end = current.size;
+            for frame in &frames {
+                slices.push(IoSlice::new(&frame.head));
+                slices.push(IoSlice::new(&frame.rest));
+                // Segments stay far below 4 GiB, and frames that do not are refused.
+                places.push(Place { segment: number, offset: end as u32, length: frame.len() as u32 });
+                end += frame.len();
+            }
+            let appended = current.segment.append(&mut slices);
+            let appended = appended.and_then(|()| match items.iter().any(Item::is_urgent) || !copies.is_empty() {
+                true => current.segment.sync(),
+                false => Ok(()),
+            });
+            if let Err(error) = appended {
+                // Of no use any more: what a failed sync has left in it nobody knows. What had been synced stays.
+                let _ = current.segment.truncate(current.size);
+                return Err(error);
+            }
+            self.shared.lock().ledger.grow(number, end - current.size);
+            current.size = end;
+            self.current = Some(current);
+        }
+        self.note_sync(!copies.is_empty() || items.iter().any(Item::is_urgent), !frames.is_empty())?;
+        Ok(places)
+    }
+
+    /// Keeps count of what is not synced. With nothing to write, it is time to sync what was written before.
+    fn note_sync(&mut self, synced: bool, wrote: bool) -> io::Result<()> {
+        if synced && wrote {
+            telemetry::spool_synced();
+            self.unsynced = None;
+        } else if wrote {
+            self.unsynced.get_or_insert_with(Instant::now);
+        } else if self.unsynced.is_some() {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.unsynced = None;
+        match &self.current {
+            Some(current) => current.segment.sync(),
+            None => Ok(()),
+        }
+    }
+
+    fn leave_if_full(&mut self) -> io::Result<()> {
+        if self.current.as_ref().is_none_or(|current| current.size < self.segment_bytes) {
+            return Ok(());
+        }
+        if self.unsynced.is_some() {
+            self.sync()?;
+        }
+        self.current = None;
+        Ok(())
+    }
+
+    fn create(&mut self) -> io::Result<Current> {
+        let number = self.next_segment;
+        self.next_segment += 1;
+        let segment = self.disk.create(number)?;
+        let salt = self.shared.salt();
+        // Known before it is written to: whatever becomes of it, it will be removed.
+        self.shared.lock().ledger.add_room(number, Arc::clone(&segment), salt, 0);
+        segment.append(&mut [IoSlice::new(&frame::segment_head(salt))])?;
+        self.shared.lock().ledger.grow(number, SEGMENT_HEAD as u64);
+        Ok(Current { number, segment, size: SEGMENT_HEAD as u64 })
+    }
+
+    fn written(&mut self, copies: Vec<Copy>, items: Vec<Item>, places: Vec<Place>) {
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!("the spool can be written again");
+        }
+        let mut places = places.into_iter();
+        let mut inner = self.shared.lock();
+        for copy in copies {
+            if let Some(place) = places.next() {
+                inner.ledger.relocate(copy.sequence, copy.from, place);
+            }
+            if copy.state.is_some() {
+                places.next();
+            }
+        }
+        let mut tickets = Vec::new();
+        let mut waiters = Vec::new();
+        for item in items {
+            match item {
+                Item::Event { ticket, waiter, .. } => {
+                    if let Some(place) = places.next() {
+                        inner.queued -= u64::from(ticket.bytes);
+                        inner.ledger.insert(ticket.sequence, place);
+                        tickets.push(ticket);
+                        waiters.push(waiter);
+                    }
+                }
+                Item::Note(_) => {
+                    places.next();
+                }
+                Item::Flush(waiter) => {
+                    let _ = waiter.send(());
+                }
+            }
+        }
+        drop(inner);
+        if tickets.is_empty() {
+            return;
+        }
+        telemetry::spool_accepted(tickets.len());
+        self.shared.offer(tickets);
+        for waiter in waiters {
+            // Who hung up does not learn that it was accepted.
+            let _ = waiter.send(Ok(()));
+        }
+    }
+
+    fn failed(&mut self, items: Vec<Item>, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(%error, "the spool cannot be written: events are refused");
+        }
+        telemetry::spool_failed();
+        self.unsynced = None;
+        self.current = None;
+        self.copying = None;
+        let mut notes = Vec::new();
+        let mut waiters = Vec::new();
+        let mut inner = self.shared.lock();
+        for item in items {
+            match item {
+                Item::Event { ticket, waiter, .. } => {
+                    inner.queued -= u64::from(ticket.bytes);
+                    inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
+                    waiters.push(waiter);
+                }
+                note @ Item::Note(_) => notes.push(note),
+                Item::Flush(waiter) => drop(waiter),
+            }
+        }
+        inner.put_back(notes);
+        drop(inner);
+        for waiter in waiters {
+            let _ = waiter.send(Err(SpoolError::Failed));
+        }
+        thread::sleep(PAUSE);
+    }
+
+    // --- room
+
+    /// Removes the oldest segments as long as nothing in them is needed.
+    ///
+    /// Never one behind another that stays: what is done with an event stands in a later segment than the event.
+    fn remove_what_is_empty(&mut self) {
+        loop {
+            let current = self.current.as_ref().map(|current| current.number);
+            let oldest = self.shared.lock().ledger.oldest(current);
+            let Some((number, false)) = oldest else { return };
+            if let Err(error) = self.disk.remove(number) {
+                tracing::warn!(segment = number, %error, "a segment that is not needed any more cannot be removed");
+                return;
+            }
+            self.copying.take_if(|copying| copying.number == number);
+            self.shared.lock().ledger.remove_room(number);
+        }
+    }
+
+    /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed.
+    fn has_to_copy(&self) -> bool {
+        if self.copy_after.is_some_and(|after| Instant::now() < after) {
+            return false;
+        }
+        let current = self.current.as_ref().map(|current| current.number);
+        let inner = self.shared.lock();
+        inner.ledger.garbage() > self.shared.max_bytes() / 4 && inner.ledger.oldest(current).is_some()
+    }
+
+    /// The next events of the oldest segment that are still needed.
+    fn next_copies(&mut self) -> Vec<Copy> {
+        if self.is_failing || !self.has_to_copy() {
+            return Vec::new();
+        }
+        let mut copying = match self.copying.take() {
+            Some(copying) => copying,
+            None => match self.begin_to_copy() {
+                Ok(Some(copying)) => copying,
+                Ok(None) => return Vec::new(),
+                Err(error) => {
+                    tracing::error!(%error, "the oldest segment of the spool cannot be read");
+                    self.copy_after = Some(Instant::now() + COPY_AGAIN);
+                    return Vec::new();
+                }
+            },
+        };
+        let mut copies = Vec::new();
+        let mut size = 0;
+        let inner = self.shared.lock();
+        while size < COPY_AT_A_TIME && copying.at < copying.bytes.len() {
+            let Some(record) = frame::read(copying.salt, &copying.bytes[copying.at..]) else {
+                copying.at += 1;
+                continue;
+            };
+            let length = FRAME_HEAD + record.payload.len();
+            let from = Place { segment: copying.number, offset: copying.at as u32, length: length as u32 };
+            let sequence = record.sequence;
+            if record.kind == Kind::Event && inner.ledger.is_at(sequence, from) {
+                let payload = copying.bytes.slice(copying.at + FRAME_HEAD..copying.at + length);
+                let salt = self.shared.salt();
+                let event = Frame::new(salt, Kind::Event, sequence, |_| {}, payload);
+                let state = inner.ledger.state(sequence).map(|state| Frame::state(salt, sequence, state));
+                copies.push(Copy { sequence, from, event, state });
+                size += length;
+            }
+            copying.at += length;
+        }
+        drop(inner);
+        if copies.is_empty() {
+            self.give_up(copying.number);
+        } else {
+            self.copying = Some(copying);
+        }
+        copies
+    }
+
+    fn begin_to_copy(&self) -> io::Result<Option<Copying>> {
+        let current = self.current.as_ref().map(|current| current.number);
+        let inner = self.shared.lock();
+        let Some((number, _)) = inner.ledger.oldest(current) else { return Ok(None) };
+        let Some((segment, salt)) = inner.ledger.segment(number) else { return Ok(None) };
+        drop(inner);
+        let mut bytes = vec![0; usize::try_from(segment.length()?).map_err(io::Error::other)?];
+        segment.read_at(&mut bytes, 0)?;
+        Ok(Some(Copying { number, salt, bytes: bytes.into(), at: SEGMENT_HEAD }))
+    }
+
+    /// What could not be copied cannot be read any more.
+    fn give_up(&mut self, segment: u32) {
+        let lost = self.shared.lock().ledger.give_up(segment);
+        if lost > 0 {
+            tracing::error!(segment, events = lost, "a part of the spool is damaged: the events in it are lost");
+            telemetry::spool_damaged(lost as u64);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Item {
+    fn frame(&self) -> Option<&Frame> {
+        match self {
+            Self::Event { frame, .. } | Self::Note(frame) => Some(frame),
+            Self::Flush(_) => None,
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Note(_))
+    }
+}
