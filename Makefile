@@ -11,7 +11,7 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak bench fmt lint ci clean
+.PHONY: help run test test-faults soak bench load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,7 +38,7 @@ test-faults: ## the fault cases against a real etcd that need minutes
 	@bash .ci/tools.sh all
 	cargo test --locked --all-features --test etcd -- --ignored $(ARGS)
 
-SECONDS ?= 600
+soak: SECONDS ?= 600
 SEED ?=
 
 soak: ## random faults against a real etcd, every state served held against what was written (SECONDS=600 SEED=7)
@@ -48,6 +48,15 @@ soak: ## random faults against a real etcd, every state served held against what
 bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 	@bash .ci/tools.sh build
 	cargo bench --locked --all-features $(ARGS)
+
+load: SECONDS ?= 5
+ROUNDS ?= 5
+CONNECTIONS ?= 64
+
+load: ## the gateway against bare hyper and nginx under load: a table of ratios (ROUNDS=5 SECONDS=5 CONNECTIONS=64)
+	@bash .ci/tools.sh build
+	cargo build --release --locked --features gateway --example gateway --example load_floor
+	@python3 benches/load/load.py --rounds $(ROUNDS) --seconds $(SECONDS) --connections $(CONNECTIONS) $(ARGS)
 
 fmt: ## formats the code
 	cargo fmt
