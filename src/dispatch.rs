@@ -5,7 +5,7 @@
 //!
 //! | needs | answers |
 //! |---|---|
-//! | [`Collected`], [`Matched`], [`Permit`], [`CheckPayload`](crate::CheckPayload) before it | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | [`Collected`], [`Matched`], [`Permit`], [`CheckPayload`](crate::CheckPayload) before it, [`Dedup`](crate::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
 //!
 //! What fails is tried again as the webhook's `retry` says, while the deadline allows for the wait; the sender is told of
 //! the last error. After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
@@ -67,6 +67,7 @@ use tower_service::Service;
 use crate::auth::Permit;
 use crate::body::{Collected, ResponseBody};
 use crate::config::{Promise, Webhook};
+use crate::dedup::Deduplicated;
 use crate::delivery::{Done, Failure};
 use crate::lookup::Matched;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
@@ -173,6 +174,9 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
     Permit::require(req.extensions())?;
     Checked::require(req.extensions())?;
     let webhook = Matched::of(req.extensions())?.webhook().clone();
+    if webhook.dedup().is_some() {
+        Deduplicated::require(req.extensions())?;
+    }
     let (head, body) = req.into_parts();
     Ok(Delivery::new(webhook, head.headers, body.bytes().clone()))
 }

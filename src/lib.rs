@@ -12,6 +12,7 @@
 //! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
 //! | [`VerifyBody`] | [`Collected`] | [`Permit`](auth::Permit) | 401 |
 //! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
+//! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`](auth::Permit) | that it was deduplicated | 409, 400 |
 //! | [`Dispatch`] | all of these | the answer | 502, 503, 504 |
 //!
 //! [`receiver`] stacks them in this order; each works alone in front of a service of yours, and its module has an
@@ -45,6 +46,7 @@
 //! | `etcd` | [`source::EtcdSource`]; building it needs `protoc` |
 //! | `file` | [`source::FileSource`] |
 //! | `save-to-disk` | the module `save_to_disk` |
+//! | `spool` | [`dedup::Claims::open`]: events that outlive a crash |
 //! | `metrics` | metrics of requests and of the configuration |
 //! | `full` | all of these |
 
@@ -56,6 +58,7 @@
 pub mod auth;
 pub mod body;
 pub mod config;
+pub mod dedup;
 mod delivery;
 pub mod dispatch;
 mod future;
@@ -79,6 +82,7 @@ mod telemetry;
 pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
 pub use crate::config::{BuildContext, BuildError, Connection, Promise, Registry, Webhook};
+pub use crate::dedup::{Dedup, DedupLayer};
 pub use crate::dispatch::Dispatch;
 pub use crate::future::ResponseFuture;
 pub use crate::head::Head;

@@ -51,6 +51,7 @@ use tower_service::Service;
 
 use crate::auth::Permit;
 use crate::config::Webhook;
+use crate::dedup::Deduplicated;
 use crate::future::ResponseFuture;
 use crate::key::Target;
 use crate::payload::Checked;
@@ -103,6 +104,7 @@ where
             Ok(matched) => {
                 // A permit that was given before the webhook was known says nothing of its guards.
                 Checked::forget(req.extensions_mut());
+                Deduplicated::forget(req.extensions_mut());
                 Permit::forget(req.extensions_mut());
                 req.extensions_mut().insert(matched);
                 ResponseFuture::inner(self.inner.call(req))

@@ -110,6 +110,10 @@ pub enum RejectionKind {
     UnsupportedEncoding,
     /// The body is not what the webhook's `data_type` says.
     MalformedPayload,
+    /// The webhook's events have an id, and this one has none that can be used.
+    MissingEventId,
+    /// The same event is being processed; the sender should try again.
+    InProgress,
     /// The module could not deliver; the sender should try again.
     DeliveryFailed,
     /// The module is unable to take anything now; the sender should try again.
@@ -150,6 +154,8 @@ impl RejectionKind {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "Content-Encoding is not supported")
             }
             Self::MalformedPayload => (S::BAD_REQUEST, "malformed_payload", "Malformed payload"),
+            Self::MissingEventId => (S::BAD_REQUEST, "missing_event_id", "The event has no id"),
+            Self::InProgress => (S::CONFLICT, "in_progress", "This event is being processed"),
             Self::DeliveryFailed => (S::BAD_GATEWAY, "delivery_failed", "The event could not be delivered"),
             Self::DeliveryUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "delivery_unavailable", "The event cannot be taken now")
@@ -172,7 +178,7 @@ impl RejectionKind {
         self.row().label
     }
 
-    /// The header that goes with the status: `Allow` for 405 (RFC 9110 §15.5.6), `Retry-After` in seconds for 503.
+    /// The header that goes with the status: `Allow` for 405 (RFC 9110 §15.5.6), `Retry-After` in seconds for 409 and 503.
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
@@ -180,6 +186,7 @@ impl RejectionKind {
             Self::NotReady | Self::DeliveryUnavailable | Self::SpoolFailed => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
+            Self::InProgress => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             Self::Misconfigured => Some((header::RETRY_AFTER, HeaderValue::from_static("60"))),
             _ => None,
         }

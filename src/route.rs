@@ -44,6 +44,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::auth::Permit;
+use crate::dedup::Deduplicated;
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::key::{self, InvalidName, Target};
@@ -158,6 +159,7 @@ where
                 // What was learned of another webhook must not speak for this one.
                 Matched::forget(req.extensions_mut());
                 Checked::forget(req.extensions_mut());
+                Deduplicated::forget(req.extensions_mut());
                 Permit::forget(req.extensions_mut());
                 req.extensions_mut().insert(target);
                 ResponseFuture::inner(self.inner.call(req))

@@ -9,6 +9,7 @@
 //! CollectBody        413 408 400
 //! VerifyBody         401
 //! CheckPayload       400 415
+//! Dedup              409 400
 //! Dispatch           200 202 502 503 504
 //! ```
 //!
@@ -54,6 +55,7 @@ use tower_service::Service;
 
 use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 use crate::body::{CollectBody, CollectBodyLayer, ResponseBody};
+use crate::dedup::{Claims, Dedup, DedupLayer};
 use crate::dispatch::Dispatch;
 use crate::key::InvalidName;
 use crate::lookup::{LookupWebhook, LookupWebhookLayer};
@@ -73,13 +75,19 @@ pub fn receiver(store: Store) -> Receiver {
 pub struct ReceiverBuilder {
     route: RouteNamespaceLayer,
     collect: CollectBodyLayer,
+    dedup: DedupLayer,
     dispatch: Dispatch,
 }
 
 impl ReceiverBuilder {
     /// The default limits: see [`CollectBodyLayer`] and [`Dispatch`].
     pub fn new() -> Self {
-        Self { route: RouteNamespaceLayer::from_path(), collect: CollectBodyLayer::new(), dispatch: Dispatch::new() }
+        Self {
+            route: RouteNamespaceLayer::from_path(),
+            collect: CollectBodyLayer::new(),
+            dedup: DedupLayer::without_claims(),
+            dispatch: Dispatch::new(),
+        }
     }
 
     /// The namespace of `/{id}`; `default` if this is not called.
@@ -113,6 +121,14 @@ impl ReceiverBuilder {
         self
     }
 
+    /// Where events that come twice are known by. Without this call a webhook with the key `dedup` answers 500; see
+    /// [`Registry::dedup`](crate::Registry::dedup), which refuses such a webhook at once.
+    #[must_use]
+    pub fn dedup(mut self, claims: Claims) -> Self {
+        self.dedup = DedupLayer::new(claims);
+        self
+    }
+
     /// The time a module may take.
     #[must_use]
     pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
@@ -130,7 +146,7 @@ impl ReceiverBuilder {
 
     /// The receiver for the webhooks of `store`.
     pub fn build(self, store: Store) -> Receiver {
-        let service = CheckPayloadLayer::from_webhook().layer(self.dispatch);
+        let service = CheckPayloadLayer::from_webhook().layer(self.dedup.layer(self.dispatch));
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
         let service = RequireAuthLayer::from_webhook().verify_body_follows().layer(service);
@@ -147,7 +163,7 @@ impl Default for ReceiverBuilder {
     }
 }
 
-type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Dispatch>>>>;
+type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Dedup<Dispatch>>>>>;
 type Stack = ProblemJson<Observe<RouteNamespace<LookupWebhook<Guarded>>>>;
 
 /// A whole webhook receiver. See the [module docs](self).

@@ -2,9 +2,20 @@
 //!
 //! Labels are bounded: nothing a stranger sent, no webhook's name.
 
-pub(crate) use self::imp::{Timer, published, reported, source_state};
+pub(crate) use self::imp::{Timer, dedup, dedup_entries, published, reported, source_state};
 #[cfg(feature = "spool")]
-pub(crate) use self::imp::{attempted, spool_accepted, spool_damaged, spool_failed, spool_state, spool_synced};
+pub(crate) use self::imp::{
+    attempted, dedup_damaged, dedup_disk_error, spool_accepted, spool_damaged, spool_failed, spool_state, spool_synced,
+};
+
+/// What an event with an id turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Dedup {
+    First,
+    Duplicate,
+    InProgress,
+    MissingId,
+}
 
 #[cfg(feature = "metrics")]
 mod imp {
@@ -13,6 +24,7 @@ mod imp {
     use http::Response;
     use metrics::{counter, gauge, histogram};
 
+    use super::Dedup;
     use crate::rejection::Rejection;
     use crate::store::{Snapshot, SourceReport, SourceState};
 
@@ -72,6 +84,33 @@ mod imp {
     /// An attempt of the worker ended: `delivered`, or the kind of the error.
     pub(crate) fn attempted(outcome: &'static str) {
         counter!("tower_webhook_delivery_attempts_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(crate) fn dedup(outcome: Dedup) {
+        let outcome = match outcome {
+            Dedup::First => "first",
+            Dedup::Duplicate => "duplicate",
+            Dedup::InProgress => "in_progress",
+            Dedup::MissingId => "missing_id",
+        };
+        counter!("tower_webhook_dedup_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(crate) fn dedup_entries(entries: usize, forgotten: u64) {
+        gauge!("tower_webhook_dedup_entries").set(entries as f64);
+        if forgotten > 0 {
+            counter!("tower_webhook_dedup_forgotten_total").increment(forgotten);
+        }
+    }
+
+    #[cfg(feature = "spool")]
+    pub(crate) fn dedup_disk_error() {
+        counter!("tower_webhook_dedup_disk_errors_total").increment(1);
+    }
+
+    #[cfg(feature = "spool")]
+    pub(crate) fn dedup_damaged(records: u64) {
+        counter!("tower_webhook_dedup_damaged_records_total").increment(records);
     }
 
     /// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
@@ -136,6 +175,16 @@ mod imp {
     pub(crate) fn spool_state(_: usize, _: u64, _: usize) {}
 
     pub(crate) fn attempted(_: &'static str) {}
+
+    pub(crate) fn dedup(_: super::Dedup) {}
+
+    pub(crate) fn dedup_entries(_: usize, _: u64) {}
+
+    #[cfg(feature = "spool")]
+    pub(crate) fn dedup_disk_error() {}
+
+    #[cfg(feature = "spool")]
+    pub(crate) fn dedup_damaged(_: u64) {}
 
     #[derive(Debug)]
     pub(crate) struct Timer;

@@ -9,12 +9,13 @@ use super::error::unknown_key;
 use super::placeholder::expand;
 use super::{BuildContext, CompileError, Connection, Node, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
+use crate::dedup::DedupRule;
 use crate::delivery::{Retry, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
 /// Keys of a webhook that are not a scheme's.
-const KEYS: [&str; 7] = ["module", "module-config", "data_type", "ack", "connection", "retry", "metadata"];
+const KEYS: [&str; 8] = ["module", "module-config", "data_type", "ack", "dedup", "connection", "retry", "metadata"];
 
 /// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
 /// searches for a spelling mistake.
@@ -55,6 +56,7 @@ pub(crate) struct WebhookSpec {
     promise: Promise,
     connection: Option<String>,
     guards: Vec<(String, Node)>,
+    dedup: Option<DedupRule>,
     module: String,
     module_config: Node,
     retry: Option<Retry>,
@@ -79,6 +81,7 @@ impl Compiler {
             promise: Promise::default(),
             connection: None,
             guards: Vec::new(),
+            dedup: None,
             module: String::new(),
             module_config: Node::Object(Vec::new()),
             retry: None,
@@ -91,12 +94,16 @@ impl Compiler {
                 "module-config" => spec.module_config = value,
                 "data_type" => spec.data_type = read_field(&key, value)?,
                 "ack" => spec.promise = self.read_promise(&key, value)?,
+                "dedup" => spec.dedup = Some(self.read_dedup(value).map_err(|error| error.inside(&key))?),
                 "connection" => spec.connection = Some(read_field(&key, value)?),
                 "retry" => spec.retry = Some(read_field(&key, value)?),
                 "metadata" => spec.metadata = Some(value),
                 _ if self.registry.scheme_keys().any(|scheme| scheme == key) => spec.guards.push((key, value)),
                 _ => return Err(CompileError::new(self.refuse_key(&key))),
             }
+        }
+        if spec.data_type != DataType::Json && spec.dedup.as_ref().is_some_and(DedupRule::needs_json) {
+            return Err(CompileError::new("a `pointer` needs the `data_type` json").inside("dedup"));
         }
         spec.module = module.ok_or_else(|| CompileError::new("the key `module` is missing"))?;
         Ok(spec)
@@ -131,6 +138,7 @@ impl Compiler {
             data_type: spec.data_type,
             promise: spec.promise,
             guards: Guards::new(guards),
+            dedup: spec.dedup,
             steps: Steps::one(Step::new(name, module, retry)),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })
@@ -153,6 +161,17 @@ impl Compiler {
                 Err(CompileError::new("`accepted` needs a spool, and there is none").inside(key))
             }
             promise => Ok(promise),
+        }
+    }
+
+    fn read_dedup(&self, value: Node) -> Result<DedupRule, CompileError> {
+        let rule = value.read()?;
+        match self.registry.has_dedup() {
+            true => Ok(rule),
+            // To let events pass twice would be to break what the key promises.
+            false => {
+                Err(CompileError::new("this application keeps no store of events (a gateway does with SPOOL_DIR)"))
+            }
         }
     }
 
@@ -259,6 +278,28 @@ mod tests {
             error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
             "the key `hmac` is not supported by this version"
         );
+    }
+
+    #[test]
+    fn a_dedup_that_could_not_be_kept_does_not_compile() {
+        let dedup = |has_dedup, rest: &str| {
+            let compiler = Compiler::new(Registry::builtin().dedup(has_dedup));
+            let spec = compiler.read_webhook(format!(r#"{{"module":"discard","dedup":{rest}}}"#).as_bytes());
+            spec.map(|spec| assert!(spec.dedup.is_some())).map_err(|error| error.to_string())
+        };
+        assert_eq!(dedup(true, r#"{"header":"X-GitHub-Delivery","ttl":60}"#), Ok(()));
+        assert_eq!(dedup(true, r#"{"digest":true},"data_type":"blob""#), Ok(()));
+        for (rest, error) in [
+            (r#"{"hedder":"x"}"#, "dedup: unknown key `hedder`, did you mean `header`?"),
+            (r#"{"header":"x","digest":true}"#, "dedup: there must be exactly one of `header`, `pointer`, `digest`"),
+            (r#"{"digest":true,"ttl":0}"#, "dedup: `ttl` must be from 1 to 2592000 seconds"),
+            (r#"{"pointer":"/id"},"data_type":"blob""#, "dedup: a `pointer` needs the `data_type` json"),
+            ("true", "dedup: must be an object, and is boolean"),
+        ] {
+            assert_eq!(dedup(true, rest).unwrap_err(), error);
+        }
+        let error = dedup(false, r#"{"digest":true}"#).unwrap_err();
+        assert!(error.starts_with("dedup: this application keeps no store"), "{error}");
     }
 
     #[test]

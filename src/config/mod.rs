@@ -12,6 +12,7 @@
 //! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
 //! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what the answer promises: see [`Promise`] |
+//! | `dedup` | object | none | see [`Dedup`](crate::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
 //! | `retry` | object | none | see [below](#retries) |
 //! | `metadata` | any | none | for the application: see [`Webhook::metadata`] |
@@ -70,6 +71,7 @@ pub use self::error::{BuildError, CompileError};
 use self::node::Node;
 pub use self::registry::Registry;
 use crate::auth::Guards;
+use crate::dedup::DedupRule;
 use crate::delivery::Steps;
 use crate::key::WebhookKey;
 use crate::payload::DataType;
@@ -91,6 +93,7 @@ pub struct Webhook {
     data_type: DataType,
     promise: Promise,
     guards: Guards,
+    dedup: Option<DedupRule>,
     steps: Steps,
     metadata: Option<Box<Value>>,
 }
@@ -137,6 +140,11 @@ impl Webhook {
         self.metadata.as_deref()
     }
 
+    /// What makes two of its events the same; `None` if each is its own.
+    pub fn dedup(&self) -> Option<&DedupRule> {
+        self.dedup.as_ref()
+    }
+
     pub(crate) fn guards(&self) -> &Guards {
         &self.guards
     }
@@ -152,6 +160,7 @@ impl fmt::Debug for Webhook {
             .field("key", &self.key)
             .field("data_type", &self.data_type)
             .field("guards", &self.guards)
+            .field("dedup", &self.dedup)
             .field("steps", &self.steps)
             .finish_non_exhaustive()
     }

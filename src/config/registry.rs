@@ -20,6 +20,7 @@ pub struct Registry {
     schemes: BTreeMap<&'static str, BuildScheme>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
     is_accepting: bool,
+    has_dedup: bool,
 }
 
 #[derive(Clone)]
@@ -55,6 +56,7 @@ impl Registry {
             schemes: BTreeMap::new(),
             lookup: Arc::new(|name| std::env::var(name).ok()),
             is_accepting: false,
+            has_dedup: false,
         }
     }
 
@@ -111,6 +113,18 @@ impl Registry {
 
     pub(super) fn is_accepting(&self) -> bool {
         self.is_accepting
+    }
+
+    /// Whether a webhook may have the key `dedup`: only if there is a [`DedupLayer`](crate::DedupLayer) in the stack that
+    /// serves it. If this is not called, such a webhook is refused.
+    #[must_use]
+    pub fn dedup(mut self, has_dedup: bool) -> Self {
+        self.has_dedup = has_dedup;
+        self
+    }
+
+    pub(super) fn has_dedup(&self) -> bool {
+        self.has_dedup
     }
 
     pub(super) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {

@@ -1,0 +1,313 @@
+//! Who may process an event: the first who asks, until it is known what became of it.
+
+use std::fmt;
+#[cfg(feature = "spool")]
+use std::io;
+#[cfg(feature = "spool")]
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::journal::Journal;
+use super::rule::Event;
+use super::table::{Answer, Known, Table, Taken};
+use crate::telemetry;
+
+/// How many events are remembered if nothing is said.
+pub const DEFAULT_MAX_ENTRIES: usize = 1_000_000;
+
+/// So many locks share the work once there are enough entries for each.
+const MAX_SHARDS: usize = 64;
+
+const ENTRIES_PER_SHARD: usize = 1024;
+
+/// The events that are being processed, and those that were taken: what [`Dedup`](super::Dedup) asks.
+///
+/// A clone is the same store. It is of one process: two that share the work each need to get the retries of their own
+/// senders, or a duplicate that goes to the other is processed.
+#[derive(Clone)]
+pub struct Claims {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shards: Box<[Mutex<Table>]>,
+    entries: AtomicUsize,
+    clock: Clock,
+    journal: Option<Journal>,
+}
+
+impl Claims {
+    /// Remembers events until the process ends.
+    pub fn in_memory() -> Self {
+        ClaimsOptions::new().in_memory()
+    }
+
+    /// Remembers events in `directory` too, over a restart and a crash. See [`ClaimsOptions::open`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[cfg(feature = "spool")]
+    pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
+        ClaimsOptions::new().open(directory)
+    }
+
+    /// How many events are known, those that are being processed and those whose time is over but that are not yet
+    /// removed included.
+    pub fn entries(&self) -> usize {
+        self.inner.entries.load(Ordering::Relaxed)
+    }
+
+    /// Claims `event`, to be remembered for `ttl` seconds if it is taken.
+    pub(super) fn claim(&self, event: Event, ttl: u32) -> Claim {
+        let now = self.inner.clock.now();
+        match self.inner.change(event, |table| table.claim(event, now)) {
+            Known::First => Claim::First(Pending { claims: self.clone(), event, ttl, is_settled: false }),
+            Known::Pending => Claim::InProgress,
+            Known::Taken(answer) => Claim::Duplicate(answer),
+        }
+    }
+}
+
+impl Inner {
+    fn change<T>(&self, event: Event, f: impl FnOnce(&mut Table) -> T) -> T {
+        let shard = usize::from(event.0[0]) % self.shards.len();
+        let mut table = lock(&self.shards[shard]);
+        let (entries, forgotten) = (table.len(), table.forgotten());
+        let outcome = f(&mut table);
+        // While it is locked: else the sum could be less than nothing for a moment.
+        let added = table.len().wrapping_sub(entries);
+        let entries = self.entries.fetch_add(added, Ordering::Relaxed).wrapping_add(added);
+        let forgotten = table.forgotten() - forgotten;
+        drop(table);
+        telemetry::dedup_entries(entries, forgotten);
+        outcome
+    }
+}
+
+/// Nothing that runs under the lock leaves a table half changed.
+fn lock(shard: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims").field("entries", &self.entries()).finish_non_exhaustive()
+    }
+}
+
+/// Settings of [`Claims`].
+#[derive(Clone, Debug)]
+pub struct ClaimsOptions {
+    max_entries: usize,
+}
+
+impl ClaimsOptions {
+    /// At most [`DEFAULT_MAX_ENTRIES`] events.
+    pub fn new() -> Self {
+        Self { max_entries: DEFAULT_MAX_ENTRIES }
+    }
+
+    /// How many events that were taken are remembered, at about a hundred bytes each; at least one. If there are more,
+    /// the oldest are forgotten before their time. Those that are being processed come on top; they are never forgotten.
+    #[must_use]
+    pub fn max_entries(mut self, max_entries: usize) -> Self {
+        self.max_entries = max_entries;
+        self
+    }
+
+    /// Remembers events until the process ends.
+    pub fn in_memory(&self) -> Claims {
+        self.build(Clock::start(), None, self.shards())
+    }
+
+    /// Remembers events in `directory` too, which is made if it is missing and belongs to this store alone.
+    ///
+    /// An event that was taken is handed to the operating system before its sender is answered: it outlives a crash of
+    /// the process. Within a second it is synced: a power cut may forget the last second. What is forgotten is processed
+    /// again if its sender sends it again; nothing is lost. An event that is being processed is never written: after a
+    /// crash the sender, who got no answer, sends it again, and it is processed.
+    ///
+    /// Damaged records are skipped. If the disk fails later, events are remembered in memory only; the log and the
+    /// metrics tell.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be made, read or written, or another process has it. It blocks meanwhile.
+    #[cfg(feature = "spool")]
+    pub fn open(&self, directory: impl AsRef<Path>) -> io::Result<Claims> {
+        let clock = Clock::start();
+        let now = clock.now();
+        let mut shards = self.shards();
+        let latest = now.saturating_add(super::rule::MAX_TTL.as_secs() as u32);
+        let journal = Journal::open(directory.as_ref(), self.max_entries, clock, |event, mut taken| {
+            // Of a clock that was ahead of the time.
+            taken.until = taken.until.min(latest);
+            if taken.until >= now {
+                let shard = usize::from(event.0[0]) % shards.len();
+                shards[shard].take(event, taken);
+            }
+        })?;
+        Ok(self.build(clock, Some(journal), shards))
+    }
+
+    fn shards(&self) -> Vec<Table> {
+        let shards = (self.max_entries / ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
+        (0..shards).map(|_| Table::new(self.max_entries.div_ceil(shards))).collect()
+    }
+
+    fn build(&self, clock: Clock, journal: Option<Journal>, shards: Vec<Table>) -> Claims {
+        let entries = shards.iter().map(Table::len).sum::<usize>();
+        telemetry::dedup_entries(entries, shards.iter().map(Table::forgotten).sum());
+        let shards = shards.into_iter().map(Mutex::new).collect();
+        Claims { inner: Arc::new(Inner { shards, entries: entries.into(), clock, journal }) }
+    }
+}
+
+impl Default for ClaimsOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// The event may be processed.
+    First(Pending),
+    /// Somebody else is about it.
+    InProgress,
+    /// It was taken, with this answer.
+    Duplicate(Answer),
+}
+
+/// An event that is being processed. Dropped, by whatever comes in between, it is anybody's again.
+#[derive(Debug)]
+pub(super) struct Pending {
+    claims: Claims,
+    event: Event,
+    ttl: u32,
+    is_settled: bool,
+}
+
+impl Pending {
+    /// The event was taken. The future, if there is one, is over when this will outlive a crash.
+    pub(super) fn taken(mut self, answer: Answer) -> Option<BoxFuture<'static, ()>> {
+        self.is_settled = true;
+        let inner = &self.claims.inner;
+        let at = inner.clock.now();
+        let taken = Taken { answer, at, until: at.saturating_add(self.ttl) };
+        inner.change(self.event, |table| table.take(self.event, taken));
+        inner.journal.as_ref().map(|journal| journal.append(self.event, taken))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.claims.inner.change(self.event, |table| table.release(self.event));
+        }
+    }
+}
+
+/// Seconds since 1970, steadily: whoever sets the system's clock makes nothing be forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    since_1970: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), started: Instant::now() }
+    }
+
+    pub(super) fn now(&self) -> u32 {
+        let seconds = (self.since_1970 + self.started.elapsed()).as_secs();
+        // In the year 2106 every event will be remembered.
+        u32::try_from(seconds).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn event(number: u16) -> Event {
+        let [high, low] = number.to_be_bytes();
+        let mut event = [0; 16];
+        (event[0], event[1]) = (low, high);
+        Event(event)
+    }
+
+    fn answer(number: u128) -> Answer {
+        Answer { status: StatusCode::OK, event_id: Uuid::from_u128(number) }
+    }
+
+    fn first(claims: &Claims, event: Event) -> Pending {
+        match claims.claim(event, 60) {
+            Claim::First(pending) => pending,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_dropped_is_anybodys() {
+        let claims = Claims::in_memory();
+        let pending = first(&claims, event(1));
+        assert!(matches!(claims.clone().claim(event(1), 60), Claim::InProgress));
+        drop(pending);
+        assert_eq!(claims.entries(), 0);
+        let thread = {
+            let claims = claims.clone();
+            std::thread::spawn(move || {
+                let _pending = first(&claims, event(1));
+                panic!("as it should");
+            })
+        };
+        assert!(thread.join().is_err());
+        assert!(first(&claims, event(1)).taken(answer(7)).is_none(), "nothing is to be waited for");
+        assert!(matches!(claims.claim(event(1), 60), Claim::Duplicate(found) if found == answer(7)));
+        assert_eq!(claims.entries(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_remembered_for_its_time() {
+        let claims = Claims::in_memory();
+        first(&claims, event(1)).taken(answer(7));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(matches!(claims.claim(event(1), 60), Claim::Duplicate(_)));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(matches!(claims.claim(event(1), 60), Claim::First(_)));
+    }
+
+    #[test]
+    fn the_number_of_events_is_bounded() {
+        for max_entries in [0, 1, 100, 5000] {
+            let claims = ClaimsOptions::new().max_entries(max_entries).in_memory();
+            for number in 0..20_000 {
+                first(&claims, event(number)).taken(answer(7));
+            }
+            // Each shard has its share, and the last one is rounded up.
+            let entries = claims.entries();
+            assert!((max_entries.max(1)..=max_entries + MAX_SHARDS).contains(&entries), "{max_entries}: {entries}");
+            assert!(matches!(claims.claim(event(19_999), 60), Claim::Duplicate(_)), "the newest is known");
+            assert!(matches!(claims.claim(event(0), 60), Claim::First(_)), "the oldest is not");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_event() {
+        let claims = Claims::in_memory();
+        first(&claims, event(1)).taken(answer(7));
+        assert_eq!(format!("{claims:?}"), "Claims { entries: 1, .. }");
+    }
+}

@@ -1,0 +1,146 @@
+//! The events that were taken, on disk.
+//!
+//! Files of records of one size, each with its own checksum, so that damage to one touches no other. Only what is at an
+//! end is ever changed: records are appended to the newest file, the oldest is removed. One thread writes and another
+//! syncs, so that a disk that hangs holds up neither the runtime nor, for long, an answer.
+
+mod files;
+mod record;
+mod writer;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use self::files::Files;
+use self::record::Record;
+use self::writer::Writer;
+use super::claims::Clock;
+use super::rule::Event;
+use super::table::Taken;
+use crate::telemetry;
+
+/// How many records may wait to be written.
+const QUEUE: usize = 16 * 1024;
+
+/// How long an answer waits for its record to be written, and then goes out without.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    writer: SyncSender<Entry>,
+    /// Nothing has been written for longer than an answer waits. Then none does.
+    is_stuck: Arc<AtomicBool>,
+}
+
+/// A record, and whom to tell that it was written.
+type Entry = (Record, oneshot::Sender<()>);
+
+impl Journal {
+    /// Opens the journal and tells what is in it, the oldest first, times that are over included.
+    pub(super) fn open(
+        directory: &Path,
+        max_records: usize,
+        clock: Clock,
+        found: impl FnMut(Event, Taken),
+    ) -> io::Result<Self> {
+        let files = Files::open(directory, max_records, clock.now(), found)?;
+        let (writer, entries) = sync_channel(QUEUE);
+        let is_stuck = Arc::<AtomicBool>::default();
+        Writer::spawn(files, clock, entries, Arc::clone(&is_stuck))?;
+        Ok(Self { writer, is_stuck })
+    }
+
+    /// Writes down that `event` was taken. The future is over when that outlives the process, or cannot be had.
+    pub(super) fn append(&self, event: Event, taken: Taken) -> BoxFuture<'static, ()> {
+        let (written, was_written) = oneshot::channel();
+        let sent = self.writer.try_send((Record { event, taken }, written));
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sent {
+            failed("the disk does not keep up");
+        }
+        let is_stuck = Arc::clone(&self.is_stuck);
+        Box::pin(async move {
+            if is_stuck.load(Ordering::Relaxed) {
+                return;
+            }
+            // An error is one that the writer has told of.
+            if timeout(PATIENCE, was_written).await.is_err() {
+                is_stuck.store(true, Ordering::Relaxed);
+                failed("the disk hangs");
+            }
+        })
+    }
+}
+
+/// The event was delivered, so its sender is told so all the same.
+fn failed(error: impl std::fmt::Display) {
+    telemetry::dedup_disk_error();
+    tracing::error!(%error, "an event that was taken is remembered in memory only: sent again after a restart, it is processed again");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::record::sample;
+    use super::*;
+
+    fn open(directory: &Path) -> (Journal, Vec<u8>) {
+        let mut found = Vec::new();
+        let journal = Journal::open(directory, 1000, Clock::start(), |event, _| found.push(event.0[0]));
+        (journal.unwrap(), found)
+    }
+
+    #[tokio::test]
+    async fn what_was_waited_for_is_there_while_the_writer_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _) = open(folder.path());
+        let until = Clock::start().now() + 60;
+        for number in 0..50 {
+            let Record { event, taken } = sample(number, until - 60, until);
+            journal.append(event, taken).await;
+            let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+            assert_eq!(files.sum::<u64>() as usize, (usize::from(number) + 1) * record::SIZE, "before it was answered");
+        }
+        drop(journal);
+        assert_eq!(open(folder.path()).1, (0..50).collect::<Vec<u8>>());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_holds_up_no_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _) = open(folder.path());
+        // Nothing can be made in there any more.
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        let began = Instant::now();
+        let Record { event, taken } = sample(1, 0, u32::MAX);
+        journal.append(event, taken).await;
+        assert!(began.elapsed() < PATIENCE, "an error is no reason to wait");
+        std::fs::create_dir(folder.path()).unwrap();
+        journal.append(event, taken).await;
+        drop(journal);
+        assert_eq!(open(folder.path()).1, [1], "it is written again once it can be");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_holds_up_an_answer_only_so_long() {
+        let (writer, hangs) = sync_channel(2);
+        let journal = Journal { writer, is_stuck: Arc::default() };
+        let Record { event, taken } = sample(1, 0, u32::MAX);
+        let began = tokio::time::Instant::now();
+        journal.append(event, taken).await;
+        assert_eq!(began.elapsed(), PATIENCE);
+        for _ in 0..10 {
+            journal.append(event, taken).await;
+        }
+        assert_eq!(began.elapsed(), PATIENCE, "the others do not wait, nor does the queue grow");
+        assert_eq!(hangs.try_iter().count(), 2);
+    }
+}

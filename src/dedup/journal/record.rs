@@ -1,0 +1,84 @@
+//! One event that was taken, as bytes.
+
+use http::StatusCode;
+use uuid::Uuid;
+
+use crate::dedup::rule::Event;
+use crate::dedup::table::{Answer, Taken};
+
+/// The size of a record: event, event id, from, until, status, two bytes that are zero, CRC-32 of these; numbers are
+/// big-endian.
+pub(super) const SIZE: usize = 48;
+
+const CONTENT: usize = SIZE - 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) event: Event,
+    pub(super) taken: Taken,
+}
+
+impl Record {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.event.0);
+        out.extend_from_slice(self.taken.answer.event_id.as_bytes());
+        out.extend_from_slice(&self.taken.at.to_be_bytes());
+        out.extend_from_slice(&self.taken.until.to_be_bytes());
+        out.extend_from_slice(&self.taken.answer.status.as_u16().to_be_bytes());
+        out.extend_from_slice(&[0; 2]);
+        let checksum = crc32fast::hash(&out[start..]);
+        out.extend_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// `None` if the bytes are damaged.
+    pub(super) fn decode(bytes: &[u8; SIZE]) -> Option<Self> {
+        let (content, checksum) = bytes.split_first_chunk::<CONTENT>()?;
+        if crc32fast::hash(content).to_be_bytes() != checksum {
+            return None;
+        }
+        let (event, rest) = content.split_first_chunk()?;
+        let (event_id, rest) = rest.split_first_chunk()?;
+        let (at, rest) = rest.split_first_chunk()?;
+        let (until, rest) = rest.split_first_chunk()?;
+        let (status, _) = rest.split_first_chunk()?;
+        let answer = Answer {
+            status: StatusCode::from_u16(u16::from_be_bytes(*status)).ok()?,
+            event_id: Uuid::from_bytes(*event_id),
+        };
+        let taken = Taken { answer, at: u32::from_be_bytes(*at), until: u32::from_be_bytes(*until) };
+        Some(Self { event: Event(*event), taken })
+    }
+}
+
+#[cfg(test)]
+pub(super) fn sample(number: u8, at: u32, until: u32) -> Record {
+    let answer = Answer { status: StatusCode::ACCEPTED, event_id: Uuid::from_u128(u128::from(number)) };
+    Record { event: Event([number; 16]), taken: Taken { answer, at, until } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded() -> [u8; SIZE] {
+        let mut bytes = Vec::new();
+        sample(7, 100, u32::MAX).encode(&mut bytes);
+        bytes.try_into().unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        assert_eq!(Record::decode(&encoded()), Some(sample(7, 100, u32::MAX)));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        for bit in 0..SIZE * 8 {
+            let mut bytes = encoded();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Record::decode(&bytes), None, "bit {bit}");
+        }
+        assert_eq!(Record::decode(&[0; SIZE]), None, "what a power cut may leave");
+    }
+}

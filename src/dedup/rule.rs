@@ -1,0 +1,342 @@
+//! What makes two requests the same event.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::{HeaderMap, Request};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::pointer::{Pointer, Scalar};
+use crate::body::Collected;
+use crate::key::WebhookKey;
+use crate::rejection::{Rejection, RejectionKind};
+
+/// How long an event is remembered if the rule does not say: senders try again for about three days.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(72 * 3600);
+
+/// The longest time that an event is remembered.
+pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The longest id that a sender may give an event, in bytes.
+pub const MAX_ID: usize = 256;
+
+/// Where an event's id is found, and how long it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Config")]
+pub struct DedupRule {
+    source: Source,
+    /// In seconds.
+    ttl: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    Header(HeaderName),
+    Pointer(Pointer),
+    Digest,
+}
+
+impl DedupRule {
+    /// The id is the value of the header field `name`, which must stand there once.
+    ///
+    /// # Errors
+    ///
+    /// When it is no name of a header field.
+    pub fn header(name: &str) -> Result<Self, InvalidRule> {
+        let name = name.parse().map_err(|_| InvalidRule::new("`header` is no name of a header field"))?;
+        Ok(Self::new(Source::Header(name)))
+    }
+
+    /// The id is the string or number in the JSON body to which `pointer` (RFC 6901) leads: `/id`. A number counts as
+    /// it is written.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such pointer, or the one to the whole body.
+    pub fn pointer(pointer: &str) -> Result<Self, InvalidRule> {
+        Ok(Self::new(Source::Pointer(Pointer::parse(pointer)?)))
+    }
+
+    /// Two events whose bodies are the same, byte for byte, are one.
+    pub fn digest() -> Self {
+        Self::new(Source::Digest)
+    }
+
+    /// How long an event is remembered once it was taken: from a second to [`MAX_TTL`], in whole seconds;
+    /// [`DEFAULT_TTL`] if this is not called.
+    ///
+    /// # Errors
+    ///
+    /// When it is shorter or longer.
+    pub fn ttl(mut self, ttl: Duration) -> Result<Self, InvalidRule> {
+        if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
+            return Err(InvalidRule::new("`ttl` must be from 1 to 2592000 seconds"));
+        }
+        self.ttl = ttl.as_secs() as u32;
+        Ok(self)
+    }
+
+    pub(super) fn ttl_seconds(&self) -> u32 {
+        self.ttl
+    }
+
+    /// Whether the id stands in a JSON body.
+    pub(crate) fn needs_json(&self) -> bool {
+        matches!(self.source, Source::Pointer(_))
+    }
+
+    fn new(source: Source) -> Self {
+        Self { source, ttl: DEFAULT_TTL.as_secs() as u32 }
+    }
+
+    /// The event that `req` is, among all there are.
+    pub(super) fn event(&self, scope: Scope<'_>, req: &Request<Collected>) -> Result<Event, Rejection> {
+        let missing = |why: String| Rejection::with_detail(RejectionKind::MissingEventId, why);
+        match &self.source {
+            Source::Header(name) => {
+                let id = one(req.headers(), name)
+                    .map_err(|wrong| missing(format!("The event has no id: the header {name} {wrong}")))?;
+                Ok(Event::new(scope, b"header", id))
+            }
+            Source::Pointer(pointer) => {
+                let (kind, id) = match pointer.find(req.body().bytes()) {
+                    Some(Scalar::String(text)) => (&b"string"[..], text),
+                    Some(Scalar::Number(text)) => (&b"number"[..], text),
+                    None => return Err(missing(format!("The event has no id: {pointer} is not found in the body"))),
+                };
+                checked(id.as_bytes())
+                    .map_err(|wrong| missing(format!("The event has no id: {pointer} in the body {wrong}")))?;
+                Ok(Event::new(scope, kind, id.as_bytes()))
+            }
+            Source::Digest => Ok(Event::new(scope, b"digest", req.body().bytes())),
+        }
+    }
+}
+
+/// The field's only value.
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], &'static str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => checked(value.as_bytes().trim_ascii()),
+        (None, _) => Err("is missing"),
+        _ => Err("stands more than once"),
+    }
+}
+
+fn checked(id: &[u8]) -> Result<&[u8], &'static str> {
+    match id.len() {
+        0 => Err("is empty"),
+        1..=MAX_ID => Ok(id),
+        _ => Err("is longer than 256 bytes"),
+    }
+}
+
+/// Within what an id names one event.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope<'a> {
+    Webhook(&'a WebhookKey),
+    /// A name that the application gave.
+    Named(&'a str),
+}
+
+/// An event: a digest of its scope and id, and nothing of the sender's text.
+///
+/// Half of a SHA-256 is enough: who could find two ids of one digest could only make an event of their own be taken for
+/// another of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Event(pub(super) [u8; 16]);
+
+impl Event {
+    fn new(scope: Scope<'_>, kind: &[u8], id: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        match scope {
+            Scope::Webhook(key) => {
+                add(b"webhook");
+                add(key.namespace().as_bytes());
+                add(key.id().as_bytes());
+            }
+            Scope::Named(name) => {
+                add(b"named");
+                add(name.as_bytes());
+            }
+        }
+        add(kind);
+        add(id);
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash.finalize()[..16]);
+        Self(half)
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why there can be no such [`DedupRule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRule {
+    rule: &'static str,
+}
+
+impl InvalidRule {
+    pub(super) fn new(rule: &'static str) -> Self {
+        Self { rule }
+    }
+}
+
+impl fmt::Display for InvalidRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.rule)
+    }
+}
+
+impl std::error::Error for InvalidRule {}
+
+/// The key `dedup` of a webhook.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+struct Config {
+    header: Option<String>,
+    pointer: Option<String>,
+    digest: Option<bool>,
+    ttl: Option<u64>,
+}
+
+impl TryFrom<Config> for DedupRule {
+    type Error = InvalidRule;
+
+    fn try_from(config: Config) -> Result<Self, InvalidRule> {
+        let rule = match (config.header, config.pointer, config.digest) {
+            (Some(name), None, None) => Self::header(&name)?,
+            (None, Some(pointer), None) => Self::pointer(&pointer)?,
+            (None, None, Some(true)) => Self::digest(),
+            (None, None, Some(false)) => return Err(InvalidRule::new("`digest` can only be true")),
+            _ => return Err(InvalidRule::new("there must be exactly one of `header`, `pointer`, `digest`")),
+        };
+        match config.ttl {
+            Some(seconds) => rule.ttl(Duration::from_secs(seconds)),
+            None => Ok(rule),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn read(json: &str) -> Result<DedupRule, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    fn request(headers: &[(&str, &str)], body: &str) -> Request<Collected> {
+        let mut request = Request::post("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Collected::new(Bytes::from(body.to_owned()))).unwrap()
+    }
+
+    fn named(rule: &DedupRule, headers: &[(&str, &str)], body: &str) -> Result<Event, String> {
+        rule.event(Scope::Named("a"), &request(headers, body)).map_err(|rejection| {
+            assert_eq!(rejection.kind(), RejectionKind::MissingEventId);
+            rejection.detail().to_owned()
+        })
+    }
+
+    #[test]
+    fn a_configuration_is_read() {
+        let header = DedupRule::header("x-github-delivery").unwrap();
+        assert_eq!(read(r#"{"header": "X-GitHub-Delivery"}"#).unwrap(), header);
+        assert_eq!(header.ttl_seconds(), 259_200);
+        let short = DedupRule::pointer("/id").unwrap().ttl(Duration::from_secs(1)).unwrap();
+        assert_eq!(read(r#"{"pointer": "/id", "ttl": 1}"#).unwrap(), short);
+        let long = DedupRule::digest().ttl(MAX_TTL).unwrap();
+        assert_eq!(read(r#"{"digest": true, "ttl": 2592000}"#).unwrap(), long);
+    }
+
+    #[test]
+    fn any_other_is_refused() {
+        for json in [
+            "{}",
+            r#"{"ttl": 5}"#,
+            r#"{"header": "x", "digest": true}"#,
+            r#"{"header": "x", "pointer": "/id"}"#,
+            r#"{"digest": false}"#,
+            r#"{"header": ""}"#,
+            r#"{"header": "a b"}"#,
+            r#"{"pointer": ""}"#,
+            r#"{"pointer": "id"}"#,
+            r#"{"digest": true, "ttl": 0}"#,
+            r#"{"digest": true, "ttl": 2592001}"#,
+            r#"{"digest": true, "ttl": -1}"#,
+            r#"{"digest": true, "tttl": 1}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_same_id_is_the_same_event_and_another_is_not() {
+        let rule = DedupRule::header("x-id").unwrap();
+        let event = named(&rule, &[("x-id", "1")], "{}").unwrap();
+        assert_eq!(named(&rule, &[("X-Id", " 1 ")], "[]").unwrap(), event);
+        assert_ne!(named(&rule, &[("x-id", "2")], "{}").unwrap(), event);
+
+        let rule = DedupRule::pointer("/id").unwrap();
+        let events = [r#"{"id": 1}"#, r#"{"id": "1"}"#, r#"{"id": 1.0}"#].map(|body| named(&rule, &[], body).unwrap());
+        assert_eq!(named(&rule, &[], r#"{"more": 0, "id": 1}"#).unwrap(), events[0]);
+        assert!(events[0] != events[1] && events[1] != events[2] && events[2] != events[0]);
+
+        let rule = DedupRule::digest();
+        assert_eq!(named(&rule, &[("x-id", "1")], "{}"), named(&rule, &[], "{}"));
+        assert_ne!(named(&rule, &[], "{}"), named(&rule, &[], "{} "));
+    }
+
+    #[test]
+    fn a_scope_is_its_own() {
+        let rule = DedupRule::digest();
+        let request = request(&[], "{}");
+        let keys = [("a", "b"), ("a", "c"), ("b", "b")].map(|(namespace, id)| WebhookKey::new(namespace, id).unwrap());
+        let mut events: Vec<_> = keys.iter().map(|key| rule.event(Scope::Webhook(key), &request).unwrap().0).collect();
+        events.extend(["a", "a/b", "ab"].map(|name| rule.event(Scope::Named(name), &request).unwrap().0));
+        events.sort_unstable();
+        events.dedup();
+        assert_eq!(events.len(), 6);
+    }
+
+    #[test]
+    fn what_has_no_id_is_told_what_is_missing() {
+        let rule = DedupRule::header("X-Id").unwrap();
+        let long = "a".repeat(257);
+        for (headers, why) in [
+            (&[][..], "is missing"),
+            (&[("x-id", "")], "is empty"),
+            (&[("x-id", " ")], "is empty"),
+            (&[("x-id", &long)], "is longer than 256 bytes"),
+            (&[("x-id", "1"), ("x-id", "1")], "stands more than once"),
+        ] {
+            assert_eq!(named(&rule, headers, "{}").unwrap_err(), format!("The event has no id: the header x-id {why}"));
+        }
+        assert!(named(&rule, &[("x-id", &long[1..])], "").is_ok());
+
+        let rule = DedupRule::pointer("/data/id").unwrap();
+        for (body, why) in [
+            (r#"{"data": {}}"#, "/data/id is not found in the body"),
+            (r#"{"data": {"id": null}}"#, "/data/id is not found in the body"),
+            (r#"{"data": {"id": ""}}"#, "/data/id in the body is empty"),
+            (&format!(r#"{{"data": {{"id": "{long}"}}}}"#), "/data/id in the body is longer than 256 bytes"),
+        ] {
+            assert_eq!(named(&rule, &[], body).unwrap_err(), format!("The event has no id: {why}"));
+        }
+    }
+}
