@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tower_webhook::module::{Module, SaveToDisk, SaveToDiskConfig};
+use tower_webhook::module::{HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::{Registry, Store, reflect};
 
@@ -70,8 +70,10 @@ async fn start(settings: Settings) -> Result<(), Error> {
 /// Keeps a store like `source`, in the background.
 fn follow<S: Source>(source: S, settings: &Settings) -> (Store, JoinHandle<()>) {
     let root = settings.save_to_disk_root.clone();
+    let egress = settings.egress.clone();
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
+        .module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
         // Whoever may write a webhook must not read the gateway's own secrets through it.
         .variables(|name| (!settings::is_own(name)).then(|| std::env::var(name).ok()).flatten());
     let (store, reflector) = reflect(source, registry);

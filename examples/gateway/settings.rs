@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tower_webhook::OnInvalid;
 use tower_webhook::auth::Bearer;
+use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
 
 use crate::Error;
@@ -28,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) delivery_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
     pub(crate) save_to_disk_root: PathBuf,
+    pub(crate) egress: Egress,
     pub(crate) admin: Option<Bearer>,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
@@ -78,6 +80,7 @@ impl Settings {
             delivery_timeout: seconds("DELIVERY_TIMEOUT_SECONDS", 30)?,
             shutdown_grace: seconds("SHUTDOWN_GRACE_SECONDS", 30)?,
             save_to_disk_root: parsed("SAVE_TO_DISK_ROOT", "./data".into())?,
+            egress: egress()?,
             admin: admin.map_err(|error| wrong("ADMIN_TOKEN", error))?,
             log_filter: var("RUST_LOG")?.unwrap_or_else(|| "info".to_owned()),
             log_json: choice("LOG_FORMAT", &["text", "json"])? == "json",
@@ -130,6 +133,14 @@ fn one_endpoint(tls: &EtcdTls) -> Result<String, Error> {
         Err(_) if host.contains(':') => Err(wrong("ETCD_HOST", "it is neither a name nor an address; see ETCD_PORT")),
         Err(_) => Ok(format!("{scheme}://{host}:{port}")),
     }
+}
+
+/// How `http_webhook` leaves.
+fn egress() -> Result<Egress, Error> {
+    let egress = Egress::new(parsed("EGRESS_ALLOW", EgressPolicy::default())?);
+    let Some(path) = var("EGRESS_CA_CERT")? else { return Ok(egress) };
+    let pem = std::fs::read(&path).map_err(|error| wrong("EGRESS_CA_CERT", format!("{path}: {error}")))?;
+    egress.trust(&pem).map_err(|error| wrong("EGRESS_CA_CERT", format!("{path}: {error}")))
 }
 
 fn var(name: &str) -> Result<Option<String>, Error> {

@@ -36,8 +36,9 @@ type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn Scheme>
 impl Registry {
     /// Everything this crate brings: **the** list of its schemes and modules.
     ///
-    /// `save_to_disk` keeps its files below `./data`; register it again with
-    /// [`module_fn`](Self::module_fn) for another root.
+    /// `save_to_disk` keeps its files below `./data`, and `http_webhook` connects to public addresses only; register them
+    /// again with [`module_fn`](Self::module_fn) for another root or another
+    /// `Egress`.
     pub fn builtin() -> Self {
         let stdout = Lines::new(std::io::stdout());
         let registry = Self::empty()
@@ -46,6 +47,12 @@ impl Registry {
             .module_fn(Log::NAME, move |config: LogConfig, _| Ok(Log::new(config, stdout.clone())));
         #[cfg(feature = "save-to-disk")]
         let registry = registry.module::<crate::module::SaveToDisk>();
+        #[cfg(feature = "http-webhook")]
+        let registry = {
+            use crate::module::{Egress, HttpWebhook};
+            let egress = Egress::default();
+            registry.module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
+        };
         registry
     }
 

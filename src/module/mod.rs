@@ -46,6 +46,8 @@
 
 mod discard;
 mod error;
+#[cfg(feature = "http-webhook")]
+mod http_webhook;
 mod log;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
@@ -63,6 +65,8 @@ use uuid::Uuid;
 
 pub use self::discard::{Discard, DiscardConfig};
 pub use self::error::{DeliverError, DeliverErrorKind};
+#[cfg(feature = "http-webhook")]
+pub use self::http_webhook::{Egress, EgressPolicy, HttpMethod, HttpWebhook, HttpWebhookConfig, InvalidEgress};
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};

@@ -1,0 +1,179 @@
+//! What an answer means.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use bytes::Buf;
+use http::header::{self, HeaderMap};
+use http::{StatusCode, response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+use super::egress::ConnectError;
+use crate::module::{Ack, DeliverError, DeliverErrorKind};
+
+/// More than a webhook is ever asked to wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// How much of an answer's body is read, and for how long, so that its connection can be used again. Beyond that a new
+/// one is cheaper.
+const DRAIN: (u64, Duration) = (64 << 10, Duration::from_secs(1));
+
+/// What the head of an answer by `host` says about the event.
+pub(super) fn outcome(host: &str, head: &response::Parts) -> Result<Ack, DeliverError> {
+    use DeliverErrorKind as Kind;
+    let status = head.status;
+    let kind = match status.as_u16() {
+        200..300 => return Ok(Ack::Delivered),
+        401 | 403 | 407 => Kind::Auth,
+        // The target did not get the request in time; and did not want it early (RFC 8470), which is its own state.
+        408 => Kind::Timeout,
+        425 | 500..600 => Kind::Http5xx,
+        429 => Kind::Http429,
+        _ => Kind::Permanent,
+    };
+    let error = DeliverError::new(kind, format!("{host} answered {}", told(status)));
+    let wait = match kind {
+        Kind::Auth | Kind::Permanent => None,
+        _ => retry_after(&head.headers, SystemTime::now()),
+    };
+    Err(match wait {
+        Some(wait) => error.retry_after(wait),
+        None => error,
+    })
+}
+
+/// What it means that there is no answer of `host`.
+pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError {
+    let Some(connect) = causes(error).find_map(|cause| cause.downcast_ref::<ConnectError>()) else {
+        // The innermost says what happened; the outer ones only where. None of them knows the URL.
+        let cause = causes(error).last().unwrap_or(error);
+        return DeliverError::new(DeliverErrorKind::Connect, format!("{host}: {cause}"));
+    };
+    let kind = match connect {
+        ConnectError::Forbidden => DeliverErrorKind::Config,
+        ConnectError::Timeout => DeliverErrorKind::Timeout,
+        ConnectError::Resolve(_) | ConnectError::Connect(_) => DeliverErrorKind::Connect,
+    };
+    DeliverError::new(kind, format!("{host}: {connect}"))
+}
+
+/// It, and what it came from.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// Reads the little that is left of an answer. In the background: the event's fate is decided.
+pub(super) fn drain<B>(body: B)
+where
+    B: Body<Data: Send> + Send + Unpin + 'static,
+{
+    let (most, patience) = DRAIN;
+    if body.is_end_stream() || body.size_hint().lower() > most {
+        return;
+    }
+    tokio::spawn(async move {
+        // Whatever ends it: dropping what is left closes the connection.
+        let _ = timeout(patience, read_at_most(body, most)).await;
+    });
+}
+
+async fn read_at_most<B: Body + Unpin>(mut body: B, most: u64) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, |data| data.remaining() as u64);
+        if read > most {
+            return;
+        }
+    }
+}
+
+/// The number, and what it is usually called.
+fn told(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("{} {reason}", status.as_u16()),
+        None => status.as_u16().to_string(),
+    }
+}
+
+/// RFC 9110 §10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Only too large a number does not parse.
+        text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use http::{HeaderValue, Response};
+
+    use super::*;
+
+    fn head(status: u16, retry_after: Option<&str>) -> response::Parts {
+        let mut response = Response::builder().status(status);
+        if let Some(text) = retry_after {
+            response = response.header("retry-after", text);
+        }
+        response.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn each_status_has_its_meaning() {
+        use DeliverErrorKind::{Auth, Http5xx, Http429, Permanent, Timeout};
+        for status in [200, 201, 202, 204, 226, 299] {
+            assert_eq!(outcome("h", &head(status, None)).unwrap(), Ack::Delivered, "{status}");
+        }
+        for (kind, statuses) in [
+            (
+                Permanent,
+                &[101, 300, 301, 302, 303, 304, 307, 308, 400, 402, 404, 405, 409, 410, 413, 422, 451, 600, 999][..],
+            ),
+            (Auth, &[401, 403, 407]),
+            (Timeout, &[408]),
+            (Http429, &[429]),
+            (Http5xx, &[425, 500, 501, 502, 503, 504, 529, 599]),
+        ] {
+            for &status in statuses {
+                let error = outcome("h", &head(status, Some("7"))).unwrap_err();
+                assert_eq!(error.kind(), kind, "{status}");
+                let wait = (!matches!(kind, Permanent | Auth)).then_some(Duration::from_secs(7));
+                assert_eq!(error.wait(), wait, "{status}");
+                assert_eq!(outcome("h", &head(status, None)).unwrap_err().wait(), None, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("3600", Some(3600)),
+            ("3601", Some(3600)),
+            ("99999999999999999999999", Some(3600)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:50:37 1994", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("Mon, 06 Nov 2034 08:49:00 GMT", Some(3600)),
+            ("", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! From a URL to a connection that the policy allows.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use http::Uri;
+use http::uri::Scheme;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::EgressPolicy;
+
+/// For the name, TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one address is waited for before the next one is tried beside it (RFC 8305 §5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Of one name. Whoever has more does not need them all to be reached.
+const MAX_ADDRESSES: usize = 8;
+
+/// How many names are looked up at a time, by all webhooks together: each lookup takes a thread, which a resolver that
+/// hangs keeps.
+const MAX_LOOKUPS: usize = 64;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
+
+/// Makes connections: HTTP/1.1, or what TLS has agreed on.
+#[derive(Clone)]
+pub(in crate::module::http_webhook) struct Connector(HttpsConnector<Guard>);
+
+impl Connector {
+    pub(super) fn new(policy: Arc<EgressPolicy>, tls: ClientConfig) -> Self {
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
+        Self(https.wrap_connector(Guard(policy)))
+    }
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        // Not left to the request's own deadline: the client goes on connecting when that has passed.
+        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout.into())) })
+    }
+}
+
+/// Makes TCP connections, to addresses that the policy allows and to no others.
+///
+/// The check is made on the very address that is connected to, whether the URL names it or a lookup has brought it: a
+/// name that is checked and then looked up again may mean something else by then.
+#[derive(Clone)]
+struct Guard(Arc<EgressPolicy>);
+
+impl Service<Uri> for Guard {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<Self::Response, ConnectError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let policy = Arc::clone(&self.0);
+        Box::pin(async move {
+            let addresses = allowed(&policy, resolve(&uri).await?)?;
+            let stream = first_to_connect(addresses).await.map_err(ConnectError::Connect)?;
+            stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(in crate::module::http_webhook) enum ConnectError {
+    /// The policy allows none of the addresses.
+    Forbidden,
+    Resolve(io::Error),
+    Connect(io::Error),
+    Timeout,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forbidden => f.write_str("its address is not one that may be connected to"),
+            Self::Resolve(error) => write!(f, "its name cannot be resolved: {error}"),
+            Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Timeout => write!(f, "no connection within {CONNECT_TIMEOUT:?}"),
+        }
+    }
+}
+
+impl Error for ConnectError {}
+
+/// The addresses of a URL's host.
+async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, ConnectError> {
+    let host = uri.host().unwrap_or_default();
+    let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
+    if let Some(address) = literal(host) {
+        return Ok(vec![(address, port).into()]);
+    }
+    let name = host.to_owned();
+    let permit = LOOKUPS.acquire().await.map_err(|error| ConnectError::Resolve(io::Error::other(error)))?;
+    let lookup = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        (name.as_str(), port).to_socket_addrs().map(Vec::from_iter)
+    });
+    lookup.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(ConnectError::Resolve)
+}
+
+/// The address that a URL's host is, if it is one and no name.
+pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => inner.parse().ok().map(IpAddr::V6),
+        None => host.parse().ok().map(IpAddr::V4),
+    }
+}
+
+/// Those of them that may be connected to.
+fn allowed(policy: &EgressPolicy, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    if addresses.is_empty() {
+        return Err(ConnectError::Resolve(io::Error::other("it has no address")));
+    }
+    addresses.retain(|address| policy.allows(address.ip()));
+    addresses.truncate(MAX_ADDRESSES);
+    if addresses.is_empty() { Err(ConnectError::Forbidden) } else { Ok(addresses) }
+}
+
+/// Tries them in order, each with a head start, and takes the first that answers.
+async fn first_to_connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut untried = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last = io::Error::other("no address");
+    loop {
+        attempts.extend(untried.next().map(TcpStream::connect));
+        match timeout(HEAD_START, attempts.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => last = error,
+            Ok(None) => return Err(last),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    async fn connect(policy: &str, url: &str) -> Result<TokioIo<TcpStream>, ConnectError> {
+        Guard(Arc::new(policy.parse().unwrap())).call(url.parse().unwrap()).await
+    }
+
+    /// However a private address is written, and whatever the system's resolver makes of it.
+    #[tokio::test]
+    async fn no_spelling_leads_to_a_private_address() {
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0x7f000001",
+            "0177.0.0.1",
+            "0",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::127.0.0.1]",
+            "[2002:7f00:1::]",
+            "localhost",
+            "localhost.",
+            "LOCALHOST",
+            "127.0.0.1.",
+            "169.254.169.254",
+            "[fe80::1]",
+        ] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let url = format!("http://{host}:{}/", listener.local_addr().unwrap().port());
+            let error = connect("", &url).await.unwrap_err();
+            assert!(matches!(error, ConnectError::Forbidden | ConnectError::Resolve(_)), "{host}: {error}");
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_policy_allows_is_connected_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "localhost"] {
+            let stream = connect("127.0.0.0/8", &format!("http://{host}:{port}/")).await.unwrap().into_inner();
+            assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+            assert!(stream.nodelay().unwrap());
+        }
+    }
+
+    #[test]
+    fn of_several_addresses_only_the_allowed_ones_are_left() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let policy = EgressPolicy::default();
+        let mixed = addresses(&["10.0.0.1:80", "93.184.216.34:80", "[::1]:80", "[2606:4700::1]:80"]);
+        let expected = addresses(&["93.184.216.34:80", "[2606:4700::1]:80"]);
+        assert_eq!(allowed(&policy, mixed).unwrap(), expected);
+        assert!(matches!(allowed(&policy, addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden)));
+        assert!(matches!(allowed(&policy, Vec::new()), Err(ConnectError::Resolve(_))));
+        // Refused ones use up no places.
+        let mut many = addresses(&["10.0.0.1:80"; 20]);
+        many.extend(addresses(&["93.184.216.34:80"; 20]));
+        assert_eq!(allowed(&policy, many).unwrap().len(), MAX_ADDRESSES);
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses_or_is_silent() {
+        let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listening = listener.local_addr().unwrap();
+        let stream = first_to_connect(vec![refusing, listening]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), listening);
+        let error = first_to_connect(vec![refusing, refusing]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+
+        // Nobody accepts and the queue is full: further connections get no answer.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(0).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let mut filling = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(silent_address)).await {
+            filling.push(stream);
+        }
+        let began = Instant::now();
+        let stream = first_to_connect(vec![silent_address, listening]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), listening);
+        assert!(began.elapsed() >= HEAD_START && began.elapsed() < CONNECT_TIMEOUT);
+    }
+}

@@ -1,0 +1,212 @@
+//! Where connections may lead.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use super::InvalidEgress;
+
+/// Which addresses connections may be made to: public ones, and the networks that the operator allows besides.
+///
+/// The default allows public addresses only. Refused are, of IPv4, the special-purpose addresses (RFC 6890 and its IANA
+/// registry: loopback, private, link-local, shared, documentation, benchmarking, reserved), multicast, and the address
+/// under which Azure answers its own machines. Of IPv6 only global unicast (`2000::/3`) is public, without what IETF
+/// protocols and documentation have of it, Teredo and 6to4; an address of the NAT64 prefix `64:ff9b::/96` is
+/// what the IPv4 address inside it is. IPv4-mapped addresses are not public.
+///
+/// Read from a comma-separated list of what is allowed besides: addresses and networks in CIDR notation.
+///
+/// ```
+/// use tower_webhook::module::EgressPolicy;
+///
+/// let policy: EgressPolicy = "10.1.0.0/16, fd00:1::/32, 192.168.0.7".parse()?;
+/// assert!(policy.allows("10.1.2.3".parse().unwrap()));
+/// assert!(policy.allows("93.184.216.34".parse().unwrap()));
+/// assert!(!policy.allows("10.2.0.1".parse().unwrap()));
+/// assert!(!EgressPolicy::default().allows("10.1.2.3".parse().unwrap()));
+/// # Ok::<(), tower_webhook::module::InvalidEgress>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EgressPolicy {
+    allowed: Vec<Network>,
+}
+
+impl EgressPolicy {
+    /// Whether a connection may be made to `address`.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        is_public(address) || self.allowed.iter().any(|network| network.contains(address))
+    }
+}
+
+impl FromStr for EgressPolicy {
+    type Err = InvalidEgress;
+
+    /// An empty text allows nothing besides. A network whose address has bits beyond its prefix is refused: it may be
+    /// another one than was meant.
+    fn from_str(text: &str) -> Result<Self, InvalidEgress> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let allowed = text.split(',').map(|item| Network::parse(item.trim())).collect::<Result<_, _>>()?;
+        Ok(Self { allowed })
+    }
+}
+
+/// The addresses that begin with the first `prefix` bits of `address`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Network {
+    address: IpAddr,
+    prefix: u32,
+}
+
+impl Network {
+    fn parse(text: &str) -> Result<Self, InvalidEgress> {
+        const WRONG: InvalidEgress = InvalidEgress("each item must be an address or `address/prefix`");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| WRONG)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().map_err(|_| WRONG)?,
+            Some(_) => return Err(WRONG),
+            None => bits,
+        };
+        let beyond = match address {
+            _ if prefix > bits => return Err(WRONG),
+            IpAddr::V4(address) => address.to_bits().checked_shl(prefix).unwrap_or(0) != 0,
+            IpAddr::V6(address) => address.to_bits().checked_shl(prefix).unwrap_or(0) != 0,
+        };
+        if beyond {
+            return Err(InvalidEgress("a network's address has bits beyond its prefix"));
+        }
+        Ok(Self { address, prefix })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        match (address, self.address) {
+            (IpAddr::V4(address), IpAddr::V4(network)) => in_v4(address, network, self.prefix),
+            (IpAddr::V6(address), IpAddr::V6(network)) => in_v6(address, network, self.prefix),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !PRIVATE_V4.iter().any(|&(network, prefix)| in_v4(address, network, prefix)),
+        IpAddr::V6(address) => match in_v6(address, NAT64, 96) {
+            // RFC 6052 §3.1 forbids other than global addresses in there; whether the translator knows is another matter.
+            true => is_public(Ipv4Addr::from_bits(address.to_bits() as u32).into()),
+            false => {
+                in_v6(address, GLOBAL_UNICAST, 3)
+                    && !PRIVATE_V6.iter().any(|&(network, prefix)| in_v6(address, network, prefix))
+            }
+        },
+    }
+}
+
+/// Where nobody's webhook is. The networks that name no reason are documentation (RFC 5737).
+const PRIVATE_V4: [(Ipv4Addr, u32); 17] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),        // "this network"; Linux takes 0.0.0.0 for loopback
+    (Ipv4Addr::new(10, 0, 0, 0), 8),       // private, RFC 1918
+    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared, RFC 6598
+    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
+    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's own, from inside of its machines; else a public address
+    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, and the metadata of most clouds
+    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private, RFC 1918
+    (Ipv4Addr::new(192, 0, 0, 0), 24),     // IETF protocols
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(192, 31, 196, 0), 24), // AS112, RFC 7535
+    (Ipv4Addr::new(192, 88, 99, 0), 24),  // 6to4 relays, RFC 7526
+    (Ipv4Addr::new(192, 168, 0, 0), 16),  // private, RFC 1918
+    (Ipv4Addr::new(198, 18, 0, 0), 15),   // benchmarks, RFC 2544
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    (Ipv4Addr::new(224, 0, 0, 0), 4), // multicast
+    (Ipv4Addr::new(240, 0, 0, 0), 4), // reserved, and broadcast
+];
+
+const GLOBAL_UNICAST: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
+
+const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+
+/// What is not public of global unicast.
+const PRIVATE_V6: [(Ipv6Addr, u32); 4] = [
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // IETF protocols, Teredo (2001::/32) among them
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation, RFC 3849
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4: any IPv4 address may be inside
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation, RFC 9637
+];
+
+fn in_v4(address: Ipv4Addr, network: Ipv4Addr, prefix: u32) -> bool {
+    (address.to_bits() ^ network.to_bits()).checked_shr(32 - prefix).unwrap_or(0) == 0
+}
+
+fn in_v6(address: Ipv6Addr, network: Ipv6Addr, prefix: u32) -> bool {
+    (address.to_bits() ^ network.to_bits()).checked_shr(128 - prefix).unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(policy: &str, address: &str) -> bool {
+        policy.parse::<EgressPolicy>().unwrap().allows(address.parse().unwrap())
+    }
+
+    #[test]
+    fn only_public_addresses_are_allowed() {
+        // The first and last of each network, and its neighbours where those are public.
+        let refused = "0.0.0.0 0.255.255.255 10.0.0.0 10.255.255.255 100.64.0.0 100.100.100.200 100.127.255.255 127.0.0.1 \
+            127.255.255.255 168.63.129.16 169.254.0.0 169.254.169.254 169.254.255.255 172.16.0.0 172.31.255.255 \
+            192.0.0.0 192.0.0.192 192.0.0.255 192.0.2.1 192.31.196.1 192.88.99.1 192.168.0.0 192.168.255.255 \
+            198.18.0.0 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.0 239.255.255.255 240.0.0.0 \
+            255.255.255.255 :: ::1 ::127.0.0.1 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:8.8.8.8 \
+            64:ff9b::7f00:1 64:ff9b::a9fe:a9fe 64:ff9b::a00:1 64:ff9b:1::808:808 64:ff9b:0:1::808:808 100::1 \
+            1fff::1 2001::1 2001:0:7f00:1:: 2001:2::1 2001:1ff:ffff:: 2001:db8::1 2001:db8:ffff::1 2002:7f00:1:: \
+            2002:a00:1::1 2002:808:808::1 3fff::1 3fff:fff::1 4000::1 5f00::1 fc00::1 fd00:ec2::254 fdff::1 \
+            fe80::1 febf::1 fec0::1 ff02::1";
+        for address in refused.split_whitespace() {
+            assert!(!allows("", address), "{address}");
+        }
+        let public = "1.0.0.0 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
+            168.63.129.15 168.63.129.17 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 191.255.255.255 \
+            192.0.1.0 192.0.3.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255 2000::1 \
+            2001:200::1 2001:4860:4860::8888 2001:db7:ffff::1 2001:db9::1 2003::1 2606:4700::1111 3ffe::1 \
+            3fff:1000::1 64:ff9b::808:808";
+        for address in public.split_whitespace() {
+            assert!(allows("", address), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_operator_allows_more_and_not_too_much() {
+        let policy = "127.0.0.0/8,10.1.2.3, fd00::/8 ,::1";
+        for address in ["127.0.0.1", "10.1.2.3", "fd12::1", "::1", "8.8.8.8"] {
+            assert!(allows(policy, address), "{address}");
+        }
+        for address in ["10.1.2.4", "192.168.0.1", "fc00::1", "::2", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
+            assert!(!allows(policy, address), "{address}");
+        }
+        assert!(allows("0.0.0.0/0,::/0", "169.254.169.254") && allows("0.0.0.0/0,::/0", "fe80::1"));
+        assert!(allows("::ffff:0:0/96", "::ffff:127.0.0.1"));
+    }
+
+    #[test]
+    fn a_list_that_is_not_one_is_refused() {
+        let wrong = "x 10.0.0.0/33 10.0.0.1/8 10.0.0.0/ 10.0.0.0/+8 /8 10/8 10.0.0.0/8, , 10.0.0.0/8;::1 fd00::1/8 ::1/0 \
+            ::/129 [::1] localhost 010.0.0.0/8 10.0.0.0/8/8 10.0.0.0/255.0.0.0 10.0.0.0/99999999999";
+        for text in wrong.split_whitespace().chain(["10.0.0.0/8 ::1"]) {
+            assert!(text.parse::<EgressPolicy>().is_err(), "{text}");
+        }
+        assert_eq!(" ".parse::<EgressPolicy>(), Ok(EgressPolicy::default()));
+    }
+}

@@ -1,0 +1,154 @@
+//! The header fields of a request: what is kept of those received, what is configured, and what is always there.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::SystemTime;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+
+use super::signature;
+use super::trace;
+use crate::config::BuildError;
+use crate::dispatch::EVENT_ID;
+use crate::module::Delivery;
+
+const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
+const RECEIVED_AT: HeaderName = HeaderName::from_static("x-received-at");
+
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tower-webhook/", env!("CARGO_PKG_VERSION")));
+
+/// What belongs to one connection (RFC 9110 §7.6.1), or to the message as it was framed there.
+const CONNECTION_FIELDS: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+];
+
+/// What the sender has proven itself with, to us.
+const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+
+/// What tells how to read the body, which is sent as it was received.
+const OF_THE_BODY: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
+
+/// How the fields of each request are made.
+pub(super) struct Fields {
+    configured: HeaderMap,
+    forward: Forward,
+}
+
+/// Which received fields are sent on.
+pub(super) enum Forward {
+    Nothing,
+    Everything,
+    Only(Vec<HeaderName>),
+}
+
+impl Fields {
+    pub(super) fn new(configured: &BTreeMap<String, String>, forward: Forward) -> Result<Self, BuildError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in configured {
+            let name = name_of(name).map_err(|error| format!("`headers` has a name that {error}"))?;
+            if signature::FIELDS.contains(&name) {
+                return Err(format!("`{name}` in `headers` is what `signing_secret` sets").into());
+            }
+            let mut value =
+                HeaderValue::from_str(value).map_err(|_| format!("the value of `{name}` in `headers` is not one"))?;
+            // Any of them may be a credential: Debug does not show it, HTTP/2 does not index it.
+            value.set_sensitive(true);
+            if headers.insert(&name, value).is_some() {
+                return Err(format!("`{name}` stands twice in `headers`").into());
+            }
+        }
+        Ok(Self { configured: headers, forward })
+    }
+
+    /// The fields for one attempt.
+    pub(super) fn of(&self, delivery: &Delivery) -> HeaderMap {
+        let received = delivery.headers();
+        let mut headers = self.forward.of(received);
+        for name in &OF_THE_BODY {
+            headers.remove(name);
+            for value in received.get_all(name) {
+                headers.append(name, value.clone());
+            }
+        }
+        trace::propagate(received, &mut headers);
+        headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+        for (name, value) in &self.configured {
+            headers.insert(name, value.clone());
+        }
+        if let Some(id) = delivery.id().to_header() {
+            headers.insert(EVENT_ID, id);
+        }
+        headers.insert(ATTEMPT, delivery.attempt().into());
+        if let Ok(time) = HeaderValue::try_from(rfc3339(delivery.received_at())) {
+            headers.insert(RECEIVED_AT, time);
+        }
+        headers
+    }
+}
+
+impl Forward {
+    pub(super) fn new(forward_headers: bool, allowed_headers: Option<&[String]>) -> Result<Self, BuildError> {
+        match (forward_headers, allowed_headers) {
+            (false, None) => Ok(Self::Nothing),
+            (false, Some(_)) => Err("`allowed_headers` needs `forward_headers`".into()),
+            (true, None) => Ok(Self::Everything),
+            (true, Some(names)) => {
+                let names = names.iter().map(|name| name_of(name)).collect::<Result<_, _>>();
+                Ok(Self::Only(names.map_err(|error| format!("`allowed_headers` has a name that {error}"))?))
+            }
+        }
+    }
+
+    fn of(&self, received: &HeaderMap) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if matches!(self, Self::Nothing) {
+            return headers;
+        }
+        let of_the_connection = named_by_connection(received);
+        for (name, value) in received {
+            let wanted = match self {
+                Self::Nothing => false,
+                Self::Everything => !CREDENTIALS.contains(name) && name != header::USER_AGENT,
+                Self::Only(names) => names.contains(name),
+            };
+            if wanted && !CONNECTION_FIELDS.contains(name) && !of_the_connection.contains(name.as_str()) {
+                headers.append(name, value.clone());
+            }
+        }
+        headers
+    }
+}
+
+/// The name of a field that configuration may decide on.
+fn name_of(text: &str) -> Result<HeaderName, &'static str> {
+    let name = HeaderName::try_from(text).map_err(|_| "no field can have")?;
+    if CONNECTION_FIELDS.contains(&name) {
+        return Err("belongs to the connection or to the framing");
+    }
+    if [EVENT_ID, ATTEMPT, RECEIVED_AT].contains(&name) {
+        return Err("this module always sets itself");
+    }
+    Ok(name)
+}
+
+/// The further fields that the sender says are of its connection.
+fn named_by_connection(received: &HeaderMap) -> HashSet<String> {
+    let lists = received.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+/// UTC with milliseconds.
+fn rfc3339(time: SystemTime) -> String {
+    // A clock outside of the years -9999 to 9999 gets the epoch.
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    format!("{time:.3}")
+}

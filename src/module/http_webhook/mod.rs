@@ -1,0 +1,227 @@
+//! `http_webhook`: sends events on by HTTP.
+
+mod answer;
+mod egress;
+mod fields;
+mod signature;
+mod trace;
+mod url;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Method, Request, Uri};
+use http_body_util::Full;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
+use self::fields::{Fields, Forward};
+use self::signature::SigningKey;
+use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use crate::config::{BuildContext, BuildError};
+
+/// The longest `timeout`, in seconds.
+const LONGEST_TIMEOUT: f64 = 300.0;
+
+/// Sends each event to a URL, its body byte for byte, and takes 2xx for an answer.
+///
+/// # The request
+///
+/// | field | |
+/// |---|---|
+/// | `content-type`, `content-encoding` | as received |
+/// | `x-event-id` | the event's id, the same at each attempt and as in the answer to the sender |
+/// | `x-attempt` | which attempt this is, from 1 |
+/// | `x-received-at` | when the event was received: RFC 3339, UTC, milliseconds |
+/// | `traceparent`, `tracestate` | as received, if the first is valid ([W3C](https://www.w3.org/TR/trace-context/)) |
+/// | `webhook-id`, `webhook-timestamp`, `webhook-signature` | with `signing_secret`: the event's id, the time of the attempt, and `v1` of [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md) over both and the body |
+/// | `user-agent` | `tower-webhook/` and the version, unless `allowed_headers` names it |
+///
+/// Then come the received fields that `forward_headers` and `allowed_headers` let through. Never sent on is what
+/// belongs to the sender's connection (RFC 9110 §7.6.1, also what its `Connection` names), `host`, `content-length` and
+/// `expect`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers` win over
+/// all of these but `x-event-id`, `x-attempt`, `x-received-at` and the signature.
+///
+/// # The answer
+///
+/// | answer | kind of error |
+/// |---|---|
+/// | 2xx | none: delivered |
+/// | 429 | [`Http429`](DeliverErrorKind::Http429) |
+/// | 5xx, 425 | [`Http5xx`](DeliverErrorKind::Http5xx) |
+/// | 408, or none within `timeout`; no connection within 10 s | [`Timeout`](DeliverErrorKind::Timeout) |
+/// | 401, 403, 407 | [`Auth`](DeliverErrorKind::Auth) |
+/// | any other, redirects too: they are not followed | [`Permanent`](DeliverErrorKind::Permanent) |
+/// | none: no name, no connection, a wrong certificate, a connection that breaks, no HTTP | [`Connect`](DeliverErrorKind::Connect) |
+/// | none: no address of the host may be connected to | [`Config`](DeliverErrorKind::Config) |
+///
+/// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx. The
+/// head of the answer decides. Of its body at most 64 KiB are read, and for at most a second, so that
+/// the connection can be used again.
+///
+/// Where connections may lead is the affair of the [`Egress`], and no webhook's.
+#[derive(Clone)]
+pub struct HttpWebhook {
+    target: Arc<Target>,
+    egress: Egress,
+}
+
+struct Target {
+    url: Uri,
+    /// The URL's host and port. The rest of it may hold a secret.
+    host: String,
+    method: Method,
+    fields: Fields,
+    timeout: Duration,
+    key: Option<SigningKey>,
+}
+
+/// The options of [`HttpWebhook`].
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpWebhookConfig {
+    /// Where to send to: `http` or `https`, without user, password and fragment. An address in place of a name
+    /// must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`).
+    pub url: String,
+    /// `POST` if not given.
+    #[serde(default)]
+    pub method: HttpMethod,
+    /// Further header fields. Those of the connection, `host`, `content-length` and what this module sets itself are
+    /// refused.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Whether received header fields are sent on; not if not given.
+    #[serde(default)]
+    pub forward_headers: bool,
+    /// With `forward_headers`: only these are, and none if the list is empty. Credentials must be named here.
+    pub allowed_headers: Option<Vec<String>>,
+    /// The host of `url` must be one of these. It lifts no refusal of an address.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300; 30
+    /// if not given.
+    #[serde(default = "default_timeout")]
+    pub timeout: f64,
+    /// Signs each request: 24 to 64 bytes in base64, with or without `whsec_` before it.
+    pub signing_secret: Option<String>,
+}
+
+/// How an event is sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub enum HttpMethod {
+    /// `POST`.
+    #[default]
+    #[serde(rename = "POST", alias = "post")]
+    Post,
+    /// `PUT`.
+    #[serde(rename = "PUT", alias = "put")]
+    Put,
+    /// `PATCH`.
+    #[serde(rename = "PATCH", alias = "patch")]
+    Patch,
+}
+
+impl HttpWebhook {
+    /// Sends by way of `egress`.
+    ///
+    /// # Errors
+    ///
+    /// When an option is not as [`HttpWebhookConfig`] says, or `url` names an address that the policy of `egress` refuses. What a
+    /// name stands for is looked at when a connection is made.
+    pub fn new(egress: &Egress, config: HttpWebhookConfig) -> Result<Self, BuildError> {
+        let url = url::parse(&config.url, egress.policy())?;
+        if let Some(hosts) = &config.allowed_hosts {
+            url::check_host(&url, hosts)?;
+        }
+        // It may be NaN, from the environment.
+        if !(config.timeout > 0.0 && config.timeout <= LONGEST_TIMEOUT) {
+            return Err("`timeout` must be more than 0 and at most 300 seconds".into());
+        }
+        let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref())?;
+        let target = Target {
+            host: url::shown(&url),
+            url,
+            method: config.method.into(),
+            fields: Fields::new(&config.headers, forward)?,
+            timeout: Duration::from_secs_f64(config.timeout),
+            key: config.signing_secret.as_deref().map(SigningKey::parse).transpose()?,
+        };
+        Ok(Self { target: Arc::new(target), egress: egress.clone() })
+    }
+}
+
+impl Module for HttpWebhook {
+    const NAME: &'static str = "http_webhook";
+
+    type Config = HttpWebhookConfig;
+
+    /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::Registry::builtin)
+    /// shares them instead.
+    fn build(config: HttpWebhookConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Self::new(&Egress::default(), config)
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+        let Target { host, timeout: limit, .. } = &*self.target;
+        let client = self.egress.client().await;
+        let client = client.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
+        match timeout(*limit, client.request(self.target.request(&delivery))).await {
+            Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("{host}: no answer within {limit:?}"))),
+            Ok(Err(error)) => Err(answer::failure(host, &error)),
+            Ok(Ok(response)) => {
+                let (head, body) = response.into_parts();
+                answer::drain(body);
+                answer::outcome(host, &head)
+            }
+        }
+    }
+}
+
+impl Target {
+    fn request(&self, delivery: &Delivery) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(delivery.body().clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.url.clone();
+        let mut headers = self.fields.of(delivery);
+        if let (Some(key), Some(id)) = (&self.key, delivery.id().to_header()) {
+            key.sign(&mut headers, id, SystemTime::now(), delivery.body());
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+/// Only the host: all else may hold a secret.
+impl fmt::Debug for HttpWebhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpWebhook").field("host", &self.target.host).finish_non_exhaustive()
+    }
+}
+
+/// Nothing that may hold a secret.
+impl fmt::Debug for HttpWebhookConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpWebhookConfig")
+            .field("method", &self.method)
+            .field("forward_headers", &self.forward_headers)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<HttpMethod> for Method {
+    fn from(method: HttpMethod) -> Self {
+        match method {
+            HttpMethod::Post => Self::POST,
+            HttpMethod::Put => Self::PUT,
+            HttpMethod::Patch => Self::PATCH,
+        }
+    }
+}
+
+fn default_timeout() -> f64 {
+    30.0
+}

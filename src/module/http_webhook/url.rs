@@ -1,0 +1,192 @@
+//! The URL of a webhook's target.
+
+use http::Uri;
+use http::uri::Scheme;
+
+use super::egress::{EgressPolicy, literal};
+use crate::config::BuildError;
+
+/// Reads a URL that can be sent to: `http` or `https`, a host that is a name or an address in its usual form, and nothing
+/// that is not sent.
+pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError> {
+    // `Uri` would drop a fragment without a word.
+    if text.contains('#') || !text.is_ascii() {
+        return Err("`url` must be ASCII without a fragment".into());
+    }
+    let uri: Uri = text.parse().map_err(|_| "`url` is not a URL")?;
+    if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
+        return Err("`url` must begin with http:// or https://".into());
+    }
+    let authority = uri.authority().ok_or("`url` has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("`url` must not hold a user or password; `headers` may".into());
+    }
+    let host = authority.host();
+    // What is behind the host must be a port: `Uri` takes `host:` and `host:0` as well.
+    let port = &authority.as_str()[host.len()..];
+    if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err("`url` has a port that is none".into());
+    }
+    match literal(host) {
+        Some(address) if !policy.allows(address) => Err("`url` names an address that may not be connected to".into()),
+        Some(_) => Ok(uri),
+        None if is_name(host) => Ok(uri),
+        None => Err("`url` must name a host, or an address in its usual form".into()),
+    }
+}
+
+/// The host and port of `uri`: all of it that may be told.
+pub(super) fn shown(uri: &Uri) -> String {
+    uri.authority().map(|authority| authority.as_str().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// Checks that the URL's host is one of `hosts`.
+pub(super) fn check_host(uri: &Uri, hosts: &[String]) -> Result<(), BuildError> {
+    let plain = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    if hosts.iter().any(|host| literal(host).is_none() && !is_name(host)) {
+        return Err("`allowed_hosts` must hold names of hosts, without scheme and port".into());
+    }
+    let host = plain(uri.host().unwrap_or_default());
+    match hosts.iter().any(|allowed| plain(allowed) == host) {
+        true => Ok(()),
+        false => Err("`url` names a host that is not one of `allowed_hosts`".into()),
+    }
+}
+
+/// Whether it is a name, and none that a resolver takes for an address: `127.1`, `0x7f.1` and `2130706433` all are
+/// 127.0.0.1 to some. As in the WHATWG's URL standard, a last label that begins like a number makes it one.
+fn is_name(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
+    name.len() <= 253 && name.split('.').all(is_label) && !is_number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str) -> Result<Uri, String> {
+        parse(url, &EgressPolicy::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn urls_that_can_be_sent_to_are_taken() {
+        for url in [
+            "http://example.com",
+            "https://example.com/",
+            "HTTPS://Example.COM:8443/a/b?token=x&y=%20",
+            "https://example.com./hook",
+            "http://some_service:8080/",
+            "http://a.b-c.d1/",
+            "http://8.8.8.8/",
+            "http://[2606:4700::1111]:80/",
+            "http://1.example/",
+        ] {
+            assert!(check(url).is_ok(), "{url}: {:?}", check(url));
+        }
+    }
+
+    #[test]
+    fn other_urls_are_refused_and_not_told() {
+        for url in [
+            "",
+            "example.com",
+            "/s3cret",
+            "//example.com/s3cret",
+            "ftp://example.com/s3cret",
+            "file:///s3cret",
+            "unix://s3cret",
+            "http://",
+            "http:///s3cret",
+            "http://user:s3cret@example.com/",
+            "http://user@example.com/s3cret",
+            "http://@example.com/s3cret",
+            "http://example.com@127.0.0.1/s3cret",
+            "http://example.com/#s3cret",
+            "http://example.com/s3cr\u{e9}t",
+            "http://ex\u{e9}mple.com/s3cret",
+            "http://example.com/s3 cret",
+            " http://example.com/s3cret",
+            "http://example.com/s3cret\n",
+            "http://example.com:/s3cret",
+            "http://example.com:0/s3cret",
+            "http://example.com:65536/s3cret",
+            "http://example.com:s3cret/",
+            "http://.example.com/s3cret",
+            "http://example..com/s3cret",
+            "http://./s3cret",
+            "http://exa%6dple.com/s3cret",
+            "http://exa$mple.com/s3cret",
+            "http://[::1/s3cret",
+            "http://[2606:4700::1111%eth0]/s3cret",
+            "http://[example.com]/s3cret",
+        ] {
+            let error = check(url).unwrap_err();
+            assert!(!error.contains("s3cr"), "{url}: {error}");
+        }
+        assert!(check(&format!("http://{}.com/", "a".repeat(64))).is_err());
+        assert!(check(&format!("http://{}com/", "a.".repeat(126))).is_err());
+    }
+
+    #[test]
+    fn an_address_must_be_in_its_usual_form_and_allowed() {
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0x7f000001",
+            "0X7F000001",
+            "0177.0.0.1",
+            "0",
+            "8.8.8.8.",
+            "8.8.2056",
+            "134744072",
+            "1.2.3.4.5",
+            "example.1",
+            "example.0x1",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:8.8.8.8]",
+            "[64:ff9b::127.0.0.1]",
+            "169.254.169.254",
+            "[fd00:ec2::254]",
+        ] {
+            assert!(check(&format!("http://{host}/")).is_err(), "{host}");
+        }
+        let policy = "127.0.0.0/8".parse().unwrap();
+        assert!(parse("http://127.0.0.1:8080/", &policy).is_ok());
+        assert!(parse("http://127.1:8080/", &policy).is_err());
+    }
+
+    #[test]
+    fn allowed_hosts_limit_the_host() {
+        let is_in = |url: &str, hosts: &[&str]| {
+            let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            check_host(&check(url).unwrap(), &hosts).is_ok()
+        };
+        for host in ["example.com", "EXAMPLE.com", "example.com."] {
+            assert!(is_in("https://Example.com:8443/x", &["other.example", host]), "{host}");
+        }
+        assert!(is_in("http://example.com./", &["example.com"]));
+        assert!(is_in("http://[2606:4700::1]/", &["[2606:4700::1]"]));
+        for hosts in [&[][..], &["other.example"], &["com"], &["a.example.com"], &["example.com.evil.test"]] {
+            assert!(!is_in("http://example.com/", hosts), "{hosts:?}");
+        }
+        for wrong in ["", "https://example.com", "example.com:443", "*.example.com", "example.com/x", "*"] {
+            assert!(!is_in("http://example.com/", &["example.com", wrong]), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_host_and_port_are_shown() {
+        assert_eq!(shown(&check("https://Example.com:8443/s3cret?token=s3cret").unwrap()), "example.com:8443");
+    }
+}
