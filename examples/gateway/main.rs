@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
 
+mod admin;
 mod healthcheck;
 mod routes;
 mod server;
@@ -12,10 +13,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tower_webhook::dedup::Claims;
 use tower_webhook::module::{HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::source::{EtcdSource, FileSource, Source};
+use tower_webhook::spool::{Spool, SpoolOptions, Worker};
 use tower_webhook::{Registry, Store, reflect};
 
+use crate::routes::Kept;
+use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -59,11 +64,42 @@ async fn start(settings: Settings) -> Result<(), Error> {
         }
     };
     let shutdown = server::Shutdown::default();
-    let app = routes::app(store, metrics, &settings, shutdown.clone())?;
+    let (kept, worker) = open_spool(&settings)?.unzip();
+    let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
+    let app = routes::app(store, kept, metrics, &settings, shutdown.clone())?;
     tokio::select! {
-        outcome = server::serve(listener, app, &settings, shutdown) => outcome,
+        outcome = server::serve(listener, app, &settings, shutdown.clone()) => outcome?,
         // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
-        ended = &mut reflector => Err(format!("the task that follows the configuration has ended: {ended:?}").into()),
+        ended = &mut reflector => {
+            return Err(format!("the task that follows the configuration has ended: {ended:?}").into());
+        }
+        ended = &mut worker, if !shutdown.has_begun() => {
+            return Err(format!("the task that delivers accepted events has ended: {ended:?}").into());
+        }
+    }
+    tokio::select! {
+        _ = &mut worker => {}
+        () = shutdown.over() => tracing::warn!("what is being delivered is left in the spool"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens what is kept in `SPOOL_DIR`.
+fn open_spool(settings: &Settings) -> Result<Option<(Kept, Worker)>, Error> {
+    let Some(directory) = &settings.spool else { return Ok(None) };
+    let wrong = |error: std::io::Error| format!("SPOOL_DIR: {}: {error}", directory.display());
+    let options = SpoolOptions::new(directory.join("events")).max_bytes(settings.spool_max_bytes);
+    let (spool, worker) = Spool::open(options).map_err(wrong)?;
+    let claims = Claims::open(directory.join("dedup")).map_err(wrong)?;
+    let worker = worker.deadline(settings.delivery_timeout).dead_letter_age(settings.dead_letter_age);
+    Ok(Some((Kept { spool, claims }, worker)))
+}
+
+async fn work(worker: Option<Worker>, store: Store, shutdown: Shutdown) {
+    match worker {
+        Some(worker) => worker.run(store, shutdown.begun()).await,
+        None => shutdown.begun().await,
     }
 }
 
@@ -74,6 +110,8 @@ fn follow<S: Source>(source: S, settings: &Settings) -> (Store, JoinHandle<()>) 
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
         .module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
+        .accepting(settings.spool.is_some())
+        .dedup(settings.spool.is_some())
         // Whoever may write a webhook must not read the gateway's own secrets through it.
         .variables(|name| (!settings::is_own(name)).then(|| std::env::var(name).ok()).flatten());
     let (store, reflector) = reflect(source, registry);

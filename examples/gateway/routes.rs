@@ -1,6 +1,5 @@
 //! The routes: webhooks, and what an operator asks.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,46 +9,51 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_webhook::Store;
+use tower_webhook::dedup::Claims;
+use tower_webhook::spool::Spool;
 use tower_webhook::stack::ReceiverBuilder;
-use tower_webhook::{ProblemJsonLayer, RequireAuthLayer, Store};
 
-use crate::Error;
 use crate::server::Shutdown;
 use crate::settings::Settings;
+use crate::{Error, admin};
 
 /// How long `/ready?min_revision=N` waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
-struct Operator {
-    store: Store,
+pub(crate) struct Operator {
+    pub(crate) store: Store,
+    pub(crate) spool: Option<Spool>,
     metrics: PrometheusHandle,
     shutdown: Shutdown,
 }
 
+/// What is kept in `SPOOL_DIR`.
+pub(crate) struct Kept {
+    pub(crate) spool: Spool,
+    pub(crate) claims: Claims,
+}
+
 pub(crate) fn app(
     store: Store,
+    kept: Option<Kept>,
     metrics: PrometheusHandle,
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<Router, Error> {
-    let receiver = ReceiverBuilder::new()
+    let mut receiver = ReceiverBuilder::new()
         .prefix("/webhook")
         .default_namespace(&settings.namespace)?
         .max_body_bytes(settings.max_body_bytes)
         .body_deadline(settings.body_timeout)
-        .delivery_deadline(settings.delivery_timeout)
-        .build(store.clone());
-    let admin = match &settings.admin {
-        Some(bearer) => {
-            let guard =
-                ServiceBuilder::new().layer(ProblemJsonLayer::new()).layer(RequireAuthLayer::new(bearer.clone()));
-            get(config_status).layer::<_, Infallible>(guard)
-        }
-        None => get(|| async { detail(StatusCode::FORBIDDEN, "ADMIN_TOKEN is not set") }),
-    };
+        .delivery_deadline(settings.delivery_timeout);
+    let spool = kept.as_ref().map(|kept| kept.spool.clone());
+    if let Some(Kept { spool, claims }) = kept {
+        receiver = receiver.spool(spool).dedup(claims);
+    }
+    let receiver = receiver.build(store.clone());
     let router = Router::new()
         // Not nested: axum would take a doubled slash for one.
         .route_service("/webhook/{*path}", receiver)
@@ -57,14 +61,14 @@ pub(crate) fn app(
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(render_metrics))
-        .route("/admin/config-status", admin)
+        .nest("/admin", admin::routes(settings))
         .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
         .layer(CatchPanicLayer::new())
-        .with_state(Operator { store, metrics, shutdown });
+        .with_state(Operator { store, spool, metrics, shutdown });
     Ok(router)
 }
 
-fn detail(status: StatusCode, detail: &str) -> Response {
+pub(crate) fn detail(status: StatusCode, detail: &str) -> Response {
     let body = json!({"title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
@@ -73,9 +77,13 @@ fn detail(status: StatusCode, detail: &str) -> Response {
 async fn health(State(operator): State<Operator>) -> Json<Value> {
     let status = operator.store.status();
     let loaded = status.snapshot.is_loaded();
+    let mut components = json!({ status.source: status.state.label() });
+    if let Some(spool) = &operator.spool {
+        components["spool"] = json!(if spool.is_failing() { "failing" } else { "healthy" });
+    }
     Json(json!({
         "status": if loaded { "healthy" } else { "starting" },
-        "components": { status.source: status.state.label() },
+        "components": components,
         "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
     }))
 }
@@ -114,59 +122,4 @@ async fn render_metrics(State(operator): State<Operator>) -> Response {
         metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], operator.metrics.render()).into_response()
-}
-
-async fn config_status(State(operator): State<Operator>) -> Json<Value> {
-    let status = operator.store.status();
-    let counts = status.snapshot.counts();
-    let mut refused: Vec<_> = status.snapshot.refusals().collect();
-    refused.sort_by(|a, b| a.0.cmp(b.0));
-    let refused: Vec<_> = refused
-        .into_iter()
-        .map(|(key, refusal)| {
-            json!({
-                "key": key.to_string(),
-                "reason": refusal.reason(),
-                "revision": refusal.revision(),
-                "serving_last_good": refusal.is_serving_last_good(),
-            })
-        })
-        .collect();
-    let report = &status.report;
-    let lists: serde_json::Map<_, _> =
-        report.lists.iter().map(|(reason, lists)| (reason.label().to_owned(), json!(lists))).collect();
-    let last_error = report.last_error.as_ref().map(|error| {
-        json!({
-            "kind": error.kind.label(),
-            "reason": error.reason,
-            "seconds_ago": error.at.elapsed().unwrap_or_default().as_secs_f64(),
-            "count": report.errors.values().sum::<u64>(),
-        })
-    });
-    Json(json!({
-        "source": status.source,
-        "state": status.state.label(),
-        "reason": status.state.reason(),
-        "state_seconds": status.state_since.elapsed().unwrap_or_default().as_secs_f64(),
-        "loaded": status.snapshot.is_loaded(),
-        "revision": status.snapshot.revision(),
-        "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
-        "endpoint": report.endpoint,
-        "server_version": report.server_version,
-        "epoch": report.epoch,
-        "connects": report.connects,
-        "lists": lists,
-        "anomalies": report.anomalies,
-        "audits": report.audits,
-        "last_error": last_error,
-        "from_saved_copy": report.from_saved_copy,
-        "saved_copy_error": report.copy_error,
-        "webhooks": counts.webhooks,
-        "open_webhooks": counts.open,
-        "fenced_webhooks": counts.fenced,
-        "namespaces": counts.namespaces,
-        "connections": counts.connections,
-        "ignored_keys": status.ignored_keys,
-        "refused_keys": refused,
-    }))
 }

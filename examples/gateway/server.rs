@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::Error;
@@ -50,7 +50,7 @@ fn raise_file_limit(max_connections: usize) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what runs within the grace time.
+/// Serves until SIGTERM or SIGINT, then finishes the requests that run within the grace time.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
@@ -90,7 +90,6 @@ pub(crate) async fn serve(
             server.acceptor(cap).serve(service).await?;
         }
     }
-    tracing::info!("stopped");
     Ok(())
 }
 
@@ -110,25 +109,53 @@ impl Signals {
 
 async fn stop_on_signal(mut signals: Signals, handle: Handle<SocketAddr>, grace: Duration, shutdown: Shutdown) {
     signals.next().await;
-    shutdown.begin();
+    shutdown.begin(grace);
     tracing::info!(connections = handle.connection_count(), ?grace, "stopping: finishing what runs");
     handle.graceful_shutdown(Some(grace));
     signals.next().await;
     tracing::warn!("asked again: stopping at once");
+    shutdown.hurry();
     handle.shutdown();
 }
 
-/// Whether the stop has begun: the server is then no longer ready.
+/// When everything has to have ended, once the stop has begun. The server is then no longer ready.
 #[derive(Clone, Default)]
-pub(crate) struct Shutdown(Arc<AtomicBool>);
+pub(crate) struct Shutdown(Arc<watch::Sender<Option<Instant>>>);
 
 impl Shutdown {
     pub(crate) fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.borrow().is_some()
     }
 
-    fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Resolves when the stop begins.
+    pub(crate) async fn begun(self) {
+        let mut until = self.0.subscribe();
+        // The sender is right here.
+        let _ = until.wait_for(Option::is_some).await;
+    }
+
+    /// Resolves when the grace time is over.
+    pub(crate) async fn over(&self) {
+        let mut until = self.0.subscribe();
+        loop {
+            let now = *until.borrow_and_update();
+            match now {
+                None => drop(until.changed().await),
+                Some(end) => {
+                    if tokio::time::timeout_at(end, until.changed()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&self, grace: Duration) {
+        self.0.send_replace(Some(Instant::now() + grace));
+    }
+
+    fn hurry(&self) {
+        self.0.send_replace(Some(Instant::now()));
     }
 }
 

@@ -29,6 +29,9 @@ pub(crate) struct Settings {
     pub(crate) delivery_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
     pub(crate) save_to_disk_root: PathBuf,
+    pub(crate) spool: Option<PathBuf>,
+    pub(crate) spool_max_bytes: u64,
+    pub(crate) dead_letter_age: Duration,
     pub(crate) egress: Egress,
     pub(crate) admin: Option<Bearer>,
     pub(crate) log_filter: String,
@@ -40,14 +43,8 @@ pub(crate) enum Backend {
     File { webhooks: PathBuf, connections: PathBuf },
 }
 
-/// Promised by the design, and not there yet: whoever sets one counts on it.
-const NOT_YET: [&str; 1] = ["SPOOL_DIR"];
-
 impl Settings {
     pub(crate) fn from_env() -> Result<Self, Error> {
-        if let Some(name) = NOT_YET.into_iter().find(|name| var(name).is_ok_and(|value| value.is_some())) {
-            return Err(format!("{name}: not supported by this version").into());
-        }
         let backend = match choice("CONFIG_BACKEND", &["file", "etcd"])? {
             "etcd" => Backend::Etcd(etcd_options()?),
             _ => Backend::File {
@@ -80,6 +77,9 @@ impl Settings {
             delivery_timeout: seconds("DELIVERY_TIMEOUT_SECONDS", 30)?,
             shutdown_grace: seconds("SHUTDOWN_GRACE_SECONDS", 30)?,
             save_to_disk_root: parsed("SAVE_TO_DISK_ROOT", "./data".into())?,
+            spool: var("SPOOL_DIR")?.map(PathBuf::from),
+            spool_max_bytes: spool_max_bytes()?,
+            dead_letter_age: days("DEAD_LETTER_DAYS", 14)?,
             egress: egress()?,
             admin: admin.map_err(|error| wrong("ADMIN_TOKEN", error))?,
             log_filter: var("RUST_LOG")?.unwrap_or_else(|| "info".to_owned()),
@@ -179,6 +179,20 @@ fn seconds(name: &str, default: u64) -> Result<Duration, Error> {
     match parsed(name, default)? {
         number @ 1..=86_400 => Ok(Duration::from_secs(number)),
         _ => Err(wrong(name, "it must be from 1 to 86400 seconds")),
+    }
+}
+
+fn days(name: &str, default: u64) -> Result<Duration, Error> {
+    match parsed(name, default)? {
+        number @ 1..=3650 => Ok(Duration::from_secs(number * 24 * 3600)),
+        _ => Err(wrong(name, "it must be from 1 to 3650 days")),
+    }
+}
+
+fn spool_max_bytes() -> Result<u64, Error> {
+    match parsed("SPOOL_MAX_BYTES", tower_webhook::spool::DEFAULT_MAX_BYTES)? {
+        number if number < 1 << 20 => Err(wrong("SPOOL_MAX_BYTES", "it must be at least 1 MiB (1048576)")),
+        number => Ok(number),
     }
 }
 

@@ -214,6 +214,11 @@ impl Spool {
         self.shared().lock().ledger.waiting()
     }
 
+    /// Whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.shared().is_failing()
+    }
+
     /// The bytes of the spool's files.
     pub fn bytes(&self) -> u64 {
         self.shared().lock().ledger.taken()

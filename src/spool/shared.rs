@@ -1,7 +1,7 @@
 //! What requests, the worker and the writing thread share.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ pub(super) struct Shared {
     salt: u64,
     sequence: AtomicU64,
     max_bytes: u64,
+    is_failing: AtomicBool,
     /// To the worker.
     tickets: UnboundedSender<Vec<Ticket>>,
 }
@@ -68,6 +69,7 @@ impl Shared {
             salt: fastrand::u64(..),
             sequence: AtomicU64::new(sequence),
             max_bytes,
+            is_failing: AtomicBool::new(false),
             tickets,
         }
     }
@@ -83,6 +85,15 @@ impl Shared {
 
     pub(super) fn salt(&self) -> u64 {
         self.salt
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Returns what it was before.
+    pub(super) fn set_failing(&self, is_failing: bool) -> bool {
+        self.is_failing.swap(is_failing, Ordering::Relaxed)
     }
 
     pub(super) fn max_bytes(&self) -> u64 {

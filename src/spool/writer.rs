@@ -34,7 +34,6 @@ pub(super) struct Writer {
     copying: Option<Copying>,
     /// Nothing is copied before.
     copy_after: Option<Instant>,
-    is_failing: bool,
 }
 
 /// The segment that is written to.
@@ -73,7 +72,6 @@ impl Writer {
             unsynced: None,
             copying: None,
             copy_after: None,
-            is_failing: false,
         }
     }
 
@@ -81,7 +79,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             self.remove_what_is_empty();
-            let may_wait = self.is_failing || !self.has_to_copy();
+            let may_wait = self.shared.is_failing() || !self.has_to_copy();
             let Some(items) = self.shared.take(self.unsynced, may_wait) else { break };
             // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
             let copies = self.next_copies();
@@ -177,7 +175,7 @@ impl Writer {
     }
 
     fn written(&mut self, copies: Vec<Copy>, items: Vec<Item>, places: Vec<Place>) {
-        if std::mem::take(&mut self.is_failing) {
+        if self.shared.set_failing(false) {
             tracing::info!("the spool can be written again");
         }
         let mut places = places.into_iter();
@@ -223,7 +221,7 @@ impl Writer {
     }
 
     fn failed(&mut self, items: Vec<Item>, error: &io::Error) {
-        if !std::mem::replace(&mut self.is_failing, true) {
+        if !self.shared.set_failing(true) {
             tracing::error!(%error, "the spool cannot be written: events are refused");
         }
         telemetry::spool_failed();
@@ -283,7 +281,7 @@ impl Writer {
 
     /// The next events of the oldest segment that are still needed.
     fn next_copies(&mut self) -> Vec<Copy> {
-        if self.is_failing || !self.has_to_copy() {
+        if self.shared.is_failing() || !self.has_to_copy() {
             return Vec::new();
         }
         let mut copying = match self.copying.take() {

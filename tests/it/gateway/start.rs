@@ -45,7 +45,9 @@ async fn a_wrong_variable_is_named() {
         ("ADMIN_TOKEN", " "),
         ("TLS_CERT", "cert.pem"),
         ("TLS_KEY", "key.pem"),
-        ("SPOOL_DIR", "x"),
+        ("SPOOL_DIR", "/proc/nothing"),
+        ("SPOOL_MAX_BYTES", "1000"),
+        ("DEAD_LETTER_DAYS", "0"),
     ] {
         assert_refused(&[(name, value)], name).await;
     }

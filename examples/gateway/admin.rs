@@ -1,0 +1,205 @@
+//! What an operator may see and do, with `Authorization: Bearer $ADMIN_TOKEN`.
+
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{any, get, post};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
+use tower::ServiceBuilder;
+use tower_webhook::module::EventId;
+use tower_webhook::spool::{DeadLetter, Letter, Spool};
+use tower_webhook::{ProblemJsonLayer, RequireAuthLayer};
+
+use crate::routes::{Operator, detail};
+use crate::settings::Settings;
+
+/// Dead letters in one answer, if nothing is said.
+const PAGE: usize = 100;
+
+/// Header fields whose values are not shown.
+const SECRET: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+
+pub(crate) fn routes(settings: &Settings) -> Router<Operator> {
+    let Some(bearer) = &settings.admin else {
+        return Router::new()
+            .route("/{*path}", any(|| async { detail(StatusCode::FORBIDDEN, "ADMIN_TOKEN is not set") }));
+    };
+    let guard = ServiceBuilder::new().layer(ProblemJsonLayer::new()).layer(RequireAuthLayer::new(bearer.clone()));
+    let not_found = || async { detail(StatusCode::NOT_FOUND, "Not Found") };
+    Router::new()
+        .route("/config-status", get(config_status))
+        .route("/dead-letters", get(dead_letters))
+        .route("/dead-letters/replay", post(replay_all))
+        .route("/dead-letters/{id}", get(dead_letter).delete(remove))
+        .route("/dead-letters/{id}/replay", post(replay))
+        .route("/{*path}", any(not_found))
+        .layer(guard)
+}
+
+async fn config_status(State(operator): State<Operator>) -> Json<Value> {
+    let status = operator.store.status();
+    let counts = status.snapshot.counts();
+    let mut refused: Vec<_> = status.snapshot.refusals().collect();
+    refused.sort_by(|a, b| a.0.cmp(b.0));
+    let refused: Vec<_> = refused
+        .into_iter()
+        .map(|(key, refusal)| {
+            json!({
+                "key": key.to_string(),
+                "reason": refusal.reason(),
+                "revision": refusal.revision(),
+                "serving_last_good": refusal.is_serving_last_good(),
+            })
+        })
+        .collect();
+    let report = &status.report;
+    let lists: Map<_, _> =
+        report.lists.iter().map(|(reason, lists)| (reason.label().to_owned(), json!(lists))).collect();
+    let last_error = report.last_error.as_ref().map(|error| {
+        json!({
+            "kind": error.kind.label(),
+            "reason": error.reason,
+            "seconds_ago": error.at.elapsed().unwrap_or_default().as_secs_f64(),
+            "count": report.errors.values().sum::<u64>(),
+        })
+    });
+    Json(json!({
+        "source": status.source,
+        "state": status.state.label(),
+        "reason": status.state.reason(),
+        "state_seconds": status.state_since.elapsed().unwrap_or_default().as_secs_f64(),
+        "loaded": status.snapshot.is_loaded(),
+        "revision": status.snapshot.revision(),
+        "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
+        "endpoint": report.endpoint,
+        "server_version": report.server_version,
+        "epoch": report.epoch,
+        "connects": report.connects,
+        "lists": lists,
+        "anomalies": report.anomalies,
+        "audits": report.audits,
+        "last_error": last_error,
+        "from_saved_copy": report.from_saved_copy,
+        "saved_copy_error": report.copy_error,
+        "webhooks": counts.webhooks,
+        "open_webhooks": counts.open,
+        "fenced_webhooks": counts.fenced,
+        "namespaces": counts.namespaces,
+        "connections": counts.connections,
+        "ignored_keys": status.ignored_keys,
+        "refused_keys": refused,
+    }))
+}
+
+/// Which dead letters are meant.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    after: Option<String>,
+    limit: Option<usize>,
+    namespace: Option<String>,
+    webhook: Option<String>,
+}
+
+impl Which {
+    fn is(&self, letter: &DeadLetter) -> bool {
+        let same = |wanted: &Option<String>, name| wanted.as_deref().is_none_or(|wanted| wanted == name);
+        same(&self.namespace, letter.webhook().namespace()) && same(&self.webhook, letter.webhook().id())
+    }
+}
+
+type Wanted = Result<Query<Which>, axum::extract::rejection::QueryRejection>;
+
+async fn dead_letters(State(operator): State<Operator>, which: Wanted) -> Result<Response, Response> {
+    let spool = spool(&operator)?;
+    let which = which.map_err(|error| detail(StatusCode::BAD_REQUEST, &error.body_text()))?.0;
+    let after = which.after.as_deref().map(parse).transpose()?;
+    let letters = spool.dead_letters(after, usize::MAX);
+    let letters: Vec<_> =
+        letters.iter().filter(|letter| which.is(letter)).take(which.limit.unwrap_or(PAGE)).map(shown).collect();
+    Ok(Json(json!({"total": spool.dead_letter_count(), "dead_letters": letters})).into_response())
+}
+
+async fn dead_letter(State(operator): State<Operator>, Path(id): Path<String>) -> Result<Response, Response> {
+    let (spool, id) = (spool(&operator)?, parse(&id)?);
+    let letter = spool.dead_letter(id).ok_or_else(unknown)?;
+    let read = tokio::task::spawn_blocking(move || spool.read_dead_letter(id)).await;
+    let failed = |error: &dyn std::fmt::Display| detail(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
+    let Letter { received_at, headers, body, .. } =
+        read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?.ok_or_else(unknown)?;
+    let mut shown = shown(&letter);
+    shown["received_at"] = json!(rfc3339(received_at));
+    shown["headers"] = shown_headers(&headers);
+    match std::str::from_utf8(&body) {
+        Ok(text) => shown["body"] = json!(text),
+        Err(_) => shown["body_base64"] = json!(BASE64_STANDARD.encode(&body)),
+    }
+    Ok(Json(shown).into_response())
+}
+
+async fn replay(State(operator): State<Operator>, Path(id): Path<String>) -> Result<Response, Response> {
+    match spool(&operator)?.replay(parse(&id)?) {
+        true => Ok((StatusCode::ACCEPTED, Json(json!({"replayed": 1}))).into_response()),
+        false => Err(unknown()),
+    }
+}
+
+async fn replay_all(State(operator): State<Operator>, which: Wanted) -> Result<Response, Response> {
+    let spool = spool(&operator)?;
+    let which = which.map_err(|error| detail(StatusCode::BAD_REQUEST, &error.body_text()))?.0;
+    let after = which.after.as_deref().map(parse).transpose()?;
+    let letters = spool.dead_letters(after, usize::MAX).into_iter().filter(|letter| which.is(letter));
+    let replayed = letters.take(which.limit.unwrap_or(usize::MAX)).filter(|letter| spool.replay(letter.id())).count();
+    Ok((StatusCode::ACCEPTED, Json(json!({"replayed": replayed}))).into_response())
+}
+
+async fn remove(State(operator): State<Operator>, Path(id): Path<String>) -> Result<Response, Response> {
+    match spool(&operator)?.remove_dead_letter(parse(&id)?) {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(unknown()),
+    }
+}
+
+fn spool(operator: &Operator) -> Result<Spool, Response> {
+    operator.spool.clone().ok_or_else(|| detail(StatusCode::NOT_FOUND, "SPOOL_DIR is not set"))
+}
+
+fn parse(id: &str) -> Result<EventId, Response> {
+    id.parse().map_err(|_| detail(StatusCode::BAD_REQUEST, "the id is not one of an event"))
+}
+
+fn unknown() -> Response {
+    detail(StatusCode::NOT_FOUND, "there is no such dead letter")
+}
+
+fn shown(letter: &DeadLetter) -> Value {
+    json!({
+        "id": letter.id().to_string(),
+        "namespace": letter.webhook().namespace(),
+        "webhook": letter.webhook().id(),
+        "attempts": letter.attempts(),
+        "died_at": rfc3339(letter.died_at()),
+        "kind": letter.kind().label(),
+        "reason": letter.reason(),
+    })
+}
+
+fn shown_headers(headers: &HeaderMap) -> Value {
+    let fields = headers.iter().map(|(name, value)| {
+        let value = match SECRET.contains(name) {
+            true => "***REDACTED***".into(),
+            false => String::from_utf8_lossy(value.as_bytes()),
+        };
+        json!([name.as_str(), value])
+    });
+    fields.collect()
+}
+
+fn rfc3339(time: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time).ok().map(|time| time.to_string())
+}
