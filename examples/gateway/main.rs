@@ -57,6 +57,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
 
+    let (kept, worker) = open_spool(&settings)?.unzip();
     let (store, mut reflector) = match &settings.backend {
         Backend::Etcd(options) => follow(EtcdSource::new(options.clone())?, &settings),
         Backend::File { webhooks, connections } => {
@@ -64,7 +65,6 @@ async fn start(settings: Settings) -> Result<(), Error> {
         }
     };
     let shutdown = server::Shutdown::default();
-    let (kept, worker) = open_spool(&settings)?.unzip();
     let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
     let app = routes::app(store, kept, metrics, &settings, shutdown.clone())?;
     tokio::select! {

@@ -181,6 +181,10 @@ impl Select {
                 let webhook = Matched::of(req.extensions())?.webhook();
                 Permit::require(req.extensions())?;
                 let Some(rule) = webhook.dedup() else { return Ok(None) };
+                // A layer further out holds the claim: to ask again would be to wait for oneself.
+                if req.extensions().get::<Deduplicated>().is_some() {
+                    return Ok(None);
+                }
                 let (ttl, event) = (rule.ttl_seconds(), rule.event(Scope::Webhook(webhook.key()), req));
                 req.extensions_mut().insert(Deduplicated { _private: () });
                 (claims, ttl, event)

@@ -8,9 +8,11 @@ use axum::{Router, body};
 use bytes::Bytes;
 use tower::{ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
+use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, Dispatch, LookupWebhookLayer, Matched, ObserveLayer,
-    ProblemJsonLayer, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target, VerifyBodyLayer, receiver,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, LookupWebhookLayer, Matched,
+    ObserveLayer, ProblemJsonLayer, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target, VerifyBodyLayer,
+    receiver,
 };
 
 use crate::support::body::{Script, Step};
@@ -112,6 +114,21 @@ async fn check_payload_stands_between_collect_body_and_a_handler() {
     assert_eq!(send(&app, "/", &[], "[1]").await.text(), "[1]");
     assert_eq!(send(&app, "/", &[], "[1").await.status, 400);
     assert_eq!(send(&app, "/", &[("content-encoding", "gzip")], "[1]").await.status, 415);
+}
+
+#[tokio::test]
+async fn dedup_stands_between_collect_body_and_a_handler() {
+    let rule = DedupRule::header("x-id").unwrap();
+    let guard = ServiceBuilder::new()
+        .layer(CollectBodyLayer::new())
+        .layer(DedupLayer::new(Claims::in_memory()).rule("orders", rule));
+    let app = Router::new().route("/", post(echo).layer(guard));
+    assert_eq!(send(&app, "/", &[("x-id", "1")], "abc").await.text(), "abc");
+    let answer = send(&app, "/", &[("x-id", "1")], "abc").await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, r#"{"message":"200 OK"}"#));
+    assert_eq!(answer.header("x-duplicate"), "true");
+    assert_eq!(send(&app, "/", &[("x-id", "2")], "abc").await.text(), "abc");
+    assert_eq!(send(&app, "/", &[], "abc").await.rejection, Some(RejectionKind::MissingEventId));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The built gateway, as a process.
 
+mod dedup;
 mod limits;
 mod modules;
 mod protocols;

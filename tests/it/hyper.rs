@@ -15,8 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
 use tower_webhook::body::ResponseBody;
+use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, Dispatch, LookupWebhookLayer, ObserveLayer,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, LookupWebhookLayer, ObserveLayer,
     ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer, receiver,
 };
 
@@ -166,6 +167,21 @@ async fn check_payload() {
     assert_status(address, "/", &[], "[]", 200).await;
     assert_status(address, "/", &[], "[", 400).await;
     assert_status(address, "/", &[], "", 400).await;
+}
+
+#[tokio::test]
+async fn dedup() {
+    let service = ServiceBuilder::new()
+        .layer(CollectBodyLayer::new())
+        .layer(DedupLayer::new(Claims::in_memory()).rule("orders", DedupRule::pointer("/id").unwrap()))
+        .service(service_fn(ok));
+    let address = serve(service).await;
+    let [first, second] = both(address, "/", &[], r#"{"id": 1}"#).await;
+    assert_eq!((first.status.as_u16(), first.text()), (200, ""));
+    assert!(!first.headers.contains_key("x-duplicate"));
+    assert_eq!((second.status.as_u16(), second.text()), (200, r#"{"message":"200 OK"}"#));
+    assert_eq!(second.header("x-duplicate"), "true");
+    assert_status(address, "/", &[], "{}", 400).await;
 }
 
 #[tokio::test]

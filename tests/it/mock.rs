@@ -2,4 +2,5 @@
 
 mod collect;
 mod contract;
+mod dedup;
 mod refusals;

@@ -1,6 +1,7 @@
 //! The whole receiver, in process.
 
 mod configuration;
+mod dedup;
 mod delivery;
 mod incremental;
 mod refusals;

@@ -48,6 +48,8 @@ async fn a_wrong_variable_is_named() {
         ("SPOOL_DIR", "/proc/nothing"),
         ("SPOOL_MAX_BYTES", "1000"),
         ("DEAD_LETTER_DAYS", "0"),
+        ("SPOOL_DIR", "webhooks.json"),
+        ("SPOOL_DIR", "/proc/spool"),
     ] {
         assert_refused(&[(name, value)], name).await;
     }

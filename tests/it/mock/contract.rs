@@ -8,9 +8,10 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::{Mock, spawn_layer};
 use tower_webhook::auth::Bearer;
 use tower_webhook::body::ResponseBody;
+use tower_webhook::dedup::Claims;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, ObserveLayer, ProblemJsonLayer,
-    RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, LookupWebhookLayer, ObserveLayer,
+    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use crate::support::schemes::{Checksum, HeaderKey};
@@ -170,6 +171,11 @@ every_layer_keeps_the_contract! {
     check_payload_from_webhook: ServiceBuilder::new()
         .layer(LookupWebhookLayer::new(store().await))
         .layer(CheckPayloadLayer::from_webhook())
+        .into_inner();
+    dedup_without_a_rule: ServiceBuilder::new()
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(RequireAuthLayer::from_webhook())
+        .layer(DedupLayer::new(Claims::in_memory()))
         .into_inner();
     observe: ObserveLayer::new();
     problem_json: ProblemJsonLayer::new();

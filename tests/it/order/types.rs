@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tower::{Layer, Service};
+use tower_webhook::dedup::Claims;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, LookupWebhookLayer, RequireAuthLayer,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, LookupWebhookLayer, RequireAuthLayer,
     RouteNamespaceLayer, VerifyBodyLayer,
 };
 
@@ -47,6 +48,7 @@ fn layers_that_need_the_body_do_not_compile_without_it() {
     assert!(!serves!(After<RequireAuthLayer, Dispatch>, Raw));
     assert!(!serves!(After<LookupWebhookLayer, After<RequireAuthLayer, Verified>>, Raw));
     assert!(!serves!(After<RouteNamespaceLayer, After<LookupWebhookLayer, Dispatch>>, Raw));
+    assert!(!serves!(After<DedupLayer, Dispatch>, Raw));
     // Collected too late.
     assert!(!serves!(After<VerifyBodyLayer, Gathered<Dispatch>>, Raw));
     assert!(!serves!(After<CheckPayloadLayer, Gathered<Dispatch>>, Raw));
@@ -58,6 +60,7 @@ fn the_same_layers_compile_behind_collect_body() {
     assert!(serves!(Gathered<Dispatch>, Raw));
     assert!(serves!(Gathered<Checked>, Raw));
     assert!(serves!(Gathered<Verified>, Raw));
+    assert!(serves!(Gathered<After<DedupLayer, Dispatch>>, Raw));
     assert!(serves!(After<RequireAuthLayer, Gathered<Verified>>, Raw));
     assert!(serves!(After<CheckPayloadLayer, Gathered<Dispatch>>, Collected));
     assert!(serves!(tower_webhook::Receiver, Raw));
@@ -70,5 +73,6 @@ async fn every_service_can_be_cloned_sent_and_shared() {
     check(tower_webhook::receiver(store.clone()));
     check(LookupWebhookLayer::new(store.clone()));
     check(RequireAuthLayer::from_webhook().layer(Dispatch::new()));
+    check(DedupLayer::new(Claims::in_memory()).layer(Dispatch::new()));
     check(store);
 }

@@ -1,10 +1,12 @@
 //! Modules from elsewhere.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::sync::watch;
 use tower_webhook::module::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
 use tower_webhook::{BuildContext, BuildError, Connection, Registry};
 
@@ -105,6 +107,63 @@ impl Module for Broken {
                 How::PanicAtOnce | How::PanicWhenBuilt => unreachable!("it panicked"),
             };
             Err(DeliverError::new(kind, "an-internal-reason"))
+        }
+    }
+}
+
+/// Takes an event once it is told to, or refuses it.
+#[derive(Clone, Default)]
+pub(crate) struct Gate {
+    calls: Arc<AtomicUsize>,
+    /// `None` while it is shut.
+    verdict: watch::Sender<Option<bool>>,
+}
+
+impl Gate {
+    /// The built-in registry with the module `gate`, for an application that remembers events.
+    pub(crate) fn registry(&self) -> Registry {
+        let gate = self.clone();
+        Registry::builtin().dedup(true).module_fn("gate", move |_: Nothing, _| Ok(gate.clone()))
+    }
+
+    pub(crate) fn shut(&self) {
+        self.verdict.send_replace(None);
+    }
+
+    pub(crate) fn take_all(&self) {
+        self.verdict.send_replace(Some(true));
+    }
+
+    pub(crate) fn refuse_all(&self) {
+        self.verdict.send_replace(Some(false));
+    }
+
+    /// How many events it was given.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn was_called(&self, times: usize) {
+        super::eventually("the module to be called", async || self.calls() == times).await;
+    }
+}
+
+impl Module for Gate {
+    const NAME: &'static str = "gate";
+
+    type Config = Nothing;
+
+    fn build(_: Nothing, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Err("it is made by the registry's function".into())
+    }
+
+    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let mut verdict = self.verdict.subscribe();
+        let verdict = verdict.wait_for(Option::is_some).await.map(|verdict| *verdict);
+        match verdict {
+            Ok(Some(true)) => Ok(Ack::Delivered),
+            _ => Err(DeliverError::new(DeliverErrorKind::Connect, "as told")),
         }
     }
 }

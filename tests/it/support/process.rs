@@ -140,6 +140,12 @@ impl Gateway {
         assert!(status.success());
     }
 
+    /// Ends it as a crash does, and leaves its directory.
+    pub(crate) async fn kill(mut self) -> TempDir {
+        self.child.kill().await.unwrap();
+        self.directory
+    }
+
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         within("the gateway to end", self.child.wait()).await.unwrap()
     }

@@ -1,0 +1,202 @@
+//! A webhook whose events are to be processed once, in a stack that is wrongly assembled.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceBuilder};
+use tower_webhook::RejectionKind::{self, *};
+use tower_webhook::body::ResponseBody;
+use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::{
+    CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, LookupWebhookLayer, RequireAuthLayer,
+    RouteNamespaceLayer, Store, VerifyBodyLayer,
+};
+
+use crate::support::modules::Seen;
+use crate::support::schemes::{Checksum, HeaderKey};
+use crate::support::{ask, store_of};
+
+type Boxed = BoxCloneSyncService<Request<Collected>, Response<ResponseBody>, Infallible>;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Route,
+    Lookup,
+    Auth,
+    Collect,
+    Verify,
+    Check,
+    Dedup,
+}
+
+use Step::*;
+
+/// The right order, written once more.
+const RIGHT: [Step; 7] = [Route, Lookup, Auth, Collect, Verify, Check, Dedup];
+
+fn boxed<L>(layer: L, inner: Boxed) -> Boxed
+where
+    L: Layer<Boxed>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(layer.layer(inner))
+}
+
+/// The layers of `steps`, the first one outermost, before `Dispatch`; with a store of events of their own.
+fn assemble(steps: &[Step], store: &Store) -> Boxed {
+    let claims = Claims::in_memory();
+    steps.iter().rev().fold(BoxCloneSyncService::new(Dispatch::new()), |inner, step| match step {
+        Route => boxed(RouteNamespaceLayer::from_path(), inner),
+        Lookup => boxed(LookupWebhookLayer::new(store.clone()), inner),
+        Auth => boxed(RequireAuthLayer::from_webhook().verify_body_follows(), inner),
+        Collect => boxed(CollectBodyLayer::new(), inner),
+        Verify => boxed(VerifyBodyLayer::new(), inner),
+        Check => boxed(CheckPayloadLayer::from_webhook(), inner),
+        Dedup => boxed(DedupLayer::new(claims.clone()), inner),
+    })
+}
+
+async fn fixture() -> (Store, Seen) {
+    let seen = Seen::default();
+    let registry = seen.registry().dedup(true).scheme::<HeaderKey>().scheme::<Checksum>();
+    let webhooks = [
+        ("shop", "key", r#"{"module": "capture", "header_key": "k", "dedup": {"header": "x-id"}}"#),
+        ("shop", "checksum", r#"{"module": "capture", "checksum": 7, "dedup": {"header": "x-id"}}"#),
+        ("shop", "other", r#"{"module": "capture", "dedup": {"pointer": "/id"}}"#),
+        ("shop", "each", r#"{"module": "capture"}"#),
+    ];
+    (store_of(registry, &webhooks).await, seen)
+}
+
+fn event(path: &str, knows: bool) -> Request<Collected> {
+    let body: &[u8] = b"{}";
+    let request = Request::post(path)
+        .header("x-id", "1")
+        .header("x-checksum", Checksum::sign(if knows { 7 } else { 8 }, body))
+        .header("x-key", if knows { "k" } else { "wrong" });
+    request.body(Collected::new(Bytes::from_static(b"{}"))).unwrap()
+}
+
+/// Sends a stranger's event, then the same twice with the credential, and checks that no stack does with them what none
+/// may. Returns what the two got.
+async fn check(steps: &[Step], store: &Store, seen: &Seen, path: &str) -> [Option<RejectionKind>; 2] {
+    let service = assemble(steps, store);
+    let stranger = ask(&service, event(path, false)).await;
+    assert!(stranger.rejection.is_some(), "a stranger got through {steps:?}");
+    assert_eq!(seen.take().len(), 0, "{steps:?}");
+    let first = ask(&service, event(path, true)).await;
+    assert!(!first.headers.contains_key("x-duplicate"), "a stranger has used up the id: {steps:?}");
+    let second = ask(&service, event(path, true)).await;
+    assert_eq!(seen.take().len(), usize::from(first.status == 200), "{steps:?}");
+    assert_eq!(second.status, first.status, "{steps:?}");
+    if first.status == 200 {
+        assert_eq!(second.header("x-duplicate"), "true", "{steps:?}");
+        assert_eq!(second.header("x-event-id"), first.header("x-event-id"));
+    }
+    [first.rejection, second.rejection]
+}
+
+#[tokio::test]
+async fn in_the_recommended_order_an_event_is_delivered_once() {
+    let (store, seen) = fixture().await;
+    for path in ["/shop/key", "/shop/checksum"] {
+        assert_eq!(check(&RIGHT, &store, &seen, path).await, [None, None]);
+    }
+}
+
+#[tokio::test]
+async fn no_permutation_delivers_twice_or_to_a_stranger() {
+    let (store, seen) = fixture().await;
+    let mut permutations = vec![Vec::new()];
+    for _ in RIGHT {
+        permutations = permutations
+            .into_iter()
+            .flat_map(|some: Vec<Step>| {
+                let rest = RIGHT.into_iter().filter(|step| !some.contains(step)).collect::<Vec<_>>();
+                rest.into_iter().map(move |step| [&some[..], &[step]].concat())
+            })
+            .collect();
+    }
+    assert_eq!(permutations.len(), 5040);
+    for steps in &permutations {
+        let at = |step| steps.iter().position(|other| *other == step).unwrap();
+        let is_right =
+            at(Route) < at(Lookup) && at(Lookup) < at(Auth) && at(Lookup) < at(Check) && at(Auth) < at(Dedup);
+        // `Verify` asks for a permit, and lets no proof by the body wait any longer.
+        for (path, is_right) in [
+            ("/shop/key", is_right && at(Auth) < at(Verify)),
+            ("/shop/checksum", is_right && at(Auth) < at(Verify) && at(Verify) < at(Dedup)),
+        ] {
+            let refused = check(steps, &store, &seen, path).await;
+            let expected = if is_right { None } else { Some(Misassembled) };
+            assert_eq!(refused, [expected; 2], "{steps:?} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_is_missing_is_named() {
+    let (store, seen) = fixture().await;
+    for missing in [Route, Lookup, Auth, Check, Dedup] {
+        let steps: Vec<_> = RIGHT.into_iter().filter(|step| *step != missing).collect();
+        let service = assemble(&steps, &store);
+        let answer = ask(&service, event("/shop/key", true)).await;
+        assert_eq!(answer.rejection, Some(Misassembled), "without {missing:?}");
+    }
+    assert_eq!(seen.count(), 0);
+    let without = assemble(&RIGHT[..6], &store);
+    ask(&without, event("/shop/each", true)).await.assert_accepted();
+}
+
+#[tokio::test]
+async fn twice_is_as_good_as_once() {
+    let (store, seen) = fixture().await;
+    let steps = [&RIGHT[..], &[Dedup]].concat();
+    assert_eq!(check(&steps, &store, &seen, "/shop/key").await, [None, None]);
+}
+
+#[tokio::test]
+async fn what_was_held_to_one_webhooks_rule_was_not_held_to_anothers() {
+    let (store, seen) = fixture().await;
+    let fixed = |id| RouteNamespaceLayer::fixed("shop", id).unwrap();
+    let guard =
+        || ServiceBuilder::new().layer(LookupWebhookLayer::new(store.clone())).layer(RequireAuthLayer::from_webhook());
+    let service = ServiceBuilder::new()
+        .layer(fixed("key"))
+        .layer(guard().into_inner())
+        .layer(DedupLayer::new(Claims::in_memory()))
+        .layer(fixed("other"))
+        .layer(guard().into_inner())
+        .layer(CheckPayloadLayer::from_webhook())
+        .service(Dispatch::new());
+    assert_eq!(ask(&service, event("/", true)).await.rejection, Some(Misassembled));
+    assert_eq!(seen.count(), 0);
+}
+
+#[tokio::test]
+async fn a_rule_of_the_applications_own_is_not_the_webhooks() {
+    let (store, seen) = fixture().await;
+    let own = DedupLayer::new(Claims::in_memory()).rule("own", DedupRule::header("x-id").unwrap());
+    let service = boxed(own, BoxCloneSyncService::new(Dispatch::new()));
+    let service = [Route, Lookup, Auth, Check].into_iter().rev().fold(service, |inner, step| match step {
+        Route => boxed(RouteNamespaceLayer::from_path(), inner),
+        Lookup => boxed(LookupWebhookLayer::new(store.clone()), inner),
+        Auth => boxed(RequireAuthLayer::from_webhook(), inner),
+        _ => boxed(CheckPayloadLayer::from_webhook(), inner),
+    });
+    assert_eq!(ask(&service, event("/shop/key", true)).await.rejection, Some(Misassembled));
+    assert_eq!(seen.count(), 0);
+    for duplicate in [false, true] {
+        let answer = ask(&service, event("/shop/each", true)).await;
+        answer.assert_accepted();
+        assert_eq!(answer.headers.contains_key("x-duplicate"), duplicate);
+    }
+    assert_eq!(seen.count(), 1);
+}

@@ -1,0 +1,320 @@
+//! An event that comes twice.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tower_webhook::dedup::Claims;
+use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::{Receiver, Registry};
+
+use crate::support::modules::{Broken, Gate, Nothing};
+use crate::support::{Answer, CREDENTIAL, ask, eventually, post, store_of, within};
+
+/// `shop/a`, `shop/b` and `staging/a` know an event by the header `x-id`, `shop/body` by `/event/id` in the body,
+/// `shop/digest` by the body itself, `shop/short` forgets after 10 s, `shop/each` knows none.
+async fn receiver(registry: Registry, claims: Claims) -> Receiver {
+    let webhook = |dedup: &str| format!(r#"{{"module": "gate", "authorization": "{CREDENTIAL}"{dedup}}}"#);
+    let header = webhook(r#", "dedup": {"header": "X-Id"}"#);
+    let webhooks = [
+        ("shop", "a", header.as_str()),
+        ("shop", "b", &header),
+        ("staging", "a", &header),
+        ("shop", "body", &webhook(r#", "dedup": {"pointer": "/event/id"}"#)),
+        ("shop", "digest", &webhook(r#", "dedup": {"digest": true}"#)),
+        ("shop", "short", &webhook(r#", "dedup": {"header": "X-Id", "ttl": 10}"#)),
+        ("shop", "each", &webhook("")),
+    ];
+    ReceiverBuilder::new().dedup(claims).build(store_of(registry, &webhooks).await)
+}
+
+/// A receiver whose module takes every event at once.
+async fn open() -> (Receiver, Gate) {
+    let gate = Gate::default();
+    gate.take_all();
+    (receiver(gate.registry(), Claims::in_memory()).await, gate)
+}
+
+/// A receiver whose module waits.
+async fn shut() -> (Receiver, Gate) {
+    let gate = Gate::default();
+    (receiver(gate.registry(), Claims::in_memory()).await, gate)
+}
+
+fn event(path: &str, id: &str) -> Request<Full<Bytes>> {
+    let mut request = post(path, "{}");
+    request.headers_mut().append("x-id", id.parse().unwrap());
+    request
+}
+
+fn is_duplicate(answer: &Answer) -> bool {
+    match answer.headers.get("x-duplicate") {
+        Some(value) => value == "true",
+        None => false,
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_gets_the_first_ones_answer_and_is_not_delivered() {
+    let (receiver, gate) = open().await;
+    let first = ask(&receiver, event("/shop/a", "1")).await;
+    first.assert_accepted();
+    assert!(!is_duplicate(&first));
+    for _ in 0..3 {
+        let again = ask(&receiver, event("/shop/a", "1")).await;
+        again.assert_accepted();
+        assert!(is_duplicate(&again));
+        assert_eq!(again.header("x-event-id"), first.header("x-event-id"));
+        assert_eq!(again.header("content-type"), "application/json");
+    }
+    assert_eq!(gate.calls(), 1);
+    let other = ask(&receiver, event("/shop/a", "2")).await;
+    other.assert_accepted();
+    assert!(!is_duplicate(&other));
+    assert_eq!(gate.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_duplicate_while_the_first_one_runs_is_409() {
+    let (receiver, gate) = shut().await;
+    let first = tokio::spawn({
+        let receiver = receiver.clone();
+        async move { ask(&receiver, event("/shop/a", "1")).await }
+    });
+    gate.was_called(1).await;
+    let second = ask(&receiver, event("/shop/a", "1")).await;
+    assert_eq!(second.problem(409), "This event is being processed");
+    assert_eq!(second.header("retry-after"), "5");
+    assert!(!is_duplicate(&second));
+    gate.take_all();
+    let first = within("the first one's answer", first).await.unwrap();
+    first.assert_accepted();
+    let third = ask(&receiver, event("/shop/a", "1")).await;
+    assert_eq!(third.header("x-event-id"), first.header("x-event-id"));
+    assert_eq!(gate.calls(), 1);
+}
+
+#[tokio::test]
+async fn what_was_not_taken_is_processed_again() {
+    let (receiver, gate) = open().await;
+    gate.refuse_all();
+    for _ in 0..2 {
+        ask(&receiver, event("/shop/a", "1")).await.problem(502);
+    }
+    gate.take_all();
+    let third = ask(&receiver, event("/shop/a", "1")).await;
+    third.assert_accepted();
+    assert!(!is_duplicate(&third));
+    assert_eq!(gate.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_broken_module_did_not_take_is_processed_again() {
+    for (how, status) in [("fail", 502), ("unavailable", 503), ("hang", 504), ("panic", 502), ("panic_at_once", 502)] {
+        let json = format!(r#"{{"module":"broken","module-config":{{"how":"{how}"}},"dedup":{{"header":"x-id"}}}}"#);
+        let registry = Registry::builtin().dedup(true).module::<Broken>();
+        let claims = Claims::in_memory();
+        let receiver = ReceiverBuilder::new()
+            .dedup(claims.clone())
+            .delivery_deadline(Duration::from_secs(3))
+            .build(store_of(registry, &[("shop", "a", &json)]).await);
+        for _ in 0..2 {
+            ask(&receiver, event("/shop/a", "1")).await.problem(status);
+        }
+        assert_eq!(claims.entries(), 0, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_sender_who_hangs_up_does_not_use_up_the_id() {
+    let gate = Gate::default();
+    let claims = Claims::in_memory();
+    let receiver = receiver(gate.registry(), claims.clone()).await;
+    let first = tokio::spawn({
+        let receiver = receiver.clone();
+        async move { ask(&receiver, event("/shop/a", "1")).await }
+    });
+    gate.was_called(1).await;
+    assert_eq!(claims.entries(), 1);
+    first.abort();
+    eventually("the claim to be released", async || claims.entries() == 0).await;
+    gate.take_all();
+    let second = ask(&receiver, event("/shop/a", "1")).await;
+    second.assert_accepted();
+    assert!(!is_duplicate(&second));
+    assert_eq!(gate.calls(), 2);
+}
+
+#[tokio::test]
+async fn the_same_id_elsewhere_is_another_event() {
+    let (receiver, gate) = open().await;
+    for path in ["/shop/a", "/shop/b", "/staging/a"] {
+        let answer = ask(&receiver, event(path, "1")).await;
+        answer.assert_accepted();
+        assert!(!is_duplicate(&answer), "{path}");
+    }
+    assert_eq!(gate.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_use_up_an_id_nor_learn_of_one() {
+    let (receiver, gate) = open().await;
+    let stranger = || {
+        let request = Request::post("/shop/a").header("x-id", "1").header("authorization", "Bearer wrong");
+        request.body(Full::<Bytes>::from("{}")).unwrap()
+    };
+    ask(&receiver, stranger()).await.problem(401);
+    let first = ask(&receiver, event("/shop/a", "1")).await;
+    first.assert_accepted();
+    assert!(!is_duplicate(&first));
+    let answer = ask(&receiver, stranger()).await;
+    answer.problem(401);
+    assert!(!is_duplicate(&answer));
+    assert_eq!(gate.calls(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_json_does_not_use_up_an_id() {
+    let (receiver, gate) = open().await;
+    let mut malformed = post("/shop/a", "{");
+    malformed.headers_mut().append("x-id", "1".parse().unwrap());
+    ask(&receiver, malformed).await.problem(400);
+    assert!(!is_duplicate(&ask(&receiver, event("/shop/a", "1")).await));
+    assert_eq!(gate.calls(), 1);
+}
+
+#[tokio::test]
+async fn without_an_id_nothing_is_processed() {
+    let (receiver, gate) = open().await;
+    assert_eq!(
+        ask(&receiver, post("/shop/a", "{}")).await.problem(400),
+        "The event has no id: the header x-id is missing"
+    );
+    ask(&receiver, event("/shop/a", "")).await.problem(400);
+    ask(&receiver, event("/shop/a", &"a".repeat(257))).await.problem(400);
+    let mut twice = event("/shop/a", "1");
+    twice.headers_mut().append("x-id", "2".parse().unwrap());
+    ask(&receiver, twice).await.problem(400);
+    for body in ["{}", r#"{"event": {}}"#, r#"{"event": {"id": null}}"#, r#"{"event": {"id": ""}}"#, "[]"] {
+        let detail = ask(&receiver, post("/shop/body", body)).await.problem(400);
+        assert!(detail.starts_with("The event has no id: /event/id"), "{detail}");
+    }
+    assert_eq!(gate.calls(), 0);
+}
+
+#[tokio::test]
+async fn the_id_may_stand_in_the_body_or_be_the_body() {
+    let (receiver, gate) = open().await;
+    for (path, body, duplicate) in [
+        ("/shop/body", r#"{"event": {"id": "evt_1"}, "try": 1}"#, false),
+        ("/shop/body", r#"{"event": {"id": "evt_1"}, "try": 2}"#, true),
+        ("/shop/body", r#"{"event": {"id": 1}}"#, false),
+        ("/shop/body", r#"{"event": {"id": "1"}}"#, false),
+        ("/shop/digest", "{}", false),
+        ("/shop/digest", "{}", true),
+        ("/shop/digest", "{} ", false),
+    ] {
+        let answer = ask(&receiver, post(path, body)).await;
+        answer.assert_accepted();
+        assert_eq!(is_duplicate(&answer), duplicate, "{path} {body}");
+    }
+    assert_eq!(gate.calls(), 5);
+}
+
+#[tokio::test]
+async fn a_webhook_without_the_key_takes_everything() {
+    let (receiver, gate) = open().await;
+    for _ in 0..3 {
+        let answer = ask(&receiver, event("/shop/each", "1")).await;
+        answer.assert_accepted();
+        assert!(!answer.headers.contains_key("x-duplicate"));
+    }
+    assert_eq!(gate.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_known_for_its_time() {
+    let (receiver, gate) = open().await;
+    for (wait, duplicate) in [(0, false), (10, true), (2, false), (9, true)] {
+        tokio::time::advance(Duration::from_secs(wait)).await;
+        let answer = ask(&receiver, event("/shop/short", "1")).await;
+        answer.assert_accepted();
+        assert_eq!(is_duplicate(&answer), duplicate, "{wait} s after the one before");
+    }
+    ask(&receiver, event("/shop/a", "1")).await.assert_accepted();
+    tokio::time::advance(Duration::from_secs(72 * 3600)).await;
+    assert!(is_duplicate(&ask(&receiver, event("/shop/a", "1")).await), "three days, if nothing is said");
+    assert_eq!(gate.calls(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_a_thousand_at_once_one_is_delivered() {
+    let (receiver, gate) = shut().await;
+    let requests = (0..1000).map(|_| {
+        let receiver = receiver.clone();
+        tokio::spawn(async move { ask(&receiver, event("/shop/a", "1")).await })
+    });
+    let requests: Vec<_> = requests.collect();
+    gate.was_called(1).await;
+    gate.take_all();
+    let mut first = 0;
+    for request in requests {
+        let answer = within("an answer", request).await.unwrap();
+        match answer.status.as_u16() {
+            200 => first += usize::from(!is_duplicate(&answer)),
+            status => assert_eq!(status, 409),
+        }
+    }
+    assert_eq!((first, gate.calls()), (1, 1));
+    assert!(is_duplicate(&ask(&receiver, event("/shop/a", "1")).await));
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_was_taken_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    gate.take_all();
+    let first = {
+        let receiver = receiver(gate.registry(), Claims::open(folder.path()).unwrap()).await;
+        let first = ask(&receiver, event("/shop/a", "1")).await;
+        first.assert_accepted();
+        gate.refuse_all();
+        ask(&receiver, event("/shop/a", "2")).await.problem(502);
+        gate.shut();
+        let hung = tokio::spawn(async move { ask(&receiver, event("/shop/a", "3")).await });
+        gate.was_called(3).await;
+        hung.abort();
+        let _ = hung.await;
+        first
+    };
+    gate.take_all();
+    let claims = Claims::open(folder.path()).unwrap();
+    assert_eq!(claims.entries(), 1);
+    let receiver = receiver(gate.registry(), claims).await;
+    let again = ask(&receiver, event("/shop/a", "1")).await;
+    again.assert_accepted();
+    assert!(is_duplicate(&again));
+    assert_eq!(again.header("x-event-id"), first.header("x-event-id"));
+    for id in ["2", "3"] {
+        assert!(!is_duplicate(&ask(&receiver, event("/shop/a", id)).await));
+    }
+    assert_eq!(gate.calls(), 5);
+}
+
+#[tokio::test]
+async fn without_a_store_the_key_is_refused_and_never_passed_over() {
+    let json = r#"{"module": "gate", "dedup": {"header": "x-id"}}"#;
+    let gate = Gate::default();
+    gate.take_all();
+    // The application told the compiler that there is one, and gave the receiver none.
+    let store = store_of(gate.registry(), &[("shop", "a", json)]).await;
+    ask(&tower_webhook::receiver(store), event("/shop/a", "1")).await.problem(500);
+
+    let registry = Registry::builtin().module_fn("gate", move |_: Nothing, _| Ok(Gate::default()));
+    let store = store_of(registry, &[("shop", "a", json)]).await;
+    let (_, refusal) = store.snapshot().refusals().next().map(|(key, refusal)| (key.clone(), refusal.clone())).unwrap();
+    assert!(refusal.reason().starts_with("dedup: "), "{}", refusal.reason());
+    ask(&tower_webhook::receiver(store), event("/shop/a", "1")).await.problem(503);
+    assert_eq!(gate.calls(), 0);
+}
