@@ -5,24 +5,34 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::chain::{Route, StepSpec, identity};
 use super::error::unknown_key;
 use super::placeholder::expand;
 use super::{BuildContext, CompileError, Connection, Node, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::dedup::DedupRule;
-use crate::delivery::{Retry, Step, Steps};
+use crate::delivery::{Plan, Retry, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
 /// Keys of a webhook that are not a scheme's.
-const KEYS: [&str; 8] = ["module", "module-config", "data_type", "ack", "dedup", "connection", "retry", "metadata"];
+const KEYS: [&str; 10] = [
+    "module",
+    "module-config",
+    "data_type",
+    "ack",
+    "dedup",
+    "connection",
+    "retry",
+    "chain",
+    "chain-config",
+    "metadata",
+];
 
 /// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
 /// searches for a spelling mistake.
-const UNSUPPORTED: [&str; 19] = [
+const UNSUPPORTED: [&str; 17] = [
     "basic_auth",
-    "chain",
-    "chain-config",
     "credential_cleanup",
     "digest_auth",
     "header_auth",
@@ -50,23 +60,22 @@ pub(crate) struct Compiler {
     registry: Registry,
 }
 
-/// A webhook that has been read and not yet built: it may name a connection.
+/// A webhook that has been read and not yet built: it may name connections.
 pub(crate) struct WebhookSpec {
     data_type: DataType,
     promise: Promise,
     connection: Option<String>,
     guards: Vec<(String, Node)>,
     dedup: Option<DedupRule>,
-    module: String,
-    module_config: Node,
-    retry: Option<Retry>,
+    steps: Vec<StepSpec>,
+    plan: Plan,
     metadata: Option<Node>,
 }
 
 impl WebhookSpec {
-    /// The connection it names.
-    pub(crate) fn connection(&self) -> Option<&str> {
-        self.connection.as_deref()
+    /// The connections it names; some of them more than once.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().map(|step| &step.connection).chain([&self.connection]).filter_map(|name| name.as_deref())
     }
 }
 
@@ -76,37 +85,34 @@ impl Compiler {
     }
 
     pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
-        let mut spec = WebhookSpec {
-            data_type: DataType::default(),
-            promise: Promise::default(),
-            connection: None,
-            guards: Vec::new(),
-            dedup: None,
-            module: String::new(),
-            module_config: Node::Object(Vec::new()),
-            retry: None,
-            metadata: None,
-        };
-        let mut module = None;
+        let mut route = Route::new();
+        let (mut data_type, mut promise) = (DataType::default(), Promise::default());
+        let (mut guards, mut dedup, mut metadata) = (Vec::new(), None, None);
         for (key, value) in self.read_object(json)? {
             match key.as_str() {
-                "module" => module = Some(read_field(&key, value)?),
-                "module-config" => spec.module_config = value,
-                "data_type" => spec.data_type = read_field(&key, value)?,
-                "ack" => spec.promise = self.read_promise(&key, value)?,
-                "dedup" => spec.dedup = Some(self.read_dedup(value).map_err(|error| error.inside(&key))?),
-                "connection" => spec.connection = Some(read_field(&key, value)?),
-                "retry" => spec.retry = Some(read_field(&key, value)?),
-                "metadata" => spec.metadata = Some(value),
-                _ if self.registry.scheme_keys().any(|scheme| scheme == key) => spec.guards.push((key, value)),
+                "module" => route.module = Some(read_field(&key, value)?),
+                "module-config" => route.config = value,
+                "connection" => route.connection = Some(read_field(&key, value)?),
+                "retry" => route.retry = Some(read_field(&key, value)?),
+                "chain" => route.chain = Some(value),
+                "chain-config" => route.plan = Some(read_field(&key, value)?),
+                "data_type" => data_type = read_field(&key, value)?,
+                "ack" => promise = self.read_promise(&key, value)?,
+                "dedup" => dedup = Some(self.read_dedup(value).map_err(|error| error.inside(&key))?),
+                "metadata" => metadata = Some(value),
+                _ if self.registry.scheme_keys().any(|scheme| scheme == key) => guards.push((key, value)),
                 _ => return Err(CompileError::new(self.refuse_key(&key))),
             }
         }
-        if spec.data_type != DataType::Json && spec.dedup.as_ref().is_some_and(DedupRule::needs_json) {
+        if data_type != DataType::Json && dedup.as_ref().is_some_and(DedupRule::needs_json) {
             return Err(CompileError::new("a `pointer` needs the `data_type` json").inside("dedup"));
         }
-        spec.module = module.ok_or_else(|| CompileError::new("the key `module` is missing"))?;
-        Ok(spec)
+        let connection = route.connection.clone();
+        let (steps, plan) = route.into_steps(match promise {
+            Promise::Delivered => Retry::never(),
+            Promise::Accepted => Retry::accepted(),
+        })?;
+        Ok(WebhookSpec { data_type, promise, connection, guards, dedup, steps, plan, metadata })
     }
 
     pub(crate) fn build_webhook(
@@ -115,23 +121,17 @@ impl Compiler {
         spec: WebhookSpec,
         connections: &Connections,
     ) -> Result<Webhook, CompileError> {
-        let connection = match &spec.connection {
-            None => None,
-            Some(name) => Some(connections.get(name.as_str()).ok_or_else(|| {
-                // The name is not told: by mistake, it may be the value of a variable that is a secret.
-                CompileError::new("there is no valid connection of this name").inside("connection")
-            })?),
-        };
+        let connection = find(spec.connection.as_deref(), connections)?;
         let cx = BuildContext { webhook: key, data_type: spec.data_type, connection };
         let guards = spec
             .guards
             .into_iter()
             .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
             .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
-        let (name, module) = self.registry.build_module(&spec.module, spec.module_config, &cx)?;
-        let retry = spec.retry.unwrap_or_else(|| match spec.promise {
-            Promise::Delivered => Retry::never(),
-            Promise::Accepted => Retry::accepted(),
+        let identity = identity(&spec.steps);
+        let steps = spec.steps.into_iter().map(|step| match step.item {
+            None => self.build_step(step, cx, connections),
+            Some(at) => self.build_step(step, cx, connections).map_err(|e| e.inside(&at.to_string()).inside("chain")),
         });
         Ok(Webhook {
             key: key.clone(),
@@ -139,9 +139,20 @@ impl Compiler {
             promise: spec.promise,
             guards: Guards::new(guards),
             dedup: spec.dedup,
-            steps: Steps::one(Step::new(name, module, retry)),
+            steps: Steps::new(steps.collect::<Result<_, _>>()?, spec.plan, identity),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })
+    }
+
+    fn build_step(
+        &self,
+        spec: StepSpec,
+        cx: BuildContext<'_>,
+        connections: &Connections,
+    ) -> Result<Step, CompileError> {
+        let cx = BuildContext { connection: find(spec.connection.as_deref(), connections)?, ..cx };
+        let (name, module) = self.registry.build_module(&spec.module, spec.config, &cx)?;
+        Ok(Step::new(name, module, spec.retry))
     }
 
     pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Result<Connection, CompileError> {
@@ -194,7 +205,14 @@ impl Compiler {
     }
 }
 
-fn read_field<T: for<'de> Deserialize<'de>>(key: &str, value: Node) -> Result<T, CompileError> {
+fn find<'a>(name: Option<&str>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
+    let Some(name) = name else { return Ok(None) };
+    // The name is not told: by mistake, it may be the value of a variable that is a secret.
+    let missing = || CompileError::new("there is no valid connection of this name").inside("connection");
+    connections.get(name).map(Some).ok_or_else(missing)
+}
+
+pub(super) fn read_field<T: for<'de> Deserialize<'de>>(key: &str, value: Node) -> Result<T, CompileError> {
     value.read().map_err(|error| error.inside(key))
 }
 
@@ -333,7 +351,7 @@ mod tests {
         assert!(!format!("{connection:?}").contains("port"));
 
         let spec = compiler.read_webhook(br#"{"module":"discard","connection":"db"}"#).unwrap();
-        assert_eq!(spec.connection(), Some("db"));
+        assert!(spec.connections().all(|name| name == "db"));
         let connections = Connections::from([("db".into(), Arc::new(connection))]);
         let key = WebhookKey::new("default", "a").unwrap();
         assert!(compiler.build_webhook(&key, spec, &connections).is_ok());

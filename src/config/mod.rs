@@ -7,14 +7,16 @@
 //!
 //! | key | type | default | |
 //! |---|---|---|---|
-//! | `module` | string | required | the module's name in the [`Registry`] |
+//! | `module` | string | required, unless there is a `chain` | the module's name in the [`Registry`] |
 //! | `module-config` | object | `{}` | the module's options |
 //! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
 //! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what the answer promises: see [`Promise`] |
 //! | `dedup` | object | none | see [`Dedup`](crate::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
-//! | `retry` | object | none | see [below](#retries) |
+//! | `retry` | object | none | see [retries](#retries) |
+//! | `chain` | array | none | see [chains](#chains) |
+//! | `chain-config` | object | `{}` | how the items of a `chain` are done |
 //! | `metadata` | any | none | for the application: see [`Webhook::metadata`] |
 //!
 //! A key that is not known is refused, with the nearest one that is, as is a key that stands twice: a misspelt guard
@@ -42,6 +44,22 @@
 //! `BrokenPipeError` (`connect`), `TimeoutError` (`timeout`), `OSError`, `IOError` (`io`), `AuthenticationError`,
 //! `PermissionError` (`auth`), `ValueError`, `KeyError`, `TypeError` (`config`).
 //!
+//! # Chains
+//!
+//! A `chain` gives each event to 1 to 20 modules; the webhook's own `module` is then of no effect. An item is the name of
+//! a module, or an object with `module`, and with `connection`, `module-config` and `retry` if it is to have others than
+//! the webhook's: the keys of its `module-config` are laid over those of the webhook's. Every item gets the same event.
+//!
+//! | key of `chain-config` | default | |
+//! |---|---|---|
+//! | `execution` | `"sequential"` | in order; or `"parallel"`, all at once |
+//! | `continue_on_error` | `true` | else the first failure ends the attempt: what has not begun does not, what runs is dropped |
+//! | `timeout` | 30 | seconds for one attempt at the whole chain, at most 3600; what is not done then has failed |
+//!
+//! The event is delivered when every item has it. If some failed, those are tried again whose `retry` allows it, after
+//! the longest of their waits, and what is done is not repeated. Attempts are counted for the event, not for each item.
+//! The error is that of the first item, in order, that failed.
+//!
 //! # Keys of a connection
 //!
 //! `type` (a string) is required; the rest is the module's affair.
@@ -53,6 +71,7 @@
 //! or a boolean, it is read as one. A variable that is not set and has no default is an error, and so is a `{$` that
 //! begins no placeholder.
 
+mod chain;
 mod compile;
 mod error;
 mod node;

@@ -15,7 +15,7 @@ use serde_json::{Number, Value};
 
 use super::error::{CompileError, shown, unknown_key};
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Hash)]
 pub(super) enum Node {
     Null,
     Bool(bool),

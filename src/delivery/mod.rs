@@ -1,13 +1,19 @@
 //! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
 
+mod done;
+mod plan;
 mod retry;
 #[cfg(feature = "spool")]
 mod schedule;
 mod steps;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "spool")]
 mod worker;
 
+pub(crate) use self::done::{Done, MAX_STEPS};
+pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::Retry;
-pub(crate) use self::steps::{Done, Failure, Step, Steps};
+pub(crate) use self::steps::{Failure, Step, Steps};
 #[cfg(feature = "spool")]
 pub use self::worker::Worker;

@@ -1,20 +1,27 @@
 //! What is to be done with an event of a webhook.
 
 use std::fmt;
+use std::iter::repeat_n;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
-use super::Retry;
+use super::plan::Execution;
+use super::{Done, MAX_STEPS, Plan, Retry};
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
 
 /// The modules that an event is given to.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    step: Step,
+    steps: Box<[Step]>,
+    plan: Plan,
+    /// Tells these steps from those of another configuration.
+    identity: u64,
 }
 
 /// One module of them.
@@ -24,57 +31,149 @@ pub(crate) struct Step {
     retry: Retry,
 }
 
-/// Which steps have taken an event, one bit each: they are not done again.
-#[derive(Debug, Default)]
-pub(crate) struct Done(AtomicU64);
-
-/// An attempt that did not do everything.
+/// An attempt after which not everything is done.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The error, or the first of several.
+    /// The error; of several, that of the first step.
     pub(crate) error: DeliverError,
     /// How long to wait before what is not done is tried again; `None` if it is not to be.
     pub(crate) again: Option<Duration>,
 }
 
 impl Steps {
-    pub(crate) fn one(step: Step) -> Self {
-        Self { step }
+    /// At most [`MAX_STEPS`].
+    pub(crate) fn new(steps: Vec<Step>, plan: Plan, identity: u64) -> Self {
+        Self { steps: steps.into(), plan, identity }
     }
 
     /// The name of the first module.
     pub(crate) fn module_name(&self) -> &str {
-        &self.step.name
+        self.steps.first().map_or("", |step| &step.name)
     }
 
     /// Whether the `attempt`th attempt may be followed by another.
     pub(crate) fn may_follow(&self, attempt: u32) -> bool {
-        self.step.retry.may_follow(attempt)
+        self.steps.iter().any(|step| step.retry.may_follow(attempt))
     }
 
-    /// One attempt at every step that is not done yet. Dropped, it leaves each step either done or not done.
+    /// One attempt at every step that is neither done nor given up. Dropped, it leaves each step either done or not
+    /// done.
     pub(crate) async fn attempt(&self, delivery: Delivery, done: &Done) -> Result<(), Failure> {
-        if done.is(0) {
+        done.begin(self.identity);
+        let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
+        let failed = match self.plan.execution {
+            Execution::Sequential => self.in_order(delivery, done, ends).await,
+            Execution::Parallel => self.at_once(delivery, done, ends).await,
+        };
+        if (0..self.steps.len()).all(|step| done.is_done(step)) {
             return Ok(());
         }
-        let attempt = delivery.attempt();
-        match self.step.deliver(delivery).await {
-            Ok(()) => {
-                done.mark(0);
-                Ok(())
+        let again = failed.iter().filter_map(|failed| failed.again).max();
+        let errors = failed.into_iter().map(|failed| (failed.step, failed.error)).chain(done.given_up());
+        let first = errors.min_by_key(|&(step, _)| step);
+        Err(Failure { error: first.map_or_else(given_up_before, |(_, error)| error), again })
+    }
+
+    /// What follows from an attempt that was cut short because it took too long.
+    #[cfg(feature = "spool")]
+    pub(crate) fn overdue(&self, attempt: u32, done: &Done) -> Failure {
+        let error = DeliverError::new(DeliverErrorKind::Timeout, "no answer in time");
+        let under_way = match self.plan.execution {
+            Execution::Sequential => 1,
+            Execution::Parallel => self.steps.len(),
+        };
+        let open = (0..self.steps.len()).filter(|step| !done.is_done(*step) && !done.is_given_up(*step));
+        let mut longest = None;
+        for step in open.take(under_way) {
+            let again = self.steps[step].retry.next(attempt, &error);
+            if again.is_none() {
+                done.give_up(step, &error);
             }
-            Err(error) => Err(Failure { again: self.step.retry.next(attempt, &error), error }),
+            longest = longest.max(again);
         }
+        Failure { error, again: longest }
+    }
+
+    /// Whether there is more than one step.
+    #[cfg(feature = "spool")]
+    pub(crate) fn is_chain(&self) -> bool {
+        self.steps.len() > 1
+    }
+
+    async fn in_order(&self, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Vec<Failed> {
+        let mut failed = Vec::new();
+        for (step, delivery) in self.open(delivery, done) {
+            failed.extend(self.deliver(step, delivery, done, ends).await);
+            if self.plan.stops && !failed.is_empty() {
+                break;
+            }
+        }
+        failed
+    }
+
+    async fn at_once(&self, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Vec<Failed> {
+        let each = self.open(delivery, done).map(|(step, delivery)| self.deliver(step, delivery, done, ends));
+        let mut running: FuturesUnordered<_> = each.collect();
+        let mut failed = Vec::new();
+        while let Some(outcome) = running.next().await {
+            failed.extend(outcome);
+            if self.plan.stops && !failed.is_empty() {
+                break;
+            }
+        }
+        failed
+    }
+
+    /// The steps that are to be tried, each with the event; the last one gets the event itself.
+    fn open(&self, delivery: Delivery, done: &Done) -> impl Iterator<Item = (usize, Delivery)> {
+        let all = 0..self.steps.len();
+        let is_over = self.plan.stops && all.clone().any(|step| done.is_given_up(step));
+        let is_open = |step: &usize| !is_over && !done.is_done(*step) && !done.is_given_up(*step);
+        let open: ArrayVec<usize, MAX_STEPS> = all.filter(is_open).collect();
+        let count = open.len();
+        open.into_iter().zip(repeat_n(delivery, count))
+    }
+
+    /// Tries one step, and notes what came of it.
+    async fn deliver(&self, at: usize, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Option<Failed> {
+        let step = &self.steps[at];
+        let (id, attempt, webhook) = (delivery.id(), delivery.attempt(), Arc::clone(delivery.webhook()));
+        let begun = ends.is_none_or(|ends| Instant::now() < ends);
+        let outcome = match ends {
+            None => step.deliver(delivery).await,
+            Some(ends) if begun => timeout_at(ends, step.deliver(delivery)).await.unwrap_or_else(|_| Err(too_late())),
+            Some(_) => Err(too_late()),
+        };
+        let Err(mut error) = outcome else {
+            done.mark(at);
+            return None;
+        };
+        let again = step.retry.next(attempt, &error);
+        if self.steps.len() > 1 {
+            error = error.of(format_args!("chain.{at} {}", step.name));
+            tracing::warn!(event_id = %id, webhook = %webhook.key(), attempt, %error, ?again, "an item failed");
+        }
+        // One whose turn never came has used up nothing.
+        if again.is_none() && begun {
+            done.give_up(at, &error);
+        }
+        Some(Failed { step: at, error, again })
     }
 }
 
-impl Steps {
-    /// What follows from an attempt that was cut short because it took too long.
-    #[cfg(feature = "spool")]
-    pub(crate) fn overdue(&self, attempt: u32) -> Failure {
-        let error = DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time");
-        Failure { again: self.step.retry.next(attempt, &error), error }
-    }
+/// A step that failed in this attempt.
+struct Failed {
+    step: usize,
+    error: DeliverError,
+    again: Option<Duration>,
+}
+
+fn too_late() -> DeliverError {
+    DeliverError::new(DeliverErrorKind::Timeout, "the chain's timeout has passed")
+}
+
+fn given_up_before() -> DeliverError {
+    DeliverError::new(DeliverErrorKind::Permanent, "an item was given up by an earlier attempt")
 }
 
 impl Step {
@@ -94,32 +193,6 @@ impl Step {
 
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Step").field("module", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl Done {
-    /// As it was left by an earlier attempt.
-    #[cfg(feature = "spool")]
-    pub(crate) fn from_bits(bits: u64) -> Self {
-        Self(bits.into())
-    }
-
-    /// What is left of it when the event is tried anew: what was done stays so.
-    #[cfg(feature = "spool")]
-    pub(crate) fn revived(bits: u64) -> u64 {
-        bits
-    }
-
-    pub(crate) fn bits(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn is(&self, step: usize) -> bool {
-        self.bits() >> step & 1 == 1
-    }
-
-    fn mark(&self, step: usize) {
-        self.0.fetch_or(1 << step, Ordering::Relaxed);
+        f.debug_struct("Step").field("module", &self.name).field("retry", &self.retry).finish_non_exhaustive()
     }
 }

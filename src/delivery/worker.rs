@@ -222,9 +222,9 @@ impl Work {
             }
             Err(NotYet) => return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
         };
-        let deadline = self.deadline;
+        let (spool, deadline) = (self.spool.clone(), self.deadline);
         self.under_way.spawn(async move {
-            let outcome = attempt_once(event, webhook, &state, deadline).await;
+            let outcome = attempt_once(&spool, &ticket, event, webhook, &state, deadline).await;
             Ended::Tried(ticket, outcome)
         });
     }
@@ -261,9 +261,23 @@ impl Work {
 /// Its webhook cannot take an event now.
 struct NotYet;
 
-async fn attempt_once(event: Event, webhook: Arc<Webhook>, state: &State, deadline: Duration) -> Outcome {
+async fn attempt_once(
+    spool: &Spool,
+    ticket: &Ticket,
+    event: Event,
+    webhook: Arc<Webhook>,
+    state: &State,
+    deadline: Duration,
+) -> Outcome {
     let (id, attempt) = (event.id, state.attempts + 1);
-    let done = Done::from_bits(state.done);
+    let mut done = Done::from_bits(state.done);
+    if webhook.steps().is_chain() {
+        // What one of several has taken is not given to it again, whatever happens to the rest.
+        let (spool, ticket, attempts) = (spool.clone(), ticket.clone(), state.attempts);
+        done = done.on_mark(move |done| {
+            spool.note(&ticket, State { attempts, done: done.bits(), ..State::default() });
+        });
+    }
     let delivery = event.into_delivery(Arc::clone(&webhook), attempt);
     let tried = timeout(deadline, webhook.steps().attempt(delivery, &done)).await;
     let Failure { error, again } = match tried {
@@ -273,7 +287,7 @@ async fn attempt_once(event: Event, webhook: Arc<Webhook>, state: &State, deadli
             return Outcome::Delivered;
         }
         Ok(Err(failure)) => failure,
-        Err(_) => webhook.steps().overdue(attempt),
+        Err(_) => webhook.steps().overdue(attempt, &done),
     };
     let kind = error.kind().label();
     telemetry::attempted(kind);

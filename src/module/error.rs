@@ -75,6 +75,11 @@ impl DeliverError {
         Self { retry_after: Some(wait), ..self }
     }
 
+    /// The same error, and whose it is.
+    pub(crate) fn of(self, whose: fmt::Arguments<'_>) -> Self {
+        Self { reason: format!("{whose}: {}", self.reason).into(), ..self }
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> DeliverErrorKind {
         self.kind

@@ -1,6 +1,6 @@
 //! What a source pours into.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,9 +70,10 @@ impl Feed {
             let digest = digest(&bytes);
             let slot = before.slot(&key).filter(|slot| slot.digest == digest);
             let dependent = old.dependents.get(&key).filter(|dependent| {
-                let (then, now) =
-                    (old.connections.get(&dependent.connection), self.links.connections.get(&dependent.connection));
-                then.map(Arc::as_ptr) == now.map(Arc::as_ptr)
+                dependent.connections.iter().all(|name| {
+                    let (then, now) = (old.connections.get(name), self.links.connections.get(name));
+                    then.map(Arc::as_ptr) == now.map(Arc::as_ptr)
+                })
             });
             if let (Some(slot), Some(dependent)) = (slot, dependent) {
                 self.links.dependents.insert(key.clone(), dependent.clone());
@@ -88,7 +89,7 @@ impl Feed {
     /// Applies changes, in order, and publishes them all at once as `revision`.
     pub fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change>) {
         let mut draft = (*self.writer.current()).clone();
-        let mut relinked = HashSet::new();
+        let mut relinked = BTreeSet::new();
         let mut webhooks = Vec::new();
         // Connections first: a webhook of the same revision may name them.
         for Change { key, value } in changes {
@@ -205,11 +206,11 @@ impl Feed {
         self.build(draft, revision, key, &bytes, digest, last_good);
     }
 
-    fn rebuild_dependents(&mut self, draft: &mut Snapshot, revision: Revision, relinked: &HashSet<Box<str>>) {
+    fn rebuild_dependents(&mut self, draft: &mut Snapshot, revision: Revision, relinked: &BTreeSet<Box<str>>) {
         if relinked.is_empty() {
             return;
         }
-        let dependents = self.links.dependents.iter().filter(|(_, webhook)| relinked.contains(&webhook.connection));
+        let dependents = self.links.dependents.iter().filter(|(_, webhook)| !webhook.connections.is_disjoint(relinked));
         let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
         for (key, bytes) in dependents {
             let digest = digest(&bytes);
@@ -297,7 +298,7 @@ pub struct Replacement {
     draft: Snapshot,
     /// Each with the revision that changed it last.
     connections: Vec<(Box<str>, Bytes, Revision)>,
-    /// Webhooks that name a connection, which may be still to come.
+    /// Webhooks that name connections, which may be still to come.
     waiting: Vec<(WebhookKey, Bytes, Revision)>,
 }
 
@@ -320,7 +321,7 @@ impl Replacement {
             return;
         }
         let outcome = match guarded(|| self.compiler.read_webhook(&bytes)) {
-            Ok(spec) if spec.connection().is_some() => {
+            Ok(spec) if spec.connections().next().is_some() => {
                 self.waiting.push((key, bytes, revision));
                 return;
             }

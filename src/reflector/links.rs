@@ -1,6 +1,6 @@
 //! What hangs on what: connections, and the webhooks that name them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -18,15 +18,15 @@ pub(super) struct Links {
     pub(super) dependents: HashMap<WebhookKey, Dependent>,
 }
 
-/// A webhook that names a connection. Only of these the bytes are kept.
+/// A webhook that names connections. Only of these the bytes are kept.
 #[derive(Clone)]
 pub(super) struct Dependent {
-    pub(super) connection: Box<str>,
+    pub(super) connections: BTreeSet<Box<str>>,
     pub(super) bytes: Bytes,
 }
 
 impl Links {
-    /// Compiles a webhook and remembers its bytes if it names a connection.
+    /// Compiles a webhook and remembers its bytes if it names connections.
     pub(super) fn compile(
         &mut self,
         compiler: &Compiler,
@@ -35,9 +35,9 @@ impl Links {
     ) -> Result<Webhook, CompileError> {
         self.dependents.remove(key);
         let spec = guarded(|| compiler.read_webhook(bytes))?;
-        if let Some(connection) = spec.connection() {
-            let dependent = Dependent { connection: connection.into(), bytes: bytes.clone() };
-            self.dependents.insert(key.clone(), dependent);
+        let connections: BTreeSet<Box<str>> = spec.connections().map(Box::from).collect();
+        if !connections.is_empty() {
+            self.dependents.insert(key.clone(), Dependent { connections, bytes: bytes.clone() });
         }
         guarded(|| compiler.build_webhook(key, spec, &self.connections))
     }

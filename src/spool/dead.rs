@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use super::{Event, Spool, State, Ticket};
+use crate::delivery::Done;
 use crate::key::WebhookKey;
 use crate::module::{DeliverErrorKind, EventId};
 
@@ -104,7 +105,7 @@ impl Spool {
     pub fn replay(&self, id: EventId) -> bool {
         let mut inner = self.shared().lock();
         let Some(ticket) = inner.ledger.exhume(id) else { return false };
-        let done = inner.ledger.state(ticket.sequence).map_or(0, |state| crate::delivery::Done::revived(state.done));
+        let done = inner.ledger.state(ticket.sequence).map_or(0, |state| Done::from_bits(state.done).forgiven().bits());
         drop(inner);
         self.note(&ticket, State { done, ..State::default() });
         self.shared().offer(vec![ticket]);

@@ -1,5 +1,6 @@
 //! The whole receiver, in process.
 
+mod chain;
 mod configuration;
 mod dedup;
 mod delivery;

@@ -181,6 +181,36 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_change_of_any_connection_of_a_chain_rebuilds_it() {
+    let (mut driver, _) = driver(OnInvalid::Keep);
+    let chain =
+        r#"{"chain": ["discard", {"module": "greets", "connection": "c"}, {"module": "greets", "connection": "d"}]}"#;
+    let named = |greeting: &str| format!(r#"{{"type": "x", "greeting": "{greeting}"}}"#);
+    let everything = |c: &str, d: &str| {
+        let connections = [(connection("c"), bytes(&named(c))), (connection("d"), bytes(&named(d)))];
+        let rest = [(webhook("shop", "a"), bytes(chain)), (connection("e"), bytes(&named("hello")))];
+        connections.into_iter().chain(rest).collect::<Vec<_>>()
+    };
+    driver.replace(everything("hello", "hello")).await;
+    let mut before = serving(&driver, "a").unwrap();
+    for name in ["c", "d"] {
+        driver.put(connection(name), &named("good morning")).await;
+        assert!(!Arc::ptr_eq(&before, &serving(&driver, "a").unwrap()), "{name} changed");
+        before = serving(&driver, "a").unwrap();
+    }
+    driver.put(connection("e"), &named("good morning")).await;
+    driver.replace(everything("good morning", "good morning")).await;
+    assert!(Arc::ptr_eq(&before, &serving(&driver, "a").unwrap()), "none of its own has changed");
+    driver.replace(everything("good morning", "good evening")).await;
+    assert!(!Arc::ptr_eq(&before, &serving(&driver, "a").unwrap()), "the second has, while everything was brought");
+    driver.delete(connection("d")).await;
+    assert_eq!(
+        refusal(&driver, &webhook("shop", "a")).unwrap().0,
+        "chain.2.connection: there is no valid connection of this name"
+    );
+}
+
+#[tokio::test]
 async fn a_connection_that_comes_later_or_in_the_same_revision_is_found() {
     let (mut driver, receiver) = driver(OnInvalid::Keep);
     let hello = r#"{"type": "x", "greeting": "hello"}"#;

@@ -15,7 +15,7 @@ const WEBHOOKS: [(&str, &str); 4] = [("x", "a"), ("x", "b"), ("y", "a"), ("z", "
 const CONNECTIONS: [&str; 2] = ["c", "d"];
 
 /// Values of webhooks: good, open, bad, and such that hang on a connection.
-const WEBHOOK_VALUES: [&str; 8] = [
+const WEBHOOK_VALUES: [&str; 9] = [
     r#"{"module": "discard", "authorization": "Bearer 1"}"#,
     r#"{"module": "discard", "metadata": 1}"#,
     r#"{"module": "discard", "autorization": "Bearer 1"}"#,
@@ -23,6 +23,7 @@ const WEBHOOK_VALUES: [&str; 8] = [
     r#"{"module": "greets", "connection": "d"}"#,
     r#"{"module": "greets", "connection": "nowhere"}"#,
     r#"{"module": "greets", "connection": "c", "metdata": 1}"#,
+    r#"{"connection": "c", "chain": ["greets", {"module": "greets", "connection": "d"}]}"#,
     "{",
 ];
 

@@ -1,0 +1,226 @@
+//! Where the events of a webhook go: one module, or a chain of them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::compile::read_field;
+use super::error::unknown_key;
+use super::{CompileError, Node};
+use crate::delivery::{MAX_STEPS, Plan, Retry};
+
+/// Keys of an item of a chain.
+const ITEM_KEYS: [&str; 4] = ["module", "connection", "module-config", "retry"];
+
+/// What a webhook says of where its events go.
+pub(super) struct Route {
+    pub(super) module: Option<String>,
+    pub(super) connection: Option<String>,
+    pub(super) config: Node,
+    pub(super) retry: Option<Retry>,
+    pub(super) chain: Option<Node>,
+    pub(super) plan: Option<Plan>,
+}
+
+/// One module, read and not yet built.
+pub(super) struct StepSpec {
+    /// Its index, if it is an item of a chain.
+    pub(super) item: Option<usize>,
+    pub(super) module: String,
+    pub(super) connection: Option<String>,
+    pub(super) config: Node,
+    pub(super) retry: Retry,
+}
+
+impl Route {
+    pub(super) fn new() -> Self {
+        let config = Node::Object(Vec::new());
+        Self { module: None, connection: None, config, retry: None, chain: None, plan: None }
+    }
+
+    /// The modules, and how they are done. `retry` is for those of which nothing else is said.
+    pub(super) fn into_steps(mut self, retry: Retry) -> Result<(Vec<StepSpec>, Plan), CompileError> {
+        let retry = self.retry.unwrap_or(retry);
+        if let Some(chain) = self.chain.take() {
+            let steps = self.items(chain, retry).map_err(|error| error.inside("chain"))?;
+            return Ok((steps, self.plan.unwrap_or(Plan::CHAIN)));
+        }
+        if self.plan.is_some() {
+            return Err(CompileError::new("is of no use without the key `chain`").inside("chain-config"));
+        }
+        let module = self.module.ok_or_else(module_is_missing)?;
+        Ok((vec![StepSpec { item: None, module, connection: self.connection, config: self.config, retry }], Plan::ONE))
+    }
+
+    fn items(&self, chain: Node, retry: Retry) -> Result<Vec<StepSpec>, CompileError> {
+        let Node::Array(items) = chain else { return Err(CompileError::new("must be an array")) };
+        if !(1..=MAX_STEPS).contains(&items.len()) {
+            return Err(CompileError::new(format!("must have 1 to {MAX_STEPS} items")));
+        }
+        let steps = items
+            .into_iter()
+            .enumerate()
+            .map(|(at, item)| self.item(at, item, retry).map_err(|error| error.inside(&at.to_string())));
+        steps.collect()
+    }
+
+    /// An item starts from what the webhook says of all.
+    fn item(&self, at: usize, item: Node, retry: Retry) -> Result<StepSpec, CompileError> {
+        let fields = match item {
+            Node::Object(fields) => fields,
+            name @ (Node::String(_) | Node::Expanded(_)) => vec![("module".to_owned(), name)],
+            _ => return Err(CompileError::new("must be the name of a module or an object")),
+        };
+        let (mut module, mut connection) = (None, self.connection.clone());
+        let (mut config, mut retry) = (self.config.clone(), retry);
+        for (key, value) in fields {
+            match key.as_str() {
+                "module" => module = Some(read_field(&key, value)?),
+                "connection" => connection = Some(read_field(&key, value)?),
+                "module-config" => config = merge(config, value).map_err(|error| error.inside(&key))?,
+                "retry" => retry = read_field(&key, value)?,
+                // The service before this one took them, and called them deprecated.
+                "topic" | "queue_name" | "destination" => {
+                    let text = format!("the key `{key}` is not supported; `module-config` says where events go");
+                    return Err(CompileError::new(text));
+                }
+                _ => return Err(CompileError::new(unknown_key(&key, ITEM_KEYS.into_iter()))),
+            }
+        }
+        Ok(StepSpec { item: Some(at), module: module.ok_or_else(module_is_missing)?, connection, config, retry })
+    }
+}
+
+/// Tells the steps from others: which modules, in which order, how configured.
+pub(super) fn identity(steps: &[StepSpec]) -> u64 {
+    // If its algorithm changes with a release, events that wait repeat what was done; nothing is lost.
+    let mut hasher = DefaultHasher::new();
+    for step in steps {
+        (&step.module, &step.connection, &step.config).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn module_is_missing() -> CompileError {
+    CompileError::new("the key `module` is missing")
+}
+
+/// The fields of `base`, but those that `over` has.
+fn merge(base: Node, over: Node) -> Result<Node, CompileError> {
+    let (Node::Object(mut fields), Node::Object(over)) = (base, over) else {
+        return Err(CompileError::new("must be an object"));
+    };
+    fields.retain(|(key, _)| over.iter().all(|(other, _)| other != key));
+    fields.extend(over);
+    Ok(Node::Object(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde::Deserialize;
+
+    use crate::config::{Compiler, Connections};
+    use crate::key::WebhookKey;
+    use crate::module::{Ack, DeliverError, Delivery, Module};
+    use crate::{BuildContext, BuildError, Registry};
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Options {
+        a: u32,
+        b: bool,
+        c: String,
+    }
+
+    struct Shown;
+
+    impl Module for Shown {
+        const NAME: &'static str = "shown";
+        type Config = Options;
+
+        fn build(_: Options, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+            Err("made by the registry's function".into())
+        }
+
+        async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+            Ok(Ack::Delivered)
+        }
+    }
+
+    /// What each item was built with.
+    fn compile(json: &str) -> Result<Vec<String>, String> {
+        let built = Arc::new(Mutex::new(Vec::new()));
+        let shown = Arc::clone(&built);
+        let registry = Registry::builtin().variables(|name| (name == "YES").then(|| "true".into()));
+        let registry = registry.module_fn("shown", move |Options { a, b, c }: Options, cx| {
+            let connection = cx.connection().map_or("-", |connection| connection.name());
+            shown.lock().unwrap().push(format!("{a} {b} {c} {connection}"));
+            Ok(Shown)
+        });
+        let compiler = Compiler::new(registry);
+        let connection = |name: &str| compiler.connection(name, br#"{"type": "x"}"#).unwrap().into();
+        let connections = Connections::from(["one", "two"].map(|name| (name.into(), connection(name))));
+        let key = WebhookKey::new("default", "a").unwrap();
+        let webhook = compiler
+            .read_webhook(json.as_bytes())
+            .and_then(|spec| compiler.build_webhook(&key, spec, &connections))
+            .map_err(|error| error.to_string())?;
+        assert_eq!(webhook.module_name(), "shown");
+        let built = std::mem::take(&mut *built.lock().unwrap());
+        Ok(built)
+    }
+
+    #[test]
+    fn an_item_starts_from_what_the_webhook_says() {
+        let built = compile(
+            r#"{"module-config": {"a": 1, "c": "x"}, "connection": "one", "chain": [
+                "shown",
+                {"module": "shown", "connection": "two"},
+                {"module-config": {"c": "y", "b": "{$YES}"}, "module": "shown"}]}"#,
+        );
+        assert_eq!(built.unwrap(), ["1 false x one", "1 false x two", "1 true y one"]);
+        assert_eq!(compile(r#"{"module": "log", "chain": ["shown"]}"#).unwrap(), ["0 false  -"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (json, error) in [
+            (r#""chain": []"#, "chain: must have 1 to 20 items"),
+            (r#""chain": "log""#, "chain: must be an array"),
+            (r#""chain": ["log", 1]"#, "chain.1: must be the name of a module or an object"),
+            (r#""chain": ["lag"]"#, "chain.0.module: there is no module of this name, did you mean `log`?"),
+            (r#""chain": [{"connection": "one"}]"#, "chain.0: the key `module` is missing"),
+            (
+                r#""chain": [{"module": "log", "modul-config": {}}]"#,
+                "chain.0: unknown key `modul-config`, did you mean `module-config`?",
+            ),
+            (r#""chain": [{"module": "log", "chain": []}]"#, "chain.0: unknown key `chain`"),
+            (r#""chain": [{"module": "log", "module-config": 1}]"#, "chain.0.module-config: must be an object"),
+            (r#""chain": ["log"], "module-config": {"x": 1}"#, "chain.0.module-config: unknown key `x`"),
+            (
+                r#""chain": ["log", {"module": "log", "connection": "three"}]"#,
+                "chain.1.connection: there is no valid connection of this name",
+            ),
+            (r#""chain": ["log"], "connection": "three""#, "connection: there is no valid connection of this name"),
+            (r#""chain": [{"module": "log", "retry": {"max": 1}}]"#, "chain.0.retry: unknown key `max`"),
+            (
+                r#""chain": ["log"], "chain-config": {"timout": 1}"#,
+                "chain-config: unknown key `timout`, did you mean `timeout`?",
+            ),
+            (r#""module": "log", "chain-config": {}"#, "chain-config: is of no use without the key `chain`"),
+        ] {
+            assert_eq!(compile(&format!("{{{json}}}")).unwrap_err(), error, "{json}");
+        }
+        for key in ["topic", "queue_name", "destination"] {
+            let error = compile(&format!(r#"{{"chain": [{{"module": "log", {key:?}: "x"}}]}}"#)).unwrap_err();
+            assert!(error.starts_with(&format!("chain.0: the key `{key}` is not supported")), "{error}");
+        }
+    }
+
+    #[test]
+    fn twenty_items_are_enough() {
+        let items = |count| compile(&format!(r#"{{"chain": [{}]}}"#, vec![r#""shown""#; count].join(",")));
+        assert_eq!(items(20).unwrap().len(), 20);
+        assert_eq!(items(21).unwrap_err(), "chain: must have 1 to 20 items");
+    }
+}
