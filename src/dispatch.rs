@@ -10,6 +10,9 @@
 //! What fails is tried again as the webhook's `retry` says, while the deadline allows for the wait; the sender is told of
 //! the last error. After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
 //!
+//! At most 256 events of a webhook and 1,024 of a namespace are under way at a time; four times as many may wait for a
+//! place, for at most 5 s. The rest gets 503 with `Retry-After`, so that a target that hangs holds up nobody else.
+//!
 //! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is the
 //! usual way to the layers in front; by hand, with a path of one's own:
 //!
@@ -68,7 +71,7 @@ use crate::auth::Permit;
 use crate::body::{Collected, ResponseBody};
 use crate::config::{Promise, Webhook};
 use crate::dedup::Deduplicated;
-use crate::delivery::{Done, Failure};
+use crate::delivery::{Crowded, Done, Failure};
 use crate::lookup::Matched;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
 use crate::payload::Checked;
@@ -210,6 +213,7 @@ impl Dispatch {
 /// Tries until the event is delivered, is not to be tried again, or the time is over.
 async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
     let (id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
+    let _pass = webhook.gates().enter().await.map_err(|Crowded| RejectionKind::Crowded)?;
     let error = match timeout(deadline, attempts(&webhook, delivery, deadline)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,

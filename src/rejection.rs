@@ -120,6 +120,8 @@ pub enum RejectionKind {
     DeliveryUnavailable,
     /// The module did not answer in time; the sender should try again.
     DeliveryTimeout,
+    /// Too many events of the webhook or its namespace are under way; the sender should try again.
+    Crowded,
     /// There is no room for the event; the sender should try again.
     SpoolFull,
     /// The event cannot be written to disk; the sender should try again.
@@ -161,6 +163,7 @@ impl RejectionKind {
                 (S::SERVICE_UNAVAILABLE, "delivery_unavailable", "The event cannot be taken now")
             }
             Self::DeliveryTimeout => (S::GATEWAY_TIMEOUT, "delivery_timeout", "The event was not delivered in time"),
+            Self::Crowded => (S::SERVICE_UNAVAILABLE, "crowded", "Too many events are being delivered now"),
             Self::SpoolFull => (S::SERVICE_UNAVAILABLE, "spool_full", "There is no room for the event now"),
             Self::SpoolFailed => (S::SERVICE_UNAVAILABLE, "spool_failed", "The event cannot be stored now"),
             Self::Misassembled => (S::INTERNAL_SERVER_ERROR, "misassembled", "Internal Server Error"),
@@ -182,6 +185,7 @@ impl RejectionKind {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
+            Self::Crowded => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             Self::SpoolFull => Some((header::RETRY_AFTER, HeaderValue::from_static("10"))),
             Self::NotReady | Self::DeliveryUnavailable | Self::SpoolFailed => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))

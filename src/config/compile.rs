@@ -11,7 +11,7 @@ use super::placeholder::expand;
 use super::{BuildContext, CompileError, Connection, Node, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::dedup::DedupRule;
-use crate::delivery::{Plan, Retry, Step, Steps};
+use crate::delivery::{NamespaceGates, Plan, Retry, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
@@ -58,6 +58,7 @@ pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Compiler {
     registry: Registry,
+    gates: NamespaceGates,
 }
 
 /// A webhook that has been read and not yet built: it may name connections.
@@ -81,7 +82,7 @@ impl WebhookSpec {
 
 impl Compiler {
     pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self { registry, gates: NamespaceGates::default() }
     }
 
     pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
@@ -139,6 +140,7 @@ impl Compiler {
             promise: spec.promise,
             guards: Guards::new(guards),
             dedup: spec.dedup,
+            gates: self.gates.for_webhook(key.namespace()),
             steps: Steps::new(steps.collect::<Result<_, _>>()?, spec.plan, identity),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })

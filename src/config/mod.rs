@@ -91,7 +91,7 @@ use self::node::Node;
 pub use self::registry::Registry;
 use crate::auth::Guards;
 use crate::dedup::DedupRule;
-use crate::delivery::Steps;
+use crate::delivery::{Gates, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
@@ -113,6 +113,7 @@ pub struct Webhook {
     promise: Promise,
     guards: Guards,
     dedup: Option<DedupRule>,
+    gates: Gates,
     steps: Steps,
     metadata: Option<Box<Value>>,
 }
@@ -166,6 +167,10 @@ impl Webhook {
 
     pub(crate) fn guards(&self) -> &Guards {
         &self.guards
+    }
+
+    pub(crate) fn gates(&self) -> &Gates {
+        &self.gates
     }
 
     pub(crate) fn steps(&self) -> &Steps {

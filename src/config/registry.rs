@@ -1,15 +1,17 @@
 //! Which modules and schemes a configuration may ask for.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use tower_service::Service;
 
 use super::error::did_you_mean;
 use super::{BuildContext, BuildError, CompileError, Node};
 use crate::auth::{Authorization, ConfigScheme, Scheme};
-use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module};
+use crate::module::{Delivery, Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
 
 /// The modules and schemes that webhooks may use, by name.
 ///
@@ -84,6 +86,28 @@ impl Registry {
     {
         let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
             Ok(module) => Ok(Box::new(module)),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.modules.insert(name, ModuleEntry { name: name.into(), build });
+        self
+    }
+
+    /// Adds a module that is a tower service: whatever takes a [`Delivery`] and answers `()` once the event is where it
+    /// belongs. It is cloned for each attempt, and called when it is ready.
+    ///
+    /// An error that is a [`DeliverError`](crate::module::DeliverError) is taken as that; any other counts as one of this machine's own
+    /// ([`Io`](crate::module::DeliverErrorKind::Io)).
+    #[must_use]
+    pub fn service<S, C, F>(mut self, name: &'static str, build: F) -> Self
+    where
+        S: Service<Delivery, Response = ()> + Clone + Send + Sync + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Future: Send,
+        C: DeserializeOwned,
+        F: Fn(C, &BuildContext<'_>) -> Result<S, BuildError> + Send + Sync + 'static,
+    {
+        let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
+            Ok(service) => Ok(Box::new(ServiceModule::new(service))),
             Err(error) => Err(CompileError::new(error.to_string())),
         });
         self.modules.insert(name, ModuleEntry { name: name.into(), build });

@@ -1,6 +1,7 @@
 //! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
 
 mod done;
+mod gate;
 mod plan;
 mod retry;
 #[cfg(feature = "spool")]
@@ -12,6 +13,7 @@ mod tests;
 mod worker;
 
 pub(crate) use self::done::{Done, MAX_STEPS};
+pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::Retry;
 pub(crate) use self::steps::{Failure, Step, Steps};

@@ -43,6 +43,8 @@
 //!
 //! let registry = Registry::builtin().module::<Count>();
 //! ```
+//!
+//! A tower service will do as well: see [`Registry::service`](crate::Registry::service) and `examples/custom_module.rs`.
 
 mod discard;
 mod error;
@@ -51,6 +53,7 @@ mod http_webhook;
 mod log;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
+mod service;
 
 use std::fmt;
 use std::future::Future;
@@ -70,6 +73,7 @@ pub use self::http_webhook::{Egress, EgressPolicy, HttpMethod, HttpWebhook, Http
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
+pub(crate) use self::service::ServiceModule;
 use crate::config::{BuildContext, BuildError, Webhook};
 
 /// Takes the events of a webhook. See the [module docs](self) for the contract and an example.

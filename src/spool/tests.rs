@@ -610,7 +610,7 @@ fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// The spool against a plain queue, under crashes, power cuts and a failing disk.
     #[test]
