@@ -72,6 +72,7 @@ pub mod problem;
 mod reflector;
 pub mod rejection;
 pub mod route;
+mod sensitive;
 pub mod source;
 #[cfg(feature = "spool")]
 pub mod spool;

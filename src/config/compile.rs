@@ -11,12 +11,12 @@ use super::placeholder::expand;
 use super::{BuildContext, CompileError, Connection, Node, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::dedup::DedupRule;
-use crate::delivery::{NamespaceGates, Plan, Retry, Step, Steps};
+use crate::delivery::{Cleanup, NamespaceGates, Plan, Retry, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
 /// Keys of a webhook that are not a scheme's.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "module",
     "module-config",
     "data_type",
@@ -26,14 +26,14 @@ const KEYS: [&str; 10] = [
     "retry",
     "chain",
     "chain-config",
+    "credential_cleanup",
     "metadata",
 ];
 
 /// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
 /// searches for a spelling mistake.
-const UNSUPPORTED: [&str; 17] = [
+const UNSUPPORTED: [&str; 16] = [
     "basic_auth",
-    "credential_cleanup",
     "digest_auth",
     "header_auth",
     "hmac",
@@ -70,6 +70,7 @@ pub(crate) struct WebhookSpec {
     dedup: Option<DedupRule>,
     steps: Vec<StepSpec>,
     plan: Plan,
+    cleanup: Option<Cleanup>,
     metadata: Option<Node>,
 }
 
@@ -88,7 +89,7 @@ impl Compiler {
     pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
         let mut route = Route::new();
         let (mut data_type, mut promise) = (DataType::default(), Promise::default());
-        let (mut guards, mut dedup, mut metadata) = (Vec::new(), None, None);
+        let (mut guards, mut dedup, mut cleanup, mut metadata) = (Vec::new(), None, None, None);
         for (key, value) in self.read_object(json)? {
             match key.as_str() {
                 "module" => route.module = Some(read_field(&key, value)?),
@@ -100,6 +101,7 @@ impl Compiler {
                 "data_type" => data_type = read_field(&key, value)?,
                 "ack" => promise = self.read_promise(&key, value)?,
                 "dedup" => dedup = Some(self.read_dedup(value).map_err(|error| error.inside(&key))?),
+                "credential_cleanup" => cleanup = Some(read_field(&key, value)?).filter(Cleanup::is_enabled),
                 "metadata" => metadata = Some(value),
                 _ if self.registry.scheme_keys().any(|scheme| scheme == key) => guards.push((key, value)),
                 _ => return Err(CompileError::new(self.refuse_key(&key))),
@@ -113,7 +115,7 @@ impl Compiler {
             Promise::Delivered => Retry::never(),
             Promise::Accepted => Retry::accepted(),
         })?;
-        Ok(WebhookSpec { data_type, promise, connection, guards, dedup, steps, plan, metadata })
+        Ok(WebhookSpec { data_type, promise, connection, guards, dedup, steps, plan, cleanup, metadata })
     }
 
     pub(crate) fn build_webhook(
@@ -141,7 +143,7 @@ impl Compiler {
             guards: Guards::new(guards),
             dedup: spec.dedup,
             gates: self.gates.for_webhook(key.namespace()),
-            steps: Steps::new(steps.collect::<Result<_, _>>()?, spec.plan, identity),
+            steps: Steps::new(steps.collect::<Result<_, _>>()?, spec.plan, spec.cleanup, identity),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
         })
     }

@@ -17,6 +17,7 @@
 //! | `retry` | object | none | see [retries](#retries) |
 //! | `chain` | array | none | see [chains](#chains) |
 //! | `chain-config` | object | `{}` | how the items of a `chain` are done |
+//! | `credential_cleanup` | object | none | see [below](#credentials) |
 //! | `metadata` | any | none | for the application: see [`Webhook::metadata`] |
 //!
 //! A key that is not known is refused, with the nearest one that is, as is a key that stands twice: a misspelt guard
@@ -59,6 +60,22 @@
 //! The event is delivered when every item has it. If some failed, those are tried again whose `retry` allows it, after
 //! the longest of their waits, and what is done is not repeated. Attempts are counted for the event, not for each item.
 //! The error is that of the first item, in order, that failed.
+//!
+//! # Credentials
+//!
+//! What is delivered is what was sent, credentials included, unless the webhook has the key `credential_cleanup`:
+//!
+//! | key | default | |
+//! |---|---|---|
+//! | `enabled` | `true` | |
+//! | `mode` | `"mask"` | the value becomes the string `***REDACTED***`; or `"remove"`, the field goes |
+//! | `fields` | `[]` | more names, in any case |
+//!
+//! It acts on header fields and, if the webhook's `data_type` is `json`, on the fields of every object in the body, whose
+//! name contains `auth`, `cookie`, `credential`, `key`, `password`, `secret` or `token`, or is another that the module
+//! `log` would redact. Such a value goes whole, whatever it is, and so may what only sounds like a secret: `author`,
+//! `monkey`. Everything else stays byte for byte; a signature over the body is broken. A body that cannot be read to its
+//! end is not delivered at all. Guards and `CheckPayload` see what was sent.
 //!
 //! # Keys of a connection
 //!

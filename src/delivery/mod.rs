@@ -1,5 +1,6 @@
 //! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
 
+mod clean;
 mod done;
 mod gate;
 mod plan;
@@ -12,6 +13,7 @@ mod tests;
 #[cfg(feature = "spool")]
 mod worker;
 
+pub(crate) use self::clean::Cleanup;
 pub(crate) use self::done::{Done, MAX_STEPS};
 pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::plan::Plan;

@@ -12,7 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::plan::Execution;
-use super::{Done, MAX_STEPS, Plan, Retry};
+use super::{Cleanup, Done, MAX_STEPS, Plan, Retry};
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
 
 /// The modules that an event is given to.
@@ -20,6 +20,7 @@ use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
 pub(crate) struct Steps {
     steps: Box<[Step]>,
     plan: Plan,
+    cleanup: Option<Cleanup>,
     /// Tells these steps from those of another configuration.
     identity: u64,
 }
@@ -42,8 +43,8 @@ pub(crate) struct Failure {
 
 impl Steps {
     /// At most [`MAX_STEPS`].
-    pub(crate) fn new(steps: Vec<Step>, plan: Plan, identity: u64) -> Self {
-        Self { steps: steps.into(), plan, identity }
+    pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: u64) -> Self {
+        Self { steps: steps.into(), plan, cleanup, identity }
     }
 
     /// The name of the first module.
@@ -60,6 +61,10 @@ impl Steps {
     /// done.
     pub(crate) async fn attempt(&self, delivery: Delivery, done: &Done) -> Result<(), Failure> {
         done.begin(self.identity);
+        let delivery = match &self.cleanup {
+            None => delivery,
+            Some(cleanup) => cleanup.clean(delivery).map_err(|error| Failure { error, again: None })?,
+        };
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
         let failed = match self.plan.execution {
             Execution::Sequential => self.in_order(delivery, done, ends).await,

@@ -10,7 +10,7 @@
 //!   written out, or answered 2xx by a peer. Everything else is an error, and the sender is told to try again.
 //! * The future may be dropped at any await, when the sender hangs up or the deadline passes: what it was doing must
 //!   then be either done or not done.
-//! * The body and the headers are as received. Nothing of them may be logged unless the module exists to do so.
+//! * The body and the headers are as received, but for what the webhook's `credential_cleanup` takes out. Nothing of them may be logged unless the module exists to do so.
 //!
 //! # Adding a module
 //!
@@ -146,6 +146,12 @@ impl Delivery {
         Self { attempt, ..self }
     }
 
+    /// The same event with other contents.
+    #[must_use]
+    pub(crate) fn with(self, headers: HeaderMap, body: Bytes) -> Self {
+        Self { headers, body, ..self }
+    }
+
     /// The id given to the event when it was received.
     pub fn id(&self) -> EventId {
         self.id
@@ -166,12 +172,12 @@ impl Delivery {
         &self.webhook
     }
 
-    /// The request's header fields, credentials included.
+    /// The request's header fields, credentials included unless the webhook's `credential_cleanup` takes them out.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The request's body, byte for byte.
+    /// The request's body, byte for byte but for what the webhook's `credential_cleanup` takes out.
     pub fn body(&self) -> &Bytes {
         &self.body
     }

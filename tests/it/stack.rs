@@ -1,6 +1,7 @@
 //! The whole receiver, in process.
 
 mod chain;
+mod cleanup;
 mod configuration;
 mod dedup;
 mod delivery;

@@ -1,0 +1,150 @@
+//! What modules are not given: the key `credential_cleanup`.
+
+mod json;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use crate::module::{DeliverError, DeliverErrorKind, Delivery};
+use crate::payload::DataType;
+use crate::sensitive::{REDACTED, sounds_secret};
+
+/// Takes credentials out of what is delivered.
+#[derive(Debug, Deserialize)]
+#[serde(from = "CleanupConfig")]
+pub(crate) struct Cleanup {
+    is_enabled: bool,
+    mode: Mode,
+    /// More names, in lower case.
+    fields: Box<[String]>,
+}
+
+/// What becomes of a field whose name sounds secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    #[default]
+    Mask,
+    Remove,
+}
+
+impl Cleanup {
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
+    /// The event without what sounds secret in its header fields and, if it is JSON, in its body.
+    pub(super) fn clean(&self, delivery: Delivery) -> Result<Delivery, DeliverError> {
+        let mut headers = delivery.headers().clone();
+        self.clean_headers(&mut headers);
+        let body = match delivery.webhook().data_type() {
+            DataType::Json => self.clean_json(delivery.body())?,
+            DataType::Blob => None,
+        };
+        if let (Some(body), true) = (&body, headers.contains_key(CONTENT_LENGTH)) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let body = body.unwrap_or_else(|| delivery.body().clone());
+        Ok(delivery.with(headers, body))
+    }
+
+    fn clean_headers(&self, headers: &mut HeaderMap) {
+        match self.mode {
+            Mode::Mask => {
+                let secret = headers.iter_mut().filter(|(name, _)| self.is_secret(name.as_str()));
+                secret.for_each(|(_, value)| *value = HeaderValue::from_static(REDACTED));
+            }
+            Mode::Remove => {
+                let secret: Vec<HeaderName> =
+                    headers.keys().filter(|name| self.is_secret(name.as_str())).cloned().collect();
+                for name in secret {
+                    headers.remove(name);
+                }
+            }
+        }
+    }
+
+    /// `None` if nothing is to be changed.
+    fn clean_json(&self, body: &[u8]) -> Result<Option<Bytes>, DeliverError> {
+        let mask = (self.mode == Mode::Mask).then_some(REDACTED);
+        match json::clean(body, mask, &|name| self.is_secret(name)) {
+            Ok(cleaned) => Ok(cleaned.map(Bytes::from)),
+            // Rather not at all than with what it should not have.
+            Err(_) => {
+                Err(DeliverError::new(DeliverErrorKind::Permanent, "the payload cannot be cleaned of credentials"))
+            }
+        }
+    }
+
+    fn is_secret(&self, name: &str) -> bool {
+        sounds_secret(name) || (!self.fields.is_empty() && self.fields.contains(&name.to_lowercase()))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "an object")]
+struct CleanupConfig {
+    enabled: bool,
+    mode: Mode,
+    fields: Vec<String>,
+}
+
+impl Default for CleanupConfig {
+    fn default() -> Self {
+        Self { enabled: true, mode: Mode::default(), fields: Vec::new() }
+    }
+}
+
+impl From<CleanupConfig> for Cleanup {
+    fn from(config: CleanupConfig) -> Self {
+        let fields = config.fields.iter().map(|name| name.to_lowercase()).collect();
+        Self { is_enabled: config.enabled, mode: config.mode, fields }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleanup(json: &str) -> Result<Cleanup, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn it_is_on_when_it_is_there() {
+        assert!(cleanup("{}").unwrap().is_enabled());
+        assert!(!cleanup(r#"{"enabled": false}"#).unwrap().is_enabled());
+        assert_eq!(cleanup("{}").unwrap().mode, Mode::Mask);
+        for wrong in ["true", "null", r#"{"mode": "hide"}"#, r#"{"field": []}"#, r#"{"fields": "a"}"#] {
+            assert!(cleanup(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn header_fields_go_by_name_each_of_them() {
+        let sent = || {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                ("authorization", "Bearer x"),
+                ("cookie", "a=b"),
+                ("cookie", "c=d"),
+                ("content-type", "text/plain"),
+                ("x-mine", "1"),
+            ] {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            headers
+        };
+        let mut headers = sent();
+        cleanup(r#"{"fields": ["X-Mine"]}"#).unwrap().clean_headers(&mut headers);
+        let values: Vec<_> = headers.values().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(values, [REDACTED, REDACTED, REDACTED, "text/plain", REDACTED]);
+        let mut headers = sent();
+        cleanup(r#"{"mode": "remove"}"#).unwrap().clean_headers(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "x-mine"]);
+    }
+}
