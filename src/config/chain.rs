@@ -218,6 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn no_error_quotes_a_value() {
+        for json in [
+            r#""chain": "hunter2""#,
+            r#""chain": ["hunter2"]"#,
+            r#""chain": [{"module": "log", "connection": "hunter2"}]"#,
+            r#""chain": [{"module": "log", "module-config": "hunter2"}]"#,
+            r#""chain": [{"module": "log", "topic": "hunter2"}]"#,
+            r#""chain": [{"module": "log", "retry": "hunter2"}]"#,
+            r#""chain": [{"module": "log", "retry": {"retryable_errors": ["hunter2"]}}]"#,
+            r#""chain": ["log"], "chain-config": {"execution": "hunter2"}"#,
+            r#""chain": ["log"], "chain-config": {"timeout": "hunter2"}"#,
+            r#""module": "log", "credential_cleanup": {"mode": "hunter2"}"#,
+        ] {
+            let error = compile(&format!("{{{json}}}")).unwrap_err();
+            assert!(!error.contains("hunter2"), "{json} -> {error}");
+        }
+    }
+
+    #[test]
     fn twenty_items_are_enough() {
         let items = |count| compile(&format!(r#"{{"chain": [{}]}}"#, vec![r#""shown""#; count].join(",")));
         assert_eq!(items(20).unwrap().len(), 20);

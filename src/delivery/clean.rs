@@ -2,6 +2,8 @@
 
 mod json;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
@@ -10,6 +12,9 @@ use serde::Deserialize;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
 use crate::payload::DataType;
 use crate::sensitive::{REDACTED, sounds_secret};
+
+/// The largest JSON body that is cleaned in passing, in bytes: others would wait for it.
+const MAX_IN_PASSING: usize = 64 << 10;
 
 /// Takes credentials out of what is delivered.
 #[derive(Debug, Deserialize)]
@@ -36,7 +41,16 @@ impl Cleanup {
     }
 
     /// The event without what sounds secret in its header fields and, if it is JSON, in its body.
-    pub(super) fn clean(&self, delivery: Delivery) -> Result<Delivery, DeliverError> {
+    pub(super) async fn clean(self: &Arc<Self>, delivery: Delivery) -> Result<Delivery, DeliverError> {
+        if delivery.body().len() <= MAX_IN_PASSING || delivery.webhook().data_type() == DataType::Blob {
+            return self.clean_now(delivery);
+        }
+        let cleanup = Arc::clone(self);
+        let cleaned = tokio::task::spawn_blocking(move || cleanup.clean_now(delivery)).await;
+        cleaned.unwrap_or_else(|_| Err(cannot_clean()))
+    }
+
+    fn clean_now(&self, delivery: Delivery) -> Result<Delivery, DeliverError> {
         let mut headers = delivery.headers().clone();
         self.clean_headers(&mut headers);
         let body = match delivery.webhook().data_type() {
@@ -69,18 +83,18 @@ impl Cleanup {
     /// `None` if nothing is to be changed.
     fn clean_json(&self, body: &[u8]) -> Result<Option<Bytes>, DeliverError> {
         let mask = (self.mode == Mode::Mask).then_some(REDACTED);
-        match json::clean(body, mask, &|name| self.is_secret(name)) {
-            Ok(cleaned) => Ok(cleaned.map(Bytes::from)),
-            // Rather not at all than with what it should not have.
-            Err(_) => {
-                Err(DeliverError::new(DeliverErrorKind::Permanent, "the payload cannot be cleaned of credentials"))
-            }
-        }
+        let cleaned = json::clean(body, mask, &|name| self.is_secret(name));
+        cleaned.map(|text| text.map(Bytes::from)).map_err(|_| cannot_clean())
     }
 
     fn is_secret(&self, name: &str) -> bool {
         sounds_secret(name) || (!self.fields.is_empty() && self.fields.contains(&name.to_lowercase()))
     }
+}
+
+/// Rather not delivered at all than with what it should not have.
+fn cannot_clean() -> DeliverError {
+    DeliverError::new(DeliverErrorKind::Permanent, "the payload cannot be cleaned of credentials")
 }
 
 #[derive(Deserialize)]

@@ -16,11 +16,10 @@ use super::{Cleanup, Done, MAX_STEPS, Plan, Retry};
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
 
 /// The modules that an event is given to.
-#[derive(Debug)]
 pub(crate) struct Steps {
     steps: Box<[Step]>,
     plan: Plan,
-    cleanup: Option<Cleanup>,
+    cleanup: Option<Arc<Cleanup>>,
     /// Tells these steps from those of another configuration.
     identity: u64,
 }
@@ -44,7 +43,7 @@ pub(crate) struct Failure {
 impl Steps {
     /// At most [`MAX_STEPS`].
     pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: u64) -> Self {
-        Self { steps: steps.into(), plan, cleanup, identity }
+        Self { steps: steps.into(), plan, cleanup: cleanup.map(Arc::new), identity }
     }
 
     /// The name of the first module.
@@ -63,7 +62,7 @@ impl Steps {
         done.begin(self.identity);
         let delivery = match &self.cleanup {
             None => delivery,
-            Some(cleanup) => cleanup.clean(delivery).map_err(|error| Failure { error, again: None })?,
+            Some(cleanup) => cleanup.clean(delivery).await.map_err(|error| Failure { error, again: None })?,
         };
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
         let failed = match self.plan.execution {
@@ -193,6 +192,17 @@ impl Step {
             Ok(outcome) => outcome.map(|_| ()),
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Permanent, "the module panicked")),
         }
+    }
+}
+
+/// Without the identity: it is made of whatever the modules are configured with.
+impl fmt::Debug for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steps")
+            .field("steps", &self.steps)
+            .field("plan", &self.plan)
+            .field("cleanup", &self.cleanup)
+            .finish_non_exhaustive()
     }
 }
 

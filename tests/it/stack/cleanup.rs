@@ -41,6 +41,15 @@ async fn credentials_are_masked_and_all_else_is_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_long_body_too() {
+    let journal = Journal::default();
+    let items = r#"{"token": 1},"#.repeat(20_000);
+    let body: &'static str = format!("[{items}1]").leak();
+    send(&journal, r#", "credential_cleanup": {"mode": "remove"}"#, request(body)).await.assert_accepted();
+    assert_eq!(journal.deliveries()[0].body(), &format!("[{}1]", "{},".repeat(20_000)));
+}
+
+#[tokio::test]
 async fn or_removed() {
     let journal = Journal::default();
     send(&journal, r#", "credential_cleanup": {"mode": "remove"}"#, request(BODY)).await.assert_accepted();
