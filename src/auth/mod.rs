@@ -153,12 +153,18 @@ impl Permit {
 
     /// Passes when the sender was let in and no scheme is still waiting for the body.
     pub(crate) fn require(extensions: &Extensions) -> Result<(), Rejection> {
-        if Pending::is_some(extensions) {
-            return Err(Rejection::misassembled("VerifyBody"));
-        }
+        Self::require_no_pending(extensions)?;
         match extensions.get::<Self>() {
             Some(_) => Ok(()),
             None => Err(Rejection::misassembled("RequireAuth")),
+        }
+    }
+
+    /// Passes when no scheme is still waiting for the body.
+    pub(crate) fn require_no_pending(extensions: &Extensions) -> Result<(), Rejection> {
+        match Pending::is_some(extensions) {
+            true => Err(Rejection::misassembled("VerifyBody")),
+            false => Ok(()),
         }
     }
 

@@ -10,10 +10,10 @@ mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -32,6 +32,11 @@ const QUEUE: usize = 16 * 1024;
 
 /// How long an answer waits for its record to be written, and then goes out without.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the log is told of a disk that fails; the metrics count each time.
+const TELL: Duration = Duration::from_secs(1);
+
+static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
 
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -61,8 +66,7 @@ impl Journal {
     /// Writes down that `event` was taken. The future is over when that outlives the process, or cannot be had.
     pub(super) fn append(&self, event: Event, taken: Taken) -> BoxFuture<'static, ()> {
         let (written, was_written) = oneshot::channel();
-        let sent = self.writer.try_send((Record { event, taken }, written));
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sent {
+        if self.writer.try_send((Record { event, taken }, written)).is_err() {
             failed("the disk does not keep up");
         }
         let is_stuck = Arc::clone(&self.is_stuck);
@@ -82,13 +86,16 @@ impl Journal {
 /// The event was delivered, so its sender is told so all the same.
 fn failed(error: impl std::fmt::Display) {
     telemetry::dedup_disk_error();
+    let Ok(mut told) = TOLD.try_lock() else { return };
+    if told.is_some_and(|told: Instant| told.elapsed() < TELL) {
+        return;
+    }
+    *told = Some(Instant::now());
     tracing::error!(%error, "an event that was taken is remembered in memory only: sent again after a restart, it is processed again");
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::record::sample;
     use super::*;
 

@@ -189,7 +189,10 @@ impl Select {
                 req.extensions_mut().insert(Deduplicated { _private: () });
                 (claims, ttl, event)
             }
-            Self::Fixed(claims, scope, rule) => (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req)),
+            Self::Fixed(claims, scope, rule) => {
+                Permit::require_no_pending(req.extensions())?;
+                (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req))
+            }
         };
         let event = event.inspect_err(|_| telemetry::dedup(Outcome::MissingId))?;
         let claim = claims.claim(event, ttl);

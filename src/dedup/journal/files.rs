@@ -23,7 +23,7 @@ pub(super) const MAX_RECORDS: usize = 128 * 1024;
 pub(super) const MAX_AGE: u32 = 3600;
 
 /// How long to wait for who is just letting go of the directory.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -157,7 +157,7 @@ impl Files {
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
             // Another's files are left alone.
-            all.extend(name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok()));
+            all.extend(name.to_str().and_then(begun));
         }
         Ok(all)
     }
@@ -175,6 +175,11 @@ impl JournalFile {
 
 fn name(begun: u32) -> String {
     format!("{PREFIX}{begun:010}")
+}
+
+fn begun(of: &str) -> Option<u32> {
+    let begun = of.strip_prefix(PREFIX)?.parse().ok()?;
+    (name(begun) == of).then_some(begun)
 }
 
 /// Makes the directory and whatever is missing above it, each synced into the one above.
@@ -388,14 +393,14 @@ mod tests {
     fn files_of_others_are_left_alone() {
         let fixture = Fixture::new();
         drop(fixture.open());
-        for name in ["taken-v2-0000000001", "taken-v1-x", "notes"] {
+        for name in ["taken-v2-0000000001", "taken-v1-1", "taken-v1-x", "notes"] {
             fs::write(fixture.directory().join(name), "x").unwrap();
         }
         let (mut files, found) = fixture.open();
         assert!(found.is_empty());
         files.append(&samples(0..1), 1000).unwrap();
         files.tidy(1_000_000);
-        assert_eq!(fixture.files().len(), 4);
+        assert_eq!(fixture.files().len(), 5);
     }
 
     #[test]

@@ -156,6 +156,19 @@ async fn a_layer_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_proof_that_waits_for_the_body_must_be_given_before() {
+    let own = DedupLayer::new(Claims::in_memory()).rule("own", DedupRule::header("x-id").unwrap());
+    let auth = RequireAuthLayer::new(Checksum::new(7)).verify_body_follows();
+    let inner =
+        tower::service_fn(async |_: Request<Collected>| Ok::<_, Infallible>(Response::<ResponseBody>::default()));
+    let early =
+        ServiceBuilder::new().layer(auth.clone()).layer(own.clone()).layer(VerifyBodyLayer::new()).service(inner);
+    assert_eq!(ask(&early, event("/", true)).await.rejection, Some(Misassembled));
+    let late = ServiceBuilder::new().layer(auth).layer(VerifyBodyLayer::new()).layer(own).service(inner);
+    assert_eq!(ask(&late, event("/", true)).await.rejection, None);
+}
+
+#[tokio::test]
 async fn twice_is_as_good_as_once() {
     let (store, seen) = fixture().await;
     let steps = [&RIGHT[..], &[Dedup]].concat();

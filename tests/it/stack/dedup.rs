@@ -271,6 +271,22 @@ async fn of_a_thousand_at_once_one_is_delivered() {
 }
 
 #[tokio::test]
+async fn an_answer_waits_until_it_is_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    gate.take_all();
+    let receiver = receiver(gate.registry(), Claims::open(folder.path()).unwrap()).await;
+    let bytes = || {
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    for number in 1..=50 {
+        ask(&receiver, event("/shop/a", &number.to_string())).await.assert_accepted();
+        assert_eq!(bytes(), number * 48);
+    }
+}
+
+#[tokio::test]
 async fn a_restart_keeps_what_was_taken_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::default();
