@@ -9,6 +9,7 @@ mod server;
 mod settings;
 mod telemetry;
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,19 +68,27 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let shutdown = server::Shutdown::default();
     let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
     let app = routes::app(store, kept, metrics, &settings, shutdown.clone())?;
-    tokio::select! {
-        outcome = server::serve(listener, app, &settings, shutdown.clone()) => outcome?,
-        // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
-        ended = &mut reflector => {
-            return Err(format!("the task that follows the configuration has ended: {ended:?}").into());
-        }
-        ended = &mut worker, if !shutdown.has_begun() => {
-            return Err(format!("the task that delivers accepted events has ended: {ended:?}").into());
+    let mut serving = pin!(server::serve(listener, app, &settings, shutdown.clone()));
+    let mut is_working = true;
+    loop {
+        tokio::select! {
+            outcome = &mut serving => break outcome?,
+            // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
+            ended = &mut reflector => {
+                return Err(format!("the task that follows the configuration has ended: {ended:?}").into());
+            }
+            ended = &mut worker, if is_working => {
+                is_working = false;
+                if !shutdown.has_begun() {
+                    return Err(format!("the task that delivers accepted events has ended: {ended:?}").into());
+                }
+            }
         }
     }
     tokio::select! {
-        _ = &mut worker => {}
-        () = shutdown.over() => tracing::warn!("what is being delivered is left in the spool"),
+        _ = &mut worker, if is_working => {}
+        () = shutdown.over(), if is_working => tracing::warn!("what is being delivered is left in the spool"),
+        else => {}
     }
     tracing::info!("stopped");
     Ok(())
