@@ -47,6 +47,7 @@
 //! | `file` | [`source::FileSource`] |
 //! | `save-to-disk` | the module `save_to_disk` |
 //! | `spool` | [`dedup::Claims::open`]: events that outlive a crash |
+//! | `http-webhook` | the module `http_webhook` |
 //! | `metrics` | metrics of requests and of the configuration |
 //! | `full` | all of these |
 

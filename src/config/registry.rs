@@ -38,9 +38,8 @@ type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn Scheme>
 impl Registry {
     /// Everything this crate brings: **the** list of its schemes and modules.
     ///
-    /// `save_to_disk` keeps its files below `./data`, and `http_webhook` connects to public addresses only; register them
-    /// again with [`module_fn`](Self::module_fn) for another root or another
-    /// `Egress`.
+    /// `save_to_disk` keeps its files below `./data`, and `http_webhook` connects to public addresses only; register
+    /// them again with [`module_fn`](Self::module_fn) for another root or another `Egress`.
     pub fn builtin() -> Self {
         let stdout = Lines::new(std::io::stdout());
         let registry = Self::empty()

@@ -5,6 +5,7 @@
 
 mod axum;
 mod gateway;
+mod http_webhook;
 mod hyper;
 mod mock;
 mod order;

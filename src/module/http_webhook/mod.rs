@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Request, Uri};
+use http::{Method, Request, Uri, header};
 use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -43,8 +43,8 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 ///
 /// Then come the received fields that `forward_headers` and `allowed_headers` let through. Never sent on is what
 /// belongs to the sender's connection (RFC 9110 §7.6.1, also what its `Connection` names), `host`, `content-length` and
-/// `expect`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers` win over
-/// all of these but `x-event-id`, `x-attempt`, `x-received-at` and the signature.
+/// `expect`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers`
+/// win over all of these but `x-event-id`, `x-attempt`, `x-received-at` and the signature.
 ///
 /// # The answer
 ///
@@ -59,9 +59,9 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// | none: no name, no connection, a wrong certificate, a connection that breaks, no HTTP | [`Connect`](DeliverErrorKind::Connect) |
 /// | none: no address of the host may be connected to | [`Config`](DeliverErrorKind::Config) |
 ///
-/// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx. The
-/// head of the answer decides. Of its body at most 64 KiB are read, and for at most a second, so that
-/// the connection can be used again.
+/// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx.
+/// The head of the answer decides. Of its body at most 64 KiB are read, and for at most a second, so that the connection
+/// can be used again.
 ///
 /// Where connections may lead is the affair of the [`Egress`], and no webhook's.
 #[derive(Clone)]
@@ -84,8 +84,8 @@ struct Target {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWebhookConfig {
-    /// Where to send to: `http` or `https`, without user, password and fragment. An address in place of a name
-    /// must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`).
+    /// Where to send to: `http` or `https`, without user, password and fragment. An address in place of a name must be
+    /// in its usual form (`127.0.0.1`, `[::1]`; not `127.1`).
     pub url: String,
     /// `POST` if not given.
     #[serde(default)]
@@ -101,8 +101,8 @@ pub struct HttpWebhookConfig {
     pub allowed_headers: Option<Vec<String>>,
     /// The host of `url` must be one of these. It lifts no refusal of an address.
     pub allowed_hosts: Option<Vec<String>>,
-    /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300; 30
-    /// if not given.
+    /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300;
+    /// 30 if not given.
     #[serde(default = "default_timeout")]
     pub timeout: f64,
     /// Signs each request: 24 to 64 bytes in base64, with or without `whsec_` before it.
@@ -129,8 +129,8 @@ impl HttpWebhook {
     ///
     /// # Errors
     ///
-    /// When an option is not as [`HttpWebhookConfig`] says, or `url` names an address that the policy of `egress` refuses. What a
-    /// name stands for is looked at when a connection is made.
+    /// When an option is not as [`HttpWebhookConfig`] says, or `url` names an address that the policy of `egress`
+    /// refuses. What a name stands for is looked at when a connection is made.
     pub fn new(egress: &Egress, config: HttpWebhookConfig) -> Result<Self, BuildError> {
         let url = url::parse(&config.url, egress.policy())?;
         if let Some(hosts) = &config.allowed_hosts {
@@ -189,6 +189,8 @@ impl Target {
         if let (Some(key), Some(id)) = (&self.key, delivery.id().to_header()) {
             key.sign(&mut headers, id, SystemTime::now(), delivery.body());
         }
+        // Else none is sent with an empty body, and some servers answer 411.
+        headers.insert(header::CONTENT_LENGTH, delivery.body().len().into());
         *request.headers_mut() = headers;
         request
     }

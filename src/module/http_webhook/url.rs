@@ -6,8 +6,8 @@ use http::uri::Scheme;
 use super::egress::{EgressPolicy, literal};
 use crate::config::BuildError;
 
-/// Reads a URL that can be sent to: `http` or `https`, a host that is a name or an address in its usual form, and nothing
-/// that is not sent.
+/// Reads a URL that can be sent to: `http` or `https`, a host that is a name or an address in its usual form, and
+/// nothing that is not sent.
 pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError> {
     // `Uri` would drop a fragment without a word.
     if text.contains('#') || !text.is_ascii() {

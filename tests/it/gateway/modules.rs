@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
+use crate::http_webhook::target::{OK, Target, url};
 use crate::support::eventually;
-use crate::support::process::Gateway;
+use crate::support::process::{Gateway, free_address};
 
 #[tokio::test]
 async fn the_log_is_one_line_on_stdout_and_redacted() {
@@ -109,4 +110,55 @@ async fn what_cannot_be_logged_is_503() {
     gateway.close_stdout().await;
     eventually("the line to be refused", async || gateway.post("/webhook/log", "{}").await.status == 503).await;
     gateway.assert_serves().await;
+}
+
+#[tokio::test]
+async fn an_event_is_sent_on_and_its_sender_told_what_came_of_it() {
+    let mut taking = Target::answering(OK).await;
+    let failing = Target::answering("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
+    let silent = Target::serving(async |mut connection| connection.hung_up().await).await;
+    let webhooks = json!({
+        "taking": {"module": "http_webhook", "module-config": {"url": taking.url()}},
+        "failing": {"module": "http_webhook", "module-config": {"url": failing.url()}},
+        "silent": {"module": "http_webhook", "module-config": {"url": silent.url(), "timeout": 0.3}},
+        "nobody": {"module": "http_webhook", "module-config": {"url": url(free_address())}},
+    });
+    let gateway = with(&webhooks, &[("EGRESS_ALLOW", "10.0.0.0/8, 127.0.0.0/8")]).await;
+    let answer = gateway.post("/webhook/taking", "{\"a\" : 1}").await;
+    answer.assert_accepted();
+    let received = taking.received().await;
+    assert_eq!(received.body, b"{\"a\" : 1}");
+    assert_eq!(received.one("x-event-id"), answer.header("x-event-id"));
+    gateway.post("/webhook/failing", "{}").await.problem(502);
+    gateway.post("/webhook/silent", "{}").await.problem(504);
+    gateway.post("/webhook/nobody", "{}").await.problem(502);
+    eventually("all errors to be logged", async || gateway.err().matches("not delivered").count() == 3).await;
+    assert!(!gateway.err().contains("s3cret"), "{}", gateway.err());
+}
+
+#[tokio::test]
+async fn no_event_is_sent_to_this_machine_unless_the_operator_says_so() {
+    let target = Target::answering(OK).await;
+    let port = target.address.port();
+    let webhooks = json!({
+        "address": {"module": "http_webhook", "module-config": {"url": target.url()}},
+        "name": {"module": "http_webhook", "module-config": {
+            "url": format!("http://localhost:{port}/"), "allowed_hosts": ["localhost"]
+        }},
+    });
+    for variables in [&[][..], &[("EGRESS_ALLOW", "10.0.0.0/8")]] {
+        let gateway = with(&webhooks, variables).await;
+        gateway.post("/webhook/address", "{}").await.problem(503);
+        gateway.post("/webhook/name", "{}").await.problem(502);
+    }
+    assert_eq!(target.connections(), 0);
+}
+
+/// A gateway with these webhooks.
+async fn with(webhooks: &Value, variables: &[(&str, &str)]) -> Gateway {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("webhooks.json"), webhooks.to_string()).unwrap();
+    let gateway = Gateway::start_in(directory, variables).await;
+    eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
+    gateway
 }

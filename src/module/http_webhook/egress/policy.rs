@@ -103,7 +103,7 @@ fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !PRIVATE_V4.iter().any(|&(network, prefix)| in_v4(address, network, prefix)),
         IpAddr::V6(address) => match in_v6(address, NAT64, 96) {
-            // RFC 6052 §3.1 forbids other than global addresses in there; whether the translator knows is another matter.
+            // RFC 6052 §3.1 forbids other than global addresses in there; the translator need not know.
             true => is_public(Ipv4Addr::from_bits(address.to_bits() as u32).into()),
             false => {
                 in_v6(address, GLOBAL_UNICAST, 3)

@@ -1,0 +1,190 @@
+//! Connections: how many, and to whom.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, State};
+use axum::routing::post;
+use axum_server::tls_rustls::RustlsConfig;
+use http::Version;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
+use tower_webhook::module::{DeliverErrorKind, Egress};
+
+use super::target::{Connection, OK, Target};
+use super::{Hook, event, loopback};
+
+/// Long enough for what is left of an answer to be read.
+const BREATH: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn one_connection_takes_one_event_after_another() {
+    let target = Target::answering(OK).await;
+    let mut hook = Hook::new(json!({"url": target.url()})).await;
+    for _ in 0..10 {
+        hook.deliver(event("{}")).await;
+        tokio::time::sleep(BREATH).await;
+    }
+    assert_eq!(target.connections(), 1);
+}
+
+#[tokio::test]
+async fn webhooks_share_connections_also_after_an_error() {
+    let target = Target::answering("HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\nno").await;
+    let egress = loopback();
+    for _ in 0..3 {
+        let mut hook = Hook::by(egress.clone(), json!({"url": target.url()})).await;
+        hook.fail(DeliverErrorKind::Http5xx).await;
+        tokio::time::sleep(BREATH).await;
+    }
+    assert_eq!(target.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_costs_no_event() {
+    let target = Target::serving(async |mut connection: Connection| {
+        connection.request().await;
+        connection.send(OK).await;
+    })
+    .await;
+    let mut hook = Hook::new(json!({"url": target.url()})).await;
+    for _ in 0..5 {
+        hook.deliver(event("{}")).await;
+        tokio::time::sleep(BREATH).await;
+    }
+    assert_eq!(target.connections(), 5);
+}
+
+#[tokio::test]
+async fn a_slow_target_holds_up_no_other() {
+    let slow = Target::serving(async |mut connection: Connection| {
+        connection.request().await;
+        connection.hung_up().await;
+    })
+    .await;
+    let target = Target::answering(OK).await;
+    let egress = loopback();
+    let hook = Hook::by(egress.clone(), json!({"url": slow.url(), "timeout": 60})).await;
+    let waiting: Vec<_> = (0..200)
+        .map(|_| {
+            let service = hook.service.clone();
+            tokio::spawn(async move { tower::ServiceExt::oneshot(service, event("{}")).await })
+        })
+        .collect();
+    crate::support::eventually("all of them to wait", || async { slow.connections() == 200 }).await;
+    Hook::by(egress, json!({"url": target.url()})).await.deliver(event("{}")).await;
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// A server behind TLS, its certificate for `localhost` and from an authority of its own.
+struct Tls {
+    address: SocketAddr,
+    authority: String,
+    seen: Seen,
+}
+
+type Seen = Arc<Mutex<Vec<(SocketAddr, Version)>>>;
+
+impl Tls {
+    async fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let own = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let config = RustlsConfig::from_pem(own.pem().into(), key.serialize_pem().into()).await.unwrap();
+        let seen = Seen::default();
+        let app = Router::new().fallback(post(take)).with_state(Arc::clone(&seen));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = axum_server::from_tcp_rustls(listener, config).unwrap();
+        tokio::spawn(server.serve(app.into_make_service_with_connect_info::<SocketAddr>()));
+        Self { address, authority: authority.pem(), seen }
+    }
+
+    fn trusted(&self) -> Egress {
+        loopback().trust(self.authority.as_bytes()).unwrap()
+    }
+
+    fn url(&self, host: &str) -> String {
+        format!("https://{host}:{}/s3cret", self.address.port())
+    }
+
+    /// Asserts that nothing was sent to it.
+    fn assert_untouched(&self) {
+        assert!(self.seen.lock().unwrap().is_empty());
+    }
+}
+
+async fn take(State(seen): State<Seen>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: axum::extract::Request) {
+    seen.lock().unwrap().push((peer, request.version()));
+}
+
+#[tokio::test]
+async fn over_tls_one_http_2_connection_takes_many_events_at_a_time() {
+    let target = Tls::new().await;
+    let mut hook = Hook::by(target.trusted(), json!({"url": target.url("localhost")})).await;
+    hook.deliver(event("{}")).await;
+    let service = hook.service.clone();
+    let sending = (0..50).map(|_| tower::ServiceExt::oneshot(service.clone(), event("{}")));
+    for answer in futures_util::future::join_all(sending).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let seen = target.seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 51);
+    assert!(seen.iter().all(|(_, version)| *version == Version::HTTP_2));
+    assert_eq!(seen.iter().map(|(peer, _)| peer).collect::<HashSet<_>>().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_gets_nothing() {
+    let target = Tls::new().await;
+    let another = Tls::new().await;
+    for egress in [loopback(), another.trusted()] {
+        let mut hook = Hook::by(egress, json!({"url": target.url("localhost")})).await;
+        let error = hook.fail(DeliverErrorKind::Connect).await;
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+    target.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let target = Tls::new().await;
+    let mut hook = Hook::by(target.trusted(), json!({"url": target.url("127.0.0.1")})).await;
+    let error = hook.fail(DeliverErrorKind::Connect).await;
+    assert!(error.to_string().contains("certificate"), "{error}");
+    target.assert_untouched();
+}
+
+#[tokio::test]
+async fn plain_http_and_tls_are_not_taken_for_each_other() {
+    let tls = Tls::new().await;
+    let url = tls.url("localhost").replacen("https:", "http:", 1);
+    let mut hook = Hook::by(tls.trusted(), json!({"url": url})).await;
+    let (_, outcome) = hook.send(event("{}")).await;
+    outcome.unwrap_err();
+    tls.assert_untouched();
+
+    let plain = Target::serving(async |mut connection: Connection| {
+        connection.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    })
+    .await;
+    let url = plain.url().replacen("http:", "https:", 1);
+    Hook::new(json!({"url": url})).await.fail(DeliverErrorKind::Connect).await;
+}
+
+#[test]
+fn authorities_that_are_none_are_refused() {
+    for pem in
+        ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"]
+    {
+        assert!(Egress::default().trust(pem.as_bytes()).is_err(), "{pem}");
+    }
+}
