@@ -9,11 +9,10 @@ mod server;
 mod settings;
 mod telemetry;
 
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tower_webhook::dedup::Claims;
 use tower_webhook::module::{HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::source::{EtcdSource, FileSource, Source};
@@ -68,30 +67,34 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let shutdown = server::Shutdown::default();
     let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
     let app = routes::app(store, kept, metrics, &settings, shutdown.clone())?;
-    let mut serving = pin!(server::serve(listener, app, &settings, shutdown.clone()));
-    let mut is_working = true;
-    loop {
-        tokio::select! {
-            outcome = &mut serving => break outcome?,
-            // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
-            ended = &mut reflector => {
-                return Err(format!("the task that follows the configuration has ended: {ended:?}").into());
-            }
-            ended = &mut worker, if is_working => {
-                is_working = false;
-                if !shutdown.has_begun() {
-                    return Err(format!("the task that delivers accepted events has ended: {ended:?}").into());
-                }
-            }
+    tokio::select! {
+        outcome = server::serve(listener, app, &settings, shutdown.clone()) => outcome?,
+        // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
+        ended = &mut reflector => {
+            return Err(format!("the task that follows the configuration has ended: {ended:?}").into());
+        }
+        ended = too_early(&mut worker, &shutdown) => {
+            return Err(format!("the task that delivers accepted events has ended: {ended:?}").into());
         }
     }
-    tokio::select! {
-        _ = &mut worker, if is_working => {}
-        () = shutdown.over(), if is_working => tracing::warn!("what is being delivered is left in the spool"),
-        else => {}
+    // Once it has ended it must not be asked again.
+    if !worker.is_finished() {
+        tokio::select! {
+            _ = &mut worker => {}
+            () = shutdown.over() => tracing::warn!("what is being delivered is left in the spool"),
+        }
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Resolves when the task ends though nobody has asked for a stop. With one, it may end before the last request does.
+async fn too_early(task: &mut JoinHandle<()>, shutdown: &Shutdown) -> Result<(), JoinError> {
+    let ended = (&mut *task).await;
+    match shutdown.has_begun() && ended.is_ok() {
+        true => std::future::pending().await,
+        false => ended,
+    }
 }
 
 /// Opens what is kept in `SPOOL_DIR`.
