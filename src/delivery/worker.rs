@@ -81,6 +81,9 @@ impl Worker {
     pub async fn run(mut self, store: Store, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut stopping = false;
+        let configuration = store.clone();
+        let mut loaded = pin!(configuration.wait_ready());
+        let mut is_loaded = false;
         let mut work = Work {
             spool: self.spool.clone(),
             store,
@@ -92,12 +95,14 @@ impl Worker {
         let mut tidy = interval(TIDY_EVERY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(stopping && work.under_way.is_empty()) {
-            if !stopping {
+            // Without a configuration each event would be put off, and what is accepted later would overtake it.
+            if is_loaded && !stopping {
                 work.begin();
             }
             let next = work.waiting.peek().map(|Reverse(waiting)| waiting.until);
             tokio::select! {
                 () = &mut stop, if !stopping => stopping = true,
+                _ = &mut loaded, if !is_loaded => is_loaded = true,
                 Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.schedule.push(ticket)),
                 Some(ended) = work.under_way.join_next() => work.ended(ended),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !stopping => work.wake(),
