@@ -1,20 +1,26 @@
-//! The end of the stack: the event is given to the webhook's module.
+//! The end of the stack: the event is given to the webhook's module, or kept for it.
 //!
-//! [`Dispatch`] is a service, not a layer. It takes no request that lacks the evidence of the layers before it, and
-//! waits for the module: **200** says that the module has the event.
+//! [`Dispatch`] is a service, not a layer. It takes no request that lacks the evidence of the layers before it. What it
+//! then waits for is what the webhook [promises](crate::Promise): by default for the module, so that **200** says that
+//! the module has the event; with `"ack": "accepted"` for the disk, so that **202** says that the event outlives a
+//! power cut.
 //!
 //! | needs | answers |
 //! |---|---|
 //! | [`Collected`], [`Matched`], [`Permit`], [`CheckPayload`](crate::CheckPayload) before it, [`Dedup`](crate::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | the same, and a [`Spool`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
 //!
-//! What fails is tried again as the webhook's `retry` says, while the deadline allows for the wait; the sender is told of
-//! the last error. After a 504 the module may still finish what it has begun: the sender's next try is then a second one.
+//! What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;
+//! the sender is told of the last error. After a 504 the module may still finish what it has begun: the sender's next
+//! try is then a second one. What fails after a 202 is the affair of the spool's [`Worker`](crate::spool::Worker).
 //!
-//! At most 256 events of a webhook and 1,024 of a namespace are under way at a time; four times as many may wait for a
-//! place, for at most 5 s. The rest gets 503 with `Retry-After`, so that a target that hangs holds up nobody else.
+//! At most 256 events of a webhook and 1,024 of a namespace are being delivered while their senders wait; four times as
+//! many may wait for a place, for at most 5 s for the webhook's and 5 s for the namespace's. The rest gets 503 with
+//! `Retry-After`, so that a target that hangs holds up nobody else. Accepting has no such bound: its bound is the
+//! spool's room.
 //!
-//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is the
-//! usual way to the layers in front; by hand, with a path of one's own:
+//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is
+//! the usual way to the layers in front; by hand, with a path of one's own:
 //!
 //! ```
 //! use bytes::Bytes;

@@ -13,11 +13,14 @@
 //! | [`VerifyBody`] | [`Collected`] | [`Permit`](auth::Permit) | 401 |
 //! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
 //! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`](auth::Permit) | that it was deduplicated | 409, 400 |
-//! | [`Dispatch`] | all of these | the answer | 502, 503, 504 |
+//! | [`Dispatch`] | all of these | the answer: 200 delivered, 202 accepted | 502, 503, 504 |
 //!
 //! [`receiver`] stacks them in this order; each works alone in front of a service of yours, and its module has an
 //! example. What a layer learned travels in the request's extensions. A layer that is missing upstream is a 500 that
 //! says so in the log, never a pass.
+//!
+//! A 200 says that the webhook's [module] has the event. A webhook with `"ack": "accepted"` answers 202 when the
+//! event is on disk: a [`Spool`](spool::Spool) keeps it, and a [`Worker`](spool::Worker) delivers it, at least once.
 //!
 //! # The configuration's way
 //!
@@ -42,13 +45,13 @@
 //!
 //! | feature | brings |
 //! |---|---|
-//! | (none) | all layers, the fixed source, the modules `discard` and `log` |
+//! | (none) | all layers, the fixed source, the modules `discard` and `log`, [`dedup::Claims`] in memory |
 //! | `etcd` | [`source::EtcdSource`]; building it needs `protoc` |
 //! | `file` | [`source::FileSource`] |
 //! | `save-to-disk` | the module `save_to_disk` |
-//! | `spool` | [`dedup::Claims::open`]: events that outlive a crash |
+//! | `spool` | what outlives a crash: accepted events ([`spool`]), and the ids of those taken ([`dedup::Claims::open`]) |
 //! | `http-webhook` | the module `http_webhook` |
-//! | `metrics` | metrics of requests and of the configuration |
+//! | `metrics` | metrics of requests, configuration, `dedup` and spool, through the facade `metrics` |
 //! | `full` | all of these |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -11,6 +11,8 @@
 //! CheckPayload       400 415
 //! Dedup              409 400
 //! Dispatch           200 202 502 503 504
+//!  ├─ delivered: the module, then the answer
+//!  └─ accepted:  the spool, then the answer; its worker gives the event to the module
 //! ```
 //!
 //! A receiver is an ordinary tower service. In axum:

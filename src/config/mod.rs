@@ -11,10 +11,10 @@
 //! | `module-config` | object | `{}` | the module's options |
 //! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
-//! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what the answer promises: see [`Promise`] |
+//! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what a 2xx promises: see [`Promise`]; `"accepted"` needs [`Registry::accepting`] |
 //! | `dedup` | object | none | see [`Dedup`](crate::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
-//! | `retry` | object | none | see [retries](#retries) |
+//! | `retry` | object | none: 1 attempt, or 20 if `ack` is `"accepted"` | see [retries](#retries) |
 //! | `chain` | array | none | see [chains](#chains) |
 //! | `chain-config` | object | `{}` | how the items of a `chain` are done |
 //! | `credential_cleanup` | object | none | see [below](#credentials) |
@@ -25,8 +25,8 @@
 //!
 //! # Retries
 //!
-//! The key `retry` says whether an attempt that failed is followed by another. Without it an event that is answered when
-//! it is delivered is tried once.
+//! The key `retry` says whether an attempt that failed is followed by another. Without it an event that is answered
+//! when it is delivered is tried once, and one that was accepted 20 times, with the other defaults below.
 //!
 //! | key | default | moved into | |
 //! |---|---|---|---|
@@ -47,9 +47,10 @@
 //!
 //! # Chains
 //!
-//! A `chain` gives each event to 1 to 20 modules; the webhook's own `module` is then of no effect. An item is the name of
-//! a module, or an object with `module`, and with `connection`, `module-config` and `retry` if it is to have others than
-//! the webhook's: the keys of its `module-config` are laid over those of the webhook's. Every item gets the same event.
+//! A `chain` gives each event to 1 to 20 modules; the webhook's own `module` is then of no effect. An item is the name
+//! of a module, or an object with `module`, and with `connection`, `module-config` and `retry` if it is to have others
+//! than the webhook's: the keys of its `module-config` are laid over those of the webhook's. Every item gets the same
+//! event.
 //!
 //! | key of `chain-config` | default | |
 //! |---|---|---|
@@ -71,11 +72,11 @@
 //! | `mode` | `"mask"` | the value becomes the string `***REDACTED***`; or `"remove"`, the field goes |
 //! | `fields` | `[]` | more names, in any case |
 //!
-//! It acts on header fields and, if the webhook's `data_type` is `json`, on the fields of every object in the body, whose
-//! name contains `auth`, `cookie`, `credential`, `key`, `password`, `secret` or `token`, or is another that the module
-//! `log` would redact. Such a value goes whole, whatever it is, and so may what only sounds like a secret: `author`,
-//! `monkey`. Everything else stays byte for byte; a signature over the body is broken. A body that cannot be read to its
-//! end is not delivered at all. Guards and `CheckPayload` see what was sent.
+//! It acts on header fields and, if the webhook's `data_type` is `json`, on the fields of every object in the body,
+//! whose name contains `auth`, `cookie`, `credential`, `key`, `password`, `secret` or `token`, or is another that the
+//! module `log` would redact. Such a value goes whole, whatever it is, and so may what only sounds like a secret:
+//! `author`, `monkey`. Everything else stays byte for byte; a signature over the body is broken. A body that cannot be
+//! read to its end is not delivered at all. Guards and `CheckPayload` see what was sent.
 //!
 //! # Keys of a connection
 //!

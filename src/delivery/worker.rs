@@ -22,7 +22,7 @@ use crate::store::{Found, Store};
 use crate::telemetry;
 
 /// How many events are read at a time.
-const READ_AT_A_TIME: usize = 64;
+const READ_AT_A_TIME: usize = 256;
 
 /// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -91,6 +91,7 @@ impl Worker {
             schedule: Schedule::new(self.limits),
             waiting: BinaryHeap::new(),
             under_way: JoinSet::new(),
+            is_reading: false,
         };
         let mut tidy = interval(TIDY_EVERY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,6 +134,8 @@ struct Work {
     /// Those that are tried again later.
     waiting: BinaryHeap<Reverse<Waiting>>,
     under_way: JoinSet<Ended>,
+    /// Events are being read: what becomes ready meanwhile is read together.
+    is_reading: bool,
 }
 
 /// The order is that of the time.
@@ -168,20 +171,22 @@ enum Outcome {
 impl Work {
     /// Begins whatever may be begun.
     fn begin(&mut self) {
-        loop {
-            let tickets: Vec<_> = std::iter::from_fn(|| self.schedule.next()).take(READ_AT_A_TIME).collect();
-            if tickets.is_empty() {
-                return;
-            }
-            let spool = self.spool.clone();
-            self.under_way.spawn_blocking(move || {
-                let load = |ticket: Ticket| {
-                    let loaded = spool.load(&ticket);
-                    (ticket, loaded)
-                };
-                Ended::Read(tickets.into_iter().map(load).collect())
-            });
+        if self.is_reading {
+            return;
         }
+        let tickets: Vec<_> = std::iter::from_fn(|| self.schedule.next()).take(READ_AT_A_TIME).collect();
+        if tickets.is_empty() {
+            return;
+        }
+        self.is_reading = true;
+        let spool = self.spool.clone();
+        self.under_way.spawn_blocking(move || {
+            let load = |ticket: Ticket| {
+                let loaded = spool.load(&ticket);
+                (ticket, loaded)
+            };
+            Ended::Read(tickets.into_iter().map(load).collect())
+        });
     }
 
     /// Events whose time has come.
@@ -198,7 +203,10 @@ impl Work {
 
     fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(Ended::Read(loaded)) => loaded.into_iter().for_each(|(ticket, loaded)| self.attempt(ticket, loaded)),
+            Ok(Ended::Read(loaded)) => {
+                self.is_reading = false;
+                loaded.into_iter().for_each(|(ticket, loaded)| self.attempt(ticket, loaded));
+            }
             Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
             // Attempts catch panics; the rest of a task has none. It would stay in the spool until the next start.
             Err(error) => tracing::error!(%error, "a task of the worker broke off"),

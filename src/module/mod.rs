@@ -64,7 +64,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 pub use self::discard::{Discard, DiscardConfig};
 pub use self::error::{DeliverError, DeliverErrorKind};
@@ -124,7 +124,8 @@ pub struct Delivery {
 impl Delivery {
     /// A new event.
     pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
-        Self { id: EventId(Uuid::now_v7()), received_at: SystemTime::now(), attempt: 1, webhook, headers, body }
+        let received_at = SystemTime::now();
+        Self { id: EventId::new(received_at), received_at, attempt: 1, webhook, headers, body }
     }
 
     /// An event that was accepted earlier.
@@ -200,6 +201,14 @@ impl fmt::Debug for Delivery {
 pub struct EventId(Uuid);
 
 impl EventId {
+    fn new(received_at: SystemTime) -> Self {
+        let since = received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // An id is no secret, so that the system need not be asked for randomness.
+        let mut random = [0; 10];
+        fastrand::fill(&mut random);
+        Self(Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid())
+    }
+
     #[cfg(feature = "spool")]
     pub(crate) fn of(uuid: Uuid) -> Self {
         Self(uuid)
