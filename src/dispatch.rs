@@ -206,6 +206,7 @@ impl Dispatch {
         let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
         spool.accept(delivery).await.map_err(|error| match error {
             SpoolError::Full => RejectionKind::SpoolFull.into(),
+            SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
             SpoolError::Failed => RejectionKind::SpoolFailed.into(),
         })
     }

@@ -5,7 +5,8 @@
 pub(crate) use self::imp::{Timer, dedup, dedup_entries, published, reported, source_state};
 #[cfg(feature = "spool")]
 pub(crate) use self::imp::{
-    attempted, dedup_damaged, dedup_disk_error, spool_accepted, spool_damaged, spool_failed, spool_state, spool_synced,
+    attempted, dedup_damaged, dedup_disk_error, spool_accepted, spool_damaged, spool_failed, spool_lost, spool_state,
+    spool_synced,
 };
 
 /// What an event with an id turned out to be.
@@ -71,8 +72,12 @@ mod imp {
         counter!("tower_webhook_spool_failures_total").increment(1);
     }
 
-    pub(crate) fn spool_damaged(amount: u64) {
-        counter!("tower_webhook_spool_damage_total").increment(amount);
+    pub(crate) fn spool_damaged(bytes: u64) {
+        counter!("tower_webhook_spool_damaged_bytes_total").increment(bytes);
+    }
+
+    pub(crate) fn spool_lost(events: usize) {
+        counter!("tower_webhook_spool_lost_events_total").increment(events as u64);
     }
 
     pub(crate) fn spool_state(waiting: usize, bytes: u64, dead: usize) {
@@ -171,6 +176,8 @@ mod imp {
     pub(crate) fn spool_failed() {}
 
     pub(crate) fn spool_damaged(_: u64) {}
+
+    pub(crate) fn spool_lost(_: usize) {}
 
     pub(crate) fn spool_state(_: usize, _: u64, _: usize) {}
 

@@ -13,13 +13,16 @@ use serde_json::{Map, Value, json};
 use tower::ServiceBuilder;
 use tower_webhook::module::EventId;
 use tower_webhook::spool::{DeadLetter, Letter, Spool};
-use tower_webhook::{ProblemJsonLayer, RequireAuthLayer};
+use tower_webhook::{ProblemJsonLayer, RequireAuthLayer, WebhookKey};
 
 use crate::routes::{Operator, detail};
 use crate::settings::Settings;
 
 /// Dead letters in one answer, if nothing is said.
 const PAGE: usize = 100;
+
+/// Dead letters in one answer at most.
+const MAX_PAGE: usize = 1000;
 
 /// Header fields whose values are not shown.
 const SECRET: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
@@ -107,9 +110,9 @@ struct Which {
 }
 
 impl Which {
-    fn is(&self, letter: &DeadLetter) -> bool {
+    fn is(&self, webhook: &WebhookKey) -> bool {
         let same = |wanted: &Option<String>, name| wanted.as_deref().is_none_or(|wanted| wanted == name);
-        same(&self.namespace, letter.webhook().namespace()) && same(&self.webhook, letter.webhook().id())
+        same(&self.namespace, webhook.namespace()) && same(&self.webhook, webhook.id())
     }
 }
 
@@ -119,9 +122,8 @@ async fn dead_letters(State(operator): State<Operator>, which: Wanted) -> Result
     let spool = spool(&operator)?;
     let which = which.map_err(|error| detail(StatusCode::BAD_REQUEST, &error.body_text()))?.0;
     let after = which.after.as_deref().map(parse).transpose()?;
-    let letters = spool.dead_letters(after, usize::MAX);
-    let letters: Vec<_> =
-        letters.iter().filter(|letter| which.is(letter)).take(which.limit.unwrap_or(PAGE)).map(shown).collect();
+    let limit = which.limit.unwrap_or(PAGE).min(MAX_PAGE);
+    let letters: Vec<_> = spool.dead_letters(after, limit, |webhook| which.is(webhook)).iter().map(shown).collect();
     Ok(Json(json!({"total": spool.dead_letter_count(), "dead_letters": letters})).into_response())
 }
 
@@ -152,9 +154,17 @@ async fn replay(State(operator): State<Operator>, Path(id): Path<String>) -> Res
 async fn replay_all(State(operator): State<Operator>, which: Wanted) -> Result<Response, Response> {
     let spool = spool(&operator)?;
     let which = which.map_err(|error| detail(StatusCode::BAD_REQUEST, &error.body_text()))?.0;
-    let after = which.after.as_deref().map(parse).transpose()?;
-    let letters = spool.dead_letters(after, usize::MAX).into_iter().filter(|letter| which.is(letter));
-    let replayed = letters.take(which.limit.unwrap_or(usize::MAX)).filter(|letter| spool.replay(letter.id())).count();
+    let mut after = which.after.as_deref().map(parse).transpose()?;
+    let mut replayed = 0;
+    let wanted = which.limit.unwrap_or(usize::MAX);
+    // Page by page, so that what is accepted meanwhile does not wait.
+    while replayed < wanted {
+        let page = spool.dead_letters(after, MAX_PAGE.min(wanted - replayed), |webhook| which.is(webhook));
+        let Some(last) = page.last() else { break };
+        after = Some(last.id());
+        replayed += page.iter().filter(|letter| spool.replay(letter.id())).count();
+        tokio::task::yield_now().await;
+    }
     Ok((StatusCode::ACCEPTED, Json(json!({"replayed": replayed}))).into_response())
 }
 

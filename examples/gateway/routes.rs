@@ -121,5 +121,6 @@ async fn render_metrics(State(operator): State<Operator>) -> Response {
     if let Some(staleness) = operator.store.status().staleness() {
         metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
     }
+    operator.spool.iter().for_each(Spool::measure);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], operator.metrics.render()).into_response()
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -59,6 +59,11 @@ impl Settings {
         };
         let namespace = var("ETCD_NAMESPACE")?.unwrap_or_else(|| "default".to_owned());
         tower_webhook::Target::new(&namespace, "a").map_err(|error| wrong("ETCD_NAMESPACE", error))?;
+        let save_to_disk_root: PathBuf = parsed("SAVE_TO_DISK_ROOT", "./data".into())?;
+        let spool = var("SPOOL_DIR")?.map(PathBuf::from);
+        if spool.as_ref().is_some_and(|spool| is_below(spool, &save_to_disk_root)) {
+            return Err(wrong("SPOOL_DIR", "it is below SAVE_TO_DISK_ROOT, where webhooks may write"));
+        }
         let admin = var("ADMIN_TOKEN")?.map(|token| Bearer::new(&token)).transpose();
         Ok(Self {
             backend,
@@ -76,8 +81,8 @@ impl Settings {
             body_timeout: seconds("BODY_TIMEOUT_SECONDS", 30)?,
             delivery_timeout: seconds("DELIVERY_TIMEOUT_SECONDS", 30)?,
             shutdown_grace: seconds("SHUTDOWN_GRACE_SECONDS", 30)?,
-            save_to_disk_root: parsed("SAVE_TO_DISK_ROOT", "./data".into())?,
-            spool: var("SPOOL_DIR")?.map(PathBuf::from),
+            save_to_disk_root,
+            spool,
             spool_max_bytes: spool_max_bytes()?,
             dead_letter_age: days("DEAD_LETTER_DAYS", 14)?,
             egress: egress()?,
@@ -180,6 +185,11 @@ fn seconds(name: &str, default: u64) -> Result<Duration, Error> {
         number @ 1..=86_400 => Ok(Duration::from_secs(number)),
         _ => Err(wrong(name, "it must be from 1 to 86400 seconds")),
     }
+}
+
+fn is_below(path: &Path, root: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute(path).starts_with(absolute(root))
 }
 
 fn days(name: &str, default: u64) -> Result<Duration, Error> {

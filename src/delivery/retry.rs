@@ -31,9 +31,9 @@ impl Retry {
         Self { attempts: 1, initial_delay: 1.0, max_delay: 60.0, multiplier: 2.0, kinds: Kinds::DEFAULT }
     }
 
-    /// For an event that is delivered after the answer, which is worth more patience.
+    /// For an event that is delivered after the answer: some five hours, as nobody sends it again.
     pub(crate) fn accepted() -> Self {
-        Self { attempts: 20, ..Self::never() }
+        Self { attempts: 20, max_delay: LONGEST.as_secs_f64(), ..Self::never() }
     }
 
     /// Whether the `attempt`th attempt, counted from 1, may be followed by another.
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!([1, 2, 3, u32::MAX].map(waits), [true, true, false, false]);
         let accepted = Retry::accepted();
         assert!(accepted.may_follow(19) && !accepted.may_follow(20));
-        assert_eq!(Retry { attempts: 3, ..accepted }, on, "everything else is the default");
+        assert_eq!(Retry { attempts: 3, max_delay: 60.0, ..accepted }, on, "everything else is the default");
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn waits_grow_and_differ() {
-        let retry = Retry::accepted();
+        let retry = Retry { attempts: 20, ..Retry::never() };
         let waits = |attempt| (0..200).map(move |_| retry.next(attempt, &error(Kind::Io)).unwrap().as_secs_f64());
         for (attempt, bound) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (19, 60.0)] {
             let longest = waits(attempt).fold(0.0, f64::max);

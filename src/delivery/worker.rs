@@ -27,8 +27,11 @@ const READ_AT_A_TIME: usize = 256;
 /// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How often the metrics are set, and old dead letters looked for.
-const TIDY_EVERY: Duration = Duration::from_secs(2);
+/// How often the metrics are set.
+const MEASURE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often old dead letters are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// How long dead letters are kept if the worker is not told: 14 days.
 const DEAD_LETTER_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -44,6 +47,16 @@ pub struct Worker {
     deadline: Duration,
     dead_letter_age: Duration,
     limits: Limits,
+    is_run: bool,
+}
+
+/// What is accepted without a worker would never be delivered.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.is_run {
+            self.spool.refuse();
+        }
+    }
 }
 
 impl Worker {
@@ -54,17 +67,20 @@ impl Worker {
             deadline: DEFAULT_DEADLINE,
             dead_letter_age: DEAD_LETTER_AGE,
             limits: Limits { webhook: 32, namespace: 128, total: 1024, bytes: 64 << 20 },
+            is_run: false,
         }
     }
 
     /// How long one attempt may take; 30 s if this is not called.
-    pub fn deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// How long dead letters are kept; 14 days if this is not called.
-    pub fn dead_letter_age(self, age: Duration) -> Self {
-        Self { dead_letter_age: age, ..self }
+    pub fn dead_letter_age(mut self, age: Duration) -> Self {
+        self.dead_letter_age = age;
+        self
     }
 
     /// How many events may be under way at a time: of one webhook, of one namespace, in all. 32, 128 and 1024 if this is
@@ -79,6 +95,7 @@ impl Worker {
     /// way has ended; what is left stays in the spool. Dropped, it breaks off what is under way: that is delivered again
     /// after the next start.
     pub async fn run(mut self, store: Store, stop: impl Future<Output = ()>) {
+        self.is_run = true;
         let mut stop = pin!(stop);
         let mut stopping = false;
         let configuration = store.clone();
@@ -93,6 +110,8 @@ impl Worker {
             under_way: JoinSet::new(),
             is_reading: false,
         };
+        let mut measure = interval(MEASURE_EVERY);
+        measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tidy = interval(TIDY_EVERY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(stopping && work.under_way.is_empty()) {
@@ -107,8 +126,8 @@ impl Worker {
                 Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.schedule.push(ticket)),
                 Some(ended) = work.under_way.join_next() => work.ended(ended),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !stopping => work.wake(),
+                _ = measure.tick() => work.spool.measure(),
                 _ = tidy.tick() => {
-                    telemetry::spool_state(work.spool.waiting(), work.spool.bytes(), work.spool.dead_letter_count());
                     let forgotten = work.spool.forget_dead_letters(self.dead_letter_age);
                     if forgotten > 0 {
                         tracing::warn!(forgotten, "dead letters were too old");
@@ -174,7 +193,17 @@ impl Work {
         if self.is_reading {
             return;
         }
-        let tickets: Vec<_> = std::iter::from_fn(|| self.schedule.next()).take(READ_AT_A_TIME).collect();
+        let mut tickets = Vec::new();
+        while let Some(ticket) = self.schedule.next() {
+            match self.find(&ticket) {
+                // Before it is read: a webhook may be fenced for long.
+                Err(NotYet) => self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
+                Ok(_) => tickets.push(ticket),
+            }
+            if tickets.len() == READ_AT_A_TIME {
+                break;
+            }
+        }
         if tickets.is_empty() {
             return;
         }

@@ -69,12 +69,19 @@ impl Spool {
         self.shared().lock().ledger.dead().len()
     }
 
-    /// The dead letters behind `after`, at most `limit`, in the order of their receipt.
-    pub fn dead_letters(&self, after: Option<EventId>, limit: usize) -> Vec<DeadLetter> {
+    /// The dead letters behind `after` whose webhook is `wanted`, at most `limit`, in the order of their receipt.
+    ///
+    /// What is accepted meanwhile waits, so the limit should be in the hundreds.
+    pub fn dead_letters(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+        wanted: impl Fn(&WebhookKey) -> bool,
+    ) -> Vec<DeadLetter> {
         use std::ops::Bound::{Excluded, Unbounded};
         let inner = self.shared().lock();
         let from = after.map_or(Unbounded, Excluded);
-        let letters = inner.ledger.dead().range((from, Unbounded));
+        let letters = inner.ledger.dead().range((from, Unbounded)).filter(|(_, ticket)| wanted(&ticket.webhook));
         letters
             .filter_map(|(id, ticket)| letter(*id, ticket, inner.ledger.state(ticket.sequence)?))
             .take(limit)
@@ -121,9 +128,14 @@ impl Spool {
     /// Forgets the dead letters that were given up so long ago. Returns how many.
     pub(crate) fn forget_dead_letters(&self, age: Duration) -> usize {
         let now = SystemTime::now();
-        let is_old = |letter: &DeadLetter| now.duration_since(letter.died_at).is_ok_and(|since| since > age);
-        let old = self.dead_letters(None, usize::MAX).into_iter().filter(is_old);
-        old.filter(|letter| self.remove_dead_letter(letter.id)).count()
+        let inner = self.shared().lock();
+        let is_old = |ticket: &Ticket| {
+            let death = inner.ledger.death(ticket);
+            death.is_some_and(|death| now.duration_since(death.at).is_ok_and(|since| since > age))
+        };
+        let old: Vec<_> = inner.ledger.dead().iter().filter(|(_, ticket)| is_old(ticket)).map(|(id, _)| *id).collect();
+        drop(inner);
+        old.into_iter().filter(|id| self.remove_dead_letter(*id)).count()
     }
 
     /// The event is not tried any more.

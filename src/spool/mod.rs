@@ -69,6 +69,7 @@ use self::writer::Writer;
 pub use crate::delivery::Worker;
 use crate::key::WebhookKey;
 use crate::module::Delivery;
+use crate::telemetry;
 
 /// Room for events, if [`SpoolOptions`] are not told: 1 GiB.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
@@ -115,9 +116,11 @@ impl SpoolOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpoolError {
-    /// There is no room for it.
+    /// There is no room for it now.
     Full,
-    /// The disk failed, or nobody is there to deliver it.
+    /// There never is room for it: see [`SpoolOptions::max_bytes`].
+    TooLarge,
+    /// The disk failed, or the [`Worker`] was dropped without having run.
     Failed,
 }
 
@@ -125,6 +128,7 @@ impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the spool is full",
+            Self::TooLarge => "the event is larger than the spool may take",
             Self::Failed => "the spool cannot be written",
         })
     }
@@ -179,7 +183,7 @@ impl Spool {
         let sequence = self.shared().next_sequence();
         let head = |head: &mut Vec<u8>| event::encode_head(delivery, head);
         let frame = Frame::new(self.shared().salt(), Kind::Event, sequence, head, delivery.body().clone());
-        let bytes = u32::try_from(frame.len()).map_err(|_| SpoolError::Full)?;
+        let bytes = u32::try_from(frame.len()).map_err(|_| SpoolError::TooLarge)?;
         let (waiter, written) = oneshot::channel();
         let ticket = Ticket { sequence, webhook, bytes };
         self.shared().push(Item::Event { frame, ticket, waiter })?;
@@ -207,6 +211,17 @@ impl Spool {
         if self.shared().push(Item::Flush(waiter)).is_ok() {
             let _ = written.await;
         }
+    }
+
+    /// Sets the gauges `tower_webhook_spool_*`; the [`Worker`] does so every 2 s.
+    pub fn measure(&self) {
+        let inner = self.shared().lock();
+        telemetry::spool_state(inner.ledger.waiting(), inner.ledger.taken(), inner.ledger.dead().len());
+    }
+
+    /// Takes nothing more: nobody is there to deliver it.
+    pub(crate) fn refuse(&self) {
+        self.shared().refuse();
     }
 
     /// How many events wait or are being delivered.

@@ -43,6 +43,8 @@ pub(super) struct Inner {
     urgent: usize,
     /// The bytes of the events that are on their way into a segment.
     pub(super) queued: u64,
+    /// Nobody is there to deliver events.
+    is_refusing: bool,
     /// The writer is gone, or is to go.
     closed: bool,
 }
@@ -62,7 +64,7 @@ pub(super) enum Item {
 
 impl Shared {
     pub(super) fn new(ledger: Ledger, sequence: u64, max_bytes: u64, tickets: UnboundedSender<Vec<Ticket>>) -> Self {
-        let inner = Inner { ledger, queue: Vec::new(), urgent: 0, queued: 0, closed: false };
+        let inner = Inner { ledger, queue: Vec::new(), urgent: 0, queued: 0, is_refusing: false, closed: false };
         Self {
             inner: Mutex::new(inner),
             wake: Condvar::new(),
@@ -112,6 +114,12 @@ impl Shared {
         }
         if let Item::Event { ticket, .. } = &item {
             let bytes = u64::from(ticket.bytes);
+            if inner.is_refusing {
+                return Err(SpoolError::Failed);
+            }
+            if bytes > self.max_bytes / 2 {
+                return Err(SpoolError::TooLarge);
+            }
             let Inner { ledger, queued, .. } = &mut *inner;
             // The rest is for notes, and for the copies that free a segment.
             let room = self.max_bytes - self.max_bytes / 16;
@@ -164,6 +172,10 @@ impl Shared {
         let payload = read(&*segment, salt, sequence, place)?;
         let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
         Ok(Some((event, state)))
+    }
+
+    pub(super) fn refuse(&self) {
+        self.lock().is_refusing = true;
     }
 
     pub(super) fn close(&self) {

@@ -145,10 +145,11 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         self.unsynced = None;
-        match &self.current {
-            Some(current) => current.segment.sync(),
-            None => Ok(()),
+        if let Some(current) = &self.current {
+            current.segment.sync()?;
+            telemetry::spool_synced();
         }
+        Ok(())
     }
 
     fn leave_if_full(&mut self) -> io::Result<()> {
@@ -342,7 +343,7 @@ impl Writer {
         let lost = self.shared.lock().ledger.give_up(segment);
         if lost > 0 {
             tracing::error!(segment, events = lost, "a part of the spool is damaged: the events in it are lost");
-            telemetry::spool_damaged(lost as u64);
+            telemetry::spool_lost(lost);
         }
     }
 }

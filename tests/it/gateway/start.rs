@@ -46,6 +46,7 @@ async fn a_wrong_variable_is_named() {
         ("TLS_CERT", "cert.pem"),
         ("TLS_KEY", "key.pem"),
         ("SPOOL_DIR", "/proc/nothing"),
+        ("SPOOL_DIR", "data/spool"),
         ("SPOOL_MAX_BYTES", "1000"),
         ("DEAD_LETTER_DAYS", "0"),
         ("SPOOL_DIR", "webhooks.json"),
