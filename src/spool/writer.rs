@@ -120,6 +120,9 @@ impl Writer {
             if let Err(error) = appended {
                 // Of no use any more: what a failed sync has left in it nobody knows. What had been synced stays.
                 let _ = current.segment.truncate(current.size);
+                if current.size == SEGMENT_HEAD as u64 {
+                    self.discard(number);
+                }
                 return Err(error);
             }
             self.shared.lock().ledger.grow(number, end - current.size);
@@ -170,9 +173,19 @@ impl Writer {
         let salt = self.shared.salt();
         // Known before it is written to: whatever becomes of it, it will be removed.
         self.shared.lock().ledger.add_room(number, Arc::clone(&segment), salt, 0);
-        segment.append(&mut [IoSlice::new(&frame::segment_head(salt))])?;
+        if let Err(error) = segment.append(&mut [IoSlice::new(&frame::segment_head(salt))]) {
+            self.discard(number);
+            return Err(error);
+        }
         self.shared.lock().ledger.grow(number, SEGMENT_HEAD as u64);
         Ok(Current { number, segment, size: SEGMENT_HEAD as u64 })
+    }
+
+    /// Removes a segment that holds nothing. Left there, one would be added with each try while a disk is full.
+    fn discard(&self, number: u32) {
+        if self.disk.remove(number).is_ok() {
+            self.shared.lock().ledger.remove_room(number);
+        }
     }
 
     fn written(&mut self, copies: Vec<Copy>, items: Vec<Item>, places: Vec<Place>) {
@@ -270,14 +283,18 @@ impl Writer {
         }
     }
 
-    /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed.
+    /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed. Where room is
+    /// scarce, less is too much: it would keep out what comes.
     fn has_to_copy(&self) -> bool {
         if self.copy_after.is_some_and(|after| Instant::now() < after) {
             return false;
         }
         let current = self.current.as_ref().map(|current| current.number);
+        let max_bytes = self.shared.max_bytes();
         let inner = self.shared.lock();
-        inner.ledger.garbage() > self.shared.max_bytes() / 4 && inner.ledger.oldest(current).is_some()
+        let is_scarce = inner.ledger.taken() > max_bytes - max_bytes / 8;
+        let too_much = if is_scarce { max_bytes / 16 } else { max_bytes / 4 };
+        inner.ledger.garbage() > too_much && inner.ledger.oldest(current).is_some()
     }
 
     /// The next events of the oldest segment that are still needed.
