@@ -80,6 +80,11 @@ fn read_segment(
     let torn = bytes.len().saturating_sub(end.max(frame::SEGMENT_HEAD)) as u64;
     // What is torn at the very end had not been accepted; zeros are what a file system leaves there.
     let damaged = if is_last { damaged.saturating_sub(torn) } else { damaged };
+    if is_last && torn > 0 {
+        // Or the next start, for which this is not the last segment, would take it for damage.
+        tracing::info!(segment = number, bytes = torn, "the end of the spool is torn: it had not been accepted");
+        segment.truncate(bytes.len() as u64 - torn)?;
+    }
     if damaged > 0 {
         tracing::error!(segment = number, bytes = damaged, "a part of the spool is damaged: the events in it are lost");
         crate::telemetry::spool_damaged(damaged);
