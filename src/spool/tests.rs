@@ -237,6 +237,7 @@ async fn dead_letters_are_replayed_and_forgotten() {
 }
 
 #[tokio::test]
+#[allow(clippy::await_holding_lock)] // the writer waits for it, and nothing else does
 async fn requests_that_wait_together_share_a_sync() {
     let disk = Faulty::default();
     let (spool, _tickets) = open(&disk, 1 << 30);
