@@ -11,7 +11,7 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak bench load fmt lint ci clean
+.PHONY: help run test test-faults test-kills soak bench load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,7 @@ ifeq ($(ARGS),)
 # As a program: the tests start the gateway.
 	cargo build --locked --all-features --examples
 	cargo test --locked --all-features --lib --test allocations --test it
+	cargo test --locked --all-features --test delivery
 # These wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
 	cargo test --locked --all-features --doc
@@ -37,6 +38,13 @@ endif
 test-faults: ## the fault cases against a real etcd that need minutes
 	@bash .ci/tools.sh all
 	cargo test --locked --all-features --test etcd -- --ignored $(ARGS)
+
+test-kills: ROUNDS ?= 200
+
+test-kills: ## kills the gateway under load, and looks for what was acknowledged (ROUNDS=200 SEED=7)
+	@bash .ci/tools.sh build
+	cargo build --locked --all-features --example gateway
+	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) cargo test --locked --all-features --test delivery many_kills -- --ignored --nocapture
 
 soak: SECONDS ?= 600
 SEED ?=
@@ -50,7 +58,7 @@ bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 	cargo bench --locked --all-features $(ARGS)
 
 load: SECONDS ?= 5
-ROUNDS ?= 5
+load: ROUNDS ?= 5
 CONNECTIONS ?= 64
 
 load: ## the gateway against bare hyper and nginx under load: a table of ratios (ROUNDS=5 SECONDS=5 CONNECTIONS=64)

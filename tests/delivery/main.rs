@@ -1,0 +1,14 @@
+//! What was acknowledged is not lost: real processes, real signals, real sockets. README.md says which test proves what.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod dead_letters;
+mod dedup;
+mod full;
+mod kills;
+mod memory;
+mod neighbours;
+mod order;
+mod stop;
+mod support;
+mod targets;
