@@ -17,6 +17,7 @@ against_each_etcd!(
     a_barrier_does_not_pass_into_another_history,
     a_long_catch_up_is_no_early_yes,
     a_break_costs_no_list,
+    who_comes_back_is_fresh,
 );
 
 async fn a_restored_backup_is_taken_over(version: Version) {
@@ -132,4 +133,27 @@ async fn a_break_costs_no_list(version: Version) {
     let report = store.status().report;
     assert_eq!((lists(&store), report.anomalies, report.epoch), (1, 0, 0));
     assert!(report.connects >= 6);
+}
+
+/// Nothing has happened meanwhile: the connection itself shows it, and nobody waits for the next proof that is due.
+async fn who_comes_back_is_fresh(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let proxy = Proxy::before(etcd.port()).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]));
+    live(&store).await;
+    proxy.set(Mode::Cut);
+    disconnected(&store).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waiting = store.clone();
+    let fresh = tokio::spawn(async move { waiting.wait_fresh().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(store.status().staleness() > Some(Duration::from_secs(3)));
+    let back = std::time::Instant::now();
+    proxy.set(Mode::Pass);
+    live(&store).await;
+    let staleness = store.status().staleness().unwrap();
+    assert!(staleness < back.elapsed() + Duration::from_millis(500), "{staleness:?} after {:?}", back.elapsed());
+    assert!(timeout(Duration::from_secs(1), fresh).await.unwrap().unwrap());
+    assert_eq!(lists(&store), 1);
 }

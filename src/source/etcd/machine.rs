@@ -90,6 +90,8 @@ pub(super) struct Machine {
     doubted: bool,
     /// Whether it has been seen again: what is listed next begins an epoch.
     other_history: bool,
+    /// Somebody has asked for a proof while there was no watch to hold it against.
+    wanted: bool,
     /// When the last watch ended, or the machine began.
     left: Time,
     audit_at: Time,
@@ -99,9 +101,14 @@ pub(super) struct Machine {
 #[derive(Debug)]
 enum State {
     Idle,
-    Connecting,
+    Connecting {
+        asked: Time,
+    },
     Listing(Listing),
-    Opening,
+    Opening {
+        /// Where a linearizable read found etcd. The watch may be another member's, that is behind.
+        head: Revision,
+    },
     Watching(Watching),
 }
 
@@ -134,6 +141,7 @@ impl Machine {
             must_list: Some(ListReason::Start),
             doubted: false,
             other_history: false,
+            wanted: false,
             left: Time::ZERO,
             audit_at: AUDIT_EVERY,
             state: State::Idle,
@@ -163,17 +171,19 @@ impl Machine {
         let outcome = match (&mut self.state, input) {
             (_, Input::Fault(fault)) => return self.fault(now, fault),
             (State::Idle, Input::Start | Input::Woke) => {
-                self.state = State::Connecting;
+                self.state = State::Connecting { asked: now };
                 let memory = self.held.map(|held| Memory { at: held.revision, newest: self.index.newest() });
                 return vec![Command::Connect { endpoint: self.endpoint, memory }];
             }
-            (State::Connecting, Input::Connected(header, past)) => return self.connected(now, header, &past),
+            (&mut State::Connecting { asked }, Input::Connected(header, past)) => {
+                return self.connected(now, asked, header, &past);
+            }
             (State::Listing(_), Input::Page(page)) => return self.page(now, page),
             (State::Listing(listing), Input::Woke) => {
                 listing.asked = now;
                 return vec![Command::Begin(listing.reason), self.first_page()];
             }
-            (State::Opening, Input::Opened { revision }) => return self.opened(now, revision),
+            (&mut State::Opening { head }, Input::Opened { revision }) => return self.opened(now, revision.max(head)),
             (State::Watching(_), Input::Message(Message { canceled: Some(canceled), .. })) => {
                 return self.fault(now, canceled);
             }
@@ -185,6 +195,10 @@ impl Machine {
             }
             (State::Watching(watching), Input::Wanted) => Ok(watching.wanted(now)),
             (State::Watching(watching), Input::Tick) => Ok(watching.tick(now)),
+            (_, Input::Wanted) => {
+                self.wanted = true;
+                return Vec::new();
+            }
             // An answer to a question of before the last break.
             _ => return Vec::new(),
         };
@@ -214,7 +228,7 @@ impl Machine {
         self.held.map_or(0, |held| held.revision)
     }
 
-    fn connected(&mut self, now: Time, header: Header, past: &Past) -> Vec<Command> {
+    fn connected(&mut self, now: Time, asked: Time, header: Header, past: &Past) -> Vec<Command> {
         let remembered = self.index.remembers(past);
         if !remembered || !self.continues(header, self.applied()) {
             // One member may be wrong (etcd #20418): the next one is asked before it is believed.
@@ -231,7 +245,15 @@ impl Machine {
         self.doubted = false;
         match (self.held, self.must_list) {
             // The same history: etcd itself says if the place to go on from has been compacted.
-            (Some(held), None) => self.open(held.revision),
+            (Some(held), None) => {
+                let mut commands = Vec::new();
+                // Nothing has happened since: this read is a proof.
+                if header.revision == held.revision && matches!(past, Past::Known { .. }) {
+                    commands.push(Command::Proven { asked });
+                }
+                commands.extend(self.open(held.revision, header.revision));
+                commands
+            }
             (_, reason) => self.list(now, reason.unwrap_or(ListReason::Start), 0),
         }
     }
@@ -283,12 +305,12 @@ impl Machine {
         self.doubted = false;
         commands.push(Command::Commit(header));
         commands.push(Command::Proven { asked });
-        commands.extend(self.open(header.revision));
+        commands.extend(self.open(header.revision, header.revision));
         commands
     }
 
-    fn open(&mut self, applied: Revision) -> Vec<Command> {
-        self.state = State::Opening;
+    fn open(&mut self, applied: Revision, head: Revision) -> Vec<Command> {
+        self.state = State::Opening { head };
         vec![Command::Watch { from: applied + 1 }]
     }
 
@@ -298,7 +320,7 @@ impl Machine {
             self.audit_at = self.audit_at.min(now);
         }
         let mut watching = Watching::new(now, applied, revision, self.audit_at);
-        let commands = watching.begin(now);
+        let commands = watching.begin(now, std::mem::take(&mut self.wanted));
         self.state = State::Watching(watching);
         commands
     }
@@ -315,10 +337,10 @@ impl Machine {
                 return self.list(now, reason, restarts);
             }
             (State::Listing(_), ErrorKind::Timeout) => self.page = (self.page / 2).max(1),
-            (State::Opening | State::Watching(_), ErrorKind::Compacted) => {
+            (State::Opening { .. } | State::Watching(_), ErrorKind::Compacted) => {
                 return self.relist(now, ListReason::Compacted, fault);
             }
-            (State::Opening | State::Watching(_), ErrorKind::TooLarge) => {
+            (State::Opening { .. } | State::Watching(_), ErrorKind::TooLarge) => {
                 return self.relist(now, ListReason::TooLarge, fault);
             }
             _ => {}

@@ -266,6 +266,59 @@ fn a_compacted_watch_reads_everything_again() {
 }
 
 #[test]
+fn a_connection_to_what_was_left_proves_it() {
+    let again = |revision, past| {
+        let mut machine = live();
+        machine.step(secs(20), fault(ErrorKind::Unreachable));
+        machine.step(secs(21), Input::Woke);
+        let commands = machine.step(secs(23), Input::Connected(at(revision), past));
+        (machine, commands)
+    };
+    let known = Past::Known { keys: 1, changed: Some((b"a".to_vec(), entry("a", 5).meta)) };
+    let watch = Command::Watch { from: 11 };
+    // As of when the connection was begun, which is before the read was sent.
+    let (mut machine, commands) = again(10, known.clone());
+    assert_eq!(commands, [Command::Proven { asked: secs(21) }, watch]);
+    assert_eq!(machine.step(secs(24), Input::Opened { revision: 10 }), [Command::Live]);
+    // It was somewhere else, or here: nothing is said before the proof.
+    let (mut machine, commands) = again(12, known);
+    assert_eq!(commands, [Command::Watch { from: 11 }]);
+    assert_eq!(machine.step(secs(24), Input::Opened { revision: 12 }), [Command::Prove { after: 10 }]);
+    // How many keys there are was not told.
+    assert_eq!(again(10, Past::Unknown).1, [Command::Watch { from: 11 }]);
+}
+
+#[test]
+fn a_watch_of_a_member_that_is_behind_is_not_live() {
+    let mut machine = live();
+    reconnect(&mut machine, secs(1), at(12));
+    assert_eq!(machine.step(secs(1), Input::Opened { revision: 10 }), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(1), events(&[again(11, 1)])).len(), 1);
+    assert_eq!(machine.step(secs(1), events(&[again(12, 2)])).last(), Some(&Command::Live));
+}
+
+#[test]
+fn who_asks_before_the_watch_is_open_is_not_forgotten() {
+    for wanted_at in 0..3 {
+        let mut machine = live();
+        machine.step(secs(1), fault(ErrorKind::Unreachable));
+        let rest = [Input::Woke, connected(10), Input::Opened { revision: 10 }];
+        let mut commands = Vec::new();
+        for (n, input) in rest.into_iter().enumerate() {
+            if n == wanted_at {
+                assert_eq!(machine.step(secs(2), Input::Wanted), []);
+            }
+            commands = machine.step(secs(2), input);
+        }
+        assert_eq!(commands, [Command::Live, Command::Prove { after: 10 }]);
+        machine.step(secs(2), proof(10, 10, false, 1));
+        // Once.
+        reconnect(&mut machine, secs(3), at(10));
+        assert_eq!(machine.step(secs(3), Input::Opened { revision: 10 }), [Command::Live]);
+    }
+}
+
+#[test]
 fn a_refused_watch_is_opened_again_on_a_new_connection() {
     let mut machine = live();
     assert!(is_closing(&machine.step(secs(1), canceled(ErrorKind::PermissionDenied)), ErrorKind::PermissionDenied));
@@ -577,6 +630,19 @@ fn events_on_their_way_are_no_doubt() {
         machine.step(secs(20), events(std::slice::from_ref(&last))),
         [Command::Apply { revision: 13, events: vec![last] }, Command::Proven { asked: secs(20) }]
     );
+}
+
+#[test]
+fn a_later_proof_is_not_taken_back_by_an_earlier_one() {
+    let mut machine = live();
+    machine.step(secs(10), Input::Tick);
+    machine.step(secs(10), events(&[again(11, 1)]));
+    // What came after 11 was elsewhere: no event will tell.
+    assert_eq!(machine.step(secs(10), proof(10, 12, true, 1)), []);
+    machine.step(secs(11), Input::Tick);
+    let commands = machine.step(secs(11), proof(11, 12, false, 1));
+    assert_eq!(commands, [Command::Advance(12), Command::Proven { asked: secs(11) }]);
+    assert_eq!(machine.step(secs(15), events(&[again(13, 2)])).len(), 1);
 }
 
 #[test]

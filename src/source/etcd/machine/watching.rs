@@ -71,10 +71,15 @@ impl Watching {
         }
     }
 
-    /// The first commands on a fresh watch: is what is held current already?
-    pub(super) fn begin(&mut self, now: Time) -> Vec<Command> {
-        // Up to date already; else what happened since may be elsewhere in etcd, and only a proof can say.
-        if self.opened_at <= self.applied { self.go_live() } else { self.prove(now) }
+    /// The first commands on a fresh watch: is what is held current already? `wanted` if somebody waits for a proof.
+    pub(super) fn begin(&mut self, now: Time, wanted: bool) -> Vec<Command> {
+        let current = self.opened_at <= self.applied;
+        let mut commands = if current { self.go_live() } else { Vec::new() };
+        // What happened since may be elsewhere in etcd, and only a proof can say.
+        if wanted || !current {
+            commands.extend(self.prove(now));
+        }
+        commands
     }
 
     pub(super) fn message(&mut self, now: Time, message: Message, index: &mut Index) -> Result<Vec<Command>, Untrue> {
@@ -138,11 +143,7 @@ impl Watching {
                 self.prove_at = now + PROVE_AGAIN;
                 return Ok(Vec::new());
             }
-            self.prove_at = now + PROVE_EVERY;
-            let mut commands = vec![Command::Proven { asked }];
-            commands.extend(self.go_live());
-            commands.extend(self.ask_if_wanted(now));
-            return Ok(commands);
+            return Ok(self.proven(now, asked));
         }
         if proof.changed || proof.total != index.len() {
             self.doubts += 1;
@@ -153,17 +154,26 @@ impl Watching {
             return Ok(Vec::new());
         }
         self.doubts = 0;
-        self.prove_at = now + PROVE_EVERY;
         self.heard = now;
         let mut commands = Vec::new();
         if proof.header.revision > self.applied {
             self.applied = proof.header.revision;
             commands.push(Command::Advance(self.applied));
         }
-        commands.push(Command::Proven { asked });
-        commands.extend(self.go_live());
-        commands.extend(self.ask_if_wanted(now));
+        commands.extend(self.proven(now, asked));
         Ok(commands)
+    }
+
+    fn proven(&mut self, now: Time, asked: Time) -> Vec<Command> {
+        self.prove_at = now + PROVE_EVERY;
+        // One that was asked for earlier has no more to tell.
+        self.awaited = None;
+        let mut commands = vec![Command::Proven { asked }];
+        commands.extend(self.go_live());
+        if self.wanted {
+            commands.extend(self.prove(now));
+        }
+        commands
     }
 
     /// Takes a page of the audit. `next` is when the next audit is due once this one has held.
@@ -231,10 +241,6 @@ impl Watching {
         let Some(audit) = &self.audit else { return Vec::new() };
         self.question = Some(Question::Audit);
         vec![Command::Audit { at: audit.at, after: audit.after.clone(), limit: AUDIT_PAGE }]
-    }
-
-    fn ask_if_wanted(&mut self, now: Time) -> Vec<Command> {
-        if self.wanted { self.prove(now) } else { Vec::new() }
     }
 
     fn prove(&mut self, now: Time) -> Vec<Command> {
