@@ -61,6 +61,10 @@ const LONG_BREAK: Duration = Duration::from_secs(60);
 /// Between two looks at another history.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// When etcd's past is gone, or a change was lost, it is for many receivers at the same moment: each waits for a time of
+/// its own below this before it reads everything.
+const SPREAD: Duration = Duration::from_secs(2);
+
 /// Between two looks at an empty list.
 const CONFIRM_EMPTY: Duration = Duration::from_secs(5);
 
@@ -348,10 +352,14 @@ impl Machine {
         self.give_up(now, fault)
     }
 
-    /// Reads everything again, on a new connection and after the wait that any break costs.
+    /// Reads everything again, on a new connection, after the wait that any break costs and some more.
     fn relist(&mut self, now: Time, reason: ListReason, fault: Fault) -> Vec<Command> {
         self.must_list = Some(reason);
-        self.give_up(now, fault)
+        let mut commands = self.give_up(now, fault);
+        if let Some(Command::Wait(wait)) = commands.last_mut() {
+            *wait += SPREAD.mul_f64(self.random.f64());
+        }
+        commands
     }
 
     fn give_up(&mut self, now: Time, fault: Fault) -> Vec<Command> {

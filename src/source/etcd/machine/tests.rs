@@ -257,12 +257,32 @@ fn a_compacted_watch_reads_everything_again() {
     for (kind, reason) in [(ErrorKind::Compacted, ListReason::Compacted), (ErrorKind::TooLarge, ListReason::TooLarge)] {
         for input in [canceled(kind), fault(kind)] {
             let mut machine = live();
-            let commands = machine.step(secs(1), input);
-            assert!(wait_of(&commands) <= Duration::from_millis(100));
+            machine.step(secs(1), input);
             machine.step(secs(2), Input::Woke);
             assert_eq!(machine.step(secs(2), connected(100))[0], Command::Begin(reason));
         }
     }
+}
+
+#[test]
+fn what_makes_many_list_is_answered_by_each_at_its_own_time() {
+    let waits = |input: fn() -> Input| -> Vec<_> {
+        let wait = |seed| {
+            let mut machine = live();
+            machine.random = fastrand::Rng::with_seed(seed);
+            wait_of(&machine.step(secs(1), input()))
+        };
+        (0..100).map(wait).collect()
+    };
+    let lost = || events(&[again(12, 7)]);
+    for input in [|| canceled(ErrorKind::Compacted), || fault(ErrorKind::TooLarge), lost] {
+        let waits = waits(input);
+        let quarters = [0, 1, 2, 3].map(|n| waits.iter().filter(|wait| wait.as_millis() / 500 == n).count());
+        assert!(quarters.iter().all(|count| *count > 10), "{quarters:?}");
+        assert!(waits.iter().all(|wait| *wait <= SPREAD + Duration::from_millis(100)));
+    }
+    // What concerns one connection is tried again at once, and it was no list.
+    assert!(waits(|| fault(ErrorKind::Unreachable)).iter().all(|wait| *wait <= Duration::from_millis(100)));
 }
 
 #[test]
