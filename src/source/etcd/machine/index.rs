@@ -68,31 +68,37 @@ pub(super) struct Audit {
     pub(super) after: Option<Vec<u8>>,
     /// Keys that have changed since: they are not compared.
     touched: HashSet<Vec<u8>>,
-    matched: usize,
+    /// How many keys more than at that revision there are since.
+    more: i64,
+    /// How many keys etcd has told.
+    told: i64,
 }
 
 impl Audit {
     pub(super) fn new(at: Revision) -> Self {
-        Self { at, after: None, touched: HashSet::new(), matched: 0 }
+        Self { at, after: None, touched: HashSet::new(), more: 0, told: 0 }
     }
 
+    /// Before it is applied, which it must be then.
     pub(super) fn touch(&mut self, event: &Event) {
+        self.more += match &event.put {
+            Some(put) => i64::from(put.version == 1),
+            None => -1,
+        };
         self.touched.insert(event.key.clone());
     }
 
     /// Compares a page. Returns whether all of it is as known.
     pub(super) fn compare(&mut self, index: &Index, page: &[(Vec<u8>, Meta)]) -> bool {
         self.after = page.last().map(|(key, _)| key.clone());
-        page.iter().filter(|(key, _)| !self.touched.contains(key)).all(|(key, meta)| {
-            self.matched += 1;
-            index.keys.get(key.as_slice()) == Some(meta)
-        })
+        self.told += page.len() as i64;
+        let mut untouched = page.iter().filter(|(key, _)| !self.touched.contains(key));
+        untouched.all(|(key, meta)| index.keys.get(key.as_slice()) == Some(meta))
     }
 
-    /// Whether nothing is known beyond what was compared.
+    /// Whether no more was known than what was told.
     pub(super) fn finish(&self, index: &Index) -> bool {
-        let untouched = index.keys.keys().filter(|key| !self.touched.contains(&***key)).count();
-        untouched == self.matched
+        self.told == index.len() - self.more
     }
 }
 

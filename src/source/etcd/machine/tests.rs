@@ -540,6 +540,32 @@ fn an_audit_that_holds_is_told_and_one_that_does_not_reads_everything() {
 }
 
 #[test]
+fn what_happens_in_the_midst_of_an_audit_is_no_doubt() {
+    let keys = ["a", "b", "c", "d"].map(|name| entry(name, 5));
+    let audited = |keys: &[Entry], more| {
+        Input::Audited(AuditPage::Keys { keys: keys.iter().map(|key| (key.key.clone(), key.meta)).collect(), more })
+    };
+    for changes in [
+        vec![put("a", 11, 2, 5)],
+        vec![delete("a", 11)],
+        vec![delete("a", 11), new("a", 12)],
+        vec![new("aa", 11)],
+        vec![put("c", 11, 2, 5), delete("d", 12), new("e", 13), delete("e", 14)],
+    ] {
+        let mut machine = Machine::new(1, 1);
+        machine.resume(at(10), keys.iter().map(|key| (key.key.clone(), key.meta)));
+        machine.step(secs(0), Input::Start);
+        machine.step(secs(0), connected(10));
+        machine.step(secs(0), Input::Opened { revision: 10 });
+        machine.step(secs(1), Input::Tick);
+        let next = Command::Audit { at: 10, after: Some(b"b".to_vec()), limit: AUDIT_PAGE };
+        assert_eq!(machine.step(secs(2), audited(&keys[..2], true)), [next]);
+        machine.step(secs(2), events(&changes));
+        assert_eq!(machine.step(secs(3), audited(&keys[2..], false)), [Command::AuditHeld], "{changes:?}");
+    }
+}
+
+#[test]
 fn who_waits_for_a_proof_gets_one_that_was_asked_for_since() {
     let mut machine = live();
     assert_eq!(machine.step(secs(1), Input::Wanted), [Command::Prove { after: 10 }]);
