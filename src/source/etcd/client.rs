@@ -27,7 +27,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const PROVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Among a million keys it takes etcd a second or two.
+const PROVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// etcd closes connections that ping more often than every 5 s.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));

@@ -20,6 +20,7 @@
 mod backoff;
 mod exchange;
 mod index;
+mod listing;
 mod watching;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ use self::backoff::Backoff;
 pub(super) use self::exchange::*;
 use self::index::Index;
 pub(super) use self::index::Meta;
+use self::listing::{LARGEST_PAGE, Listing};
 use self::watching::{Untrue, Watching};
 use crate::store::{ErrorKind, ListReason};
 
@@ -68,9 +70,6 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// Between two looks at an empty list.
 const CONFIRM_EMPTY: Duration = Duration::from_secs(5);
 
-/// Keys in one page of a list, unless pages turn out too large to be decoded.
-const PAGE: i64 = 1000;
-
 /// Keys in one page of an audit: they come without values.
 const AUDIT_PAGE: i64 = 5000;
 
@@ -82,7 +81,7 @@ pub(super) struct Machine {
     backoff: Backoff,
     /// For credentials that were refused: each try costs etcd a slow hash.
     refused: Backoff,
-    /// The page size that etcd's answers have fitted into.
+    /// How many keys a page of a list may hold: fewer once one was too large to be decoded, or too slow.
     page: i64,
     /// What is published: the newest header of its history, with the revision that is applied.
     held: Option<Header>,
@@ -116,18 +115,6 @@ enum State {
     Watching(Watching),
 }
 
-#[derive(Debug)]
-struct Listing {
-    asked: Time,
-    reason: ListReason,
-    /// Of the first page: all are read at its revision.
-    header: Option<Header>,
-    index: Index,
-    restarts: u32,
-    /// Whether it was empty once.
-    was_empty: bool,
-}
-
 impl Machine {
     /// For a cluster with so many endpoints.
     pub(super) fn new(endpoints: usize, seed: u64) -> Self {
@@ -139,7 +126,7 @@ impl Machine {
             random,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             refused: Backoff::new(Duration::from_secs(2), Duration::from_secs(60)),
-            page: PAGE,
+            page: LARGEST_PAGE,
             held: None,
             index: Index::default(),
             must_list: Some(ListReason::Start),
@@ -185,7 +172,7 @@ impl Machine {
             (State::Listing(_), Input::Page(page)) => return self.page(now, page),
             (State::Listing(listing), Input::Woke) => {
                 listing.asked = now;
-                return vec![Command::Begin(listing.reason), self.first_page()];
+                return vec![Command::Begin(listing.reason), listing.first_page()];
             }
             (&mut State::Opening { head }, Input::Opened { revision }) => return self.opened(now, revision.max(head)),
             (State::Watching(_), Input::Message(Message { canceled: Some(canceled), .. })) => {
@@ -265,39 +252,21 @@ impl Machine {
     fn list(&mut self, now: Time, reason: ListReason, restarts: u32) -> Vec<Command> {
         // Should it fail, what is held is no place to go on from.
         self.must_list = Some(reason);
-        self.state = State::Listing(Listing {
-            asked: now,
-            reason,
-            header: None,
-            index: Index::default(),
-            restarts,
-            was_empty: false,
-        });
-        vec![Command::Begin(reason), self.first_page()]
-    }
-
-    fn first_page(&self) -> Command {
-        Command::List { at: None, after: None, limit: self.page }
+        let listing = Listing::new(now, reason, restarts, self.page);
+        let commands = vec![Command::Begin(reason), listing.first_page()];
+        self.state = State::Listing(listing);
+        commands
     }
 
     fn page(&mut self, now: Time, page: Page) -> Vec<Command> {
-        let limit = self.page;
         let State::Listing(listing) = &mut self.state else { return Vec::new() };
-        let header = *listing.header.get_or_insert(page.header);
-        for entry in &page.entries {
-            listing.index.insert(&entry.key, entry.meta);
-        }
-        let last = page.entries.last().map(|entry| entry.key.clone());
-        if let Some(last) = last.filter(|_| page.more) {
-            let next = Command::List { at: Some(header.revision), after: Some(last), limit };
+        if let Some(next) = listing.take(&page, self.page) {
             return vec![Command::Bring(page.entries), next];
         }
-        let empties = listing.index.len() == 0 && self.index.len() > 0;
-        if empties && !std::mem::replace(&mut listing.was_empty, true) {
-            listing.header = None;
+        if listing.is_doubtful(&self.index) {
             return vec![Command::Wait(CONFIRM_EMPTY)];
         }
-        let asked = listing.asked;
+        let (asked, header) = (listing.asked, listing.header.unwrap_or(page.header));
         self.index = std::mem::take(&mut listing.index);
         let mut commands = vec![Command::Bring(page.entries)];
         if std::mem::take(&mut self.other_history) | !self.continues(header, self.applied()) {
@@ -335,12 +304,12 @@ impl Machine {
                 let (reason, restarts) = (listing.reason, listing.restarts + 1);
                 return self.list(now, reason, restarts);
             }
-            (State::Listing(listing), ErrorKind::TooLarge) if self.page > 1 => {
+            (State::Listing(listing), ErrorKind::TooLarge) if listing.limit > 1 => {
                 let (reason, restarts) = (listing.reason, listing.restarts);
-                self.page /= 2;
+                self.page = listing.limit / 2;
                 return self.list(now, reason, restarts);
             }
-            (State::Listing(_), ErrorKind::Timeout) => self.page = (self.page / 2).max(1),
+            (State::Listing(listing), ErrorKind::Timeout) => self.page = (listing.limit / 2).max(1),
             (State::Opening { .. } | State::Watching(_), ErrorKind::Compacted) => {
                 return self.relist(now, ListReason::Compacted, fault);
             }

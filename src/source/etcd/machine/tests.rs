@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::listing::PAGE;
 use super::*;
 
 const CLUSTER: u64 = 7;
@@ -110,7 +111,10 @@ fn it_lists_and_then_watches_from_the_next_revision() {
     );
     assert_eq!(
         machine.step(secs(2), page(10, &[entry("a", 5)], true)),
-        [Command::Bring(vec![entry("a", 5)]), Command::List { at: Some(10), after: Some(b"a".to_vec()), limit: PAGE }]
+        [
+            Command::Bring(vec![entry("a", 5)]),
+            Command::List { at: Some(10), after: Some(b"a".to_vec()), limit: 2 * PAGE }
+        ]
     );
     assert_eq!(
         // The header of a later page tells a newer revision, which the page is not of.
@@ -373,6 +377,42 @@ fn pages_that_are_too_large_shrink_down_to_one_key() {
     }
     assert_eq!((limits[0], limits[1], limits.last()), (PAGE, PAGE / 2, Some(&1)));
     assert_eq!(commands[0], Command::Close);
+}
+
+#[test]
+fn pages_of_little_grow_up_to_what_fits() {
+    let limits = |most: i64, bytes: usize| {
+        let mut machine = Machine::new(1, 1);
+        machine.page = most;
+        machine.step(secs(0), Input::Start);
+        let mut commands = machine.step(secs(0), connected(10));
+        let mut limits = Vec::new();
+        while let (Some(Command::List { limit, .. }), true) = (commands.last(), limits.len() < 6) {
+            limits.push(*limit);
+            let value = Bytes::from(vec![b'x'; bytes]);
+            commands = machine.step(secs(0), page(10, &[Entry { value, ..entry("a", 5) }], true));
+        }
+        limits
+    };
+    assert_eq!(limits(LARGEST_PAGE, 1000), [1000, 2000, 4000, 8000, 8000, 8000]);
+    assert_eq!(limits(3000, 1000), [1000, 2000, 3000, 3000, 3000, 3000]);
+    assert_eq!(limits(500, 1000), [500; 6]);
+    assert_eq!(limits(LARGEST_PAGE, 1 << 20), [1000; 6]);
+}
+
+#[test]
+fn a_page_that_was_too_large_is_not_asked_for_again() {
+    let mut machine = Machine::new(1, 1);
+    machine.step(secs(0), Input::Start);
+    machine.step(secs(0), connected(10));
+    for _ in 0..3 {
+        machine.step(secs(0), page(10, &[entry("a", 5)], true));
+    }
+    machine.step(secs(0), fault(ErrorKind::TooLarge));
+    for _ in 0..5 {
+        let commands = machine.step(secs(0), page(10, &[entry("a", 5)], true));
+        assert!(matches!(commands[1], Command::List { limit: ..=4000, .. }), "{commands:?}");
+    }
 }
 
 /// Headers that cannot follow [`live`]'s.

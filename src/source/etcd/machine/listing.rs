@@ -1,0 +1,64 @@
+//! A list, page by page.
+
+use super::index::Index;
+use super::{Command, Header, Page, Time};
+use crate::store::ListReason;
+
+/// Keys in the first page of a list.
+pub(super) const PAGE: i64 = 1000;
+
+/// Keys in a page at most: for each page etcd counts all that is left, which adds up among a million.
+pub(super) const LARGEST_PAGE: i64 = 8000;
+
+/// A page that holds less than so many bytes is followed by one that is twice as long.
+const SMALL: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) asked: Time,
+    pub(super) reason: ListReason,
+    /// Of the first page: all are read at its revision.
+    pub(super) header: Option<Header>,
+    pub(super) index: Index,
+    pub(super) restarts: u32,
+    /// Keys in the page that was asked for last.
+    pub(super) limit: i64,
+    /// Whether it was empty once.
+    was_empty: bool,
+}
+
+impl Listing {
+    /// `most` is how many keys a page may hold.
+    pub(super) fn new(asked: Time, reason: ListReason, restarts: u32, most: i64) -> Self {
+        let (index, limit) = (Index::default(), PAGE.min(most));
+        Self { asked, reason, header: None, index, restarts, limit, was_empty: false }
+    }
+
+    pub(super) fn first_page(&self) -> Command {
+        Command::List { at: None, after: None, limit: self.limit }
+    }
+
+    /// Takes note of a page. Returns the question for the next one, if there is one.
+    pub(super) fn take(&mut self, page: &Page, most: i64) -> Option<Command> {
+        let header = *self.header.get_or_insert(page.header);
+        for entry in &page.entries {
+            self.index.insert(&entry.key, entry.meta);
+        }
+        let last = page.entries.last().filter(|_| page.more)?;
+        let bytes: usize = page.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+        if bytes < SMALL {
+            self.limit = (2 * self.limit).min(most);
+        }
+        Some(Command::List { at: Some(header.revision), after: Some(last.key.clone()), limit: self.limit })
+    }
+
+    /// Whether it must be asked for once more before it is believed: it would empty what is held.
+    pub(super) fn is_doubtful(&mut self, held: &Index) -> bool {
+        let empties = self.index.len() == 0 && held.len() > 0;
+        let doubtful = empties && !std::mem::replace(&mut self.was_empty, true);
+        if doubtful {
+            self.header = None;
+        }
+        doubtful
+    }
+}
