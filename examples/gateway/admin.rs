@@ -83,6 +83,7 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
         "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
         "endpoint": report.endpoint,
         "server_version": report.server_version,
+        "server_errors": report.server_errors,
         "epoch": report.epoch,
         "connects": report.connects,
         "lists": lists,

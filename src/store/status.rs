@@ -22,6 +22,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The cluster has no leader, or this member does not see one.
     NoLeader,
+    /// The member has no vote yet, and answers nobody until it has.
+    Learner,
     /// The past that was asked for is gone.
     Compacted,
     /// A message was larger than is taken.
@@ -48,6 +50,7 @@ impl ErrorKind {
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::NoLeader => "no_leader",
+            Self::Learner => "learner",
             Self::Compacted => "compacted",
             Self::TooLarge => "too_large",
             Self::Protocol => "protocol",
@@ -130,6 +133,9 @@ pub struct SourceReport {
     pub endpoint: Option<String>,
     /// The version of the server there, if it told.
     pub server_version: Option<String>,
+    /// What the server told to be wrong with it when the connection was made: an alarm, as of a full or corrupt store.
+    /// It is read all the same.
+    pub server_errors: Vec<String>,
     /// How many histories have been followed: one more each time it was another than before.
     pub epoch: u64,
     /// How often a connection was made.

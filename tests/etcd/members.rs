@@ -270,8 +270,8 @@ async fn of_four_endpoints_one_is_any_good(version: Version) {
     let dead = format!("http://127.0.0.1:{}", free_port());
 
     let (alone, _following) = follow(EtcdOptions::new([learner.endpoint()]));
-    let reason = disconnected(&alone).await;
-    println!("{version:?}: a learner alone: {reason}");
+    until("the learner is not named", &alone, |store| errors(store, ErrorKind::Learner) > 0).await;
+    println!("{version:?}: a learner alone: {:?}", alone.status().report.last_error);
     assert!(!alone.snapshot().is_loaded());
 
     let (store, _following) = follow(EtcdOptions::new([dead, http_1, learner.endpoint(), proxy.endpoint()]));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use etcd_client::{AlarmAction, AlarmType};
 use tokio::time::timeout;
-use tower_webhook::SourceState;
 use tower_webhook::source::EtcdOptions;
+use tower_webhook::{SourceState, Store};
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::oracle::Observer;
@@ -91,6 +91,13 @@ async fn a_full_etcd_is_still_read(version: Version) {
     let (late, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
     live(&late).await;
     assert_eq!(late.snapshot().counts().webhooks, 1);
+    assert_alarm(&late, "NOSPACE");
+}
+
+/// What the server said when the connection was made.
+fn assert_alarm(store: &Store, alarm: &str) {
+    let errors = store.status().report.server_errors;
+    assert!(errors.iter().any(|error| error.contains(alarm)), "{alarm}: {errors:?}");
 }
 
 /// Case 40.
@@ -107,10 +114,17 @@ async fn a_corrupt_alarm_drops_nothing(version: Version) {
     println!("{version:?}: {:?} {:?}", store.status().state, store.status().report.last_error);
     assert_eq!(stamp(&store, "default", "a"), Some(1), "the last configuration is served");
     assert!(store.status().report.connects <= 10, "a storm of connections");
+    let (late, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    until("the alarm is not told", &late, |store| store.status().report.connects > 0).await;
+    assert_alarm(&late, "CORRUPT");
     client.alarm(AlarmAction::Deactivate, AlarmType::Corrupt, Some(options)).await.unwrap();
     reached(&store, etcd.put("default/webhooks/a", stamped(2)).await).await;
     live(&store).await;
     assert_eq!((lists(&store), store.status().report.epoch), (1, 0));
+    // Each connection asks anew.
+    let (late, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    live(&late).await;
+    assert_eq!(late.status().report.server_errors, [""; 0]);
 }
 
 /// Case 43: it answers no request for progress, and does not say when etcd is gone.

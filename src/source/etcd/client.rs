@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error, GetOptions, Identity, KeyValue, KvClient, ResponseHeader, TlsOptions,
-    WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
+    Certificate, Client, ConnectOptions, Error, GetOptions, Identity, KeyValue, KvClient, ResponseHeader,
+    StatusResponse, TlsOptions, WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
 };
 use tokio::time::timeout;
 
@@ -43,7 +43,15 @@ pub(super) struct Session {
     kv: KvClient,
     watch: WatchClient,
     range: Range,
-    version: Option<String>,
+    told: Told,
+}
+
+/// What a member tells of itself. For status pages only: one that may not be asked tells nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) version: Option<String>,
+    /// Its alarms, and that it sees no leader.
+    pub(super) errors: Vec<String>,
 }
 
 /// All keys with the prefix.
@@ -74,10 +82,9 @@ impl Session {
             let reads = Client::connect([endpoint], Some(reads)).await.map_err(fault)?;
             let watches = Client::connect([endpoint], Some(connect)).await.map_err(fault)?;
             let range = Range::of_prefix(options.prefix.as_bytes());
-            // For status pages only: who may not ask does without.
-            let version = watches.maintenance_client().status().await.ok().map(|status| status.version().to_owned());
+            let status = watches.maintenance_client().status().await;
             let session = Self {
-                version,
+                told: status.map(|status| told(&status)).unwrap_or_default(),
                 kv: reads.kv_client().max_decoding_message_size(MAX_MESSAGE),
                 watch: watches.watch_client().max_decoding_message_size(MAX_MESSAGE),
                 range,
@@ -86,11 +93,12 @@ impl Session {
             Ok((session, header, past))
         })
         .await
+        .map_err(|fault| over_tls(endpoint, fault))
     }
 
-    /// The server's version, if it told.
-    pub(super) fn version(&self) -> Option<&str> {
-        self.version.as_deref()
+    /// What the server has told of itself.
+    pub(super) fn told(&self) -> Told {
+        self.told.clone()
     }
 
     async fn recall(&self, memory: Option<Memory>) -> Result<(Header, Past), Fault> {
@@ -289,6 +297,14 @@ fn refused(response: &WatchResponse) -> Fault {
     Fault { kind, reason: format!("etcd canceled the watch: {reason}") }
 }
 
+/// A server that does not take our certificate may close the connection before its alert can be read (TLS 1.3).
+fn over_tls(endpoint: &str, mut fault: Fault) -> Fault {
+    if endpoint.starts_with("https://") && fault.kind == ErrorKind::Other {
+        fault.reason.push_str(" (it may be that etcd wants a client certificate, or another one)");
+    }
+    fault
+}
+
 fn fault(error: Error) -> Fault {
     let mut reason = match &error {
         Error::GRpcStatus(status) if !status.message().is_empty() => status.message().to_owned(),
@@ -315,7 +331,7 @@ fn kind_of(reason: &str) -> ErrorKind {
         ("decoded message length too large", ErrorKind::TooLarge),
         ("no leader", ErrorKind::NoLeader),
         ("leader changed", ErrorKind::NoLeader),
-        ("not supported for learner", ErrorKind::NoLeader),
+        ("not supported for learner", ErrorKind::Learner),
         ("permission denied", ErrorKind::PermissionDenied),
         ("authentication failed", ErrorKind::Unauthenticated),
         ("invalid auth token", ErrorKind::Unauthenticated),
@@ -336,6 +352,11 @@ fn kind_of(reason: &str) -> ErrorKind {
 fn header(header: Option<&ResponseHeader>) -> Result<Header, Fault> {
     let header = header.ok_or_else(no_header)?;
     Ok(Header { cluster: header.cluster_id(), term: header.raft_term(), revision: header.revision() })
+}
+
+fn told(status: &StatusResponse) -> Told {
+    let errors = status.errors().iter().map(|error| error.trim().to_owned());
+    Told { version: Some(status.version().to_owned()), errors: errors.collect() }
 }
 
 fn meta(kv: &KeyValue) -> Meta {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::EtcdOptions;
-use super::client::{Session, Stream};
+use super::client::{Session, Stream, Told};
 use super::machine::{Command, Entry, Event, Fault, Header, Input, Machine, Memory, Message, Past, Put, Revision};
 use super::saved::{Copy, Kept, Keys, Saved};
 use crate::key::{InvalidKey, Key};
@@ -205,9 +205,14 @@ impl Driver {
         self.operation = Box::pin(pending());
         match done {
             Done::Connected(session, header, past) => {
+                let Told { version, errors } = session.told();
+                if !errors.is_empty() {
+                    tracing::warn!(?errors, "etcd tells that something is wrong with it");
+                }
                 self.feed.report(|report| {
                     report.connects += 1;
-                    report.server_version = session.version().map(str::to_owned);
+                    report.server_version = version;
+                    report.server_errors = errors;
                 });
                 self.session = Some(*session);
                 Input::Connected(header, past)
