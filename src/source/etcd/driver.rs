@@ -23,8 +23,7 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
     let mut machine = Machine::new(options.endpoints.len(), fastrand::u64(..));
     let mut driver = Driver::new(options, feed, began);
     if let Some(saved) = driver.load_copy() {
-        let keys = saved.keys.into_iter().map(|(key, kept)| (key, kept.meta));
-        machine.resume(saved.header, keys);
+        machine.resume(saved.header, saved.keys.iter().map(|(key, kept)| (key.as_slice(), kept.meta)));
     }
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,7 +112,7 @@ impl Driver {
         let revision = saved.header.revision.unsigned_abs();
         let mut replacement = self.feed.replace();
         let mut refused = Vec::new();
-        for (key, kept) in &saved.keys {
+        for (key, kept) in saved.keys.iter() {
             let Some(key) = self.key(key) else {
                 self.ignored += 1;
                 continue;

@@ -142,9 +142,9 @@ impl Machine {
     /// Goes on from what an earlier process has left: its header, with the revision it had applied, and every key.
     ///
     /// It is audited soon, as nobody knows what happened to it meanwhile.
-    pub(super) fn resume(&mut self, held: Header, keys: impl IntoIterator<Item = (Vec<u8>, Meta)>) {
+    pub(super) fn resume<'a>(&mut self, held: Header, keys: impl IntoIterator<Item = (&'a [u8], Meta)>) {
         for (key, meta) in keys {
-            self.index.insert(&key, meta);
+            self.index.insert(key, meta);
         }
         self.held = Some(held);
         self.must_list = None;

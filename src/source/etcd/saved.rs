@@ -47,7 +47,7 @@ pub(super) type Keys = HashMap<Vec<u8>, Kept>;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Saved {
     pub(super) header: Header,
-    pub(super) keys: Keys,
+    pub(super) keys: Arc<Keys>,
 }
 
 /// Keeps the copy on disk like what is published.
@@ -85,7 +85,7 @@ impl Copy {
             Err(error) => return Err(format!("{}: {error}", path.display())),
         };
         let saved = decode(bytes.into(), &self.prefix).map_err(|error| format!("{}: {error}", path.display()))?;
-        self.keys = Arc::new(saved.keys.clone());
+        self.keys = Arc::clone(&saved.keys);
         self.header = Some(saved.header);
         Ok(Some(saved))
     }
@@ -238,7 +238,7 @@ impl Reader {
             let last_good = Some(self.text()?).filter(|value| !value.is_empty());
             keys.insert(key, Kept { meta, value, last_good });
         }
-        Some(Saved { header: Header { cluster, term, revision }, keys })
+        Some(Saved { header: Header { cluster, term, revision }, keys: Arc::new(keys) })
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -271,7 +271,7 @@ mod tests {
     fn saved() -> Saved {
         let header = Header { cluster: u64::MAX, term: 4, revision: 77 };
         let keys = [(b"/cwm/a".to_vec(), kept("{}", None)), (b"/cwm/\xff".to_vec(), kept("", Some("{\"a\":1}")))];
-        Saved { header, keys: keys.into() }
+        Saved { header, keys: Arc::new(keys.into()) }
     }
 
     fn encoded() -> Vec<u8> {

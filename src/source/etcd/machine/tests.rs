@@ -534,7 +534,7 @@ fn an_empty_list_that_was_a_mistake_empties_nothing() {
 #[test]
 fn what_an_earlier_process_has_left_is_gone_on_from() {
     let mut machine = Machine::new(1, 1);
-    machine.resume(at(10), [(b"a".to_vec(), entry("a", 5).meta)]);
+    machine.resume(at(10), [(&b"a"[..], entry("a", 5).meta)]);
     machine.step(secs(0), Input::Start);
     assert_eq!(machine.step(secs(0), connected(20)), [Command::Watch { from: 11 }]);
     // It must be proven before it is live, and is audited then.
@@ -555,7 +555,7 @@ fn an_audit_that_holds_is_told_and_one_that_does_not_reads_everything() {
     // What an earlier process has left is audited soon.
     let auditing = || {
         let mut machine = Machine::new(1, 1);
-        machine.resume(at(10), [(b"a".to_vec(), entry("a", 5).meta)]);
+        machine.resume(at(10), [(&b"a"[..], entry("a", 5).meta)]);
         machine.step(secs(0), Input::Start);
         machine.step(secs(0), connected(10));
         machine.step(secs(0), Input::Opened { revision: 10 });
@@ -593,7 +593,7 @@ fn what_happens_in_the_midst_of_an_audit_is_no_doubt() {
         vec![put("c", 11, 2, 5), delete("d", 12), new("e", 13), delete("e", 14)],
     ] {
         let mut machine = Machine::new(1, 1);
-        machine.resume(at(10), keys.iter().map(|key| (key.key.clone(), key.meta)));
+        machine.resume(at(10), keys.iter().map(|key| (key.key.as_slice(), key.meta)));
         machine.step(secs(0), Input::Start);
         machine.step(secs(0), connected(10));
         machine.step(secs(0), Input::Opened { revision: 10 });
