@@ -59,7 +59,8 @@ impl Store {
 
     /// Waits until a configuration has been loaded, also an empty one.
     ///
-    /// Returns `false` if the reflector was dropped before that.
+    /// Returns `false` if the reflector was dropped before that. How long it takes is up to the source; for a deadline see
+    /// [`wait_for_revision`](Self::wait_for_revision).
     pub async fn wait_ready(&self) -> bool {
         self.wait(|_| true).await
     }
@@ -69,8 +70,27 @@ impl Store {
     ///
     /// etcd counts every write to the cluster. A write below the prefix arrives at once; one elsewhere counts as reached
     /// when a proof, which is asked for at once, shows that it changed nothing here. Returns `false` if the source's history
-    /// became another meanwhile, where the number means something else, and if the reflector was dropped. Bound it with
-    /// [`tokio::time::timeout`].
+    /// became another meanwhile, where the number means something else, and if the reflector was dropped.
+    ///
+    /// Like all three of these it never says yes too early, and waits for ever if nothing comes: a deadline is
+    /// [`tokio::time::timeout`]'s, and nothing is lost by it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_webhook::{Registry, reflect, source::FixedSource};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let (store, reflector) = reflect(FixedSource::new(), Registry::builtin());
+    /// # tokio::spawn(reflector.run());
+    /// use tokio::time::timeout;
+    ///
+    /// assert_eq!(timeout(Duration::from_secs(5), store.wait_ready()).await, Ok(true));
+    ///
+    /// // Not in time, and not any more, are both no.
+    /// let reached = timeout(Duration::from_millis(100), store.wait_for_revision(1_000_000)).await;
+    /// assert!(!reached.unwrap_or(false));
+    /// # }
+    /// ```
     pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         let mut revisions = self.revision.clone();
         let epoch = revisions.borrow_and_update().map(|seen| seen.epoch);
@@ -91,7 +111,7 @@ impl Store {
     /// at once.
     ///
     /// Returns `false` if the reflector was dropped before that; a source that never asks anybody, as the fixed one, does
-    /// not answer either. Bound it with [`tokio::time::timeout`].
+    /// not answer either. For a deadline see [`wait_for_revision`](Self::wait_for_revision).
     pub async fn wait_fresh(&self) -> bool {
         let asked = Instant::now();
         self.demand.notify_one();
