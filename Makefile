@@ -35,9 +35,11 @@ else
 	cargo test --locked --all-features $(ARGS)
 endif
 
-test-faults: ## the fault cases against a real etcd that need minutes
+PERCENT ?= 100
+
+test-faults: ## the fault cases against a real etcd that need minutes (PERCENT=20: so much of each)
 	@bash .ci/tools.sh all
-	cargo test --locked --all-features --test etcd -- --ignored $(ARGS)
+	FAULT_PERCENT=$(PERCENT) cargo test --locked --all-features --test etcd -- --ignored $(ARGS)
 
 test-kills: ROUNDS ?= 200
 

@@ -7,7 +7,7 @@ use tower_webhook::{ListReason, SourceState};
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::proxy::{Mode, Proxy};
-use crate::support::{follow, lists, stamp, stamped, until};
+use crate::support::{follow, lists, rounds, stamp, stamped, until};
 
 async fn fleet(size: usize) {
     let etcd = Etcd::start(Version::V35).await;
@@ -80,5 +80,5 @@ async fn fifty_gateways_restart_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make test-faults"]
 async fn five_hundred_gateways_restart_together() {
-    fleet(500).await;
+    fleet(rounds(500) as usize).await;
 }

@@ -14,7 +14,7 @@ use crate::support::etcd::{Etcd, Version, free_port};
 use crate::support::oracle::Observer;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::{
-    against_each_etcd, disconnected, errors, follow, lists, live, reached, stamp, stamped, until, until_within,
+    against_each_etcd, disconnected, errors, follow, lists, live, reached, rounds, stamp, stamped, until, until_within,
 };
 
 against_each_etcd!(
@@ -177,7 +177,7 @@ async fn twenty_killed_leaders_cost_nothing() {
     live(&store).await;
     let observer = Observer::of(&store);
     let (stop, writer) = writer(&members);
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         sleep(Duration::from_millis(500)).await;
         let leader = loop {
             let mut leaders = Vec::new();

@@ -14,7 +14,7 @@ use tower_webhook::{Registry, SourceState, reflect};
 
 use crate::support::etcd::{Etcd, Version, free_port};
 use crate::support::proxy::{Mode, Proxy};
-use crate::support::{PATIENCE, disconnected, follow, live, ready, stamp, stamped, until};
+use crate::support::{PATIENCE, disconnected, follow, live, ready, rounds, stamp, stamped, until};
 
 /// The example, built as this test is.
 fn gateway() -> &'static Path {
@@ -199,7 +199,7 @@ async fn a_gateway_killed_while_saving_leaves_a_whole_copy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make test-faults"]
 async fn a_gateway_killed_often_while_saving_leaves_a_whole_copy() {
-    killed_while_saving(40).await;
+    killed_while_saving(rounds(40)).await;
 }
 
 /// Case 48.

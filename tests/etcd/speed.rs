@@ -7,7 +7,7 @@ use tower_webhook::source::EtcdOptions;
 
 use crate::support::etcd::{Etcd, PREFIX, Version};
 use crate::support::oracle::state;
-use crate::support::{follow, lists, live, stamped, until_within};
+use crate::support::{follow, lists, live, rounds, stamped, until_within};
 
 /// Writes so many keys a second, in transactions of ten, and returns how long after the last one all of it is served.
 async fn lag(seconds: u64, rate: u64) -> Duration {
@@ -74,6 +74,6 @@ async fn five_thousand_writes_a_second_are_followed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make test-faults"]
 async fn five_thousand_writes_a_second_for_a_minute_are_followed() {
-    let lag = lag(60, 5000).await;
+    let lag = lag(rounds(60), 5000).await;
     assert!(lag < Duration::from_secs(2), "{lag:?}");
 }

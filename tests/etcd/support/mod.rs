@@ -11,6 +11,13 @@ use tower_webhook::{OnInvalid, Registry, SourceState, Store, Target, reflect};
 /// No wait of a test is longer: what has not come by then is lost.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
+/// How many rounds or seconds of a test that needs minutes: fewer of them if `FAULT_PERCENT` says so.
+pub fn rounds(all: u64) -> u64 {
+    let percent = std::env::var("FAULT_PERCENT").ok().filter(|text| !text.is_empty());
+    let percent = percent.map_or(100, |text| text.parse::<u64>().expect("FAULT_PERCENT"));
+    (all * percent).div_ceil(100)
+}
+
 /// Runs each test against both versions of etcd.
 macro_rules! against_each_etcd {
     ($($name:ident),* $(,)?) => {
