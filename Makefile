@@ -12,6 +12,7 @@ export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-kills soak bench load fmt lint ci clean
+.PHONY: help run test test-faults soak scale bench fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,7 +40,7 @@ PERCENT ?= 100
 
 test-faults: ## the fault cases against a real etcd that need minutes (PERCENT=20: so much of each)
 	@bash .ci/tools.sh all
-	FAULT_PERCENT=$(PERCENT) cargo test --locked --all-features --test etcd -- --ignored $(ARGS)
+	FAULT_PERCENT=$(PERCENT) cargo test --locked --all-features --test etcd -- --ignored --skip scale:: $(ARGS)
 
 test-kills: ROUNDS ?= 200
 
@@ -54,6 +55,10 @@ SEED ?=
 soak: ## random faults against a real etcd, every state served held against what was written (SECONDS=600 SEED=7)
 	@bash .ci/tools.sh all
 	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) cargo test --locked --all-features --test soak soak_for -- --ignored --nocapture
+
+scale: ## how it goes with a million webhooks in etcd, in figures (SCALE_WEBHOOKS=100000)
+	@bash .ci/tools.sh all
+	cargo test --release --locked --all-features --test etcd scale:: -- --ignored --nocapture --test-threads=1 $(ARGS)
 
 bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 	@bash .ci/tools.sh build

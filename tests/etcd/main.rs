@@ -17,6 +17,7 @@ mod network;
 mod process;
 mod restore;
 mod saved;
+mod scale;
 mod server;
 mod speed;
 mod support;

@@ -1,0 +1,146 @@
+//! How it goes with very many webhooks, in figures: `make scale`. Only what must be right is asserted.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, Txn, TxnOp};
+use tokio::time::{sleep, timeout};
+use tower_webhook::Store;
+use tower_webhook::source::EtcdOptions;
+
+use crate::support::etcd::{Etcd, PREFIX, Version, free_port};
+use crate::support::{Following, follow, live_within, ready, stamp, until};
+
+/// What etcd is asked to put at once.
+const BATCH: u64 = 1000;
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().filter(|text| !text.is_empty()).map_or(default, |text| text.parse().expect(variable))
+}
+
+fn value(stamp: u64) -> String {
+    let authorization = "Bearer test_token_123";
+    format!(r#"{{"data_type": "json", "module": "discard", "authorization": "{authorization}", "metadata": {stamp}}}"#)
+}
+
+/// A hundred to a namespace.
+fn name(n: u64) -> (String, String) {
+    (format!("ns{}", n / 100), format!("hook{n}"))
+}
+
+fn key(n: u64) -> String {
+    let (namespace, id) = name(n);
+    format!("{PREFIX}{namespace}/webhooks/{id}")
+}
+
+/// An etcd with so many webhooks. That it may lose them in a crash saves a minute.
+async fn filled(version: Version, webhooks: u64) -> Etcd {
+    const WRITERS: u64 = 8;
+    let arguments = ["--quota-backend-bytes", "8589934592", "--max-txn-ops", "1000", "--unsafe-no-fsync"];
+    let mut etcd = Etcd::stopped(version).with_arguments(&arguments);
+    etcd.run().await;
+    let fill = |writer: u64| {
+        let endpoint = etcd.endpoint();
+        tokio::spawn(async move {
+            let mut client = Client::connect([endpoint], None).await.unwrap();
+            for first in (writer * BATCH..webhooks).step_by((WRITERS * BATCH) as usize) {
+                let puts = (first..webhooks.min(first + BATCH)).map(|n| TxnOp::put(key(n), value(n), None));
+                client.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await.unwrap();
+            }
+        })
+    };
+    for writer in (0..WRITERS).map(fill).collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    etcd
+}
+
+/// What this process holds and has held at most, in MiB.
+fn memory() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    };
+    (line("VmRSS:"), line("VmHWM:"))
+}
+
+/// How long after etcd's answer to a put it is served: the middle and the worst of many.
+async fn one_key(etcd: &Etcd, store: &Store, webhooks: u64) -> (Duration, Duration) {
+    let mut client = etcd.client().await;
+    let mut took = Vec::new();
+    for n in 0..200 {
+        let (at, stamped) = (n * 7919 % webhooks, webhooks + n);
+        let put = client.put(key(at), value(stamped), None).await.unwrap();
+        let began = Instant::now();
+        let revision = put.header().unwrap().revision().unsigned_abs();
+        assert!(timeout(Duration::from_secs(10), store.wait_for_revision(revision)).await.unwrap());
+        took.push(began.elapsed());
+        let (namespace, id) = name(at);
+        assert_eq!(stamp(store, &namespace, &id), Some(stamped));
+        sleep(Duration::from_millis(5)).await;
+    }
+    took.sort_unstable();
+    (took[took.len() / 2], took[took.len() - 1])
+}
+
+async fn load(webhooks: u64) {
+    let began = Instant::now();
+    let etcd = filled(Version::V35, webhooks).await;
+    println!("{webhooks} webhooks: put into etcd in {:?}", began.elapsed());
+    let (before, _) = memory();
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    let took = live_within(&store, Duration::from_secs(600)).await;
+    let (after, most) = memory();
+    println!(
+        "{webhooks} webhooks: live after {took:?}; memory {before} MiB before, {after} MiB then, at most {most} MiB"
+    );
+    let snapshot = store.snapshot();
+    assert_eq!((snapshot.counts().webhooks as u64, snapshot.counts().refused), (webhooks, 0));
+    drop(snapshot);
+    for n in 0..webhooks {
+        let (namespace, id) = name(n);
+        assert_eq!(stamp(&store, &namespace, &id), Some(n));
+    }
+    let (middle, worst) = one_key(&etcd, &store, webhooks).await;
+    println!("{webhooks} webhooks: a put is served {middle:?} after its answer, at worst {worst:?}");
+    let began = Instant::now();
+    assert!(timeout(Duration::from_secs(60), store.wait_fresh()).await.unwrap());
+    println!("{webhooks} webhooks: a proof takes {:?}", began.elapsed());
+    // Through some proofs that come by themselves.
+    sleep(Duration::from_secs(25)).await;
+    let report = store.status().report;
+    assert_eq!((report.connects, report.anomalies), (1, 0), "{:?}", report.last_error);
+    assert!(store.status().staleness() < Some(Duration::from_secs(15)), "{:?}", store.status().staleness());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "figures: make scale"]
+async fn three_and_a_million_webhooks() {
+    load(3).await;
+    load(number("SCALE_WEBHOOKS", 1_000_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "figures: make scale"]
+async fn a_start_from_the_copy() {
+    let webhooks = number("SCALE_COPIED", 10_000);
+    let etcd = filled(Version::V35, webhooks).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.saved");
+    let (store, following) = follow(EtcdOptions::new([etcd.endpoint()]).saved_copy(folder.path()));
+    until("nothing is saved", &store, |_| file.exists()).await;
+    drop(following);
+    for _ in 0..5 {
+        let began = Instant::now();
+        let (store, _following) = without_etcd(folder.path());
+        ready(&store).await;
+        let took = began.elapsed();
+        assert_eq!(store.snapshot().counts().webhooks as u64, webhooks);
+        println!("{webhooks} webhooks: served from the copy after {took:?}");
+    }
+}
+
+fn without_etcd(copy: &Path) -> (Store, Following) {
+    follow(EtcdOptions::new([format!("http://127.0.0.1:{}", free_port())]).saved_copy(copy))
+}
