@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_webhook::Target;
 use tower_webhook::source::EtcdOptions;
 
 use crate::support::etcd::{Etcd, Version};
-use crate::support::{against_each_etcd, follow, live, reached, ready, stamp, stamped, until};
+use crate::support::{PATIENCE, against_each_etcd, follow, live, reached, ready, stamp, stamped, until};
 
 against_each_etcd!(
     everything_there_is_is_loaded_in_pages,
@@ -144,6 +144,7 @@ async fn no_write_is_lost_at_a_start(version: Version) {
     let etcd = Etcd::start(version).await;
     let mut client = etcd.client().await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (count, mut counted) = tokio::sync::watch::channel(0);
     let writer = tokio::spawn(async move {
         let mut written = 0;
         let mut revision = 0;
@@ -152,20 +153,22 @@ async fn no_write_is_lost_at_a_start(version: Version) {
             let response = client.put(key, stamped(written), None).await.unwrap();
             revision = response.header().unwrap().revision().unsigned_abs();
             written += 1;
+            count.send_replace(written);
             sleep(Duration::from_millis(5)).await;
         }
         (written, revision)
     });
     let mut stores = Vec::new();
-    for _ in 0..STARTS {
+    for start in 0..STARTS {
         let (store, following) = follow(EtcdOptions::new([etcd.endpoint()]));
         ready(&store).await;
         stores.push((store, following));
-        sleep(Duration::from_millis(50)).await;
+        // However slow the writer is.
+        let more = counted.wait_for(|written| *written > 5 * (start + 1));
+        timeout(PATIENCE, more).await.expect("nothing is written").unwrap();
     }
     stop.send_replace(true);
     let (written, revision) = writer.await.unwrap();
-    assert!(written > 50);
     for (store, _following) in &stores {
         reached(store, revision).await;
         for key in 0..20 {
