@@ -7,7 +7,7 @@ use tower_webhook::{ListReason, SourceState};
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::proxy::{Mode, Proxy};
-use crate::support::{follow, lists, rounds, stamp, stamped, until};
+use crate::support::{disconnected, follow, lists, rounds, stamp, stamped, until};
 
 async fn fleet(size: usize) {
     let etcd = Etcd::start(Version::V35).await;
@@ -41,6 +41,9 @@ async fn fleet(size: usize) {
 
     // What all of them missed is compacted.
     proxy.set(Mode::Cut);
+    for (store, _following) in &fleet {
+        disconnected(store).await;
+    }
     etcd.delete("default/webhooks/w1").await;
     let revision = etcd.put("default/webhooks/w0", stamped(101)).await;
     etcd.compact(revision).await;
@@ -67,7 +70,8 @@ async fn fleet(size: usize) {
     println!("all back after {took:?}; slowest put beside it {slowest:?}");
     for (store, _following) in &fleet {
         assert_eq!(stamp(store, "default", "w1"), None);
-        assert_eq!(store.status().report.lists.get(&ListReason::Compacted), Some(&1));
+        let report = store.status().report;
+        assert_eq!(report.lists.get(&ListReason::Compacted), Some(&1), "{report:?}");
     }
     assert!(slowest < Duration::from_secs(2));
 }
