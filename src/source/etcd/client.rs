@@ -27,8 +27,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Among a million keys it takes etcd a second or two.
-const PROVE_TIMEOUT: Duration = Duration::from_secs(5);
+const PROVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How much longer a read that makes etcd look at every key may take, for each of them.
+const PER_KEY: Duration = Duration::from_micros(10);
 
 /// etcd closes connections that ping more often than every 5 s.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));
@@ -44,6 +46,8 @@ pub(super) struct Session {
     watch: WatchClient,
     range: Range,
     told: Told,
+    /// How many keys there were when it was opened.
+    keys: i64,
 }
 
 /// What a member tells of itself. For status pages only: one that may not be asked tells nothing.
@@ -75,7 +79,8 @@ impl Session {
         endpoint: &str,
         memory: Option<Memory>,
     ) -> Result<(Self, Header, Past), Fault> {
-        bounded(SESSION_TIMEOUT, "connecting", async {
+        let keys = memory.map_or(0, |memory| memory.keys);
+        bounded(SESSION_TIMEOUT + for_all(keys), "connecting", async {
             let connect = connect_options(options, endpoint).await?;
             // One endpoint per client: a client with several keeps calling the dead ones.
             let reads = connect.clone().with_keep_alive_while_idle(false).with_auto_token_refresh(true);
@@ -83,11 +88,12 @@ impl Session {
             let watches = Client::connect([endpoint], Some(connect)).await.map_err(fault)?;
             let range = Range::of_prefix(options.prefix.as_bytes());
             let status = watches.maintenance_client().status().await;
-            let session = Self {
+            let mut session = Self {
                 told: status.map(|status| told(&status)).unwrap_or_default(),
                 kv: reads.kv_client().max_decoding_message_size(MAX_MESSAGE),
                 watch: watches.watch_client().max_decoding_message_size(MAX_MESSAGE),
                 range,
+                keys,
             };
             let (header, past) = session.recall(memory).await?;
             Ok((session, header, past))
@@ -101,12 +107,12 @@ impl Session {
         self.told.clone()
     }
 
-    async fn recall(&self, memory: Option<Memory>) -> Result<(Header, Past), Fault> {
+    async fn recall(&mut self, memory: Option<Memory>) -> Result<(Header, Past), Fault> {
         let read = GetOptions::new().with_range(self.range.end.clone());
         let mut past = Past::Unknown;
-        if let Some(Memory { at, newest }) = memory {
+        if let Some(Memory { at, newest, .. }) = memory {
             let read = read.clone().with_revision(at).with_min_mod_revision(newest).with_keys_only().with_limit(1);
-            match self.kv.clone().get(self.range.start.clone(), Some(read)).await.map_err(fault) {
+            match self.kv.get(self.range.start.clone(), Some(read)).await.map_err(fault) {
                 Ok(response) => {
                     let changed = response.kvs().first().map(|kv| (kv.key().to_vec(), meta(kv)));
                     return Ok((header(response.header())?, Past::Known { keys: response.count(), changed }));
@@ -118,7 +124,8 @@ impl Session {
             }
         }
         let read = read.with_count_only();
-        let response = self.kv.clone().get(self.range.start.clone(), Some(read)).await.map_err(fault)?;
+        let response = self.kv.get(self.range.start.clone(), Some(read)).await.map_err(fault)?;
+        self.keys = response.count();
         Ok((header(response.header())?, past))
     }
 
@@ -197,7 +204,7 @@ impl Session {
             .with_min_mod_revision(after + 1)
             .with_keys_only()
             .with_limit(1);
-        let response = bounded(PROVE_TIMEOUT, "proving that nothing was missed", async {
+        let response = bounded(PROVE_TIMEOUT + for_all(self.keys), "proving that nothing was missed", async {
             self.kv.get(self.range.start.clone(), Some(options)).await.map_err(fault)
         })
         .await?;
@@ -283,6 +290,10 @@ async fn tls_options(tls: &EtcdTls) -> Result<TlsOptions, Fault> {
 async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let unread = |error| Fault { kind: ErrorKind::File, reason: format!("{}: {error}", path.display()) };
     tokio::fs::read(path).await.map_err(unread)
+}
+
+fn for_all(keys: i64) -> Duration {
+    PER_KEY * u32::try_from(keys).unwrap_or(0)
 }
 
 async fn bounded<T>(limit: Duration, what: &str, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

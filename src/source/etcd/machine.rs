@@ -163,7 +163,9 @@ impl Machine {
             (_, Input::Fault(fault)) => return self.fault(now, fault),
             (State::Idle, Input::Start | Input::Woke) => {
                 self.state = State::Connecting { asked: now };
-                let memory = self.held.map(|held| Memory { at: held.revision, newest: self.index.newest() });
+                let index = &self.index;
+                let memory = |held: Header| Memory { at: held.revision, newest: index.newest(), keys: index.len() };
+                let memory = self.held.map(memory);
                 return vec![Command::Connect { endpoint: self.endpoint, memory }];
             }
             (&mut State::Connecting { asked }, Input::Connected(header, past)) => {

@@ -64,6 +64,8 @@ pub(in super::super) enum Past {
 pub(in super::super) struct Memory {
     pub(in super::super) at: Revision,
     pub(in super::super) newest: Revision,
+    /// How many keys are known: to look at all of them takes etcd its time.
+    pub(in super::super) keys: i64,
 }
 
 #[derive(Debug)]

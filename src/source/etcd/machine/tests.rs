@@ -455,7 +455,7 @@ fn a_past_that_was_not_lived_through_here_is_another_history() {
         let mut machine = live();
         machine.step(secs(1), fault(ErrorKind::Unreachable));
         let connect = machine.step(secs(1), Input::Woke);
-        assert_eq!(connect, [Command::Connect { endpoint: 0, memory: Some(Memory { at: 10, newest: 5 }) }]);
+        assert_eq!(connect, [Command::Connect { endpoint: 0, memory: Some(Memory { at: 10, newest: 5, keys: 1 }) }]);
         let commands = machine.step(secs(1), Input::Connected(at(500), past.clone()));
         (machine, commands)
     };
@@ -855,7 +855,7 @@ struct Published {
 fn carry_out(etcd: &mut Etcd, published: &mut Published, command: Command) -> Option<Input> {
     match command {
         Command::Connect { memory, .. } => {
-            let past = memory.map_or(Past::Unknown, |Memory { at, newest }| {
+            let past = memory.map_or(Past::Unknown, |Memory { at, newest, .. }| {
                 let then = etcd.keys_at(at);
                 let changed = then.iter().find(|(_, meta)| meta.modified >= newest);
                 Past::Known { keys: then.len() as i64, changed: changed.map(|(key, meta)| (key.clone(), *meta)) }
