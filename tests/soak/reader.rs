@@ -34,12 +34,19 @@ impl Reader {
         Self { stop, reading, asking: tokio::spawn(ask_often(asked, log)) }
     }
 
-    pub async fn stop(self) -> Vec<Seen> {
+    pub async fn stop(mut self) -> Vec<Seen> {
         self.asking.abort();
-        let asked = self.asking.await;
+        let asked = (&mut self.asking).await;
         assert!(asked.is_err_and(|ended| ended.is_cancelled()), "a barrier let somebody pass too early");
         self.stop.store(true, Ordering::Relaxed);
-        self.reading.await.unwrap()
+        (&mut self.reading).await.unwrap()
+    }
+}
+
+/// A test that fails would otherwise wait for it for ever.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
