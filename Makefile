@@ -11,8 +11,7 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-kills soak bench load fmt lint ci clean
-.PHONY: help run test test-faults soak scale bench fmt lint ci clean
+.PHONY: help run test test-faults test-kills soak scale bench load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
