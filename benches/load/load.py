@@ -22,6 +22,7 @@ import threading
 import time
 from dataclasses import dataclass
 from fcntl import F_SETPIPE_SZ, fcntl
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -86,6 +87,7 @@ def cases():
         yield Case("gateway discard", size, gateway(webhook("discard")))
         accepted = gateway(webhook("discard", ack="accepted"), spool=True)
         yield Case("gateway accepted", size, accepted, status=202, spool=True)
+        yield Case("gateway accepted, target silent", size, gateway(silent(), spool=True), status=202)
         if size == 250:
             yield Case("gateway log", size, gateway(webhook("log")))
             yield Case("gateway 401", size, gateway(webhook("discard")), status=401, token="wrong")
@@ -97,6 +99,18 @@ def floor(*flags):
 
 def webhook(module, **more):
     return {"data_type": "json", "module": module, "authorization": f"Bearer {TOKEN}", **more}
+
+
+def silent():
+    """A target that takes connections and never answers: what is accepted stays in the spool."""
+    return webhook("http_webhook", ack="accepted", **{"module-config": {"url": f"http://127.0.0.1:{silent_port()}/"}})
+
+
+@cache
+def silent_port():
+    global listener
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    return listener.getsockname()[1]
 
 
 def gateway(hook, spool=False):
@@ -113,7 +127,12 @@ def gateway(hook, spool=False):
         }
         if spool:
             (directory / "spool").mkdir()
-            env["SPOOL_DIR"] = str(directory / "spool")
+            env |= {
+                "SPOOL_DIR": str(directory / "spool"),
+                "SPOOL_MAX_BYTES": str(16 << 30),
+                "EGRESS_ALLOW": "127.0.0.0/8",
+                "SHUTDOWN_GRACE_SECONDS": "1",
+            }
         return Program([GATEWAY], env, ready="/ready")
 
     return program

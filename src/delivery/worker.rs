@@ -27,6 +27,9 @@ const READ_AT_A_TIME: usize = 256;
 /// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// No event waits longer than this for its next attempt.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// How often the metrics are set.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
 
@@ -245,7 +248,10 @@ impl Work {
     fn attempt(&mut self, ticket: Ticket, loaded: Loaded) {
         let (event, state) = match loaded {
             Ok(Some(loaded)) => loaded,
-            Ok(None) => return self.schedule.ended(&ticket),
+            Ok(None) => {
+                self.schedule.ended(&ticket);
+                return self.spool.lost(&ticket);
+            }
             Err(error) => {
                 tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, "an event cannot be read");
                 return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN));
@@ -253,7 +259,8 @@ impl Work {
         };
         // Of an earlier process: its time may be still to come.
         if let Some(wait) = state.again.and_then(|again| again.duration_since(SystemTime::now()).ok()) {
-            return self.settle(ticket, Outcome::NotYet(wait));
+            // Not for years, if the clock was set back.
+            return self.settle(ticket, Outcome::NotYet(wait.min(LONGEST_WAIT)));
         }
         let webhook = match self.find(&ticket) {
             Ok(Some(webhook)) => webhook,

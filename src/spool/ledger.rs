@@ -1,7 +1,7 @@
 //! What is in the spool, without the events themselves: where each one stands, what became of it so far, and how much
 //! room is taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Ticket;
@@ -121,11 +121,17 @@ impl Ledger {
         }
     }
 
-    /// Forgets the events of a segment.
+    /// Forgets the events of a segment. The shares of those that wait are returned when the worker comes to them.
     pub(super) fn give_up(&mut self, segment: u32) -> usize {
-        let lost: Vec<u64> =
+        let lost: HashSet<u64> =
             self.entries.iter().filter(|(_, entry)| entry.place.segment == segment).map(|(seq, _)| *seq).collect();
-        self.dead.retain(|_, ticket| !lost.contains(&ticket.sequence));
+        let lost_dead: Vec<_> =
+            self.dead.iter().filter(|(_, ticket)| lost.contains(&ticket.sequence)).map(|(id, _)| *id).collect();
+        for id in lost_dead {
+            if let Some(ticket) = self.dead.remove(&id) {
+                self.return_share(&ticket.webhook, u64::from(ticket.bytes));
+            }
+        }
         lost.iter().for_each(|sequence| {
             self.remove(*sequence);
         });

@@ -205,6 +205,11 @@ impl Spool {
         self.shared().finish(ticket);
     }
 
+    /// The event is not there any more.
+    pub(crate) fn lost(&self, ticket: &Ticket) {
+        self.shared().lock().ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
+    }
+
     /// Waits until everything that was said so far is on disk.
     pub(crate) async fn flush(&self) {
         let (waiter, written) = oneshot::channel();

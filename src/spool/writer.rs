@@ -294,7 +294,8 @@ impl Writer {
         let inner = self.shared.lock();
         let is_scarce = inner.ledger.taken() > max_bytes - max_bytes / 8;
         let too_much = if is_scarce { max_bytes / 16 } else { max_bytes / 4 };
-        inner.ledger.garbage() > too_much && inner.ledger.oldest(current).is_some()
+        // One that only cannot be removed has nothing to be copied.
+        inner.ledger.garbage() > too_much && inner.ledger.oldest(current).is_some_and(|(_, is_needed)| is_needed)
     }
 
     /// The next events of the oldest segment that are still needed.

@@ -46,7 +46,6 @@ async fn a_wrong_variable_is_named() {
         ("TLS_CERT", "cert.pem"),
         ("TLS_KEY", "key.pem"),
         ("SPOOL_DIR", "/proc/nothing"),
-        ("SPOOL_DIR", "data/spool"),
         ("SPOOL_MAX_BYTES", "1000"),
         ("DEAD_LETTER_DAYS", "0"),
         ("SPOOL_DIR", "webhooks.json"),
@@ -58,6 +57,13 @@ async fn a_wrong_variable_is_named() {
         ("EGRESS_CA_CERT", "webhooks.json"),
     ] {
         assert_refused(&[(name, value)], name).await;
+    }
+}
+
+#[tokio::test]
+async fn the_spool_is_not_where_webhooks_may_write() {
+    for (root, spool) in [("data", "data/spool"), ("data", "./data"), ("/", "spool")] {
+        assert_refused(&[("SAVE_TO_DISK_ROOT", root), ("SPOOL_DIR", spool)], "SPOOL_DIR").await;
     }
 }
 
