@@ -4,10 +4,7 @@
 
 pub(crate) use self::imp::{Timer, dedup, dedup_entries, published, reported, source_state};
 #[cfg(feature = "spool")]
-pub(crate) use self::imp::{
-    attempted, dedup_damaged, dedup_disk_error, spool_accepted, spool_damaged, spool_failed, spool_lost, spool_state,
-    spool_synced,
-};
+pub(crate) use self::imp::{dedup_damaged, dedup_disk_error};
 
 /// What an event with an id turned out to be.
 #[derive(Clone, Copy, Debug)]
@@ -58,37 +55,6 @@ mod imp {
         for (kind, errors) in &report.errors {
             counter!("tower_webhook_source_errors_total", "kind" => kind.label()).absolute(*errors);
         }
-    }
-
-    pub(crate) fn spool_accepted(events: usize) {
-        counter!("tower_webhook_spool_events_total").increment(events as u64);
-    }
-
-    pub(crate) fn spool_synced() {
-        counter!("tower_webhook_spool_syncs_total").increment(1);
-    }
-
-    pub(crate) fn spool_failed() {
-        counter!("tower_webhook_spool_failures_total").increment(1);
-    }
-
-    pub(crate) fn spool_damaged(bytes: u64) {
-        counter!("tower_webhook_spool_damaged_bytes_total").increment(bytes);
-    }
-
-    pub(crate) fn spool_lost(events: usize) {
-        counter!("tower_webhook_spool_lost_events_total").increment(events as u64);
-    }
-
-    pub(crate) fn spool_state(waiting: usize, bytes: u64, dead: usize) {
-        gauge!("tower_webhook_spool_waiting").set(waiting as f64);
-        gauge!("tower_webhook_spool_bytes").set(bytes as f64);
-        gauge!("tower_webhook_spool_dead_letters").set(dead as f64);
-    }
-
-    /// An attempt of the worker ended: `delivered`, or the kind of the error.
-    pub(crate) fn attempted(outcome: &'static str) {
-        counter!("tower_webhook_delivery_attempts_total", "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn dedup(outcome: Dedup) {
@@ -168,20 +134,6 @@ mod imp {
     pub(crate) fn reported(_: &SourceReport) {}
 
     pub(crate) fn source_state(_: &SourceState) {}
-
-    pub(crate) fn spool_accepted(_: usize) {}
-
-    pub(crate) fn spool_synced() {}
-
-    pub(crate) fn spool_failed() {}
-
-    pub(crate) fn spool_damaged(_: u64) {}
-
-    pub(crate) fn spool_lost(_: usize) {}
-
-    pub(crate) fn spool_state(_: usize, _: u64, _: usize) {}
-
-    pub(crate) fn attempted(_: &'static str) {}
 
     pub(crate) fn dedup(_: super::Dedup) {}
 

@@ -23,6 +23,7 @@ type OnMark = Box<dyn Fn(&Done) + Send + Sync>;
 
 const GIVEN_UP: u32 = MAX_STEPS as u32;
 const OWNER: u32 = 2 * MAX_STEPS as u32;
+#[cfg(feature = "spool")]
 const ONE_EACH: u64 = (1 << MAX_STEPS) - 1;
 
 impl Done {
@@ -33,7 +34,6 @@ impl Done {
     }
 
     /// Everything that a later attempt must know, but for the errors.
-    #[cfg(feature = "spool")]
     pub(crate) fn bits(&self) -> u64 {
         self.bits.load(Ordering::Relaxed)
     }

@@ -17,9 +17,8 @@ use crate::config::Webhook;
 use crate::dispatch::DEFAULT_DEADLINE;
 use crate::key::WebhookKey;
 use crate::module::{DeliverError, DeliverErrorKind, EventId};
-use crate::spool::{Death, Event, Spool, State, Ticket, Tickets};
+use crate::spool::{Death, Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
-use crate::telemetry;
 
 /// How many events are read at a time.
 const READ_AT_A_TIME: usize = 256;
@@ -331,7 +330,7 @@ async fn attempt_once(
     let tried = timeout(deadline, webhook.steps().attempt(delivery, &done)).await;
     let Failure { error, again } = match tried {
         Ok(Ok(())) => {
-            telemetry::attempted("delivered");
+            measure::attempted("delivered");
             tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
             return Outcome::Delivered;
         }
@@ -339,7 +338,7 @@ async fn attempt_once(
         Err(_) => webhook.steps().overdue(attempt, &done),
     };
     let kind = error.kind().label();
-    telemetry::attempted(kind);
+    measure::attempted(kind);
     match again {
         Some(wait) => {
             tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");

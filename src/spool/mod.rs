@@ -43,6 +43,7 @@ mod disk;
 mod event;
 mod frame;
 mod ledger;
+pub(crate) mod measure;
 mod recover;
 mod shared;
 mod state;
@@ -69,7 +70,6 @@ use self::writer::Writer;
 pub use crate::delivery::Worker;
 use crate::key::WebhookKey;
 use crate::module::Delivery;
-use crate::telemetry;
 
 /// Room for events, if [`SpoolOptions`] are not told: 1 GiB.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
@@ -221,7 +221,7 @@ impl Spool {
     /// Sets the gauges `tower_webhook_spool_*`; the [`Worker`] does so every 2 s.
     pub fn measure(&self) {
         let inner = self.shared().lock();
-        telemetry::spool_state(inner.ledger.waiting(), inner.ledger.taken(), inner.ledger.dead().len());
+        measure::state(inner.ledger.waiting(), inner.ledger.taken(), inner.ledger.dead().len());
     }
 
     /// Takes nothing more: nobody is there to deliver it.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use super::Ticket;
 use super::disk::{Disk, Segment};
 use super::event::decode_name;
 use super::frame::{self, FRAME_HEAD, Kind, Record};
 use super::ledger::{Ledger, Place};
 use super::state;
+use super::{Ticket, measure};
 use crate::key::WebhookKey;
 use crate::module::EventId;
 
@@ -87,7 +87,7 @@ fn read_segment(
     }
     if damaged > 0 {
         tracing::error!(segment = number, bytes = damaged, "a part of the spool is damaged: the events in it are lost");
-        crate::telemetry::spool_damaged(damaged);
+        measure::damaged(damaged);
     }
     Ok(newest)
 }

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::SpoolError;
 use super::disk::{Disk, Segment};
 use super::frame::{self, FRAME_HEAD, Frame, Kind, SEGMENT_HEAD};
 use super::ledger::Place;
 use super::shared::{Item, Shared};
-use crate::telemetry;
+use super::{SpoolError, measure};
 
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
 const COPY_AT_A_TIME: usize = 1 << 20;
@@ -136,7 +135,7 @@ impl Writer {
     /// Keeps count of what is not synced. With nothing to write, it is time to sync what was written before.
     fn note_sync(&mut self, synced: bool, wrote: bool) -> io::Result<()> {
         if synced && wrote {
-            telemetry::spool_synced();
+            measure::synced();
             self.unsynced = None;
         } else if wrote {
             self.unsynced.get_or_insert_with(Instant::now);
@@ -150,7 +149,7 @@ impl Writer {
         self.unsynced = None;
         if let Some(current) = &self.current {
             current.segment.sync()?;
-            telemetry::spool_synced();
+            measure::synced();
         }
         Ok(())
     }
@@ -226,7 +225,7 @@ impl Writer {
         if tickets.is_empty() {
             return;
         }
-        telemetry::spool_accepted(tickets.len());
+        measure::accepted(tickets.len());
         self.shared.offer(tickets);
         for waiter in waiters {
             // Who hung up does not learn that it was accepted.
@@ -238,7 +237,7 @@ impl Writer {
         if !self.shared.set_failing(true) {
             tracing::error!(%error, "the spool cannot be written: events are refused");
         }
-        telemetry::spool_failed();
+        measure::failed();
         self.unsynced = None;
         self.current = None;
         self.copying = None;
@@ -361,7 +360,7 @@ impl Writer {
         let lost = self.shared.lock().ledger.give_up(segment);
         if lost > 0 {
             tracing::error!(segment, events = lost, "a part of the spool is damaged: the events in it are lost");
-            telemetry::spool_lost(lost);
+            measure::lost(lost);
         }
     }
 }
