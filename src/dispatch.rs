@@ -204,7 +204,9 @@ impl Dispatch {
     #[cfg(feature = "spool")]
     async fn accept(&self, delivery: &Delivery) -> Result<(), Rejection> {
         let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
-        spool.accept(delivery).await.map_err(|error| match error {
+        // A disk that hangs must not hold the sender for ever; the event may be there all the same.
+        let accepted = timeout(self.deadline, spool.accept(delivery)).await.unwrap_or(Err(SpoolError::Failed));
+        accepted.map_err(|error| match error {
             SpoolError::Full => RejectionKind::SpoolFull.into(),
             SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
             SpoolError::Failed => RejectionKind::SpoolFailed.into(),

@@ -15,7 +15,7 @@ pub(super) struct Limits {
     pub(super) webhook: usize,
     pub(super) namespace: usize,
     pub(super) total: usize,
-    /// The bytes of all that is under way; one event always may.
+    /// The bytes of all that is under way, a quarter of them for a namespace; one event always may.
     pub(super) bytes: u64,
 }
 
@@ -40,8 +40,15 @@ struct Namespace {
     /// Those whose turn comes.
     turns: VecDeque<WebhookKey>,
     running: usize,
+    bytes: u64,
     deficit: u64,
     has_turn: bool,
+}
+
+impl Namespace {
+    fn has_place(&self, limits: Limits) -> bool {
+        self.running == 0 || (self.running < limits.namespace && self.bytes < limits.bytes / 4)
+    }
 }
 
 /// The events of a webhook.
@@ -80,7 +87,7 @@ impl Schedule {
             let namespace = self.namespaces.get_mut(name)?;
             let next =
                 namespace.turns.front().and_then(|key| Some((key.clone(), namespace.lanes.get(key)?.ready.front()?)));
-            let Some((key, ticket)) = next.filter(|_| namespace.running < self.limits.namespace) else {
+            let Some((key, ticket)) = next.filter(|_| namespace.has_place(self.limits)) else {
                 namespace.has_turn = false;
                 namespace.deficit = 0;
                 self.turns.pop_front();
@@ -99,6 +106,7 @@ impl Schedule {
             let ticket = lane.ready.pop_front()?;
             lane.running += 1;
             namespace.running += 1;
+            namespace.bytes += u64::from(ticket.bytes);
             self.running += 1;
             self.bytes += u64::from(ticket.bytes);
             Self::give_turns(self.limits, namespace, &key, &mut self.turns);
@@ -113,6 +121,7 @@ impl Schedule {
         let name = ticket.webhook.namespace();
         let Some(namespace) = self.namespaces.get_mut(name) else { return };
         namespace.running -= 1;
+        namespace.bytes -= u64::from(ticket.bytes);
         if let Some(lane) = namespace.lanes.get_mut(&ticket.webhook) {
             lane.running -= 1;
             if lane.running == 0 && lane.ready.is_empty() {
@@ -135,7 +144,7 @@ impl Schedule {
             lane.has_turn = true;
             namespace.turns.push_back(key.clone());
         }
-        if !namespace.has_turn && !namespace.turns.is_empty() && namespace.running < limits.namespace {
+        if !namespace.has_turn && !namespace.turns.is_empty() && namespace.has_place(limits) {
             namespace.has_turn = true;
             turns.push_back(key.namespace().into());
         }

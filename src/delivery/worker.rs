@@ -4,10 +4,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -49,13 +52,13 @@ pub struct Worker {
     deadline: Duration,
     dead_letter_age: Duration,
     limits: Limits,
-    is_run: bool,
+    was_stopped: bool,
 }
 
-/// What is accepted without a worker would never be delivered.
+/// What is accepted without a worker would not be delivered: only one that was told to stop leaves the rest to the next.
 impl Drop for Worker {
     fn drop(&mut self) {
-        if !self.is_run {
+        if !self.was_stopped {
             self.spool.refuse();
         }
     }
@@ -69,7 +72,7 @@ impl Worker {
             deadline: DEFAULT_DEADLINE,
             dead_letter_age: DEAD_LETTER_AGE,
             limits: Limits { webhook: 32, namespace: 128, total: 1024, bytes: 64 << 20 },
-            is_run: false,
+            was_stopped: false,
         }
     }
 
@@ -97,7 +100,6 @@ impl Worker {
     /// way has ended; what is left stays in the spool. Dropped, it breaks off what is under way: that is delivered again
     /// after the next start.
     pub async fn run(mut self, store: Store, stop: impl Future<Output = ()>) {
-        self.is_run = true;
         let mut stop = pin!(stop);
         let mut stopping = false;
         let configuration = store.clone();
@@ -123,7 +125,10 @@ impl Worker {
             }
             let next = work.waiting.peek().map(|Reverse(waiting)| waiting.until);
             tokio::select! {
-                () = &mut stop, if !stopping => stopping = true,
+                () = &mut stop, if !stopping => {
+                    stopping = true;
+                    self.was_stopped = true;
+                }
                 _ = &mut loaded, if !is_loaded => is_loaded = true,
                 Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.schedule.push(ticket)),
                 Some(ended) = work.under_way.join_next() => work.ended(ended),
@@ -176,7 +181,7 @@ enum Ended {
 }
 
 /// An event, unless it is not there any more.
-type Loaded = std::io::Result<Option<(Event, State)>>;
+type Loaded = io::Result<Option<(Event, State)>>;
 
 /// What came of an attempt.
 enum Outcome {
@@ -213,7 +218,8 @@ impl Work {
         let spool = self.spool.clone();
         self.under_way.spawn_blocking(move || {
             let load = |ticket: Ticket| {
-                let loaded = spool.load(&ticket);
+                let loaded = catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
+                let loaded = loaded.unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded")));
                 (ticket, loaded)
             };
             Ended::Read(tickets.into_iter().map(load).collect())
@@ -239,8 +245,11 @@ impl Work {
                 loaded.into_iter().for_each(|(ticket, loaded)| self.attempt(ticket, loaded));
             }
             Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
-            // Attempts catch panics; the rest of a task has none. It would stay in the spool until the next start.
-            Err(error) => tracing::error!(%error, "a task of the worker broke off"),
+            // Both catch panics: only the end of the runtime breaks them off.
+            Err(error) => {
+                self.is_reading = false;
+                tracing::error!(%error, "a task of the worker broke off");
+            }
         }
     }
 
@@ -272,7 +281,13 @@ impl Work {
         };
         let (spool, deadline) = (self.spool.clone(), self.deadline);
         self.under_way.spawn(async move {
-            let outcome = attempt_once(&spool, &ticket, event, webhook, &state, deadline).await;
+            let id = event.id;
+            let tried =
+                AssertUnwindSafe(attempt_once(&spool, &ticket, event, webhook, &state, deadline)).catch_unwind();
+            let outcome = tried.await.unwrap_or_else(|_| {
+                let error = DeliverError::new(DeliverErrorKind::Permanent, "the attempt panicked");
+                give_up(id, &ticket.webhook, state.attempts + 1, state.done, &error)
+            });
             Ended::Tried(ticket, outcome)
         });
     }

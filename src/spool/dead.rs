@@ -1,5 +1,6 @@
 //! Events that are not tried any more, kept for an operator.
 
+use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -52,7 +53,6 @@ impl DeadLetter {
 }
 
 /// An event as it was received.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Letter {
     /// When the whole body had been received.
@@ -63,6 +63,13 @@ pub struct Letter {
     pub body: bytes::Bytes,
 }
 
+/// Neither the header fields nor the body: both may hold secrets.
+impl fmt::Debug for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Letter").field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
 impl Spool {
     /// How many dead letters there are.
     pub fn dead_letter_count(&self) -> usize {
@@ -71,7 +78,7 @@ impl Spool {
 
     /// The dead letters behind `after` whose webhook is `wanted`, at most `limit`, in the order of their receipt.
     ///
-    /// What is accepted meanwhile waits, so the limit should be in the hundreds.
+    /// What is accepted meanwhile waits, so the limit should be in the hundreds; and `wanted` must not ask the spool.
     pub fn dead_letters(
         &self,
         after: Option<EventId>,
@@ -140,8 +147,7 @@ impl Spool {
 
     /// The event is not tried any more.
     pub(crate) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
-        self.note(&ticket, state);
-        self.shared().lock().ledger.bury(id, ticket);
+        self.shared().bury(id, ticket, state);
     }
 }
 

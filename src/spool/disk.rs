@@ -77,8 +77,8 @@ impl Disk for Directory {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).map(str::parse::<u32>);
-            numbers.extend(number.and_then(Result::ok));
+            let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).filter(|number| number.len() == 10);
+            numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
         }
         Ok(numbers)
     }

@@ -19,7 +19,7 @@ pub(super) struct Ledger {
     rooms: BTreeMap<u32, Room>,
     /// The bytes of all rooms.
     taken: u64,
-    /// The bytes of all events.
+    /// The bytes of all events, each with the newest note of what became of it.
     live: u64,
     /// How many bytes the events of a webhook take, those on their way into a segment included.
     shares: HashMap<WebhookKey, u64, foldhash::fast::RandomState>,
@@ -30,6 +30,8 @@ struct Entry {
     place: Place,
     /// `None` as long as nothing became of it.
     state: Option<Box<State>>,
+    /// What the state takes on disk.
+    state_bytes: u32,
 }
 
 /// Where a frame stands.
@@ -54,25 +56,30 @@ impl Ledger {
         self.entries.len().saturating_sub(self.dead.len())
     }
 
+    pub(super) fn live(&self) -> u64 {
+        self.live
+    }
+
     pub(super) fn taken(&self) -> u64 {
         self.taken
     }
 
     /// The bytes of what is still needed of nothing.
     pub(super) fn garbage(&self) -> u64 {
-        self.taken - self.live
+        // A note counts before it is written.
+        self.taken.saturating_sub(self.live)
     }
 
     // --- events
 
     pub(super) fn insert(&mut self, sequence: u64, place: Place) {
         self.live_in(place.segment, i64::from(place.length));
-        let before = self.entries.insert(sequence, Entry { place, state: None });
+        let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0 });
         if let Some(before) = before {
             // A copy that was made to free a segment, read again: what is known of it stays.
             self.live_in(before.place.segment, -i64::from(before.place.length));
             if let Some(entry) = self.entries.get_mut(&sequence) {
-                entry.state = before.state;
+                (entry.state, entry.state_bytes) = (before.state, before.state_bytes);
             }
         }
     }
@@ -92,13 +99,16 @@ impl Ledger {
     pub(super) fn remove(&mut self, sequence: u64) -> bool {
         let Some(entry) = self.entries.remove(&sequence) else { return false };
         self.live_in(entry.place.segment, -i64::from(entry.place.length));
+        self.live = self.live.saturating_sub(u64::from(entry.state_bytes));
         true
     }
 
-    /// Takes note of what became of an event. Whether there is such an event.
-    pub(super) fn note(&mut self, sequence: u64, state: State) -> bool {
+    /// Takes note of what became of an event, which takes so many bytes on disk. Whether there is such an event.
+    pub(super) fn note(&mut self, sequence: u64, state: State, bytes: u32) -> bool {
         match self.entries.get_mut(&sequence) {
             Some(entry) => {
+                let before = std::mem::replace(&mut entry.state_bytes, bytes);
+                self.live = self.live.saturating_add(u64::from(bytes)).saturating_sub(u64::from(before));
                 entry.state = Some(Box::new(state));
                 true
             }
@@ -123,6 +133,9 @@ impl Ledger {
 
     /// Forgets the events of a segment. The shares of those that wait are returned when the worker comes to them.
     pub(super) fn give_up(&mut self, segment: u32) -> usize {
+        if self.rooms.get(&segment).is_none_or(|room| room.live == 0) {
+            return 0;
+        }
         let lost: HashSet<u64> =
             self.entries.iter().filter(|(_, entry)| entry.place.segment == segment).map(|(seq, _)| *seq).collect();
         let lost_dead: Vec<_> =
@@ -167,6 +180,13 @@ impl Ledger {
         if let Some(room) = self.rooms.get_mut(&number) {
             room.size += bytes;
             self.taken += bytes;
+        }
+    }
+
+    pub(super) fn shrink(&mut self, number: u32, bytes: u64) {
+        if let Some(room) = self.rooms.get_mut(&number) {
+            room.size = room.size.saturating_sub(bytes);
+            self.taken = self.taken.saturating_sub(bytes);
         }
     }
 

@@ -82,9 +82,12 @@ fn read_segment(
     let damaged = if is_last { damaged.saturating_sub(torn) } else { damaged };
     if is_last && torn > 0 {
         // Or the next start, for which this is not the last segment, would take it for damage.
-        tracing::info!(segment = number, bytes = torn, "the end of the spool is torn: it had not been accepted");
+        tracing::warn!(segment = number, bytes = torn, "the end of the spool is torn: it had not been accepted");
         segment.truncate(bytes.len() as u64 - torn)?;
+        ledger.shrink(number, torn);
     }
+    // What was read may be no more than in the cache: an older copy of it must not go before it is on the disk.
+    segment.sync()?;
     if damaged > 0 {
         tracing::error!(segment = number, bytes = damaged, "a part of the spool is damaged: the events in it are lost");
         measure::damaged(damaged);
@@ -102,7 +105,10 @@ fn read_all(segment: &dyn Segment) -> io::Result<Vec<u8>> {
 fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger, names: &mut Names) {
     match record.kind {
         Kind::Event => {
-            let Some((id, webhook)) = decode_name(record.payload) else { return };
+            let Some((id, webhook)) = decode_name(record.payload) else {
+                tracing::error!(segment, offset, "an accepted event cannot be understood: it is lost");
+                return measure::lost(1);
+            };
             // It was read from a segment, so it is no longer than one.
             let length = (FRAME_HEAD + record.payload.len()) as u32;
             names.insert(record.sequence, (id, webhook, length));
@@ -110,7 +116,7 @@ fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger
         }
         Kind::State => {
             if let Some(state) = state::decode(record.payload) {
-                ledger.note(record.sequence, state);
+                ledger.note(record.sequence, state, (FRAME_HEAD + record.payload.len()) as u32);
             }
         }
         Kind::Done => {

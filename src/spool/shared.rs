@@ -14,6 +14,7 @@ use super::frame::{self, Frame, Kind};
 use super::ledger::{Ledger, Place};
 use super::state::State;
 use super::{SpoolError, Ticket};
+use crate::module::EventId;
 
 /// How long a note of what became of an event may wait for others before it is written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -23,6 +24,14 @@ const UNSYNCED: Duration = Duration::from_secs(1);
 
 /// So many notes are written without waiting for more.
 const MANY: usize = 512;
+
+/// Bytes of events that may be on their way into a segment.
+const MAX_QUEUED: u64 = 64 << 20;
+
+/// So much of the room may be taken by what nobody needs before it is freed.
+pub(super) fn max_garbage(max_bytes: u64) -> u64 {
+    max_bytes / 8
+}
 
 pub(super) struct Shared {
     inner: Mutex<Inner>,
@@ -121,9 +130,16 @@ impl Shared {
                 return Err(SpoolError::TooLarge);
             }
             let Inner { ledger, queued, .. } = &mut *inner;
-            // The rest is for notes, and for the copies that free a segment.
+            // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
             let room = self.max_bytes - self.max_bytes / 16;
-            if ledger.taken() + *queued + bytes > room || ledger.share(&ticket.webhook) + bytes > self.max_bytes / 2 {
+            let needed = ledger.live() + *queued + bytes;
+            // In memory as long as the disk hangs; one always may.
+            let is_held_up = *queued > 0 && *queued + bytes > MAX_QUEUED;
+            if is_held_up
+                || needed > room - max_garbage(self.max_bytes)
+                || ledger.taken() + *queued + bytes > room
+                || ledger.share(&ticket.webhook) + bytes > self.max_bytes / 2
+            {
                 return Err(SpoolError::Full);
             }
             ledger.take_share(&ticket.webhook, bytes);
@@ -142,15 +158,28 @@ impl Shared {
     pub(super) fn note(&self, sequence: u64, state: State) {
         let mut inner = self.lock();
         let frame = Frame::state(self.salt, sequence, &state);
-        if inner.ledger.note(sequence, state) {
+        if inner.ledger.note(sequence, state, frame.len() as u32) {
             self.push_note(inner, frame);
+        }
+    }
+
+    /// Takes note that an event is not tried any more.
+    pub(super) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
+        let mut inner = self.lock();
+        let frame = Frame::state(self.salt, ticket.sequence, &state);
+        if inner.ledger.note(ticket.sequence, state, frame.len() as u32) {
+            inner.ledger.bury(id, ticket);
+            self.push_note(inner, frame);
+        } else {
+            // It became unreadable while it was under way.
+            inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
         }
     }
 
     pub(super) fn finish(&self, ticket: &Ticket) {
         let mut inner = self.lock();
+        inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
         if inner.ledger.remove(ticket.sequence) {
-            inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
             self.push_note(inner, Frame::done(self.salt, ticket.sequence));
         }
     }
@@ -197,6 +226,9 @@ impl Shared {
             {
                 inner.urgent = 0;
                 return Some(std::mem::take(&mut inner.queue));
+            }
+            if inner.closed && self.is_failing() {
+                return None;
             }
             if inner.closed {
                 return (!inner.queue.is_empty() || unsynced.is_some()).then(|| std::mem::take(&mut inner.queue));

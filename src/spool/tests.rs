@@ -396,6 +396,51 @@ async fn damage_costs_the_event_it_hits() {
     assert!(spool.load(&ticket).is_err());
 }
 
+#[tokio::test]
+async fn what_is_read_at_the_start_is_synced_before_an_older_copy_may_go() {
+    let disk = Faulty::default();
+    let (spool, _tickets) = open(&disk, 1 << 20);
+    spool.accept(&delivery("a", "first")).await.unwrap();
+    {
+        let mut platters = disk.lock();
+        (platters.fail_sync, platters.fail_truncate) = (true, true);
+    }
+    // Written, and no more than that.
+    assert_eq!(spool.accept(&delivery("a", "second")).await, Err(SpoolError::Failed));
+    let disk = disk.after_kill();
+    let is_synced = |disk: &Faulty| disk.lock().segments.values().all(|content| content.synced == content.bytes.len());
+    assert!(!is_synced(&disk));
+    let (spool, _tickets) = open(&disk, 1 << 20);
+    assert_eq!(spool.waiting(), 2);
+    assert!(is_synced(&disk));
+}
+
+#[tokio::test]
+async fn a_spool_that_is_full_of_what_is_needed_is_left_alone() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    let mut n = 0;
+    while spool.accept(&delivery(["a", "b", "c"][n % 3], vec![b'x'; 200])).await.is_ok() {
+        n += 1;
+    }
+    for attempts in 1..4 {
+        let tried = State { attempts, done: 1, ..State::default() };
+        receive(&mut tickets).iter().for_each(|ticket| spool.note(ticket, tried.clone()));
+    }
+    let newest = || disk.lock().segments.keys().last().copied();
+    let mut quiet = 0;
+    for _ in 0..2000 {
+        let before = newest();
+        spool.flush().await;
+        quiet = if newest() == before { quiet + 1 } else { 0 };
+        if quiet == 50 {
+            assert!(disk.bytes() <= 1 << 20, "{}", disk.bytes());
+            return;
+        }
+    }
+    panic!("it is copied for ever");
+}
+
 #[test]
 fn a_segment_without_its_head_stops_the_start() {
     let disk = Faulty::default();
@@ -404,9 +449,9 @@ fn a_segment_without_its_head_stops_the_start() {
     assert!(error.to_string().contains("segment 1"), "{error}");
     // What the power left of one that had just been made is none.
     for left in [vec![], vec![0; 4096], b"TWSP".to_vec()] {
+        let disk = Faulty::default();
         disk.lock().segments.insert(1, Content { bytes: left, synced: 0 });
-        assert!(Spool::on(Arc::new(disk.clone()), 1 << 20).is_ok());
-        disk.lock().segments.clear();
+        assert!(Spool::on(Arc::new(disk), 1 << 20).is_ok());
     }
 }
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::disk::{Disk, Segment};
 use super::frame::{self, FRAME_HEAD, Frame, Kind, SEGMENT_HEAD};
 use super::ledger::Place;
-use super::shared::{Item, Shared};
+use super::shared::{Item, Shared, max_garbage};
+use super::state::State;
 use super::{SpoolError, measure};
 
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
@@ -282,19 +283,16 @@ impl Writer {
         }
     }
 
-    /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed. Where room is
-    /// scarce, less is too much: it would keep out what comes.
+    /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed.
     fn has_to_copy(&self) -> bool {
         if self.copy_after.is_some_and(|after| Instant::now() < after) {
             return false;
         }
         let current = self.current.as_ref().map(|current| current.number);
-        let max_bytes = self.shared.max_bytes();
         let inner = self.shared.lock();
-        let is_scarce = inner.ledger.taken() > max_bytes - max_bytes / 8;
-        let too_much = if is_scarce { max_bytes / 16 } else { max_bytes / 4 };
         // One that only cannot be removed has nothing to be copied.
-        inner.ledger.garbage() > too_much && inner.ledger.oldest(current).is_some_and(|(_, is_needed)| is_needed)
+        inner.ledger.garbage() > max_garbage(self.shared.max_bytes())
+            && inner.ledger.oldest(current).is_some_and(|(_, is_needed)| is_needed)
     }
 
     /// The next events of the oldest segment that are still needed.
@@ -316,7 +314,6 @@ impl Writer {
         };
         let mut copies = Vec::new();
         let mut size = 0;
-        let inner = self.shared.lock();
         while size < COPY_AT_A_TIME && copying.at < copying.bytes.len() {
             let Some(record) = frame::read(copying.salt, &copying.bytes[copying.at..]) else {
                 copying.at += 1;
@@ -325,23 +322,30 @@ impl Writer {
             let length = FRAME_HEAD + record.payload.len();
             let from = Place { segment: copying.number, offset: copying.at as u32, length: length as u32 };
             let sequence = record.sequence;
-            if record.kind == Kind::Event && inner.ledger.is_at(sequence, from) {
+            // Asked for each of them, as requests wait for the lock: what changes behind it is written behind the copy.
+            let state = (record.kind == Kind::Event).then(|| self.state_at(sequence, from)).flatten();
+            if let Some(state) = state {
                 let payload = copying.bytes.slice(copying.at + FRAME_HEAD..copying.at + length);
                 let salt = self.shared.salt();
                 let event = Frame::new(salt, Kind::Event, sequence, |_| {}, payload);
-                let state = inner.ledger.state(sequence).map(|state| Frame::state(salt, sequence, state));
+                let state = state.map(|state| Frame::state(salt, sequence, &state));
                 copies.push(Copy { sequence, from, event, state });
                 size += length;
             }
             copying.at += length;
         }
-        drop(inner);
         if copies.is_empty() {
             self.give_up(copying.number);
         } else {
             self.copying = Some(copying);
         }
         copies
+    }
+
+    /// What became so far of an event that stands at this place and is still needed.
+    fn state_at(&self, sequence: u64, place: Place) -> Option<Option<State>> {
+        let inner = self.shared.lock();
+        inner.ledger.is_at(sequence, place).then(|| inner.ledger.state(sequence).cloned())
     }
 
     fn begin_to_copy(&self) -> io::Result<Option<Copying>> {
