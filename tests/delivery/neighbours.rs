@@ -16,7 +16,7 @@ use crate::support::target::{Reply, Target};
 const SAMPLES: usize = 150;
 
 /// The worst that the ratio of the medians may be. Waiting for a timeout of the stuck one would be a ratio of hundreds.
-const WORST: f64 = 4.0;
+const WORST: f64 = 8.0;
 
 fn webhooks(target: &Target) -> Value {
     let webhook = |path: &str, ack: &str| json!({"module": "http_webhook", "ack": ack, "module-config": {"url": target.url(path), "timeout": 60}});
@@ -41,7 +41,6 @@ async fn a_stuck_webhook_slows_down_no_other() {
     let _guard = alone().await;
     let targets = [target().await, target().await];
     let homes = [0, 1].map(|n: usize| {
-        // 10 MiB: the stuck one could fill half of it, and does not here.
         Home::new(&webhooks(&targets[n])).with("DELIVERY_TIMEOUT_SECONDS", 120).with("RUST_LOG", "warn,gateway=info")
     });
     let gateways = [homes[0].start().await, homes[1].start().await];
@@ -65,7 +64,8 @@ async fn a_stuck_webhook_slows_down_no_other() {
         let mut answers = [Vec::new(), Vec::new()];
         let mut arrivals = [Vec::new(), Vec::new()];
         for number in 0..SAMPLES {
-            for n in 0..2 {
+            // In turns also as to who is first: both sync to the same disk.
+            for n in [number % 2, 1 - number % 2] {
                 let began = Instant::now();
                 let answer = clients[n].post(&path, b"{}").await.unwrap();
                 answers[n].push(began.elapsed());
