@@ -113,15 +113,18 @@ impl Module for SaveToDisk {
 impl Target {
     fn write(&self, name: &str, event_id: &str, body: &Bytes) -> io::Result<()> {
         let directory = self.open()?;
-        let temporary = format!(".{event_id}.tmp");
-        let outcome = write_synced(&directory, &temporary, body)
-            .and_then(|()| directory.rename(&temporary, &directory, name))
-            .and_then(|()| sync(&directory));
-        if outcome.is_err() {
-            // It may not even exist.
-            let _ = directory.remove_file(&temporary);
+        let usual = format!(".{event_id}.tmp");
+        match put(&directory, &usual, name, body) {
+            // A kill has left it, or an attempt that took too long writes it yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let other = format!(".{event_id}.{:016x}.tmp", fastrand::u64(..));
+                put(&directory, &other, name, body)?;
+                // The event is in place, and nobody needs it any more.
+                let _ = directory.remove_file(&usual);
+                Ok(())
+            }
+            outcome => outcome,
         }
-        outcome
     }
 
     /// Opens the directory, made where it is missing. Every step is resolved by the kernel below the root's handle.
@@ -165,6 +168,20 @@ fn create_root(root: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes a file under a temporary name and renames it. [`AlreadyExists`](io::ErrorKind::AlreadyExists) means that
+/// another one has this temporary name.
+fn put(directory: &Dir, temporary: &str, name: &str, body: &[u8]) -> io::Result<()> {
+    let outcome = match write_synced(directory, temporary, body) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        written => written.and_then(|()| directory.rename(temporary, directory, name)).and_then(|()| sync(directory)),
+    };
+    if outcome.is_err() {
+        // It may not even exist.
+        let _ = directory.remove_file(temporary);
+    }
+    outcome
 }
 
 fn write_synced(directory: &Dir, name: &str, body: &[u8]) -> io::Result<()> {

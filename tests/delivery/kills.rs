@@ -66,6 +66,33 @@ async fn a_torn_end_is_no_damage_and_costs_nothing() {
     assert!(!home.log().contains("damaged"), "{}", home.log());
 }
 
+/// A kill in the middle of `save_to_disk`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kill_left_half_written_costs_no_attempt() {
+    let _guard = beside_others().await;
+    let target = Target::start(|_| Reply::Silence).await;
+    let once = |module: &str, config: Value| {
+        json!({"default": {"once": {
+            "module": module, "ack": "accepted", "module-config": config, "retry": {"enabled": false}
+        }}})
+    };
+    let home = Home::new(&once("http_webhook", json!({"url": target.url("/")})));
+    let gateway = home.start().await;
+    let event = gateway.post("/webhook/once", b"{}").await.accepted();
+    gateway.kill().await;
+    home.configure(&once("save_to_disk", json!({"path": "once"})));
+    let folder = home.path("data/once");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!(".{event}.tmp")), "{").unwrap();
+
+    let gateway = home.start().await;
+    gateway.drained().await;
+    assert!(gateway.dead_letters().await.is_empty(), "{}", gateway.log());
+    assert_eq!(std::fs::read(folder.join(format!("{event}.json"))).unwrap(), b"{}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "what was left is gone");
+    gateway.stop().await;
+}
+
 struct Kills {
     rounds: u64,
     seed: u64,
