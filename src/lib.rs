@@ -64,6 +64,8 @@ pub mod body;
 pub mod config;
 pub mod dedup;
 mod delivery;
+#[cfg(any(feature = "etcd", feature = "save-to-disk", feature = "spool"))]
+mod directory;
 pub mod dispatch;
 mod future;
 mod head;

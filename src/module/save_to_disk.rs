@@ -1,8 +1,6 @@
 //! `save_to_disk`: one file an event.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
 use crate::config::{BuildContext, BuildError};
+use crate::directory;
 use crate::key::WebhookKey;
 use crate::payload::DataType;
 
@@ -131,7 +130,7 @@ impl Target {
     fn open(&self) -> io::Result<Dir> {
         let root = match Dir::open_ambient_dir(&self.root, ambient_authority()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create_root(&self.root)?;
+                directory::create(&self.root)?;
                 Dir::open_ambient_dir(&self.root, ambient_authority())?
             }
             opened => opened?,
@@ -153,21 +152,6 @@ impl Target {
         }
         Ok(directory)
     }
-}
-
-/// Makes the root and whatever of its parents is missing, each synced into the one above.
-fn create_root(root: &Path) -> io::Result<()> {
-    let mut missing: Vec<_> = root.ancestors().take_while(|path| !path.exists()).collect();
-    while let Some(path) = missing.pop() {
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        if let Some(parent) = path.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes a file under a temporary name and renames it. [`AlreadyExists`](io::ErrorKind::AlreadyExists) means that

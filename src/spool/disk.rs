@@ -2,9 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use crate::directory;
 
 /// Keeps segments, by number.
 pub(super) trait Disk: Send + Sync + 'static {
@@ -48,27 +50,18 @@ const SUFFIX: &str = ".log";
 impl Directory {
     /// Makes the directory if it is missing, for this user alone.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;
-        lock.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => io::Error::other("another process has it"),
-            std::fs::TryLockError::Error(error) => error,
-        })?;
-        let directory = Self { path: path.to_owned(), _lock: lock };
-        directory.sync()?;
-        // The directory's own entry.
+        directory::create(path)?;
+        let lock = directory::lock(path)?;
+        directory::sync(path)?;
+        // A process that was killed may have made it and not come to sync it into the one above.
         if let Some(parent) = std::path::absolute(path)?.parent() {
-            File::open(parent)?.sync_all()?;
+            directory::sync(parent)?;
         }
-        Ok(directory)
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     fn file(&self, number: u32) -> PathBuf {
         self.path.join(format!("{number:010}{SUFFIX}"))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
     }
 }
 
@@ -86,7 +79,7 @@ impl Disk for Directory {
     fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create_new(true).mode(0o600).open(self.file(number))?;
-        self.sync()?;
+        directory::sync(&self.path)?;
         Ok(Arc::new(file))
     }
 
@@ -97,7 +90,7 @@ impl Disk for Directory {
     fn remove(&self, number: u32) -> io::Result<()> {
         match std::fs::remove_file(self.file(number)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => self.sync(),
+            _ => directory::sync(&self.path),
         }
     }
 }

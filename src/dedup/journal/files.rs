@@ -1,29 +1,24 @@
 //! The journal's directory: which files there are, what is in them, and when one is removed.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::record::{Record, SIZE};
 use crate::dedup::rule::Event;
 use crate::dedup::table::Taken;
+use crate::directory;
 use crate::telemetry;
 
 /// `taken-v1-` and the second in which it was begun; another format gets another name.
 const PREFIX: &str = "taken-v1-";
 
-const LOCK: &str = "lock";
-
 /// A file gets no more records than this, nor after this many seconds: then it is removed as a whole some day.
 pub(super) const MAX_RECORDS: usize = 128 * 1024;
 pub(super) const MAX_AGE: u32 = 3600;
-
-/// How long to wait for who is just letting go of the directory.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -54,8 +49,8 @@ impl Files {
         mut found: impl FnMut(Event, Taken),
     ) -> io::Result<Self> {
         let at = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        create(directory).map_err(|error| at(directory, error))?;
-        let lock = lock(directory).map_err(|error| at(directory, error))?;
+        directory::create(directory).map_err(|error| at(directory, error))?;
+        let lock = directory::lock(directory).map_err(|error| at(directory, error))?;
         let mut this =
             Self { directory: directory.to_owned(), files: VecDeque::new(), current: None, max_records, _lock: lock };
         let mut begun = this.list().map_err(|error| at(directory, error))?;
@@ -127,7 +122,7 @@ impl Files {
         let begun = self.files.back().map_or(now, |last| now.max(last.begun.saturating_add(1)));
         let path = self.path(begun);
         let file = Arc::new(OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?);
-        if let Err(error) = sync_directory(&self.directory) {
+        if let Err(error) = directory::sync(&self.directory) {
             // Else there would be one more at each try.
             let _ = fs::remove_file(path);
             return Err(error);
@@ -180,35 +175,6 @@ fn name(begun: u32) -> String {
 fn begun(of: &str) -> Option<u32> {
     let begun = of.strip_prefix(PREFIX)?.parse().ok()?;
     (name(begun) == of).then_some(begun)
-}
-
-/// Makes the directory and whatever is missing above it, each synced into the one above.
-fn create(directory: &Path) -> io::Result<()> {
-    let directory = std::path::absolute(directory)?;
-    let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    missing.into_iter().filter_map(Path::parent).try_for_each(sync_directory)
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-fn lock(directory: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))?;
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses this directory"));
-            }
-        }
-    }
 }
 
 /// Reads a file to its end, or to where the disk cannot read it.
@@ -275,7 +241,7 @@ mod tests {
         /// The files with records, the oldest first.
         fn files(&self) -> Vec<PathBuf> {
             let entries = fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path());
-            let mut files: Vec<_> = entries.filter(|path| !path.ends_with(LOCK)).collect();
+            let mut files: Vec<_> = entries.filter(|path| !path.ends_with(directory::LOCK)).collect();
             files.sort();
             files
         }
@@ -308,7 +274,7 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
         assert_eq!(mode(&fixture.directory()), 0o700);
         assert_eq!(mode(&fixture.files()[0]), 0o600);
-        assert_eq!(mode(&fixture.directory().join(LOCK)), 0o600);
+        assert_eq!(mode(&fixture.directory().join(directory::LOCK)), 0o600);
     }
 
     #[test]

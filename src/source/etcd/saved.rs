@@ -5,9 +5,9 @@
 //! renamed, and the directory synced. What is damaged, or of another prefix, is told and left alone.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::machine::{Header, Meta};
+use crate::directory;
 
 const MAGIC: &[u8] = b"tower-webhook: saved configuration 1\n";
 
@@ -147,13 +148,10 @@ impl Copy {
 fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     // The name of another process's temporary file must not be ours.
     let temporary = directory.join(format!(".{FILE}.{}", std::process::id()));
-    let outcome = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
+    let outcome = directory::create(directory)
         .and_then(|()| write_synced(&temporary, bytes))
         .and_then(|()| std::fs::rename(&temporary, directory.join(FILE)))
-        .and_then(|()| File::open(directory)?.sync_all());
+        .and_then(|()| directory::sync(directory));
     if outcome.is_err() {
         // It may not even exist.
         let _ = std::fs::remove_file(&temporary);

@@ -1,0 +1,48 @@
+//! Directories whose contents must outlive a power cut.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// Makes the directory and whatever is missing above it, for this user alone, each synced into the one above.
+pub(crate) fn create(directory: &Path) -> io::Result<()> {
+    let directory = std::path::absolute(directory)?;
+    let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync)
+}
+
+/// What was made, renamed or removed in it stays so.
+pub(crate) fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// The name of the file in a directory that its process has locked.
+#[cfg(feature = "spool")]
+pub(crate) const LOCK: &str = "lock";
+
+/// Takes the directory for this process, as long as the file is open. Waits 2 s for who is just letting go of it.
+#[cfg(feature = "spool")]
+pub(crate) fn lock(directory: &Path) -> io::Result<File> {
+    use std::fs::{OpenOptions, TryLockError};
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::time::{Duration, Instant};
+
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))?;
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses this directory"));
+            }
+        }
+    }
+}
