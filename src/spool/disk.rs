@@ -36,6 +36,12 @@ pub(super) trait Segment: Send + Sync + 'static {
     fn length(&self) -> io::Result<u64>;
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.length()?).map_err(io::Error::other)?];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
 }
 
 /// A directory with a file for each segment. No other process can have it at the same time.

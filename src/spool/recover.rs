@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use super::disk::{Disk, Segment};
+use super::disk::Disk;
 use super::event::decode_name;
 use super::frame::{self, FRAME_HEAD, Kind, Record};
 use super::ledger::{Ledger, Place};
@@ -59,7 +59,7 @@ fn read_segment(
     names: &mut Names,
 ) -> io::Result<u64> {
     let segment = disk.open(number)?;
-    let bytes = read_all(&*segment)?;
+    let bytes = segment.read()?;
     let salt = match frame::read_salt(&bytes) {
         Some(salt) => salt,
         // It was made, and the power went before anything in it was accepted.
@@ -93,13 +93,6 @@ fn read_segment(
         measure::damaged(damaged);
     }
     Ok(newest)
-}
-
-fn read_all(segment: &dyn Segment) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(segment.length()?).map_err(io::Error::other)?;
-    let mut bytes = vec![0; length];
-    segment.read_at(&mut bytes, 0)?;
-    Ok(bytes)
 }
 
 fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger, names: &mut Names) {

@@ -184,7 +184,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn push_note(&self, mut inner: MutexGuard<'_, Inner>, frame: Frame) {
+    fn push_note(&self, mut inner: MutexGuard<'_, Inner>, frame: Frame) {
         inner.queue.push(Item::Note(frame));
         let is_first = inner.queue.len() == 1 || inner.queue.len() == MANY;
         drop(inner);

@@ -79,10 +79,10 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             self.remove_what_is_empty();
-            let may_wait = self.shared.is_failing() || !self.has_to_copy();
-            let Some(items) = self.shared.take(self.unsynced, may_wait) else { break };
+            let has_to_copy = !self.shared.is_failing() && self.has_to_copy();
+            let Some(items) = self.shared.take(self.unsynced, !has_to_copy) else { break };
             // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
-            let copies = self.next_copies();
+            let copies = if has_to_copy { self.next_copies() } else { Vec::new() };
             match self.write(&copies, &items) {
                 Ok(places) => self.written(copies, items, places),
                 Err(error) => self.failed(items, &error),
@@ -96,6 +96,7 @@ impl Writer {
         let given = items.iter().filter_map(Item::frame);
         let frames: Vec<&Frame> = copied.chain(given).collect();
         let mut places = Vec::with_capacity(frames.len());
+        let must_sync = !copies.is_empty() || items.iter().any(Item::is_urgent);
         if !frames.is_empty() {
             self.leave_if_full()?;
             let mut current = match self.current.take() {
@@ -113,10 +114,7 @@ impl Writer {
                 end += frame.len();
             }
             let appended = current.segment.append(&mut slices);
-            let appended = appended.and_then(|()| match items.iter().any(Item::is_urgent) || !copies.is_empty() {
-                true => current.segment.sync(),
-                false => Ok(()),
-            });
+            let appended = appended.and_then(|()| if must_sync { current.segment.sync() } else { Ok(()) });
             if let Err(error) = appended {
                 // Of no use any more: what a failed sync has left in it nobody knows. What had been synced stays.
                 let _ = current.segment.truncate(current.size);
@@ -129,7 +127,7 @@ impl Writer {
             current.size = end;
             self.current = Some(current);
         }
-        self.note_sync(!copies.is_empty() || items.iter().any(Item::is_urgent), !frames.is_empty())?;
+        self.note_sync(must_sync, !frames.is_empty())?;
         Ok(places)
     }
 
@@ -271,9 +269,7 @@ impl Writer {
     /// Never one behind another that stays: what is done with an event stands in a later segment than the event.
     fn remove_what_is_empty(&mut self) {
         loop {
-            let current = self.current.as_ref().map(|current| current.number);
-            let oldest = self.shared.lock().ledger.oldest(current);
-            let Some((number, false)) = oldest else { return };
+            let Some((number, false)) = self.oldest() else { return };
             if let Err(error) = self.disk.remove(number) {
                 tracing::warn!(segment = number, %error, "a segment that is not needed any more cannot be removed");
                 return;
@@ -288,18 +284,19 @@ impl Writer {
         if self.copy_after.is_some_and(|after| Instant::now() < after) {
             return false;
         }
-        let current = self.current.as_ref().map(|current| current.number);
-        let inner = self.shared.lock();
+        let garbage = self.shared.lock().ledger.garbage();
         // One that only cannot be removed has nothing to be copied.
-        inner.ledger.garbage() > max_garbage(self.shared.max_bytes())
-            && inner.ledger.oldest(current).is_some_and(|(_, is_needed)| is_needed)
+        garbage > max_garbage(self.shared.max_bytes()) && self.oldest().is_some_and(|(_, is_needed)| is_needed)
+    }
+
+    /// The oldest segment but for the one that is written to, and whether anything in it is needed.
+    fn oldest(&self) -> Option<(u32, bool)> {
+        let current = self.current.as_ref().map(|current| current.number);
+        self.shared.lock().ledger.oldest(current)
     }
 
     /// The next events of the oldest segment that are still needed.
     fn next_copies(&mut self) -> Vec<Copy> {
-        if self.shared.is_failing() || !self.has_to_copy() {
-            return Vec::new();
-        }
         let mut copying = match self.copying.take() {
             Some(copying) => copying,
             None => match self.begin_to_copy() {
@@ -349,14 +346,9 @@ impl Writer {
     }
 
     fn begin_to_copy(&self) -> io::Result<Option<Copying>> {
-        let current = self.current.as_ref().map(|current| current.number);
-        let inner = self.shared.lock();
-        let Some((number, _)) = inner.ledger.oldest(current) else { return Ok(None) };
-        let Some((segment, salt)) = inner.ledger.segment(number) else { return Ok(None) };
-        drop(inner);
-        let mut bytes = vec![0; usize::try_from(segment.length()?).map_err(io::Error::other)?];
-        segment.read_at(&mut bytes, 0)?;
-        Ok(Some(Copying { number, salt, bytes: bytes.into(), at: SEGMENT_HEAD }))
+        let Some((number, _)) = self.oldest() else { return Ok(None) };
+        let Some((segment, salt)) = self.shared.lock().ledger.segment(number) else { return Ok(None) };
+        Ok(Some(Copying { number, salt, bytes: segment.read()?.into(), at: SEGMENT_HEAD }))
     }
 
     /// What could not be copied cannot be read any more.
