@@ -5,13 +5,10 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::module::{DeliverError, DeliverErrorKind};
+use crate::module::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
 
 /// The shortest wait: a delay of zero must not make a tight loop.
 const SHORTEST: Duration = Duration::from_millis(5);
-
-/// The longest wait, whatever the target asks for.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// When to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -33,7 +30,7 @@ impl Retry {
 
     /// For an event that is delivered after the answer: some five hours, as nobody sends it again.
     pub(crate) fn accepted() -> Self {
-        Self { attempts: 20, max_delay: LONGEST.as_secs_f64(), ..Self::never() }
+        Self { attempts: 20, max_delay: LONGEST_WAIT.as_secs_f64(), ..Self::never() }
     }
 
     /// Whether the `attempt`th attempt, counted from 1, may be followed by another.
@@ -52,7 +49,7 @@ impl Retry {
         let steps = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let longest = self.max_delay.min(self.initial_delay * self.multiplier.powi(steps));
         let drawn = Duration::from_secs_f64(longest * fastrand::f64()).max(SHORTEST);
-        Some(error.wait().unwrap_or_default().saturating_add(drawn).min(LONGEST))
+        Some(error.wait().unwrap_or_default().saturating_add(drawn).min(LONGEST_WAIT))
     }
 }
 
@@ -273,8 +270,8 @@ mod tests {
         let retry = retry(r#"{"enabled": true}"#).unwrap();
         let asked = |seconds| retry.next(1, &error(Kind::Http429).retry_after(Duration::from_secs(seconds))).unwrap();
         assert!((Duration::from_secs(120)..=Duration::from_secs(121)).contains(&asked(120)));
-        assert_eq!(asked(1_000_000), LONGEST);
-        assert_eq!(asked(u64::MAX), LONGEST);
+        assert_eq!(asked(1_000_000), LONGEST_WAIT);
+        assert_eq!(asked(u64::MAX), LONGEST_WAIT);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{Done, Failure};
 use crate::config::Webhook;
 use crate::dispatch::DEFAULT_DEADLINE;
 use crate::key::WebhookKey;
-use crate::module::{DeliverError, DeliverErrorKind, EventId};
+use crate::module::{DeliverError, DeliverErrorKind, EventId, LONGEST_WAIT};
 use crate::spool::{Death, Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
 
@@ -28,9 +28,6 @@ const READ_AT_A_TIME: usize = 256;
 
 /// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// No event waits longer than this for its next attempt.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// How often the metrics are set.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
@@ -175,7 +172,7 @@ struct Waiting {
 /// What a task has done.
 enum Ended {
     /// Events were read.
-    Read(Vec<(Ticket, Loaded)>),
+    Read(Vec<(Ticket, Option<Arc<Webhook>>, Loaded)>),
     /// An attempt was made.
     Tried(Ticket, Outcome),
 }
@@ -200,29 +197,29 @@ impl Work {
         if self.is_reading {
             return;
         }
-        let mut tickets = Vec::new();
+        let mut found = Vec::new();
         while let Some(ticket) = self.schedule.next() {
             match self.find(&ticket) {
                 // Before it is read: a webhook may be fenced for long.
                 Err(NotYet) => self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
-                Ok(_) => tickets.push(ticket),
+                Ok(webhook) => found.push((ticket, webhook)),
             }
-            if tickets.len() == READ_AT_A_TIME {
+            if found.len() == READ_AT_A_TIME {
                 break;
             }
         }
-        if tickets.is_empty() {
+        if found.is_empty() {
             return;
         }
         self.is_reading = true;
         let spool = self.spool.clone();
         self.under_way.spawn_blocking(move || {
-            let load = |ticket: Ticket| {
+            let load = |(ticket, webhook)| {
                 let loaded = catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
                 let loaded = loaded.unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded")));
-                (ticket, loaded)
+                (ticket, webhook, loaded)
             };
-            Ended::Read(tickets.into_iter().map(load).collect())
+            Ended::Read(found.into_iter().map(load).collect())
         });
     }
 
@@ -242,7 +239,7 @@ impl Work {
         match ended {
             Ok(Ended::Read(loaded)) => {
                 self.is_reading = false;
-                loaded.into_iter().for_each(|(ticket, loaded)| self.attempt(ticket, loaded));
+                loaded.into_iter().for_each(|(ticket, webhook, loaded)| self.attempt(ticket, webhook, loaded));
             }
             Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
             // Both catch panics: only the end of the runtime breaks them off.
@@ -253,7 +250,8 @@ impl Work {
         }
     }
 
-    fn attempt(&mut self, ticket: Ticket, loaded: Loaded) {
+    /// `None` if its webhook is gone.
+    fn attempt(&mut self, ticket: Ticket, webhook: Option<Arc<Webhook>>, loaded: Loaded) {
         let (event, state) = match loaded {
             Ok(Some(loaded)) => loaded,
             Ok(None) => {
@@ -270,14 +268,10 @@ impl Work {
             // Not for years, if the clock was set back.
             return self.settle(ticket, Outcome::NotYet(wait.min(LONGEST_WAIT)));
         }
-        let webhook = match self.find(&ticket) {
-            Ok(Some(webhook)) => webhook,
-            Ok(None) => {
-                let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
-                let outcome = give_up(event.id, &ticket.webhook, state.attempts, state.done, &error);
-                return self.settle(ticket, outcome);
-            }
-            Err(NotYet) => return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
+        let Some(webhook) = webhook else {
+            let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
+            let outcome = give_up(event.id, &ticket.webhook, state.attempts, state.done, &error);
+            return self.settle(ticket, outcome);
         };
         let (spool, deadline) = (self.spool.clone(), self.deadline);
         self.under_way.spawn(async move {

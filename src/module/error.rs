@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+/// No event waits longer than this for its next attempt, whatever the target asks for.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// Why a module did not take an event.
 #[derive(Clone, Debug)]
 pub struct DeliverError {

@@ -67,6 +67,7 @@ use serde::de::DeserializeOwned;
 use uuid::{Builder, Uuid};
 
 pub use self::discard::{Discard, DiscardConfig};
+pub(crate) use self::error::LONGEST_WAIT;
 pub use self::error::{DeliverError, DeliverErrorKind};
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{Egress, EgressPolicy, HttpMethod, HttpWebhook, HttpWebhookConfig, InvalidEgress};

@@ -11,10 +11,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::egress::ConnectError;
-use crate::module::{Ack, DeliverError, DeliverErrorKind};
-
-/// More than a webhook is ever asked to wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+use crate::module::{Ack, DeliverError, DeliverErrorKind, LONGEST_WAIT};
 
 /// How much of an answer's body is read, and for how long, so that its connection can be used again. Beyond that a new
 /// one is cheaper.
