@@ -88,6 +88,12 @@ use crate::spool::{Spool, SpoolError};
 /// The header that names the event in an answer: a UUIDv7 (RFC 9562).
 pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
 
+/// The body of a 200; a duplicate gets it, too.
+pub(crate) const DELIVERED: &[u8] = br#"{"message":"200 OK"}"#;
+
+/// The body of a 202.
+pub(crate) const ACCEPTED: &[u8] = br#"{"message":"202 Accepted","status":"accepted"}"#;
+
 /// How long a module may take if [`Dispatch`] is not told.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -259,8 +265,8 @@ async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> 
 
 fn answer(promise: Promise) -> Response<ResponseBody> {
     let (status, body) = match promise {
-        Promise::Delivered => (StatusCode::OK, &br#"{"message":"200 OK"}"#[..]),
-        Promise::Accepted => (StatusCode::ACCEPTED, &br#"{"message":"202 Accepted","status":"accepted"}"#[..]),
+        Promise::Delivered => (StatusCode::OK, DELIVERED),
+        Promise::Accepted => (StatusCode::ACCEPTED, ACCEPTED),
     };
     let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
     *response.status_mut() = status;

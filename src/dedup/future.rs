@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::DUPLICATE;
 use super::claims::Pending;
 use super::table::Answer;
-use crate::dispatch::EVENT_ID;
+use crate::dispatch::{ACCEPTED, DELIVERED, EVENT_ID};
+use crate::module::EventId;
 use crate::rejection::Rejection;
 
 /// Response future of [`Dedup`](super::Dedup).
@@ -121,9 +122,8 @@ fn again<B: Default + From<Bytes>>(answer: Answer) -> Response<B> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     headers.insert(DUPLICATE, HeaderValue::from_static("true"));
-    let mut buffer = Uuid::encode_buffer();
     if !answer.event_id.is_nil()
-        && let Ok(id) = HeaderValue::from_str(answer.event_id.hyphenated().encode_lower(&mut buffer))
+        && let Some(id) = EventId::of(answer.event_id).to_header()
     {
         headers.insert(EVENT_ID, id);
     }
@@ -134,8 +134,8 @@ fn body(status: StatusCode) -> Option<Bytes> {
     match status {
         // RFC 9110 §15.3.5 and §15.3.6: these have none.
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => None,
-        StatusCode::OK => Some(Bytes::from_static(br#"{"message":"200 OK"}"#)),
-        StatusCode::ACCEPTED => Some(Bytes::from_static(br#"{"message":"202 Accepted","status":"accepted"}"#)),
+        StatusCode::OK => Some(Bytes::from_static(DELIVERED)),
+        StatusCode::ACCEPTED => Some(Bytes::from_static(ACCEPTED)),
         _ => Some(format!(r#"{{"message":"{}"}}"#, status).into()),
     }
 }

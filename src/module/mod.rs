@@ -213,7 +213,6 @@ impl EventId {
         Self(Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid())
     }
 
-    #[cfg(feature = "spool")]
     pub(crate) fn of(uuid: Uuid) -> Self {
         Self(uuid)
     }

@@ -114,27 +114,14 @@ impl SpoolOptions {
 
 /// Why an event was not accepted. It is not in the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SpoolError {
+pub(crate) enum SpoolError {
     /// There is no room for it now.
     Full,
     /// There never is room for it: see [`SpoolOptions::max_bytes`].
     TooLarge,
-    /// The disk failed, or the [`Worker`] was dropped without having run.
+    /// The disk failed, or the [`Worker`] ended without having been told to stop.
     Failed,
 }
-
-impl fmt::Display for SpoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the spool is full",
-            Self::TooLarge => "the event is larger than the spool may take",
-            Self::Failed => "the spool cannot be written",
-        })
-    }
-}
-
-impl std::error::Error for SpoolError {}
 
 /// A claim on an event that waits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

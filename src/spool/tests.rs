@@ -295,7 +295,7 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
             spool.flush().await;
             accepted = spool.accept(&delivery).await;
         }
-        accepted.unwrap_or_else(|error| panic!("{error} at {n}"));
+        accepted.unwrap_or_else(|error| panic!("{error:?} at {n}"));
         receive(&mut tickets).iter().for_each(|ticket| spool.finish(ticket));
     }
     assert!(disk.bytes() <= 1 << 20, "{}", disk.bytes());
