@@ -4,3 +4,27 @@ mod dedup;
 mod permits;
 mod sequences;
 mod types;
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service};
+use tower_webhook::Collected;
+use tower_webhook::body::ResponseBody;
+
+/// A stack that is made at run time.
+type Boxed = BoxCloneSyncService<Request<Collected>, Response<ResponseBody>, Infallible>;
+
+fn boxed<L>(layer: L, inner: Boxed) -> Boxed
+where
+    L: Layer<Boxed>,
+    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(layer.layer(inner))
+}

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
-use tower::{Layer, Service, ServiceBuilder};
 use tower_webhook::RejectionKind::{self, *};
 use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::{Claims, DedupRule};
@@ -14,11 +14,10 @@ use tower_webhook::{
     RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
+use super::{Boxed, boxed};
 use crate::support::modules::Seen;
 use crate::support::schemes::{Checksum, HeaderKey};
 use crate::support::{ask, store_of};
-
-type Boxed = BoxCloneSyncService<Request<Collected>, Response<ResponseBody>, Infallible>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
@@ -35,19 +34,6 @@ use Step::*;
 
 /// The right order, written once more.
 const RIGHT: [Step; 7] = [Route, Lookup, Auth, Collect, Verify, Check, Dedup];
-
-fn boxed<L>(layer: L, inner: Boxed) -> Boxed
-where
-    L: Layer<Boxed>,
-    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
-{
-    BoxCloneSyncService::new(layer.layer(inner))
-}
 
 /// The layers of `steps`, the first one outermost, before `Dispatch`; with a store of events of their own.
 fn assemble(steps: &[Step], store: &Store) -> Boxed {

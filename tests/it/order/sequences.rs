@@ -1,24 +1,20 @@
 //! Every sequence of layers, built at run time and asked: what it answers must be what the evidence allows.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use proptest::prelude::*;
+use tower::Service;
 use tower::util::BoxCloneSyncService;
-use tower::{Layer, Service};
 use tower_webhook::RejectionKind::{self, *};
-use tower_webhook::body::ResponseBody;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, LookupWebhookLayer, RequireAuthLayer,
     RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
+use super::{Boxed, boxed};
 use crate::support::modules::Seen;
 use crate::support::schemes::{Checksum, HeaderKey};
 use crate::support::{Answer, store_of, within};
-
-type Boxed = BoxCloneSyncService<Request<Collected>, Response<ResponseBody>, Infallible>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
@@ -51,19 +47,6 @@ impl Step {
             Check => boxed(CheckPayloadLayer::from_webhook(), inner),
         }
     }
-}
-
-fn boxed<L>(layer: L, inner: Boxed) -> Boxed
-where
-    L: Layer<Boxed>,
-    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
-{
-    BoxCloneSyncService::new(layer.layer(inner))
 }
 
 /// The layers of `steps`, the first one outermost, before `Dispatch`.
