@@ -44,6 +44,8 @@ async fn ready_is_503_or_closed_once_the_stop_has_begun() {
     let gateway = Gateway::start(&[]).await;
     let mut running = gateway.connect().await;
     running.send("POST /webhook/open HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{").await;
+    // Else the stop may find a connection on which nothing has been read, and close it.
+    gateway.assert_serves().await;
     gateway.signal("TERM").await;
     eventually("the stop to begin", async || gateway.err().contains("stopping")).await;
     running.send("}GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").await;
