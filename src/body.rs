@@ -41,10 +41,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::deadline::Deadline;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// How much [`CollectBodyLayer`] takes if it is not told: 25 MiB, as GitHub sends up to 25 MB.
@@ -78,7 +78,8 @@ impl CollectBodyLayer {
         self
     }
 
-    /// The time the whole body may take, from the call of the service on. A sender that trickles is cut off too.
+    /// The time the whole body may take, from the moment on when it is first waited for. A sender that trickles is cut
+    /// off too.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.limits.deadline = deadline;
@@ -199,15 +200,19 @@ where
 struct Collecting<B> {
     #[pin]
     body: B,
-    #[pin]
-    deadline: Sleep,
     max_bytes: usize,
+    deadline: Deadline,
     gathered: Gathered,
 }
 
 impl<B: Body> Collecting<B> {
     fn new(body: B, limits: Limits) -> Self {
-        Self { body, deadline: sleep(limits.deadline), max_bytes: limits.max_bytes, gathered: Gathered::default() }
+        Self {
+            body,
+            max_bytes: limits.max_bytes,
+            deadline: Deadline::new(limits.deadline),
+            gathered: Gathered::default(),
+        }
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Collected, RejectionKind>> {
@@ -268,18 +273,23 @@ impl Gathered {
 #[derive(Clone, Default)]
 pub struct Collected {
     whole: Bytes,
-    unread: Bytes,
+    is_read: bool,
 }
 
 impl Collected {
     /// The body `bytes`.
     pub fn new(bytes: Bytes) -> Self {
-        Self { whole: bytes.clone(), unread: bytes }
+        Self { whole: bytes, is_read: false }
     }
 
     /// All of the body, byte for byte as received.
     pub fn bytes(&self) -> &Bytes {
         &self.whole
+    }
+
+    /// All of the body, byte for byte as received.
+    pub fn into_bytes(self) -> Bytes {
+        self.whole
     }
 }
 
@@ -295,15 +305,17 @@ impl Body for Collected {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(take_frame(&mut self.unread))
+        let is_over = self.is_end_stream();
+        self.is_read = true;
+        Poll::Ready((!is_over).then(|| Ok(Frame::data(self.whole.clone()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.unread.is_empty()
+        self.is_read || self.whole.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.unread.len() as u64)
+        SizeHint::with_exact(if self.is_read { 0 } else { self.whole.len() as u64 })
     }
 }
 
@@ -322,7 +334,8 @@ impl Body for ResponseBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(take_frame(&mut self.0))
+        let bytes = std::mem::take(&mut self.0);
+        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -332,8 +345,4 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.0.len() as u64)
     }
-}
-
-fn take_frame(bytes: &mut Bytes) -> Option<Result<Frame<Bytes>, Infallible>> {
-    (!bytes.is_empty()).then(|| Ok(Frame::data(std::mem::take(bytes))))
 }

@@ -7,7 +7,7 @@
 //!
 //! | needs | answers |
 //! |---|---|
-//! | [`Collected`], [`Matched`], [`Permit`], [`CheckPayload`](crate::CheckPayload) before it, [`Dedup`](crate::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | [`Collected`], [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit), [`CheckPayload`](crate::CheckPayload) before it, [`Dedup`](crate::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
 //! | the same, and a [`Spool`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
 //!
 //! What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;
@@ -60,7 +60,7 @@
 //! ```
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,17 +70,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
-use crate::auth::Permit;
 use crate::body::{Collected, ResponseBody};
 use crate::config::{Promise, Webhook};
-use crate::dedup::Deduplicated;
+use crate::deadline::within;
 use crate::delivery::{Crowded, Done, Failure};
-use crate::lookup::Matched;
+use crate::evidence::Evidence;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
-use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
 #[cfg(feature = "spool")]
 use crate::spool::{Spool, SpoolError};
@@ -148,12 +146,13 @@ impl Service<Request<Collected>> for Dispatch {
     }
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
+        // Before the box is made, which is then as small as what is waited for.
+        let delivery = match admit(req) {
+            Ok(delivery) => delivery,
+            Err(rejection) => return DispatchFuture(Box::pin(ready(rejection.into_response()))),
+        };
         let this = self.clone();
         DispatchFuture(Box::pin(async move {
-            let delivery = match admit(req) {
-                Ok(delivery) => delivery,
-                Err(rejection) => return rejection.into_response(),
-            };
             let id = delivery.id();
             let mut response = match this.take(delivery).await {
                 Ok(promise) => answer(promise),
@@ -186,14 +185,9 @@ impl Future for DispatchFuture {
 
 /// Makes a delivery of a request that may be delivered.
 fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
-    Permit::require(req.extensions())?;
-    Checked::require(req.extensions())?;
-    let webhook = Matched::of(req.extensions())?.webhook().clone();
-    if webhook.dedup().is_some() {
-        Deduplicated::require(req.extensions())?;
-    }
+    let webhook = Arc::clone(Evidence::admit(req.extensions())?);
     let (head, body) = req.into_parts();
-    Ok(Delivery::new(webhook, head.headers, body.bytes().clone()))
+    Ok(Delivery::new(webhook, head.headers, body.into_bytes()))
 }
 
 impl Dispatch {
@@ -211,7 +205,7 @@ impl Dispatch {
     async fn accept(&self, delivery: &Delivery) -> Result<(), Rejection> {
         let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
         // A disk that hangs must not hold the sender for ever; the event may be there all the same.
-        let accepted = timeout(self.deadline, spool.accept(delivery)).await.unwrap_or(Err(SpoolError::Failed));
+        let accepted = within(self.deadline, spool.accept(delivery)).await.unwrap_or(Err(SpoolError::Failed));
         accepted.map_err(|error| match error {
             SpoolError::Full => RejectionKind::SpoolFull.into(),
             SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
@@ -229,10 +223,10 @@ impl Dispatch {
 async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
     let (id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
     let _pass = webhook.gates().enter().await.map_err(|Crowded| RejectionKind::Crowded)?;
-    let error = match timeout(deadline, attempts(&webhook, delivery, deadline)).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error,
-        Err(_) => DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time"),
+    let error = match within(deadline, attempts(&webhook, delivery, deadline)).await {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => error,
+        None => DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time"),
     };
     tracing::warn!(event_id = %id, webhook = %webhook.key(), module = webhook.module_name(), %error, "not delivered");
     Err(match error.kind() {
@@ -257,7 +251,7 @@ async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> 
         };
         tracing::info!(event_id = %delivery.id(), webhook = %webhook.key(), attempt, %error, ?wait, "trying again");
         attempt += 1;
-        sleep(wait).await;
+        Box::pin(sleep(wait)).await;
     }
     // The last one needs no copy of the event.
     steps.attempt(delivery.attempted(attempt), &done).await.map_err(|failure| failure.error)
@@ -270,6 +264,8 @@ fn answer(promise: Promise) -> Response<ResponseBody> {
     };
     let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let headers = response.headers_mut();
+    headers.reserve(2);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

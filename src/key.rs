@@ -9,6 +9,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrayvec::ArrayString;
+use http::Extensions;
+
+use crate::evidence::Evidence;
+use crate::rejection::Rejection;
 
 /// The longest namespace, webhook id or connection name, in bytes.
 pub const MAX_NAME: usize = 64;
@@ -34,7 +38,7 @@ const RESERVED: [&str; 12] = [
 
 /// The one webhook a request is meant for: a valid namespace and id, held inline.
 ///
-/// [`RouteNamespace`](crate::RouteNamespace) puts it into the request's extensions; making one allocates nothing.
+/// [`RouteNamespace`](crate::RouteNamespace) puts it beside the request; making one allocates nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     text: ArrayString<MAX_KEY>,
@@ -42,6 +46,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// What [`RouteNamespace`](crate::RouteNamespace) found for the request these extensions belong to.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when that layer is missing.
+    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
+        Evidence::target(extensions)
+    }
+
     /// Names the webhook `id` of `namespace`.
     ///
     /// # Errors

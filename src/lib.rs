@@ -62,11 +62,13 @@
 pub mod auth;
 pub mod body;
 pub mod config;
+mod deadline;
 pub mod dedup;
 mod delivery;
 #[cfg(any(feature = "etcd", feature = "save-to-disk", feature = "spool"))]
 mod directory;
 pub mod dispatch;
+mod evidence;
 mod future;
 mod head;
 mod key;

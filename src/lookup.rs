@@ -49,12 +49,10 @@ use http::{Extensions, Method, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::auth::Permit;
 use crate::config::Webhook;
-use crate::dedup::Deduplicated;
+use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::key::Target;
-use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::store::{Found, Store};
 
@@ -102,11 +100,7 @@ where
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
         match find(&self.store, &req) {
             Ok(matched) => {
-                // A permit that was given before the webhook was known says nothing of its guards.
-                Checked::forget(req.extensions_mut());
-                Deduplicated::forget(req.extensions_mut());
-                Permit::forget(req.extensions_mut());
-                req.extensions_mut().insert(matched);
+                Evidence::set_matched(req.extensions_mut(), matched);
                 ResponseFuture::inner(self.inner.call(req))
             }
             Err(rejection) => ResponseFuture::rejected(rejection),
@@ -115,7 +109,7 @@ where
 }
 
 fn find<B>(store: &Store, req: &Request<B>) -> Result<Matched, Rejection> {
-    let target = req.extensions().get::<Target>().ok_or_else(|| Rejection::misassembled("RouteNamespace"))?;
+    let target = Target::of(req.extensions())?;
     if req.method() != Method::POST {
         return Err(RejectionKind::MethodNotAllowed.into());
     }
@@ -140,15 +134,11 @@ impl Matched {
     ///
     /// A 500 [`Misassembled`](RejectionKind::Misassembled) when that layer is missing.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
-        extensions.get().ok_or_else(|| Rejection::misassembled("LookupWebhook"))
+        Evidence::matched(extensions)
     }
 
     /// The webhook.
     pub fn webhook(&self) -> &Arc<Webhook> {
         &self.0
-    }
-
-    pub(crate) fn forget(extensions: &mut Extensions) {
-        extensions.remove::<Self>();
     }
 }

@@ -3,8 +3,8 @@
 //! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 //! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
 //! the refusal's [label](crate::RejectionKind::label), else `accepted` for a 2xx answer, `other` for any other, and
-//! `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. Without the feature
-//! it does nothing.
+//! `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. Install the recorder
+//! before the first request: each layer asks it for a series once. Without the feature it does nothing.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -32,12 +32,12 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::telemetry::Timer;
+use crate::telemetry::{Requests, Timer};
 
 /// Counts and times requests. See the [module docs](self).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ObserveLayer {
-    _private: (),
+    requests: Requests,
 }
 
 impl ObserveLayer {
@@ -51,7 +51,7 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner }
+        Observe { inner, requests: self.requests.clone() }
     }
 }
 
@@ -59,6 +59,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Clone, Debug)]
 pub struct Observe<S> {
     inner: S,
+    requests: Requests,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Observe<S>
@@ -74,7 +75,7 @@ where
     }
 
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
-        ObserveFuture { timer: Timer::start(), inner: self.inner.call(req) }
+        ObserveFuture { timer: Timer::start(&self.requests), inner: self.inner.call(req) }
     }
 }
 

@@ -31,13 +31,14 @@ mod json;
 use std::task::{Context, Poll};
 
 use http::header::CONTENT_ENCODING;
-use http::{Extensions, HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response};
 use serde::Deserialize;
 use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::json::MAX_DEPTH;
 use crate::body::Collected;
+use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::lookup::Matched;
 use crate::rejection::{Rejection, RejectionKind};
@@ -109,7 +110,7 @@ where
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
         match self.select.check(&req) {
             Ok(()) => {
-                req.extensions_mut().insert(Checked { _private: () });
+                Evidence::set_checked(req.extensions_mut());
                 ResponseFuture::inner(self.inner.call(req))
             }
             Err(rejection) => ResponseFuture::rejected(rejection),
@@ -131,25 +132,6 @@ impl Select {
             }
             DataType::Blob => Ok(()),
         }
-    }
-}
-
-/// The evidence, in a request's extensions, that its body was looked at.
-#[derive(Clone)]
-pub(crate) struct Checked {
-    _private: (),
-}
-
-impl Checked {
-    pub(crate) fn require(extensions: &Extensions) -> Result<(), Rejection> {
-        match extensions.get::<Self>() {
-            Some(_) => Ok(()),
-            None => Err(Rejection::misassembled("CheckPayload")),
-        }
-    }
-
-    pub(crate) fn forget(extensions: &mut Extensions) {
-        extensions.remove::<Self>();
     }
 }
 

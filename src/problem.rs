@@ -30,6 +30,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -40,7 +41,7 @@ use serde::Serialize;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, RejectionKind};
 
 /// Gives refusals a body. See the [module docs](self) for an example.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,7 +106,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.project().inner.poll(cx))?;
         if let Some(rejection) = response.extensions().get::<Rejection>() {
-            let body = render(rejection);
+            let body = document(rejection);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
             *response.body_mut() = B::from(body);
         }
@@ -119,6 +120,15 @@ struct Problem<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+}
+
+/// Most refusals of a kind look the same: these are written once.
+fn document(rejection: &Rejection) -> Bytes {
+    static PLAIN: [OnceLock<Bytes>; RejectionKind::COUNT] = [const { OnceLock::new() }; RejectionKind::COUNT];
+    match rejection.is_plain() {
+        true => PLAIN[rejection.kind() as usize].get_or_init(|| render(rejection)).clone(),
+        false => render(rejection),
+    }
 }
 
 fn render(rejection: &Rejection) -> Bytes {

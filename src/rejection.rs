@@ -50,6 +50,11 @@ impl Rejection {
         &self.detail
     }
 
+    /// Whether the sender is told what everybody is told who is refused for this reason.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.detail == self.kind.row().detail
+    }
+
     /// The refusal as a response: status, headers, an empty body and the `Rejection` itself in the extensions.
     ///
     /// This is the one place where a refusal is logged: at DEBUG, with the target `tower_webhook::rejection`.
@@ -127,6 +132,7 @@ pub enum RejectionKind {
     /// The event cannot be written to disk; the sender should try again.
     SpoolFailed,
     /// A layer is missing from the stack. The server's own fault.
+    // The last one: see `COUNT`.
     Misassembled,
 }
 
@@ -138,6 +144,9 @@ struct Row {
 }
 
 impl RejectionKind {
+    /// How many there are.
+    pub(crate) const COUNT: usize = Self::Misassembled as usize + 1;
+
     /// The table.
     fn row(self) -> Row {
         use StatusCode as S;

@@ -1,7 +1,7 @@
 //! Which webhook a request is for.
 //!
-//! [`RouteNamespaceLayer`] reads the path `/{id}` or `/{namespace}/{id}` in place and puts a [`Target`] into the
-//! request's extensions. The URI is not changed.
+//! [`RouteNamespaceLayer`] reads the path `/{id}` or `/{namespace}/{id}` in place and puts a [`Target`] beside the
+//! request. The URI is not changed.
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
@@ -19,7 +19,7 @@
 //! let service = ServiceBuilder::new()
 //!     .layer(RouteNamespaceLayer::from_path().prefix("/webhook"))
 //!     .service_fn(|req: Request<()>| async move {
-//!         let target = req.extensions().get::<Target>().unwrap();
+//!         let target = Target::of(req.extensions()).unwrap();
 //!         assert_eq!((target.namespace(), target.id()), ("default", "orders"));
 //!         Ok::<_, std::convert::Infallible>(Response::new(()))
 //!     });
@@ -43,19 +43,17 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::auth::Permit;
-use crate::dedup::Deduplicated;
+use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::key::{self, InvalidName, Target};
-use crate::lookup::Matched;
-use crate::payload::Checked;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// Finds out which webhook a request is for. See the [module docs](self) for an example.
 #[derive(Clone, Debug)]
 pub struct RouteNamespaceLayer {
-    select: Select,
+    // Shared, as servers clone the service for each request.
+    select: Arc<Select>,
 }
 
 #[derive(Clone)]
@@ -68,7 +66,7 @@ enum Select {
 impl RouteNamespaceLayer {
     /// Takes the webhook from the path: `/{id}` in the namespace `default`, or `/{namespace}/{id}`.
     pub fn from_path() -> Self {
-        Self { select: Select::Path { prefix: "".into(), default_namespace: "default".into() } }
+        Self::new(Select::Path { prefix: "".into(), default_namespace: "default".into() })
     }
 
     /// What every path begins with, for a service that is not mounted below a path already: `/webhook`.
@@ -76,7 +74,7 @@ impl RouteNamespaceLayer {
     /// It has an effect on [`from_path`](Self::from_path) only. Other paths are refused with 404.
     #[must_use]
     pub fn prefix(mut self, path: &str) -> Self {
-        if let Select::Path { prefix, .. } = &mut self.select {
+        if let Select::Path { prefix, .. } = Arc::make_mut(&mut self.select) {
             *prefix = path.trim_end_matches('/').into();
         }
         self
@@ -91,7 +89,7 @@ impl RouteNamespaceLayer {
     /// When it is not a valid namespace.
     pub fn default_namespace(mut self, namespace: &str) -> Result<Self, InvalidName> {
         key::validate_namespace(namespace)?;
-        if let Select::Path { default_namespace, .. } = &mut self.select {
+        if let Select::Path { default_namespace, .. } = Arc::make_mut(&mut self.select) {
             *default_namespace = namespace.into();
         }
         Ok(self)
@@ -103,7 +101,7 @@ impl RouteNamespaceLayer {
     ///
     /// When one of the two is not a valid name.
     pub fn fixed(namespace: &str, id: &str) -> Result<Self, InvalidName> {
-        Ok(Self { select: Select::Fixed(Target::new(namespace, id)?) })
+        Ok(Self::new(Select::Fixed(Target::new(namespace, id)?)))
     }
 
     /// Takes the webhook from what `f` makes of the request's head.
@@ -111,7 +109,11 @@ impl RouteNamespaceLayer {
     where
         F: Fn(Head<'_>) -> Result<Target, Rejection> + Send + Sync + 'static,
     {
-        Self { select: Select::Function(Arc::new(f)) }
+        Self::new(Select::Function(Arc::new(f)))
+    }
+
+    fn new(select: Select) -> Self {
+        Self { select: Arc::new(select) }
     }
 }
 
@@ -129,7 +131,7 @@ impl<S> Layer<S> for RouteNamespaceLayer {
     type Service = RouteNamespace<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RouteNamespace { inner, select: self.select.clone() }
+        RouteNamespace { inner, select: Arc::clone(&self.select) }
     }
 }
 
@@ -137,7 +139,7 @@ impl<S> Layer<S> for RouteNamespaceLayer {
 #[derive(Clone, Debug)]
 pub struct RouteNamespace<S> {
     inner: S,
-    select: Select,
+    select: Arc<Select>,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RouteNamespace<S>
@@ -156,12 +158,7 @@ where
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
         match self.select.target(Head::of(&req)) {
             Ok(target) => {
-                // What was learned of another webhook must not speak for this one.
-                Matched::forget(req.extensions_mut());
-                Checked::forget(req.extensions_mut());
-                Deduplicated::forget(req.extensions_mut());
-                Permit::forget(req.extensions_mut());
-                req.extensions_mut().insert(target);
+                Evidence::set_target(req.extensions_mut(), target);
                 ResponseFuture::inner(self.inner.call(req))
             }
             Err(rejection) => ResponseFuture::rejected(rejection),

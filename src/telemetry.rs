@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: nothing a stranger sent, no webhook's name.
 
-pub(crate) use self::imp::{Timer, dedup, dedup_entries, published, reported, source_state};
+pub(crate) use self::imp::{Requests, Timer, dedup, dedup_entries, published, reported, source_state};
 #[cfg(feature = "spool")]
 pub(crate) use self::imp::{dedup_damaged, dedup_disk_error};
 
@@ -17,13 +17,15 @@ pub(crate) enum Dedup {
 
 #[cfg(feature = "metrics")]
 mod imp {
+    use std::fmt;
+    use std::sync::{Arc, OnceLock};
     use std::time::Instant;
 
     use http::Response;
-    use metrics::{counter, gauge, histogram};
+    use metrics::{Counter, Histogram, counter, gauge, histogram};
 
     use super::Dedup;
-    use crate::rejection::Rejection;
+    use crate::rejection::{Rejection, RejectionKind};
     use crate::store::{Snapshot, SourceReport, SourceState};
 
     pub(crate) fn published(snapshot: &Snapshot) {
@@ -84,42 +86,98 @@ mod imp {
         counter!("tower_webhook_dedup_damaged_records_total").increment(records);
     }
 
+    /// What is recorded of requests. The recorder is asked for each series once, with the first request of its outcome.
+    #[derive(Clone, Default)]
+    pub(crate) struct Requests(Arc<[OnceLock<Series>; OUTCOMES]>);
+
+    struct Series {
+        total: Counter,
+        seconds: Histogram,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Outcome {
+        Accepted,
+        Refused(RejectionKind),
+        Other,
+        /// The sender hung up.
+        Aborted,
+    }
+
+    const OUTCOMES: usize = RejectionKind::COUNT + 3;
+
+    impl Outcome {
+        fn of<B>(answer: &Response<B>) -> Self {
+            match answer.extensions().get::<Rejection>() {
+                Some(rejection) => Self::Refused(rejection.kind()),
+                None if answer.status().is_success() => Self::Accepted,
+                None => Self::Other,
+            }
+        }
+
+        fn label(self) -> &'static str {
+            match self {
+                Self::Accepted => "accepted",
+                Self::Refused(kind) => kind.label(),
+                Self::Other => "other",
+                Self::Aborted => "aborted",
+            }
+        }
+
+        fn index(self) -> usize {
+            match self {
+                Self::Refused(kind) => kind as usize,
+                Self::Accepted => RejectionKind::COUNT,
+                Self::Other => RejectionKind::COUNT + 1,
+                Self::Aborted => RejectionKind::COUNT + 2,
+            }
+        }
+    }
+
+    impl Requests {
+        fn record(&self, started: Instant, outcome: Outcome) {
+            let series = self.0[outcome.index()].get_or_init(|| Series {
+                total: counter!("tower_webhook_requests_total", "outcome" => outcome.label()),
+                seconds: histogram!("tower_webhook_request_seconds", "outcome" => outcome.label()),
+            });
+            series.total.increment(1);
+            series.seconds.record(started.elapsed());
+        }
+    }
+
+    impl fmt::Debug for Requests {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Requests").finish_non_exhaustive()
+        }
+    }
+
     /// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
     #[derive(Debug)]
     pub(crate) struct Timer {
+        requests: Option<Requests>,
         started: Instant,
-        is_stopped: bool,
     }
 
     impl Timer {
-        pub(crate) fn start() -> Self {
-            Self { started: Instant::now(), is_stopped: false }
+        pub(crate) fn start(requests: &Requests) -> Self {
+            Self { requests: Some(requests.clone()), started: Instant::now() }
         }
 
         pub(crate) fn stop<B>(&mut self, answer: &Response<B>) {
-            self.is_stopped = true;
-            record(
-                self.started,
-                match answer.extensions().get::<Rejection>() {
-                    Some(rejection) => rejection.kind().label(),
-                    None if answer.status().is_success() => "accepted",
-                    None => "other",
-                },
-            );
+            self.record(Outcome::of(answer));
+        }
+
+        fn record(&mut self, outcome: Outcome) {
+            if let Some(requests) = self.requests.take() {
+                requests.record(self.started, outcome);
+            }
         }
     }
 
     impl Drop for Timer {
         fn drop(&mut self) {
-            if !self.is_stopped {
-                record(self.started, "aborted");
-            }
+            self.record(Outcome::Aborted);
         }
-    }
-
-    fn record(started: Instant, outcome: &'static str) {
-        counter!("tower_webhook_requests_total", "outcome" => outcome).increment(1);
-        histogram!("tower_webhook_request_seconds", "outcome" => outcome).record(started.elapsed());
     }
 }
 
@@ -145,11 +203,14 @@ mod imp {
     #[cfg(feature = "spool")]
     pub(crate) fn dedup_damaged(_: u64) {}
 
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Requests;
+
     #[derive(Debug)]
     pub(crate) struct Timer;
 
     impl Timer {
-        pub(crate) fn start() -> Self {
+        pub(crate) fn start(_: &Requests) -> Self {
             Self
         }
 

@@ -57,11 +57,11 @@ pub use self::require::{RequireAuth, RequireAuthLayer};
 pub use self::secret::{EmptySecret, SecretDigest};
 pub use self::verify::{VerifyBody, VerifyBodyLayer};
 use crate::config::{BuildContext, BuildError};
+use crate::evidence::Evidence;
 use crate::head::Head;
 use crate::rejection::Rejection;
 
-pub(crate) use self::require::Guards;
-use self::require::Pending;
+pub(crate) use self::require::{Guards, Pending};
 
 /// One way of proving who sent a request.
 ///
@@ -134,7 +134,7 @@ impl fmt::Display for AuthError {
 
 impl std::error::Error for AuthError {}
 
-/// The evidence, in a request's extensions, that its sender was let in.
+/// The evidence, beside a request, that its sender was let in.
 ///
 /// Only [`RequireAuth`] and [`VerifyBody`] make one. It is taken away again by a [`RouteNamespace`] or
 /// [`LookupWebhook`] further in: a permit for one webhook must not serve another.
@@ -147,30 +147,16 @@ pub struct Permit {
 }
 
 impl Permit {
-    fn grant(extensions: &mut Extensions) {
-        extensions.insert(Self { _private: () });
+    /// The permit of the request these extensions belong to.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer is missing that would have given it.
+    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
+        Evidence::permit(extensions)
     }
 
-    /// Passes when the sender was let in and no scheme is still waiting for the body.
-    pub(crate) fn require(extensions: &Extensions) -> Result<(), Rejection> {
-        Self::require_no_pending(extensions)?;
-        match extensions.get::<Self>() {
-            Some(_) => Ok(()),
-            None => Err(Rejection::misassembled("RequireAuth")),
-        }
-    }
-
-    /// Passes when no scheme is still waiting for the body.
-    pub(crate) fn require_no_pending(extensions: &Extensions) -> Result<(), Rejection> {
-        match Pending::is_some(extensions) {
-            true => Err(Rejection::misassembled("VerifyBody")),
-            false => Ok(()),
-        }
-    }
-
-    /// The request is routed elsewhere: what was proven so far lets nobody in there.
-    pub(crate) fn forget(extensions: &mut Extensions) {
-        extensions.remove::<Self>();
-        Pending::demote(extensions);
+    fn new() -> Self {
+        Self { _private: () }
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{AuthError, Permit, Proof, Scheme};
+use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::lookup::Matched;
@@ -93,9 +94,9 @@ impl RequireAuthLayer {
         };
         let unproven = guards.check_head(head)?;
         if unproven.is_empty() {
-            Permit::grant(req.extensions_mut());
+            Evidence::set_permit(req.extensions_mut(), Permit::new());
         } else if self.verify_body_follows {
-            Pending::add(req.extensions_mut(), unproven);
+            Evidence::add_pending(req.extensions_mut(), Pending { schemes: unproven, permits: true });
         } else {
             return Err(Rejection::misassembled("VerifyBody"));
         }
@@ -130,10 +131,7 @@ impl Guards {
     }
 }
 
-/// The schemes that wait for the body, in a request's extensions between the two authentication layers.
-///
-/// An obligation: unlike a [`Permit`] it is not taken back by a layer that routes the request elsewhere. But then it
-/// lets nobody in there.
+/// The schemes that wait for the body, between the two authentication layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     schemes: Vec<Arc<dyn Scheme>>,
@@ -142,21 +140,10 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Adds to what other [`RequireAuth`] layers of the stack left open.
-    fn add(extensions: &mut Extensions, unproven: Vec<Arc<dyn Scheme>>) {
-        match extensions.get_mut::<Self>() {
-            Some(pending) => {
-                pending.schemes.extend(unproven);
-                pending.permits = true;
-            }
-            None => {
-                extensions.insert(Self { schemes: unproven, permits: true });
-            }
-        }
-    }
-
-    pub(super) fn is_some(extensions: &Extensions) -> bool {
-        extensions.get::<Self>().is_some()
+    /// This and `more`, of another [`RequireAuth`] layer of the stack.
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.schemes.extend(more.schemes);
+        Self { schemes: self.schemes, permits: more.permits }
     }
 
     pub(super) fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), Rejection> {
@@ -166,18 +153,14 @@ impl Pending {
         Ok(())
     }
 
-    /// What is waited for is proven.
-    pub(super) fn settle(extensions: &mut Extensions) {
-        if extensions.remove::<Self>().is_some_and(|pending| pending.permits) {
-            Permit::grant(extensions);
-        }
+    /// What follows when all of them agree.
+    pub(crate) fn settled(self) -> Option<Permit> {
+        self.permits.then(Permit::new)
     }
 
     /// The request is routed elsewhere.
-    pub(super) fn demote(extensions: &mut Extensions) {
-        if let Some(pending) = extensions.get_mut::<Self>() {
-            pending.permits = false;
-        }
+    pub(crate) fn elsewhere(self) -> Self {
+        Self { permits: false, ..self }
     }
 }
 

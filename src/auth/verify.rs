@@ -6,8 +6,9 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Pending, Permit};
+use super::Permit;
 use crate::body::Collected;
+use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::rejection::Rejection;
@@ -64,9 +65,9 @@ where
 }
 
 fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
-    if let Some(pending) = req.extensions().get::<Pending>() {
+    if let Some(pending) = Evidence::pending(req.extensions()) {
         pending.check_body(Head::of(req), req.body().bytes())?;
-        Pending::settle(req.extensions_mut());
+        Evidence::settle(req.extensions_mut());
     }
-    Permit::require(req.extensions())
+    Permit::of(req.extensions()).map(|_| ())
 }

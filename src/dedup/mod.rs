@@ -72,7 +72,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::HeaderName;
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -83,6 +83,7 @@ use self::rule::Scope;
 pub use self::rule::{DEFAULT_TTL, DedupRule, InvalidRule, MAX_ID, MAX_TTL};
 use crate::auth::Permit;
 use crate::body::Collected;
+use crate::evidence::Evidence;
 use crate::lookup::Matched;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::telemetry::{self, Dedup as Outcome};
@@ -179,18 +180,18 @@ impl Select {
             Self::Nothing => return Ok(None),
             Self::Matched(claims) => {
                 let webhook = Matched::of(req.extensions())?.webhook();
-                Permit::require(req.extensions())?;
+                Permit::of(req.extensions())?;
                 let Some(rule) = webhook.dedup() else { return Ok(None) };
                 // A layer further out holds the claim: to ask again would be to wait for oneself.
-                if req.extensions().get::<Deduplicated>().is_some() {
+                if Evidence::is_deduplicated(req.extensions()) {
                     return Ok(None);
                 }
                 let (ttl, event) = (rule.ttl_seconds(), rule.event(Scope::Webhook(webhook.key()), req));
-                req.extensions_mut().insert(Deduplicated { _private: () });
+                Evidence::set_deduplicated(req.extensions_mut());
                 (claims, ttl, event)
             }
             Self::Fixed(claims, scope, rule) => {
-                Permit::require_no_pending(req.extensions())?;
+                Evidence::require_no_pending(req.extensions())?;
                 (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req))
             }
         };
@@ -202,24 +203,5 @@ impl Select {
             Claim::InProgress => Outcome::InProgress,
         });
         Ok(Some(claim))
-    }
-}
-
-/// The evidence, in a request's extensions, that it was held to its webhook's rule.
-#[derive(Clone)]
-pub(crate) struct Deduplicated {
-    _private: (),
-}
-
-impl Deduplicated {
-    pub(crate) fn require(extensions: &Extensions) -> Result<(), Rejection> {
-        match extensions.get::<Self>() {
-            Some(_) => Ok(()),
-            None => Err(Rejection::misassembled("Dedup")),
-        }
-    }
-
-    pub(crate) fn forget(extensions: &mut Extensions) {
-        extensions.remove::<Self>();
     }
 }

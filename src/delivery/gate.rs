@@ -65,6 +65,11 @@ impl Gate {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);
         }
+        // In a box, so that the usual way stays small.
+        Box::pin(self.wait()).await
+    }
+
+    async fn wait(&self) -> Result<SemaphorePermit<'_>, Crowded> {
         let _waiting = Waiting::begin(self)?;
         timeout(MAX_WAIT, self.places.acquire()).await.ok().and_then(Result::ok).ok_or(Crowded)
     }

@@ -1,18 +1,16 @@
 //! What is to be done with an event of a webhook.
 
 use std::fmt;
-use std::iter::repeat_n;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::plan::Execution;
-use super::{Cleanup, Done, MAX_STEPS, Plan, Retry};
+use super::{Cleanup, Done, Plan, Retry};
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
 
 /// The modules that an event is given to.
@@ -41,7 +39,7 @@ pub(crate) struct Failure {
 }
 
 impl Steps {
-    /// At most [`MAX_STEPS`].
+    /// At most [`MAX_STEPS`](super::MAX_STEPS).
     pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: u64) -> Self {
         Self { steps: steps.into(), plan, cleanup: cleanup.map(Arc::new), identity }
     }
@@ -62,12 +60,13 @@ impl Steps {
         done.begin(self.identity);
         let delivery = match &self.cleanup {
             None => delivery,
-            Some(cleanup) => cleanup.clean(delivery).await.map_err(|error| Failure { error, again: None })?,
+            Some(cleanup) => Box::pin(cleanup.clean(delivery)).await.map_err(|error| Failure { error, again: None })?,
         };
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
         let failed = match self.plan.execution {
             Execution::Sequential => self.in_order(delivery, done, ends).await,
-            Execution::Parallel => self.at_once(delivery, done, ends).await,
+            // In a box, so that the usual way stays small.
+            Execution::Parallel => Box::pin(self.at_once(delivery, done, ends)).await,
         };
         if (0..self.steps.len()).all(|step| done.is_done(step)) {
             return Ok(());
@@ -106,8 +105,8 @@ impl Steps {
 
     async fn in_order(&self, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Vec<Failed> {
         let mut failed = Vec::new();
-        for (step, delivery) in self.open(delivery, done) {
-            failed.extend(self.deliver(step, delivery, done, ends).await);
+        for step in self.open(done) {
+            failed.extend(self.deliver(step, delivery.clone(), done, ends).await);
             if self.plan.stops && !failed.is_empty() {
                 break;
             }
@@ -116,7 +115,7 @@ impl Steps {
     }
 
     async fn at_once(&self, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Vec<Failed> {
-        let each = self.open(delivery, done).map(|(step, delivery)| self.deliver(step, delivery, done, ends));
+        let each = self.open(done).map(|step| self.deliver(step, delivery.clone(), done, ends));
         let mut running: FuturesUnordered<_> = each.collect();
         let mut failed = Vec::new();
         while let Some(outcome) = running.next().await {
@@ -128,14 +127,14 @@ impl Steps {
         failed
     }
 
-    /// The steps that are to be tried, each with the event; the last one gets the event itself.
-    fn open(&self, delivery: Delivery, done: &Done) -> impl Iterator<Item = (usize, Delivery)> {
+    /// The steps that are to be tried.
+    fn open(&self, done: &Done) -> impl Iterator<Item = usize> + use<> {
         let all = 0..self.steps.len();
         let is_over = self.plan.stops && all.clone().any(|step| done.is_given_up(step));
-        let is_open = |step: &usize| !is_over && !done.is_done(*step) && !done.is_given_up(*step);
-        let open: ArrayVec<usize, MAX_STEPS> = all.filter(is_open).collect();
-        let count = open.len();
-        open.into_iter().zip(repeat_n(delivery, count))
+        // As they are now: what this attempt does to one of them is no reason to try another.
+        let open = all.clone().filter(|step| !is_over && !done.is_done(*step) && !done.is_given_up(*step));
+        let open = open.fold(0_u32, |open, step| open | 1 << step);
+        all.filter(move |step| open >> step & 1 == 1)
     }
 
     /// Tries one step, and notes what came of it.
@@ -145,7 +144,9 @@ impl Steps {
         let begun = ends.is_none_or(|ends| Instant::now() < ends);
         let outcome = match ends {
             None => step.deliver(delivery).await,
-            Some(ends) if begun => timeout_at(ends, step.deliver(delivery)).await.unwrap_or_else(|_| Err(too_late())),
+            Some(ends) if begun => {
+                Box::pin(timeout_at(ends, step.deliver(delivery))).await.unwrap_or_else(|_| Err(too_late()))
+            }
             Some(_) => Err(too_late()),
         };
         let Err(mut error) = outcome else {

@@ -111,12 +111,16 @@ impl<M: Module> ErasedModule for M {
     }
 }
 
-/// One event, on its way to a module.
+/// One event, on its way to a module. A clone shares what was received.
 #[derive(Clone)]
 pub struct Delivery {
-    id: EventId,
-    received_at: SystemTime,
+    received: Arc<Received>,
     attempt: u32,
+}
+
+struct Received {
+    id: EventId,
+    at: SystemTime,
     webhook: Arc<Webhook>,
     headers: HeaderMap,
     body: Bytes,
@@ -125,21 +129,25 @@ pub struct Delivery {
 impl Delivery {
     /// A new event.
     pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
-        let received_at = SystemTime::now();
-        Self { id: EventId::new(received_at), received_at, attempt: 1, webhook, headers, body }
+        let at = SystemTime::now();
+        Self::of(Received { id: EventId::new(at), at, webhook, headers, body })
     }
 
     /// An event that was accepted earlier.
     #[cfg(feature = "spool")]
     pub(crate) fn restored(
         id: EventId,
-        received_at: SystemTime,
+        at: SystemTime,
         attempt: u32,
         webhook: Arc<Webhook>,
         headers: HeaderMap,
         body: Bytes,
     ) -> Self {
-        Self { id, received_at, attempt, webhook, headers, body }
+        Self::of(Received { id, at, webhook, headers, body }).attempted(attempt)
+    }
+
+    fn of(received: Received) -> Self {
+        Self { received: Arc::new(received), attempt: 1 }
     }
 
     /// The same event, tried for the `attempt`th time.
@@ -151,17 +159,19 @@ impl Delivery {
     /// The same event with other contents.
     #[must_use]
     pub(crate) fn with(self, headers: HeaderMap, body: Bytes) -> Self {
-        Self { headers, body, ..self }
+        let Received { id, at, ref webhook, .. } = *self.received;
+        let received = Received { id, at, webhook: Arc::clone(webhook), headers, body };
+        Self { received: Arc::new(received), ..self }
     }
 
     /// The id given to the event when it was received.
     pub fn id(&self) -> EventId {
-        self.id
+        self.received.id
     }
 
     /// When the whole body had been received.
     pub fn received_at(&self) -> SystemTime {
-        self.received_at
+        self.received.at
     }
 
     /// Which try this is, from 1. One that a crash cut short counts again.
@@ -171,17 +181,17 @@ impl Delivery {
 
     /// The webhook that received it.
     pub fn webhook(&self) -> &Arc<Webhook> {
-        &self.webhook
+        &self.received.webhook
     }
 
     /// The request's header fields, credentials included unless the webhook's `credential_cleanup` takes them out.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.received.headers
     }
 
     /// The request's body, byte for byte but for what the webhook's `credential_cleanup` takes out.
     pub fn body(&self) -> &Bytes {
-        &self.body
+        &self.received.body
     }
 }
 
@@ -189,10 +199,10 @@ impl Delivery {
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("attempt", &self.attempt)
-            .field("webhook", self.webhook.key())
-            .field("bytes", &self.body.len())
+            .field("webhook", self.webhook().key())
+            .field("bytes", &self.body().len())
             .finish_non_exhaustive()
     }
 }

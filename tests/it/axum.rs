@@ -39,7 +39,10 @@ const KNOWN: (&str, &str) = ("authorization", CREDENTIAL);
 
 #[tokio::test]
 async fn route_namespace_names_the_target() {
-    let names = |Extension(target): Extension<Target>| async move { format!("{}/{}", target.namespace(), target.id()) };
+    let names = |req: Request<Body>| async move {
+        let target = Target::of(req.extensions()).unwrap();
+        format!("{}/{}", target.namespace(), target.id())
+    };
     let app = Router::new()
         .route("/hooks/{namespace}/{id}", post(names))
         .layer(RouteNamespaceLayer::from_path().prefix("/hooks"))

@@ -15,7 +15,7 @@ use tower_webhook::{
 };
 
 use crate::support::schemes::{Checksum, HeaderKey};
-use crate::support::{CREDENTIAL, store, target, within};
+use crate::support::{CREDENTIAL, routed, store, target, within};
 
 pub(super) type Inner = Mock<Request<Collected>, Response<ResponseBody>>;
 
@@ -25,7 +25,7 @@ struct Mark(u8);
 
 /// A request that every layer lets through.
 fn good() -> Request<Collected> {
-    Request::post("http://example.org/shop/guarded?a=1&a=%32#x")
+    let request = Request::post("http://example.org/shop/guarded?a=1&a=%32#x")
         .version(Version::HTTP_2)
         .header("authorization", CREDENTIAL)
         .header("x-key", "k")
@@ -33,9 +33,9 @@ fn good() -> Request<Collected> {
         .header("x-twice", "1")
         .header("x-twice", "2")
         .extension(Mark(7))
-        .extension(target("shop", "guarded"))
         .body(Collected::new(Bytes::from_static(b" {\"a\": 1}\n")))
-        .unwrap()
+        .unwrap();
+    routed(request, "shop", "guarded")
 }
 
 async fn readiness_is_the_inners<L>(layer: L)

@@ -15,7 +15,7 @@ use tower_webhook::{
 use super::contract::Inner;
 use crate::support::driven::Driver;
 use crate::support::schemes::{Checksum, Forgetful};
-use crate::support::{Answer, store, target, within};
+use crate::support::{Answer, routed, store, within};
 
 fn request(path: &str) -> Request<Collected> {
     Request::post(path).body(Collected::new(Bytes::from_static(b"{}"))).unwrap()
@@ -32,9 +32,7 @@ fn with_header(name: &'static str, value: &'static str) -> Request<Collected> {
 }
 
 fn with_target(namespace: &str, id: &str) -> Request<Collected> {
-    let mut request = request("/anything");
-    request.extensions_mut().insert(target(namespace, id));
-    request
+    routed(request("/anything"), namespace, id)
 }
 
 async fn refused<L>(layer: L, request: Request<Collected>, kind: RejectionKind) -> Answer

@@ -8,16 +8,20 @@ pub(crate) mod raw;
 pub(crate) mod schemes;
 pub(crate) mod scripted;
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_webhook::source::Source;
-use tower_webhook::{FixedSource, Registry, Rejection, RejectionKind, Store, Target, reflect};
+use tower_webhook::{
+    Collected, FixedSource, Registry, Rejection, RejectionKind, RouteNamespaceLayer, Store, Target, reflect,
+};
 
 /// The authorization that the webhook `guarded` of [`store`] asks for.
 pub(crate) const CREDENTIAL: &str = "Bearer s3cret-token";
@@ -77,6 +81,13 @@ pub(crate) async fn store() -> Store {
 
 pub(crate) fn target(namespace: &str, id: &str) -> Target {
     Target::new(namespace, id).unwrap()
+}
+
+/// The request as it leaves [`RouteNamespaceLayer`].
+pub(crate) fn routed(request: Request<Collected>, namespace: &str, id: &str) -> Request<Collected> {
+    let inner = service_fn(|request| ready(Ok::<_, Infallible>(Response::new(Some(request)))));
+    let mut route = RouteNamespaceLayer::fixed(namespace, id).unwrap().layer(inner);
+    route.call(request).now_or_never().unwrap().unwrap().into_body().unwrap()
 }
 
 /// A POST with [`CREDENTIAL`].
