@@ -3,11 +3,13 @@
 //! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
 
 mod admin;
+mod connection;
 mod healthcheck;
 mod routes;
 mod server;
 mod settings;
 mod telemetry;
+mod workers;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,23 +1,39 @@
 //! The routes: webhooks, and what an operator asks.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{self, Request, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
+use axum::routing::future::RouteFuture;
 use axum::routing::get;
+use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
+use http_body_util::Either;
+use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
+use pin_project::pin_project;
 use serde_json::{Value, json};
+use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_webhook::Store;
+use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::Claims;
 use tower_webhook::spool::Spool;
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
+use tower_webhook::{Receiver, Store};
 
 use crate::server::Shutdown;
 use crate::settings::Settings;
 use crate::{Error, admin};
+
+/// What the path of every webhook begins with.
+const WEBHOOKS: &str = "/webhook/";
 
 /// How long `/ready?min_revision=N` waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -42,9 +58,9 @@ pub(crate) fn app(
     metrics: PrometheusHandle,
     settings: &Settings,
     shutdown: Shutdown,
-) -> Result<Router, Error> {
+) -> Result<App, Error> {
     let mut receiver = ReceiverBuilder::new()
-        .prefix("/webhook")
+        .prefix(WEBHOOKS)
         .default_namespace(&settings.namespace)?
         .max_body_bytes(settings.max_body_bytes)
         .body_deadline(settings.body_timeout)
@@ -54,9 +70,7 @@ pub(crate) fn app(
         receiver = receiver.spool(spool).dedup(claims);
     }
     let receiver = receiver.build(store.clone());
-    let router = Router::new()
-        // Not nested: axum would take a doubled slash for one.
-        .route_service("/webhook/{*path}", receiver)
+    let operator = Router::new()
         .route("/", get(|| async { Json(json!({"message": "200 OK"})) }))
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -65,7 +79,55 @@ pub(crate) fn app(
         .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
         .layer(CatchPanicLayer::new())
         .with_state(Operator { store, spool, metrics, shutdown });
-    Ok(router)
+    Ok(App { receiver, operator })
+}
+
+/// Everything: webhooks, which have the shortest way, and the operator's routes.
+#[derive(Clone)]
+pub(crate) struct App {
+    receiver: Receiver,
+    operator: Router,
+}
+
+impl Service<Request<Incoming>> for App {
+    type Response = http::Response<Either<ResponseBody, Body>>;
+    type Error = Infallible;
+    type Future = AppFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Neither ever lets anybody wait here.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, req: Request<Incoming>) -> AppFuture {
+        match req.uri().path().starts_with(WEBHOOKS) {
+            true => AppFuture::Receiver(AssertUnwindSafe(self.receiver.call(req)).catch_unwind()),
+            false => AppFuture::Operator(self.operator.call(req.map(Body::new))),
+        }
+    }
+}
+
+/// Response future of [`App`].
+#[pin_project(project = AppFutureProj)]
+pub(crate) enum AppFuture {
+    Receiver(#[pin] CatchUnwind<AssertUnwindSafe<ReceiverFuture<Incoming>>>),
+    Operator(#[pin] RouteFuture<Infallible>),
+}
+
+impl Future for AppFuture {
+    type Output = Result<http::Response<Either<ResponseBody, Body>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match self.project() {
+            AppFutureProj::Receiver(answer) => match ready!(answer.poll(cx)) {
+                Ok(answer) => answer?.map(Either::Left),
+                // It has said so on stderr.
+                Err(_) => detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").map(Either::Right),
+            },
+            AppFutureProj::Operator(answer) => ready!(answer.poll(cx))?.map(Either::Right),
+        };
+        Poll::Ready(Ok(response))
+    }
 }
 
 pub(crate) fn detail(status: StatusCode, detail: &str) -> Response {

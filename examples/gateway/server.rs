@@ -1,33 +1,26 @@
-//! The edge: sockets, deadlines, and a graceful stop.
+//! The edge: the socket, who is let in, and a graceful stop.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Request;
-use axum_server::Handle;
-use axum_server::accept::Accept;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use tokio::net::TcpStream;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
-use tower::Service;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Error;
+use crate::connection::Connections;
+use crate::routes::App;
 use crate::settings::Settings;
+use crate::workers::Workers;
 
-/// The largest head of a request; more is answered 431.
-const MAX_HEAD_BYTES: usize = 64 << 10;
-
-/// Requests at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 200;
-
-/// How often a silent HTTP/2 connection is asked whether it lives.
-const PING: Duration = Duration::from_secs(20);
+/// After a connection could not be accepted, as there are too many open files, none is for so long.
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn bind(settings: &Settings) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
@@ -53,44 +46,83 @@ fn raise_file_limit(max_connections: usize) {
 /// Serves until SIGTERM or SIGINT, then finishes the requests that run within the grace time.
 pub(crate) async fn serve(
     listener: TcpListener,
-    app: Router,
+    app: App,
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     raise_file_limit(settings.max_connections);
-    let handle = Handle::new();
-    let cap = Cap(Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))));
+    let tls = settings.tls.as_ref().map(|(cert, key)| tls(cert, key)).transpose();
+    let tls = tls.map_err(|error| format!("TLS_CERT, TLS_KEY: {error}"))?;
     let address = listener.local_addr()?;
-    let mut server = axum_server::from_tcp(listener)?
-        .handle(handle.clone())
-        .first_request_timeout(settings.header_timeout)
-        .accept_error_handler(|peer, error| tracing::debug!(?peer, %error, "connection not accepted"));
-    let http = server.http_builder();
-    http.http1().header_read_timeout(settings.header_timeout).max_buf_size(MAX_HEAD_BYTES);
-    http.http2()
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD_BYTES as u32)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
-
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-    tokio::spawn(stop_on_signal(signals, handle, settings.shutdown_grace, shutdown));
-    let service = app.into_make_service();
-    match &settings.tls {
-        Some((cert, key)) => {
-            // More than one provider may be linked in; rustls must be told.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-            let config =
-                RustlsConfig::from_pem_file(cert, key).await.map_err(|error| format!("TLS_CERT, TLS_KEY: {error}"))?;
-            tracing::info!(%address, tls = true, "listening");
-            server.acceptor(RustlsAcceptor::new(config).acceptor(cap)).serve(service).await?;
+    tokio::spawn(stop_on_signal(signals, settings.shutdown_grace, shutdown.clone()));
+    tracing::info!(%address, tls = tls.is_some(), "listening");
+
+    let workers = Workers::start()?;
+    let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+    let all = places.available_permits();
+    let connections = Connections::new(app, tls, settings.header_timeout, shutdown.clone());
+    loop {
+        let (stream, peer) = tokio::select! {
+            biased;
+            () = shutdown.clone().begun() => break,
+            accepted = accept(&listener) => accepted,
+        };
+        // One too many is closed at once.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already");
+            continue;
+        };
+        let connections = connections.clone();
+        workers.spawn(stream, async move |stream| {
+            connections.serve(stream).await;
+            drop(place);
+        });
+    }
+    // Who comes now is refused.
+    drop(listener);
+    let grace = settings.shutdown_grace;
+    tracing::info!(connections = all - places.available_permits(), ?grace, "stopping: finishing what runs");
+    let ended = async {
+        while places.available_permits() < all {
+            sleep(PAUSE).await
         }
-        None => {
-            tracing::info!(%address, tls = false, "listening");
-            server.acceptor(cap).serve(service).await?;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = shutdown.over() => {}
+    }
+    tokio::task::block_in_place(|| workers.stop());
+    Ok(())
+}
+
+async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        let accepted = listener.accept().await.and_then(|(stream, peer)| {
+            stream.set_nodelay(true)?;
+            Ok((stream.into_std()?, peer))
+        });
+        match accepted {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::debug!(%error, "connection not accepted");
+                sleep(PAUSE).await;
+            }
         }
     }
-    Ok(())
+}
+
+fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
+    let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
+    // More than one provider may be linked in; rustls must be told.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 struct Signals {
@@ -107,15 +139,12 @@ impl Signals {
     }
 }
 
-async fn stop_on_signal(mut signals: Signals, handle: Handle<SocketAddr>, grace: Duration, shutdown: Shutdown) {
+async fn stop_on_signal(mut signals: Signals, grace: Duration, shutdown: Shutdown) {
     signals.next().await;
     shutdown.begin(grace);
-    tracing::info!(connections = handle.connection_count(), ?grace, "stopping: finishing what runs");
-    handle.graceful_shutdown(Some(grace));
     signals.next().await;
     tracing::warn!("asked again: stopping at once");
     shutdown.hurry();
-    handle.shutdown();
 }
 
 /// When everything has to have ended, once the stop has begun. The server is then no longer ready.
@@ -156,46 +185,5 @@ impl Shutdown {
 
     fn hurry(&self) {
         self.0.send_replace(Some(Instant::now()));
-    }
-}
-
-/// Closes connections beyond a number of them as soon as they are accepted.
-#[derive(Clone)]
-struct Cap(Arc<Semaphore>);
-
-impl<S> Accept<TcpStream, S> for Cap {
-    type Stream = TcpStream;
-    type Service = Counted<S>;
-    type Future = std::future::Ready<io::Result<(TcpStream, Counted<S>)>>;
-
-    fn accept(&self, stream: TcpStream, inner: S) -> Self::Future {
-        std::future::ready(match Arc::clone(&self.0).try_acquire_owned() {
-            Ok(permit) => stream.set_nodelay(true).map(|()| (stream, Counted { inner, _permit: Arc::new(permit) })),
-            Err(_) => Err(io::Error::other("there are MAX_CONNECTIONS connections already")),
-        })
-    }
-}
-
-/// A connection's service. It is counted until the connection is gone.
-#[derive(Clone)]
-struct Counted<S> {
-    inner: S,
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl<S, B> Service<Request<B>> for Counted<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, req: Request<B>) -> S::Future {
-        self.inner.call(req)
     }
 }
