@@ -1,167 +1,52 @@
 //! One pass over a JSON text: RFC 8259, and no more than [`MAX_DEPTH`] levels.
+//!
+//! The text goes by in blocks. [`bits`] makes masks of a block, one bit for each byte; [`tokens`] finds with them what
+//! is outside of strings; [`grammar`] checks the order of that. A rule is a few operations on masks, and costs the same
+//! however many tokens a block holds.
 
+mod bits;
+mod grammar;
+mod scalars;
+mod tokens;
+
+use self::bits::BLOCK;
+use self::grammar::Grammar;
+use self::tokens::Lexer;
 use super::MAX_DEPTH;
 
 /// Whether `text` is one JSON value in UTF-8 that is not too deep, with nothing but blanks around it.
 pub(super) fn is_well_formed(text: &[u8]) -> bool {
-    str::from_utf8(text).is_ok() && Scan { text, at: 0, depth: 0, objects: 0 }.run().is_some()
+    Scan { text, lexer: Lexer::new(text), grammar: Grammar::new(text) }.run().is_some()
 }
 
 struct Scan<'a> {
     text: &'a [u8],
-    at: usize,
-    depth: usize,
-    /// One bit for each level that is open, the innermost lowest: whether it is an object. `MAX_DEPTH` of them fit.
-    objects: u64,
+    lexer: Lexer<'a>,
+    grammar: Grammar<'a>,
 }
-
-const _: () = assert!(MAX_DEPTH <= u64::BITS as usize);
-
-/// What must come next.
-#[derive(Clone, Copy)]
-enum Next {
-    Value,
-    /// Or the end of the array.
-    FirstValue,
-    Name,
-    /// Or the end of the object.
-    FirstName,
-    /// After a value.
-    Comma,
-}
-
-/// Bytes that stand for themselves in a string.
-const PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        plain[byte] = false;
-        byte += 1;
-    }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
-    plain
-};
 
 impl Scan<'_> {
     /// `None` if something is wrong.
     fn run(mut self) -> Option<()> {
-        let mut next = Next::Value;
-        loop {
-            self.blanks();
-            let Some(&byte) = self.text.get(self.at) else {
-                return (self.depth == 0 && matches!(next, Next::Comma)).then_some(());
-            };
-            next = match (next, byte) {
-                (Next::Value | Next::FirstValue, b'{') => self.open(1).map(|()| Next::FirstName)?,
-                (Next::Value | Next::FirstValue, b'[') => self.open(0).map(|()| Next::FirstValue)?,
-                (Next::FirstValue, b']') => self.close(0)?,
-                (Next::Value | Next::FirstValue, _) => self.scalar(byte).map(|()| Next::Comma)?,
-                (Next::FirstName, b'}') => self.close(1)?,
-                (Next::Name | Next::FirstName, b'"') => self.name().map(|()| Next::Value)?,
-                (Next::Comma, b',') if self.depth > 0 => {
-                    self.at += 1;
-                    if self.objects & 1 == 1 { Next::Name } else { Next::Value }
-                }
-                (Next::Comma, b'}') => self.close(1)?,
-                (Next::Comma, b']') => self.close(0)?,
-                _ => return None,
-            };
+        let (blocks, rest) = self.text.as_chunks::<BLOCK>();
+        for (nth, block) in blocks.iter().enumerate() {
+            self.block(nth * BLOCK, block)?;
         }
+        // There is always a blank behind the text, at which a number ends.
+        let mut last = [b' '; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        self.block(blocks.len() * BLOCK, &last)?;
+        (self.lexer.is_outside() && self.grammar.is_complete()).then_some(())?;
+        (self.lexer.is_ascii() || str::from_utf8(self.text).is_ok()).then_some(())
     }
 
-    fn open(&mut self, object: u64) -> Option<()> {
-        self.at += 1;
-        self.depth += 1;
-        self.objects = self.objects << 1 | object;
-        (self.depth <= MAX_DEPTH).then_some(())
-    }
-
-    fn close(&mut self, object: u64) -> Option<Next> {
-        let fits = self.depth > 0 && self.objects & 1 == object;
-        self.at += 1;
-        self.depth = self.depth.checked_sub(1)?;
-        self.objects >>= 1;
-        fits.then_some(Next::Comma)
-    }
-
-    fn scalar(&mut self, first: u8) -> Option<()> {
-        match first {
-            b'"' => self.string(),
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
-            b'-' | b'0'..=b'9' => self.number(),
-            _ => None,
+    fn block(&mut self, at: usize, block: &[u8; BLOCK]) -> Option<()> {
+        if self.lexer.skip(block) {
+            return Some(());
         }
-    }
-
-    fn word(&mut self, word: &[u8]) -> Option<()> {
-        self.text[self.at..].starts_with(word).then(|| self.at += word.len())
-    }
-
-    /// A name and its colon.
-    fn name(&mut self) -> Option<()> {
-        self.string()?;
-        self.blanks();
-        self.take(b':')
-    }
-
-    fn string(&mut self) -> Option<()> {
-        self.at += 1;
-        loop {
-            let rest = self.text.get(self.at..)?;
-            let plain = rest.iter().position(|byte| !PLAIN[usize::from(*byte)])?;
-            self.at += plain + 1;
-            match rest[plain] {
-                b'"' => return Some(()),
-                b'\\' => self.escape()?,
-                _ => return None,
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Option<()> {
-        let length = match self.text.get(self.at)? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
-            b'u' if self.text.get(self.at + 1..self.at + 5)?.iter().all(u8::is_ascii_hexdigit) => 5,
-            _ => return None,
-        };
-        self.at += length;
-        Some(())
-    }
-
-    fn number(&mut self) -> Option<()> {
-        self.at += usize::from(self.text[self.at] == b'-');
-        if self.take(b'0').is_none() {
-            self.digits()?;
-        }
-        if self.take(b'.').is_some() {
-            self.digits()?;
-        }
-        if matches!(self.text.get(self.at), Some(b'e' | b'E')) {
-            self.at += 1;
-            self.at += usize::from(matches!(self.text.get(self.at), Some(b'+' | b'-')));
-            self.digits()?;
-        }
-        Some(())
-    }
-
-    /// At least one.
-    fn digits(&mut self) -> Option<()> {
-        let digits = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += digits;
-        (digits > 0).then_some(())
-    }
-
-    fn take(&mut self, byte: u8) -> Option<()> {
-        (self.text.get(self.at) == Some(&byte)).then(|| self.at += 1)
-    }
-
-    fn blanks(&mut self) {
-        while matches!(self.text.get(self.at), Some(b' ' | b'\n' | b'\t' | b'\r')) {
-            self.at += 1;
-        }
+        let tokens = self.lexer.tokens(at, block)?;
+        self.grammar.take(at, &tokens.map(|pair| pair[0]))?;
+        self.grammar.take(at + 64, &tokens.map(|pair| pair[1]))
     }
 }
 
@@ -260,6 +145,124 @@ mod tests {
         }
     }
 
+    /// What is right and wrong of everything that a block may end in.
+    const PIECES: [&str; 40] = [
+        r#""""#,
+        r#""a""#,
+        r#""a"b"#,
+        r#""\""""#,
+        r#""\\""#,
+        r#""\\\"""#,
+        r#""\\\\""#,
+        r#""\/\b\f\n\r\t""#,
+        r#""\x""#,
+        r#""\u00e9\ud83d\ude00""#,
+        r#""\u00g9""#,
+        "\\",
+        "\"\u{e9}\u{20ac}\u{1f600}\"",
+        "\u{e9}",
+        "\"\t\"",
+        "\"\u{7f}\"",
+        "0",
+        "-0",
+        "01",
+        "-01",
+        "1203",
+        "1.05e-07",
+        "0.0E+0",
+        "1e00",
+        "1.2.3",
+        "1e2e3",
+        "1e2.3",
+        "1.",
+        "1e+",
+        "-",
+        "--1",
+        "1-1",
+        "true",
+        "false",
+        "null",
+        "nulll",
+        "true1",
+        r#"[ ] , { } , [[1]], {"a":{"b":[]}}"#,
+        r#"{"a" : [1 , 2], "b":"c"}"#,
+        r#"{"a" 1}"#,
+    ];
+
+    #[test]
+    fn it_says_what_serde_json_says_wherever_a_block_ends() {
+        for piece in PIECES {
+            for before in 0..=2 * BLOCK {
+                same(format!("{}{piece}", " ".repeat(before)).as_bytes());
+                same(format!("[{}{piece}{}]", " ".repeat(before), " ".repeat(before % 7)).as_bytes());
+                same(format!("{{\"{}\":{piece},\"\":{piece}}}", "n".repeat(before)).as_bytes());
+                same(format!("[\"{}\",{piece}", "\u{e9}".repeat(before / 2)).as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn it_says_what_serde_json_says_of_runs_wherever_a_block_ends() {
+        for before in (0..8).chain(56..=72).chain(BLOCK - 8..=BLOCK + 8) {
+            for length in (0..8).chain(60..=68).chain(BLOCK - 4..=BLOCK + 4) {
+                let blanks = " ".repeat(before);
+                let [backslashes, digits] = ["\\", "0"].map(|byte| byte.repeat(length));
+                same(format!("{blanks}\"{backslashes}\"").as_bytes());
+                same(format!("[{blanks}\"{backslashes}\"\"]").as_bytes());
+                same(format!("[\"{}{backslashes}n\",1]", "x".repeat(before)).as_bytes());
+                same(format!("[{blanks}1{digits},{digits}]").as_bytes());
+                same(format!("[{blanks}1.{digits}]").as_bytes());
+                same(format!("[{blanks}1.1{digits}.1]").as_bytes());
+                same(format!("[{blanks}1e1{digits}]").as_bytes());
+                same(format!("[{blanks}1e-{digits}.1]").as_bytes());
+                same(format!("[{blanks}1E{digits}e1]").as_bytes());
+                same(
+                    format!("{{{blanks}\"a\":[{blanks}],{}\"a\"{blanks}:{{{blanks}}}}}", " ".repeat(length)).as_bytes(),
+                );
+                same(format!("{{\"a\"{blanks}:1,{}}}", " ".repeat(length)).as_bytes());
+            }
+        }
+    }
+
+    /// More than two blocks, with something of everything.
+    const SAMPLE: &str = r#"{"sku":"B-4711","name":"coffee, \"ground\"","count":10,"price":-8.05e+1,"open":true,"tags":[[],{}],
+        "note":"\\\\ \u20ac € 😀 and a long text that goes on and on for more than half of a block","left":null, "a" : [ 0 , 0.0 , {"b":false} ] ,
+        "url":"https://api.example.com/repos/{owner}/{repo}/issues?labels=[a,b]"}"#;
+
+    #[test]
+    fn it_says_what_serde_json_says_of_a_sample_with_any_byte_anywhere() {
+        same(SAMPLE.as_bytes());
+        for at in 0..SAMPLE.len() {
+            same(&SAMPLE.as_bytes()[..at]);
+            same(&SAMPLE.as_bytes()[at..]);
+            let mut text = SAMPLE.as_bytes().to_vec();
+            for byte in 0..=u8::MAX {
+                text[at] = byte;
+                same(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn it_says_what_serde_json_says_of_long_texts() {
+        let text = format!("[{}]", vec![SAMPLE; 200].join(","));
+        assert!(text.len() > 64 << 10);
+        same(text.as_bytes());
+        same(format!("{text},").as_bytes());
+        same(format!("[{text}").as_bytes());
+        same(&text.as_bytes()[..text.len() - 1]);
+        for fill in ["a", "\u{20ac}", "\\\\", "\\n", "\\"] {
+            let fill = fill.repeat(70_000);
+            for text in [format!("\"{fill}\""), format!("{{\"{fill}\":\"{fill}\"}}"), format!("[\"{fill}\n\"]")] {
+                same(text.as_bytes());
+            }
+        }
+        for digits in ["7".repeat(70_000), format!("0.{}", "0".repeat(70_000)), format!("1e{}", "0".repeat(70_000))] {
+            same(digits.as_bytes());
+            same(format!("[{digits}.0]").as_bytes());
+        }
+    }
+
     fn json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
@@ -289,9 +292,11 @@ mod tests {
         /// One byte is changed, put in, taken out or cut at.
         #[test]
         fn it_says_what_serde_json_says_of_what_is_nearly_json(
-            value in json(), at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..4,
+            value in json(), before in 0..BLOCK, pretty in any::<bool>(),
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..4,
         ) {
-            let mut text = serde_json::to_vec(&value).unwrap();
+            let mut text = vec![b' '; before];
+            text.extend(if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap());
             let at = at.index(text.len());
             match how {
                 0 => text[at] = byte,
@@ -303,8 +308,11 @@ mod tests {
         }
 
         #[test]
-        fn it_says_what_serde_json_says_of_the_same_letters(text in r#"[\[\]{}:,"\\0-9eE.+\-truefalsn ub\n]{0,24}"#) {
+        fn it_says_what_serde_json_says_of_the_same_letters(
+            text in r#"[\[\]{}:,"\\0-9eE.+\-truefalsn ub\n]{0,24}"#, before in 0..BLOCK,
+        ) {
             same(text.as_bytes());
+            same(format!("{}{text}", " ".repeat(before)).as_bytes());
         }
     }
 }
