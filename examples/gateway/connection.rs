@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use hyper_util::server::conn::auto::Builder;
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
@@ -38,8 +39,8 @@ pub(crate) struct Connections {
     app: App,
     tls: Option<TlsAcceptor>,
     protocols: Arc<Builder<TokioExecutor>>,
-    /// A connection on which nothing is asked for so long is closed: also one whose head does not end, or which does not
-    /// come to speak TLS.
+    /// A connection on which nothing is asked for so long, or up to twice that, is closed: also one whose head does not
+    /// end, or which does not come to speak TLS.
     max_idle: Duration,
     shutdown: Shutdown,
 }
@@ -70,7 +71,7 @@ impl Connections {
     }
 
     async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::<Activity>::default();
         // Asked by one request after the other, so that no request needs a clone.
         let app = RefCell::new(self.app.clone());
         let service = {
@@ -78,47 +79,51 @@ impl Connections {
             service_fn(move |req| Answering { answer: app.borrow_mut().call(req), _running: Running::begin(&activity) })
         };
         let mut connection = pin!(self.protocols.serve_connection(TokioIo::new(stream), service));
+        let (close, closing) = oneshot::channel();
+        // In a task of its own: what is waited for here is looked at with every request.
+        let watch = tokio::spawn(self.clone().watch(Arc::clone(&activity), close));
         let patience = tokio::select! {
             biased;
             // What went wrong was the peer's doing.
-            _ = connection.as_mut() => return,
-            () = self.shutdown.clone().begun() => self.max_idle,
-            () = activity.idle(self.max_idle) => Duration::ZERO,
+            _ = connection.as_mut() => return watch.abort(),
+            patience = closing => patience.unwrap_or_default(),
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             biased;
             _ = connection => {}
-            () = async { sleep(GOODBYE).await; activity.idle(patience).await } => {}
+            () = activity.idle(patience) => {}
         }
+    }
+
+    /// Says when the connection is to be closed, and how long its peer may then do nothing.
+    async fn watch(self, activity: Arc<Activity>, close: oneshot::Sender<Duration>) {
+        let patience = tokio::select! {
+            () = self.shutdown.begun() => self.max_idle,
+            () = activity.idle(self.max_idle) => GOODBYE,
+        };
+        let _ = close.send(patience);
     }
 }
 
 /// What is being answered on a connection.
+#[derive(Default)]
 struct Activity {
-    began: Instant,
     running: AtomicUsize,
-    /// In milliseconds since the beginning.
-    last_end: AtomicU64,
+    ended: AtomicUsize,
 }
 
 impl Activity {
-    fn new() -> Self {
-        Self { began: Instant::now(), running: AtomicUsize::new(0), last_end: AtomicU64::new(0) }
-    }
-
-    /// Resolves when nothing has been answered for so long, nor is.
+    /// Resolves when nothing has been answered for so long, or up to twice that.
     async fn idle(&self, limit: Duration) {
+        let mut before = self.ended.load(Ordering::Relaxed);
         loop {
-            let last_end = self.began + Duration::from_millis(self.last_end.load(Ordering::Relaxed));
-            let left = match self.running.load(Ordering::Relaxed) {
-                0 => limit.saturating_sub(last_end.elapsed()),
-                _ => limit.max(GOODBYE),
-            };
-            if left.is_zero() {
+            sleep(limit).await;
+            let ended = self.ended.load(Ordering::Relaxed);
+            if self.running.load(Ordering::Relaxed) == 0 && ended == before {
                 return;
             }
-            sleep(left).await;
+            before = ended;
         }
     }
 }
@@ -134,7 +139,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.last_end.store(self.0.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
