@@ -85,6 +85,8 @@ def cases():
         yield Case("floor, one runtime a core", size, floor("--per-core"))
         yield Case("nginx", size, nginx)
         yield Case("gateway discard", size, gateway(webhook("discard")))
+        if size == 250:
+            yield Case("gateway discard, one of 1,000,000", size, gateway(webhook("discard"), others=999_999))
         accepted = gateway(webhook("discard", ack="accepted"), spool=True)
         yield Case("gateway accepted", size, accepted, status=202, spool=True)
         yield Case("gateway accepted, target silent", size, gateway(silent(), spool=True), status=202)
@@ -113,10 +115,11 @@ def silent_port():
     return listener.getsockname()[1]
 
 
-def gateway(hook, spool=False):
+def gateway(hook, spool=False, others=0):
     def program(directory, port):
         webhooks = directory / "webhooks.json"
-        webhooks.write_text(json.dumps({PATH.rpartition("/")[2]: hook}))
+        hooks = {f"other-{number}": hook for number in range(others)} | {PATH.rpartition("/")[2]: hook}
+        webhooks.write_text(json.dumps(hooks))
         env = {
             "CONFIG_BACKEND": "file",
             "WEBHOOKS_CONFIG_FILE": str(webhooks),
