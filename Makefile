@@ -11,10 +11,10 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-kills soak scale bench load fmt lint ci clean
+.PHONY: help run test test-faults test-kills soak scale bench instructions load fmt lint ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without etcd; CHECK=1: test it and stop)
 	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),build,run)
@@ -62,6 +62,12 @@ scale: ## how it goes with a million webhooks in etcd, in figures (SCALE_WEBHOOK
 bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 	@bash .ci/tools.sh build
 	cargo bench --locked --all-features $(ARGS)
+
+UPDATE ?=
+
+instructions: ## the instructions of a request, held against benches/instructions.json (UPDATE=1 writes them down)
+	@bash .ci/tools.sh build
+	@python3 benches/instructions.py $(if $(UPDATE),--update)
 
 load: SECONDS ?= 5
 load: ROUNDS ?= 5

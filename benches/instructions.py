@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""How many instructions a request takes, held against what is written down in instructions.json.
+
+`make instructions` calls this. Unlike time it hangs neither on the machine's load nor much on the machine: callgrind
+counts. Valgrind pretends to a processor without SHA instructions, so that the digest of a token weighs more here than it
+does; for what is compared it is the same on both sides.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+KNOWN = ROOT / "benches/instructions.json"
+# To be taken off the others: what it costs to make the request.
+BASE = "request"
+CASES = ["accepted", "accepted-4KiB", "refused-401", "refused-404", "lookup"]
+WITHOUT_REQUEST = {"lookup"}
+# Compilers and allocators differ by a few percent.
+MARGIN = 0.10
+FEW, MANY = 200, 1200
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write down what is counted")
+    update = parser.parse_args().update
+    valgrind()
+    program = build()
+    base = count(program, BASE)
+    counted = {case: count(program, case) - (0 if case in WITHOUT_REQUEST else base) for case in CASES}
+    known = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
+    worse = []
+    print(f"{'case':<15} {'instructions':>12} {'written down':>12}")
+    for case, instructions in counted.items():
+        before = known.get(case)
+        change = f"{instructions / before - 1:+.1%}" if before else "new"
+        print(f"{case:<15} {instructions:>12} {before or '-':>12}  {change}")
+        if before is None or abs(instructions / before - 1) > MARGIN:
+            worse.append(case)
+    if update:
+        KNOWN.write_text(json.dumps(counted, indent=2) + "\n")
+        print(f"written to {KNOWN.relative_to(ROOT)}")
+    elif worse:
+        sys.exit(
+            f"more than {MARGIN:.0%} from what is written down: {', '.join(worse)}. "
+            "If that is meant, `make instructions UPDATE=1` writes it down, better or worse."
+        )
+
+
+def valgrind():
+    if shutil.which("valgrind"):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit("valgrind is needed: `apt-get install valgrind`")
+    print("installing valgrind")
+    subprocess.run(["apt-get", "update", "-qq"], check=True)
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "valgrind", "libc6-dbg"]
+    subprocess.run(install, check=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=subprocess.DEVNULL)
+
+
+def build():
+    command = ["cargo", "bench", "--locked", "--all-features", "--bench", "instructions", "--no-run"]
+    lines = subprocess.run([*command, "--message-format=json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    for line in lines.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] == "instructions":
+            return message["executable"]
+    sys.exit("cargo has not told where the program is")
+
+
+def count(program, case):
+    """Instructions for one: the difference between many and few, which the start is no part of."""
+    return (run(program, case, MANY) - run(program, case, FEW)) // (MANY - FEW)
+
+
+def run(program, case, times):
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, case, str(times)]
+    told = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"Collected : (\d+)", told.stderr)
+    if told.returncode != 0 or not found:
+        sys.exit(f"{case}: {told.stderr[-2000:]}")
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    main()

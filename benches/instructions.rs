@@ -1,0 +1,56 @@
+//! Work of one kind, so many times over: `instructions CASE COUNT`. `instructions.py` has callgrind count what that takes.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::hint::black_box;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use tower::Service;
+use tower_webhook::{Target, receiver};
+
+use crate::support::{filled, json, path, request, runtime};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    // Cargo calls it without a case.
+    let [_, case, count] = args.as_slice() else { return };
+    let count: usize = count.parse().unwrap();
+    let runtime = runtime();
+    let _context = runtime.enter();
+    let (store, _feed) = filled(1_000);
+    let (small, large) = (json(250), json(4096));
+    match case.as_str() {
+        // To be taken off the others: the request is made, and dropped.
+        "request" => (0..count).for_each(|_| drop(black_box(request(&path(7), small.clone())))),
+        "accepted" => answer(count, receiver(store), 200, || request(&path(7), small.clone())),
+        "accepted-4KiB" => answer(count, receiver(store), 200, || request(&path(7), large.clone())),
+        "refused-401" => answer(count, receiver(store), 401, || {
+            let mut request = request(&path(7), small.clone());
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer wrong"));
+            request
+        }),
+        "refused-404" => answer(count, receiver(store), 404, || request(&path(1_000), small.clone())),
+        "lookup" => (0..count).for_each(|_| {
+            let target = Target::new(black_box("ns0"), black_box("hook7")).unwrap();
+            assert!(store.read(|snapshot| snapshot.webhook(&target).is_some()));
+        }),
+        unknown => panic!("no such case: {unknown}"),
+    }
+}
+
+fn answer<S, B>(count: usize, mut service: S, status: u16, make: impl Fn() -> Request<Full<Bytes>>)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+{
+    for _ in 0..count {
+        let answer = service.call(make()).now_or_never().unwrap().unwrap();
+        assert_eq!(answer.status(), status);
+    }
+}
