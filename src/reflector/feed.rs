@@ -46,6 +46,7 @@ impl Feed {
             on_invalid: self.on_invalid,
             before: self.writer.current(),
             draft: Snapshot::default(),
+            slots: Vec::new(),
             connections: Vec::new(),
             waiting: Vec::new(),
         }
@@ -53,7 +54,7 @@ impl Feed {
 
     /// Publishes what was brought as the state at `revision`: what was not brought is gone.
     pub fn commit(&mut self, replacement: Replacement, revision: Revision) {
-        let Replacement { mut draft, before, connections, waiting, .. } = replacement;
+        let Replacement { mut draft, mut slots, before, connections, waiting, .. } = replacement;
         let old = std::mem::take(&mut self.links);
         for (name, bytes, brought_at) in connections {
             if let Some(digest) = old.digests.get(&name) {
@@ -77,12 +78,14 @@ impl Feed {
             });
             if let (Some(slot), Some(dependent)) = (slot, dependent) {
                 self.links.dependents.insert(key.clone(), dependent.clone());
-                take_over(&mut draft, &before, key, slot);
+                slots.push((key.clone(), take_over(&mut draft, &before, key, slot)));
                 continue;
             }
             let last_good = last_good(&before, &key, self.on_invalid);
-            self.build(&mut draft, brought_at, key, &bytes, digest, last_good);
+            let slot = self.build(&mut draft, brought_at, &key, &bytes, digest, last_good);
+            slots.push((key, slot));
         }
+        draft.fill(slots);
         self.publish(draft, revision);
     }
 
@@ -203,7 +206,8 @@ impl Feed {
             return;
         }
         let last_good = last_good(draft, &key, self.on_invalid);
-        self.build(draft, revision, key, &bytes, digest, last_good);
+        let slot = self.build(draft, revision, &key, &bytes, digest, last_good);
+        draft.set_slot(key, slot);
     }
 
     fn rebuild_dependents(&mut self, draft: &mut Snapshot, revision: Revision, relinked: &BTreeSet<Box<str>>) {
@@ -215,23 +219,24 @@ impl Feed {
         for (key, bytes) in dependents {
             let digest = digest(&bytes);
             let last_good = last_good(draft, &key, self.on_invalid);
-            self.build(draft, revision, key, &bytes, digest, last_good);
+            let slot = self.build(draft, revision, &key, &bytes, digest, last_good);
+            draft.set_slot(key, slot);
         }
     }
 
-    /// Compiles a webhook into the draft; `last_good` serves if it does not compile.
+    /// Compiles a webhook; `last_good` serves if it does not compile.
     fn build(
         &mut self,
         draft: &mut Snapshot,
         revision: Revision,
-        key: WebhookKey,
+        key: &WebhookKey,
         bytes: &Bytes,
         digest: Digest,
         last_good: Option<Arc<Webhook>>,
-    ) {
-        let outcome = self.links.compile(&self.compiler, &key, bytes);
-        let linked = self.links.dependents.contains_key(&key);
-        settle(draft, revision, key, Slot { digest, linked, serving: last_good }, outcome);
+    ) -> Slot {
+        let outcome = self.links.compile(&self.compiler, key, bytes);
+        let linked = self.links.dependents.contains_key(key);
+        settle(draft, revision, key, Slot { digest, linked, serving: last_good }, outcome)
     }
 
     /// Makes the draft what readers and metrics see.
@@ -278,7 +283,7 @@ impl fmt::Debug for Feed {
 
 impl fmt::Debug for Replacement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replacement").field("counts", &self.draft.counts()).finish_non_exhaustive()
+        f.debug_struct("Replacement").field("webhooks", &self.slots.len()).finish_non_exhaustive()
     }
 }
 
@@ -295,7 +300,9 @@ pub struct Replacement {
     compiler: Compiler,
     on_invalid: OnInvalid,
     before: Arc<Snapshot>,
+    /// With the refusals only.
     draft: Snapshot,
+    slots: Vec<(WebhookKey, Slot)>,
     /// Each with the revision that changed it last.
     connections: Vec<(Box<str>, Bytes, Revision)>,
     /// Webhooks that name connections, which may be still to come.
@@ -316,7 +323,7 @@ impl Replacement {
         if let Some(slot) = self.before.slot(&key).filter(|slot| slot.digest == digest) {
             match slot.linked {
                 true => self.waiting.push((key, bytes, revision)),
-                false => take_over(&mut self.draft, &self.before, key, slot),
+                false => self.slots.push((key.clone(), take_over(&mut self.draft, &self.before, key, slot))),
             }
             return;
         }
@@ -329,17 +336,18 @@ impl Replacement {
             Err(error) => Err(error),
         };
         let last_good = last_good(&self.before, &key, self.on_invalid);
-        settle(&mut self.draft, revision, key, Slot { digest, linked: false, serving: last_good }, outcome);
+        let slot = Slot { digest, linked: false, serving: last_good };
+        let slot = settle(&mut self.draft, revision, &key, slot, outcome);
+        self.slots.push((key, slot));
     }
 }
 
 /// Takes over what was served before.
-fn take_over(draft: &mut Snapshot, before: &Snapshot, key: WebhookKey, slot: &Slot) {
-    draft.set_slot(key.clone(), slot.clone());
+fn take_over(draft: &mut Snapshot, before: &Snapshot, key: WebhookKey, slot: &Slot) -> Slot {
     let key = Key::Webhook(key);
-    if let Some(refusal) = before.refusal(&key) {
-        draft.set_refusal(key, Some(Arc::clone(refusal)));
-    }
+    let refusal = before.refusal(&key).cloned();
+    draft.set_refusal(key, refusal);
+    slot.clone()
 }
 
 /// What goes on serving if a new value does not compile.
@@ -348,14 +356,15 @@ fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Opti
     serving.filter(|_| on_invalid == OnInvalid::Keep)
 }
 
-/// Puts what came of a webhook's bytes into the draft. `slot` holds what serves if nothing better came.
+/// What becomes of a webhook whose bytes have been compiled; the draft learns of a refusal. `slot` holds what serves if
+/// nothing better came.
 fn settle(
     draft: &mut Snapshot,
     revision: Revision,
-    key: WebhookKey,
+    key: &WebhookKey,
     mut slot: Slot,
     outcome: Result<Webhook, CompileError>,
-) {
+) -> Slot {
     let name = Key::Webhook(key.clone());
     match outcome {
         Ok(webhook) => {
@@ -364,7 +373,7 @@ fn settle(
         }
         Err(error) => refuse(draft, name, revision, &error, slot.serving.is_some()),
     }
-    draft.set_slot(key, slot);
+    slot
 }
 
 fn refuse(draft: &mut Snapshot, key: Key, revision: Revision, error: &CompileError, serving: bool) {

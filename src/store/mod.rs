@@ -4,6 +4,7 @@
 //! it belongs to the [`Reflector`](crate::Reflector). Each revision of the source becomes visible at once or not at all.
 
 mod cell;
+mod map;
 mod snapshot;
 mod status;
 

@@ -1,25 +1,18 @@
-//! All webhooks at one revision. The only file that names the map.
+//! All webhooks at one revision.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use rpds::HashTrieMapSync;
 
 use super::Revision;
+use super::map::Map;
 use crate::config::Webhook;
 use crate::key::{Key, Target, WebhookKey};
 
-/// A persistent map: a copy costs nothing and a change touches its own path only, so one key costs the same among three
-/// and among a million.
-type Map<K, V> = HashTrieMapSync<K, V, RandomState>;
-
-fn empty<K: Eq + std::hash::Hash, V>() -> Map<K, V> {
-    Map::new_with_hasher_and_ptr_kind(RandomState::default())
-}
-
 /// The configuration at one revision. It never changes.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Snapshot {
     revision: Revision,
     loaded: bool,
@@ -102,19 +95,6 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self {
-            revision: 0,
-            loaded: false,
-            slots: empty(),
-            namespaces: empty(),
-            refusals: empty(),
-            counts: Counts::default(),
-        }
-    }
-}
-
 impl Snapshot {
     /// The revision it shows.
     pub fn revision(&self) -> Revision {
@@ -141,7 +121,7 @@ impl Snapshot {
 
     /// All webhooks that are served, in no order.
     pub fn webhooks(&self) -> impl Iterator<Item = &Arc<Webhook>> {
-        self.slots.values().filter_map(|slot| slot.serving.as_ref())
+        self.slots.iter().filter_map(|(_, slot)| slot.serving.as_ref())
     }
 
     /// The keys whose newest value does not compile, in no order.
@@ -165,43 +145,51 @@ impl Snapshot {
         self.refusals.get(key)
     }
 
-    pub(crate) fn set_slot(&mut self, key: WebhookKey, slot: Slot) {
-        let in_namespace = self.namespaces.get(key.namespace()).copied().unwrap_or(0);
-        match self.slots.get(&key).cloned() {
-            Some(before) => self.count(&before, |count| *count -= 1),
-            None => self.namespaces.insert_mut(key.namespace().into(), in_namespace + 1),
+    /// Takes over all slots at once, which costs less than one by one. There must be none yet.
+    pub(crate) fn fill(&mut self, slots: Vec<(WebhookKey, Slot)>) {
+        self.slots = slots.into_iter().collect();
+        let slots = self.slots.clone();
+        let mut namespaces = HashMap::<&str, usize, RandomState>::default();
+        for (key, slot) in slots.iter() {
+            self.count(slot, |count| *count += 1);
+            *namespaces.entry(key.namespace()).or_default() += 1;
         }
+        self.namespaces = namespaces.into_iter().map(|(name, count)| (name.into(), count)).collect();
+    }
+
+    pub(crate) fn set_slot(&mut self, key: WebhookKey, slot: Slot) {
         self.count(&slot, |count| *count += 1);
-        self.slots.insert_mut(key, slot);
+        match self.slots.insert(key.clone(), slot) {
+            Some(before) => self.count(&before, |count| *count -= 1),
+            None => {
+                let before = self.namespaces.get(key.namespace()).copied().unwrap_or(0);
+                self.namespaces.insert(key.namespace().into(), before + 1);
+            }
+        }
     }
 
     pub(crate) fn remove_slot(&mut self, key: &WebhookKey) {
-        let Some(slot) = self.slots.get(key).cloned() else { return };
+        let Some(slot) = self.slots.remove(key) else { return };
         self.count(&slot, |count| *count -= 1);
-        self.slots.remove_mut(key);
         match self.namespaces.get(key.namespace()).copied() {
-            Some(more) if more > 1 => self.namespaces.insert_mut(key.namespace().into(), more - 1),
-            _ => {
-                self.namespaces.remove_mut(key.namespace());
-            }
+            Some(more) if more > 1 => drop(self.namespaces.insert(key.namespace().into(), more - 1)),
+            _ => drop(self.namespaces.remove(key.namespace())),
         }
     }
 
     pub(crate) fn set_refusal(&mut self, key: Key, refusal: Option<Arc<Refusal>>) {
         match refusal {
-            Some(refusal) => self.refusals.insert_mut(key, refusal),
-            None => {
-                self.refusals.remove_mut(&key);
-            }
-        }
-        self.counts.refused = self.refusals.size();
+            Some(refusal) => self.refusals.insert(key, refusal),
+            None => self.refusals.remove(&key),
+        };
+        self.counts.refused = self.refusals.len();
     }
 
     /// Seals it as the state at `revision`.
     pub(crate) fn finish(&mut self, revision: Revision, connections: usize) {
         self.revision = revision;
         self.loaded = true;
-        self.counts.namespaces = self.namespaces.size();
+        self.counts.namespaces = self.namespaces.len();
         self.counts.connections = connections;
     }
 
