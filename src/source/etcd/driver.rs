@@ -1,9 +1,11 @@
 //! Does what the machine says.
 
 use std::future::{Future, pending};
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::EtcdOptions;
@@ -265,8 +267,17 @@ impl Driver {
         F: Future<Output = Result<Input, Fault>> + Send + 'static,
     {
         let Some(session) = self.session.clone() else { return };
-        let answer = question(session);
-        self.operation = Box::pin(async move { Done::Input(answer.await.unwrap_or_else(Input::Fault)) });
+        // A task of its own: it goes on while a page is compiled. Dropped, it ends.
+        let mut task = JoinSet::new();
+        task.spawn(question(session));
+        self.operation = Box::pin(async move {
+            match task.join_next().await {
+                Some(Ok(answer)) => Done::Input(answer.unwrap_or_else(Input::Fault)),
+                Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+                // The runtime ends, and so does this.
+                _ => pending().await,
+            }
+        });
     }
 
     fn bring(&mut self, entries: Vec<Entry>) {

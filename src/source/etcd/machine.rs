@@ -263,7 +263,8 @@ impl Machine {
     fn page(&mut self, now: Time, page: Page) -> Vec<Command> {
         let State::Listing(listing) = &mut self.state else { return Vec::new() };
         if let Some(next) = listing.take(&page, self.page) {
-            return vec![Command::Bring(page.entries), next];
+            // Asked for first: etcd reads it while this one is compiled.
+            return vec![next, Command::Bring(page.entries)];
         }
         if listing.is_doubtful(&self.index) {
             return vec![Command::Wait(CONFIRM_EMPTY)];

@@ -7,11 +7,12 @@ use crate::store::ListReason;
 /// Keys in the first page of a list.
 pub(super) const PAGE: i64 = 1000;
 
-/// Keys in a page at most: for each page etcd counts all that is left, which adds up among a million.
-pub(super) const LARGEST_PAGE: i64 = 8000;
+/// Keys in a page at most. For each page etcd counts all that is left, which among a million takes it longer than to read
+/// a small page.
+pub(super) const LARGEST_PAGE: i64 = 64_000;
 
 /// A page that holds less than so many bytes is followed by one that is twice as long.
-const SMALL: usize = 1 << 20;
+const SMALL: usize = 8 << 20;
 
 #[derive(Debug)]
 pub(super) struct Listing {
