@@ -8,7 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::OnInvalid;
-use super::links::{Digest, Links, digest, guarded};
+use super::each::for_each;
+use super::links::{Compiled, Digest, Links, digest, guarded};
 use crate::config::{CompileError, Compiler, Connections, Webhook};
 use crate::key::{Key, WebhookKey};
 use crate::store::{Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
@@ -47,6 +48,7 @@ impl Feed {
             before: self.writer.current(),
             draft: Snapshot::default(),
             slots: Vec::new(),
+            brought: Vec::new(),
             connections: Vec::new(),
             waiting: Vec::new(),
         }
@@ -54,8 +56,8 @@ impl Feed {
 
     /// Publishes what was brought as the state at `revision`: what was not brought is gone.
     pub fn commit(&mut self, replacement: Replacement, revision: Revision) {
-        let Replacement { mut draft, mut slots, before, connections, waiting, .. } = replacement;
-        let old = std::mem::take(&mut self.links);
+        let Replacement { mut draft, mut slots, before, connections, waiting, .. } = replacement.looked_through();
+        let mut old = std::mem::take(&mut self.links);
         for (name, bytes, brought_at) in connections {
             if let Some(digest) = old.digests.get(&name) {
                 self.links.digests.insert(name.clone(), *digest);
@@ -67,22 +69,24 @@ impl Feed {
             draft.set_refusal(key.clone(), before.refusal(&key).cloned());
             self.set_connection(&mut draft, brought_at, &name, Some(bytes));
         }
-        for (key, bytes, brought_at) in waiting {
-            let digest = digest(&bytes);
-            let slot = before.slot(&key).filter(|slot| slot.digest == digest);
-            let dependent = old.dependents.get(&key).filter(|dependent| {
-                dependent.connections.iter().all(|name| {
-                    let (then, now) = (old.connections.get(name), self.links.connections.get(name));
-                    then.map(Arc::as_ptr) == now.map(Arc::as_ptr)
-                })
-            });
-            if let (Some(slot), Some(dependent)) = (slot, dependent) {
-                self.links.dependents.insert(key.clone(), dependent.clone());
-                slots.push((key.clone(), take_over(&mut draft, &before, key, slot)));
-                continue;
+        let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
+            let digest = digest(bytes);
+            match before.slot(key).filter(|slot| slot.digest == digest) {
+                Some(slot) if self.links.are_as_before(&old, key) => Look::Same(slot),
+                _ => Look::Compiled(digest, self.links.compile(&self.compiler, key, bytes)),
             }
-            let last_good = last_good(&before, &key, self.on_invalid);
-            let slot = self.build(&mut draft, brought_at, &key, &bytes, digest, last_good);
+        });
+        for (Brought { key, revision, .. }, look) in waiting.into_iter().zip(looks) {
+            let slot = match look {
+                Look::Same(slot) => {
+                    self.links.relink(&key, old.dependents.remove(&key));
+                    take_over(&mut draft, &before, &key, slot)
+                }
+                Look::Compiled(digest, compiled) => {
+                    let last_good = last_good(&before, &key, self.on_invalid);
+                    self.settle(&mut draft, revision, &key, digest, compiled, last_good)
+                }
+            };
             slots.push((key, slot));
         }
         draft.fill(slots);
@@ -205,8 +209,9 @@ impl Feed {
         if draft.slot(&key).is_some_and(|slot| slot.digest == digest) {
             return;
         }
+        let compiled = self.links.compile(&self.compiler, &key, &bytes);
         let last_good = last_good(draft, &key, self.on_invalid);
-        let slot = self.build(draft, revision, &key, &bytes, digest, last_good);
+        let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
         draft.set_slot(key, slot);
     }
 
@@ -216,27 +221,28 @@ impl Feed {
         }
         let dependents = self.links.dependents.iter().filter(|(_, webhook)| !webhook.connections.is_disjoint(relinked));
         let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
-        for (key, bytes) in dependents {
-            let digest = digest(&bytes);
+        let compiled =
+            for_each(&dependents, |(key, bytes)| (digest(bytes), self.links.compile(&self.compiler, key, bytes)));
+        for ((key, _), (digest, compiled)) in dependents.into_iter().zip(compiled) {
             let last_good = last_good(draft, &key, self.on_invalid);
-            let slot = self.build(draft, revision, &key, &bytes, digest, last_good);
+            let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
             draft.set_slot(key, slot);
         }
     }
 
-    /// Compiles a webhook; `last_good` serves if it does not compile.
-    fn build(
+    /// What becomes of a webhook that may name connections; `last_good` serves if it does not compile.
+    fn settle(
         &mut self,
         draft: &mut Snapshot,
         revision: Revision,
         key: &WebhookKey,
-        bytes: &Bytes,
         digest: Digest,
+        Compiled { outcome, dependent }: Compiled,
         last_good: Option<Arc<Webhook>>,
     ) -> Slot {
-        let outcome = self.links.compile(&self.compiler, key, bytes);
-        let linked = self.links.dependents.contains_key(key);
-        settle(draft, revision, key, Slot { digest, linked, serving: last_good }, outcome)
+        let slot = Slot { digest, linked: dependent.is_some(), serving: last_good };
+        self.links.relink(key, dependent);
+        settle(draft, revision, key, slot, outcome)
     }
 
     /// Makes the draft what readers and metrics see.
@@ -303,48 +309,91 @@ pub struct Replacement {
     /// With the refusals only.
     draft: Snapshot,
     slots: Vec<(WebhookKey, Slot)>,
+    /// Webhooks that nobody has looked at yet.
+    brought: Vec<Brought>,
     /// Each with the revision that changed it last.
     connections: Vec<(Box<str>, Bytes, Revision)>,
     /// Webhooks that name connections, which may be still to come.
-    waiting: Vec<(WebhookKey, Bytes, Revision)>,
+    waiting: Vec<Brought>,
+}
+
+/// So many webhooks are looked at together: enough for several threads, and few enough to be looked at while the source
+/// still reads what follows.
+const TOGETHER: usize = 4096;
+
+/// A webhook's value, last changed at a revision.
+struct Brought {
+    key: WebhookKey,
+    bytes: Bytes,
+    revision: Revision,
+}
+
+/// What a look at a webhook's value shows.
+enum Look<'a> {
+    /// It is, and means, what it did before.
+    Same(&'a Slot),
+    Compiled(Digest, Compiled),
 }
 
 impl Replacement {
     /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
     pub fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
         match key {
-            Key::Webhook(key) => self.put_webhook(key, revision, value),
+            Key::Webhook(key) => {
+                self.brought.push(Brought { key, bytes: value, revision });
+                if self.brought.len() >= TOGETHER {
+                    self.look_through();
+                }
+            }
             Key::Connection(name) => self.connections.push((name, value, revision)),
         }
     }
 
-    fn put_webhook(&mut self, key: WebhookKey, revision: Revision, bytes: Bytes) {
-        let digest = digest(&bytes);
-        if let Some(slot) = self.before.slot(&key).filter(|slot| slot.digest == digest) {
-            match slot.linked {
-                true => self.waiting.push((key, bytes, revision)),
-                false => self.slots.push((key.clone(), take_over(&mut self.draft, &self.before, key, slot))),
-            }
-            return;
+    fn looked_through(mut self) -> Self {
+        self.look_through();
+        self
+    }
+
+    /// Compiles what was brought, but for what names connections.
+    fn look_through(&mut self) {
+        let brought = std::mem::take(&mut self.brought);
+        let before = Arc::clone(&self.before);
+        let looks = for_each(&brought, |brought| self.look(&before, brought));
+        for (brought, look) in brought.into_iter().zip(looks) {
+            let slot = match look {
+                None => {
+                    self.waiting.push(brought);
+                    continue;
+                }
+                Some(Look::Same(slot)) => take_over(&mut self.draft, &before, &brought.key, slot),
+                Some(Look::Compiled(digest, Compiled { outcome, .. })) => {
+                    let last_good = last_good(&before, &brought.key, self.on_invalid);
+                    let slot = Slot { digest, linked: false, serving: last_good };
+                    settle(&mut self.draft, brought.revision, &brought.key, slot, outcome)
+                }
+            };
+            self.slots.push((brought.key, slot));
         }
-        let outcome = match guarded(|| self.compiler.read_webhook(&bytes)) {
-            Ok(spec) if spec.connections().next().is_some() => {
-                self.waiting.push((key, bytes, revision));
-                return;
-            }
-            Ok(spec) => guarded(|| self.compiler.build_webhook(&key, spec, &Connections::new())),
+    }
+
+    /// `None` of one that names connections, now or before.
+    fn look<'a>(&self, before: &'a Snapshot, Brought { key, bytes, .. }: &Brought) -> Option<Look<'a>> {
+        let digest = digest(bytes);
+        if let Some(slot) = before.slot(key).filter(|slot| slot.digest == digest) {
+            return (!slot.linked).then_some(Look::Same(slot));
+        }
+        let outcome = match guarded(|| self.compiler.read_webhook(bytes)) {
+            Ok(spec) if spec.connections().next().is_some() => return None,
+            Ok(spec) => guarded(|| self.compiler.build_webhook(key, spec, &Connections::new())),
             Err(error) => Err(error),
         };
-        let last_good = last_good(&self.before, &key, self.on_invalid);
-        let slot = Slot { digest, linked: false, serving: last_good };
-        let slot = settle(&mut self.draft, revision, &key, slot, outcome);
-        self.slots.push((key, slot));
+        Some(Look::Compiled(digest, Compiled { outcome, dependent: None }))
     }
 }
 
 /// Takes over what was served before.
-fn take_over(draft: &mut Snapshot, before: &Snapshot, key: WebhookKey, slot: &Slot) -> Slot {
-    let key = Key::Webhook(key);
+fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKey, slot: &Slot) -> Slot {
+    let key = Key::Webhook(key.clone());
     let refusal = before.refusal(&key).cloned();
     draft.set_refusal(key, refusal);
     slot.clone()

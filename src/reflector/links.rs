@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -25,21 +26,41 @@ pub(super) struct Dependent {
     pub(super) bytes: Bytes,
 }
 
+/// What came of a webhook's bytes.
+pub(super) struct Compiled {
+    pub(super) outcome: Result<Webhook, CompileError>,
+    /// If it names connections, whether they were there or not.
+    pub(super) dependent: Option<Dependent>,
+}
+
 impl Links {
-    /// Compiles a webhook and remembers its bytes if it names connections.
-    pub(super) fn compile(
-        &mut self,
-        compiler: &Compiler,
-        key: &WebhookKey,
-        bytes: &Bytes,
-    ) -> Result<Webhook, CompileError> {
-        self.dependents.remove(key);
-        let spec = guarded(|| compiler.read_webhook(bytes))?;
+    /// Compiles a webhook with the connections as they are.
+    pub(super) fn compile(&self, compiler: &Compiler, key: &WebhookKey, bytes: &Bytes) -> Compiled {
+        let spec = match guarded(|| compiler.read_webhook(bytes)) {
+            Ok(spec) => spec,
+            Err(error) => return Compiled { outcome: Err(error), dependent: None },
+        };
         let connections: BTreeSet<Box<str>> = spec.connections().map(Box::from).collect();
-        if !connections.is_empty() {
-            self.dependents.insert(key.clone(), Dependent { connections, bytes: bytes.clone() });
+        let dependent = (!connections.is_empty()).then(|| Dependent { connections, bytes: bytes.clone() });
+        Compiled { outcome: guarded(|| compiler.build_webhook(key, spec, &self.connections)), dependent }
+    }
+
+    /// Remembers what a webhook hangs on, or that it hangs on nothing.
+    pub(super) fn relink(&mut self, key: &WebhookKey, dependent: Option<Dependent>) {
+        match dependent {
+            Some(dependent) => drop(self.dependents.insert(key.clone(), dependent)),
+            None => drop(self.dependents.remove(key)),
         }
-        guarded(|| compiler.build_webhook(key, spec, &self.connections))
+    }
+
+    /// Whether what this webhook hangs on is here what it was before.
+    pub(super) fn are_as_before(&self, before: &Links, key: &WebhookKey) -> bool {
+        before.dependents.get(key).is_some_and(|dependent| {
+            dependent.connections.iter().all(|name| {
+                let (then, now) = (before.connections.get(name), self.connections.get(name));
+                then.map(Arc::as_ptr) == now.map(Arc::as_ptr)
+            })
+        })
     }
 }
 

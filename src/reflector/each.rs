@@ -1,0 +1,73 @@
+//! The same work for each of many things, on all processors.
+
+use std::num::NonZero;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use tokio::runtime::Handle;
+
+/// What a thread takes at a time. Little more than this is not worth a thread.
+const SHARE: usize = 128;
+
+/// Does `work` for each item. The results are in the items' order, whoever did them.
+///
+/// All of it happens within the caller's runtime: a module from elsewhere may spawn a task when it is built.
+pub(super) fn for_each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if items.len() < 2 * SHARE {
+        return items.iter().map(work).collect();
+    }
+    let shares = Mutex::new(items.chunks(SHARE).enumerate());
+    let done = Mutex::new(Vec::new());
+    let take_part = || {
+        while let Some((at, share)) = { lock(&shares).next() } {
+            let results: Vec<R> = share.iter().map(&work).collect();
+            lock(&done).push((at, results));
+        }
+    };
+    let runtime = Handle::try_current().ok();
+    let help = || {
+        let _within = runtime.as_ref().map(Handle::enter);
+        take_part();
+    };
+    let helpers = thread::available_parallelism().map_or(1, NonZero::get).min(items.len() / SHARE) - 1;
+    thread::scope(|scope| {
+        for _ in 0..helpers {
+            // If there is no thread to be had, it is all done on this one.
+            let _ = thread::Builder::new().spawn_scoped(scope, help);
+        }
+        take_part();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().flat_map(|(_, results)| results).collect()
+}
+
+/// If the work panics the scope does, so nobody sees what it has left.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_what_they_are_of() {
+        for count in [0, 1, SHARE, 2 * SHARE, 100 * SHARE + 1] {
+            let items: Vec<usize> = (0..count).collect();
+            let doubled: Vec<usize> = items.iter().map(|n| 2 * n).collect();
+            assert_eq!(for_each(&items, |n| 2 * n), doubled);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_needs_a_runtime_has_it() {
+        let tasks = for_each(&[1; 10 * SHARE], |n| {
+            let n = *n;
+            tokio::spawn(async move { n })
+        });
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), 1);
+        }
+    }
+}
