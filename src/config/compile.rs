@@ -195,8 +195,10 @@ impl Compiler {
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
             // A variable that is set to nothing would leave of a credential what everybody knows: `Token `.
-            let expanded = expand(value, self.registry.lookup(), is_guard(&key));
-            expanded.map(|value| (key.clone(), value)).map_err(|error| error.inside(&key))
+            match expand(value, self.registry.lookup(), is_guard(&key)) {
+                Ok(value) => Ok((key, value)),
+                Err(error) => Err(error.inside(&key)),
+            }
         });
         fields.collect()
     }

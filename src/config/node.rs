@@ -67,6 +67,9 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
+/// An object of no more fields is searched; the names of a larger one are kept besides.
+const FEW: usize = 16;
+
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {
@@ -113,10 +116,17 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut fields = Vec::new();
+        let mut fields: Vec<(String, Node)> = Vec::new();
         let mut known = HashSet::new();
         while let Some((key, value)) = map.next_entry::<String, Node>()? {
-            if !known.insert(key.clone()) {
+            if fields.len() == FEW {
+                known.extend(fields.iter().map(|(key, _)| key.clone()));
+            }
+            let is_new = match fields.len() {
+                ..FEW => fields.iter().all(|(known, _)| *known != key),
+                _ => known.insert(key.clone()),
+            };
+            if !is_new {
                 return Err(de::Error::custom(format_args!("the key `{}` stands twice", shown(&key))));
             }
             fields.push((key, value));
@@ -321,6 +331,12 @@ mod tests {
         assert_eq!(read(r#"{"flg": true}"#).unwrap_err(), "unknown key `flg`, did you mean `flag`?");
         assert_eq!(read(r#"{"zzzzzzzzz": true}"#).unwrap_err(), "unknown key `zzzzzzzzz`");
         assert!(read(r#"{"flag": true, "flag": false}"#).unwrap_err().contains("stands twice"));
+        for (many, twice) in [(15, 0), (16, 0), (17, 0), (17, 16), (100, 3), (100, 99)] {
+            let fields = |count| (0..count).map(|n| format!(r#""f{n}": 0, "#)).collect::<String>();
+            assert!(Node::parse(format!("{{{}\"g\": 0}}", fields(many)).as_bytes()).is_ok());
+            let error = Node::parse(format!("{{{}\"f{twice}\": 0}}", fields(many)).as_bytes()).err().unwrap();
+            assert!(error.to_string().contains(&format!("`f{twice}` stands twice")), "{error}");
+        }
     }
 
     #[test]

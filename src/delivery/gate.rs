@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -100,7 +101,7 @@ pub(crate) struct NamespaceGates(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    gates: HashMap<Box<str>, Weak<Gate>>,
+    gates: HashMap<Box<str>, Weak<Gate>, RandomState>,
     /// When there are so many, those of namespaces that are gone are looked for.
     sweep_at: usize,
 }

@@ -384,7 +384,7 @@ impl Replacement {
         }
         let outcome = match guarded(|| self.compiler.read_webhook(bytes)) {
             Ok(spec) if spec.connections().next().is_some() => return None,
-            Ok(spec) => guarded(|| self.compiler.build_webhook(key, spec, &Connections::new())),
+            Ok(spec) => guarded(|| self.compiler.build_webhook(key, spec, &Connections::new()).map(Arc::new)),
             Err(error) => Err(error),
         };
         Some(Look::Compiled(digest, Compiled { outcome, dependent: None }))
@@ -412,13 +412,13 @@ fn settle(
     revision: Revision,
     key: &WebhookKey,
     mut slot: Slot,
-    outcome: Result<Webhook, CompileError>,
+    outcome: Result<Arc<Webhook>, CompileError>,
 ) -> Slot {
     let name = Key::Webhook(key.clone());
     match outcome {
         Ok(webhook) => {
             draft.set_refusal(name, None);
-            slot.serving = Some(Arc::new(webhook));
+            slot.serving = Some(webhook);
         }
         Err(error) => refuse(draft, name, revision, &error, slot.serving.is_some()),
     }

@@ -28,7 +28,7 @@ pub(super) struct Dependent {
 
 /// What came of a webhook's bytes.
 pub(super) struct Compiled {
-    pub(super) outcome: Result<Webhook, CompileError>,
+    pub(super) outcome: Result<Arc<Webhook>, CompileError>,
     /// If it names connections, whether they were there or not.
     pub(super) dependent: Option<Dependent>,
 }
@@ -42,7 +42,7 @@ impl Links {
         };
         let connections: BTreeSet<Box<str>> = spec.connections().map(Box::from).collect();
         let dependent = (!connections.is_empty()).then(|| Dependent { connections, bytes: bytes.clone() });
-        Compiled { outcome: guarded(|| compiler.build_webhook(key, spec, &self.connections)), dependent }
+        Compiled { outcome: guarded(|| compiler.build_webhook(key, spec, &self.connections).map(Arc::new)), dependent }
     }
 
     /// Remembers what a webhook hangs on, or that it hangs on nothing.

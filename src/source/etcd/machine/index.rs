@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use super::{Event, Past, Revision};
 
 /// etcd's own count of a key's life.
@@ -18,7 +20,7 @@ pub(in super::super) struct Meta {
 /// All keys at one revision, ours or not.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    keys: HashMap<Box<[u8]>, Meta>,
+    keys: HashMap<Box<[u8]>, Meta, RandomState>,
 }
 
 impl Index {
