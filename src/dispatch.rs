@@ -205,8 +205,7 @@ impl Dispatch {
     async fn accept(&self, delivery: &Delivery) -> Result<(), Rejection> {
         let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
         // A disk that hangs must not hold the sender for ever; the event may be there all the same.
-        let accepted = within(self.deadline, spool.accept(delivery)).await.unwrap_or(Err(SpoolError::Failed));
-        accepted.map_err(|error| match error {
+        spool.accept(delivery, self.deadline).await.map_err(|error| match error {
             SpoolError::Full => RejectionKind::SpoolFull.into(),
             SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
             SpoolError::Failed => RejectionKind::SpoolFailed.into(),

@@ -79,6 +79,7 @@ pub mod payload;
 pub mod problem;
 mod reflector;
 pub mod rejection;
+mod round;
 pub mod route;
 mod sensitive;
 pub mod source;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::schedule::{Limits, Schedule};
@@ -23,8 +23,11 @@ use crate::module::{DeliverError, DeliverErrorKind, EventId, LONGEST_WAIT};
 use crate::spool::{Death, Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
 
-/// How many events are read at a time.
-const READ_AT_A_TIME: usize = 256;
+/// How many events are begun or read at a time.
+const AT_A_TIME: usize = 64;
+
+/// An event of so many bytes at most is tried by the worker itself, until it first has to wait. Most need no task then.
+const SMALL: u32 = 16 << 10;
 
 /// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -110,6 +113,7 @@ impl Worker {
             waiting: BinaryHeap::new(),
             under_way: JoinSet::new(),
             is_reading: false,
+            delivered: Vec::new(),
         };
         let mut measure = interval(MEASURE_EVERY);
         measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -117,9 +121,8 @@ impl Worker {
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(stopping && work.under_way.is_empty()) {
             // Without a configuration each event would be put off, and what is accepted later would overtake it.
-            if is_loaded && !stopping {
-                work.begin();
-            }
+            let has_more = is_loaded && !stopping && work.begin();
+            work.note_delivered();
             let next = work.waiting.peek().map(|Reverse(waiting)| waiting.until);
             tokio::select! {
                 () = &mut stop, if !stopping => {
@@ -128,8 +131,15 @@ impl Worker {
                 }
                 _ = &mut loaded, if !is_loaded => is_loaded = true,
                 Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.schedule.push(ticket)),
-                Some(ended) = work.under_way.join_next() => work.ended(ended),
+                Some(ended) = work.under_way.join_next() => {
+                    work.ended(ended);
+                    while let Some(ended) = work.under_way.try_join_next() {
+                        work.ended(ended);
+                    }
+                }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !stopping => work.wake(),
+                // Everybody else has a turn in between.
+                () = yield_now(), if has_more => {}
                 _ = measure.tick() => work.spool.measure(),
                 _ = tidy.tick() => {
                     let forgotten = work.spool.forget_dead_letters(self.dead_letter_age);
@@ -139,6 +149,7 @@ impl Worker {
                 }
             }
         }
+        work.note_delivered();
         work.spool.flush().await;
     }
 }
@@ -159,6 +170,8 @@ struct Work {
     under_way: JoinSet<Ended>,
     /// Events are being read: what becomes ready meanwhile is read together.
     is_reading: bool,
+    /// Those of which the spool has not been told yet.
+    delivered: Vec<Ticket>,
 }
 
 /// The order is that of the time.
@@ -192,35 +205,57 @@ enum Outcome {
 }
 
 impl Work {
-    /// Begins whatever may be begun.
-    fn begin(&mut self) {
+    /// Begins what may be begun. Whether there may be more.
+    fn begin(&mut self) -> bool {
         if self.is_reading {
-            return;
+            return false;
         }
         let mut found = Vec::new();
-        while let Some(ticket) = self.schedule.next() {
+        while found.len() < AT_A_TIME
+            && let Some(ticket) = self.schedule.next()
+        {
             match self.find(&ticket) {
                 // Before it is read: a webhook may be fenced for long.
                 Err(NotYet) => self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
                 Ok(webhook) => found.push((ticket, webhook)),
             }
-            if found.len() == READ_AT_A_TIME {
-                break;
-            }
         }
         if found.is_empty() {
-            return;
+            return false;
         }
-        self.is_reading = true;
+        let fresh = self.spool.take_fresh(found.iter().map(|(ticket, _)| ticket));
+        let found = found.into_iter().zip(fresh).map(|((ticket, webhook), event)| {
+            let loaded = event.map(|event| (event, State::default()));
+            (ticket, webhook, loaded)
+        });
+        let found: Vec<_> = found.collect();
+        // What is to be read holds up what came after it: the events of a webhook go in order.
+        self.is_reading = found.iter().any(|(_, _, loaded)| loaded.is_none());
+        if !self.is_reading {
+            found.into_iter().for_each(|(ticket, webhook, loaded)| self.attempt(ticket, webhook, Ok(loaded)));
+            return true;
+        }
         let spool = self.spool.clone();
         self.under_way.spawn_blocking(move || {
-            let load = |(ticket, webhook)| {
-                let loaded = catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
-                let loaded = loaded.unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded")));
+            let load = |(ticket, webhook, loaded): (Ticket, _, Option<_>)| {
+                let read = || catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
+                let loaded = match loaded {
+                    Some(loaded) => Ok(Some(loaded)),
+                    None => read().unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded"))),
+                };
                 (ticket, webhook, loaded)
             };
             Ended::Read(found.into_iter().map(load).collect())
         });
+        false
+    }
+
+    /// Tells the spool of what was delivered.
+    fn note_delivered(&mut self) {
+        if !self.delivered.is_empty() {
+            self.spool.finish(&self.delivered);
+            self.delivered.clear();
+        }
     }
 
     /// Events whose time has come.
@@ -274,7 +309,8 @@ impl Work {
             return self.settle(ticket, outcome);
         };
         let (spool, deadline) = (self.spool.clone(), self.deadline);
-        self.under_way.spawn(async move {
+        let is_small = ticket.bytes <= SMALL;
+        let mut tried = Box::pin(async move {
             let id = event.id;
             let tried =
                 AssertUnwindSafe(attempt_once(&spool, &ticket, event, webhook, &state, deadline)).catch_unwind();
@@ -282,8 +318,14 @@ impl Work {
                 let error = DeliverError::new(DeliverErrorKind::Permanent, "the attempt panicked");
                 give_up(id, &ticket.webhook, state.attempts + 1, state.done, &error)
             });
-            Ended::Tried(ticket, outcome)
+            (ticket, outcome)
         });
+        match is_small.then(|| tried.as_mut().now_or_never()).flatten() {
+            Some((ticket, outcome)) => self.settle(ticket, outcome),
+            None => {
+                self.under_way.spawn(tried.map(|(ticket, outcome)| Ended::Tried(ticket, outcome)));
+            }
+        }
     }
 
     /// The webhook as it is configured now; `None` if it is gone.
@@ -299,7 +341,7 @@ impl Work {
     fn settle(&mut self, ticket: Ticket, outcome: Outcome) {
         self.schedule.ended(&ticket);
         match outcome {
-            Outcome::Delivered => self.spool.finish(&ticket),
+            Outcome::Delivered => self.delivered.push(ticket),
             Outcome::Again(state, wait) => {
                 self.spool.note(&ticket, state);
                 self.wait(ticket, wait);

@@ -129,7 +129,7 @@ impl Spool {
     /// Forgets a dead letter. `false` if there is no such letter.
     pub fn remove_dead_letter(&self, id: EventId) -> bool {
         let ticket = self.shared().lock().ledger.exhume(id);
-        ticket.map(|ticket| self.finish(&ticket)).is_some()
+        ticket.map(|ticket| self.finish(&[ticket])).is_some()
     }
 
     /// Forgets the dead letters that were given up so long ago. Returns how many.

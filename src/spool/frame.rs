@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Event = 1,
     /// What became of it so far: see `state.rs`.
     State = 2,
-    /// Nothing is to be done with it any more.
+    /// Nothing is to be done with it any more, nor with those whose numbers are the payload.
     Done = 3,
 }
 
@@ -66,17 +66,31 @@ impl Frame {
         Self { head, rest }
     }
 
-    pub(super) fn done(salt: u64, sequence: u64) -> Self {
-        Self::new(salt, Kind::Done, sequence, |_| {}, Bytes::new())
+    /// Events that are done with, of which the last is the newest.
+    pub(super) fn done(salt: u64, sequences: &[u64]) -> Self {
+        let (newest, others) = sequences.split_last().unwrap_or((&0, &[]));
+        let payload = |bytes: &mut Vec<u8>| others.iter().for_each(|other| bytes.extend(other.to_le_bytes()));
+        Self::new(salt, Kind::Done, *newest, payload, Bytes::new())
     }
 
     pub(super) fn state(salt: u64, sequence: u64, state: &State) -> Self {
         Self::new(salt, Kind::State, sequence, |bytes| state::encode(state, bytes), Bytes::new())
     }
 
+    /// A copy: `rest` may be a small part of a large buffer.
+    pub(super) fn payload(&self) -> Box<[u8]> {
+        [&self.head[FRAME_HEAD..], &self.rest].concat().into()
+    }
+
     pub(super) fn len(&self) -> u64 {
         (self.head.len() + self.rest.len()) as u64
     }
+}
+
+/// The bytes that a frame with this state takes.
+pub(super) fn state_length(state: &State) -> u32 {
+    // A reason is bounded.
+    (FRAME_HEAD + state::encoded_length(state)) as u32
 }
 
 fn checksum(salt: u64, head: &[u8], rest: &[u8]) -> u32 {
@@ -107,6 +121,14 @@ pub(super) struct Record<'a> {
     pub(super) kind: Kind,
     pub(super) sequence: u64,
     pub(super) payload: &'a [u8],
+}
+
+impl Record<'_> {
+    /// The events that a record of the kind `Done` is about.
+    pub(super) fn done(&self) -> impl Iterator<Item = u64> {
+        let (others, _) = self.payload.as_chunks();
+        others.iter().map(|other| u64::from_le_bytes(*other)).chain([self.sequence])
+    }
 }
 
 /// Reads the frame at the beginning of `bytes`, if there is a whole and undamaged one.
@@ -176,6 +198,16 @@ mod tests {
         assert_eq!(read(7, &bytes), Some(expected));
         assert_eq!(read(8, &bytes), None, "another salt");
         assert_eq!(bytes.len() as u64, frame.len());
+    }
+
+    #[test]
+    fn many_are_done_in_one_frame() {
+        for sequences in [&[9][..], &[1, 5, u64::MAX]] {
+            let bytes = bytes(&Frame::done(7, sequences));
+            let record = read(7, &bytes).unwrap();
+            assert_eq!(record.done().collect::<Vec<_>>(), sequences);
+            assert_eq!(Some(&record.sequence), sequences.last());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Ticket;
 use super::disk::Segment;
+use super::frame::{self, Frame};
 use super::state::{Death, State};
 use crate::key::WebhookKey;
 use crate::module::EventId;
@@ -23,7 +24,12 @@ pub(super) struct Ledger {
     live: u64,
     /// How many bytes the events of a webhook take, those on their way into a segment included.
     shares: HashMap<WebhookKey, u64, foldhash::fast::RandomState>,
+    /// What the fresh events take in memory.
+    fresh: u64,
 }
+
+/// What fresh events may take in memory.
+const MAX_FRESH: u64 = 4 << 20;
 
 /// An event that is kept.
 struct Entry {
@@ -32,6 +38,8 @@ struct Entry {
     state: Option<Box<State>>,
     /// What the state takes on disk.
     state_bytes: u32,
+    /// Until it is tried, or something became of it: most are delivered at once, and need not be read.
+    fresh: Option<Box<[u8]>>,
 }
 
 /// Where a frame stands.
@@ -74,20 +82,42 @@ impl Ledger {
 
     pub(super) fn insert(&mut self, sequence: u64, place: Place) {
         self.live_in(place.segment, i64::from(place.length));
-        let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0 });
+        let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0, fresh: None });
         if let Some(before) = before {
             // A copy that was made to free a segment, read again: what is known of it stays.
             self.live_in(before.place.segment, -i64::from(before.place.length));
             if let Some(entry) = self.entries.get_mut(&sequence) {
-                (entry.state, entry.state_bytes) = (before.state, before.state_bytes);
+                *entry = Entry { place, ..before };
             }
         }
+    }
+
+    /// Keeps an event in memory, too, if there is room.
+    pub(super) fn keep(&mut self, sequence: u64, frame: &Frame) {
+        let Some(entry) = self.entries.get_mut(&sequence).filter(|_| self.fresh + frame.len() <= MAX_FRESH) else {
+            return;
+        };
+        self.fresh += frame.len();
+        entry.fresh = Some(frame.payload());
+    }
+
+    /// Takes the payload of an event of which nothing became so far, if it is in memory.
+    pub(super) fn take_fresh(&mut self, sequence: u64) -> Option<Box<[u8]>> {
+        let entry = self.entries.get_mut(&sequence)?;
+        let payload = entry.fresh.take()?;
+        self.fresh -= u64::from(entry.place.length);
+        Some(payload)
     }
 
     /// Where an event stands, with what became of it.
     pub(super) fn find(&self, sequence: u64) -> Option<(Place, State)> {
         let entry = self.entries.get(&sequence)?;
         Some((entry.place, entry.state.as_deref().cloned().unwrap_or_default()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        self.entries.keys().copied().collect()
     }
 
     /// A segment, with its salt.
@@ -97,14 +127,17 @@ impl Ledger {
 
     /// Forgets an event. Whether there was one.
     pub(super) fn remove(&mut self, sequence: u64) -> bool {
+        self.take_fresh(sequence);
         let Some(entry) = self.entries.remove(&sequence) else { return false };
         self.live_in(entry.place.segment, -i64::from(entry.place.length));
         self.live = self.live.saturating_sub(u64::from(entry.state_bytes));
         true
     }
 
-    /// Takes note of what became of an event, which takes so many bytes on disk. Whether there is such an event.
-    pub(super) fn note(&mut self, sequence: u64, state: State, bytes: u32) -> bool {
+    /// Takes note of what became of an event. Whether there is such an event.
+    pub(super) fn note(&mut self, sequence: u64, state: State) -> bool {
+        self.take_fresh(sequence);
+        let bytes = frame::state_length(&state);
         match self.entries.get_mut(&sequence) {
             Some(entry) => {
                 let before = std::mem::replace(&mut entry.state_bytes, bytes);
@@ -114,6 +147,10 @@ impl Ledger {
             }
             None => false,
         }
+    }
+
+    pub(super) fn is_kept(&self, sequence: u64) -> bool {
+        self.entries.contains_key(&sequence)
     }
 
     pub(super) fn state(&self, sequence: u64) -> Option<&State> {

@@ -109,12 +109,14 @@ fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger
         }
         Kind::State => {
             if let Some(state) = state::decode(record.payload) {
-                ledger.note(record.sequence, state, (FRAME_HEAD + record.payload.len()) as u32);
+                ledger.note(record.sequence, state);
             }
         }
         Kind::Done => {
-            names.remove(&record.sequence);
-            ledger.remove(record.sequence);
+            for sequence in record.done() {
+                names.remove(&sequence);
+                ledger.remove(sequence);
+            }
         }
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 use super::event::{self, Event};
 use super::frame::{self, Frame, Kind};
@@ -15,6 +14,7 @@ use super::ledger::{Ledger, Place};
 use super::state::State;
 use super::{SpoolError, Ticket};
 use crate::module::EventId;
+use crate::round::{Crowd, HasCrowd, Recent, Round, Seat, gather, idle};
 
 /// How long a note of what became of an event may wait for others before it is written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -47,9 +47,11 @@ pub(super) struct Shared {
 
 pub(super) struct Inner {
     pub(super) ledger: Ledger,
-    queue: Vec<Item>,
-    /// How many items of the queue somebody waits for.
-    urgent: usize,
+    /// Those who wait for what is written next.
+    crowd: Crowd<Result<(), SpoolError>>,
+    events: Vec<New>,
+    /// The events whose state is to be written.
+    changed: Vec<u64>,
     /// The bytes of the events that are on their way into a segment.
     pub(super) queued: u64,
     /// Nobody is there to deliver events.
@@ -58,22 +60,44 @@ pub(super) struct Inner {
     closed: bool,
 }
 
-/// Something to be written.
-pub(super) enum Item {
-    Event {
-        frame: Frame,
-        ticket: Ticket,
-        waiter: oneshot::Sender<Result<(), SpoolError>>,
-    },
-    /// What became of an event.
-    Note(Frame),
-    /// Somebody wants to know when everything before this is on disk.
-    Flush(oneshot::Sender<()>),
+impl HasCrowd for Inner {
+    type Outcome = Result<(), SpoolError>;
+
+    fn crowd(&mut self) -> &mut Crowd<Self::Outcome> {
+        &mut self.crowd
+    }
+}
+
+/// An event that is to be written.
+pub(super) struct New {
+    pub(super) frame: Frame,
+    pub(super) ticket: Ticket,
+}
+
+/// What is written at once.
+pub(super) struct Batch {
+    /// Of those who wait until it is on disk.
+    pub(super) round: Round<Result<(), SpoolError>>,
+    /// Whether there are any.
+    pub(super) is_awaited: bool,
+    pub(super) events: Vec<New>,
+    /// What became of earlier events.
+    pub(super) notes: Vec<Frame>,
+    /// Which those are.
+    pub(super) changed: Vec<u64>,
 }
 
 impl Shared {
     pub(super) fn new(ledger: Ledger, sequence: u64, max_bytes: u64, tickets: UnboundedSender<Vec<Ticket>>) -> Self {
-        let inner = Inner { ledger, queue: Vec::new(), urgent: 0, queued: 0, is_refusing: false, closed: false };
+        let inner = Inner {
+            ledger,
+            crowd: Crowd::default(),
+            events: Vec::new(),
+            changed: Vec::new(),
+            queued: 0,
+            is_refusing: false,
+            closed: false,
+        };
         Self {
             inner: Mutex::new(inner),
             wake: Condvar::new(),
@@ -115,82 +139,98 @@ impl Shared {
         self.sequence.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Gives the writer something that somebody waits for.
-    pub(super) fn push(&self, item: Item) -> Result<(), SpoolError> {
+    /// Gives the writer an event. Its sender waits for so long at most.
+    pub(super) fn push(&self, new: New, patience: Duration) -> Result<Seat<Result<(), SpoolError>>, SpoolError> {
+        let bytes = u64::from(new.ticket.bytes);
         let mut inner = self.lock();
-        if inner.closed {
+        if inner.closed || inner.is_refusing {
             return Err(SpoolError::Failed);
         }
-        if let Item::Event { ticket, .. } = &item {
-            let bytes = u64::from(ticket.bytes);
-            if inner.is_refusing {
-                return Err(SpoolError::Failed);
-            }
-            if bytes > self.max_bytes / 2 {
-                return Err(SpoolError::TooLarge);
-            }
-            let Inner { ledger, queued, .. } = &mut *inner;
-            // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
-            let room = self.max_bytes - self.max_bytes / 16;
-            let needed = ledger.live() + *queued + bytes;
-            // In memory as long as the disk hangs; one always may.
-            let is_held_up = *queued > 0 && *queued + bytes > MAX_QUEUED;
-            if is_held_up
-                || needed > room - max_garbage(self.max_bytes)
-                || ledger.taken() + *queued + bytes > room
-                || ledger.share(&ticket.webhook) + bytes > self.max_bytes / 2
-            {
-                return Err(SpoolError::Full);
-            }
-            ledger.take_share(&ticket.webhook, bytes);
-            *queued += bytes;
+        if bytes > self.max_bytes / 2 {
+            return Err(SpoolError::TooLarge);
         }
-        inner.urgent += 1;
-        inner.queue.push(item);
-        let is_first = inner.urgent == 1;
+        let Inner { ledger, queued, .. } = &mut *inner;
+        // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
+        let room = self.max_bytes - self.max_bytes / 16;
+        let needed = ledger.live() + *queued + bytes;
+        // In memory as long as the disk hangs; one always may.
+        let is_held_up = *queued > 0 && *queued + bytes > MAX_QUEUED;
+        if is_held_up
+            || needed > room - max_garbage(self.max_bytes)
+            || ledger.taken() + *queued + bytes > room
+            || ledger.share(&new.ticket.webhook) + bytes > self.max_bytes / 2
+        {
+            return Err(SpoolError::Full);
+        }
+        ledger.take_share(&new.ticket.webhook, bytes);
+        *queued += bytes;
+        inner.events.push(new);
+        Ok(self.join(inner, Some(patience)))
+    }
+
+    /// For who waits until everything that was said so far is on disk.
+    pub(super) fn flush(&self) -> Option<Seat<Result<(), SpoolError>>> {
+        let inner = self.lock();
+        (!inner.closed).then(|| self.join(inner, None))
+    }
+
+    fn join(&self, mut inner: MutexGuard<'_, Inner>, patience: Option<Duration>) -> Seat<Result<(), SpoolError>> {
+        let (seat, wake) = inner.crowd.join(patience);
         drop(inner);
-        if is_first {
+        if wake {
             self.wake.notify_one();
         }
-        Ok(())
+        seat
     }
 
     pub(super) fn note(&self, sequence: u64, state: State) {
         let mut inner = self.lock();
-        let frame = Frame::state(self.salt, sequence, &state);
-        if inner.ledger.note(sequence, state, frame.len() as u32) {
-            self.push_note(inner, frame);
+        if inner.ledger.note(sequence, state) {
+            self.changed(inner, [sequence]);
         }
     }
 
     /// Takes note that an event is not tried any more.
     pub(super) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
         let mut inner = self.lock();
-        let frame = Frame::state(self.salt, ticket.sequence, &state);
-        if inner.ledger.note(ticket.sequence, state, frame.len() as u32) {
+        let sequence = ticket.sequence;
+        if inner.ledger.note(sequence, state) {
             inner.ledger.bury(id, ticket);
-            self.push_note(inner, frame);
+            self.changed(inner, [sequence]);
         } else {
             // It became unreadable while it was under way.
             inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
         }
     }
 
-    pub(super) fn finish(&self, ticket: &Ticket) {
+    pub(super) fn finish(&self, tickets: &[Ticket]) {
         let mut inner = self.lock();
-        inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
-        if inner.ledger.remove(ticket.sequence) {
-            self.push_note(inner, Frame::done(self.salt, ticket.sequence));
+        let Inner { ledger, .. } = &mut *inner;
+        let is_kept = |ticket: &&Ticket| {
+            ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
+            ledger.remove(ticket.sequence)
+        };
+        let finished: Vec<_> = tickets.iter().filter(is_kept).map(|ticket| ticket.sequence).collect();
+        self.changed(inner, finished);
+    }
+
+    fn changed(&self, mut inner: MutexGuard<'_, Inner>, sequences: impl IntoIterator<Item = u64>) {
+        let before = inner.changed.len();
+        inner.changed.extend(sequences);
+        let has_reached = |count: usize| before < count && inner.changed.len() >= count;
+        let wake = inner.crowd.is_idle() && (has_reached(1) || has_reached(MANY));
+        drop(inner);
+        if wake {
+            self.wake.notify_one();
         }
     }
 
-    fn push_note(&self, mut inner: MutexGuard<'_, Inner>, frame: Frame) {
-        inner.queue.push(Item::Note(frame));
-        let is_first = inner.queue.len() == 1 || inner.queue.len() == MANY;
+    /// Those of the events that are still in memory.
+    pub(super) fn take_fresh<'a>(&self, tickets: impl Iterator<Item = &'a Ticket>) -> Vec<Option<Event>> {
+        let mut inner = self.lock();
+        let payloads: Vec<_> = tickets.map(|ticket| inner.ledger.take_fresh(ticket.sequence)).collect();
         drop(inner);
-        if is_first {
-            self.wake.notify_one();
-        }
+        payloads.into_iter().map(|payload| event::decode(payload?.into())).collect()
     }
 
     pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(Event, State)>> {
@@ -212,48 +252,81 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Waits for something to write; empty if it is time to sync, `None` if there is nothing more to come.
-    pub(super) fn take(&self, unsynced: Option<Instant>, may_wait: bool) -> Option<Vec<Item>> {
+    /// There is no writer any more.
+    pub(super) fn abandon(&self) {
         let mut inner = self.lock();
+        inner.closed = true;
+        // Whoever waits learns it.
+        drop(inner.take(self.salt));
+    }
+
+    /// Waits for something to write; nothing if it is time to sync, `None` if there is nothing more to come.
+    pub(super) fn take(
+        &self,
+        unsynced: Option<Instant>,
+        recent: &mut Recent<Result<(), SpoolError>>,
+        may_wait: bool,
+    ) -> Option<Batch> {
+        let mut look_again = recent.wake();
+        let mut inner = self.lock();
+        if may_wait {
+            inner = gather(&self.wake, inner);
+        }
         let mut lingered = false;
         loop {
-            let due = unsynced.is_some_and(|since| since.elapsed() >= UNSYNCED);
-            if inner.urgent > 0
-                || inner.queue.len() >= MANY
-                || (lingered && !inner.queue.is_empty())
-                || due
+            let due = unsynced.map(|since| since + UNSYNCED);
+            if inner.crowd.count() > 0
+                || inner.changed.len() >= MANY
+                || (lingered && !inner.changed.is_empty())
+                || due.is_some_and(|due| due <= Instant::now())
                 || !may_wait
             {
-                inner.urgent = 0;
-                return Some(std::mem::take(&mut inner.queue));
+                return Some(inner.take(self.salt));
             }
             if inner.closed && self.is_failing() {
                 return None;
             }
             if inner.closed {
-                return (!inner.queue.is_empty() || unsynced.is_some()).then(|| std::mem::take(&mut inner.queue));
+                return (!inner.changed.is_empty() || unsynced.is_some()).then(|| inner.take(self.salt));
             }
-            inner = if !inner.queue.is_empty() {
-                lingered = true;
-                self.wait(inner, LINGER)
-            } else if let Some(since) = unsynced {
-                self.wait(inner, UNSYNCED.saturating_sub(since.elapsed()))
-            } else {
-                self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner)
+            lingered = !inner.changed.is_empty();
+            let until = look_again.into_iter().chain(due).min();
+            let time = match lingered {
+                true => Some(LINGER),
+                false => until.map(|until| until.saturating_duration_since(Instant::now())),
             };
+            inner = idle(&self.wake, inner, time);
+            if look_again.is_some_and(|at| at <= Instant::now()) {
+                drop(inner);
+                look_again = recent.wake();
+                inner = self.lock();
+            }
         }
-    }
-
-    fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, time: Duration) -> MutexGuard<'a, Inner> {
-        self.wake.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
 impl Inner {
-    /// Puts notes that could not be written back to the front.
-    pub(super) fn put_back(&mut self, mut notes: Vec<Item>) {
-        notes.append(&mut self.queue);
-        self.queue = notes;
+    fn take(&mut self, salt: u64) -> Batch {
+        let mut batch = Batch {
+            is_awaited: self.crowd.count() > 0,
+            round: self.crowd.begin(),
+            events: std::mem::take(&mut self.events),
+            changed: std::mem::take(&mut self.changed),
+            notes: Vec::new(),
+        };
+        batch.changed.sort_unstable();
+        batch.changed.dedup();
+        let (kept, gone): (Vec<u64>, Vec<u64>) =
+            batch.changed.iter().partition(|sequence| self.ledger.is_kept(**sequence));
+        let states = kept.iter().filter_map(|sequence| Some((*sequence, self.ledger.state(*sequence)?)));
+        batch.notes.extend(states.map(|(sequence, state)| Frame::state(salt, sequence, state)));
+        batch.notes.extend(gone.chunks(MANY).map(|gone| Frame::done(salt, gone)));
+        batch
+    }
+
+    /// Takes back notes that could not be written.
+    pub(super) fn put_back(&mut self, changed: &[u64]) {
+        self.changed.extend_from_slice(changed);
     }
 }
 

@@ -42,6 +42,12 @@ pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
     }
 }
 
+/// How many bytes [`encode`] makes of it.
+pub(super) fn encoded_length(state: &State) -> usize {
+    let death = |death: &Death| 9 + death.kind.label().len() + death.reason.len().min(LONGEST_REASON);
+    20 + state.dead.as_deref().map_or(0, death)
+}
+
 pub(super) fn decode(payload: &[u8]) -> Option<State> {
     let mut rest = Reader(payload);
     let attempts = rest.number()?;
@@ -79,6 +85,7 @@ mod tests {
         ] {
             let mut bytes = Vec::new();
             encode(&state, &mut bytes);
+            assert_eq!(bytes.len(), encoded_length(&state));
             assert_eq!(decode(&bytes), Some(state));
         }
         assert_eq!(decode(b"short"), None);

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::disk::{Disk, Segment};
 use super::frame::{self, FRAME_HEAD, Frame, Kind, SEGMENT_HEAD};
 use super::ledger::Place;
-use super::shared::{Item, Shared, max_garbage};
+use super::shared::{Batch, New, Shared, max_garbage};
 use super::state::State;
 use super::{SpoolError, measure};
+use crate::round::Recent;
 
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
 const COPY_AT_A_TIME: usize = 1 << 20;
@@ -32,6 +33,7 @@ pub(super) struct Writer {
     /// Since when something has been written that was not synced.
     unsynced: Option<Instant>,
     copying: Option<Copying>,
+    recent: Recent<Result<(), SpoolError>>,
     /// Nothing is copied before.
     copy_after: Option<Instant>,
 }
@@ -71,6 +73,7 @@ impl Writer {
             current: None,
             unsynced: None,
             copying: None,
+            recent: Recent::default(),
             copy_after: None,
         }
     }
@@ -80,23 +83,23 @@ impl Writer {
         loop {
             self.remove_what_is_empty();
             let has_to_copy = !self.shared.is_failing() && self.has_to_copy();
-            let Some(items) = self.shared.take(self.unsynced, !has_to_copy) else { break };
+            let Some(batch) = self.shared.take(self.unsynced, &mut self.recent, !has_to_copy) else { break };
             // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
             let copies = if has_to_copy { self.next_copies() } else { Vec::new() };
-            match self.write(&copies, &items) {
-                Ok(places) => self.written(copies, items, places),
-                Err(error) => self.failed(items, &error),
+            match self.write(&copies, &batch) {
+                Ok(places) => self.written(copies, batch, places),
+                Err(error) => self.failed(batch, &error),
             }
         }
     }
 
     /// Writes the frames, and syncs if somebody waits. Returns where each of them stands.
-    fn write(&mut self, copies: &[Copy], items: &[Item]) -> io::Result<Vec<Place>> {
+    fn write(&mut self, copies: &[Copy], batch: &Batch) -> io::Result<Vec<Place>> {
         let copied = copies.iter().flat_map(|copy| std::iter::once(&copy.event).chain(&copy.state));
-        let given = items.iter().filter_map(Item::frame);
-        let frames: Vec<&Frame> = copied.chain(given).collect();
+        let events = batch.events.iter().map(|new| &new.frame);
+        let frames: Vec<&Frame> = copied.chain(events).chain(&batch.notes).collect();
         let mut places = Vec::with_capacity(frames.len());
-        let must_sync = !copies.is_empty() || items.iter().any(Item::is_urgent);
+        let must_sync = !copies.is_empty() || batch.is_awaited;
         if !frames.is_empty() {
             self.leave_if_full()?;
             let mut current = match self.current.take() {
@@ -186,7 +189,7 @@ impl Writer {
         }
     }
 
-    fn written(&mut self, copies: Vec<Copy>, items: Vec<Item>, places: Vec<Place>) {
+    fn written(&mut self, copies: Vec<Copy>, batch: Batch, places: Vec<Place>) {
         if self.shared.set_failing(false) {
             tracing::info!("the spool can be written again");
         }
@@ -200,39 +203,22 @@ impl Writer {
                 places.next();
             }
         }
-        let mut tickets = Vec::new();
-        let mut waiters = Vec::new();
-        for item in items {
-            match item {
-                Item::Event { ticket, waiter, .. } => {
-                    if let Some(place) = places.next() {
-                        inner.queued -= u64::from(ticket.bytes);
-                        inner.ledger.insert(ticket.sequence, place);
-                        tickets.push(ticket);
-                        waiters.push(waiter);
-                    }
-                }
-                Item::Note(_) => {
-                    places.next();
-                }
-                Item::Flush(waiter) => {
-                    let _ = waiter.send(());
-                }
-            }
+        let mut tickets = Vec::with_capacity(batch.events.len());
+        for (New { ticket, frame }, place) in batch.events.into_iter().zip(places) {
+            inner.queued -= u64::from(ticket.bytes);
+            inner.ledger.insert(ticket.sequence, place);
+            inner.ledger.keep(ticket.sequence, &frame);
+            tickets.push(ticket);
         }
         drop(inner);
-        if tickets.is_empty() {
-            return;
+        if !tickets.is_empty() {
+            measure::accepted(tickets.len());
+            self.shared.offer(tickets);
         }
-        measure::accepted(tickets.len());
-        self.shared.offer(tickets);
-        for waiter in waiters {
-            // Who hung up does not learn that it was accepted.
-            let _ = waiter.send(Ok(()));
-        }
+        batch.round.end(Ok(()), &mut self.recent);
     }
 
-    fn failed(&mut self, items: Vec<Item>, error: &io::Error) {
+    fn failed(&mut self, batch: Batch, error: &io::Error) {
         if !self.shared.set_failing(true) {
             tracing::error!(%error, "the spool cannot be written: events are refused");
         }
@@ -240,25 +226,14 @@ impl Writer {
         self.unsynced = None;
         self.current = None;
         self.copying = None;
-        let mut notes = Vec::new();
-        let mut waiters = Vec::new();
         let mut inner = self.shared.lock();
-        for item in items {
-            match item {
-                Item::Event { ticket, waiter, .. } => {
-                    inner.queued -= u64::from(ticket.bytes);
-                    inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
-                    waiters.push(waiter);
-                }
-                note @ Item::Note(_) => notes.push(note),
-                Item::Flush(waiter) => drop(waiter),
-            }
+        for New { ticket, .. } in &batch.events {
+            inner.queued -= u64::from(ticket.bytes);
+            inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
         }
-        inner.put_back(notes);
+        inner.put_back(&batch.changed);
         drop(inner);
-        for waiter in waiters {
-            let _ = waiter.send(Err(SpoolError::Failed));
-        }
+        batch.round.end(Err(SpoolError::Failed), &mut self.recent);
         thread::sleep(PAUSE);
     }
 
@@ -363,19 +338,6 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.close();
-    }
-}
-
-impl Item {
-    fn frame(&self) -> Option<&Frame> {
-        match self {
-            Self::Event { frame, .. } | Self::Note(frame) => Some(frame),
-            Self::Flush(_) => None,
-        }
-    }
-
-    fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Note(_))
+        self.shared.abandon();
     }
 }

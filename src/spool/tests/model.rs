@@ -77,7 +77,7 @@ async fn run(steps: Vec<Step>) {
                     HeaderMap::new(),
                     vec![webhook; bytes.into()].into(),
                 );
-                match spool.accept(&delivery).await {
+                match accept(&spool, &delivery).await {
                     Ok(()) => {
                         assert!(!fails);
                         let ticket = receive(&mut tickets).pop().unwrap();
@@ -100,7 +100,7 @@ async fn run(steps: Vec<Step>) {
             Step::Finish(index) => {
                 if let Some(id) = model.pick(index, false) {
                     let known = model.events.get_mut(&id).unwrap();
-                    spool.finish(&known.ticket);
+                    spool.finish(std::slice::from_ref(&known.ticket));
                     known.is_finished = true;
                 }
             }
