@@ -41,6 +41,47 @@ const SOUNDS: [&str; 7] = ["auth", "cookie", "credential", "key", "password", "s
 
 /// Whether a field of this name holds a secret, as far as its words tell: `api_key` does, `monkey` does not.
 pub(crate) fn is_secret(name: &str) -> bool {
+    may_be_secret(name) && has_secret_words(name)
+}
+
+/// Most names lack the letters of every secret word, and need not be taken apart. Beyond ASCII a letter may become another.
+fn may_be_secret(name: &str) -> bool {
+    let letters = letters(name.as_bytes());
+    !name.is_ascii() || SECRET_LETTERS.iter().any(|secret| letters & secret == *secret)
+}
+
+/// Of each of the words, one of which is in whatever is secret.
+const SECRET_LETTERS: [u64; 34] = {
+    let lists: [&[&str]; 5] = [&SECRET_WORDS, &SECRET_ENDINGS, &SECRET_SUFFIXES, &SECRET_NAMES, &["key"]];
+    let mut all = [0; 34];
+    let (mut list, mut count) = (0, 0);
+    while list < lists.len() {
+        let mut at = 0;
+        while at < lists[list].len() {
+            all[count] = letters(lists[list][at].as_bytes());
+            (at, count) = (at + 1, count + 1);
+        }
+        list += 1;
+    }
+    assert!(count == all.len());
+    all
+};
+
+/// One bit for each letter that is in a name, and another for each that is in it more than once.
+const fn letters(name: &[u8]) -> u64 {
+    let mut letters = 0;
+    let mut at = 0;
+    while at < name.len() {
+        if name[at].is_ascii_alphabetic() {
+            let letter = 1 << (name[at].to_ascii_lowercase() - b'a');
+            letters |= if letters & letter == 0 { letter } else { letter << 26 };
+        }
+        at += 1;
+    }
+    letters
+}
+
+fn has_secret_words(name: &str) -> bool {
     let words = words(name);
     let Some(last) = words.last() else { return false };
     let key_of = |kind: &str| SECRET_KEYS.contains(&kind);
@@ -81,6 +122,8 @@ fn words(name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -119,6 +162,7 @@ mod tests {
             "passcode",
             "clientSecret",
             "signing_key",
+            "api_\u{212a}ey",
         ] {
             assert!(is_secret(name), "{name}");
         }
@@ -144,6 +188,15 @@ mod tests {
             "passenger",
         ] {
             assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    proptest! {
+        /// Names of pieces that matter, in any case and with anything in between.
+        #[test]
+        fn what_is_secret_has_the_letters_of_it(pieces in prop::collection::vec("[a-zA-Z_]{0,2}|[-._0-9é\u{212a}]|auth|Token|key|api|ssn|PWD|jwt|Session|id|credit|card|pass|word|secret|v", 0..6)) {
+            let name = pieces.concat();
+            prop_assert_eq!(is_secret(&name), has_secret_words(&name), "{}", name);
         }
     }
 

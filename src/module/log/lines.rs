@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use tokio::sync::{mpsc, oneshot};
+use crate::round::{Crowd, HasCrowd, Recent, Seat, gather, idle};
 
-/// How many lines may wait to be written; senders beyond that wait for room.
-const QUEUE: usize = 1024;
+/// How many bytes may wait to be written; senders beyond that wait for room.
+const ROOM: usize = 1 << 20;
 
 /// Writes whole lines, each acknowledged once it has been flushed.
 ///
@@ -16,68 +16,136 @@ const QUEUE: usize = 1024;
 /// line.
 #[derive(Clone)]
 pub struct Lines {
+    handle: Arc<Handle>,
+}
+
+/// What all clones share. The thread ends with it.
+struct Handle {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    writer: std::sync::Mutex<Option<Box<dyn Write + Send>>>,
-    queue: OnceLock<mpsc::Sender<Line>>,
+    queue: Mutex<Queue>,
+    /// There is something for the thread to do.
+    wake: Condvar,
 }
 
-struct Line {
+struct Queue {
+    crowd: Crowd<Outcome>,
     text: Vec<u8>,
-    done: oneshot::Sender<io::Result<()>>,
+    /// Until the thread has it.
+    writer: Option<Box<dyn Write + Send>>,
+    /// The thread is gone, or is to go.
+    is_closed: bool,
+}
+
+type Outcome = Result<(), Arc<io::Error>>;
+
+impl HasCrowd for Queue {
+    type Outcome = Outcome;
+
+    fn crowd(&mut self) -> &mut Crowd<Outcome> {
+        &mut self.crowd
+    }
 }
 
 impl Lines {
     /// Writes to `writer`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
-        Self {
-            shared: Arc::new(Shared { writer: std::sync::Mutex::new(Some(Box::new(writer))), queue: OnceLock::new() }),
-        }
+        let writer: Option<Box<dyn Write + Send>> = Some(Box::new(writer));
+        let queue = Mutex::new(Queue { crowd: Crowd::default(), text: Vec::new(), writer, is_closed: false });
+        let shared = Arc::new(Shared { queue, wake: Condvar::new() });
+        Self { handle: Arc::new(Handle { shared }) }
     }
 
     /// Writes `line`, which ends with a newline, and waits until it is out.
-    pub(super) async fn write(&self, text: Vec<u8>) -> io::Result<()> {
-        let (done, outcome) = oneshot::channel();
-        let gone = || io::Error::other("the writing thread is gone");
-        self.queue().send(Line { text, done }).await.map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?
+    pub(super) async fn write(&self, line: &[u8]) -> Outcome {
+        let gone = || Err(Arc::new(io::Error::other("the writing thread is gone")));
+        loop {
+            let Some((seat, is_in)) = self.push(line) else { return gone() };
+            let outcome = seat.await.unwrap_or_else(gone);
+            if is_in {
+                return outcome;
+            }
+        }
     }
 
-    fn queue(&self) -> &mpsc::Sender<Line> {
-        self.shared.queue.get_or_init(|| {
-            let (sender, receiver) = mpsc::channel(QUEUE);
-            let writer = self.shared.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            if let Some(writer) = writer {
-                let spawned = thread::Builder::new().name("log-lines".into()).spawn(move || run(writer, receiver));
-                if let Err(error) = spawned {
-                    // The receiver is dropped with the closure: every line is refused, none is lost silently.
-                    tracing::error!(%error, "cannot start the thread that writes the log module's lines");
-                }
+    /// Adds a line if there is room for it, and a place among those who wait in either case.
+    fn push(&self, line: &[u8]) -> Option<(Seat<Outcome>, bool)> {
+        let shared = &self.handle.shared;
+        let mut queue = shared.lock();
+        if let Some(writer) = queue.writer.take() {
+            let shared = Arc::clone(shared);
+            let spawned = thread::Builder::new().name("log-lines".into()).spawn(move || run(&Host(shared), writer));
+            if let Err(error) = spawned {
+                tracing::error!(%error, "cannot start the thread that writes the log module's lines");
+                queue.is_closed = true;
             }
-            sender
-        })
+        }
+        if queue.is_closed {
+            return None;
+        }
+        let is_in = queue.text.is_empty() || queue.text.len() + line.len() <= ROOM;
+        if is_in {
+            queue.text.extend_from_slice(line);
+        }
+        let (seat, wake) = queue.crowd.join(None);
+        drop(queue);
+        if wake {
+            shared.wake.notify_one();
+        }
+        Some((seat, is_in))
     }
 }
 
-fn run(mut writer: Box<dyn Write + Send>, mut queue: mpsc::Receiver<Line>) {
-    let mut batch = Vec::new();
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.wake.notify_one();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// The thread's side.
+struct Host(Arc<Shared>);
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.0.close();
+        // Whoever waits learns that nothing comes.
+        drop(self.0.lock().crowd.begin());
+    }
+}
+
+fn run(Host(shared): &Host, mut writer: Box<dyn Write + Send>) {
     let mut text = Vec::new();
-    while queue.blocking_recv_many(&mut batch, QUEUE) > 0 {
+    let mut recent = Recent::default();
+    loop {
+        let look_again = recent.wake();
+        let mut queue = gather(&shared.wake, shared.lock());
+        if queue.crowd.count() == 0 {
+            if queue.is_closed {
+                return;
+            }
+            let time = look_again.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+            drop(idle(&shared.wake, queue, time));
+            continue;
+        }
         text.clear();
-        for line in &batch {
-            text.extend_from_slice(&line.text);
-        }
+        std::mem::swap(&mut text, &mut queue.text);
+        let round = queue.crowd.begin();
+        drop(queue);
         let outcome = writer.write_all(&text).and_then(|()| writer.flush());
-        for line in batch.drain(..) {
-            let outcome = match &outcome {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            };
-            // Nobody waits any more when the sender has hung up.
-            let _ = line.done.send(outcome);
-        }
+        round.end(outcome.map_err(Arc::new), &mut recent);
     }
 }
 
@@ -89,7 +157,8 @@ impl fmt::Debug for Lines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
 
     use super::*;
 
@@ -125,9 +194,9 @@ mod tests {
         let lines = Lines::new(sink.clone());
         let writes = (0..100).map(|n| {
             let lines = lines.clone();
-            async move { lines.write(format!("{n}\n").into_bytes()).await }
+            async move { lines.write(format!("{n}\n").as_bytes()).await }
         });
-        for outcome in futures_util::future::join_all(writes).await {
+        for outcome in join_all(writes).await {
             outcome.unwrap();
         }
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
@@ -140,7 +209,42 @@ mod tests {
     async fn a_broken_writer_is_an_error_each_time() {
         let lines = Lines::new(Broken);
         for _ in 0..3 {
-            assert_eq!(lines.write(b"x\n".to_vec()).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(lines.write(b"x\n").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         }
+    }
+    struct Panics;
+
+    impl Write for Panics {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            panic!("as told")
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_gone_leaves_nobody_waiting() {
+        let lines = Lines::new(Panics);
+        for outcome in join_all((0..9).map(|_| lines.write(b"x\n"))).await {
+            assert!(outcome.unwrap_err().to_string().contains("gone"));
+        }
+        assert!(lines.write(b"x\n").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_waits_for_it() {
+        let sink = Sink::default();
+        let lines = Lines::new(sink.clone());
+        let held = sink.0.lock().unwrap();
+        let line = [&[b'x'; ROOM / 4 - 1][..], b"\n"].concat();
+        let mut writes = join_all((0..20).map(|_| lines.write(&line)));
+        assert!((&mut writes).now_or_never().is_none());
+        let queued = lines.handle.shared.lock().text.len();
+        assert!(queued <= ROOM, "{queued}");
+        drop(held);
+        writes.await.into_iter().for_each(|outcome| outcome.unwrap());
+        assert_eq!(sink.0.lock().unwrap().len(), 20 * line.len());
     }
 }

@@ -59,7 +59,7 @@ impl Module for Log {
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let line = render::render(&delivery, self.config);
         self.lines
-            .write(line)
+            .write(&line)
             .await
             .map_err(|error| DeliverError::new(DeliverErrorKind::Io, format!("cannot write the log: {error}")))?;
         Ok(Ack::Delivered)

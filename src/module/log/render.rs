@@ -1,15 +1,15 @@
 //! An event as text.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use super::LogConfig;
-use super::redact::redact;
-use crate::module::Delivery;
+use super::redact::Json;
+use crate::module::{Delivery, EventId};
 use crate::payload::DataType;
 
 /// The longest string that is printed whole, in characters.
@@ -18,12 +18,13 @@ const MAX_STRING: usize = 10_000;
 /// The longest event that is printed whole, in bytes as printed.
 const MAX_PRINTED: usize = 64 << 10;
 
-/// The largest body that is looked into, in bytes: a tree takes a multiple of its text.
-const MAX_PARSED: usize = 256 << 10;
+/// The largest body that is looked into, in bytes.
+const MAX_READ: usize = 256 << 10;
 
 #[derive(Serialize)]
 struct Event<'a> {
-    event_id: String,
+    #[serde(serialize_with = "id")]
+    event_id: EventId,
     namespace: &'a str,
     webhook: &'a str,
     /// Milliseconds since the epoch.
@@ -34,7 +35,18 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<Value>,
+    payload: Option<Payload<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload<'a> {
+    Json(Json<'a>),
+    Text(Cow<'a, str>),
+}
+
+fn id<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
 }
 
 /// The event with its final newline.
@@ -45,7 +57,7 @@ pub(super) fn render(delivery: &Delivery, config: LogConfig) -> Vec<u8> {
         Err(note) => (None, Some(note)),
     };
     let mut event = Event {
-        event_id: delivery.id().to_string(),
+        event_id: delivery.id(),
         namespace: webhook.namespace(),
         webhook: webhook.id(),
         received_at_ms: delivery.received_at().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
@@ -53,66 +65,84 @@ pub(super) fn render(delivery: &Delivery, config: LogConfig) -> Vec<u8> {
         note,
         payload,
     };
-    let mut text = print(&event, config.pretty_print, MAX_PRINTED);
-    if text.is_cut {
-        // As text: half a tree would look like the whole.
-        let cut = print(&event.payload, false, MAX_PRINTED / 4);
-        event.payload = Some(Value::String(String::from_utf8_lossy(&cut.bytes).into_owned()));
-        event.note = Some("cut");
-        text = print(&event, config.pretty_print, MAX_PRINTED);
+    loop {
+        let mut text = print(&event, config.pretty_print, MAX_PRINTED);
+        let mut is_wrong = text.end == End::Wrong;
+        if text.end == End::Cut {
+            // As text: half a value would look like the whole.
+            let head = print(&event.payload, false, MAX_PRINTED / 4);
+            is_wrong = head.end == End::Wrong;
+            event.payload = Some(Payload::Text(String::from_utf8_lossy(&head.bytes).into_owned().into()));
+            event.note = Some("cut");
+        }
+        if is_wrong {
+            // Well-formed, and still no value: a number beyond every float, half of a surrogate pair.
+            (event.payload, event.note) = match config.redact_sensitive {
+                true => (None, Some("not printed: it cannot be redacted")),
+                false => (Some(Payload::Text(as_text(delivery.body()))), None),
+            };
+        }
+        if text.end == End::Whole {
+            text.bytes.push(b'\n');
+            return text.bytes;
+        }
     }
-    text.bytes.push(b'\n');
-    text.bytes
 }
 
 /// What is printed of the body, or why nothing is.
-fn payload(delivery: &Delivery, config: LogConfig) -> Result<Value, &'static str> {
+fn payload(delivery: &Delivery, config: LogConfig) -> Result<Payload<'_>, &'static str> {
     let body = delivery.body();
-    let mut value = match delivery.webhook().data_type() {
-        DataType::Json if body.len() > MAX_PARSED => return Err("not printed: too large"),
-        DataType::Json => match serde_json::from_slice(body) {
-            Ok(value) => value,
-            // Well-formed, and still no tree: a number beyond every float, half of a surrogate pair.
-            Err(_) if config.redact_sensitive => return Err("not printed: it cannot be redacted"),
-            Err(_) => text(body),
-        },
-        DataType::Blob => text(body),
-    };
-    if config.redact_sensitive {
-        redact(&mut value);
+    match delivery.webhook().data_type() {
+        DataType::Json if body.len() > MAX_READ => Err("not printed: too large"),
+        DataType::Json => Ok(Payload::Json(Json { text: body, redact: config.redact_sensitive })),
+        DataType::Blob => Ok(Payload::Text(as_text(body))),
     }
-    cut_strings(&mut value);
-    Ok(value)
 }
 
-fn text(body: &[u8]) -> Value {
+fn as_text(body: &[u8]) -> Cow<'_, str> {
     // A character has at most four bytes; more of them would be cut anyway.
     let head = &body[..body.len().min(4 * (MAX_STRING + 1))];
-    Value::String(String::from_utf8_lossy(head).into_owned())
-}
-
-fn cut_strings(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Some((at, _)) = text.char_indices().nth(MAX_STRING) {
-                text.truncate(at);
-                text.push_str("… (cut)");
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(cut_strings),
-        Value::Object(fields) => fields.values_mut().for_each(cut_strings),
-        _ => {}
+    match String::from_utf8_lossy(head) {
+        Cow::Borrowed(text) => cut(text),
+        Cow::Owned(text) => cut(&text).into_owned().into(),
     }
 }
 
-fn print(value: &impl Serialize, pretty: bool, max: usize) -> Bounded {
-    let mut out = Bounded { bytes: Vec::with_capacity(256), max, is_cut: false };
-    // The only error is that of the bound, which the writer remembers.
-    let _ = match pretty {
+/// A string, or as much of it as is printed.
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    let is_long = text.len() > MAX_STRING;
+    match is_long.then(|| text.char_indices().nth(MAX_STRING)).flatten() {
+        Some((at, _)) => format!("{}… (cut)", &text[..at]).into(),
+        None => text.into(),
+    }
+}
+
+fn print(value: &impl Serialize, pretty: bool, max: usize) -> Printed {
+    let mut out = Bounded { bytes: Vec::with_capacity(512), max, is_cut: false };
+    let outcome = match pretty {
         true => value.serialize(&mut Serializer::with_formatter(&mut out, Printable(PrettyFormatter::new()))),
         false => value.serialize(&mut Serializer::with_formatter(&mut out, Printable(CompactFormatter))),
     };
-    out
+    let end = match outcome {
+        Ok(()) => End::Whole,
+        Err(_) if out.is_cut => End::Cut,
+        Err(_) => End::Wrong,
+    };
+    Printed { bytes: out.bytes, end }
+}
+
+struct Printed {
+    bytes: Vec<u8>,
+    end: End,
+}
+
+#[derive(PartialEq)]
+enum End {
+    Whole,
+    /// At the bound.
+    Cut,
+    /// At something that is no value.
+    Wrong,
 }
 
 /// Takes so many bytes, and then no more.
@@ -160,6 +190,10 @@ macro_rules! delegate {
 
 impl<F: Formatter> Formatter for Printable<F> {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        // Control characters have been escaped already.
+        if fragment.bytes().all(|byte| byte < 0x7f) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some((at, c)) = rest.char_indices().find(|&(_, c)| Self::is_hidden(c)) {
             writer.write_all(&rest.as_bytes()[..at])?;
@@ -189,6 +223,7 @@ impl<F: Formatter> Formatter for Printable<F> {
 mod tests {
     use bytes::Bytes;
     use http::HeaderMap;
+    use serde_json::Value;
 
     use super::*;
     use crate::config::{Compiler, Connections, Registry};
@@ -273,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_redacted_is_not_printed() {
-        let huge = format!(r#"{{"token": "hunter2", "rest": "{}"}}"#, "x".repeat(MAX_PARSED));
+        let huge = format!(r#"{{"token": "hunter2", "rest": "{}"}}"#, "x".repeat(MAX_READ));
         for body in [r#"{"password": "hunter2", "a": "\ud83d"}"#, r#"{"password": "hunter2", "a": 1e999}"#, &huge] {
             let line = rendered("json", body.to_owned(), LogConfig::default());
             assert!(!line.contains("hunter2") && line.contains("not printed"), "{line}");
