@@ -120,6 +120,9 @@ def gateway(hook, spool=False, others=0):
         webhooks = directory / "webhooks.json"
         hooks = {f"other-{number}": hook for number in range(others)} | {PATH.rpartition("/")[2]: hook}
         webhooks.write_text(json.dumps(hooks))
+        if others:
+            # A file that is just written is read twice: it might be changed again without its time showing it.
+            time.sleep(3)
         env = {
             "CONFIG_BACKEND": "file",
             "WEBHOOKS_CONFIG_FILE": str(webhooks),
