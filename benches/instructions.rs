@@ -6,6 +6,7 @@ mod support;
 
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::process::ExitCode;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -17,10 +18,10 @@ use tower_webhook::{Target, receiver};
 
 use crate::support::{filled, json, path, request, runtime};
 
-fn main() {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     // Cargo calls it without a case.
-    let [_, case, count] = args.as_slice() else { return };
+    let [_, case, count] = args.as_slice() else { return ExitCode::SUCCESS };
     let count: usize = count.parse().unwrap();
     let runtime = runtime();
     let _context = runtime.enter();
@@ -41,8 +42,12 @@ fn main() {
             let target = Target::new(black_box("ns0"), black_box("hook7")).unwrap();
             assert!(store.read(|snapshot| snapshot.webhook(&target).is_some()));
         }),
-        unknown => panic!("no such case: {unknown}"),
+        unknown => {
+            eprintln!("no such case: {unknown}");
+            return ExitCode::FAILURE;
+        }
     }
+    ExitCode::SUCCESS
 }
 
 fn answer<S, B>(count: usize, mut service: S, status: u16, make: impl Fn() -> Request<Full<Bytes>>)

@@ -93,7 +93,7 @@ pub(crate) async fn serve(
         () = ended => {}
         () = shutdown.over() => {}
     }
-    tokio::task::block_in_place(|| workers.stop());
+    tokio::task::spawn_blocking(move || workers.stop()).await?;
     Ok(())
 }
 
