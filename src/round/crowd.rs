@@ -37,6 +37,7 @@ impl<T> Crowd<T> {
     }
 
     /// Whether the thread sleeps as there is nothing to do.
+    #[cfg(feature = "spool")]
     pub(crate) fn is_idle(&self) -> bool {
         self.wake_at == IDLE
     }
