@@ -6,7 +6,7 @@ mod support;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tower_webhook::{Change, Key, Target};
@@ -49,14 +49,35 @@ fn lookup(c: &mut Criterion) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             });
-            group.bench_function(BenchmarkId::new("hit under 5,000 updates/s, snapshot included", webhooks), |b| {
+            group.bench_function(BenchmarkId::new("hit under 5,000 updates/s, as a request reads", webhooks), |b| {
                 b.iter(|| {
                     at = (at + 1) % targets.len();
-                    black_box(store.snapshot().webhook(black_box(&targets[at])).is_some())
+                    black_box(store.read(|snapshot| snapshot.webhook(black_box(&targets[at])).is_some()))
                 });
             });
             stop.store(true, Ordering::Relaxed);
         });
+
+        // As long as there are cores for them, two threads take no longer than one.
+        for threads in [1, 2] {
+            let name = format!("hit, as a request reads, {threads} threads");
+            group.bench_function(BenchmarkId::new(name, webhooks), |b| {
+                b.iter_custom(|count| {
+                    let began = Instant::now();
+                    std::thread::scope(|scope| {
+                        for _ in 0..threads {
+                            scope.spawn(|| {
+                                for n in 0..count as usize {
+                                    let target = black_box(&targets[n % targets.len()]);
+                                    black_box(store.read(|snapshot| snapshot.webhook(target).is_some()));
+                                }
+                            });
+                        }
+                    });
+                    began.elapsed()
+                });
+            });
+        }
     }
     group.finish();
 }
