@@ -25,10 +25,6 @@ use crate::routes::Kept;
 use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
 
-/// Events are made in bursts, and dropped on another thread than they were made on.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
