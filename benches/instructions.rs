@@ -16,7 +16,9 @@ use http_body_util::Full;
 use tower::Service;
 use tower_webhook::{Target, receiver};
 
-use crate::support::{filled, json, path, request, runtime};
+use crate::support::{filled, json, key, path, request, runtime};
+
+const WEBHOOKS: usize = 1_000;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     let count: usize = count.parse().unwrap();
     let runtime = runtime();
     let _context = runtime.enter();
-    let (store, _feed) = filled(1_000);
+    let (store, _feed) = filled(WEBHOOKS);
     let (small, large) = (json(250), json(4096));
     match case.as_str() {
         // To be taken off the others: the request is made, and dropped.
@@ -40,11 +42,14 @@ fn main() -> ExitCode {
             request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer wrong"));
             request
         }),
-        "refused-404" => answer(count, receiver(store), 404, || request(&path(1_000), small.clone())),
-        "lookup" => (0..count).for_each(|_| {
-            let target = Target::new(black_box("ns0"), black_box("hook7")).unwrap();
-            assert!(store.read(|snapshot| snapshot.webhook(&target).is_some()));
-        }),
+        "refused-404" => answer(count, receiver(store), 404, || request(&path(WEBHOOKS), small.clone())),
+        // Of all in turn: where each of them stands hangs on a seed.
+        "lookup" => {
+            let targets: Vec<_> = (0..WEBHOOKS).map(key).map(|key| Target::from(&key)).collect();
+            for target in targets.iter().cycle().take(count) {
+                assert!(store.read(|snapshot| snapshot.webhook(black_box(target)).is_some()));
+            }
+        }
         unknown => {
             eprintln!("no such case: {unknown}");
             return ExitCode::FAILURE;
