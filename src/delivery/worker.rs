@@ -12,11 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::schedule::{Limits, Schedule};
 use super::{Done, Failure};
 use crate::config::Webhook;
+use crate::deadline::within;
 use crate::dispatch::DEFAULT_DEADLINE;
 use crate::key::WebhookKey;
 use crate::module::{DeliverError, DeliverErrorKind, EventId, LONGEST_WAIT};
@@ -378,15 +379,15 @@ async fn attempt_once(
         });
     }
     let delivery = event.into_delivery(Arc::clone(&webhook), attempt);
-    let tried = timeout(deadline, webhook.steps().attempt(delivery, &done)).await;
+    let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
     let Failure { error, again } = match tried {
-        Ok(Ok(())) => {
+        Some(Ok(())) => {
             measure::attempted("delivered");
             tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
             return Outcome::Delivered;
         }
-        Ok(Err(failure)) => failure,
-        Err(_) => webhook.steps().overdue(attempt, &done),
+        Some(Err(failure)) => failure,
+        None => webhook.steps().overdue(attempt, &done),
     };
     let kind = error.kind().label();
     measure::attempted(kind);

@@ -19,7 +19,7 @@ pub(super) struct Json<'a> {
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = serde_json::Deserializer::from_slice(self.text);
-        let done = Piece { redact: self.redact, of: RefCell::new(Some(&mut text)) }.serialize(serializer)?;
+        let done = Piece::new(self.redact, &mut text).serialize(serializer)?;
         text.end().map_err(ser::Error::custom)?;
         Ok(done)
     }
@@ -30,6 +30,12 @@ struct Piece<D> {
     redact: bool,
     /// Until it is printed.
     of: RefCell<Option<D>>,
+}
+
+impl<D> Piece<D> {
+    fn new(redact: bool, of: D) -> Self {
+        Self { redact, of: RefCell::new(Some(of)) }
+    }
 }
 
 impl<'de, D: Deserializer<'de>> Serialize for Piece<D> {
@@ -136,8 +142,7 @@ impl<'de, S: SerializeSeq> DeserializeSeed<'de> for Item<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let piece = Piece { redact: self.redact, of: RefCell::new(Some(deserializer)) };
-        self.to.serialize_element(&piece).map_err(wrong)
+        self.to.serialize_element(&Piece::new(self.redact, deserializer)).map_err(wrong)
     }
 }
 
@@ -150,8 +155,7 @@ impl<'de, S: SerializeMap> DeserializeSeed<'de> for Field<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let piece = Piece { redact: self.redact, of: RefCell::new(Some(deserializer)) };
-        self.to.serialize_value(&piece).map_err(wrong)
+        self.to.serialize_value(&Piece::new(self.redact, deserializer)).map_err(wrong)
     }
 }
 
