@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::OnInvalid;
 use super::each::for_each;
-use super::links::{Compiled, Digest, Links, digest, guarded};
-use crate::config::{CompileError, Compiler, Connections, Webhook};
+use super::links::{Compiled, Digest, Links, digest};
+use super::replacement::{Brought, Look, Replacement};
+use crate::config::{CompileError, Compiler, Webhook};
 use crate::key::{Key, WebhookKey};
 use crate::store::{Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
 use crate::telemetry;
@@ -42,16 +43,7 @@ impl Feed {
 
     /// Begins to replace everything. Readers see nothing of it before [`commit`](Self::commit).
     pub fn replace(&self) -> Replacement {
-        Replacement {
-            compiler: self.compiler.clone(),
-            on_invalid: self.on_invalid,
-            before: self.writer.current(),
-            draft: Snapshot::default(),
-            slots: Vec::new(),
-            brought: Vec::new(),
-            connections: Vec::new(),
-            waiting: Vec::new(),
-        }
+        Replacement::new(self.compiler.clone(), self.on_invalid, self.writer.current())
     }
 
     /// Publishes what was brought as the state at `revision`: what was not brought is gone.
@@ -287,12 +279,6 @@ impl fmt::Debug for Feed {
     }
 }
 
-impl fmt::Debug for Replacement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replacement").field("webhooks", &self.slots.len()).finish_non_exhaustive()
-    }
-}
-
 impl Drop for Feed {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -301,98 +287,8 @@ impl Drop for Feed {
     }
 }
 
-/// Everything that the source holds at one revision, being brought. Dropped before [`Feed::commit`] it changes nothing.
-pub struct Replacement {
-    compiler: Compiler,
-    on_invalid: OnInvalid,
-    before: Arc<Snapshot>,
-    /// With the refusals only.
-    draft: Snapshot,
-    slots: Vec<(WebhookKey, Slot)>,
-    /// Webhooks that nobody has looked at yet.
-    brought: Vec<Brought>,
-    /// Each with the revision that changed it last.
-    connections: Vec<(Box<str>, Bytes, Revision)>,
-    /// Webhooks that name connections, which may be still to come.
-    waiting: Vec<Brought>,
-}
-
-/// So many webhooks are looked at together: enough for several threads, and few enough to be looked at while the source
-/// still reads what follows.
-const TOGETHER: usize = 4096;
-
-/// A webhook's value, last changed at a revision.
-struct Brought {
-    key: WebhookKey,
-    bytes: Bytes,
-    revision: Revision,
-}
-
-/// What a look at a webhook's value shows.
-enum Look<'a> {
-    /// It is, and means, what it did before.
-    Same(&'a Slot),
-    Compiled(Digest, Compiled),
-}
-
-impl Replacement {
-    /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
-    pub fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
-        match key {
-            Key::Webhook(key) => {
-                self.brought.push(Brought { key, bytes: value, revision });
-                if self.brought.len() >= TOGETHER {
-                    self.look_through();
-                }
-            }
-            Key::Connection(name) => self.connections.push((name, value, revision)),
-        }
-    }
-
-    fn looked_through(mut self) -> Self {
-        self.look_through();
-        self
-    }
-
-    /// Compiles what was brought, but for what names connections.
-    fn look_through(&mut self) {
-        let brought = std::mem::take(&mut self.brought);
-        let before = Arc::clone(&self.before);
-        let looks = for_each(&brought, |brought| self.look(&before, brought));
-        for (brought, look) in brought.into_iter().zip(looks) {
-            let slot = match look {
-                None => {
-                    self.waiting.push(brought);
-                    continue;
-                }
-                Some(Look::Same(slot)) => take_over(&mut self.draft, &before, &brought.key, slot),
-                Some(Look::Compiled(digest, Compiled { outcome, .. })) => {
-                    let last_good = last_good(&before, &brought.key, self.on_invalid);
-                    let slot = Slot { digest, linked: false, serving: last_good };
-                    settle(&mut self.draft, brought.revision, &brought.key, slot, outcome)
-                }
-            };
-            self.slots.push((brought.key, slot));
-        }
-    }
-
-    /// `None` of one that names connections, now or before.
-    fn look<'a>(&self, before: &'a Snapshot, Brought { key, bytes, .. }: &Brought) -> Option<Look<'a>> {
-        let digest = digest(bytes);
-        if let Some(slot) = before.slot(key).filter(|slot| slot.digest == digest) {
-            return (!slot.linked).then_some(Look::Same(slot));
-        }
-        let outcome = match guarded(|| self.compiler.read_webhook(bytes)) {
-            Ok(spec) if spec.connections().next().is_some() => return None,
-            Ok(spec) => guarded(|| self.compiler.build_webhook(key, spec, &Connections::new()).map(Arc::new)),
-            Err(error) => Err(error),
-        };
-        Some(Look::Compiled(digest, Compiled { outcome, dependent: None }))
-    }
-}
-
 /// Takes over what was served before.
-fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKey, slot: &Slot) -> Slot {
+pub(super) fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKey, slot: &Slot) -> Slot {
     let key = Key::Webhook(key.clone());
     let refusal = before.refusal(&key).cloned();
     draft.set_refusal(key, refusal);
@@ -400,14 +296,14 @@ fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKey, slot: &S
 }
 
 /// What goes on serving if a new value does not compile.
-fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Option<Arc<Webhook>> {
+pub(super) fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Option<Arc<Webhook>> {
     let serving = before.slot(key).and_then(|slot| slot.serving.clone());
     serving.filter(|_| on_invalid == OnInvalid::Keep)
 }
 
 /// What becomes of a webhook whose bytes have been compiled; the draft learns of a refusal. `slot` holds what serves if
 /// nothing better came.
-fn settle(
+pub(super) fn settle(
     draft: &mut Snapshot,
     revision: Revision,
     key: &WebhookKey,

@@ -10,12 +10,14 @@
 mod each;
 mod feed;
 mod links;
+mod replacement;
 
 use crate::config::{Compiler, Registry};
 use crate::source::Source;
 use crate::store::{Store, Writer, store};
 
-pub use self::feed::{Change, Feed, Replacement};
+pub use self::feed::{Change, Feed};
+pub use self::replacement::Replacement;
 
 /// Ties `source` to a new store, whose webhooks may use what is in `registry`.
 ///

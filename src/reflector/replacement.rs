@@ -1,0 +1,125 @@
+//! Everything at once, while it is brought.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::OnInvalid;
+use super::each::for_each;
+use super::feed::{last_good, settle, take_over};
+use super::links::{Compiled, Digest, digest, guarded};
+use crate::config::{Compiler, Connections};
+use crate::key::{Key, WebhookKey};
+use crate::store::{Revision, Slot, Snapshot};
+
+/// Everything that the source holds at one revision, being brought. Dropped before
+/// [`Feed::commit`](super::Feed::commit) it changes nothing.
+pub struct Replacement {
+    compiler: Compiler,
+    on_invalid: OnInvalid,
+    pub(super) before: Arc<Snapshot>,
+    /// With the refusals only.
+    pub(super) draft: Snapshot,
+    pub(super) slots: Vec<(WebhookKey, Slot)>,
+    /// Webhooks that nobody has looked at yet.
+    brought: Vec<Brought>,
+    /// Each with the revision that changed it last.
+    pub(super) connections: Vec<(Box<str>, Bytes, Revision)>,
+    /// Webhooks that name connections, which may be still to come.
+    pub(super) waiting: Vec<Brought>,
+}
+
+/// So many webhooks are looked at together: enough for several threads, and few enough to be looked at while the source
+/// still reads what follows.
+const TOGETHER: usize = 4096;
+
+/// A webhook's value, last changed at a revision.
+pub(super) struct Brought {
+    pub(super) key: WebhookKey,
+    pub(super) bytes: Bytes,
+    pub(super) revision: Revision,
+}
+
+/// What a look at a webhook's value shows.
+pub(super) enum Look<'a> {
+    /// It is, and means, what it did before.
+    Same(&'a Slot),
+    Compiled(Digest, Compiled),
+}
+
+impl Replacement {
+    pub(super) fn new(compiler: Compiler, on_invalid: OnInvalid, before: Arc<Snapshot>) -> Self {
+        Self {
+            compiler,
+            on_invalid,
+            before,
+            draft: Snapshot::default(),
+            slots: Vec::new(),
+            brought: Vec::new(),
+            connections: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
+    pub fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
+        match key {
+            Key::Webhook(key) => {
+                self.brought.push(Brought { key, bytes: value, revision });
+                if self.brought.len() >= TOGETHER {
+                    self.look_through();
+                }
+            }
+            Key::Connection(name) => self.connections.push((name, value, revision)),
+        }
+    }
+
+    pub(super) fn looked_through(mut self) -> Self {
+        self.look_through();
+        self
+    }
+
+    /// Compiles what was brought, but for what names connections.
+    fn look_through(&mut self) {
+        let brought = std::mem::take(&mut self.brought);
+        let before = Arc::clone(&self.before);
+        let looks = for_each(&brought, |brought| self.look(&before, brought));
+        for (brought, look) in brought.into_iter().zip(looks) {
+            let slot = match look {
+                None => {
+                    self.waiting.push(brought);
+                    continue;
+                }
+                Some(Look::Same(slot)) => take_over(&mut self.draft, &before, &brought.key, slot),
+                Some(Look::Compiled(digest, Compiled { outcome, .. })) => {
+                    let last_good = last_good(&before, &brought.key, self.on_invalid);
+                    let slot = Slot { digest, linked: false, serving: last_good };
+                    settle(&mut self.draft, brought.revision, &brought.key, slot, outcome)
+                }
+            };
+            self.slots.push((brought.key, slot));
+        }
+    }
+
+    /// `None` of one that names connections, now or before.
+    fn look<'a>(&self, before: &'a Snapshot, Brought { key, bytes, .. }: &Brought) -> Option<Look<'a>> {
+        let digest = digest(bytes);
+        if let Some(slot) = before.slot(key).filter(|slot| slot.digest == digest) {
+            return (!slot.linked).then_some(Look::Same(slot));
+        }
+        let outcome = match guarded(|| self.compiler.read_webhook(bytes)) {
+            Ok(spec) if spec.connections().next().is_some() => return None,
+            Ok(spec) => guarded(|| self.compiler.build_webhook(key, spec, &Connections::new()).map(Arc::new)),
+            Err(error) => Err(error),
+        };
+        Some(Look::Compiled(digest, Compiled { outcome, dependent: None }))
+    }
+}
+
+// Shows no value: any may be a secret.
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replacement").field("webhooks", &self.slots.len()).finish_non_exhaustive()
+    }
+}
