@@ -60,8 +60,9 @@ pub(crate) async fn serve(
     tracing::info!(%address, tls = tls.is_some(), "listening");
 
     let workers = Workers::start()?;
-    let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
-    let all = places.available_permits();
+    // Each connection is a file descriptor, an `int`: there are never more than a `u32` can count.
+    let all = u32::try_from(settings.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+    let places = Arc::new(Semaphore::new(all as usize));
     let connections = Connections::new(app, tls, settings.header_timeout, shutdown.clone());
     loop {
         let (stream, peer) = tokio::select! {
@@ -83,14 +84,10 @@ pub(crate) async fn serve(
     // Who comes now is refused.
     drop(listener);
     let grace = settings.shutdown_grace;
-    tracing::info!(connections = all - places.available_permits(), ?grace, "stopping: finishing what runs");
-    let ended = async {
-        while places.available_permits() < all {
-            sleep(PAUSE).await
-        }
-    };
+    tracing::info!(connections = all as usize - places.available_permits(), ?grace, "stopping: finishing what runs");
     tokio::select! {
-        () = ended => {}
+        // All of them can be had once the last connection has ended.
+        _ = places.acquire_many(all) => {}
         () = shutdown.over() => {}
     }
     tokio::task::spawn_blocking(move || workers.stop()).await?;
