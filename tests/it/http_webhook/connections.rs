@@ -1,17 +1,22 @@
 //! Connections: how many, and to whom.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{Request, State};
 use axum::routing::post;
-use axum_server::tls_rustls::RustlsConfig;
 use http::Version;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tower_webhook::module::{DeliverErrorKind, Egress};
 
 use super::target::{Connection, OK, Target};
@@ -96,15 +101,18 @@ impl Tls {
         let key = KeyPair::generate().unwrap();
         let own = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
 
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let config = RustlsConfig::from_pem(own.pem().into(), key.serialize_pem().into()).await.unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let seen = Seen::default();
-        let app = Router::new().fallback(post(take)).with_state(Arc::clone(&seen));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = axum_server::from_tcp_rustls(listener, config).unwrap();
-        tokio::spawn(server.serve(app.into_make_service_with_connect_info::<SocketAddr>()));
+        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&seen)));
         Self { address, authority: authority.pem(), seen }
     }
 
@@ -122,7 +130,18 @@ impl Tls {
     }
 }
 
-async fn take(State(seen): State<Seen>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: axum::extract::Request) {
+async fn serve(listener: TcpListener, tls: TlsAcceptor, seen: Seen) {
+    while let Ok((stream, peer)) = listener.accept().await {
+        let tls = tls.clone();
+        let service = TowerToHyperService::new(post(take).with_state((peer, Arc::clone(&seen))));
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn take(State((peer, seen)): State<(SocketAddr, Seen)>, request: Request) {
     seen.lock().unwrap().push((peer, request.version()));
 }
 
