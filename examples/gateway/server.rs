@@ -35,7 +35,7 @@ fn raise_file_limit(max_connections: usize) {
     /// For everything that is no connection.
     const OTHERS: u64 = 128;
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) if files >= max_connections as u64 + OTHERS => {}
+        Ok(files) if files >= (max_connections as u64).saturating_add(OTHERS) => {}
         Ok(files) => {
             tracing::warn!(files, max_connections, "MAX_CONNECTIONS is more than the limit of open files allows")
         }
