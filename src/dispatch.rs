@@ -151,11 +151,10 @@ impl Service<Request<Collected>> for Dispatch {
             Ok(delivery) => delivery,
             Err(rejection) => return DispatchFuture(Box::pin(ready(rejection.into_response()))),
         };
-        let this = self.clone();
+        let (id, promise, taking) = (delivery.id(), delivery.webhook().promise(), self.take(delivery));
         DispatchFuture(Box::pin(async move {
-            let id = delivery.id();
-            let mut response = match this.take(delivery).await {
-                Ok(promise) => answer(promise),
+            let mut response = match taking.await {
+                Ok(()) => answer(promise),
                 Err(rejection) => rejection.into_response(),
             };
             if let Some(id) = id.to_header() {
@@ -185,35 +184,43 @@ impl Future for DispatchFuture {
 
 /// Makes a delivery of a request that may be delivered.
 fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
-    let webhook = Arc::clone(Evidence::admit(req.extensions())?);
-    let (head, body) = req.into_parts();
+    let (mut head, body) = req.into_parts();
+    let webhook = Evidence::admit(&mut head.extensions)?;
     Ok(Delivery::new(webhook, head.headers, body.into_bytes()))
 }
 
 impl Dispatch {
     /// Does what the webhook promises with its answer.
-    async fn take(self, delivery: Delivery) -> Result<Promise, Rejection> {
-        let promise = delivery.webhook().promise();
-        match promise {
-            Promise::Delivered => deliver(delivery, self.deadline).await?,
-            Promise::Accepted => self.accept(&delivery).await?,
+    fn take(&self, delivery: Delivery) -> impl Future<Output = Result<(), Rejection>> + use<> {
+        let deadline = self.deadline;
+        let accepting = match delivery.webhook().promise() {
+            Promise::Delivered => Err(delivery),
+            Promise::Accepted => Ok(self.accept(delivery)),
+        };
+        async move {
+            match accepting {
+                Err(delivery) => deliver(delivery, deadline).await,
+                Ok(accepting) => accepting?.await,
+            }
         }
-        Ok(promise)
     }
 
+    /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
     #[cfg(feature = "spool")]
-    async fn accept(&self, delivery: &Delivery) -> Result<(), Rejection> {
-        let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
-        // A disk that hangs must not hold the sender for ever; the event may be there all the same.
-        spool.accept(delivery, self.deadline).await.map_err(|error| match error {
+    fn accept(&self, delivery: Delivery) -> Result<impl Future<Output = Result<(), Rejection>> + use<>, Rejection> {
+        let rejection = |error| match error {
             SpoolError::Full => RejectionKind::SpoolFull.into(),
             SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
             SpoolError::Failed => RejectionKind::SpoolFailed.into(),
-        })
+        };
+        let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
+        // A disk that hangs must not hold the sender for ever; the event may be there all the same.
+        let written = spool.accept(&delivery, self.deadline).map_err(rejection)?;
+        Ok(async move { written.await.map_err(rejection) })
     }
 
     #[cfg(not(feature = "spool"))]
-    async fn accept(&self, _: &Delivery) -> Result<(), Rejection> {
+    fn accept(&self, _: Delivery) -> Result<std::future::Ready<Result<(), Rejection>>, Rejection> {
         Err(Rejection::misassembled("the feature `spool`"))
     }
 }

@@ -110,15 +110,16 @@ impl Evidence {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_deduplicated)
     }
 
-    /// The webhook that may have the request: everything has been found out that must be.
-    pub(crate) fn admit(extensions: &Extensions) -> Result<&Arc<Webhook>, Rejection> {
+    /// The webhook that may have the request: everything has been found out that must be. It is taken out.
+    pub(crate) fn admit(extensions: &mut Extensions) -> Result<Arc<Webhook>, Rejection> {
         Self::permit(extensions)?;
         Self::find(extensions, |evidence| evidence.is_checked.then_some(evidence), "CheckPayload")?;
         let webhook = Self::matched(extensions)?.webhook();
         if webhook.dedup().is_some() && !Self::is_deduplicated(extensions) {
             return Err(Rejection::misassembled("Dedup"));
         }
-        Ok(webhook)
+        let matched = extensions.remove::<Matched>().ok_or_else(|| Rejection::misassembled("LookupWebhook"))?;
+        Ok(matched.into_webhook())
     }
 
     fn find<'a, T>(

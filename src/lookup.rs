@@ -141,4 +141,8 @@ impl Matched {
     pub fn webhook(&self) -> &Arc<Webhook> {
         &self.0
     }
+
+    pub(crate) fn into_webhook(self) -> Arc<Webhook> {
+        self.0
+    }
 }

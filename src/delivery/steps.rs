@@ -140,7 +140,7 @@ impl Steps {
     /// Tries one step, and notes what came of it.
     async fn deliver(&self, at: usize, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Option<Failed> {
         let step = &self.steps[at];
-        let (id, attempt, webhook) = (delivery.id(), delivery.attempt(), Arc::clone(delivery.webhook()));
+        let tried = delivery.clone();
         let begun = ends.is_none_or(|ends| Instant::now() < ends);
         let outcome = match ends {
             None => step.deliver(delivery).await,
@@ -153,10 +153,12 @@ impl Steps {
             done.mark(at);
             return None;
         };
+        let attempt = tried.attempt();
         let again = step.retry.next(attempt, &error);
         if self.steps.len() > 1 {
             error = error.of(format_args!("chain.{at} {}", step.name));
-            tracing::warn!(event_id = %id, webhook = %webhook.key(), attempt, %error, ?again, "an item failed");
+            let (event_id, webhook) = (tried.id(), tried.webhook().key());
+            tracing::warn!(%event_id, %webhook, attempt, %error, ?again, "an item failed");
         }
         // One whose turn never came has used up nothing.
         if again.is_none() && begun {

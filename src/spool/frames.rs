@@ -1,0 +1,211 @@
+//! Frames on their way into a segment.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::frame::{self, FRAME_HEAD, Kind};
+use super::state::{self, State};
+
+/// A body that is larger is not copied to its fellows.
+const LARGE: usize = 64 << 10;
+
+/// A piece that is larger gets no more frames: what is kept of it in memory keeps it whole.
+const PIECE: usize = 256 << 10;
+
+/// Frames in the order in which they are to stand.
+#[derive(Default)]
+pub(super) struct Frames {
+    salt: u64,
+    closed: Vec<Piece>,
+    open: Vec<u8>,
+    length: u64,
+}
+
+enum Piece {
+    Frames(Vec<u8>),
+    Body(Bytes),
+}
+
+/// Where a frame stands among others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// From the beginning of the first of them.
+    pub(super) at: u64,
+    pub(super) length: u32,
+    piece: u32,
+    start: u32,
+}
+
+impl Frames {
+    pub(super) fn new(salt: u64) -> Self {
+        Self { salt, ..Self::default() }
+    }
+
+    /// None yet, for the same segments.
+    pub(super) fn like(&self) -> Self {
+        Self::new(self.salt)
+    }
+
+    /// Takes what is there. About as much is expected to come next.
+    pub(super) fn take(&mut self) -> Self {
+        let next = Self { open: Vec::with_capacity(self.open.len()), ..self.like() };
+        std::mem::replace(self, next)
+    }
+
+    /// Adds a frame. `payload` writes what stands before `body`.
+    pub(super) fn push(
+        &mut self,
+        kind: Kind,
+        sequence: u64,
+        payload: impl FnOnce(&mut Vec<u8>),
+        body: &Bytes,
+    ) -> Span {
+        let (piece, start) = (self.closed.len() as u32, self.open.len());
+        frame::begin(&mut self.open, kind, sequence);
+        payload(&mut self.open);
+        let rest = if body.len() > LARGE { body } else { &[][..] };
+        if rest.is_empty() {
+            self.open.extend_from_slice(body);
+        }
+        frame::finish(&mut self.open[start..], self.salt, rest);
+        let length = self.open.len() - start + rest.len();
+        if !rest.is_empty() || self.open.len() > PIECE {
+            self.closed.push(Piece::Frames(std::mem::take(&mut self.open)));
+        }
+        if !rest.is_empty() {
+            self.closed.push(Piece::Body(body.clone()));
+        }
+        // What does not fit into a number of this size does not fit into a spool, and is refused before.
+        let span = Span { at: self.length, length: length as u32, piece, start: start as u32 };
+        self.length += length as u64;
+        span
+    }
+
+    /// Events that are done with, of which the last is the newest.
+    pub(super) fn push_done(&mut self, sequences: &[u64]) {
+        let Some((newest, others)) = sequences.split_last() else { return };
+        let payload = |bytes: &mut Vec<u8>| others.iter().for_each(|other| bytes.extend(other.to_le_bytes()));
+        self.push(Kind::Done, *newest, payload, &Bytes::new());
+    }
+
+    pub(super) fn push_state(&mut self, sequence: u64, state: &State) {
+        self.push(Kind::State, sequence, |bytes| state::encode(state, bytes), &Bytes::new());
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
+        let closed = self.closed.iter().map(|piece| match piece {
+            Piece::Frames(bytes) => IoSlice::new(bytes),
+            Piece::Body(bytes) => IoSlice::new(bytes),
+        });
+        closed.chain([IoSlice::new(&self.open)]).filter(|slice| !slice.is_empty())
+    }
+
+    /// Keeps them in memory, as far as there is room.
+    pub(super) fn keep(self, memory: &Memory) -> Kept {
+        let keep = |piece| match piece {
+            Piece::Frames(bytes) => memory.keep(bytes),
+            Piece::Body(_) => None,
+        };
+        Kept(self.closed.into_iter().chain([Piece::Frames(self.open)]).map(keep).collect())
+    }
+}
+
+/// Frames that are in memory, too.
+pub(super) struct Kept(Vec<Option<Bytes>>);
+
+impl Kept {
+    /// The payload of a frame, if it is there in one piece.
+    pub(super) fn payload(&self, span: Span) -> Option<Bytes> {
+        let piece = self.0.get(span.piece as usize)?.as_ref()?;
+        let (start, end) = (span.start as usize, span.start as usize + span.length as usize);
+        (end <= piece.len()).then(|| piece.slice(start + FRAME_HEAD..end))
+    }
+}
+
+/// How much is kept in memory of what is on disk. A clone counts the same.
+#[derive(Clone)]
+pub(super) struct Memory {
+    max: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Memory {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, taken: Arc::default() }
+    }
+
+    /// Only one thread keeps.
+    fn keep(&self, bytes: Vec<u8>) -> Option<Bytes> {
+        let length = bytes.capacity();
+        if self.taken.load(Ordering::Relaxed) + length > self.max {
+            return None;
+        }
+        self.taken.fetch_add(length, Ordering::Relaxed);
+        Some(Bytes::from_owner(Counted { bytes, memory: self.clone() }))
+    }
+}
+
+struct Counted {
+    bytes: Vec<u8>,
+    memory: Memory,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.memory.taken.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn frames_are_where_they_are_said_to_be(bodies in prop::collection::vec(0..(3 * LARGE), 0..20)) {
+            let mut frames = Frames::new(7);
+            let push = |(n, length): (usize, &usize)| {
+                let body = Bytes::from(vec![n as u8; *length]);
+                (frames.push(Kind::Event, n as u64, |head| head.extend(b"head"), &body), body)
+            };
+            let pushed: Vec<_> = bodies.iter().enumerate().map(push).collect();
+            let bytes: Vec<u8> = frames.slices().flat_map(|slice| slice.to_vec()).collect();
+            prop_assert_eq!(bytes.len() as u64, frames.length());
+            let kept = frames.keep(&Memory::new(usize::MAX));
+            for (n, (span, body)) in pushed.into_iter().enumerate() {
+                let expected = [b"head", &body[..]].concat();
+                let record = frame::read(7, &bytes[span.at as usize..]).unwrap();
+                prop_assert_eq!((record.sequence, record.payload), (n as u64, &expected[..]));
+                prop_assert_eq!(record.payload.len() + FRAME_HEAD, span.length as usize);
+                prop_assert_eq!(kept.payload(span).map(Vec::from), (body.len() <= LARGE).then_some(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for() {
+        let memory = Memory::new(100);
+        let kept = memory.keep(vec![1; 60]).unwrap();
+        assert!(memory.keep(vec![1; 60]).is_none());
+        let part = kept.slice(..1);
+        drop(kept);
+        assert!(memory.keep(vec![1; 60]).is_none(), "a part keeps the whole");
+        drop(part);
+        assert!(memory.keep(vec![1; 60]).is_some());
+    }
+}
