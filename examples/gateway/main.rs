@@ -9,7 +9,6 @@ mod routes;
 mod server;
 mod settings;
 mod telemetry;
-mod workers;
 
 use std::process::ExitCode;
 use std::time::Duration;

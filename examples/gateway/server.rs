@@ -1,6 +1,6 @@
 //! The edge: the socket, who is let in, and a graceful stop.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
@@ -17,7 +19,6 @@ use crate::Error;
 use crate::connection::Connections;
 use crate::routes::App;
 use crate::settings::Settings;
-use crate::workers::Workers;
 
 /// After a connection could not be accepted, as there are too many open files, none is for so long.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -59,38 +60,31 @@ pub(crate) async fn serve(
     tokio::spawn(stop_on_signal(signals, settings.shutdown_grace, shutdown.clone()));
     tracing::info!(%address, tls = tls.is_some(), "listening");
 
-    let workers = Workers::start()?;
-    // Each connection is a file descriptor, an `int`: there are never more than a `u32` can count.
-    let all = u32::try_from(settings.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-    let places = Arc::new(Semaphore::new(all as usize));
     let connections = Connections::new(app, tls, settings.header_timeout, shutdown.clone());
+    let mut running = JoinSet::new();
     loop {
-        let (stream, peer) = tokio::select! {
+        tokio::select! {
             biased;
             () = shutdown.clone().begun() => break,
-            accepted = accept(&listener) => accepted,
-        };
-        // One too many is closed at once.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already");
-            continue;
-        };
-        let connections = connections.clone();
-        workers.spawn(stream, async move |stream| {
-            connections.serve(stream).await;
-            drop(place);
-        });
+            Some(_) = running.join_next() => {}
+            // One too many is closed at once.
+            (_, peer) = accept(&listener), if running.len() >= settings.max_connections => {
+                tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already");
+            }
+            (stream, _) = accept(&listener) => {
+                running.spawn(connections.clone().serve(stream));
+            }
+        }
     }
     // Who comes now is refused.
     drop(listener);
     let grace = settings.shutdown_grace;
-    tracing::info!(connections = all as usize - places.available_permits(), ?grace, "stopping: finishing what runs");
+    tracing::info!(connections = running.len(), ?grace, "stopping: finishing what runs");
     tokio::select! {
-        // All of them can be had once the last connection has ended.
-        _ = places.acquire_many(all) => {}
+        () = async { while running.join_next().await.is_some() {} } => {}
         () = shutdown.over() => {}
     }
-    tokio::task::spawn_blocking(move || workers.stop()).await?;
+    running.abort_all();
     Ok(())
 }
 
@@ -98,7 +92,7 @@ async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         let accepted = listener.accept().await.and_then(|(stream, peer)| {
             stream.set_nodelay(true)?;
-            Ok((stream.into_std()?, peer))
+            Ok((stream, peer))
         });
         match accepted {
             Ok(accepted) => return accepted,
