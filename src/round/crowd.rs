@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::{Round, Seat};
 
-/// How long the thread waits for more when several have come at a time.
+/// How long the thread waits for more when several have come at a time, and again as long as some do.
 pub(crate) const GATHER: Duration = Duration::from_micros(300);
+
+/// How often it waits at most.
+const TURNS: usize = 3;
 
 /// Who waits for the next round. It stands with what they wait for, behind the same lock.
 pub(crate) struct Crowd<T> {
@@ -70,13 +73,18 @@ pub(crate) fn gather<'a, I: HasCrowd>(wake: &Condvar, mut inner: MutexGuard<'a, 
     if expected < 2 {
         return inner;
     }
-    let until = Instant::now() + GATHER;
-    while inner.crowd().count < expected {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+    for _ in 0..TURNS {
+        let (until, before) = (Instant::now() + GATHER, inner.crowd().count);
+        while inner.crowd().count < expected {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            inner = sleep(wake, inner, expected, Some(left));
+        }
+        if inner.crowd().count >= expected || inner.crowd().count == before {
             break;
         }
-        inner = sleep(wake, inner, expected, Some(left));
     }
     inner
 }
