@@ -254,6 +254,7 @@ impl Work {
     /// Tells the spool of what was delivered.
     fn note_delivered(&mut self) {
         if !self.delivered.is_empty() {
+            measure::attempted("delivered", self.delivered.len());
             self.spool.finish(&self.delivered);
             self.delivered.clear();
         }
@@ -382,7 +383,6 @@ async fn attempt_once(
     let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
     let Failure { error, again } = match tried {
         Some(Ok(())) => {
-            measure::attempted("delivered");
             tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
             return Outcome::Delivered;
         }
@@ -390,7 +390,7 @@ async fn attempt_once(
         None => webhook.steps().overdue(attempt, &done),
     };
     let kind = error.kind().label();
-    measure::attempted(kind);
+    measure::attempted(kind, 1);
     match again {
         Some(wait) => {
             tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");

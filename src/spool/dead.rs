@@ -73,7 +73,7 @@ impl fmt::Debug for Letter {
 impl Spool {
     /// How many dead letters there are.
     pub fn dead_letter_count(&self) -> usize {
-        self.shared().lock().ledger.dead().len()
+        self.shared().ledger().dead().len()
     }
 
     /// The dead letters behind `after` whose webhook is `wanted`, at most `limit`, in the order of their receipt.
@@ -86,20 +86,17 @@ impl Spool {
         wanted: impl Fn(&WebhookKey) -> bool,
     ) -> Vec<DeadLetter> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let inner = self.shared().lock();
+        let ledger = self.shared().ledger();
         let from = after.map_or(Unbounded, Excluded);
-        let letters = inner.ledger.dead().range((from, Unbounded)).filter(|(_, ticket)| wanted(&ticket.webhook));
-        letters
-            .filter_map(|(id, ticket)| letter(*id, ticket, inner.ledger.state(ticket.sequence)?))
-            .take(limit)
-            .collect()
+        let letters = ledger.dead().range((from, Unbounded)).filter(|(_, ticket)| wanted(&ticket.webhook));
+        letters.filter_map(|(id, ticket)| letter(*id, ticket, ledger.state(ticket.sequence)?)).take(limit).collect()
     }
 
     /// One of them.
     pub fn dead_letter(&self, id: EventId) -> Option<DeadLetter> {
-        let inner = self.shared().lock();
-        let ticket = inner.ledger.dead().get(&id)?;
-        letter(id, ticket, inner.ledger.state(ticket.sequence)?)
+        let ledger = self.shared().ledger();
+        let ticket = ledger.dead().get(&id)?;
+        letter(id, ticket, ledger.state(ticket.sequence)?)
     }
 
     /// Reads the event of a dead letter. Blocks.
@@ -108,7 +105,7 @@ impl Spool {
     ///
     /// When it cannot be read; `None` when there is no such letter.
     pub fn read_dead_letter(&self, id: EventId) -> io::Result<Option<Letter>> {
-        let ticket = self.shared().lock().ledger.dead().get(&id).cloned();
+        let ticket = self.shared().ledger().dead().get(&id).cloned();
         let Some(ticket) = ticket else { return Ok(None) };
         let event = self.load(&ticket)?;
         Ok(event.map(|(Event { received_at, headers, body, .. }, _)| Letter { received_at, headers, body }))
@@ -117,10 +114,10 @@ impl Spool {
     /// Delivers a dead letter again, as if it had just been accepted; of a chain, what is not done yet. `false` if there is
     /// no such letter.
     pub fn replay(&self, id: EventId) -> bool {
-        let mut inner = self.shared().lock();
-        let Some(ticket) = inner.ledger.exhume(id) else { return false };
-        let done = inner.ledger.state(ticket.sequence).map_or(0, |state| Done::from_bits(state.done).forgiven().bits());
-        drop(inner);
+        let mut ledger = self.shared().ledger();
+        let Some(ticket) = ledger.exhume(id) else { return false };
+        let done = ledger.state(ticket.sequence).map_or(0, |state| Done::from_bits(state.done).forgiven().bits());
+        drop(ledger);
         self.note(&ticket, State { done, ..State::default() });
         self.shared().offer(vec![ticket]);
         true
@@ -128,20 +125,20 @@ impl Spool {
 
     /// Forgets a dead letter. `false` if there is no such letter.
     pub fn remove_dead_letter(&self, id: EventId) -> bool {
-        let ticket = self.shared().lock().ledger.exhume(id);
+        let ticket = self.shared().ledger().exhume(id);
         ticket.map(|ticket| self.finish(&[ticket])).is_some()
     }
 
     /// Forgets the dead letters that were given up so long ago. Returns how many.
     pub(crate) fn forget_dead_letters(&self, age: Duration) -> usize {
         let now = SystemTime::now();
-        let inner = self.shared().lock();
+        let ledger = self.shared().ledger();
         let is_old = |ticket: &Ticket| {
-            let death = inner.ledger.death(ticket);
+            let death = ledger.death(ticket);
             death.is_some_and(|death| now.duration_since(death.at).is_ok_and(|since| since > age))
         };
-        let old: Vec<_> = inner.ledger.dead().iter().filter(|(_, ticket)| is_old(ticket)).map(|(id, _)| *id).collect();
-        drop(inner);
+        let old: Vec<_> = ledger.dead().iter().filter(|(_, ticket)| is_old(ticket)).map(|(id, _)| *id).collect();
+        drop(ledger);
         old.into_iter().filter(|id| self.remove_dead_letter(*id)).count()
     }
 

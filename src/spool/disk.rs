@@ -13,19 +13,27 @@ pub(super) trait Disk: Send + Sync + 'static {
     /// The numbers of all segments, in any order.
     fn list(&self) -> io::Result<Vec<u32>>;
 
-    /// Makes an empty segment that will still be there after a power cut.
-    fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>>;
+    /// Makes a segment that will still be there, with its head, after a power cut. There may be room behind the head, with
+    /// anything in it.
+    fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>>;
 
     fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>>;
 
     /// Removes a segment, for good: it will not be there again after a power cut.
     fn remove(&self, number: u32) -> io::Result<()>;
+
+    /// The same, but for the room: the next that is made has it.
+    fn recycle(&self, number: u32) -> io::Result<()>;
 }
 
-/// A sequence of bytes that grows at its end. One thread writes, many read.
+/// A sequence of bytes. One thread writes, many read; appended to is only one that was made by the same process.
 pub(super) trait Segment: Send + Sync + 'static {
-    /// Writes all of it, or fails having written some of it.
+    /// Writes all of it behind what was appended before, or fails having written some of it.
     fn append(&self, bytes: &mut [IoSlice<'_>]) -> io::Result<()>;
+
+    /// Writes all of it at this place, or fails having written some of it. What is appended next stays where it would
+    /// stand.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// What was appended survives a power cut once this has returned.
     fn sync(&self) -> io::Result<()>;
@@ -53,6 +61,9 @@ pub(super) struct Directory {
 
 const SUFFIX: &str = ".log";
 
+/// The file that the next segment is made of, if there is one already.
+const SPARE: &str = "spare";
+
 impl Directory {
     /// Makes the directory if it is missing, for this user alone.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
@@ -63,7 +74,21 @@ impl Directory {
         if let Some(parent) = std::path::absolute(path)?.parent() {
             directory::sync(parent)?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let directory = Self { path: path.to_owned(), _lock: lock };
+        // What it has is not known any more.
+        directory.unlink(&directory.spare())?;
+        Ok(directory)
+    }
+
+    fn spare(&self) -> PathBuf {
+        self.path.join(SPARE)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => directory::sync(&self.path),
+        }
     }
 
     fn file(&self, number: u32) -> PathBuf {
@@ -82,22 +107,29 @@ impl Disk for Directory {
         Ok(numbers)
     }
 
-    fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
+    fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create_new(true).mode(0o600).open(self.file(number))?;
+        let spare = self.spare();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&spare)?;
+        (&file).write_all(head)?;
+        // Before it has its name: what is left behind another head would be taken for events.
+        file.sync_data()?;
+        std::fs::rename(spare, self.file(number))?;
         directory::sync(&self.path)?;
         Ok(Arc::new(file))
     }
 
     fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
-        Ok(Arc::new(OpenOptions::new().read(true).append(true).open(self.file(number))?))
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.file(number))?))
     }
 
     fn remove(&self, number: u32) -> io::Result<()> {
-        match std::fs::remove_file(self.file(number)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => directory::sync(&self.path),
-        }
+        self.unlink(&self.file(number))
+    }
+
+    fn recycle(&self, number: u32) -> io::Result<()> {
+        std::fs::rename(self.file(number), self.spare())?;
+        directory::sync(&self.path)
     }
 }
 
@@ -114,6 +146,10 @@ impl Segment for File {
             }
         }
         Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {

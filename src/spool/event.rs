@@ -48,6 +48,13 @@ pub(super) fn encode_head(delivery: &Delivery, head: &mut Vec<u8>) {
     }
 }
 
+/// How many bytes [`encode_head`] makes of it.
+pub(super) fn head_length(delivery: &Delivery) -> usize {
+    let webhook = delivery.webhook().key();
+    let fields: usize = delivery.headers().iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
+    16 + 8 + 2 + webhook.namespace().len() + webhook.id().len() + 4 + fields
+}
+
 /// `None` if it is no event: only a defect could write such a one, as damage is found by the checksum.
 pub(super) fn decode(payload: Bytes) -> Option<Event> {
     let mut rest = Reader(&payload);

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum. The salt is drawn
-//! for each process: a sender who knows the format still cannot put bytes into a body that would pass for a frame where a
-//! damaged stretch is searched for the next good one.
+//! for each segment: a sender who knows the format still cannot put bytes into a body that would pass for a frame where a
+//! damaged stretch is searched for the next good one, and the frames of an earlier segment in the same file are none.
+//!
+//! The segment that is written to has room behind its last frame, with zeros in it or what an earlier segment has left: it
+//! is written to, and synced, without a change of the file's size, which costs a file system several times as much.
 
-use bytes::Bytes;
+use std::ops::Range;
 
 use super::state::{self, State};
 
@@ -30,6 +33,8 @@ pub(super) enum Kind {
     State = 2,
     /// Nothing is to be done with it any more, nor with those whose numbers are the payload.
     Done = 3,
+    /// What stands before this offset, which is in the place of the number, had been synced.
+    Synced = 4,
 }
 
 impl Kind {
@@ -38,53 +43,38 @@ impl Kind {
             1 => Some(Self::Event),
             2 => Some(Self::State),
             3 => Some(Self::Done),
+            4 => Some(Self::Synced),
             _ => None,
         }
     }
 }
 
-/// A record that is to be written: its head, the beginning of its payload, and the rest.
-#[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) head: Vec<u8>,
-    pub(super) rest: Bytes,
+/// Begins a frame; its payload follows.
+pub(super) fn begin(bytes: &mut Vec<u8>, kind: Kind, sequence: u64) {
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&[kind as u8, 0, 0, 0]);
+    bytes.extend_from_slice(&sequence.to_le_bytes());
 }
 
-impl Frame {
-    /// `payload` writes what stands before `rest`.
-    pub(super) fn new(salt: u64, kind: Kind, sequence: u64, payload: impl FnOnce(&mut Vec<u8>), rest: Bytes) -> Self {
-        let mut head = Vec::with_capacity(512);
-        head.extend_from_slice(&[0; 8]);
-        head.extend_from_slice(&[kind as u8, 0, 0, 0]);
-        head.extend_from_slice(&sequence.to_le_bytes());
-        payload(&mut head);
-        // What is this long does not fit into any spool.
-        let length = u32::try_from(head.len() - FRAME_HEAD + rest.len()).unwrap_or(u32::MAX);
-        let checksum = checksum(salt, &head[8..], &rest);
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4..8].copy_from_slice(&checksum.to_le_bytes());
-        Self { head, rest }
-    }
+/// Writes the length and the checksum of a frame, whose payload goes on with `rest`.
+pub(super) fn finish(frame: &mut [u8], salt: u64, rest: &[u8]) {
+    let checksum = checksum(salt, &frame[8..], rest);
+    // What is this long does not fit into any spool.
+    let length = u32::try_from(frame.len() - FRAME_HEAD + rest.len()).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+}
 
-    /// Events that are done with, of which the last is the newest.
-    pub(super) fn done(salt: u64, sequences: &[u64]) -> Self {
-        let (newest, others) = sequences.split_last().unwrap_or((&0, &[]));
-        let payload = |bytes: &mut Vec<u8>| others.iter().for_each(|other| bytes.extend(other.to_le_bytes()));
-        Self::new(salt, Kind::Done, *newest, payload, Bytes::new())
+/// A frame that says nothing, in place of `length` bytes that are of none.
+pub(super) fn filler(salt: u64, length: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    begin(&mut bytes, Kind::Synced, 0);
+    if length < bytes.len() {
+        return None;
     }
-
-    pub(super) fn state(salt: u64, sequence: u64, state: &State) -> Self {
-        Self::new(salt, Kind::State, sequence, |bytes| state::encode(state, bytes), Bytes::new())
-    }
-
-    /// A copy: `rest` may be a small part of a large buffer.
-    pub(super) fn payload(&self) -> Box<[u8]> {
-        [&self.head[FRAME_HEAD..], &self.rest].concat().into()
-    }
-
-    pub(super) fn len(&self) -> u64 {
-        (self.head.len() + self.rest.len()) as u64
-    }
+    bytes.resize(length, 0);
+    finish(&mut bytes, salt, &[]);
+    Some(bytes)
 }
 
 /// The bytes that a frame with this state takes.
@@ -141,25 +131,29 @@ pub(super) fn read(salt: u64, bytes: &[u8]) -> Option<Record<'_>> {
     (number(4).ok()? == checksum(salt, &head[8..], payload)).then_some(Record { kind, sequence, payload })
 }
 
-/// The frames of a segment, each with its place, and how many bytes in between are of no frame.
-pub(super) fn scan<'a>(salt: u64, segment: &'a [u8], mut found: impl FnMut(u32, Record<'a>)) -> u64 {
-    let mut at = SEGMENT_HEAD;
-    let mut damaged = 0;
+/// The frames of a segment, each with its place. Returns the stretches in between that are of no frame.
+pub(super) fn scan<'a>(salt: u64, segment: &'a [u8], mut found: impl FnMut(u32, Record<'a>)) -> Vec<Range<usize>> {
+    let mut gaps = Vec::new();
+    let (mut at, mut gap) = (SEGMENT_HEAD, SEGMENT_HEAD);
     while at < segment.len() {
         match read(salt, &segment[at..]) {
             Some(record) => {
+                if gap < at {
+                    gaps.push(gap..at);
+                }
                 let length = FRAME_HEAD + record.payload.len();
                 // Segments are far below 4 GiB: one is left as soon as it is full.
                 found(u32::try_from(at).unwrap_or(u32::MAX), record);
                 at += length;
+                gap = at;
             }
-            None => {
-                at += 1;
-                damaged += 1;
-            }
+            None => at += 1,
         }
     }
-    damaged
+    if gap < segment.len() {
+        gaps.push(gap..segment.len());
+    }
+    gaps
 }
 
 #[cfg(test)]
@@ -168,13 +162,17 @@ mod tests {
 
     use super::*;
 
-    fn bytes(frame: &Frame) -> Vec<u8> {
-        [&frame.head[..], &frame.rest].concat()
+    fn frame(salt: u64, kind: Kind, sequence: u64, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        begin(&mut bytes, kind, sequence);
+        bytes.extend(payload);
+        finish(&mut bytes, salt, &[]);
+        bytes
     }
 
-    fn segment(frames: &[Frame]) -> Vec<u8> {
+    fn segment(frames: &[Vec<u8>]) -> Vec<u8> {
         let mut segment = segment_head(7).to_vec();
-        frames.iter().for_each(|frame| segment.extend(bytes(frame)));
+        frames.iter().for_each(|frame| segment.extend(frame));
         segment
     }
 
@@ -184,29 +182,34 @@ mod tests {
         found
     }
 
-    fn frames() -> Vec<Frame> {
-        (1..=3)
-            .map(|n| Frame::new(7, Kind::Event, n, |head| head.extend(b"head"), Bytes::from(vec![n as u8; 30])))
-            .collect()
+    fn frames() -> Vec<Vec<u8>> {
+        (1..=3).map(|n| frame(7, Kind::Event, n, &[n as u8; 34])).collect()
     }
 
     #[test]
     fn frames_are_read_as_written() {
-        let frame = Frame::new(7, Kind::State, u64::MAX, |head| head.extend(b"head"), Bytes::from_static(b"rest"));
-        let bytes = bytes(&frame);
-        let expected = Record { kind: Kind::State, sequence: u64::MAX, payload: b"headrest" };
+        let bytes = frame(7, Kind::State, u64::MAX, b"payload");
+        let expected = Record { kind: Kind::State, sequence: u64::MAX, payload: b"payload" };
         assert_eq!(read(7, &bytes), Some(expected));
         assert_eq!(read(8, &bytes), None, "another salt");
-        assert_eq!(bytes.len() as u64, frame.len());
     }
 
     #[test]
-    fn many_are_done_in_one_frame() {
-        for sequences in [&[9][..], &[1, 5, u64::MAX]] {
-            let bytes = bytes(&Frame::done(7, sequences));
-            let record = read(7, &bytes).unwrap();
-            assert_eq!(record.done().collect::<Vec<_>>(), sequences);
-            assert_eq!(Some(&record.sequence), sequences.last());
+    fn the_rest_of_a_payload_may_stand_elsewhere() {
+        let mut bytes = Vec::new();
+        begin(&mut bytes, Kind::Event, 1);
+        bytes.extend(b"head");
+        finish(&mut bytes, 7, b"rest");
+        bytes.extend(b"rest");
+        assert_eq!(bytes, frame(7, Kind::Event, 1, b"headrest"));
+    }
+
+    #[test]
+    fn a_filler_is_one_frame() {
+        assert_eq!(filler(7, FRAME_HEAD - 1), None);
+        for length in [FRAME_HEAD, 100] {
+            let bytes = filler(7, length).unwrap();
+            assert_eq!((bytes.len(), read(7, &bytes).unwrap().kind), (length, Kind::Synced));
         }
     }
 
@@ -222,6 +225,8 @@ mod tests {
             let lost = ((at - SEGMENT_HEAD) / length) as u64 + 1;
             let expected: Vec<_> = (1..=3).filter(|n| *n != lost).collect();
             assert_eq!(found(&damaged), expected, "byte {at}");
+            let start = SEGMENT_HEAD + (lost as usize - 1) * length;
+            assert_eq!(scan(7, &damaged, |_, _| {}), [start..start + length], "byte {at}");
         }
     }
 
@@ -236,8 +241,8 @@ mod tests {
 
     #[test]
     fn a_frame_inside_a_body_is_not_taken_for_one() {
-        let forged = bytes(&Frame::new(0, Kind::Event, 99, |_| {}, Bytes::from_static(b"forged")));
-        let mut segment = segment(&[Frame::new(7, Kind::Event, 1, |_| {}, forged.into())]);
+        let forged = frame(0, Kind::Event, 99, b"forged");
+        let mut segment = segment(&[frame(7, Kind::Event, 1, &forged)]);
         segment[SEGMENT_HEAD + 1] ^= 1;
         assert!(found(&segment).is_empty());
     }

@@ -1,8 +1,8 @@
 //! Frames on their way into a segment.
 
 use std::io::IoSlice;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -44,25 +44,18 @@ impl Frames {
         Self { salt, ..Self::default() }
     }
 
-    /// None yet, for the same segments.
-    pub(super) fn like(&self) -> Self {
-        Self::new(self.salt)
+    /// None yet, which are put into `buffer`.
+    pub(super) fn with(salt: u64, buffer: Vec<u8>) -> Self {
+        Self { open: buffer, ..Self::new(salt) }
     }
 
-    /// Takes what is there. About as much is expected to come next.
-    pub(super) fn take(&mut self) -> Self {
-        let next = Self { open: Vec::with_capacity(self.open.len()), ..self.like() };
-        std::mem::replace(self, next)
+    /// That of the segment which they are for.
+    pub(super) fn salt(&self) -> u64 {
+        self.salt
     }
 
     /// Adds a frame. `payload` writes what stands before `body`.
-    pub(super) fn push(
-        &mut self,
-        kind: Kind,
-        sequence: u64,
-        payload: impl FnOnce(&mut Vec<u8>),
-        body: &Bytes,
-    ) -> Span {
+    pub(super) fn push(&mut self, kind: Kind, sequence: u64, payload: impl FnOnce(&mut Vec<u8>), body: &Bytes) -> Span {
         let (piece, start) = (self.closed.len() as u32, self.open.len());
         frame::begin(&mut self.open, kind, sequence);
         payload(&mut self.open);
@@ -129,26 +122,53 @@ impl Kept {
     }
 }
 
-/// How much is kept in memory of what is on disk. A clone counts the same.
+/// What is kept in memory of what is on disk, and the buffers that it was in. A clone is the same.
 #[derive(Clone)]
-pub(super) struct Memory {
+pub(super) struct Memory(Arc<Buffers>);
+
+struct Buffers {
     max: usize,
-    taken: Arc<AtomicUsize>,
+    /// The bytes of what is kept.
+    taken: AtomicUsize,
+    /// For what comes next: a large buffer costs more to get from the system than to fill.
+    free: Mutex<Vec<Vec<u8>>>,
 }
+
+/// More buffers than this are not held ready.
+const FREE: usize = 4;
 
 impl Memory {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, taken: Arc::default() }
+        Self(Arc::new(Buffers { max, taken: AtomicUsize::new(0), free: Mutex::default() }))
+    }
+
+    /// An empty one.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        self.free().pop().unwrap_or_default()
     }
 
     /// Only one thread keeps.
     fn keep(&self, bytes: Vec<u8>) -> Option<Bytes> {
         let length = bytes.capacity();
-        if self.taken.load(Ordering::Relaxed) + length > self.max {
+        if self.0.taken.load(Ordering::Relaxed) + length > self.0.max {
+            self.give_back(bytes);
             return None;
         }
-        self.taken.fetch_add(length, Ordering::Relaxed);
+        self.0.taken.fetch_add(length, Ordering::Relaxed);
         Some(Bytes::from_owner(Counted { bytes, memory: self.clone() }))
+    }
+
+    fn give_back(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut free = self.free();
+        // One that had to be larger than a piece was so for a single frame.
+        if free.len() < FREE && (1..=2 * PIECE).contains(&bytes.capacity()) {
+            free.push(bytes);
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,7 +185,8 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.memory.taken.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
+        self.memory.0.taken.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
+        self.memory.give_back(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -207,5 +228,21 @@ mod tests {
         assert!(memory.keep(vec![1; 60]).is_none(), "a part keeps the whole");
         drop(part);
         assert!(memory.keep(vec![1; 60]).is_some());
+    }
+
+    #[test]
+    fn buffers_are_used_again() {
+        let memory = Memory::new(1 << 20);
+        assert_eq!(memory.buffer().capacity(), 0);
+        for length in [100, 2 * PIECE, 2 * PIECE + 1] {
+            let bytes = vec![7; length];
+            let address = bytes.as_ptr();
+            drop(memory.keep(bytes));
+            let again = memory.buffer();
+            assert_eq!((again.len(), again.as_ptr() == address), (0, length <= 2 * PIECE), "{length}");
+        }
+        drop(memory.keep(Vec::new()));
+        (0..=FREE).map(|_| memory.keep(vec![7; 100])).collect::<Vec<_>>().clear();
+        assert_eq!(memory.free().len(), FREE);
     }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
 
 use super::Ticket;
 use super::disk::Segment;
-use super::frame::{self, Frame};
+use super::frame;
 use super::state::{Death, State};
-use crate::key::WebhookKey;
 use crate::module::EventId;
 
 #[derive(Default)]
@@ -18,18 +20,44 @@ pub(super) struct Ledger {
     dead: BTreeMap<EventId, Ticket>,
     /// By number. The last one is written to.
     rooms: BTreeMap<u32, Room>,
-    /// The bytes of all rooms.
-    taken: u64,
-    /// The bytes of all events, each with the newest note of what became of it.
-    live: u64,
-    /// How many bytes the events of a webhook take, those on their way into a segment included.
-    shares: HashMap<WebhookKey, u64, foldhash::fast::RandomState>,
-    /// What the fresh events take in memory.
-    fresh: u64,
+    /// What the last one has not been written to.
+    unused: u64,
+    /// The room that the next segment gets.
+    idle: u64,
+    sizes: Arc<Sizes>,
 }
 
-/// What fresh events may take in memory.
-const MAX_FRESH: u64 = 4 << 20;
+/// How much room is taken. Only the ledger changes it, and everybody may look.
+#[derive(Default)]
+pub(super) struct Sizes {
+    /// The bytes of all rooms, and of the one that the next segment gets.
+    taken: AtomicU64,
+    /// Those of them that nothing of use has been written to so far.
+    spare: AtomicU64,
+    /// The bytes of all events, each with the newest note of what became of it.
+    live: AtomicU64,
+}
+
+impl Sizes {
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of what is still needed of nothing.
+    pub(super) fn garbage(&self) -> u64 {
+        // A note counts before it is written.
+        self.taken().saturating_sub(self.live()).saturating_sub(self.spare.load(Ordering::Relaxed))
+    }
+}
+
+/// No other thread changes it at the same time.
+fn change(size: &AtomicU64, by: i64) {
+    size.store(size.load(Ordering::Relaxed).saturating_add_signed(by), Ordering::Relaxed);
+}
 
 /// An event that is kept.
 struct Entry {
@@ -39,7 +67,7 @@ struct Entry {
     /// What the state takes on disk.
     state_bytes: u32,
     /// Until it is tried, or something became of it: most are delivered at once, and need not be read.
-    fresh: Option<Box<[u8]>>,
+    fresh: Option<Bytes>,
 }
 
 /// Where a frame stands.
@@ -64,25 +92,16 @@ impl Ledger {
         self.entries.len().saturating_sub(self.dead.len())
     }
 
-    pub(super) fn live(&self) -> u64 {
-        self.live
-    }
-
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    /// The bytes of what is still needed of nothing.
-    pub(super) fn garbage(&self) -> u64 {
-        // A note counts before it is written.
-        self.taken.saturating_sub(self.live)
+    pub(super) fn sizes(&self) -> &Arc<Sizes> {
+        &self.sizes
     }
 
     // --- events
 
-    pub(super) fn insert(&mut self, sequence: u64, place: Place) {
+    /// `payload` if it is in memory, too.
+    pub(super) fn insert(&mut self, sequence: u64, place: Place, payload: Option<Bytes>) {
         self.live_in(place.segment, i64::from(place.length));
-        let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0, fresh: None });
+        let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0, fresh: payload });
         if let Some(before) = before {
             // A copy that was made to free a segment, read again: what is known of it stays.
             self.live_in(before.place.segment, -i64::from(before.place.length));
@@ -92,21 +111,9 @@ impl Ledger {
         }
     }
 
-    /// Keeps an event in memory, too, if there is room.
-    pub(super) fn keep(&mut self, sequence: u64, frame: &Frame) {
-        let Some(entry) = self.entries.get_mut(&sequence).filter(|_| self.fresh + frame.len() <= MAX_FRESH) else {
-            return;
-        };
-        self.fresh += frame.len();
-        entry.fresh = Some(frame.payload());
-    }
-
     /// Takes the payload of an event of which nothing became so far, if it is in memory.
-    pub(super) fn take_fresh(&mut self, sequence: u64) -> Option<Box<[u8]>> {
-        let entry = self.entries.get_mut(&sequence)?;
-        let payload = entry.fresh.take()?;
-        self.fresh -= u64::from(entry.place.length);
-        Some(payload)
+    pub(super) fn take_fresh(&mut self, sequence: u64) -> Option<Bytes> {
+        self.entries.get_mut(&sequence)?.fresh.take()
     }
 
     /// Where an event stands, with what became of it.
@@ -127,22 +134,21 @@ impl Ledger {
 
     /// Forgets an event. Whether there was one.
     pub(super) fn remove(&mut self, sequence: u64) -> bool {
-        self.take_fresh(sequence);
         let Some(entry) = self.entries.remove(&sequence) else { return false };
         self.live_in(entry.place.segment, -i64::from(entry.place.length));
-        self.live = self.live.saturating_sub(u64::from(entry.state_bytes));
+        change(&self.sizes.live, -i64::from(entry.state_bytes));
         true
     }
 
     /// Takes note of what became of an event. Whether there is such an event.
     pub(super) fn note(&mut self, sequence: u64, state: State) -> bool {
-        self.take_fresh(sequence);
         let bytes = frame::state_length(&state);
         match self.entries.get_mut(&sequence) {
             Some(entry) => {
                 let before = std::mem::replace(&mut entry.state_bytes, bytes);
-                self.live = self.live.saturating_add(u64::from(bytes)).saturating_sub(u64::from(before));
+                change(&self.sizes.live, i64::from(bytes) - i64::from(before));
                 entry.state = Some(Box::new(state));
+                entry.fresh = None;
                 true
             }
             None => false,
@@ -164,28 +170,25 @@ impl Ledger {
     /// Takes note of a copy of an event, unless it is not needed any more.
     pub(super) fn relocate(&mut self, sequence: u64, from: Place, to: Place) {
         if self.is_at(sequence, from) {
-            self.insert(sequence, to);
+            self.insert(sequence, to, None);
         }
     }
 
-    /// Forgets the events of a segment. The shares of those that wait are returned when the worker comes to them.
-    pub(super) fn give_up(&mut self, segment: u32) -> usize {
+    /// Forgets the events of a segment. Returns how many, and the dead letters among them; the worker comes to the
+    /// others.
+    pub(super) fn give_up(&mut self, segment: u32) -> (usize, Vec<Ticket>) {
         if self.rooms.get(&segment).is_none_or(|room| room.live == 0) {
-            return 0;
+            return (0, Vec::new());
         }
         let lost: HashSet<u64> =
             self.entries.iter().filter(|(_, entry)| entry.place.segment == segment).map(|(seq, _)| *seq).collect();
         let lost_dead: Vec<_> =
             self.dead.iter().filter(|(_, ticket)| lost.contains(&ticket.sequence)).map(|(id, _)| *id).collect();
-        for id in lost_dead {
-            if let Some(ticket) = self.dead.remove(&id) {
-                self.return_share(&ticket.webhook, u64::from(ticket.bytes));
-            }
-        }
+        let lost_dead = lost_dead.iter().filter_map(|id| self.dead.remove(id)).collect();
         lost.iter().for_each(|sequence| {
             self.remove(*sequence);
         });
-        lost.len()
+        (lost.len(), lost_dead)
     }
 
     // --- those that are not tried any more
@@ -209,28 +212,41 @@ impl Ledger {
     // --- room
 
     pub(super) fn add_room(&mut self, number: u32, segment: Arc<dyn Segment>, salt: u64, size: u64) {
-        self.taken += size;
-        self.rooms.insert(number, Room { segment, salt, size, live: 0 });
+        self.rooms.insert(number, Room { segment, salt, size: 0, live: 0 });
+        self.resize(number, size);
     }
 
-    pub(super) fn grow(&mut self, number: u32, bytes: u64) {
+    /// How large a segment is now.
+    pub(super) fn resize(&mut self, number: u32, size: u64) {
         if let Some(room) = self.rooms.get_mut(&number) {
-            room.size += bytes;
-            self.taken += bytes;
+            let before = std::mem::replace(&mut room.size, size);
+            change(&self.sizes.taken, size.cast_signed() - before.cast_signed());
         }
     }
 
-    pub(super) fn shrink(&mut self, number: u32, bytes: u64) {
-        if let Some(room) = self.rooms.get_mut(&number) {
-            room.size = room.size.saturating_sub(bytes);
-            self.taken = self.taken.saturating_sub(bytes);
-        }
+    /// How many bytes of the segment that is written to have not been written to.
+    pub(super) fn set_unused(&mut self, bytes: u64) {
+        self.unused = bytes;
+        self.sizes.spare.store(self.unused + self.idle, Ordering::Relaxed);
     }
 
-    pub(super) fn remove_room(&mut self, number: u32) {
-        if let Some(room) = self.rooms.remove(&number) {
-            self.taken -= room.size;
-        }
+    /// How much room the next segment gets.
+    pub(super) fn set_idle(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.idle, bytes);
+        change(&self.sizes.taken, bytes.cast_signed() - before.cast_signed());
+        self.set_unused(self.unused);
+    }
+
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle > 0
+    }
+
+    /// Returns how large it was.
+    pub(super) fn remove_room(&mut self, number: u32) -> u64 {
+        let size = self.rooms.get(&number).map_or(0, |room| room.size);
+        self.resize(number, 0);
+        self.rooms.remove(&number);
+        size
     }
 
     /// The oldest segment but for the one that is written to, and whether it holds an event that is still needed.
@@ -242,31 +258,7 @@ impl Ledger {
     fn live_in(&mut self, segment: u32, bytes: i64) {
         if let Some(room) = self.rooms.get_mut(&segment) {
             room.live = room.live.saturating_add_signed(bytes);
-            self.live = self.live.saturating_add_signed(bytes);
-        }
-    }
-
-    // --- shares
-
-    pub(super) fn share(&self, webhook: &WebhookKey) -> u64 {
-        self.shares.get(webhook).copied().unwrap_or(0)
-    }
-
-    pub(super) fn take_share(&mut self, webhook: &WebhookKey, bytes: u64) {
-        match self.shares.get_mut(webhook) {
-            Some(share) => *share += bytes,
-            None => {
-                self.shares.insert(webhook.clone(), bytes);
-            }
-        }
-    }
-
-    pub(super) fn return_share(&mut self, webhook: &WebhookKey, bytes: u64) {
-        if let Some(share) = self.shares.get_mut(webhook) {
-            *share = share.saturating_sub(bytes);
-            if *share == 0 {
-                self.shares.remove(webhook);
-            }
+            change(&self.sizes.live, bytes);
         }
     }
 }

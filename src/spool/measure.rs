@@ -41,8 +41,8 @@ pub(crate) fn state(waiting: usize, bytes: u64, dead: usize) {
     }
 }
 
-/// An attempt of the worker ended: `delivered`, or the kind of the error.
-pub(crate) fn attempted(outcome: &'static str) {
+/// Attempts of the worker ended: `delivered`, or the kind of the error.
+pub(crate) fn attempted(outcome: &'static str, attempts: usize) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("tower_webhook_delivery_attempts_total", "outcome" => outcome).increment(1);
+    metrics::counter!("tower_webhook_delivery_attempts_total", "outcome" => outcome).increment(attempts as u64);
 }

@@ -44,10 +44,12 @@ mod dead;
 mod disk;
 mod event;
 mod frame;
+mod frames;
 mod ledger;
 pub(crate) mod measure;
 mod recover;
 mod shared;
+mod shares;
 mod state;
 mod writer;
 
@@ -65,8 +67,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 pub use self::dead::{DeadLetter, Letter};
 use self::disk::{Directory, Disk};
 pub(crate) use self::event::Event;
-use self::frame::{Frame, Kind};
-use self::shared::{New, Shared};
+use self::shared::Shared;
 pub(crate) use self::state::{Death, State};
 use self::writer::Writer;
 pub use crate::delivery::Worker;
@@ -106,8 +107,8 @@ impl SpoolOptions {
         Self { directory: directory.into(), max_bytes: DEFAULT_MAX_BYTES }
     }
 
-    /// How many bytes its files may have together, dead letters included. One webhook's events take at most half of it, so
-    /// that a target that is down does not shut out the others.
+    /// How many bytes its files may have together, dead letters included. One webhook's events take at most half of it, and
+    /// those of a namespace three quarters, so that a target that is down does not shut out the others.
     #[must_use]
     pub fn max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
@@ -153,11 +154,13 @@ impl Spool {
     }
 
     fn on(disk: Arc<dyn Disk>, max_bytes: u64) -> io::Result<(Self, Tickets)> {
-        let recovered = recover::read(&*disk)?;
+        let mut recovered = recover::read(&*disk)?;
         let (sender, tickets) = unbounded_channel();
-        let shared = Arc::new(Shared::new(recovered.ledger, recovered.next_sequence, max_bytes, sender));
-        shared.offer(recovered.waiting);
-        let writer = Writer::new(Arc::clone(&shared), disk, recovered.next_segment);
+        let waiting = std::mem::take(&mut recovered.waiting);
+        let next_segment = recovered.next_segment;
+        let shared = Arc::new(Shared::new(recovered, max_bytes, sender));
+        shared.offer(waiting);
+        let writer = Writer::new(Arc::clone(&shared), disk, next_segment);
         std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run())?;
         Ok((Self { handle: Arc::new(Handle { shared }) }, tickets))
     }
@@ -166,17 +169,15 @@ impl Spool {
         &self.handle.shared
     }
 
-    /// Resolves once the event would survive a power cut. If it fails, if that takes longer than `patience`, or if it is
-    /// dropped before, the event may be in the spool or not.
-    pub(crate) async fn accept(&self, delivery: &Delivery, patience: Duration) -> Result<(), SpoolError> {
-        let webhook = delivery.webhook().key().clone();
-        let sequence = self.shared().next_sequence();
-        let head = |head: &mut Vec<u8>| event::encode_head(delivery, head);
-        let frame = Frame::new(self.shared().salt(), Kind::Event, sequence, head, delivery.body().clone());
-        let bytes = u32::try_from(frame.len()).map_err(|_| SpoolError::TooLarge)?;
-        let ticket = Ticket { sequence, webhook, bytes };
-        let written = self.shared().push(New { frame, ticket }, patience)?;
-        written.await.unwrap_or(Err(SpoolError::Failed))
+    /// The event is on its way to the disk. The future resolves once it would survive a power cut. If that fails, if it
+    /// takes longer than `patience`, or if the future is dropped before, the event may be in the spool or not.
+    pub(crate) fn accept(
+        &self,
+        delivery: &Delivery,
+        patience: Duration,
+    ) -> Result<impl Future<Output = Result<(), SpoolError>> + use<>, SpoolError> {
+        let written = self.shared().push(delivery, patience)?;
+        Ok(async move { written.await.unwrap_or(Err(SpoolError::Failed)) })
     }
 
     /// Takes what is still in memory of the events, in their order. Nothing became of those so far.
@@ -201,7 +202,7 @@ impl Spool {
 
     /// The event is not there any more.
     pub(crate) fn lost(&self, ticket: &Ticket) {
-        self.shared().lock().ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
+        self.shared().give_back([ticket]);
     }
 
     /// Waits until everything that was said so far is on disk.
@@ -213,8 +214,8 @@ impl Spool {
 
     /// Sets the gauges `tower_webhook_spool_*`; the [`Worker`] does so every 2 s.
     pub fn measure(&self) {
-        let inner = self.shared().lock();
-        measure::state(inner.ledger.waiting(), inner.ledger.taken(), inner.ledger.dead().len());
+        let ledger = self.shared().ledger();
+        measure::state(ledger.waiting(), ledger.sizes().taken(), ledger.dead().len());
     }
 
     /// Takes nothing more: nobody is there to deliver it.
@@ -224,17 +225,17 @@ impl Spool {
 
     /// How many events wait or are being delivered.
     pub fn waiting(&self) -> usize {
-        self.shared().lock().ledger.waiting()
+        self.shared().ledger().waiting()
     }
 
-    /// Whether the last write failed.
+    /// Whether the last write failed, or has not come to its end for some seconds.
     pub fn is_failing(&self) -> bool {
         self.shared().is_failing()
     }
 
     /// The bytes of the spool's files.
     pub fn bytes(&self) -> u64 {
-        self.shared().lock().ledger.taken()
+        self.shared().sizes().taken()
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use super::disk::Disk;
+use super::disk::{Disk, Segment};
 use super::event::decode_name;
-use super::frame::{self, FRAME_HEAD, Kind, Record};
+use super::frame::{self, FRAME_HEAD, Kind, Record, SEGMENT_HEAD};
 use super::ledger::{Ledger, Place};
+use super::shares::Shares;
 use super::state;
 use super::{Ticket, measure};
 use crate::key::WebhookKey;
@@ -15,6 +16,7 @@ use crate::module::EventId;
 
 pub(super) struct Recovered {
     pub(super) ledger: Ledger,
+    pub(super) shares: Shares,
     /// In the order of their receipt.
     pub(super) waiting: Vec<Ticket>,
     pub(super) next_sequence: u64,
@@ -35,8 +37,9 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
         newest = newest.max(read_segment(disk, *number, is_last, &mut ledger, &mut names)?);
     }
     let mut waiting = Vec::new();
+    let mut shares = Shares::default();
     for (sequence, (id, webhook, bytes)) in names.into_iter().collect::<BTreeMap<_, _>>() {
-        ledger.take_share(&webhook, u64::from(bytes));
+        shares.take(&webhook, u64::from(bytes));
         let ticket = Ticket { sequence, webhook, bytes };
         match ledger.death(&ticket) {
             Some(_) => ledger.bury(id, ticket),
@@ -44,10 +47,15 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
         }
     }
     if !numbers.is_empty() {
-        tracing::info!(waiting = waiting.len(), dead = ledger.dead().len(), bytes = ledger.taken(), "spool read");
+        tracing::info!(
+            waiting = waiting.len(),
+            dead = ledger.dead().len(),
+            bytes = ledger.sizes().taken(),
+            "spool read"
+        );
     }
     let next_segment = numbers.last().map_or(1, |number| number + 1);
-    Ok(Recovered { ledger, waiting, next_sequence: newest + 1, next_segment })
+    Ok(Recovered { ledger, shares, waiting, next_sequence: newest + 1, next_segment })
 }
 
 /// Returns the newest sequence number in it.
@@ -59,40 +67,78 @@ fn read_segment(
     names: &mut Names,
 ) -> io::Result<u64> {
     let segment = disk.open(number)?;
-    let bytes = segment.read()?;
+    let (bytes, is_whole) = read_all(&*segment, number)?;
+    // What cannot be read now is not put away: it may be another time.
+    let is_last = is_last && is_whole;
     let salt = match frame::read_salt(&bytes) {
         Some(salt) => salt,
         // It was made, and the power went before anything in it was accepted.
-        None if bytes.iter().all(|byte| *byte == 0) || bytes.len() < frame::SEGMENT_HEAD => 0,
+        None if bytes.iter().all(|byte| *byte == 0) || bytes.len() < SEGMENT_HEAD => 0,
         None => {
             let reason = format!("segment {number} is none, or damaged at its head: move it away to go on without it");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
     };
-    ledger.add_room(number, Arc::clone(&segment), salt, bytes.len() as u64);
-    let mut newest = 0;
-    let mut end = 0;
-    let damaged = frame::scan(salt, &bytes, |offset, record| {
-        newest = newest.max(record.sequence);
-        end = offset as usize + FRAME_HEAD + record.payload.len();
-        take_over(number, offset, &record, ledger, names);
+    let (mut size, mut damaged, mut newest) = (bytes.len(), 0, 0);
+    ledger.add_room(number, Arc::clone(&segment), salt, size as u64);
+    // Where what was synced for certain ends. An older version does not tell.
+    let mut synced = None;
+    let gaps = frame::scan(salt, &bytes, |offset, record| match record.kind {
+        Kind::Synced => synced = synced.max(Some(record.sequence)),
+        _ => {
+            newest = newest.max(record.sequence);
+            take_over(number, offset, &record, ledger, names);
+        }
     });
-    let torn = bytes.len().saturating_sub(end.max(frame::SEGMENT_HEAD)) as u64;
-    // What is torn at the very end had not been accepted; zeros are what a file system leaves there.
-    let damaged = if is_last { damaged.saturating_sub(torn) } else { damaged };
-    if is_last && torn > 0 {
-        // Or the next start, for which this is not the last segment, would take it for damage.
-        tracing::warn!(segment = number, bytes = torn, "the end of the spool is torn: it had not been accepted");
-        segment.truncate(bytes.len() as u64 - torn)?;
-        ledger.shrink(number, torn);
+    for gap in gaps {
+        let synced = synced.map_or(0, |offset| offset as usize);
+        let lost = gap.len().min(synced.saturating_sub(gap.start));
+        let is_blank = bytes[gap.start + lost..gap.end].iter().all(|byte| *byte == 0);
+        damaged += lost;
+        match gap.end == size {
+            // Room that was not written to.
+            true if is_blank && !is_last => {}
+            // Room, with what an earlier segment has left in it, and maybe the beginning of what had not been accepted. It
+            // is put away, or the next start, for which this is not the last segment, would take it for damage.
+            true if is_last => {
+                size = gap.start;
+                segment.truncate(size as u64)?;
+            }
+            // The same between frames that came to the disk.
+            false if is_last && lost == 0 && synced > 0 => {
+                if let Some(filler) = frame::filler(salt, gap.len()) {
+                    segment.write_at(&filler, gap.start as u64)?;
+                }
+            }
+            _ => damaged += gap.len() - lost,
+        }
     }
+    ledger.resize(number, size as u64);
     // What was read may be no more than in the cache: an older copy of it must not go before it is on the disk.
     segment.sync()?;
     if damaged > 0 {
         tracing::error!(segment = number, bytes = damaged, "a part of the spool is damaged: the events in it are lost");
-        measure::damaged(damaged);
+        measure::damaged(damaged as u64);
     }
     Ok(newest)
+}
+
+/// What can be read of a segment, and whether that is all. In the place of the rest stands nothing that could be a frame.
+fn read_all(segment: &dyn Segment, number: u32) -> io::Result<(Vec<u8>, bool)> {
+    /// What a disk gives up is at least this.
+    const BLOCK: usize = 4 << 10;
+
+    let mut bytes = vec![0; usize::try_from(segment.length()?).map_err(io::Error::other)?];
+    if segment.read_at(&mut bytes, 0).is_ok() {
+        return Ok((bytes, true));
+    }
+    for (nth, block) in bytes.chunks_mut(BLOCK).enumerate() {
+        if let Err(error) = segment.read_at(block, (nth * BLOCK) as u64) {
+            tracing::error!(segment = number, offset = nth * BLOCK, %error, "a part of the spool cannot be read");
+            block.fill(u8::MAX);
+        }
+    }
+    Ok((bytes, false))
 }
 
 fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger, names: &mut Names) {
@@ -105,13 +151,14 @@ fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger
             // It was read from a segment, so it is no longer than one.
             let length = (FRAME_HEAD + record.payload.len()) as u32;
             names.insert(record.sequence, (id, webhook, length));
-            ledger.insert(record.sequence, Place { segment, offset, length });
+            ledger.insert(record.sequence, Place { segment, offset, length }, None);
         }
         Kind::State => {
             if let Some(state) = state::decode(record.payload) {
                 ledger.note(record.sequence, state);
             }
         }
+        Kind::Synced => {}
         Kind::Done => {
             for sequence in record.done() {
                 names.remove(&sequence);

@@ -1,19 +1,23 @@
 //! What requests, the worker and the writing thread share.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::event::{self, Event};
-use super::frame::{self, Frame, Kind};
-use super::ledger::{Ledger, Place};
+use super::frame::{self, FRAME_HEAD, Kind};
+use super::frames::{Frames, Memory, Span};
+use super::ledger::{Ledger, Place, Sizes};
+use super::recover::Recovered;
+use super::shares::Shares;
 use super::state::State;
 use super::{SpoolError, Ticket};
-use crate::module::EventId;
+use crate::key::WebhookKey;
+use crate::module::{Delivery, EventId};
 use crate::round::{Crowd, HasCrowd, Recent, Round, Seat, gather, idle};
 
 /// How long a note of what became of an event may wait for others before it is written.
@@ -28,50 +32,58 @@ const MANY: usize = 512;
 /// Bytes of events that may be on their way into a segment.
 const MAX_QUEUED: u64 = 64 << 20;
 
+/// What events that were just written may take in memory.
+const MAX_FRESH: usize = 4 << 20;
+
+/// A disk that has not come to an end with one round after so long is taken for one that fails.
+const HANGS: Duration = Duration::from_secs(5);
+
 /// So much of the room may be taken by what nobody needs before it is freed.
 pub(super) fn max_garbage(max_bytes: u64) -> u64 {
     max_bytes / 8
 }
 
+/// Neither of its two locks is taken by who has the other.
 pub(super) struct Shared {
-    inner: Mutex<Inner>,
+    queue: Mutex<Queue>,
     /// There is something for the writer to do.
     wake: Condvar,
-    salt: u64,
-    sequence: AtomicU64,
+    ledger: Mutex<Ledger>,
+    sizes: Arc<Sizes>,
+    memory: Memory,
     max_bytes: u64,
     is_failing: AtomicBool,
+    /// Since when the writer is busy with a round.
+    busy: Mutex<Option<Instant>>,
     /// To the worker.
     tickets: UnboundedSender<Vec<Ticket>>,
 }
 
-pub(super) struct Inner {
-    pub(super) ledger: Ledger,
+/// What is to be written.
+pub(super) struct Queue {
     /// Those who wait for what is written next.
     crowd: Crowd<Result<(), SpoolError>>,
-    events: Vec<New>,
+    frames: Frames,
+    /// Of the events among the frames.
+    tickets: Vec<(Ticket, Span)>,
     /// The events whose state is to be written.
     changed: Vec<u64>,
     /// The bytes of the events that are on their way into a segment.
     pub(super) queued: u64,
+    shares: Shares,
+    next_sequence: u64,
     /// Nobody is there to deliver events.
     is_refusing: bool,
     /// The writer is gone, or is to go.
     closed: bool,
 }
 
-impl HasCrowd for Inner {
+impl HasCrowd for Queue {
     type Outcome = Result<(), SpoolError>;
 
     fn crowd(&mut self) -> &mut Crowd<Self::Outcome> {
         &mut self.crowd
     }
-}
-
-/// An event that is to be written.
-pub(super) struct New {
-    pub(super) frame: Frame,
-    pub(super) ticket: Ticket,
 }
 
 /// What is written at once.
@@ -80,31 +92,37 @@ pub(super) struct Batch {
     pub(super) round: Round<Result<(), SpoolError>>,
     /// Whether there are any.
     pub(super) is_awaited: bool,
-    pub(super) events: Vec<New>,
+    pub(super) events: Frames,
+    pub(super) tickets: Vec<(Ticket, Span)>,
     /// What became of earlier events.
-    pub(super) notes: Vec<Frame>,
+    pub(super) notes: Frames,
     /// Which those are.
     pub(super) changed: Vec<u64>,
 }
 
 impl Shared {
-    pub(super) fn new(ledger: Ledger, sequence: u64, max_bytes: u64, tickets: UnboundedSender<Vec<Ticket>>) -> Self {
-        let inner = Inner {
-            ledger,
+    /// `recovered` without those that wait.
+    pub(super) fn new(recovered: Recovered, max_bytes: u64, tickets: UnboundedSender<Vec<Ticket>>) -> Self {
+        let queue = Queue {
             crowd: Crowd::default(),
-            events: Vec::new(),
+            frames: Frames::new(fastrand::u64(..)),
+            tickets: Vec::new(),
             changed: Vec::new(),
             queued: 0,
+            shares: recovered.shares,
+            next_sequence: recovered.next_sequence,
             is_refusing: false,
             closed: false,
         };
         Self {
-            inner: Mutex::new(inner),
+            queue: Mutex::new(queue),
             wake: Condvar::new(),
-            salt: fastrand::u64(..),
-            sequence: AtomicU64::new(sequence),
+            sizes: Arc::clone(recovered.ledger.sizes()),
+            ledger: Mutex::new(recovered.ledger),
+            memory: Memory::new(MAX_FRESH),
             max_bytes,
             is_failing: AtomicBool::new(false),
+            busy: Mutex::new(None),
             tickets,
         }
     }
@@ -114,69 +132,73 @@ impl Shared {
         let _ = self.tickets.send(tickets);
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
     }
 
-    pub(super) fn salt(&self) -> u64 {
-        self.salt
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
     }
 
-    pub(super) fn is_failing(&self) -> bool {
-        self.is_failing.load(Ordering::Relaxed)
+    pub(super) fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
-    /// Returns what it was before.
-    pub(super) fn set_failing(&self, is_failing: bool) -> bool {
-        self.is_failing.swap(is_failing, Ordering::Relaxed)
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(super) fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
 
-    pub(super) fn next_sequence(&self) -> u64 {
-        self.sequence.fetch_add(1, Ordering::Relaxed)
+    /// Whether the disk failed, or hangs.
+    pub(super) fn is_failing(&self) -> bool {
+        self.has_failed() || lock(&self.busy).is_some_and(|since| since.elapsed() > HANGS)
+    }
+
+    /// Whether the last write failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Returns what it was before.
+    pub(super) fn set_failed(&self, has_failed: bool) -> bool {
+        self.is_failing.swap(has_failed, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        *lock(&self.busy) = is_busy.then(Instant::now);
     }
 
     /// Gives the writer an event. Its sender waits for so long at most.
-    pub(super) fn push(&self, new: New, patience: Duration) -> Result<Seat<Result<(), SpoolError>>, SpoolError> {
-        let bytes = u64::from(new.ticket.bytes);
-        let mut inner = self.lock();
-        if inner.closed || inner.is_refusing {
-            return Err(SpoolError::Failed);
-        }
-        if bytes > self.max_bytes / 2 {
-            return Err(SpoolError::TooLarge);
-        }
-        let Inner { ledger, queued, .. } = &mut *inner;
-        // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
-        let room = self.max_bytes - self.max_bytes / 16;
-        let needed = ledger.live() + *queued + bytes;
-        // In memory as long as the disk hangs; one always may.
-        let is_held_up = *queued > 0 && *queued + bytes > MAX_QUEUED;
-        if is_held_up
-            || needed > room - max_garbage(self.max_bytes)
-            || ledger.taken() + *queued + bytes > room
-            || ledger.share(&new.ticket.webhook) + bytes > self.max_bytes / 2
-        {
-            return Err(SpoolError::Full);
-        }
-        ledger.take_share(&new.ticket.webhook, bytes);
-        *queued += bytes;
-        inner.events.push(new);
-        Ok(self.join(inner, Some(patience)))
+    pub(super) fn push(
+        &self,
+        delivery: &Delivery,
+        patience: Duration,
+    ) -> Result<Seat<Result<(), SpoolError>>, SpoolError> {
+        let length = FRAME_HEAD + event::head_length(delivery) + delivery.body().len();
+        let bytes = u32::try_from(length).map_err(|_| SpoolError::TooLarge)?;
+        let webhook = delivery.webhook().key().clone();
+        let mut queue = self.queue();
+        queue.admit(&webhook, u64::from(bytes), &self.sizes, self.max_bytes)?;
+        let sequence = queue.next_sequence;
+        queue.next_sequence += 1;
+        let head = |bytes: &mut Vec<u8>| event::encode_head(delivery, bytes);
+        let span = queue.frames.push(Kind::Event, sequence, head, delivery.body());
+        queue.tickets.push((Ticket { sequence, webhook, bytes }, span));
+        Ok(self.join(queue, Some(patience)))
     }
 
     /// For who waits until everything that was said so far is on disk.
     pub(super) fn flush(&self) -> Option<Seat<Result<(), SpoolError>>> {
-        let inner = self.lock();
-        (!inner.closed).then(|| self.join(inner, None))
+        let queue = self.queue();
+        (!queue.closed).then(|| self.join(queue, None))
     }
 
-    fn join(&self, mut inner: MutexGuard<'_, Inner>, patience: Option<Duration>) -> Seat<Result<(), SpoolError>> {
-        let (seat, wake) = inner.crowd.join(patience);
-        drop(inner);
+    fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Seat<Result<(), SpoolError>> {
+        let (seat, wake) = queue.crowd.join(patience);
+        drop(queue);
         if wake {
             self.wake.notify_one();
         }
@@ -184,42 +206,49 @@ impl Shared {
     }
 
     pub(super) fn note(&self, sequence: u64, state: State) {
-        let mut inner = self.lock();
-        if inner.ledger.note(sequence, state) {
-            self.changed(inner, [sequence]);
+        let is_kept = self.ledger().note(sequence, state);
+        if is_kept {
+            self.changed([sequence]);
         }
     }
 
     /// Takes note that an event is not tried any more.
     pub(super) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
-        let mut inner = self.lock();
+        let mut ledger = self.ledger();
         let sequence = ticket.sequence;
-        if inner.ledger.note(sequence, state) {
-            inner.ledger.bury(id, ticket);
-            self.changed(inner, [sequence]);
+        if ledger.note(sequence, state) {
+            ledger.bury(id, ticket);
+            drop(ledger);
+            self.changed([sequence]);
         } else {
+            drop(ledger);
             // It became unreadable while it was under way.
-            inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
+            self.give_back([&ticket]);
         }
     }
 
     pub(super) fn finish(&self, tickets: &[Ticket]) {
-        let mut inner = self.lock();
-        let Inner { ledger, .. } = &mut *inner;
-        let is_kept = |ticket: &&Ticket| {
-            ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
-            ledger.remove(ticket.sequence)
-        };
-        let finished: Vec<_> = tickets.iter().filter(is_kept).map(|ticket| ticket.sequence).collect();
-        self.changed(inner, finished);
+        let mut ledger = self.ledger();
+        let removed = tickets.iter().filter(|ticket| ledger.remove(ticket.sequence)).map(|ticket| ticket.sequence);
+        let removed: Vec<_> = removed.collect();
+        drop(ledger);
+        self.give_back(tickets);
+        self.changed(removed);
     }
 
-    fn changed(&self, mut inner: MutexGuard<'_, Inner>, sequences: impl IntoIterator<Item = u64>) {
-        let before = inner.changed.len();
-        inner.changed.extend(sequences);
-        let has_reached = |count: usize| before < count && inner.changed.len() >= count;
-        let wake = inner.crowd.is_idle() && (has_reached(1) || has_reached(MANY));
-        drop(inner);
+    /// The room of these events is free.
+    pub(super) fn give_back<'a>(&self, tickets: impl IntoIterator<Item = &'a Ticket>) {
+        let mut queue = self.queue();
+        tickets.into_iter().for_each(|ticket| queue.shares.give_back(&ticket.webhook, u64::from(ticket.bytes)));
+    }
+
+    fn changed(&self, sequences: impl IntoIterator<Item = u64>) {
+        let mut queue = self.queue();
+        let before = queue.changed.len();
+        queue.changed.extend(sequences);
+        let has_reached = |count: usize| before < count && queue.changed.len() >= count;
+        let wake = queue.crowd.is_idle() && (has_reached(1) || has_reached(MANY));
+        drop(queue);
         if wake {
             self.wake.notify_one();
         }
@@ -227,107 +256,163 @@ impl Shared {
 
     /// Those of the events that are still in memory.
     pub(super) fn take_fresh<'a>(&self, tickets: impl Iterator<Item = &'a Ticket>) -> Vec<Option<Event>> {
-        let mut inner = self.lock();
-        let payloads: Vec<_> = tickets.map(|ticket| inner.ledger.take_fresh(ticket.sequence)).collect();
-        drop(inner);
-        payloads.into_iter().map(|payload| event::decode(payload?.into())).collect()
+        let mut ledger = self.ledger();
+        let payloads: Vec<_> = tickets.map(|ticket| ledger.take_fresh(ticket.sequence)).collect();
+        drop(ledger);
+        payloads.into_iter().map(|payload| event::decode(payload?)).collect()
     }
 
     pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(Event, State)>> {
-        let inner = self.lock();
-        let Some((place, state)) = inner.ledger.find(sequence) else { return Ok(None) };
-        let Some((segment, salt)) = inner.ledger.segment(place.segment) else { return Ok(None) };
-        drop(inner);
+        let ledger = self.ledger();
+        let Some((place, state)) = ledger.find(sequence) else { return Ok(None) };
+        let Some((segment, salt)) = ledger.segment(place.segment) else { return Ok(None) };
+        drop(ledger);
         let payload = read(&*segment, salt, sequence, place)?;
         let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
         Ok(Some((event, state)))
     }
 
     pub(super) fn refuse(&self) {
-        self.lock().is_refusing = true;
+        self.queue().is_refusing = true;
     }
 
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.queue().closed = true;
         self.wake.notify_one();
     }
 
     /// There is no writer any more.
     pub(super) fn abandon(&self) {
-        let mut inner = self.lock();
-        inner.closed = true;
+        let mut queue = self.queue();
+        queue.closed = true;
         // Whoever waits learns it.
-        drop(inner.take(self.salt));
+        drop(queue.take(Vec::new(), 0));
     }
 
     /// Waits for something to write; nothing if it is time to sync, `None` if there is nothing more to come.
+    ///
+    /// So much is `left` of the segment: with what fills it, it is done, and what comes next is for another one.
     pub(super) fn take(
         &self,
+        left: u64,
         unsynced: Option<Instant>,
         recent: &mut Recent<Result<(), SpoolError>>,
         may_wait: bool,
     ) -> Option<Batch> {
         let mut look_again = recent.wake();
-        let mut inner = self.lock();
+        let buffer = self.memory.buffer();
+        let mut queue = self.queue();
         if may_wait {
-            inner = gather(&self.wake, inner);
+            queue = gather(&self.wake, queue);
         }
         let mut lingered = false;
         loop {
             let due = unsynced.map(|since| since + UNSYNCED);
-            if inner.crowd.count() > 0
-                || inner.changed.len() >= MANY
-                || (lingered && !inner.changed.is_empty())
+            if queue.crowd.count() > 0
+                || queue.changed.len() >= MANY
+                || (lingered && !queue.changed.is_empty())
                 || due.is_some_and(|due| due <= Instant::now())
                 || !may_wait
             {
-                return Some(inner.take(self.salt));
+                break;
             }
-            if inner.closed && self.is_failing() {
+            if queue.closed && (self.has_failed() || (queue.changed.is_empty() && unsynced.is_none())) {
                 return None;
             }
-            if inner.closed {
-                return (!inner.changed.is_empty() || unsynced.is_some()).then(|| inner.take(self.salt));
+            if queue.closed {
+                break;
             }
-            lingered = !inner.changed.is_empty();
+            lingered = !queue.changed.is_empty();
             let until = look_again.into_iter().chain(due).min();
             let time = match lingered {
                 true => Some(LINGER),
                 false => until.map(|until| until.saturating_duration_since(Instant::now())),
             };
-            inner = idle(&self.wake, inner, time);
+            queue = idle(&self.wake, queue, time);
             if look_again.is_some_and(|at| at <= Instant::now()) {
-                drop(inner);
+                drop(queue);
                 look_again = recent.wake();
-                inner = self.lock();
+                queue = self.queue();
             }
         }
+        let mut batch = queue.take(buffer, left);
+        drop(queue);
+        self.write_notes(&mut batch);
+        Some(batch)
+    }
+
+    /// What became of events so far: the newest is written, once.
+    fn write_notes(&self, batch: &mut Batch) {
+        let Batch { changed, notes, .. } = batch;
+        changed.sort_unstable();
+        changed.dedup();
+        let ledger = self.ledger();
+        let (kept, gone): (Vec<u64>, Vec<u64>) = changed.iter().partition(|sequence| ledger.is_kept(**sequence));
+        for (sequence, state) in kept.iter().filter_map(|sequence| Some((*sequence, ledger.state(*sequence)?))) {
+            notes.push_state(sequence, state);
+        }
+        drop(ledger);
+        gone.chunks(MANY).for_each(|gone| notes.push_done(gone));
     }
 }
 
-impl Inner {
-    fn take(&mut self, salt: u64) -> Batch {
-        let mut batch = Batch {
-            is_awaited: self.crowd.count() > 0,
-            round: self.crowd.begin(),
-            events: std::mem::take(&mut self.events),
-            changed: std::mem::take(&mut self.changed),
-            notes: Vec::new(),
-        };
-        batch.changed.sort_unstable();
-        batch.changed.dedup();
-        let (kept, gone): (Vec<u64>, Vec<u64>) =
-            batch.changed.iter().partition(|sequence| self.ledger.is_kept(**sequence));
-        let states = kept.iter().filter_map(|sequence| Some((*sequence, self.ledger.state(*sequence)?)));
-        batch.notes.extend(states.map(|(sequence, state)| Frame::state(salt, sequence, state)));
-        batch.notes.extend(gone.chunks(MANY).map(|gone| Frame::done(salt, gone)));
-        batch
+impl Queue {
+    /// Whether there is room for an event; it is then taken.
+    fn admit(&mut self, webhook: &WebhookKey, bytes: u64, sizes: &Sizes, max_bytes: u64) -> Result<(), SpoolError> {
+        if self.closed || self.is_refusing {
+            return Err(SpoolError::Failed);
+        }
+        if bytes > max_bytes / 2 {
+            return Err(SpoolError::TooLarge);
+        }
+        // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
+        let room = max_bytes - max_bytes / 16;
+        let coming = self.queued + bytes;
+        // In memory as long as the disk hangs; one always may.
+        let is_held_up = self.queued > 0 && coming > MAX_QUEUED;
+        if is_held_up
+            || sizes.live() + coming > room - max_garbage(max_bytes)
+            || sizes.taken() + coming > room
+            || !self.shares.has_room(webhook, bytes, max_bytes)
+        {
+            return Err(SpoolError::Full);
+        }
+        self.shares.take(webhook, bytes);
+        self.queued = coming;
+        Ok(())
     }
 
-    /// Takes back notes that could not be written.
-    pub(super) fn put_back(&mut self, changed: &[u64]) {
-        self.changed.extend_from_slice(changed);
+    fn take(&mut self, buffer: Vec<u8>, left: u64) -> Batch {
+        let expected = self.tickets.len();
+        let salt = self.frames.salt();
+        let next = if self.frames.length() < left { salt } else { fastrand::u64(..) };
+        Batch {
+            is_awaited: self.crowd.count() > 0,
+            round: self.crowd.begin(),
+            events: std::mem::replace(&mut self.frames, Frames::with(next, buffer)),
+            tickets: std::mem::replace(&mut self.tickets, Vec::with_capacity(expected)),
+            changed: std::mem::take(&mut self.changed),
+            notes: Frames::new(salt),
+        }
     }
+
+    /// The events are in a segment.
+    pub(super) fn written(&mut self, bytes: u64) {
+        self.queued -= bytes;
+    }
+
+    /// Takes back what could not be written, but for the events: their senders are told.
+    pub(super) fn put_back(&mut self, batch: &Batch) {
+        self.queued -= batch.events.length();
+        for (ticket, _) in &batch.tickets {
+            self.shares.give_back(&ticket.webhook, u64::from(ticket.bytes));
+        }
+        self.changed.extend_from_slice(&batch.changed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads the payload of a frame.

@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn neither_a_webhook_nor_a_namespace_takes_it_all() {
         let mut shares = Shares::default();
-        let [a, b, c, other] = [("n", "a"), ("n", "b"), ("n", "c"), ("o", "a")].map(|(n, w)| WebhookKey::new(n, w).unwrap());
+        let [a, b, c, other] =
+            [("n", "a"), ("n", "b"), ("n", "c"), ("o", "a")].map(|(n, w)| WebhookKey::new(n, w).unwrap());
         shares.take(&a, 500);
         assert!(!shares.has_room(&a, 1, 1000) && shares.has_room(&b, 250, 1000));
         shares.take(&b, 250);

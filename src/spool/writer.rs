@@ -1,6 +1,6 @@
 //! The one thread that writes.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::disk::{Disk, Segment};
-use super::frame::{self, FRAME_HEAD, Frame, Kind, SEGMENT_HEAD};
+use super::frame::{self, FRAME_HEAD, Kind, SEGMENT_HEAD};
+use super::frames::{Frames, Span};
 use super::ledger::Place;
-use super::shared::{Batch, New, Shared, max_garbage};
+use super::shared::{Batch, Shared, max_garbage};
 use super::state::State;
 use super::{SpoolError, measure};
 use crate::round::Recent;
 
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
-const COPY_AT_A_TIME: usize = 1 << 20;
+const COPY_AT_A_TIME: u64 = 1 << 20;
 
 /// When a segment that could not be read is tried again.
 const COPY_AGAIN: Duration = Duration::from_secs(10);
+
+/// So much room is made at a time in the segment that is written to: see `frame.rs`. A small segment has less.
+const SPARE: u64 = 512 << 10;
 
 /// After a failure of the disk nothing is tried for so long.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +46,13 @@ pub(super) struct Writer {
 struct Current {
     number: u32,
     segment: Arc<dyn Segment>,
+    salt: u64,
+    /// What was written.
     size: u64,
+    /// What the file has, the room behind what was written included.
+    reserved: u64,
+    /// What a sync has come to its end for, of which the next frames tell.
+    synced: u64,
 }
 
 /// The segment that is to be freed.
@@ -53,13 +63,31 @@ struct Copying {
     at: usize,
 }
 
+/// Frames that stand before those of a batch, and which of them are copies.
+struct Ahead {
+    frames: Frames,
+    copies: Vec<Copy>,
+}
+
 /// A copy of an event.
 struct Copy {
     sequence: u64,
     from: Place,
-    event: Frame,
-    /// What became of it so far.
-    state: Option<Frame>,
+    span: Span,
+}
+
+/// Where frames stand in a segment.
+struct Written {
+    segment: u32,
+    /// Where the first of them begins.
+    offset: u64,
+}
+
+impl Written {
+    fn place(&self, span: Span) -> Place {
+        // Segments stay far below 4 GiB, and frames that do not are refused.
+        Place { segment: self.segment, offset: (self.offset + span.at) as u32, length: span.length }
+    }
 }
 
 impl Writer {
@@ -82,56 +110,82 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             self.remove_what_is_empty();
-            let has_to_copy = !self.shared.is_failing() && self.has_to_copy();
-            let Some(batch) = self.shared.take(self.unsynced, &mut self.recent, !has_to_copy) else { break };
+            let has_to_copy = !self.shared.has_failed() && self.has_to_copy();
+            let Some(batch) = self.shared.take(self.left(), self.unsynced, &mut self.recent, !has_to_copy) else {
+                break;
+            };
+            self.shared.set_busy(true);
             // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
-            let copies = if has_to_copy { self.next_copies() } else { Vec::new() };
-            match self.write(&copies, &batch) {
-                Ok(places) => self.written(copies, batch, places),
+            let ahead = self.ahead(batch.events.salt(), has_to_copy);
+            match self.write(&ahead, &batch) {
+                Ok(written) => self.written(ahead, batch, written),
                 Err(error) => self.failed(batch, &error),
             }
+            self.shared.set_busy(false);
         }
+        // What is left behind it is of no use to the next process.
+        let _ = self.leave();
     }
 
-    /// Writes the frames, and syncs if somebody waits. Returns where each of them stands.
-    fn write(&mut self, copies: &[Copy], batch: &Batch) -> io::Result<Vec<Place>> {
-        let copied = copies.iter().flat_map(|copy| std::iter::once(&copy.event).chain(&copy.state));
-        let events = batch.events.iter().map(|new| &new.frame);
-        let frames: Vec<&Frame> = copied.chain(events).chain(&batch.notes).collect();
-        let mut places = Vec::with_capacity(frames.len());
-        let must_sync = !copies.is_empty() || batch.is_awaited;
-        if !frames.is_empty() {
-            self.leave_if_full()?;
-            let mut current = match self.current.take() {
-                Some(current) => current,
-                None => self.create()?,
-            };
-            let number = current.number;
-            let mut slices = Vec::with_capacity(2 * frames.len());
-            let mut end = current.size;
-            for frame in &frames {
-                slices.push(IoSlice::new(&frame.head));
-                slices.push(IoSlice::new(&frame.rest));
-                // Segments stay far below 4 GiB, and frames that do not are refused.
-                places.push(Place { segment: number, offset: end as u32, length: frame.len() as u32 });
-                end += frame.len();
-            }
-            let appended = current.segment.append(&mut slices);
-            let appended = appended.and_then(|()| if must_sync { current.segment.sync() } else { Ok(()) });
-            if let Err(error) = appended {
-                // Of no use any more: what a failed sync has left in it nobody knows. What had been synced stays.
-                let _ = current.segment.truncate(current.size);
-                if current.size == SEGMENT_HEAD as u64 {
-                    self.discard(number);
-                }
-                return Err(error);
-            }
-            self.shared.lock().ledger.grow(number, end - current.size);
-            current.size = end;
-            self.current = Some(current);
+    /// How much can still be written to the segment.
+    fn left(&self) -> u64 {
+        self.current.as_ref().map_or(self.segment_bytes, |current| self.segment_bytes.saturating_sub(current.size))
+    }
+
+    /// Writes the frames, and syncs if somebody waits. Returns where they stand.
+    fn write(&mut self, ahead: &Ahead, batch: &Batch) -> io::Result<Option<Written>> {
+        let must_sync = !ahead.copies.is_empty() || batch.is_awaited;
+        let all = [&ahead.frames, &batch.events, &batch.notes];
+        let length: u64 = all.iter().map(|frames| frames.length()).sum();
+        if length == 0 {
+            self.note_sync(must_sync, false)?;
+            return Ok(None);
         }
-        self.note_sync(must_sync, !frames.is_empty())?;
-        Ok(places)
+        let salt = batch.events.salt();
+        if self.current.as_ref().is_some_and(|current| current.salt != salt) {
+            self.leave()?;
+        }
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => self.create(salt)?,
+        };
+        let mark = current.mark();
+        let written = Written { segment: current.number, offset: current.size + mark.length() };
+        let mut slices: Vec<_> = [&mark].into_iter().chain(all).flat_map(Frames::slices).collect();
+        let end = written.offset + length;
+        let appended = current.segment.append(&mut slices);
+        if appended.is_ok() {
+            current.reserve(end, self.segment_bytes);
+        }
+        if let Err(error) = appended.and_then(|()| if must_sync { current.segment.sync() } else { Ok(()) }) {
+            self.leave_broken(&current);
+            return Err(error);
+        }
+        current.size = end;
+        if must_sync {
+            current.synced = end;
+        }
+        let mut ledger = self.shared.ledger();
+        ledger.resize(current.number, current.reserved);
+        ledger.set_unused(current.reserved - current.size);
+        drop(ledger);
+        self.current = Some(current);
+        self.note_sync(must_sync, true)?;
+        Ok(Some(written))
+    }
+
+    /// Of no use any more: what a failed write or sync has left in it nobody knows. What had been synced stays.
+    fn leave_broken(&self, current: &Current) {
+        let is_cut = current.segment.truncate(current.size).is_ok();
+        let mut ledger = self.shared.ledger();
+        ledger.set_unused(0);
+        if is_cut {
+            ledger.resize(current.number, current.size);
+        }
+        drop(ledger);
+        if current.size == SEGMENT_HEAD as u64 {
+            self.discard(current.number);
+        }
     }
 
     /// Keeps count of what is not synced. With nothing to write, it is time to sync what was written before.
@@ -149,90 +203,83 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         self.unsynced = None;
-        if let Some(current) = &self.current {
+        if let Some(current) = &mut self.current {
             current.segment.sync()?;
+            current.synced = current.size;
             measure::synced();
         }
         Ok(())
     }
 
-    fn leave_if_full(&mut self) -> io::Result<()> {
-        if self.current.as_ref().is_none_or(|current| current.size < self.segment_bytes) {
-            return Ok(());
+    /// Nothing more is written to the segment.
+    fn leave(&mut self) -> io::Result<()> {
+        let Some(current) = &self.current else { return Ok(()) };
+        // Nobody could tell any more whether what stands behind its end has been accepted.
+        let is_cut = current.reserved > current.size;
+        if is_cut {
+            current.segment.truncate(current.size)?;
+            let mut ledger = self.shared.ledger();
+            ledger.resize(current.number, current.size);
+            ledger.set_unused(0);
         }
-        if self.unsynced.is_some() {
+        if is_cut || self.unsynced.is_some() {
             self.sync()?;
         }
         self.current = None;
         Ok(())
     }
 
-    fn create(&mut self) -> io::Result<Current> {
+    fn create(&mut self, salt: u64) -> io::Result<Current> {
         let number = self.next_segment;
         self.next_segment += 1;
-        let segment = self.disk.create(number)?;
-        let salt = self.shared.salt();
-        // Known before it is written to: whatever becomes of it, it will be removed.
-        self.shared.lock().ledger.add_room(number, Arc::clone(&segment), salt, 0);
-        if let Err(error) = segment.append(&mut [IoSlice::new(&frame::segment_head(salt))]) {
-            self.discard(number);
-            return Err(error);
-        }
-        self.shared.lock().ledger.grow(number, SEGMENT_HEAD as u64);
-        Ok(Current { number, segment, size: SEGMENT_HEAD as u64 })
+        let segment = self.disk.create(number, &frame::segment_head(salt))?;
+        let size = SEGMENT_HEAD as u64;
+        let reserved = segment.length()?.max(size);
+        let mut ledger = self.shared.ledger();
+        ledger.set_idle(0);
+        ledger.add_room(number, Arc::clone(&segment), salt, reserved);
+        Ok(Current { number, segment, salt, size, reserved, synced: size })
     }
 
     /// Removes a segment that holds nothing. Left there, one would be added with each try while a disk is full.
     fn discard(&self, number: u32) {
         if self.disk.remove(number).is_ok() {
-            self.shared.lock().ledger.remove_room(number);
+            self.shared.ledger().remove_room(number);
         }
     }
 
-    fn written(&mut self, copies: Vec<Copy>, batch: Batch, places: Vec<Place>) {
-        if self.shared.set_failing(false) {
+    fn written(&mut self, ahead: Ahead, batch: Batch, written: Option<Written>) {
+        if self.shared.set_failed(false) {
             tracing::info!("the spool can be written again");
         }
-        let mut places = places.into_iter();
-        let mut inner = self.shared.lock();
-        for copy in copies {
-            if let Some(place) = places.next() {
-                inner.ledger.relocate(copy.sequence, copy.from, place);
+        if let Some(copied) = written {
+            let events = Written { offset: copied.offset + ahead.frames.length(), ..copied };
+            let bytes = batch.events.length();
+            let kept = batch.events.keep(self.shared.memory());
+            let mut ledger = self.shared.ledger();
+            ahead.copies.iter().for_each(|copy| ledger.relocate(copy.sequence, copy.from, copied.place(copy.span)));
+            for (ticket, span) in &batch.tickets {
+                ledger.insert(ticket.sequence, events.place(*span), kept.payload(*span));
             }
-            if copy.state.is_some() {
-                places.next();
-            }
+            drop(ledger);
+            self.shared.queue().written(bytes);
         }
-        let mut tickets = Vec::with_capacity(batch.events.len());
-        for (New { ticket, frame }, place) in batch.events.into_iter().zip(places) {
-            inner.queued -= u64::from(ticket.bytes);
-            inner.ledger.insert(ticket.sequence, place);
-            inner.ledger.keep(ticket.sequence, &frame);
-            tickets.push(ticket);
-        }
-        drop(inner);
-        if !tickets.is_empty() {
-            measure::accepted(tickets.len());
-            self.shared.offer(tickets);
+        if !batch.tickets.is_empty() {
+            measure::accepted(batch.tickets.len());
+            self.shared.offer(batch.tickets.into_iter().map(|(ticket, _)| ticket).collect());
         }
         batch.round.end(Ok(()), &mut self.recent);
     }
 
     fn failed(&mut self, batch: Batch, error: &io::Error) {
-        if !self.shared.set_failing(true) {
+        if !self.shared.set_failed(true) {
             tracing::error!(%error, "the spool cannot be written: events are refused");
         }
         measure::failed();
         self.unsynced = None;
         self.current = None;
         self.copying = None;
-        let mut inner = self.shared.lock();
-        for New { ticket, .. } in &batch.events {
-            inner.queued -= u64::from(ticket.bytes);
-            inner.ledger.return_share(&ticket.webhook, u64::from(ticket.bytes));
-        }
-        inner.put_back(&batch.changed);
-        drop(inner);
+        self.shared.queue().put_back(&batch);
         batch.round.end(Err(SpoolError::Failed), &mut self.recent);
         thread::sleep(PAUSE);
     }
@@ -245,13 +292,28 @@ impl Writer {
     fn remove_what_is_empty(&mut self) {
         loop {
             let Some((number, false)) = self.oldest() else { return };
-            if let Err(error) = self.disk.remove(number) {
+            let is_recycled = self.may_recycle(number);
+            let removed = if is_recycled { self.disk.recycle(number) } else { self.disk.remove(number) };
+            if let Err(error) = removed {
                 tracing::warn!(segment = number, %error, "a segment that is not needed any more cannot be removed");
                 return;
             }
             self.copying.take_if(|copying| copying.number == number);
-            self.shared.lock().ledger.remove_room(number);
+            let mut ledger = self.shared.ledger();
+            let size = ledger.remove_room(number);
+            if is_recycled {
+                ledger.set_idle(size);
+            }
         }
+    }
+
+    /// Whether the next segment can be made of this one: its file has its size already, and its pages are in memory.
+    fn may_recycle(&self, number: u32) -> bool {
+        let ledger = self.shared.ledger();
+        let has_room = self.shared.sizes().taken() <= self.shared.max_bytes() / 2 && !ledger.has_idle();
+        // After a failure there may be two with the same salt, and the frames of one must not be found in the other.
+        let is_other = |current: &Current| ledger.segment(number).is_some_and(|(_, salt)| salt != current.salt);
+        has_room && self.current.as_ref().is_some_and(is_other)
     }
 
     /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed.
@@ -259,7 +321,7 @@ impl Writer {
         if self.copy_after.is_some_and(|after| Instant::now() < after) {
             return false;
         }
-        let garbage = self.shared.lock().ledger.garbage();
+        let garbage = self.shared.sizes().garbage();
         // One that only cannot be removed has nothing to be copied.
         garbage > max_garbage(self.shared.max_bytes()) && self.oldest().is_some_and(|(_, is_needed)| is_needed)
     }
@@ -267,26 +329,33 @@ impl Writer {
     /// The oldest segment but for the one that is written to, and whether anything in it is needed.
     fn oldest(&self) -> Option<(u32, bool)> {
         let current = self.current.as_ref().map(|current| current.number);
-        self.shared.lock().ledger.oldest(current)
+        self.shared.ledger().oldest(current)
     }
 
-    /// The next events of the oldest segment that are still needed.
-    fn next_copies(&mut self) -> Vec<Copy> {
+    /// What stands before the frames of the next batch.
+    fn ahead(&mut self, salt: u64, has_to_copy: bool) -> Ahead {
+        let mut ahead = Ahead { frames: Frames::new(salt), copies: Vec::new() };
+        if has_to_copy {
+            self.copy(&mut ahead);
+        }
+        ahead
+    }
+
+    /// Copies the next events of the oldest segment that are still needed.
+    fn copy(&mut self, ahead: &mut Ahead) {
         let mut copying = match self.copying.take() {
             Some(copying) => copying,
             None => match self.begin_to_copy() {
                 Ok(Some(copying)) => copying,
-                Ok(None) => return Vec::new(),
+                Ok(None) => return,
                 Err(error) => {
                     tracing::error!(%error, "the oldest segment of the spool cannot be read");
                     self.copy_after = Some(Instant::now() + COPY_AGAIN);
-                    return Vec::new();
+                    return;
                 }
             },
         };
-        let mut copies = Vec::new();
-        let mut size = 0;
-        while size < COPY_AT_A_TIME && copying.at < copying.bytes.len() {
+        while ahead.frames.length() < COPY_AT_A_TIME && copying.at < copying.bytes.len() {
             let Some(record) = frame::read(copying.salt, &copying.bytes[copying.at..]) else {
                 copying.at += 1;
                 continue;
@@ -298,40 +367,69 @@ impl Writer {
             let state = (record.kind == Kind::Event).then(|| self.state_at(sequence, from)).flatten();
             if let Some(state) = state {
                 let payload = copying.bytes.slice(copying.at + FRAME_HEAD..copying.at + length);
-                let salt = self.shared.salt();
-                let event = Frame::new(salt, Kind::Event, sequence, |_| {}, payload);
-                let state = state.map(|state| Frame::state(salt, sequence, &state));
-                copies.push(Copy { sequence, from, event, state });
-                size += length;
+                let span = ahead.frames.push(Kind::Event, sequence, |_| {}, &payload);
+                if let Some(state) = state {
+                    ahead.frames.push_state(sequence, &state);
+                }
+                ahead.copies.push(Copy { sequence, from, span });
             }
             copying.at += length;
         }
-        if copies.is_empty() {
+        if ahead.copies.is_empty() {
             self.give_up(copying.number);
         } else {
             self.copying = Some(copying);
         }
-        copies
     }
 
     /// What became so far of an event that stands at this place and is still needed.
     fn state_at(&self, sequence: u64, place: Place) -> Option<Option<State>> {
-        let inner = self.shared.lock();
-        inner.ledger.is_at(sequence, place).then(|| inner.ledger.state(sequence).cloned())
+        let ledger = self.shared.ledger();
+        ledger.is_at(sequence, place).then(|| ledger.state(sequence).cloned())
     }
 
     fn begin_to_copy(&self) -> io::Result<Option<Copying>> {
         let Some((number, _)) = self.oldest() else { return Ok(None) };
-        let Some((segment, salt)) = self.shared.lock().ledger.segment(number) else { return Ok(None) };
+        let Some((segment, salt)) = self.shared.ledger().segment(number) else { return Ok(None) };
         Ok(Some(Copying { number, salt, bytes: segment.read()?.into(), at: SEGMENT_HEAD }))
     }
 
     /// What could not be copied cannot be read any more.
     fn give_up(&mut self, segment: u32) {
-        let lost = self.shared.lock().ledger.give_up(segment);
+        let (lost, dead) = self.shared.ledger().give_up(segment);
+        self.shared.give_back(&dead);
         if lost > 0 {
             tracing::error!(segment, events = lost, "a part of the spool is damaged: the events in it are lost");
             measure::lost(lost);
+        }
+    }
+}
+
+impl Current {
+    /// Says in the segment how much of it is certain: should the end be torn, the rest is known to be damage.
+    fn mark(&self) -> Frames {
+        let mut frames = Frames::new(self.salt);
+        frames.push(Kind::Synced, self.synced, |_| {}, &Bytes::new());
+        frames
+    }
+
+    /// Makes room behind `end`, if there is none left. For frames that are so large themselves it would not pay.
+    fn reserve(&mut self, end: u64, segment_bytes: u64) {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+        if end < self.reserved {
+            return;
+        }
+        let spare = if end - self.size < SPARE / 8 { SPARE.min(segment_bytes / 8) } else { 0 };
+        let until = (end + spare).min(segment_bytes).max(end);
+        self.reserved = end;
+        while self.reserved < until {
+            let zeros = &ZEROS[..ZEROS.len().min((until - self.reserved) as usize)];
+            // It is written to all the same; a full disk will show then.
+            if self.segment.write_at(zeros, self.reserved).is_err() {
+                return;
+            }
+            self.reserved += zeros.len() as u64;
         }
     }
 }

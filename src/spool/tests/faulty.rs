@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::spool::disk::{Disk, Segment};
@@ -13,6 +14,8 @@ pub(super) struct Faulty(Arc<Mutex<Platters>>);
 #[derive(Default)]
 pub(super) struct Platters {
     pub(super) segments: BTreeMap<u32, Content>,
+    /// What the next segment is made of.
+    spare: Option<Content>,
     pub(super) syncs: usize,
     pub(super) fail_append: bool,
     pub(super) fail_sync: bool,
@@ -24,7 +27,40 @@ pub(super) struct Platters {
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     /// What would survive a power cut.
-    pub(super) synced: usize,
+    pub(super) synced: Vec<u8>,
+    /// Where what is appended next stands.
+    end: usize,
+    /// Cannot be read.
+    pub(super) bad: Range<usize>,
+}
+
+/// What a disk writes at once.
+const SECTOR: usize = 512;
+
+impl Content {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self { synced: bytes.clone(), bytes, ..Self::default() }
+    }
+
+    fn write(&mut self, bytes: &[u8], at: usize) {
+        self.bytes.resize(self.bytes.len().max(at + bytes.len()), 0);
+        self.bytes[at..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Of what was not synced there are some sectors, in no order, or all up to some byte.
+    fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+        let (least, most) = (self.synced.len().min(self.bytes.len()), self.synced.len().max(self.bytes.len()));
+        let mut bytes = self.bytes.clone();
+        bytes.resize(random.usize(least..=most), 0);
+        let (is_in_order, until) = (random.bool(), random.usize(..=bytes.len()));
+        for (nth, byte) in bytes.iter_mut().enumerate() {
+            let is_written = if is_in_order { nth < until } else { until.wrapping_mul(nth / SECTOR + 7) % 3 > 0 };
+            if !is_written {
+                *byte = self.synced.get(nth).copied().unwrap_or(0);
+            }
+        }
+        Self::of(bytes)
+    }
 }
 
 impl Faulty {
@@ -32,13 +68,10 @@ impl Faulty {
         self.0.lock().unwrap()
     }
 
-    /// What a power cut leaves: of what was not synced any part, torn anywhere.
+    /// What a power cut leaves.
     pub(super) fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
         let mut segments = self.lock().segments.clone();
-        for content in segments.values_mut() {
-            content.bytes.truncate(random.usize(content.synced..=content.bytes.len()));
-            content.synced = content.bytes.len();
-        }
+        segments.values_mut().for_each(|content| *content = content.after_power_cut(random));
         Self(Arc::new(Mutex::new(Platters { segments, ..Platters::default() })))
     }
 
@@ -49,7 +82,8 @@ impl Faulty {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.lock().segments.values().map(|content| content.bytes.len()).sum()
+        let platters = self.lock();
+        platters.segments.values().chain(&platters.spare).map(|content| content.bytes.len()).sum()
     }
 }
 
@@ -58,12 +92,15 @@ impl Disk for Faulty {
         Ok(self.lock().segments.keys().copied().collect())
     }
 
-    fn create(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
+    fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
         let mut platters = self.lock();
         if platters.fail_create {
             return Err(io::Error::other("no segment can be made"));
         }
-        platters.segments.insert(number, Content::default());
+        let mut content = platters.spare.take().unwrap_or_default();
+        content.write(head, 0);
+        let content = Content { end: head.len(), ..Content::of(content.bytes) };
+        platters.segments.insert(number, content);
         drop(platters);
         self.open(number)
     }
@@ -74,6 +111,12 @@ impl Disk for Faulty {
 
     fn remove(&self, number: u32) -> io::Result<()> {
         self.lock().segments.remove(&number);
+        Ok(())
+    }
+
+    fn recycle(&self, number: u32) -> io::Result<()> {
+        let mut platters = self.lock();
+        platters.spare = platters.segments.remove(&number);
         Ok(())
     }
 }
@@ -96,8 +139,18 @@ impl Segment for File {
         if fails {
             bytes.truncate(bytes.len() / 2);
         }
-        self.with(|content| content.bytes.extend(bytes))?;
+        self.with(|content| {
+            content.write(&bytes, content.end);
+            content.end += bytes.len();
+        })?;
         if fails { Err(io::Error::other("torn")) } else { Ok(()) }
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.disk.lock().fail_append {
+            return Err(io::Error::other("torn"));
+        }
+        self.with(|content| content.write(bytes, offset as usize))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -107,7 +160,7 @@ impl Segment for File {
             return Err(io::Error::other("not synced"));
         }
         drop(platters);
-        self.with(|content| content.synced = content.bytes.len())
+        self.with(|content| content.synced.clone_from(&content.bytes))
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
@@ -122,6 +175,13 @@ impl Segment for File {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        self.with(|content| bytes.copy_from_slice(&content.bytes[offset as usize..][..bytes.len()]))
+        let range = offset as usize..offset as usize + bytes.len();
+        self.with(|content| {
+            if range.start < content.bad.end && content.bad.start < range.end {
+                return Err(io::Error::other("the disk cannot read it"));
+            }
+            bytes.copy_from_slice(&content.bytes[range]);
+            Ok(())
+        })?
     }
 }

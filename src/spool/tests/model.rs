@@ -173,7 +173,7 @@ fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_
         found.insert(event.id, (ticket, event.body, state));
     }
     for letter in spool.dead_letters(None, usize::MAX, |_| true) {
-        let ticket = spool.shared().lock().ledger.dead()[&letter.id()].clone();
+        let ticket = spool.shared().ledger().dead()[&letter.id()].clone();
         let (event, state) = spool.load(&ticket).unwrap().unwrap();
         found.insert(event.id, (ticket, event.body, state));
     }
