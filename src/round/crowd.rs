@@ -29,10 +29,10 @@ const IDLE: usize = 1;
 const BUSY: usize = usize::MAX;
 
 impl<T> Crowd<T> {
-    /// One more waits. Whether the thread is to be woken for that.
-    pub(crate) fn join(&mut self, patience: Option<Duration>) -> (Seat<T>, bool) {
+    /// One more waits. Whether the thread is to be woken for that; if there is enough to do, it is not to wait for more.
+    pub(crate) fn join(&mut self, patience: Option<Duration>, is_enough: bool) -> (Seat<T>, bool) {
         self.count += 1;
-        (self.round.join(patience), self.count == self.wake_at)
+        (self.round.join(patience), self.count == self.wake_at || (is_enough && self.wake_at != BUSY))
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -63,6 +63,11 @@ pub(crate) trait HasCrowd {
     type Outcome;
 
     fn crowd(&mut self) -> &mut Crowd<Self::Outcome>;
+
+    /// Whether there is so much to do that more would not be done sooner by being waited for.
+    fn is_enough(&self) -> bool {
+        false
+    }
 }
 
 /// Waits a little for those who have just been answered: often they have the next thing already, and all of it is done at
@@ -70,19 +75,20 @@ pub(crate) trait HasCrowd {
 pub(crate) fn gather<'a, I: HasCrowd>(wake: &Condvar, mut inner: MutexGuard<'a, I>) -> MutexGuard<'a, I> {
     let crowd = inner.crowd();
     let expected = crowd.count + std::mem::take(&mut crowd.answered);
+    let is_missing = |inner: &mut I| inner.crowd().count < expected && !inner.is_enough();
     if expected < 2 {
         return inner;
     }
     for _ in 0..TURNS {
         let (until, before) = (Instant::now() + GATHER, inner.crowd().count);
-        while inner.crowd().count < expected {
+        while is_missing(&mut inner) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             inner = sleep(wake, inner, expected, Some(left));
         }
-        if inner.crowd().count >= expected || inner.crowd().count == before {
+        if !is_missing(&mut inner) || inner.crowd().count == before {
             break;
         }
     }
@@ -134,9 +140,9 @@ mod tests {
     fn gathered(answered: usize, waiting: usize) -> Duration {
         let (queue, wake) = (Mutex::<Queue>::default(), Condvar::new());
         let mut inner = queue.lock().unwrap();
-        (0..answered).for_each(|_| drop(inner.0.join(None)));
+        (0..answered).for_each(|_| drop(inner.0.join(None, false)));
         drop(inner.0.begin());
-        (0..waiting).for_each(|_| drop(inner.0.join(None)));
+        (0..waiting).for_each(|_| drop(inner.0.join(None, false)));
         let began = Instant::now();
         let inner = gather(&wake, inner);
         assert_eq!((inner.0.count, inner.0.answered), (waiting, 0));
@@ -161,7 +167,7 @@ mod tests {
     #[test]
     fn the_last_of_them_ends_it() {
         let mut crowd = Crowd::<()> { wake_at: 3, ..Crowd::default() };
-        let woken: Vec<_> = (0..5).map(|_| crowd.join(None).1).collect();
+        let woken: Vec<_> = (0..5).map(|_| crowd.join(None, false).1).collect();
         assert_eq!(woken, [false, false, true, false, false]);
     }
 }

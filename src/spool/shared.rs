@@ -32,6 +32,9 @@ const MANY: usize = 512;
 /// Bytes of events that may be on their way into a segment.
 const MAX_QUEUED: u64 = 64 << 20;
 
+/// Nobody waits for more bytes than these to be written at once.
+const ENOUGH: u64 = 128 << 10;
+
 /// What events that were just written may take in memory.
 const MAX_FRESH: usize = 4 << 20;
 
@@ -83,6 +86,10 @@ impl HasCrowd for Queue {
 
     fn crowd(&mut self) -> &mut Crowd<Self::Outcome> {
         &mut self.crowd
+    }
+
+    fn is_enough(&self) -> bool {
+        self.frames.length() >= ENOUGH
     }
 }
 
@@ -197,7 +204,8 @@ impl Shared {
     }
 
     fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Seat<Result<(), SpoolError>> {
-        let (seat, wake) = queue.crowd.join(patience);
+        let is_enough = queue.is_enough();
+        let (seat, wake) = queue.crowd.join(patience, is_enough);
         drop(queue);
         if wake {
             self.wake.notify_one();

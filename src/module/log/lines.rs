@@ -89,7 +89,7 @@ impl Lines {
         if is_in {
             queue.text.extend_from_slice(line);
         }
-        let (seat, wake) = queue.crowd.join(None);
+        let (seat, wake) = queue.crowd.join(None, false);
         drop(queue);
         if wake {
             shared.wake.notify_one();
