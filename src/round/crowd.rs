@@ -122,6 +122,7 @@ fn sleep<'a, I: HasCrowd>(
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -162,6 +163,32 @@ mod tests {
             let quickest = (0..50).map(|_| gathered(answered, waiting)).min().unwrap();
             assert!(quickest < GATHER, "{answered} {waiting}: {quickest:?}");
         }
+    }
+
+    #[test]
+    fn they_are_waited_for_as_long_as_some_come() {
+        let waited = || {
+            let (queue, wake) = (Mutex::<Queue>::default(), Condvar::new());
+            let mut inner = queue.lock().unwrap();
+            (0..1000).for_each(|_| drop(inner.0.join(None, false)));
+            drop(inner.0.begin());
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        drop(queue.lock().unwrap().0.join(None, false));
+                        std::thread::sleep(GATHER / 10);
+                    }
+                });
+                let began = Instant::now();
+                drop(gather(&wake, inner));
+                let waited = began.elapsed();
+                is_over.store(true, Ordering::Relaxed);
+                waited
+            })
+        };
+        // The machine may be busy, and the other thread late.
+        assert!((0..50).any(|_| waited() >= GATHER * TURNS as u32));
     }
 
     #[test]

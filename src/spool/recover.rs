@@ -21,6 +21,8 @@ pub(super) struct Recovered {
     pub(super) waiting: Vec<Ticket>,
     pub(super) next_sequence: u64,
     pub(super) next_segment: u32,
+    /// Bytes of what had been accepted that are of no frame any more.
+    pub(super) damaged: u64,
 }
 
 /// What is needed of the events that are still there.
@@ -31,11 +33,14 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
     numbers.sort_unstable();
     let mut ledger = Ledger::default();
     let mut names = Names::default();
-    let mut newest = 0;
+    let (mut newest, mut damaged) = (0, 0);
     for (nth, number) in numbers.iter().enumerate() {
         let is_last = nth + 1 == numbers.len();
-        newest = newest.max(read_segment(disk, *number, is_last, &mut ledger, &mut names)?);
+        let read = read_segment(disk, *number, is_last, &mut ledger, &mut names)?;
+        newest = newest.max(read.newest);
+        damaged += read.damaged;
     }
+    measure::damaged(damaged);
     let mut waiting = Vec::new();
     let mut shares = Shares::default();
     for (sequence, (id, webhook, bytes)) in names.into_iter().collect::<BTreeMap<_, _>>() {
@@ -55,17 +60,23 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
         );
     }
     let next_segment = numbers.last().map_or(1, |number| number + 1);
-    Ok(Recovered { ledger, shares, waiting, next_sequence: newest + 1, next_segment })
+    Ok(Recovered { ledger, shares, waiting, next_sequence: newest + 1, next_segment, damaged })
 }
 
-/// Returns the newest sequence number in it.
+/// What was found out about a segment.
+struct Read {
+    /// The newest sequence number in it.
+    newest: u64,
+    damaged: u64,
+}
+
 fn read_segment(
     disk: &dyn Disk,
     number: u32,
     is_last: bool,
     ledger: &mut Ledger,
     names: &mut Names,
-) -> io::Result<u64> {
+) -> io::Result<Read> {
     let segment = disk.open(number)?;
     let (bytes, is_whole) = read_all(&*segment, number)?;
     // What cannot be read now is not put away: it may be another time.
@@ -118,9 +129,8 @@ fn read_segment(
     segment.sync()?;
     if damaged > 0 {
         tracing::error!(segment = number, bytes = damaged, "a part of the spool is damaged: the events in it are lost");
-        measure::damaged(damaged as u64);
     }
-    Ok(newest)
+    Ok(Read { newest, damaged: damaged as u64 })
 }
 
 /// What can be read of a segment, and whether that is all. In the place of the rest stands nothing that could be a frame.

@@ -271,13 +271,21 @@ impl Shared {
     }
 
     pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(Event, State)>> {
-        let ledger = self.ledger();
-        let Some((place, state)) = ledger.find(sequence) else { return Ok(None) };
-        let Some((segment, salt)) = ledger.segment(place.segment) else { return Ok(None) };
-        drop(ledger);
-        let payload = read(&*segment, salt, sequence, place)?;
-        let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
-        Ok(Some((event, state)))
+        loop {
+            let ledger = self.ledger();
+            let Some((place, state)) = ledger.find(sequence) else { return Ok(None) };
+            let Some((segment, salt)) = ledger.segment(place.segment) else { return Ok(None) };
+            drop(ledger);
+            match read(&*segment, salt, sequence, place) {
+                Ok(payload) => {
+                    let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
+                    return Ok(Some((event, state)));
+                }
+                Err(error) if self.ledger().is_at(sequence, place) => return Err(error),
+                // It was copied meanwhile, and its segment became another one.
+                Err(_) => {}
+            }
+        }
     }
 
     pub(super) fn refuse(&self) {
