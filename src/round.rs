@@ -9,7 +9,8 @@ mod crowd;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant as StdInstant};
 
@@ -63,8 +64,8 @@ impl<T> Recent<T> {
             if *due > StdInstant::now() {
                 return Some(*due);
             }
-            let groups = std::mem::take(&mut round.lock().groups);
-            groups.into_iter().flat_map(|group| group.wakers).flatten().for_each(Waker::wake);
+            let groups = std::mem::take(&mut *round.lock());
+            groups.0.into_iter().flat_map(|group| group.wakers).flatten().for_each(Waker::wake);
             self.0.pop_front();
         }
         None
@@ -79,7 +80,7 @@ impl<T> Default for Recent<T> {
 
 impl<T> Default for Round<T> {
     fn default() -> Self {
-        Self(Arc::new(Shared(Mutex::new(State { outcome: None, groups: Vec::new() }))))
+        Self(Arc::default())
     }
 }
 
@@ -94,19 +95,25 @@ impl<T: Clone> Future for Seat<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let this = &mut *self;
-        let mut state = this.round.lock();
-        if let Some(outcome) = state.outcome.clone() {
-            let fellows = this.place.take().map(|(group, _)| state.dissolve(group));
-            drop(state);
-            fellows.into_iter().flatten().flatten().for_each(Waker::wake);
+        if let Some(outcome) = this.round.outcome.get() {
+            let outcome = outcome.clone();
+            this.leave();
             return Poll::Ready(outcome);
         }
-        let group = state.sit(&mut this.place, this.ends.is_some(), cx.waker());
+        let mut groups = this.round.lock();
+        // Set behind the same lock.
+        if let Some(outcome) = this.round.outcome.get() {
+            let outcome = outcome.clone();
+            drop(groups);
+            this.leave();
+            return Poll::Ready(outcome);
+        }
+        let group = groups.sit(&mut this.place, this.ends.is_some(), cx.waker());
         if let Some(ends) = this.ends.filter(|ends| group.timer.is_none_or(|timer| *ends < timer)) {
             group.timer = Some(ends);
             this.timer.get_or_insert_with(|| Box::pin(sleep_until(ends)));
         }
-        drop(state);
+        drop(groups);
         match &mut this.timer {
             Some(timer) => {
                 ready!(timer.as_mut().poll(cx));
@@ -117,34 +124,56 @@ impl<T: Clone> Future for Seat<T> {
     }
 }
 
+impl<T> Seat<T> {
+    /// Wakes the others of its group, if the round has ended and nobody has done so before.
+    fn leave(&mut self) {
+        let Some((at, _)) = self.place.take() else { return };
+        if self.round.asleep.load(Ordering::Acquire) > 0 {
+            let fellows = self.round.lock().dissolve(at);
+            if let Some(fellows) = fellows {
+                self.round.asleep.fetch_sub(1, Ordering::Relaxed);
+                fellows.into_iter().flatten().for_each(Waker::wake);
+            }
+        }
+    }
+}
+
 impl<T> Drop for Seat<T> {
     fn drop(&mut self) {
         let Some((at, seat)) = self.place else { return };
-        let mut state = self.round.lock();
-        if state.outcome.is_some() {
+        let mut groups = self.round.lock();
+        if self.round.outcome.get().is_some() {
+            drop(groups);
             // It may be the one who was to wake the others.
-            let fellows = state.dissolve(at);
-            drop(state);
-            return fellows.into_iter().flatten().for_each(Waker::wake);
+            return self.leave();
         }
-        let group = &mut state.groups[at];
+        let group = &mut groups.0[at];
         group.wakers[seat] = None;
         group.timer.take_if(|_| self.timer.is_some());
         // Whoever is polled next takes one.
         let is_missed = group.is_timed && group.timer.is_none();
         let next = group.wakers.iter().flatten().next().filter(|_| is_missed).cloned();
-        drop(state);
+        drop(groups);
         next.into_iter().for_each(Waker::wake);
     }
 }
 
-struct Shared<T>(Mutex<State<T>>);
-
-struct State<T> {
+struct Shared<T> {
+    groups: Mutex<Groups>,
     /// Of a round that has ended.
-    outcome: Option<Option<T>>,
-    groups: Vec<Group>,
+    outcome: OnceLock<Option<T>>,
+    /// How many groups have somebody who has not been woken, once the round has ended.
+    asleep: AtomicUsize,
 }
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self { groups: Mutex::default(), outcome: OnceLock::new(), asleep: AtomicUsize::new(0) }
+    }
+}
+
+#[derive(Default)]
+struct Groups(Vec<Group>);
 
 /// Those who wait on one thread, either with or without an end.
 struct Group {
@@ -156,31 +185,32 @@ struct Group {
 }
 
 impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether somebody is left to be woken by others. The first end counts.
     fn end(&self, outcome: Option<T>) -> bool {
-        let mut state = self.lock();
-        if state.outcome.is_some() {
-            return false;
-        }
-        state.outcome = Some(outcome);
-        let first = |group: &mut Group| group.wakers.iter_mut().find_map(Option::take);
-        let woken: Vec<_> = state.groups.iter_mut().filter_map(first).collect();
-        let is_left = state.groups.iter().any(|group| group.wakers.iter().any(Option::is_some));
-        drop(state);
+        let mut groups = self.lock();
+        let woken: Vec<_> = match self.outcome.get() {
+            Some(_) => return false,
+            None => groups.0.iter_mut().filter_map(|group| group.wakers.iter_mut().find_map(Option::take)).collect(),
+        };
+        let asleep = groups.0.iter().filter(|group| group.wakers.iter().any(Option::is_some)).count();
+        self.asleep.store(asleep, Ordering::Release);
+        let _ = self.outcome.set(outcome);
+        drop(groups);
         woken.into_iter().for_each(Waker::wake);
-        is_left
+        asleep > 0
     }
 }
 
-impl<T> State<T> {
+impl Groups {
     /// Takes a place in the group of this thread, or keeps the one it has.
     fn sit(&mut self, place: &mut Option<(usize, usize)>, is_timed: bool, waker: &Waker) -> &mut Group {
+        let groups = &mut self.0;
         if let Some((at, seat)) = *place {
-            let group = &mut self.groups[at];
+            let group = &mut groups[at];
             match &mut group.wakers[seat] {
                 Some(known) => known.clone_from(waker),
                 none => *none = Some(waker.clone()),
@@ -189,19 +219,20 @@ impl<T> State<T> {
         }
         let thread = this_thread();
         let is_mine = |group: &Group| group.thread == thread && group.is_timed == is_timed;
-        let at = self.groups.iter().position(is_mine).unwrap_or_else(|| {
-            self.groups.push(Group { thread, is_timed, wakers: Vec::new(), timer: None });
-            self.groups.len() - 1
+        let at = groups.iter().position(is_mine).unwrap_or_else(|| {
+            groups.push(Group { thread, is_timed, wakers: Vec::new(), timer: None });
+            groups.len() - 1
         });
-        let group = &mut self.groups[at];
+        let group = &mut groups[at];
         *place = Some((at, group.wakers.len()));
         group.wakers.push(Some(waker.clone()));
         group
     }
 
-    /// Those of a group who are still to be woken.
-    fn dissolve(&mut self, group: usize) -> Vec<Option<Waker>> {
-        self.groups.get_mut(group).map(|group| std::mem::take(&mut group.wakers)).unwrap_or_default()
+    /// Those of a group who are still to be woken, if there are any.
+    fn dissolve(&mut self, group: usize) -> Option<Vec<Option<Waker>>> {
+        let wakers = std::mem::take(&mut self.0.get_mut(group)?.wakers);
+        wakers.iter().any(Option::is_some).then_some(wakers)
     }
 }
 
@@ -213,7 +244,6 @@ fn this_thread() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     use futures_util::FutureExt;
