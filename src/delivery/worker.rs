@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -242,7 +242,9 @@ impl Work {
                 let read = || catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
                 let loaded = match loaded {
                     Some(loaded) => Ok(Some(loaded)),
-                    None => read().unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded"))),
+                    None => {
+                        read().unwrap_or_else(|_| Err(io::Error::new(ErrorKind::InvalidData, "it cannot be decoded")))
+                    }
                 };
                 (ticket, webhook, loaded)
             };
@@ -294,6 +296,11 @@ impl Work {
             Ok(None) => {
                 self.schedule.ended(&ticket);
                 return self.spool.lost(&ticket);
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, "an accepted event is lost");
+                self.schedule.ended(&ticket);
+                return self.spool.give_up(&ticket);
             }
             Err(error) => {
                 tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, "an event cannot be read");

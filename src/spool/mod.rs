@@ -21,20 +21,20 @@
 //! # On disk
 //!
 //! Events are appended to a segment of a checksummed log by one thread. Requests that wait at the same time share one
-//! `fdatasync`; when several were answered together, the next ones are waited for, some 300 µs at most. What became of an
+//! `fdatasync`; when several were answered together, the next ones are waited for, a millisecond at most. What became of an
 //! event (delivered, tried so often, given up) is appended, too, and shares the next sync: a crash may forget the last
 //! moments of it, and the event is then delivered again. Some megabytes of events that have just been accepted stay in
-//! memory, too, so that what is delivered at once is not read again. A segment is removed when none of its
-//! events is needed any more; when too much of the room is taken by what nobody needs, the oldest segment's rest is copied
-//! to the end.
+//! memory, too, so that what is delivered at once is not read again. A segment is removed, or becomes the next one, when
+//! none of its events is needed any more; when too much of the room is taken by what nobody needs, the oldest segment's
+//! rest is copied to the end.
 //!
 //! Promised:
 //!
 //! * What was accepted is delivered **at least once**, or kept as a dead letter. A crash may deliver it again, with the
 //!   same id.
 //! * After a start, events go out in the order of their receipt, webhook by webhook.
-//! * What is torn at the end of the log was never accepted. Damage in the middle costs the events it hits and no others;
-//!   it is logged and counted.
+//! * What is torn at the end of the log was never accepted. Damage before that, also a block that cannot be read, costs the
+//!   events it hits and no others; it is logged and counted.
 //! * A disk that fails costs a 503, never an event: the segment is left, and the next try is made in a new one.
 //!
 //! Files hold events as received, credentials included: mode 0600, in a directory of mode 0700, which one process at a
@@ -198,6 +198,12 @@ impl Spool {
     /// The events have been delivered.
     pub(crate) fn finish(&self, tickets: &[Ticket]) {
         self.shared().finish(tickets);
+    }
+
+    /// The event is there, and cannot be read any more, now or later.
+    pub(crate) fn give_up(&self, ticket: &Ticket) {
+        measure::lost(1);
+        self.finish(std::slice::from_ref(ticket));
     }
 
     /// The event is not there any more.

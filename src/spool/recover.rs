@@ -22,6 +22,7 @@ pub(super) struct Recovered {
     pub(super) next_sequence: u64,
     pub(super) next_segment: u32,
     /// Bytes of what had been accepted that are of no frame any more.
+    #[cfg_attr(not(test), expect(dead_code, reason = "told by a metric"))]
     pub(super) damaged: u64,
 }
 

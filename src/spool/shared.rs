@@ -278,7 +278,7 @@ impl Shared {
             drop(ledger);
             match read(&*segment, salt, sequence, place) {
                 Ok(payload) => {
-                    let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
+                    let event = event::decode(payload).ok_or_else(|| damaged("it is no event"))?;
                     return Ok(Some((event, state)));
                 }
                 Err(error) if self.ledger().is_at(sequence, place) => return Err(error),
@@ -431,13 +431,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// It will not be any better later.
+fn damaged(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 /// Reads the payload of a frame.
 fn read(segment: &dyn super::disk::Segment, salt: u64, sequence: u64, place: Place) -> io::Result<Bytes> {
     let mut bytes = vec![0; place.length as usize];
     segment.read_at(&mut bytes, u64::from(place.offset))?;
     match frame::read(salt, &bytes) {
         Some(record) if record.kind == Kind::Event && record.sequence == sequence => {}
-        _ => return Err(io::Error::other("it is damaged")),
+        _ => return Err(damaged("it is damaged")),
     }
     Ok(Bytes::from(bytes).slice(frame::FRAME_HEAD..))
 }
