@@ -1,11 +1,15 @@
 //! The floor of the load comparison: hyper reads the body and answers a constant. No routes, no deadlines, no layers.
 //!
 //! `load_floor PORT` has one runtime for all cores, as the gateway has. `load_floor --per-core PORT` has a runtime of
-//! one thread for each core, with a listener each.
+//! one thread for each core, with a listener each. `load_floor --synced FILE PORT` answers when the body is on disk, in
+//! the plainest way that shares syncs: a thread appends whatever is there and syncs it.
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::fs::File;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{io, thread};
 
 use bytes::Bytes;
@@ -18,16 +22,18 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 
 const ANSWER: &str = r#"{"message":"200 OK"}"#;
 const BACKLOG: u32 = 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (per_core, port) = match args.as_slice() {
-        [port] => (false, port.parse()?),
-        [flag, port] if flag == "--per-core" => (true, port.parse()?),
-        _ => return Err("usage: load_floor [--per-core] PORT".into()),
+    let (per_core, log, port) = match args.as_slice() {
+        [port] => (false, None, port.parse()?),
+        [flag, port] if flag == "--per-core" => (true, None, port.parse()?),
+        [flag, file, port] if flag == "--synced" => (false, Some(open(file)?), port.parse()?),
+        _ => return Err("usage: load_floor [--per-core | --synced FILE] PORT".into()),
     };
     let runtimes = match per_core {
         false => vec![Builder::new_multi_thread().enable_all().build()?],
@@ -44,7 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("listening");
     let threads: Vec<_> = servers
         .into_iter()
-        .map(|(runtime, listener)| thread::spawn(move || runtime.block_on(serve(listener))))
+        .map(|(runtime, listener)| (runtime, listener, log.clone()))
+        .map(|(runtime, listener, log)| thread::spawn(move || runtime.block_on(serve(listener, log))))
         .collect();
     for thread in threads {
         thread.join().map_err(|_| "a thread panicked")??;
@@ -60,12 +67,41 @@ fn listen(port: u16, shared: bool) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// A body, and who waits for it.
+type Entry = (Bytes, oneshot::Sender<()>);
+
+fn open(path: &str) -> io::Result<Sender<Entry>> {
+    let file = File::create_new(path)?;
+    let (log, entries) = channel();
+    thread::spawn(move || write(file, &entries));
+    Ok(log)
+}
+
+/// Until writing fails.
+fn write(mut file: File, entries: &Receiver<Entry>) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    while let Ok(first) = entries.recv() {
+        let (bodies, waiting): (Vec<_>, Vec<_>) = std::iter::once(first).chain(entries.try_iter()).unzip();
+        bytes.clear();
+        bodies.iter().for_each(|body| bytes.extend_from_slice(body));
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        for one in waiting {
+            // It may have hung up.
+            let _ = one.send(());
+        }
+    }
+    Ok(())
+}
+
 /// Until accepting fails.
-async fn serve(listener: TcpListener) -> io::Result<Infallible> {
+async fn serve(listener: TcpListener, log: Option<Sender<Entry>>) -> io::Result<Infallible> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+        let log = log.clone();
+        let service = service_fn(move |req| answer(req, log.clone()));
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
             // The client hangs up at the end of a round.
             let _ = connection.await;
@@ -73,8 +109,16 @@ async fn serve(listener: TcpListener) -> io::Result<Infallible> {
     }
 }
 
-async fn answer(req: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    req.into_body().collect().await?;
+async fn answer(
+    req: Request<Incoming>,
+    log: Option<Sender<Entry>>,
+) -> Result<Response<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
+    let body = req.into_body().collect().await?.to_bytes();
+    if let Some(log) = log {
+        let (sender, written) = oneshot::channel();
+        log.send((body, sender))?;
+        written.await?;
+    }
     let mut response = Response::new(Full::from(ANSWER));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)

@@ -68,6 +68,7 @@ class Case:
     status: int = 200
     token: str = TOKEN
     spool: bool = False
+    on_disk: bool = False
 
     @property
     def label(self):
@@ -83,6 +84,7 @@ def cases():
     for size in (250, 4096):
         yield Case("floor", size, floor())
         yield Case("floor, one runtime a core", size, floor("--per-core"))
+        yield Case("floor, synced", size, floor("--synced", on_disk=True), on_disk=True)
         yield Case("nginx", size, nginx)
         yield Case("gateway discard", size, gateway(webhook("discard")))
         if size == 250:
@@ -95,8 +97,8 @@ def cases():
             yield Case("gateway 401", size, gateway(webhook("discard")), status=401, token="wrong")
 
 
-def floor(*flags):
-    return lambda _directory, port: Program([FLOOR, *flags, port], {})
+def floor(*flags, on_disk=False):
+    return lambda directory, port: Program([FLOOR, *flags, *([directory / "bodies"] if on_disk else []), port], {})
 
 
 def webhook(module, **more):
@@ -609,7 +611,7 @@ def why_not(processes, case, scratch):
     """Runs a case's server once. A case that cannot be had here is left out, with the reason."""
     if case.program is nginx and not find_nginx():
         return "no nginx with the echo module here (Debian: nginx, libnginx-mod-http-echo)"
-    if case.spool and file_system(scratch) in ("tmpfs", "ramfs"):
+    if (case.spool or case.on_disk) and file_system(scratch) in ("tmpfs", "ramfs"):
         return f"a spool in memory proves nothing; {TARGET} is no disk"
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         try:
