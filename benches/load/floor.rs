@@ -9,7 +9,6 @@ use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{io, thread};
 
 use bytes::Bytes;
@@ -22,6 +21,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 const ANSWER: &str = r#"{"message":"200 OK"}"#;
@@ -67,28 +67,31 @@ fn listen(port: u16, shared: bool) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// So many are written together at most.
+const MOST: usize = 1024;
+
 /// A body, and who waits for it.
 type Entry = (Bytes, oneshot::Sender<()>);
 
 fn open(path: &str) -> io::Result<Sender<Entry>> {
     let file = File::create_new(path)?;
-    let (log, entries) = channel();
-    thread::spawn(move || write(file, &entries));
+    let (log, entries) = channel(MOST);
+    thread::spawn(move || write(file, entries));
     Ok(log)
 }
 
 /// Until writing fails.
-fn write(mut file: File, entries: &Receiver<Entry>) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    while let Ok(first) = entries.recv() {
-        let (bodies, waiting): (Vec<_>, Vec<_>) = std::iter::once(first).chain(entries.try_iter()).unzip();
+fn write(mut file: File, mut entries: Receiver<Entry>) -> io::Result<()> {
+    let (mut bytes, mut round) = (Vec::new(), Vec::new());
+    while entries.blocking_recv_many(&mut round, MOST) > 0 {
+        let (bodies, waiting): (Vec<_>, Vec<_>) = round.drain(..).unzip();
         bytes.clear();
-        bodies.iter().for_each(|body| bytes.extend_from_slice(body));
+        bodies.iter().for_each(|body: &Bytes| bytes.extend_from_slice(body));
         file.write_all(&bytes)?;
         file.sync_data()?;
         for one in waiting {
             // It may have hung up.
-            let _ = one.send(());
+            let _ = oneshot::Sender::send(one, ());
         }
     }
     Ok(())
@@ -116,7 +119,7 @@ async fn answer(
     let body = req.into_body().collect().await?.to_bytes();
     if let Some(log) = log {
         let (sender, written) = oneshot::channel();
-        log.send((body, sender))?;
+        log.send((body, sender)).await?;
         written.await?;
     }
     let mut response = Response::new(Full::from(ANSWER));

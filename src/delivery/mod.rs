@@ -1,5 +1,7 @@
 //! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
 
+#[cfg(feature = "spool")]
+mod attempt;
 mod clean;
 mod done;
 mod gate;

@@ -14,14 +14,12 @@ use futures_util::FutureExt;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::attempt::{Outcome, attempt_once, give_up};
 use super::schedule::{Limits, Schedule};
-use super::{Done, Failure};
 use crate::config::Webhook;
-use crate::deadline::within;
 use crate::dispatch::DEFAULT_DEADLINE;
-use crate::key::WebhookKey;
-use crate::module::{DeliverError, DeliverErrorKind, EventId, LONGEST_WAIT};
-use crate::spool::{Death, Event, Spool, State, Ticket, Tickets, measure};
+use crate::module::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
+use crate::spool::{Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
 
 /// How many events are begun or read at a time.
@@ -194,17 +192,6 @@ enum Ended {
 /// An event, unless it is not there any more.
 type Loaded = io::Result<Option<(Event, State)>>;
 
-/// What came of an attempt.
-enum Outcome {
-    Delivered,
-    /// It failed, and there is another.
-    Again(State, Duration),
-    /// It failed, and there is no other.
-    Dead(EventId, State),
-    /// It could not be made yet.
-    NotYet(Duration),
-}
-
 impl Work {
     /// Begins what may be begun. Whether there may be more.
     fn begin(&mut self) -> bool {
@@ -242,9 +229,7 @@ impl Work {
                 let read = || catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
                 let loaded = match loaded {
                     Some(loaded) => Ok(Some(loaded)),
-                    None => {
-                        read().unwrap_or_else(|_| Err(io::Error::new(ErrorKind::InvalidData, "it cannot be decoded")))
-                    }
+                    None => read().unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded"))),
                 };
                 (ticket, webhook, loaded)
             };
@@ -368,49 +353,3 @@ impl Work {
 
 /// Its webhook cannot take an event now.
 struct NotYet;
-
-async fn attempt_once(
-    spool: &Spool,
-    ticket: &Ticket,
-    event: Event,
-    webhook: Arc<Webhook>,
-    state: &State,
-    deadline: Duration,
-) -> Outcome {
-    let (id, attempt) = (event.id, state.attempts + 1);
-    let mut done = Done::from_bits(state.done);
-    if webhook.steps().is_chain() {
-        // What one of several has taken is not given to it again, whatever happens to the rest.
-        let (spool, ticket, attempts) = (spool.clone(), ticket.clone(), state.attempts);
-        done = done.on_mark(move |done| {
-            spool.note(&ticket, State { attempts, done: done.bits(), ..State::default() });
-        });
-    }
-    let delivery = event.into_delivery(Arc::clone(&webhook), attempt);
-    let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
-    let Failure { error, again } = match tried {
-        Some(Ok(())) => {
-            tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
-            return Outcome::Delivered;
-        }
-        Some(Err(failure)) => failure,
-        None => webhook.steps().overdue(attempt, &done),
-    };
-    let kind = error.kind().label();
-    measure::attempted(kind, 1);
-    match again {
-        Some(wait) => {
-            tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");
-            let again = Some(SystemTime::now() + wait);
-            Outcome::Again(State { attempts: attempt, done: done.bits(), again, dead: None }, wait)
-        }
-        None => give_up(id, webhook.key(), attempt, done.bits(), &error),
-    }
-}
-
-fn give_up(id: EventId, webhook: &WebhookKey, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
-    let kind = error.kind();
-    tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), %error, "not delivered: it is a dead letter now");
-    let death = Death { at: SystemTime::now(), kind, reason: error.to_string().into() };
-    Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
-}

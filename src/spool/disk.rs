@@ -91,6 +91,18 @@ impl Directory {
         }
     }
 
+    fn make(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
+        let mut options = OpenOptions::new();
+        let spare = self.spare();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&spare)?;
+        (&file).write_all(head)?;
+        // Before it has its name: what is left behind another head would be taken for events.
+        file.sync_data()?;
+        std::fs::rename(spare, self.file(number))?;
+        directory::sync(&self.path)?;
+        Ok(Arc::new(file))
+    }
+
     fn file(&self, number: u32) -> PathBuf {
         self.path.join(format!("{number:010}{SUFFIX}"))
     }
@@ -108,15 +120,12 @@ impl Disk for Directory {
     }
 
     fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
-        let mut options = OpenOptions::new();
-        let spare = self.spare();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&spare)?;
-        (&file).write_all(head)?;
-        // Before it has its name: what is left behind another head would be taken for events.
-        file.sync_data()?;
-        std::fs::rename(spare, self.file(number))?;
-        directory::sync(&self.path)?;
-        Ok(Arc::new(file))
+        self.make(number, head).inspect_err(|_| {
+            // The next one is made of another file, and nobody would remove this one.
+            for path in [self.spare(), self.file(number)] {
+                let _ = std::fs::remove_file(path);
+            }
+        })
     }
 
     fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>> {
@@ -128,7 +137,10 @@ impl Disk for Directory {
     }
 
     fn recycle(&self, number: u32) -> io::Result<()> {
-        std::fs::rename(self.file(number), self.spare())?;
+        match std::fs::rename(self.file(number), self.spare()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         directory::sync(&self.path)
     }
 }

@@ -1,11 +1,12 @@
 //! How records stand in a segment.
 //!
 //! ```text
-//! segment  "TWSPOOL1"  salt: u64  frame*
-//! frame    length: u32  checksum: u32  kind: u8  0 0 0  sequence: u64  payload: [u8; length]
+//! segment  "TWSPOOL2"  salt: u64  frame*
+//! frame    length: u32  checksum: u32  kind: u8  tag: [u8; 3]  sequence: u64  payload: [u8; length]
 //! ```
 //!
-//! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum. The salt is drawn
+//! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum; the tag is the first
+//! bytes of the salt, so that few places are tried where a frame is searched for. "TWSPOOL1" has zeros there. The salt is drawn
 //! for each segment: a sender who knows the format still cannot put bytes into a body that would pass for a frame where a
 //! damaged stretch is searched for the next good one, and the frames of an earlier segment in the same file are none.
 //!
@@ -17,7 +18,10 @@ use std::ops::Range;
 use super::state::{self, State};
 
 /// What a segment begins with.
-pub(super) const MAGIC: &[u8; 8] = b"TWSPOOL1";
+const MAGIC: &[u8; 8] = b"TWSPOOL2";
+
+/// The same, before frames had a tag.
+const OLD_MAGIC: &[u8; 8] = b"TWSPOOL1";
 
 /// The bytes before the first frame.
 pub(super) const SEGMENT_HEAD: usize = 16;
@@ -49,6 +53,39 @@ impl Kind {
     }
 }
 
+/// What tells the frames of a segment from those of others, and from whatever a sender may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Salt {
+    number: u64,
+    tag: [u8; 3],
+}
+
+impl Salt {
+    pub(super) fn random() -> Self {
+        Self::of(fastrand::u64(..), true)
+    }
+
+    fn of(number: u64, has_tag: bool) -> Self {
+        let [first, second, third, ..] = number.to_le_bytes();
+        Self { number, tag: if has_tag { [first, second, third] } else { [0; 3] } }
+    }
+
+    /// That of a segment, if it is one.
+    pub(super) fn read(segment: &[u8]) -> Option<Self> {
+        let (magic, number) = segment.get(..SEGMENT_HEAD)?.split_at(MAGIC.len());
+        let number = u64::from_le_bytes(number.try_into().ok()?);
+        (magic == MAGIC || magic == OLD_MAGIC).then(|| Self::of(number, magic == MAGIC))
+    }
+
+    /// What a segment with it begins with.
+    pub(super) fn head(self) -> [u8; SEGMENT_HEAD] {
+        let mut head = [0; SEGMENT_HEAD];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..].copy_from_slice(&self.number.to_le_bytes());
+        head
+    }
+}
+
 /// Begins a frame; its payload follows.
 pub(super) fn begin(bytes: &mut Vec<u8>, kind: Kind, sequence: u64) {
     bytes.extend_from_slice(&[0; 8]);
@@ -57,7 +94,8 @@ pub(super) fn begin(bytes: &mut Vec<u8>, kind: Kind, sequence: u64) {
 }
 
 /// Writes the length and the checksum of a frame, whose payload goes on with `rest`.
-pub(super) fn finish(frame: &mut [u8], salt: u64, rest: &[u8]) {
+pub(super) fn finish(frame: &mut [u8], salt: Salt, rest: &[u8]) {
+    frame[9..12].copy_from_slice(&salt.tag);
     let checksum = checksum(salt, &frame[8..], rest);
     // What is this long does not fit into any spool.
     let length = u32::try_from(frame.len() - FRAME_HEAD + rest.len()).unwrap_or(u32::MAX);
@@ -66,7 +104,7 @@ pub(super) fn finish(frame: &mut [u8], salt: u64, rest: &[u8]) {
 }
 
 /// A frame that says nothing, in place of `length` bytes that are of none.
-pub(super) fn filler(salt: u64, length: usize) -> Option<Vec<u8>> {
+pub(super) fn filler(salt: Salt, length: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(length);
     begin(&mut bytes, Kind::Synced, 0);
     if length < bytes.len() {
@@ -83,26 +121,12 @@ pub(super) fn state_length(state: &State) -> u32 {
     (FRAME_HEAD + state::encoded_length(state)) as u32
 }
 
-fn checksum(salt: u64, head: &[u8], rest: &[u8]) -> u32 {
+fn checksum(salt: Salt, head: &[u8], rest: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&salt.to_le_bytes());
+    hasher.update(&salt.number.to_le_bytes());
     hasher.update(head);
     hasher.update(rest);
     hasher.finalize()
-}
-
-/// What a new segment begins with.
-pub(super) fn segment_head(salt: u64) -> [u8; SEGMENT_HEAD] {
-    let mut head = [0; SEGMENT_HEAD];
-    head[..8].copy_from_slice(MAGIC);
-    head[8..].copy_from_slice(&salt.to_le_bytes());
-    head
-}
-
-/// The salt of a segment, if it is one.
-pub(super) fn read_salt(segment: &[u8]) -> Option<u64> {
-    let salt = segment.get(8..SEGMENT_HEAD).filter(|_| segment.starts_with(MAGIC))?;
-    Some(u64::from_le_bytes(salt.try_into().ok()?))
 }
 
 /// A record as it was read.
@@ -122,17 +146,17 @@ impl Record<'_> {
 }
 
 /// Reads the frame at the beginning of `bytes`, if there is a whole and undamaged one.
-pub(super) fn read(salt: u64, bytes: &[u8]) -> Option<Record<'_>> {
+pub(super) fn read(salt: Salt, bytes: &[u8]) -> Option<Record<'_>> {
     let (head, rest) = bytes.split_at_checked(FRAME_HEAD)?;
     let number = |at: usize| head[at..at + 4].try_into().map(u32::from_le_bytes);
-    let kind = Kind::from_byte(head[8]).filter(|_| head[9..12] == [0; 3])?;
+    let kind = Kind::from_byte(head[8]).filter(|_| head[9..12] == salt.tag)?;
     let payload = rest.get(..number(0).ok()? as usize)?;
     let sequence = head[12..].try_into().map(u64::from_le_bytes).ok()?;
     (number(4).ok()? == checksum(salt, &head[8..], payload)).then_some(Record { kind, sequence, payload })
 }
 
 /// The frames of a segment, each with its place. Returns the stretches in between that are of no frame.
-pub(super) fn scan<'a>(salt: u64, segment: &'a [u8], mut found: impl FnMut(u32, Record<'a>)) -> Vec<Range<usize>> {
+pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32, Record<'a>)) -> Vec<Range<usize>> {
     let mut gaps = Vec::new();
     let (mut at, mut gap) = (SEGMENT_HEAD, SEGMENT_HEAD);
     while at < segment.len() {
@@ -162,23 +186,27 @@ mod tests {
 
     use super::*;
 
-    fn frame(salt: u64, kind: Kind, sequence: u64, payload: &[u8]) -> Vec<u8> {
+    fn salt(number: u64) -> Salt {
+        Salt::of(number, true)
+    }
+
+    fn frame(number: u64, kind: Kind, sequence: u64, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         begin(&mut bytes, kind, sequence);
         bytes.extend(payload);
-        finish(&mut bytes, salt, &[]);
+        finish(&mut bytes, salt(number), &[]);
         bytes
     }
 
     fn segment(frames: &[Vec<u8>]) -> Vec<u8> {
-        let mut segment = segment_head(7).to_vec();
+        let mut segment = salt(7).head().to_vec();
         frames.iter().for_each(|frame| segment.extend(frame));
         segment
     }
 
     fn found(segment: &[u8]) -> Vec<u64> {
         let mut found = Vec::new();
-        scan(7, segment, |_, record| found.push(record.sequence));
+        scan(salt(7), segment, |_, record| found.push(record.sequence));
         found
     }
 
@@ -190,8 +218,8 @@ mod tests {
     fn frames_are_read_as_written() {
         let bytes = frame(7, Kind::State, u64::MAX, b"payload");
         let expected = Record { kind: Kind::State, sequence: u64::MAX, payload: b"payload" };
-        assert_eq!(read(7, &bytes), Some(expected));
-        assert_eq!(read(8, &bytes), None, "another salt");
+        assert_eq!(read(salt(7), &bytes), Some(expected));
+        assert_eq!(read(salt(8), &bytes), None, "another salt");
     }
 
     #[test]
@@ -199,17 +227,30 @@ mod tests {
         let mut bytes = Vec::new();
         begin(&mut bytes, Kind::Event, 1);
         bytes.extend(b"head");
-        finish(&mut bytes, 7, b"rest");
+        finish(&mut bytes, salt(7), b"rest");
         bytes.extend(b"rest");
         assert_eq!(bytes, frame(7, Kind::Event, 1, b"headrest"));
     }
 
     #[test]
+    fn segments_of_before_are_read() {
+        let old = Salt::of(7, false);
+        let mut segment = [&OLD_MAGIC[..], &7_u64.to_le_bytes()].concat();
+        begin(&mut segment, Kind::Event, 5);
+        finish(&mut segment[SEGMENT_HEAD..], old, &[]);
+        assert_eq!((segment[SEGMENT_HEAD + 9..][..3].to_vec(), Salt::read(&segment)), (vec![0; 3], Some(old)));
+        let mut found = Vec::new();
+        scan(old, &segment, |_, record| found.push(record.sequence));
+        assert_eq!(found, [5]);
+        assert_eq!(Salt::read(b"TWSPOOL3-and-more"), None);
+    }
+
+    #[test]
     fn a_filler_is_one_frame() {
-        assert_eq!(filler(7, FRAME_HEAD - 1), None);
+        assert_eq!(filler(salt(7), FRAME_HEAD - 1), None);
         for length in [FRAME_HEAD, 100] {
-            let bytes = filler(7, length).unwrap();
-            assert_eq!((bytes.len(), read(7, &bytes).unwrap().kind), (length, Kind::Synced));
+            let bytes = filler(salt(7), length).unwrap();
+            assert_eq!((bytes.len(), read(salt(7), &bytes).unwrap().kind), (length, Kind::Synced));
         }
     }
 
@@ -217,7 +258,7 @@ mod tests {
     fn each_damaged_byte_costs_one_frame_and_no_other() {
         let whole = segment(&frames());
         assert_eq!(found(&whole), [1, 2, 3]);
-        assert_eq!(read_salt(&whole), Some(7));
+        assert_eq!(Salt::read(&whole), Some(salt(7)));
         let length = (whole.len() - SEGMENT_HEAD) / 3;
         for at in SEGMENT_HEAD..whole.len() {
             let mut damaged = whole.clone();
@@ -226,7 +267,7 @@ mod tests {
             let expected: Vec<_> = (1..=3).filter(|n| *n != lost).collect();
             assert_eq!(found(&damaged), expected, "byte {at}");
             let start = SEGMENT_HEAD + (lost as usize - 1) * length;
-            assert_eq!(scan(7, &damaged, |_, _| {}), [start..start + length], "byte {at}");
+            assert_eq!(scan(salt(7), &damaged, |_, _| {}), vec![start..start + length; 1], "byte {at}");
         }
     }
 
@@ -250,8 +291,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            read(7, &bytes);
-            scan(7, &bytes, |_, _| {});
+            read(salt(7), &bytes);
+            scan(salt(7), &bytes, |_, _| {});
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::frame::{self, FRAME_HEAD, Kind};
+use super::frame::{self, FRAME_HEAD, Kind, Salt};
 use super::state::{self, State};
 
 /// A body that is larger is not copied to its fellows.
@@ -18,7 +18,7 @@ const PIECE: usize = 256 << 10;
 /// Frames in the order in which they are to stand.
 #[derive(Default)]
 pub(super) struct Frames {
-    salt: u64,
+    salt: Salt,
     closed: Vec<Piece>,
     open: Vec<u8>,
     length: u64,
@@ -40,17 +40,17 @@ pub(super) struct Span {
 }
 
 impl Frames {
-    pub(super) fn new(salt: u64) -> Self {
+    pub(super) fn new(salt: Salt) -> Self {
         Self { salt, ..Self::default() }
     }
 
     /// None yet, which are put into `buffer`.
-    pub(super) fn with(salt: u64, buffer: Vec<u8>) -> Self {
+    pub(super) fn with(salt: Salt, buffer: Vec<u8>) -> Self {
         Self { open: buffer, ..Self::new(salt) }
     }
 
     /// That of the segment which they are for.
-    pub(super) fn salt(&self) -> u64 {
+    pub(super) fn salt(&self) -> Salt {
         self.salt
     }
 
@@ -199,7 +199,8 @@ mod tests {
     proptest! {
         #[test]
         fn frames_are_where_they_are_said_to_be(bodies in prop::collection::vec(0..(3 * LARGE), 0..20)) {
-            let mut frames = Frames::new(7);
+            let salt = Salt::random();
+            let mut frames = Frames::new(salt);
             let push = |(n, length): (usize, &usize)| {
                 let body = Bytes::from(vec![n as u8; *length]);
                 (frames.push(Kind::Event, n as u64, |head| head.extend(b"head"), &body), body)
@@ -210,7 +211,7 @@ mod tests {
             let kept = frames.keep(&Memory::new(usize::MAX));
             for (n, (span, body)) in pushed.into_iter().enumerate() {
                 let expected = [b"head", &body[..]].concat();
-                let record = frame::read(7, &bytes[span.at as usize..]).unwrap();
+                let record = frame::read(salt, &bytes[span.at as usize..]).unwrap();
                 prop_assert_eq!((record.sequence, record.payload), (n as u64, &expected[..]));
                 prop_assert_eq!(record.payload.len() + FRAME_HEAD, span.length as usize);
                 prop_assert_eq!(kept.payload(span).map(Vec::from), (body.len() <= LARGE).then_some(expected));

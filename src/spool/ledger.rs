@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Ticket;
 use super::disk::Segment;
-use super::frame;
+use super::frame::{self, Salt};
 use super::state::{Death, State};
 use crate::module::EventId;
 
@@ -81,7 +81,7 @@ pub(super) struct Place {
 /// A segment and what is in it.
 struct Room {
     segment: Arc<dyn Segment>,
-    salt: u64,
+    salt: Salt,
     size: u64,
     live: u64,
 }
@@ -128,7 +128,7 @@ impl Ledger {
     }
 
     /// A segment, with its salt.
-    pub(super) fn segment(&self, number: u32) -> Option<(Arc<dyn Segment>, u64)> {
+    pub(super) fn segment(&self, number: u32) -> Option<(Arc<dyn Segment>, Salt)> {
         self.rooms.get(&number).map(|room| (Arc::clone(&room.segment), room.salt))
     }
 
@@ -211,7 +211,7 @@ impl Ledger {
 
     // --- room
 
-    pub(super) fn add_room(&mut self, number: u32, segment: Arc<dyn Segment>, salt: u64, size: u64) {
+    pub(super) fn add_room(&mut self, number: u32, segment: Arc<dyn Segment>, salt: Salt, size: u64) {
         self.rooms.insert(number, Room { segment, salt, size: 0, live: 0 });
         self.resize(number, size);
     }
@@ -237,13 +237,18 @@ impl Ledger {
         self.set_unused(self.unused);
     }
 
-    pub(super) fn has_idle(&self) -> bool {
-        self.idle > 0
+    pub(super) fn idle(&self) -> u64 {
+        self.idle
+    }
+
+    /// The size of a segment.
+    pub(super) fn size(&self, number: u32) -> u64 {
+        self.rooms.get(&number).map_or(0, |room| room.size)
     }
 
     /// Returns how large it was.
     pub(super) fn remove_room(&mut self, number: u32) -> u64 {
-        let size = self.rooms.get(&number).map_or(0, |room| room.size);
+        let size = self.size(number);
         self.resize(number, 0);
         self.rooms.remove(&number);
         size

@@ -40,6 +40,7 @@
 //! Files hold events as received, credentials included: mode 0600, in a directory of mode 0700, which one process at a
 //! time can have.
 
+mod current;
 mod dead;
 mod disk;
 mod event;
@@ -47,6 +48,7 @@ mod frame;
 mod frames;
 mod ledger;
 pub(crate) mod measure;
+mod queue;
 mod recover;
 mod shared;
 mod shares;

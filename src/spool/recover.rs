@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, Segment};
 use super::event::decode_name;
-use super::frame::{self, FRAME_HEAD, Kind, Record, SEGMENT_HEAD};
+use super::frame::{self, FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
 use super::ledger::{Ledger, Place};
 use super::shares::Shares;
 use super::state;
@@ -79,13 +79,13 @@ fn read_segment(
     names: &mut Names,
 ) -> io::Result<Read> {
     let segment = disk.open(number)?;
-    let (bytes, is_whole) = read_all(&*segment, number)?;
+    let (bytes, unreadable) = read_all(&*segment, number)?;
     // What cannot be read now is not put away: it may be another time.
-    let is_last = is_last && is_whole;
-    let salt = match frame::read_salt(&bytes) {
+    let may_put_away = is_last && unreadable == 0;
+    let salt = match Salt::read(&bytes) {
         Some(salt) => salt,
         // It was made, and the power went before anything in it was accepted.
-        None if bytes.iter().all(|byte| *byte == 0) || bytes.len() < SEGMENT_HEAD => 0,
+        None if bytes.iter().all(|byte| *byte == 0) || bytes.len() < SEGMENT_HEAD => Salt::random(),
         None => {
             let reason = format!("segment {number} is none, or damaged at its head: move it away to go on without it");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
@@ -109,22 +109,27 @@ fn read_segment(
         damaged += lost;
         match gap.end == size {
             // Room that was not written to.
-            true if is_blank && !is_last => {}
+            true if is_blank && !may_put_away => {}
             // Room, with what an earlier segment has left in it, and maybe the beginning of what had not been accepted. It
             // is put away, or the next start, for which this is not the last segment, would take it for damage.
-            true if is_last => {
+            true if may_put_away => {
                 size = gap.start;
                 segment.truncate(size as u64)?;
             }
             // The same between frames that came to the disk.
-            false if is_last && lost == 0 && synced > 0 => {
+            false if may_put_away && lost == 0 && (synced > 0 || gap.start == SEGMENT_HEAD) => {
                 if let Some(filler) = frame::filler(salt, gap.len()) {
                     segment.write_at(&filler, gap.start as u64)?;
                 }
             }
+            // Nobody knows how much of it had been accepted.
+            _ if is_last && unreadable > 0 => {}
             _ => damaged += gap.len() - lost,
         }
     }
+    // So many events may have been in there at most, whose numbers are not to be used again.
+    newest += (unreadable / FRAME_HEAD) as u64;
+    damaged = damaged.max(unreadable);
     ledger.resize(number, size as u64);
     // What was read may be no more than in the cache: an older copy of it must not go before it is on the disk.
     segment.sync()?;
@@ -134,22 +139,24 @@ fn read_segment(
     Ok(Read { newest, damaged: damaged as u64 })
 }
 
-/// What can be read of a segment, and whether that is all. In the place of the rest stands nothing that could be a frame.
-fn read_all(segment: &dyn Segment, number: u32) -> io::Result<(Vec<u8>, bool)> {
+/// What can be read of a segment, and how many bytes cannot. In their place stands nothing that could be a frame.
+pub(super) fn read_all(segment: &dyn Segment, number: u32) -> io::Result<(Vec<u8>, usize)> {
     /// What a disk gives up is at least this.
     const BLOCK: usize = 4 << 10;
 
     let mut bytes = vec![0; usize::try_from(segment.length()?).map_err(io::Error::other)?];
     if segment.read_at(&mut bytes, 0).is_ok() {
-        return Ok((bytes, true));
+        return Ok((bytes, 0));
     }
+    let mut unreadable = 0;
     for (nth, block) in bytes.chunks_mut(BLOCK).enumerate() {
         if let Err(error) = segment.read_at(block, (nth * BLOCK) as u64) {
             tracing::error!(segment = number, offset = nth * BLOCK, %error, "a part of the spool cannot be read");
             block.fill(u8::MAX);
+            unreadable += block.len();
         }
     }
-    Ok((bytes, false))
+    Ok((bytes, unreadable))
 }
 
 fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger, names: &mut Names) {

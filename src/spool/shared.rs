@@ -9,16 +9,15 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::event::{self, Event};
-use super::frame::{self, FRAME_HEAD, Kind};
-use super::frames::{Frames, Memory, Span};
+use super::frame::{self, FRAME_HEAD, Kind, Salt};
+use super::frames::Memory;
 use super::ledger::{Ledger, Place, Sizes};
+use super::queue::{Batch, Queue};
 use super::recover::Recovered;
-use super::shares::Shares;
 use super::state::State;
 use super::{SpoolError, Ticket};
-use crate::key::WebhookKey;
 use crate::module::{Delivery, EventId};
-use crate::round::{Crowd, HasCrowd, Recent, Round, Seat, gather, idle};
+use crate::round::{HasCrowd, Recent, Seat, gather, idle};
 
 /// How long a note of what became of an event may wait for others before it is written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -29,22 +28,11 @@ const UNSYNCED: Duration = Duration::from_secs(1);
 /// So many notes are written without waiting for more.
 const MANY: usize = 512;
 
-/// Bytes of events that may be on their way into a segment.
-const MAX_QUEUED: u64 = 64 << 20;
-
-/// Nobody waits for more bytes than these to be written at once.
-const ENOUGH: u64 = 128 << 10;
-
 /// What events that were just written may take in memory.
 const MAX_FRESH: usize = 4 << 20;
 
 /// A disk that has not come to an end with one round after so long is taken for one that fails.
 const HANGS: Duration = Duration::from_secs(5);
-
-/// So much of the room may be taken by what nobody needs before it is freed.
-pub(super) fn max_garbage(max_bytes: u64) -> u64 {
-    max_bytes / 8
-}
 
 /// Neither of its two locks is taken by who has the other.
 pub(super) struct Shared {
@@ -62,65 +50,10 @@ pub(super) struct Shared {
     tickets: UnboundedSender<Vec<Ticket>>,
 }
 
-/// What is to be written.
-pub(super) struct Queue {
-    /// Those who wait for what is written next.
-    crowd: Crowd<Result<(), SpoolError>>,
-    frames: Frames,
-    /// Of the events among the frames.
-    tickets: Vec<(Ticket, Span)>,
-    /// The events whose state is to be written.
-    changed: Vec<u64>,
-    /// The bytes of the events that are on their way into a segment.
-    pub(super) queued: u64,
-    shares: Shares,
-    next_sequence: u64,
-    /// Nobody is there to deliver events.
-    is_refusing: bool,
-    /// The writer is gone, or is to go.
-    closed: bool,
-}
-
-impl HasCrowd for Queue {
-    type Outcome = Result<(), SpoolError>;
-
-    fn crowd(&mut self) -> &mut Crowd<Self::Outcome> {
-        &mut self.crowd
-    }
-
-    fn is_enough(&self) -> bool {
-        self.frames.length() >= ENOUGH
-    }
-}
-
-/// What is written at once.
-pub(super) struct Batch {
-    /// Of those who wait until it is on disk.
-    pub(super) round: Round<Result<(), SpoolError>>,
-    /// Whether there are any.
-    pub(super) is_awaited: bool,
-    pub(super) events: Frames,
-    pub(super) tickets: Vec<(Ticket, Span)>,
-    /// What became of earlier events.
-    pub(super) notes: Frames,
-    /// Which those are.
-    pub(super) changed: Vec<u64>,
-}
-
 impl Shared {
     /// `recovered` without those that wait.
     pub(super) fn new(recovered: Recovered, max_bytes: u64, tickets: UnboundedSender<Vec<Ticket>>) -> Self {
-        let queue = Queue {
-            crowd: Crowd::default(),
-            frames: Frames::new(fastrand::u64(..)),
-            tickets: Vec::new(),
-            changed: Vec::new(),
-            queued: 0,
-            shares: recovered.shares,
-            next_sequence: recovered.next_sequence,
-            is_refusing: false,
-            closed: false,
-        };
+        let queue = Queue::new(recovered.shares, recovered.next_sequence);
         Self {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
@@ -186,14 +119,8 @@ impl Shared {
     ) -> Result<Seat<Result<(), SpoolError>>, SpoolError> {
         let length = FRAME_HEAD + event::head_length(delivery) + delivery.body().len();
         let bytes = u32::try_from(length).map_err(|_| SpoolError::TooLarge)?;
-        let webhook = delivery.webhook().key().clone();
         let mut queue = self.queue();
-        queue.admit(&webhook, u64::from(bytes), &self.sizes, self.max_bytes)?;
-        let sequence = queue.next_sequence;
-        queue.next_sequence += 1;
-        let head = |bytes: &mut Vec<u8>| event::encode_head(delivery, bytes);
-        let span = queue.frames.push(Kind::Event, sequence, head, delivery.body());
-        queue.tickets.push((Ticket { sequence, webhook, bytes }, span));
+        queue.push(delivery, bytes, &self.sizes, self.max_bytes)?;
         Ok(self.join(queue, Some(patience)))
     }
 
@@ -278,7 +205,7 @@ impl Shared {
             drop(ledger);
             match read(&*segment, salt, sequence, place) {
                 Ok(payload) => {
-                    let event = event::decode(payload).ok_or_else(|| damaged("it is no event"))?;
+                    let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
                     return Ok(Some((event, state)));
                 }
                 Err(error) if self.ledger().is_at(sequence, place) => return Err(error),
@@ -302,15 +229,15 @@ impl Shared {
         let mut queue = self.queue();
         queue.closed = true;
         // Whoever waits learns it.
-        drop(queue.take(Vec::new(), 0));
+        drop(queue.take(Vec::new(), |_| 0));
     }
 
     /// Waits for something to write; nothing if it is time to sync, `None` if there is nothing more to come.
     ///
-    /// So much is `left` of the segment: with what fills it, it is done, and what comes next is for another one.
+    /// So much is `left` of the segment with a salt: with what fills it, it is done, and what comes next is for another one.
     pub(super) fn take(
         &self,
-        left: u64,
+        left: impl FnOnce(Salt) -> u64,
         unsynced: Option<Instant>,
         recent: &mut Recent<Result<(), SpoolError>>,
         may_wait: bool,
@@ -372,61 +299,6 @@ impl Shared {
     }
 }
 
-impl Queue {
-    /// Whether there is room for an event; it is then taken.
-    fn admit(&mut self, webhook: &WebhookKey, bytes: u64, sizes: &Sizes, max_bytes: u64) -> Result<(), SpoolError> {
-        if self.closed || self.is_refusing {
-            return Err(SpoolError::Failed);
-        }
-        if bytes > max_bytes / 2 {
-            return Err(SpoolError::TooLarge);
-        }
-        // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
-        let room = max_bytes - max_bytes / 16;
-        let coming = self.queued + bytes;
-        // In memory as long as the disk hangs; one always may.
-        let is_held_up = self.queued > 0 && coming > MAX_QUEUED;
-        if is_held_up
-            || sizes.live() + coming > room - max_garbage(max_bytes)
-            || sizes.taken() + coming > room
-            || !self.shares.has_room(webhook, bytes, max_bytes)
-        {
-            return Err(SpoolError::Full);
-        }
-        self.shares.take(webhook, bytes);
-        self.queued = coming;
-        Ok(())
-    }
-
-    fn take(&mut self, buffer: Vec<u8>, left: u64) -> Batch {
-        let expected = self.tickets.len();
-        let salt = self.frames.salt();
-        let next = if self.frames.length() < left { salt } else { fastrand::u64(..) };
-        Batch {
-            is_awaited: self.crowd.count() > 0,
-            round: self.crowd.begin(),
-            events: std::mem::replace(&mut self.frames, Frames::with(next, buffer)),
-            tickets: std::mem::replace(&mut self.tickets, Vec::with_capacity(expected)),
-            changed: std::mem::take(&mut self.changed),
-            notes: Frames::new(salt),
-        }
-    }
-
-    /// The events are in a segment.
-    pub(super) fn written(&mut self, bytes: u64) {
-        self.queued -= bytes;
-    }
-
-    /// Takes back what could not be written, but for the events: their senders are told.
-    pub(super) fn put_back(&mut self, batch: &Batch) {
-        self.queued -= batch.events.length();
-        for (ticket, _) in &batch.tickets {
-            self.shares.give_back(&ticket.webhook, u64::from(ticket.bytes));
-        }
-        self.changed.extend_from_slice(&batch.changed);
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -437,7 +309,7 @@ fn damaged(what: &'static str) -> io::Error {
 }
 
 /// Reads the payload of a frame.
-fn read(segment: &dyn super::disk::Segment, salt: u64, sequence: u64, place: Place) -> io::Result<Bytes> {
+fn read(segment: &dyn super::disk::Segment, salt: Salt, sequence: u64, place: Place) -> io::Result<Bytes> {
     let mut bytes = vec![0; place.length as usize];
     segment.read_at(&mut bytes, u64::from(place.offset))?;
     match frame::read(salt, &bytes) {

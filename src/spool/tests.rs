@@ -1,5 +1,6 @@
 mod faulty;
 mod model;
+mod segments;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -397,55 +398,6 @@ async fn damage_costs_the_event_it_hits() {
 }
 
 #[tokio::test]
-async fn what_was_synced_is_damaged_and_what_was_not_is_torn() {
-    const ROUNDS: usize = 3;
-    for damaged in 0..ROUNDS {
-        let disk = Faulty::default();
-        let (spool, mut tickets) = open(&disk, 1 << 20);
-        for _ in 0..ROUNDS {
-            let two = [delivery("a", "x"), delivery("a", "x")];
-            join_all(two.iter().map(|delivery| accept(&spool, delivery))).await.into_iter().for_each(Result::unwrap);
-        }
-        let given = receive(&mut tickets);
-        let (place, _) = spool.shared().ledger().find(given[2 * damaged].sequence).unwrap();
-        let copy = disk.after_kill();
-        let damage = |disk: &Faulty| {
-            let mut platters = disk.lock();
-            let bytes = &mut platters.segments.get_mut(&place.segment).unwrap().bytes;
-            bytes[place.offset as usize..][..place.length as usize].fill(7);
-        };
-        damage(&copy);
-        let recovered = recover::read(&copy).unwrap();
-        // Whether the last round had come to its end, nobody can tell.
-        let expected = if damaged + 1 < ROUNDS { u64::from(place.length) } else { 0 };
-        assert_eq!((recovered.damaged, recovered.waiting.len()), (expected, 2 * ROUNDS - 1), "round {damaged}");
-        // What had not been accepted is put away; damage stays, and is told again.
-        let again = recover::read(&copy).unwrap();
-        assert_eq!((again.damaged, again.waiting), (expected, recovered.waiting), "round {damaged}");
-    }
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_costs_what_is_in_it() {
-    let disk = Faulty::default();
-    let (spool, mut tickets) = open(&disk, 1 << 20);
-    for _ in 0..9 {
-        accept(&spool, &delivery("a", vec![b'x'; 3000])).await.unwrap();
-    }
-    let given = receive(&mut tickets);
-    let (place, _) = spool.shared().ledger().find(given[4].sequence).unwrap();
-    let copy = disk.after_kill();
-    let bad = place.offset as usize + 100;
-    copy.lock().segments.get_mut(&place.segment).unwrap().bad = bad..bad + 1;
-    let recovered = recover::read(&copy).unwrap();
-    // Its block, and no other.
-    let left = recovered.waiting.len();
-    assert!((6..=8).contains(&left) && recovered.damaged >= u64::from(place.length), "{left}");
-    copy.lock().segments.get_mut(&place.segment).unwrap().bad = 0..0;
-    assert_eq!(recover::read(&copy).unwrap().waiting.len(), 9, "it was not put away");
-}
-
-#[tokio::test]
 #[allow(clippy::await_holding_lock)] // so that the writer hangs
 async fn a_disk_that_hangs_is_failing() {
     let disk = Faulty::default();
@@ -467,41 +419,6 @@ async fn a_disk_that_hangs_is_failing() {
     drop(held);
     waiting.await.unwrap().unwrap();
     assert!(!spool.is_failing());
-}
-
-/// Frames of the same kind in the same places, so that what an earlier segment has left looks like the rest of a later one.
-#[tokio::test]
-async fn nothing_of_an_earlier_segment_is_found_in_its_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let copied = tempfile::tempdir().unwrap();
-    {
-        let disk = Directory::open(folder.path()).unwrap();
-        let (spool, mut tickets) = Spool::on(Arc::new(disk), 4 << 20).unwrap();
-        let mut was_recycled = false;
-        for n in 0..400 {
-            accept(&spool, &delivery("a", vec![b'x'; 3000])).await.unwrap();
-            let given = receive(&mut tickets);
-            if n < 395 {
-                spool.finish(&given);
-            }
-            was_recycled |= folder.path().join("spare").exists();
-        }
-        assert!(was_recycled);
-        spool.flush().await;
-        // What a kill would leave.
-        for entry in std::fs::read_dir(folder.path()).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), copied.path().join(entry.file_name())).unwrap();
-        }
-    }
-    let last = |folder: &std::path::Path| {
-        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        files.filter(|path| path.extension().is_some()).max().unwrap().metadata().unwrap().len()
-    };
-    let before = last(copied.path());
-    let recovered = recover::read(&Directory::open(copied.path()).unwrap()).unwrap();
-    assert_eq!((recovered.waiting.len(), recovered.damaged), (5, 0));
-    assert!(last(copied.path()) < before, "there was something behind the end, and it is put away");
 }
 
 #[tokio::test]

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, Segment};
-use super::frame::{self, FRAME_HEAD, Kind, SEGMENT_HEAD};
+use super::current::Current;
+use super::disk::Disk;
+use super::frame::{self, FRAME_HEAD, Kind, SEGMENT_HEAD, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Place;
-use super::shared::{Batch, Shared, max_garbage};
+use super::queue::{Batch, max_garbage};
+use super::recover::read_all;
+use super::shared::Shared;
 use super::state::State;
 use super::{SpoolError, measure};
 use crate::round::Recent;
@@ -19,11 +22,9 @@ use crate::round::Recent;
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
 const COPY_AT_A_TIME: u64 = 1 << 20;
 
-/// When a segment that could not be read is tried again.
-const COPY_AGAIN: Duration = Duration::from_secs(10);
-
-/// So much room is made at a time in the segment that is written to: see `frame.rs`. A small segment has less.
-const SPARE: u64 = 512 << 10;
+/// When a segment that could not be read is tried again, and how often.
+const COPY_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
+const READ_AGAIN: u32 = 3;
 
 /// After a failure of the disk nothing is tried for so long.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -40,25 +41,14 @@ pub(super) struct Writer {
     recent: Recent<Result<(), SpoolError>>,
     /// Nothing is copied before.
     copy_after: Option<Instant>,
-}
-
-/// The segment that is written to.
-struct Current {
-    number: u32,
-    segment: Arc<dyn Segment>,
-    salt: u64,
-    /// What was written.
-    size: u64,
-    /// What the file has, the room behind what was written included.
-    reserved: u64,
-    /// What a sync has come to its end for, of which the next frames tell.
-    synced: u64,
+    /// How often the oldest segment could not be read.
+    failed_reads: u32,
 }
 
 /// The segment that is to be freed.
 struct Copying {
     number: u32,
-    salt: u64,
+    salt: Salt,
     bytes: Bytes,
     at: usize,
 }
@@ -103,15 +93,23 @@ impl Writer {
             copying: None,
             recent: Recent::default(),
             copy_after: None,
+            failed_reads: 0,
         }
     }
 
     /// Writes until the spool is closed.
     pub(super) fn run(mut self) {
         loop {
+            self.shared.set_busy(true);
             self.remove_what_is_empty();
+            self.shared.set_busy(false);
             let has_to_copy = !self.shared.has_failed() && self.has_to_copy();
-            let Some(batch) = self.shared.take(self.left(), self.unsynced, &mut self.recent, !has_to_copy) else {
+            let (current, segment_bytes) = (&self.current, self.segment_bytes);
+            let left = |salt| match current {
+                Some(current) if current.salt == salt => segment_bytes.saturating_sub(current.size),
+                _ => segment_bytes,
+            };
+            let Some(batch) = self.shared.take(left, self.unsynced, &mut self.recent, !has_to_copy) else {
                 break;
             };
             self.shared.set_busy(true);
@@ -123,13 +121,21 @@ impl Writer {
             }
             self.shared.set_busy(false);
         }
-        // What is left behind it is of no use to the next process.
-        let _ = self.leave();
+        // It is worth no more than that the next start can tell damage from what was torn.
+        let _ = self.close();
     }
 
-    /// How much can still be written to the segment.
-    fn left(&self) -> u64 {
-        self.current.as_ref().map_or(self.segment_bytes, |current| self.segment_bytes.saturating_sub(current.size))
+    /// Marks what is in the segment as synced, and leaves it.
+    fn close(&mut self) -> io::Result<()> {
+        self.sync()?;
+        if let Some(current) = &mut self.current {
+            let mark = current.mark();
+            current.segment.append(&mut mark.slices().collect::<Vec<_>>())?;
+            current.size += mark.length();
+            current.reserved = current.reserved.max(current.size);
+            current.segment.sync()?;
+        }
+        self.leave()
     }
 
     /// Writes the frames, and syncs if somebody waits. Returns where they stand.
@@ -229,14 +235,16 @@ impl Writer {
         Ok(())
     }
 
-    fn create(&mut self, salt: u64) -> io::Result<Current> {
+    fn create(&mut self, salt: Salt) -> io::Result<Current> {
         let number = self.next_segment;
         self.next_segment += 1;
-        let segment = self.disk.create(number, &frame::segment_head(salt))?;
-        let size = SEGMENT_HEAD as u64;
-        let reserved = segment.length()?.max(size);
+        let made = self.disk.create(number, &salt.head());
         let mut ledger = self.shared.ledger();
+        // It is in this one, or gone.
+        let idle = ledger.idle();
         ledger.set_idle(0);
+        let (segment, size) = (made?, SEGMENT_HEAD as u64);
+        let reserved = idle.max(size);
         ledger.add_room(number, Arc::clone(&segment), salt, reserved);
         Ok(Current { number, segment, salt, size, reserved, synced: size })
     }
@@ -249,7 +257,7 @@ impl Writer {
     }
 
     fn written(&mut self, ahead: Ahead, batch: Batch, written: Option<Written>) {
-        if self.shared.set_failed(false) {
+        if written.is_some() && self.shared.set_failed(false) {
             tracing::info!("the spool can be written again");
         }
         if let Some(copied) = written {
@@ -277,7 +285,9 @@ impl Writer {
         }
         measure::failed();
         self.unsynced = None;
-        self.current = None;
+        if let Some(current) = self.current.take() {
+            self.leave_broken(&current);
+        }
         self.copying = None;
         self.shared.queue().put_back(&batch);
         batch.round.end(Err(SpoolError::Failed), &mut self.recent);
@@ -288,7 +298,7 @@ impl Writer {
 
     /// Removes the oldest segments as long as nothing in them is needed.
     ///
-    /// Never one behind another that stays: what is done with an event stands in a later segment than the event.
+    /// Never one behind another that stays: what is done with an event stands in no earlier segment than the event.
     fn remove_what_is_empty(&mut self) {
         loop {
             let Some((number, false)) = self.oldest() else { return };
@@ -307,13 +317,15 @@ impl Writer {
         }
     }
 
-    /// Whether the next segment can be made of this one: its file has its size already, and its pages are in memory.
+    /// Whether the next segment is made of this one: its file has its size already, and its pages are in memory.
     fn may_recycle(&self, number: u32) -> bool {
         let ledger = self.shared.ledger();
-        let has_room = self.shared.sizes().taken() <= self.shared.max_bytes() / 2 && !ledger.has_idle();
+        let has_room = self.shared.sizes().taken() <= self.shared.max_bytes() / 2 && ledger.idle() == 0;
+        // One that had to be larger for a single event would keep out the next such one.
+        let is_usual = ledger.size(number) <= self.segment_bytes * 2;
         // After a failure there may be two with the same salt, and the frames of one must not be found in the other.
         let is_other = |current: &Current| ledger.segment(number).is_some_and(|(_, salt)| salt != current.salt);
-        has_room && self.current.as_ref().is_some_and(is_other)
+        has_room && is_usual && self.current.as_ref().is_some_and(is_other)
     }
 
     /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed.
@@ -333,7 +345,7 @@ impl Writer {
     }
 
     /// What stands before the frames of the next batch.
-    fn ahead(&mut self, salt: u64, has_to_copy: bool) -> Ahead {
+    fn ahead(&mut self, salt: Salt, has_to_copy: bool) -> Ahead {
         let mut ahead = Ahead { frames: Frames::new(salt), copies: Vec::new() };
         if has_to_copy {
             self.copy(&mut ahead);
@@ -350,6 +362,7 @@ impl Writer {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::error!(%error, "the oldest segment of the spool cannot be read");
+                    self.failed_reads += 1;
                     self.copy_after = Some(Instant::now() + COPY_AGAIN);
                     return;
                 }
@@ -363,7 +376,7 @@ impl Writer {
             let length = FRAME_HEAD + record.payload.len();
             let from = Place { segment: copying.number, offset: copying.at as u32, length: length as u32 };
             let sequence = record.sequence;
-            // Asked for each of them, as requests wait for the lock: what changes behind it is written behind the copy.
+            // Asked for each of them, as the worker waits for the lock: what changes behind it is written behind the copy.
             let state = (record.kind == Kind::Event).then(|| self.state_at(sequence, from)).flatten();
             if let Some(state) = state {
                 let payload = copying.bytes.slice(copying.at + FRAME_HEAD..copying.at + length);
@@ -388,10 +401,16 @@ impl Writer {
         ledger.is_at(sequence, place).then(|| ledger.state(sequence).cloned())
     }
 
-    fn begin_to_copy(&self) -> io::Result<Option<Copying>> {
+    fn begin_to_copy(&mut self) -> io::Result<Option<Copying>> {
         let Some((number, _)) = self.oldest() else { return Ok(None) };
         let Some((segment, salt)) = self.shared.ledger().segment(number) else { return Ok(None) };
-        Ok(Some(Copying { number, salt, bytes: segment.read()?.into(), at: SEGMENT_HEAD }))
+        let bytes = match segment.read() {
+            // Nothing behind it can be removed as long as it is there: at last, what cannot be read is given up.
+            Err(_) if self.failed_reads >= READ_AGAIN => read_all(&*segment, number)?.0,
+            read => read?,
+        };
+        self.failed_reads = 0;
+        Ok(Some(Copying { number, salt, bytes: bytes.into(), at: SEGMENT_HEAD }))
     }
 
     /// What could not be copied cannot be read any more.
@@ -401,35 +420,6 @@ impl Writer {
         if lost > 0 {
             tracing::error!(segment, events = lost, "a part of the spool is damaged: the events in it are lost");
             measure::lost(lost);
-        }
-    }
-}
-
-impl Current {
-    /// Says in the segment how much of it is certain: should the end be torn, the rest is known to be damage.
-    fn mark(&self) -> Frames {
-        let mut frames = Frames::new(self.salt);
-        frames.push(Kind::Synced, self.synced, |_| {}, &Bytes::new());
-        frames
-    }
-
-    /// Makes room behind `end`, if there is none left. For frames that are so large themselves it would not pay.
-    fn reserve(&mut self, end: u64, segment_bytes: u64) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
-        if end < self.reserved {
-            return;
-        }
-        let spare = if end - self.size < SPARE / 8 { SPARE.min(segment_bytes / 8) } else { 0 };
-        let until = (end + spare).min(segment_bytes).max(end);
-        self.reserved = end;
-        while self.reserved < until {
-            let zeros = &ZEROS[..ZEROS.len().min((until - self.reserved) as usize)];
-            // It is written to all the same; a full disk will show then.
-            if self.segment.write_at(zeros, self.reserved).is_err() {
-                return;
-            }
-            self.reserved += zeros.len() as u64;
         }
     }
 }

@@ -1,0 +1,68 @@
+//! One attempt of the worker, and what follows from it.
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Done, Failure};
+use crate::config::Webhook;
+use crate::deadline::within;
+use crate::key::WebhookKey;
+use crate::module::{DeliverError, EventId};
+use crate::spool::{Death, Event, Spool, State, Ticket, measure};
+
+/// What came of an attempt.
+pub(super) enum Outcome {
+    Delivered,
+    /// It failed, and there is another.
+    Again(State, Duration),
+    /// It failed, and there is no other.
+    Dead(EventId, State),
+    /// It could not be made yet.
+    NotYet(Duration),
+}
+
+/// One attempt at an event, within the deadline.
+pub(super) async fn attempt_once(
+    spool: &Spool,
+    ticket: &Ticket,
+    event: Event,
+    webhook: Arc<Webhook>,
+    state: &State,
+    deadline: Duration,
+) -> Outcome {
+    let (id, attempt) = (event.id, state.attempts + 1);
+    let mut done = Done::from_bits(state.done);
+    if webhook.steps().is_chain() {
+        // What one of several has taken is not given to it again, whatever happens to the rest.
+        let (spool, ticket, attempts) = (spool.clone(), ticket.clone(), state.attempts);
+        done = done.on_mark(move |done| {
+            spool.note(&ticket, State { attempts, done: done.bits(), ..State::default() });
+        });
+    }
+    let delivery = event.into_delivery(Arc::clone(&webhook), attempt);
+    let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
+    let Failure { error, again } = match tried {
+        Some(Ok(())) => {
+            tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
+            return Outcome::Delivered;
+        }
+        Some(Err(failure)) => failure,
+        None => webhook.steps().overdue(attempt, &done),
+    };
+    let kind = error.kind().label();
+    measure::attempted(kind, 1);
+    match again {
+        Some(wait) => {
+            tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");
+            let again = Some(SystemTime::now() + wait);
+            Outcome::Again(State { attempts: attempt, done: done.bits(), again, dead: None }, wait)
+        }
+        None => give_up(id, webhook.key(), attempt, done.bits(), &error),
+    }
+}
+
+pub(super) fn give_up(id: EventId, webhook: &WebhookKey, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
+    let kind = error.kind();
+    tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), %error, "not delivered: it is a dead letter now");
+    let death = Death { at: SystemTime::now(), kind, reason: error.to_string().into() };
+    Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
+}

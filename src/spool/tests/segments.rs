@@ -1,0 +1,188 @@
+//! Segments: their room, their ends, and what a disk does to them.
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_synced_is_damaged_and_what_was_not_is_torn() {
+    const ROUNDS: usize = 3;
+    for damaged in 0..ROUNDS {
+        let disk = Faulty::default();
+        let (spool, mut tickets) = open(&disk, 1 << 20);
+        for _ in 0..ROUNDS {
+            let two = [delivery("a", "x"), delivery("a", "x")];
+            join_all(two.iter().map(|delivery| accept(&spool, delivery))).await.into_iter().for_each(Result::unwrap);
+        }
+        let given = receive(&mut tickets);
+        let (place, _) = spool.shared().ledger().find(given[2 * damaged].sequence).unwrap();
+        let copy = disk.after_kill();
+        let damage = |disk: &Faulty| {
+            let mut platters = disk.lock();
+            let bytes = &mut platters.segments.get_mut(&place.segment).unwrap().bytes;
+            bytes[place.offset as usize..][..place.length as usize].fill(7);
+        };
+        damage(&copy);
+        let recovered = recover::read(&copy).unwrap();
+        // Whether the last round had come to its end, nobody can tell.
+        let expected = if damaged + 1 < ROUNDS { u64::from(place.length) } else { 0 };
+        assert_eq!((recovered.damaged, recovered.waiting.len()), (expected, 2 * ROUNDS - 1), "round {damaged}");
+        // What had not been accepted is put away; damage stays, and is told again.
+        let again = recover::read(&copy).unwrap();
+        assert_eq!((again.damaged, again.waiting), (expected, recovered.waiting), "round {damaged}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_costs_what_is_in_it() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    for _ in 0..9 {
+        accept(&spool, &delivery("a", vec![b'x'; 3000])).await.unwrap();
+    }
+    let given = receive(&mut tickets);
+    let (place, _) = spool.shared().ledger().find(given[4].sequence).unwrap();
+    let copy = disk.after_kill();
+    let bad = place.offset as usize + 100;
+    copy.lock().segments.get_mut(&place.segment).unwrap().bad = bad..bad + 1;
+    let recovered = recover::read(&copy).unwrap();
+    // Its block, and no other.
+    let left = recovered.waiting.len();
+    assert!((6..=8).contains(&left) && recovered.damaged >= u64::from(place.length), "{left}");
+    copy.lock().segments.get_mut(&place.segment).unwrap().bad = 0..0;
+    assert_eq!(recover::read(&copy).unwrap().waiting.len(), 9, "it was not put away");
+}
+
+/// Frames of the same kind in the same places, so that what an earlier segment has left looks like the rest of a later one.
+#[tokio::test]
+async fn nothing_of_an_earlier_segment_is_found_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = tempfile::tempdir().unwrap();
+    {
+        let disk = Directory::open(folder.path()).unwrap();
+        let (spool, mut tickets) = Spool::on(Arc::new(disk), 4 << 20).unwrap();
+        let mut was_recycled = false;
+        for n in 0..400 {
+            accept(&spool, &delivery("a", vec![b'x'; 3000])).await.unwrap();
+            let given = receive(&mut tickets);
+            if n < 395 {
+                spool.finish(&given);
+            }
+            was_recycled |= folder.path().join("spare").exists();
+        }
+        assert!(was_recycled);
+        spool.flush().await;
+        // What a kill would leave.
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copied.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let last = |folder: &std::path::Path| {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some()).max().unwrap().metadata().unwrap().len()
+    };
+    let before = last(copied.path());
+    let recovered = recover::read(&Directory::open(copied.path()).unwrap()).unwrap();
+    assert_eq!((recovered.waiting.len(), recovered.damaged), (5, 0));
+    assert!(last(copied.path()) < before, "there was something behind the end, and it is put away");
+}
+
+#[tokio::test]
+async fn a_segment_is_filled_before_the_next_one_is_begun() {
+    const SEGMENT: usize = 64 << 10;
+    let disk = Faulty::default();
+    let (spool, _tickets) = open(&disk, 1 << 20);
+    for n in 0..100 {
+        let id = ["a", "b", "c"][n % 3];
+        accept(&spool, &delivery(id, vec![b'x'; 3000])).await.unwrap();
+    }
+    let mut sizes: Vec<_> = disk.lock().segments.values().map(|content| content.bytes.len()).collect();
+    sizes.pop();
+    assert!(sizes.len() >= 3 && sizes.iter().all(|size| (SEGMENT..SEGMENT + 5000).contains(size)), "{sizes:?}");
+}
+
+/// What is written, and not synced, when the power goes.
+#[tokio::test]
+async fn a_power_cut_within_a_round_loses_nothing_and_raises_no_alarm() {
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = Faulty::default();
+        let (spool, _tickets) = open(&disk, 1 << 20);
+        let round = |random: &mut fastrand::Rng| -> Vec<_> {
+            let body = |random: &mut fastrand::Rng| vec![b'x'; random.usize(0..3000)];
+            (0..random.usize(1..6)).map(|_| delivery("a", body(random))).collect()
+        };
+        let mut accepted = BTreeSet::new();
+        for _ in 0..random.usize(0..4) {
+            let round = round(&mut random);
+            let outcomes = join_all(round.iter().map(|delivery| accept(&spool, delivery))).await;
+            assert!(outcomes.iter().all(Result::is_ok));
+            accepted.extend(round.iter().map(Delivery::id));
+        }
+        {
+            let mut platters = disk.lock();
+            (platters.fail_sync, platters.fail_truncate) = (true, true);
+        }
+        let last = round(&mut random);
+        join_all(last.iter().map(|delivery| accept(&spool, delivery))).await;
+        let cut = disk.after_power_cut(&mut random);
+        // The power goes again while that is read.
+        cut.lock().fail_sync = true;
+        let _ = recover::read(&cut);
+        let cut = cut.after_power_cut(&mut random);
+        for start in 0..2 {
+            let recovered = recover::read(&cut).unwrap();
+            assert_eq!(recovered.damaged, 0, "seed {seed}, start {start}");
+        }
+        let (spool, mut tickets) = open(&cut, 1 << 20);
+        let found: BTreeSet<_> =
+            receive(&mut tickets).iter().map(|ticket| spool.load(ticket).unwrap().unwrap().0.id).collect();
+        assert!(accepted.is_subset(&found), "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_cannot_be_read_does_not_keep_the_room_of_others() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    accept(&spool, &delivery("bad", vec![b'x'; 3000])).await.unwrap();
+    let bad = receive(&mut tickets).remove(0);
+    let (place, _) = spool.shared().ledger().find(bad.sequence).unwrap();
+    disk.lock().segments.get_mut(&place.segment).unwrap().bad = place.offset as usize..place.offset as usize + 1;
+    for _ in 0..2000 {
+        let delivery = delivery("a", vec![b'x'; 8 << 10]);
+        for _ in 0..200 {
+            if accept(&spool, &delivery).await.is_ok() {
+                break;
+            }
+            // It is tried some times before it is given up.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        spool.finish(&receive(&mut tickets));
+    }
+    assert_eq!(accept(&spool, &delivery("a", "x")).await, Ok(()));
+    assert!(spool.load(&bad).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn numbers_of_what_cannot_be_read_are_not_used_again() {
+    let disk = Faulty::default();
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    for _ in 0..9 {
+        accept(&spool, &delivery("a", vec![b'x'; 3000])).await.unwrap();
+    }
+    let given = receive(&mut tickets);
+    let (place, _) = spool.shared().ledger().find(given[8].sequence).unwrap();
+    let disk = disk.after_kill();
+    let bad = |disk: &Faulty, bad| disk.lock().segments.get_mut(&place.segment).unwrap().bad = bad;
+    bad(&disk, place.offset as usize..place.offset as usize + 1);
+    let (spool, mut tickets) = open(&disk, 1 << 20);
+    let left = receive(&mut tickets).len();
+    assert!(left < 9, "{left}");
+    for _ in 0..2 {
+        accept(&spool, &delivery("a", "new")).await.unwrap();
+    }
+    let disk = disk.after_kill();
+    bad(&disk, 0..0);
+    let (_spool, mut tickets) = open(&disk, 1 << 20);
+    assert_eq!(receive(&mut tickets).len(), 11);
+}
