@@ -232,13 +232,15 @@ impl Shared {
         drop(queue.take(Vec::new(), |_| 0));
     }
 
-    /// Waits for something to write; nothing if it is time to sync, `None` if there is nothing more to come.
+    /// Waits for something to write; nothing if it is time to sync, or `until` has come, `None` if there is nothing more to
+    /// come.
     ///
     /// So much is `left` of the segment with a salt: with what fills it, it is done, and what comes next is for another one.
     pub(super) fn take(
         &self,
         left: impl FnOnce(Salt) -> u64,
         unsynced: Option<Instant>,
+        until: Option<Instant>,
         recent: &mut Recent<Result<(), SpoolError>>,
         may_wait: bool,
     ) -> Option<Batch> {
@@ -250,7 +252,7 @@ impl Shared {
         }
         let mut lingered = false;
         loop {
-            let due = unsynced.map(|since| since + UNSYNCED);
+            let due = unsynced.map(|since| since + UNSYNCED).into_iter().chain(until).min();
             if queue.crowd.count() > 0
                 || queue.changed.len() >= MANY
                 || (lingered && !queue.changed.is_empty())

@@ -22,7 +22,7 @@ use crate::round::Recent;
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
 const COPY_AT_A_TIME: u64 = 1 << 20;
 
-/// When a segment that could not be read is tried again, and how often.
+/// When copying goes on after the disk has failed, and how often a segment that cannot be read is tried.
 const COPY_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
 const READ_AGAIN: u32 = 3;
 
@@ -103,13 +103,14 @@ impl Writer {
             self.shared.set_busy(true);
             self.remove_what_is_empty();
             self.shared.set_busy(false);
-            let has_to_copy = !self.shared.has_failed() && self.has_to_copy();
+            let has_to_copy = self.has_to_copy();
             let (current, segment_bytes) = (&self.current, self.segment_bytes);
             let left = |salt| match current {
                 Some(current) if current.salt == salt => segment_bytes.saturating_sub(current.size),
                 _ => segment_bytes,
             };
-            let Some(batch) = self.shared.take(left, self.unsynced, &mut self.recent, !has_to_copy) else {
+            let until = self.copy_after;
+            let Some(batch) = self.shared.take(left, self.unsynced, until, &mut self.recent, !has_to_copy) else {
                 break;
             };
             self.shared.set_busy(true);
@@ -284,6 +285,7 @@ impl Writer {
             tracing::error!(%error, "the spool cannot be written: events are refused");
         }
         measure::failed();
+        self.copy_after = Some(Instant::now() + COPY_AGAIN);
         self.unsynced = None;
         if let Some(current) = self.current.take() {
             self.leave_broken(&current);
@@ -329,10 +331,11 @@ impl Writer {
     }
 
     /// Whether so much of the room is taken by what nobody needs that the oldest segment is to be freed.
-    fn has_to_copy(&self) -> bool {
+    fn has_to_copy(&mut self) -> bool {
         if self.copy_after.is_some_and(|after| Instant::now() < after) {
             return false;
         }
+        self.copy_after = None;
         let garbage = self.shared.sizes().garbage();
         // One that only cannot be removed has nothing to be copied.
         garbage > max_garbage(self.shared.max_bytes()) && self.oldest().is_some_and(|(_, is_needed)| is_needed)
