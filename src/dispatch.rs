@@ -67,6 +67,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -78,7 +79,7 @@ use crate::config::{Promise, Webhook};
 use crate::deadline::within;
 use crate::delivery::{Crowded, Done, Failure};
 use crate::evidence::Evidence;
-use crate::module::{DeliverError, DeliverErrorKind, Delivery};
+use crate::module::{DeliverError, DeliverErrorKind, Delivery, EventId};
 use crate::rejection::{Rejection, RejectionKind};
 #[cfg(feature = "spool")]
 use crate::spool::{Spool, SpoolError};
@@ -151,17 +152,19 @@ impl Service<Request<Collected>> for Dispatch {
             Ok(delivery) => delivery,
             Err(rejection) => return DispatchFuture(Box::pin(ready(rejection.into_response()))),
         };
-        let (id, promise, taking) = (delivery.id(), delivery.webhook().promise(), self.take(delivery));
-        DispatchFuture(Box::pin(async move {
-            let mut response = match taking.await {
-                Ok(()) => answer(promise),
-                Err(rejection) => rejection.into_response(),
-            };
-            if let Some(id) = id.to_header() {
-                response.headers_mut().insert(EVENT_ID, id);
-            }
-            response
-        }))
+        let (id, deadline) = (delivery.id(), self.deadline);
+        DispatchFuture(match delivery.webhook().promise() {
+            Promise::Delivered => Box::pin(async move {
+                let outcome = deliver(delivery, deadline).await;
+                answer(id, outcome, StatusCode::OK, DELIVERED)
+            }),
+            Promise::Accepted => match self.accept(delivery) {
+                Ok(written) => {
+                    Box::pin(written.map(move |outcome| answer(id, outcome, StatusCode::ACCEPTED, ACCEPTED)))
+                }
+                Err(rejection) => Box::pin(ready(answer(id, Err(rejection), StatusCode::ACCEPTED, ACCEPTED))),
+            },
+        })
     }
 }
 
@@ -190,21 +193,6 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
 }
 
 impl Dispatch {
-    /// Does what the webhook promises with its answer.
-    fn take(&self, delivery: Delivery) -> impl Future<Output = Result<(), Rejection>> + use<> {
-        let deadline = self.deadline;
-        let accepting = match delivery.webhook().promise() {
-            Promise::Delivered => Err(delivery),
-            Promise::Accepted => Ok(self.accept(delivery)),
-        };
-        async move {
-            match accepting {
-                Err(delivery) => deliver(delivery, deadline).await,
-                Ok(accepting) => accepting?.await,
-            }
-        }
-    }
-
     /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
     #[cfg(feature = "spool")]
     fn accept(&self, delivery: Delivery) -> Result<impl Future<Output = Result<(), Rejection>> + use<>, Rejection> {
@@ -263,15 +251,26 @@ async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> 
     steps.attempt(delivery.attempted(attempt), &done).await.map_err(|failure| failure.error)
 }
 
-fn answer(promise: Promise) -> Response<ResponseBody> {
-    let (status, body) = match promise {
-        Promise::Delivered => (StatusCode::OK, DELIVERED),
-        Promise::Accepted => (StatusCode::ACCEPTED, ACCEPTED),
+/// Names the event also in a refusal: it may have been taken all the same.
+fn answer(
+    id: EventId,
+    outcome: Result<(), Rejection>,
+    status: StatusCode,
+    body: &'static [u8],
+) -> Response<ResponseBody> {
+    let mut response = match outcome {
+        Ok(()) => {
+            let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.reserve(2);
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(rejection) => rejection.into_response(),
     };
-    let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.reserve(2);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(id) = id.to_header() {
+        response.headers_mut().insert(EVENT_ID, id);
+    }
     response
 }

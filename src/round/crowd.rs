@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{Round, Seat};
 
-/// How long the thread waits for more when several have come at a time, and again as long as some do.
+/// How long the thread waits for more when several have come at a time, and maybe again as long as some do.
 pub(crate) const GATHER: Duration = Duration::from_micros(300);
-
-/// How often it waits at most.
-const TURNS: usize = 3;
 
 /// Who waits for the next round. It stands with what they wait for, behind the same lock.
 pub(crate) struct Crowd<T> {
@@ -62,6 +59,9 @@ impl<T> Default for Crowd<T> {
 pub(crate) trait HasCrowd {
     type Outcome;
 
+    /// How often the thread waits for more at most: the dearer it is what is done for all of them, the longer.
+    const TURNS: usize;
+
     fn crowd(&mut self) -> &mut Crowd<Self::Outcome>;
 
     /// Whether there is so much to do that more would not be done sooner by being waited for.
@@ -79,7 +79,7 @@ pub(crate) fn gather<'a, I: HasCrowd>(wake: &Condvar, mut inner: MutexGuard<'a, 
     if expected < 2 {
         return inner;
     }
-    for _ in 0..TURNS {
+    for _ in 0..I::TURNS {
         let (until, before) = (Instant::now() + GATHER, inner.crowd().count);
         while is_missing(&mut inner) {
             let left = until.saturating_duration_since(Instant::now());
@@ -131,6 +131,8 @@ mod tests {
 
     impl HasCrowd for Queue {
         type Outcome = ();
+
+        const TURNS: usize = 3;
 
         fn crowd(&mut self) -> &mut Crowd<()> {
             &mut self.0
@@ -188,7 +190,7 @@ mod tests {
             })
         };
         // The machine may be busy, and the other thread late.
-        assert!((0..50).any(|_| waited() >= GATHER * TURNS as u32));
+        assert!((0..50).any(|_| waited() >= GATHER * Queue::TURNS as u32));
     }
 
     #[test]

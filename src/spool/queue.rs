@@ -43,6 +43,8 @@ pub(super) struct Queue {
 impl HasCrowd for Queue {
     type Outcome = Result<(), SpoolError>;
 
+    const TURNS: usize = 3;
+
     fn crowd(&mut self) -> &mut Crowd<Self::Outcome> {
         &mut self.crowd
     }

@@ -44,6 +44,8 @@ type Outcome = Result<(), Arc<io::Error>>;
 impl HasCrowd for Queue {
     type Outcome = Outcome;
 
+    const TURNS: usize = 1;
+
     fn crowd(&mut self) -> &mut Crowd<Outcome> {
         &mut self.crowd
     }
