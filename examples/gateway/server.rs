@@ -67,12 +67,10 @@ pub(crate) async fn serve(
             biased;
             () = shutdown.clone().begun() => break,
             Some(_) = running.join_next() => {}
-            // One too many is closed at once.
-            (_, peer) = accept(&listener), if running.len() >= settings.max_connections => {
-                tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already");
-            }
-            (stream, _) = accept(&listener) => {
-                running.spawn(connections.clone().serve(stream));
+            (stream, peer) = accept(&listener) => match running.len() < settings.max_connections {
+                true => drop(running.spawn(connections.clone().serve(stream))),
+                // One too many is closed at once.
+                false => tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already"),
             }
         }
     }
