@@ -85,7 +85,12 @@ impl Directory {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        match std::fs::remove_file(path) {
+        self.gone(std::fs::remove_file(path))
+    }
+
+    /// A file is not under its name any more, for good; also if it was so already.
+    fn gone(&self, outcome: io::Result<()>) -> io::Result<()> {
+        match outcome {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => directory::sync(&self.path),
         }
@@ -137,11 +142,7 @@ impl Disk for Directory {
     }
 
     fn recycle(&self, number: u32) -> io::Result<()> {
-        match std::fs::rename(self.file(number), self.spare()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        directory::sync(&self.path)
+        self.gone(std::fs::rename(self.file(number), self.spare()))
     }
 }
 

@@ -157,6 +157,7 @@ impl Spool {
 
     fn on(disk: Arc<dyn Disk>, max_bytes: u64) -> io::Result<(Self, Tickets)> {
         let mut recovered = recover::read(&*disk)?;
+        measure::damaged(recovered.damaged);
         let (sender, tickets) = unbounded_channel();
         let waiting = std::mem::take(&mut recovered.waiting);
         let next_segment = recovered.next_segment;

@@ -22,7 +22,6 @@ pub(super) struct Recovered {
     pub(super) next_sequence: u64,
     pub(super) next_segment: u32,
     /// Bytes of what had been accepted that are of no frame any more.
-    #[cfg_attr(not(test), expect(dead_code, reason = "told by a metric"))]
     pub(super) damaged: u64,
 }
 
@@ -41,7 +40,6 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
         newest = newest.max(read.newest);
         damaged += read.damaged;
     }
-    measure::damaged(damaged);
     let mut waiting = Vec::new();
     let mut shares = Shares::default();
     for (sequence, (id, webhook, bytes)) in names.into_iter().collect::<BTreeMap<_, _>>() {

@@ -43,7 +43,8 @@ pub(super) struct Shared {
     sizes: Arc<Sizes>,
     memory: Memory,
     max_bytes: u64,
-    is_failing: AtomicBool,
+    /// Whether the last write failed.
+    has_failed: AtomicBool,
     /// Since when the writer is busy with a round.
     busy: Mutex<Option<Instant>>,
     /// To the worker.
@@ -61,7 +62,7 @@ impl Shared {
             ledger: Mutex::new(recovered.ledger),
             memory: Memory::new(MAX_FRESH),
             max_bytes,
-            is_failing: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             busy: Mutex::new(None),
             tickets,
         }
@@ -99,12 +100,12 @@ impl Shared {
 
     /// Whether the last write failed.
     pub(super) fn has_failed(&self) -> bool {
-        self.is_failing.load(Ordering::Relaxed)
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     /// Returns what it was before.
     pub(super) fn set_failed(&self, has_failed: bool) -> bool {
-        self.is_failing.swap(has_failed, Ordering::Relaxed)
+        self.has_failed.swap(has_failed, Ordering::Relaxed)
     }
 
     pub(super) fn set_busy(&self, is_busy: bool) {
