@@ -107,5 +107,6 @@ pub use crate::route::{RouteNamespace, RouteNamespaceLayer};
 pub use crate::source::FixedSource;
 pub use crate::stack::{Receiver, receiver};
 pub use crate::store::{
-    Counts, ErrorKind, LastError, ListReason, Refusal, Revision, Snapshot, SourceReport, SourceState, Status, Store,
+    Counts, ErrorKind, IgnoredKey, LastError, ListReason, Refusal, Revision, Snapshot, SourceReport, SourceState,
+    Status, Store,
 };

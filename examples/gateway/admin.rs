@@ -62,6 +62,9 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
             })
         })
         .collect();
+    let ignored = status.ignored.iter();
+    let ignored: Vec<_> =
+        ignored.map(|ignored| json!({"key": ignored.key, "reason": ignored.reason, "hint": ignored.hint})).collect();
     let report = &status.report;
     let lists: Map<_, _> =
         report.lists.iter().map(|(reason, lists)| (reason.label().to_owned(), json!(lists))).collect();
@@ -98,6 +101,7 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
         "namespaces": counts.namespaces,
         "connections": counts.connections,
         "ignored_keys": status.ignored_keys,
+        "ignored": ignored,
         "refused_keys": refused,
     }))
 }

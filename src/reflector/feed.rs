@@ -13,7 +13,7 @@ use super::links::{Compiled, Digest, Links, digest};
 use super::replacement::{Brought, Look, Replacement};
 use crate::config::{CompileError, Compiler, Webhook};
 use crate::key::{Key, WebhookKey};
-use crate::store::{Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
+use crate::store::{IgnoredKey, Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
 use crate::telemetry;
 
 /// The write end of a store, for a [`Source`](crate::source::Source).
@@ -135,9 +135,9 @@ impl Feed {
         }
     }
 
-    /// Says how many keys the source holds that are neither a webhook's nor a connection's.
-    pub fn ignored_keys(&mut self, ignored: u64) {
-        self.writer.set_ignored(ignored);
+    /// Says how many keys the source holds that are neither a webhook's nor a connection's, and lists some of them.
+    pub fn ignored_keys(&mut self, total: u64, listed: Vec<IgnoredKey>) {
+        self.writer.set_ignored(total, listed);
     }
 
     /// Changes what the source tells of itself beside its state.

@@ -13,6 +13,8 @@ mod etcd;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
+#[cfg(feature = "etcd")]
+mod ignored;
 
 use std::future::Future;
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use self::cell::Cell;
 pub use self::snapshot::{Counts, Refusal, Snapshot};
 pub(crate) use self::snapshot::{Found, Slot};
-pub use self::status::{ErrorKind, LastError, ListReason, SourceReport, SourceState, Status};
+pub use self::status::{ErrorKind, IgnoredKey, LastError, ListReason, SourceReport, SourceState, Status};
 
 /// A revision of the configuration.
 ///
@@ -47,7 +47,8 @@ struct SourceStatus {
     source: &'static str,
     state: SourceState,
     since: SystemTime,
-    ignored: u64,
+    ignored_keys: u64,
+    ignored: Arc<[IgnoredKey]>,
     proven: Option<Instant>,
     report: SourceReport,
 }
@@ -126,7 +127,8 @@ impl Store {
             source: source.source,
             state: source.state,
             state_since: source.since,
-            ignored_keys: source.ignored,
+            ignored_keys: source.ignored_keys,
+            ignored: source.ignored,
             proven: source.proven,
             report: source.report,
             snapshot: self.snapshot(),
@@ -178,8 +180,8 @@ impl Writer {
         self.demand.notified().await;
     }
 
-    pub(crate) fn set_ignored(&self, ignored: u64) {
-        self.status.send_modify(|status| status.ignored = ignored);
+    pub(crate) fn set_ignored(&self, total: u64, listed: Vec<IgnoredKey>) {
+        self.status.send_modify(|status| (status.ignored_keys, status.ignored) = (total, listed.into()));
     }
 
     pub(crate) fn report(&self, change: impl FnOnce(&mut SourceReport)) {
@@ -199,7 +201,8 @@ pub(crate) fn store(source: &'static str) -> (Store, Writer) {
         source,
         state: SourceState::Starting,
         since: SystemTime::now(),
-        ignored: 0,
+        ignored_keys: 0,
+        ignored: Arc::default(),
         proven: None,
         report: SourceReport::default(),
     });

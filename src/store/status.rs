@@ -176,6 +176,18 @@ impl SourceReport {
     }
 }
 
+/// A key of the source that is neither a webhook's nor a connection's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IgnoredKey {
+    /// The key, with its control characters escaped. A long one is cut.
+    pub key: String,
+    /// Why it is ignored.
+    pub reason: String,
+    /// The nearest key that would be used, if there is one.
+    pub hint: Option<String>,
+}
+
 /// The state of the configuration, for status pages.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -186,8 +198,10 @@ pub struct Status {
     pub state: SourceState,
     /// Since when.
     pub state_since: SystemTime,
-    /// Keys of the source that are neither a webhook's nor a connection's.
+    /// How many keys of the source are neither a webhook's nor a connection's.
     pub ignored_keys: u64,
+    /// The first of them, at most 100.
+    pub ignored: Arc<[IgnoredKey]>,
     /// What the source tells beside its state.
     pub report: SourceReport,
     /// What is served.

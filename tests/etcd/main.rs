@@ -12,6 +12,7 @@ mod compaction;
 mod fleet;
 mod follow;
 mod history;
+mod keys;
 mod members;
 mod network;
 mod process;

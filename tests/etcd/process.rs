@@ -1,104 +1,17 @@
 //! The gateway itself is frozen, killed and shut down.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tower_webhook::source::{EtcdOptions, EtcdSource};
 use tower_webhook::{Registry, SourceState, reflect};
 
 use crate::support::etcd::{Etcd, Version, free_port};
+use crate::support::gateway::Gateway;
 use crate::support::proxy::{Mode, Proxy};
-use crate::support::{PATIENCE, disconnected, follow, live, ready, rounds, stamp, stamped, until};
-
-/// The example, built as this test is.
-fn gateway() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let target = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args(["build", "--locked", "--all-features", "--example", "gateway"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if target.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(
-            build.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(),
-            "the gateway does not build"
-        );
-        let built = target.join("examples/gateway");
-        assert!(built.exists(), "there is no gateway at {}", built.display());
-        built
-    })
-}
-
-/// A gateway of its own process. Dropping it kills it.
-struct Gateway {
-    child: Child,
-    port: u16,
-}
-
-impl Gateway {
-    async fn start(etcd: &Etcd, copies: &Path) -> Self {
-        let binary = tokio::task::spawn_blocking(gateway).await.unwrap();
-        let port = free_port();
-        let child = Command::new(binary)
-            .env("CONFIG_BACKEND", "etcd")
-            .env("ETCD_ENDPOINTS", etcd.endpoint())
-            .env("CONFIG_CACHE_DIR", copies)
-            .env("HOST", "127.0.0.1")
-            .env("PORT", port.to_string())
-            .env("ADMIN_TOKEN", "t0ken")
-            .env("RUST_LOG", "error")
-            .env("SAVE_TO_DISK_ROOT", copies.join("data"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, port }
-    }
-
-    async fn status(&self) -> Option<Value> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        let request =
-            "GET /admin/config-status HTTP/1.1\r\nhost: a\r\nauthorization: Bearer t0ken\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut response = String::new();
-        timeout(Duration::from_secs(5), stream.read_to_string(&mut response)).await.ok()?.ok()?;
-        serde_json::from_str(response.split_once("\r\n\r\n")?.1).ok()
-    }
-
-    /// Returns what it took.
-    async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Duration {
-        let began = Instant::now();
-        loop {
-            let status = self.status().await;
-            if status.as_ref().is_some_and(&holds) {
-                return began.elapsed();
-            }
-            assert!(began.elapsed() < PATIENCE, "{what}: {status:?}");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{disconnected, follow, live, ready, rounds, stamp, stamped, until};
 
 /// Case 38.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

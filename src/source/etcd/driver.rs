@@ -12,8 +12,9 @@ use super::EtcdOptions;
 use super::client::{Session, Stream, Told};
 use super::machine::{Command, Entry, Event, Fault, Header, Input, Machine, Memory, Message, Past, Put, Revision};
 use super::saved::{Copy, Kept, Keys, Saved};
-use crate::key::{InvalidKey, Key};
+use crate::key::Key;
 use crate::reflector::{Change, Feed, Replacement};
+use crate::source::ignored::{Ignored, Said};
 use crate::store::{ErrorKind, SourceState};
 
 /// How often the machine is told the time.
@@ -63,17 +64,24 @@ struct Driver {
     /// What is under way, never more than one thing; [`pending`] if nothing is.
     operation: Operation,
     listing: Option<Listing>,
-    /// How many of the published keys are not ours.
-    ignored: u64,
+    /// The published keys that are not ours.
+    ignored: Ignored,
+    said: Said,
     copy: Option<Copy>,
 }
 
 /// The list that is being brought.
 struct Listing {
     replacement: Replacement,
-    ignored: u64,
+    ignored: Ignored,
     /// For the copy on disk, if there is to be one.
     keys: Keys,
+}
+
+impl Listing {
+    fn new(replacement: Replacement) -> Self {
+        Self { replacement, ignored: Ignored::default(), keys: Keys::new() }
+    }
 }
 
 type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -96,7 +104,8 @@ impl Driver {
             stream: None,
             operation: Box::pin(pending()),
             listing: None,
-            ignored: 0,
+            ignored: Ignored::default(),
+            said: Said::default(),
             copy,
         }
     }
@@ -116,7 +125,7 @@ impl Driver {
         let mut refused = Vec::new();
         for (key, kept) in saved.keys.iter() {
             let Some(key) = self.key(key) else {
-                self.ignored += 1;
+                self.ignored.add(&self.options.prefix, key, &mut self.said);
                 continue;
             };
             let modified = kept.meta.modified.unsigned_abs();
@@ -130,7 +139,7 @@ impl Driver {
         }
         tracing::info!(revision, keys = saved.keys.len(), "serving the saved configuration until etcd is reached");
         self.feed.report(|report| report.from_saved_copy = true);
-        self.feed.ignored_keys(self.ignored);
+        self.show_ignored();
         self.feed.commit(replacement, revision);
         if !refused.is_empty() {
             self.feed.apply(revision, refused);
@@ -170,7 +179,7 @@ impl Driver {
             }
             Command::Begin(reason) => {
                 self.stream = None;
-                self.listing = Some(Listing { replacement: self.feed.replace(), ignored: 0, keys: Keys::new() });
+                self.listing = Some(Listing::new(self.feed.replace()));
                 self.feed.report(|report| *report.lists.entry(reason).or_default() += 1);
             }
             Command::Bring(entries) => self.bring(entries),
@@ -285,7 +294,7 @@ impl Driver {
         for Entry { key, value, meta } in entries {
             match self.key(&key) {
                 Some(ours) => listing.replacement.put(ours, meta.modified.unsigned_abs(), value.clone()),
-                None => listing.ignored += 1,
+                None => listing.ignored.add(&self.options.prefix, &key, &mut self.said),
             }
             if self.copy.is_some() {
                 listing.keys.insert(key, Kept { meta, value, last_good: None });
@@ -297,7 +306,7 @@ impl Driver {
     fn commit(&mut self, header: Header) {
         let Some(Listing { replacement, ignored, mut keys }) = self.listing.take() else { return };
         self.ignored = ignored;
-        self.feed.ignored_keys(ignored);
+        self.show_ignored();
         self.feed.commit(replacement, header.revision.unsigned_abs());
         if let Some(mut copy) = self.copy.take() {
             for (key, kept) in &mut keys {
@@ -310,15 +319,17 @@ impl Driver {
 
     fn apply(&mut self, revision: Revision, events: Vec<Event>) {
         let mut changes = Vec::with_capacity(events.len());
-        for Event { key, put, .. } in &events {
-            match (self.key(key), put) {
+        for Event { key: name, put, .. } in &events {
+            match (self.key(name), put) {
                 (Some(key), put) => changes.push(Change { key, value: put.as_ref().map(|put| put.value.clone()) }),
-                (None, None) => self.ignored = self.ignored.saturating_sub(1),
-                (None, Some(Put { version: 1, .. })) => self.ignored += 1,
+                (None, None) => self.ignored.remove(name),
+                (None, Some(Put { version: 1, .. })) => self.ignored.add(&self.options.prefix, name, &mut self.said),
                 (None, Some(_)) => {}
             }
         }
-        self.feed.ignored_keys(self.ignored);
+        if changes.len() < events.len() {
+            self.show_ignored();
+        }
         self.feed.apply(revision.unsigned_abs(), changes);
         if let Some(mut copy) = self.copy.take() {
             for event in events {
@@ -344,14 +355,10 @@ impl Driver {
     /// The key below the prefix, if it is one of ours.
     fn key(&self, key: &[u8]) -> Option<Key> {
         let relative = key.strip_prefix(self.options.prefix.as_bytes())?;
-        match Key::parse(relative) {
-            Ok(key) => Some(key),
-            Err(InvalidKey::Foreign) => None,
-            Err(invalid) => {
-                let key = String::from_utf8_lossy(relative);
-                tracing::debug!(?key, %invalid, "a key that nobody could ask for is ignored");
-                None
-            }
-        }
+        Key::parse(relative).ok()
+    }
+
+    fn show_ignored(&mut self) {
+        self.feed.ignored_keys(self.ignored.total(), self.ignored.list());
     }
 }

@@ -1,4 +1,5 @@
 pub mod etcd;
+pub mod gateway;
 pub mod oracle;
 pub mod proxy;
 

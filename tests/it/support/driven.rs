@@ -35,7 +35,7 @@ impl Source for Driven {
                 Command::Apply(revision, changes) => feed.apply(revision, changes),
                 Command::Advance(revision) => feed.advance(revision),
                 Command::State(state) => feed.state(state),
-                Command::Ignored(keys) => feed.ignored_keys(keys),
+                Command::Ignored(keys) => feed.ignored_keys(keys, Vec::new()),
             }
             let _ = done.send(());
         }

@@ -1,0 +1,117 @@
+//! The gateway as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::PATIENCE;
+use super::etcd::{Etcd, free_port};
+
+/// The example, built as this test is.
+fn gateway() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "--locked", "--all-features", "--example", "gateway"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if target.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(
+            build.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(),
+            "the gateway does not build"
+        );
+        let built = target.join("examples/gateway");
+        assert!(built.exists(), "there is no gateway at {}", built.display());
+        built
+    })
+}
+
+/// A gateway of its own process. Dropping it kills it.
+pub struct Gateway {
+    child: Child,
+    port: u16,
+    log: NamedTempFile,
+    _folder: TempDir,
+}
+
+impl Gateway {
+    /// Follows etcd, and keeps copies.
+    pub async fn start(etcd: &Etcd, copies: &Path) -> Self {
+        let (endpoint, copies) = (etcd.endpoint(), copies.to_str().unwrap());
+        Self::with(&[("ETCD_ENDPOINTS", &endpoint), ("CONFIG_CACHE_DIR", copies)]).await
+    }
+
+    /// With these variables.
+    pub async fn with(variables: &[(&str, &str)]) -> Self {
+        let binary = tokio::task::spawn_blocking(gateway).await.unwrap();
+        let (port, folder, log) = (free_port(), tempfile::tempdir().unwrap(), NamedTempFile::new().unwrap());
+        let child = Command::new(binary)
+            .env("CONFIG_BACKEND", "etcd")
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("ADMIN_TOKEN", "t0ken")
+            .env("SAVE_TO_DISK_ROOT", folder.path())
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(log.reopen().unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, port, log, _folder: folder }
+    }
+
+    /// The lines of its log so far that hold a text.
+    pub fn log(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.log.path()).unwrap();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+
+    async fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer t0ken\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut response = String::new();
+        timeout(Duration::from_secs(5), stream.read_to_string(&mut response)).await.ok()?.ok()?;
+        Some(response)
+    }
+
+    /// What `/admin/config-status` shows.
+    pub async fn status(&self) -> Option<Value> {
+        serde_json::from_str(self.ask("/admin/config-status").await?.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Returns what it took.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Duration {
+        let began = Instant::now();
+        loop {
+            let status = self.status().await;
+            if status.as_ref().is_some_and(&holds) {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: {status:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
