@@ -11,7 +11,7 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-kills soak scale bench instructions load fmt lint ci clean
+.PHONY: help run test test-faults test-kills soak fuzz scale bench instructions load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,13 @@ SEED ?=
 soak: ## random faults against a real etcd, every state served held against what was written (SECONDS=600 SEED=7)
 	@bash .ci/tools.sh all
 	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) cargo test --locked --all-features --test soak soak_for -- --ignored --nocapture
+
+fuzz: SECONDS ?= 60
+
+fuzz: ## libFuzzer for each parser, this many seconds for each (SECONDS=60 TARGET=json)
+	@bash .ci/tools.sh build
+	@bash .ci/tools.sh cxx
+	bash tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 scale: ## how it goes with a million webhooks in etcd, in figures (SCALE_WEBHOOKS=100000)
 	@bash .ci/tools.sh all

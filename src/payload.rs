@@ -37,6 +37,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::json::MAX_DEPTH;
+#[cfg(fuzzing)]
+pub(crate) use self::json::fuzz;
 use crate::body::Collected;
 use crate::evidence::Evidence;
 use crate::future::ResponseFuture;

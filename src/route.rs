@@ -189,6 +189,16 @@ fn parse_path(path: &str, default_namespace: &str) -> Result<Target, Rejection> 
         .map_err(|invalid| Rejection::with_detail(RejectionKind::InvalidName, invalid.to_string()))
 }
 
+/// A path that is read names the webhook it was written for, and no other.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(path: &[u8]) {
+    let Ok(path) = std::str::from_utf8(path) else { return };
+    let Ok(target) = parse_path(path, "default") else { return };
+    let long = format!("/{}/{}", target.namespace(), target.id());
+    let is_short = target.namespace() == "default" && path == format!("/{}", target.id());
+    assert!(path == long || is_short);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -63,6 +63,20 @@ pub(super) fn strip_bearer(credential: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer") && rest.first().is_some_and(u8::is_ascii_whitespace)).then_some(rest)
 }
 
+/// A credential lets in only with the scheme's name, one blank or more, and the token.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(credential: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(credential) else { return };
+    let mut req = http::Request::new(());
+    req.headers_mut().insert(AUTHORIZATION, value);
+    let Ok(bearer) = Bearer::new("t0ken") else { return };
+    let is_right = String::from_utf8_lossy(credential)
+        .trim_end()
+        .split_once([' ', '\t'])
+        .is_some_and(|(name, token)| name.eq_ignore_ascii_case("bearer") && token.trim() == "t0ken");
+    assert_eq!(bearer.check_head(Head::of(&req)).is_ok(), is_right);
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request;

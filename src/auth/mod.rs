@@ -53,6 +53,8 @@ use serde::de::DeserializeOwned;
 
 pub use self::authorization::Authorization;
 pub use self::bearer::Bearer;
+#[cfg(fuzzing)]
+pub(crate) use self::bearer::fuzz;
 pub use self::require::{RequireAuth, RequireAuthLayer};
 pub use self::secret::{EmptySecret, SecretDigest};
 pub use self::verify::{VerifyBody, VerifyBodyLayer};

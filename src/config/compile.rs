@@ -222,6 +222,18 @@ pub(super) fn read_field<T: for<'de> Deserialize<'de>>(key: &str, value: Node) -
     value.read().map_err(|error| error.inside(key))
 }
 
+/// No value makes the compiler panic, and no error quotes much of it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(json: &[u8]) {
+    let compiler = Compiler::new(Registry::builtin());
+    let Ok(key) = WebhookKey::new("default", "fuzzed") else { return };
+    let built = compiler.read_webhook(json).and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()));
+    match built {
+        Ok(webhook) => drop(format!("{webhook:?}")),
+        Err(error) => assert!(error.to_string().len() < 2000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -107,6 +107,8 @@ pub(crate) use self::compile::{Compiler, Connections};
 pub use self::error::{BuildError, CompileError};
 use self::node::Node;
 pub use self::registry::Registry;
+#[cfg(fuzzing)]
+pub(crate) use self::{compile::fuzz as fuzz_compile, node::fuzz as fuzz_node, placeholder::fuzz as fuzz_placeholder};
 use crate::auth::Guards;
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};

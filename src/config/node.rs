@@ -271,6 +271,15 @@ impl<'de> MapAccess<'de> for Fields {
     }
 }
 
+/// A value is read as serde_json reads it, or refused.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(json: &[u8]) {
+    match (Node::parse(json), serde_json::from_slice::<Value>(json)) {
+        (Ok(node), value) => assert_eq!(Some(node.into_value()), value.ok()),
+        (Err(error), _) => assert!(error.to_string().len() < 1000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;

@@ -89,6 +89,17 @@ fn malformed() -> CompileError {
     CompileError::new("`{$` begins no placeholder: `{$NAME}` or `{$NAME:default}` is expected")
 }
 
+/// What is filled in is what was looked up; text without a placeholder stays.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_ascii_uppercase());
+    let expanded = expand_text(text.to_owned(), &lookup, false);
+    if !text.contains("{$") {
+        assert!(matches!(expanded, Ok(Node::String(same)) if same == text));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -21,6 +21,8 @@ use tokio::time::timeout;
 
 use self::files::Files;
 use self::record::Record;
+#[cfg(fuzzing)]
+pub(crate) use self::record::fuzz;
 use self::writer::Writer;
 use super::claims::Clock;
 use super::rule::Event;

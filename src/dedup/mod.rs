@@ -79,6 +79,8 @@ use tower_service::Service;
 use self::claims::Claim;
 pub use self::claims::{Claims, ClaimsOptions, DEFAULT_MAX_ENTRIES};
 pub use self::future::DedupFuture;
+#[cfg(fuzzing)]
+pub(crate) use self::journal::fuzz;
 use self::rule::Scope;
 pub use self::rule::{DEFAULT_TTL, DedupRule, InvalidRule, MAX_ID, MAX_TTL};
 use crate::auth::Permit;

@@ -71,6 +71,8 @@ pub(crate) use self::error::LONGEST_WAIT;
 pub use self::error::{DeliverError, DeliverErrorKind};
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{Egress, EgressPolicy, HttpMethod, HttpWebhook, HttpWebhookConfig, InvalidEgress};
+#[cfg(fuzzing)]
+pub(crate) use self::http_webhook::{fuzz_trace, fuzz_url};
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};

@@ -79,6 +79,15 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
+/// The scan takes exactly the texts that serde_json takes and that are not too deep.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &[u8]) {
+    let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
+    let is_taken = is_json && !exceeds_depth(text, MAX_DEPTH);
+    assert_eq!(scan::is_well_formed(text), is_taken);
+    assert_eq!(check(text).is_ok(), is_taken);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -18,6 +18,8 @@ mod ignored;
 
 use std::future::Future;
 
+#[cfg(fuzzing)]
+pub(crate) use self::etcd::fuzz;
 #[cfg(feature = "etcd")]
 pub use self::etcd::{EtcdOptions, EtcdSource, EtcdTls, InvalidOptions};
 #[cfg(feature = "file")]

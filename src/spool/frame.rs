@@ -180,6 +180,17 @@ pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32,
     gaps
 }
 
+/// Frames do not overlap, and the gaps are all that lies between the frames.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let salt = Salt::of(7, true);
+    let mut segment = salt.head().to_vec();
+    segment.extend_from_slice(bytes);
+    let mut covered = SEGMENT_HEAD;
+    let gaps = scan(salt, &segment, |_, record| covered += FRAME_HEAD + record.payload.len());
+    assert_eq!(covered + gaps.iter().map(Range::len).sum::<usize>(), segment.len());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

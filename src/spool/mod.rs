@@ -55,6 +55,9 @@ mod shares;
 mod state;
 mod writer;
 
+#[cfg(fuzzing)]
+#[path = "tests/faulty.rs"]
+mod faulty;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +75,8 @@ pub(crate) use self::event::Event;
 use self::shared::Shared;
 pub(crate) use self::state::{Death, State};
 use self::writer::Writer;
+#[cfg(fuzzing)]
+pub(crate) use self::{frame::fuzz as fuzz_frames, recover::fuzz as fuzz_recovery};
 pub use crate::delivery::Worker;
 use crate::key::WebhookKey;
 use crate::module::Delivery;

@@ -183,3 +183,36 @@ fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger
         }
     }
 }
+
+/// Segments with whole frames, some of them damaged, are recovered; a second start finds what the first one found.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use super::faulty::{Content, Faulty};
+
+    let Some((script, damage)) = bytes.split_at_checked(bytes.len() / 2) else { return };
+    let salt = Salt::random();
+    let mut segment = salt.head().to_vec();
+    // Each step is a kind, a number, and as much of the script as its third byte says.
+    let mut rest = script;
+    while let [kind, sequence, length, tail @ ..] = rest {
+        let (payload, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        let kind = [Kind::Event, Kind::State, Kind::Done, Kind::Synced][usize::from(*kind) % 4];
+        let start = segment.len();
+        frame::begin(&mut segment, kind, u64::from(*sequence));
+        segment.extend_from_slice(payload);
+        frame::finish(&mut segment[start..], salt, &[]);
+        rest = tail;
+    }
+    for place in damage.as_chunks::<3>().0 {
+        let at = usize::from(u16::from_le_bytes([place[0], place[1]]));
+        if let Some(byte) = segment.get_mut(SEGMENT_HEAD + at) {
+            *byte = place[2];
+        }
+    }
+    let disk = Faulty::default();
+    disk.lock().segments.insert(1, Content::of(segment));
+    let found = |recovered: &Recovered| recovered.waiting.iter().map(|ticket| ticket.sequence).collect::<Vec<_>>();
+    let (Ok(first), Ok(second)) = (read(&disk), read(&disk)) else { return };
+    assert_eq!(found(&first), found(&second));
+    assert!(first.waiting.iter().all(|ticket| ticket.sequence < first.next_sequence));
+}

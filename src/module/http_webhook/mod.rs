@@ -21,6 +21,8 @@ use tokio::time::timeout;
 pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
 use self::fields::{Fields, Forward};
 use self::signature::SigningKey;
+#[cfg(fuzzing)]
+pub(crate) use self::{trace::fuzz as fuzz_trace, url::fuzz as fuzz_url};
 use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
 use crate::config::{BuildContext, BuildError};
 

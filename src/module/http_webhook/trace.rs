@@ -33,6 +33,16 @@ fn is_valid(value: &[u8]) -> bool {
     !is_zero(trace) && !is_zero(parent) && version != b"ff" && (version != b"00" || parts.next().is_none())
 }
 
+/// A valid `traceparent` begins with the parts of the standard; a later version may have any bytes behind them.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(value: &[u8]) {
+    if is_valid(value) {
+        let parts: Vec<_> = value[..55].split(|byte| *byte == b'-').map(<[u8]>::len).collect();
+        assert_eq!(parts, [2, 32, 16, 2]);
+        assert!(value.len() == 55 || (value[55] == b'-' && !value.starts_with(b"00")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

@@ -67,6 +67,21 @@ fn is_name(host: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !is_number
 }
 
+/// A URL that is taken leads to a name, or to an address that the policy allows.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    // A policy, a line break, and a URL.
+    let (networks, url) = text.split_once('\n').unwrap_or(("", text));
+    let Ok(policy) = networks.parse::<EgressPolicy>() else { return };
+    let Ok(uri) = parse(url, &policy) else { return };
+    let host = uri.host().unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(address) => assert!(policy.allows(address)),
+        Err(_) => assert!(is_name(host)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,9 @@ mod driver;
 mod machine;
 mod saved;
 
+#[cfg(fuzzing)]
+pub(crate) use self::saved::fuzz;
+
 use std::fmt;
 use std::path::PathBuf;
 

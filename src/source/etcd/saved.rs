@@ -253,6 +253,19 @@ impl Reader {
     }
 }
 
+/// A copy that is read is written again as a copy with the same keys.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(tail: &[u8]) {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(tail);
+    let digest = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&digest);
+    if let Ok(saved) = decode(bytes.into(), "") {
+        let again = encode("", saved.header, &saved.keys);
+        assert_eq!(decode(again.into(), ""), Ok(saved));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,8 @@
 //! A disk that can lose power and fail.
 
+// The fuzzer uses a part.
+#![cfg_attr(fuzzing, allow(dead_code, clippy::unwrap_used))]
+
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;

@@ -1,0 +1,20 @@
+//! The targets of `make fuzz`: each is a property that stands beside the code it is about.
+
+/// A property, by name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("bearer", crate::auth::fuzz),
+    ("compile", crate::config::fuzz_compile),
+    ("frames", crate::spool::fuzz_frames),
+    ("journal", crate::dedup::fuzz),
+    ("json", crate::payload::fuzz),
+    ("node", crate::config::fuzz_node),
+    ("path", crate::route::fuzz),
+    ("placeholder", crate::config::fuzz_placeholder),
+    ("recovery", crate::spool::fuzz_recovery),
+    ("saved-copy", crate::source::fuzz),
+    ("traceparent", crate::module::fuzz_trace),
+    ("url", crate::module::fuzz_url),
+];
