@@ -137,9 +137,15 @@ impl Select {
     }
 }
 
+/// No coding is none, and so is `identity`; empty elements of the list do not count (RFC 9110 §5.6.1.2, §8.4).
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
-    let identity = |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    if headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+    let is_plain = |coding: &[u8]| {
+        let coding = coding.trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    };
+    let mut codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    if codings.all(is_plain) {
         return Ok(());
     }
     Err(RejectionKind::UnsupportedEncoding.into())

@@ -6,6 +6,7 @@ mod admin;
 mod connection;
 mod healthcheck;
 mod routes;
+mod rules;
 mod server;
 mod settings;
 mod telemetry;

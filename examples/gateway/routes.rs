@@ -30,7 +30,7 @@ use tower_webhook::{Receiver, Store};
 
 use crate::server::Shutdown;
 use crate::settings::Settings;
-use crate::{Error, admin};
+use crate::{Error, admin, rules};
 
 /// What the path of every webhook begins with.
 const WEBHOOKS: &str = "/webhook/";
@@ -100,6 +100,10 @@ impl Service<Request<Incoming>> for App {
     }
 
     fn call(&mut self, req: Request<Incoming>) -> AppFuture {
+        if let Err(violation) = rules::check(&req) {
+            tracing::debug!(detail = violation.detail, "refused");
+            return AppFuture::Refused(Some(detail(violation.status, violation.detail)));
+        }
         match req.uri().path().starts_with(WEBHOOKS) {
             true => AppFuture::Receiver(AssertUnwindSafe(self.receiver.call(req)).catch_unwind()),
             false => AppFuture::Operator(self.operator.call(req.map(Body::new))),
@@ -112,6 +116,7 @@ impl Service<Request<Incoming>> for App {
 pub(crate) enum AppFuture {
     Receiver(#[pin] CatchUnwind<AssertUnwindSafe<ReceiverFuture<Incoming>>>),
     Operator(#[pin] RouteFuture<Infallible>),
+    Refused(Option<Response>),
 }
 
 impl Future for AppFuture {
@@ -125,6 +130,8 @@ impl Future for AppFuture {
                 Err(_) => detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").map(Either::Right),
             },
             AppFutureProj::Operator(answer) => ready!(answer.poll(cx))?.map(Either::Right),
+            // There once: nobody polls a future again that has ended.
+            AppFutureProj::Refused(answer) => answer.take().unwrap_or_default().map(Either::Right),
         };
         Poll::Ready(Ok(response))
     }

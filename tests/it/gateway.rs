@@ -1,6 +1,7 @@
 //! The built gateway, as a process.
 
 mod dedup;
+mod http_rules;
 mod limits;
 mod modules;
 mod protocols;

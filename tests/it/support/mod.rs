@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod driven;
+pub(crate) mod frames;
 pub(crate) mod modules;
 pub(crate) mod process;
 pub(crate) mod raw;
