@@ -9,6 +9,7 @@ mod routes;
 mod rules;
 mod server;
 mod settings;
+mod stderr;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -24,38 +25,48 @@ use tower_webhook::{Registry, Store, reflect};
 use crate::routes::Kept;
 use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
+use crate::stderr::Stderr;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
+    let stderr = match Stderr::start() {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            eprintln!("gateway: cannot start the thread that writes to stderr: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let outcome = match std::env::args().nth(1).as_deref() {
-        None => run(),
+        None => run(stderr.clone()),
         Some("healthcheck") => healthcheck::run(),
         Some(_) => Err("usage: gateway [healthcheck]; everything else is set by environment variables".into()),
     };
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gateway: {error}");
+            stderr.line(&format!("gateway: {error}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    stderr.flush_at_exit();
+    code
 }
 
 /// How long blocking work may go on after everything else has ended.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
-fn run() -> Result<(), Error> {
+fn run(stderr: Stderr) -> Result<(), Error> {
     let settings = Settings::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(start(settings));
+    let outcome = runtime.block_on(start(settings, stderr));
     // Not by dropping it: that would wait for a disk that hangs.
     runtime.shutdown_timeout(LAST_CALL);
     outcome
 }
 
-async fn start(settings: Settings) -> Result<(), Error> {
-    let metrics = telemetry::init(&settings)?;
+async fn start(settings: Settings, stderr: Stderr) -> Result<(), Error> {
+    let metrics = telemetry::init(&settings, stderr)?;
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
 

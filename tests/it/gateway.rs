@@ -8,4 +8,5 @@ mod protocols;
 mod reload;
 mod routes;
 mod start;
+mod stderr;
 mod stop;
