@@ -37,6 +37,7 @@ mod imp {
         gauge!("tower_webhook_config_namespaces").set(counts.namespaces as f64);
         gauge!("tower_webhook_config_connections").set(counts.connections as f64);
         gauge!("tower_webhook_config_refused_keys").set(counts.refused as f64);
+        gauge!("tower_webhook_config_warned_keys").set(counts.warned as f64);
     }
 
     pub(crate) fn source_state(state: &SourceState) {

@@ -65,6 +65,10 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
     let ignored = status.ignored.iter();
     let ignored: Vec<_> =
         ignored.map(|ignored| json!({"key": ignored.key, "reason": ignored.reason, "hint": ignored.hint})).collect();
+    let mut warnings: Vec<_> = status.snapshot.warnings().collect();
+    warnings.sort_by(|a, b| a.0.cmp(b.0));
+    let warnings: Vec<_> =
+        warnings.into_iter().map(|(key, reason)| json!({"key": key.to_string(), "reason": reason})).collect();
     let report = &status.report;
     let lists: Map<_, _> =
         report.lists.iter().map(|(reason, lists)| (reason.label().to_owned(), json!(lists))).collect();
@@ -103,6 +107,7 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
         "ignored_keys": status.ignored_keys,
         "ignored": ignored,
         "refused_keys": refused,
+        "warnings": warnings,
     }))
 }
 

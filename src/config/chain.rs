@@ -4,16 +4,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::compile::read_field;
 use super::error::unknown_key;
-use super::{CompileError, Node};
-use crate::delivery::{MAX_STEPS, Plan, Retry};
+use super::{CompileError, Name, Node, Notes};
+use crate::delivery::{MAX_STEPS, Plan, Retry, RetryConfig};
 
 /// Keys of an item of a chain.
 const ITEM_KEYS: [&str; 4] = ["module", "connection", "module-config", "retry"];
 
 /// What a webhook says of where its events go.
 pub(super) struct Route {
-    pub(super) module: Option<String>,
-    pub(super) connection: Option<String>,
+    pub(super) module: Option<Name>,
+    pub(super) connection: Option<Name>,
     pub(super) config: Node,
     pub(super) retry: Option<Retry>,
     pub(super) chain: Option<Node>,
@@ -24,8 +24,9 @@ pub(super) struct Route {
 pub(super) struct StepSpec {
     /// Its index, if it is an item of a chain.
     pub(super) item: Option<usize>,
-    pub(super) module: String,
-    pub(super) connection: Option<String>,
+    pub(super) module: Name,
+    /// Its own; without one it has the webhook's.
+    pub(super) connection: Option<Name>,
     pub(super) config: Node,
     pub(super) retry: Retry,
 }
@@ -37,46 +38,48 @@ impl Route {
     }
 
     /// The modules, and how they are done. `retry` is for those of which nothing else is said.
-    pub(super) fn into_steps(mut self, retry: Retry) -> Result<(Vec<StepSpec>, Plan), CompileError> {
+    pub(super) fn into_steps(mut self, retry: Retry, notes: &Notes) -> Result<(Vec<StepSpec>, Plan), CompileError> {
         let retry = self.retry.unwrap_or(retry);
         if let Some(chain) = self.chain.take() {
-            let steps = self.items(chain, retry).map_err(|error| error.inside("chain"))?;
+            let steps = self.items(chain, retry, notes).map_err(|error| error.inside("chain"))?;
             return Ok((steps, self.plan.unwrap_or(Plan::CHAIN)));
         }
         if self.plan.is_some() {
             return Err(CompileError::new("is of no use without the key `chain`").inside("chain-config"));
         }
         let module = self.module.ok_or_else(module_is_missing)?;
-        Ok((vec![StepSpec { item: None, module, connection: self.connection, config: self.config, retry }], Plan::ONE))
+        Ok((vec![StepSpec { item: None, module, connection: None, config: self.config, retry }], Plan::ONE))
     }
 
-    fn items(&self, chain: Node, retry: Retry) -> Result<Vec<StepSpec>, CompileError> {
+    fn items(&self, chain: Node, retry: Retry, notes: &Notes) -> Result<Vec<StepSpec>, CompileError> {
         let Node::Array(items) = chain else { return Err(CompileError::new("must be an array")) };
         if !(1..=MAX_STEPS).contains(&items.len()) {
             return Err(CompileError::new(format!("must have 1 to {MAX_STEPS} items")));
         }
-        let steps = items
-            .into_iter()
-            .enumerate()
-            .map(|(at, item)| self.item(at, item, retry).map_err(|error| error.inside(&at.to_string())));
+        let steps = items.into_iter().enumerate().map(|(at, item)| {
+            let (place, of_item) = (at.to_string(), Notes::new());
+            let step = self.item(at, item, retry, &of_item).map_err(|error| error.inside(&place));
+            notes.take(&of_item, &["chain", &place]);
+            step
+        });
         steps.collect()
     }
 
     /// An item starts from what the webhook says of all.
-    fn item(&self, at: usize, item: Node, retry: Retry) -> Result<StepSpec, CompileError> {
+    fn item(&self, at: usize, item: Node, retry: Retry, notes: &Notes) -> Result<StepSpec, CompileError> {
         let fields = match item {
             Node::Object(fields) => fields,
-            name @ (Node::String(_) | Node::Expanded(_)) => vec![("module".to_owned(), name)],
+            name @ (Node::String(_) | Node::Expanded(_) | Node::Filled(_)) => vec![("module".to_owned(), name)],
             _ => return Err(CompileError::new("must be the name of a module or an object")),
         };
-        let (mut module, mut connection) = (None, self.connection.clone());
+        let (mut module, mut connection) = (None, None);
         let (mut config, mut retry) = (self.config.clone(), retry);
         for (key, value) in fields {
             match key.as_str() {
-                "module" => module = Some(read_field(&key, value)?),
-                "connection" => connection = Some(read_field(&key, value)?),
+                "module" => module = Some(Name::read(&key, value)?),
+                "connection" => connection = Some(Name::read(&key, value)?),
                 "module-config" => config = merge(config, value).map_err(|error| error.inside(&key))?,
-                "retry" => retry = read_field(&key, value)?,
+                "retry" => retry = read_retry(&key, value, notes)?,
                 // The service before this one took them, and called them deprecated.
                 "topic" | "queue_name" | "destination" => {
                     let text = format!("the key `{key}` is not supported; `module-config` says where events go");
@@ -89,12 +92,25 @@ impl Route {
     }
 }
 
+/// What a `retry` says; what was moved into range is noted.
+pub(super) fn read_retry(key: &str, value: Node, notes: &Notes) -> Result<Retry, CompileError> {
+    let config = read_field::<RetryConfig>(key, value)?;
+    let wrong = |(inner, wrong)| CompileError::new(wrong).inside(inner).inside(key);
+    let (retry, warnings) = Retry::new(config).map_err(wrong)?;
+    for (inner, text) in warnings {
+        let warning = CompileError::new(text);
+        notes.warn(inner.into_iter().fold(warning, |warning, inner| warning.inside(inner)).inside(key));
+    }
+    Ok(retry)
+}
+
 /// Tells the steps from others: which modules, in which order, how configured.
-pub(super) fn identity(steps: &[StepSpec]) -> u64 {
+pub(super) fn identity(steps: &[StepSpec], connection: Option<&Name>) -> u64 {
     // If its algorithm changes with a release, events that wait repeat what was done; nothing is lost.
     let mut hasher = DefaultHasher::new();
     for step in steps {
-        (&step.module, &step.connection, &step.config).hash(&mut hasher);
+        let connection = step.connection.as_ref().or(connection).map(Name::as_str);
+        (step.module.as_str(), connection, &step.config).hash(&mut hasher);
     }
     hasher.finish()
 }
@@ -151,7 +167,11 @@ mod tests {
     fn compile(json: &str) -> Result<Vec<String>, String> {
         let built = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&built);
-        let registry = Registry::builtin().variables(|name| (name == "YES").then(|| "true".into()));
+        let registry = Registry::builtin().variables(|name| match name {
+            "YES" => Some("true".into()),
+            "SECRET" => Some("hunter2".into()),
+            _ => None,
+        });
         let registry = registry.module_fn("shown", move |Options { a, b, c }: Options, cx| {
             let connection = cx.connection().map_or("-", |connection| connection.name());
             shown.lock().unwrap().push(format!("{a} {b} {c} {connection}"));
@@ -188,7 +208,7 @@ mod tests {
             (r#""chain": []"#, "chain: must have 1 to 20 items"),
             (r#""chain": "log""#, "chain: must be an array"),
             (r#""chain": ["log", 1]"#, "chain.1: must be the name of a module or an object"),
-            (r#""chain": ["lag"]"#, "chain.0.module: there is no module of this name, did you mean `log`?"),
+            (r#""chain": ["lag"]"#, "chain.0.module: there is no module `lag`, did you mean `log`?"),
             (r#""chain": [{"connection": "one"}]"#, "chain.0: the key `module` is missing"),
             (
                 r#""chain": [{"module": "log", "modul-config": {}}]"#,
@@ -199,9 +219,12 @@ mod tests {
             (r#""chain": ["log"], "module-config": {"x": 1}"#, "chain.0.module-config: unknown key `x`"),
             (
                 r#""chain": ["log", {"module": "log", "connection": "three"}]"#,
-                "chain.1.connection: there is no valid connection of this name",
+                "chain.1.connection: there is no connection `three`, or its own value is refused; add or mend the connection",
             ),
-            (r#""chain": ["log"], "connection": "three""#, "connection: there is no valid connection of this name"),
+            (
+                r#""chain": ["log"], "connection": "three""#,
+                "connection: there is no connection `three`, or its own value is refused; add or mend the connection",
+            ),
             (r#""chain": [{"module": "log", "retry": {"max": 1}}]"#, "chain.0.retry: unknown key `max`"),
             (
                 r#""chain": ["log"], "chain-config": {"timout": 1}"#,
@@ -221,8 +244,9 @@ mod tests {
     fn no_error_quotes_a_value() {
         for json in [
             r#""chain": "hunter2""#,
-            r#""chain": ["hunter2"]"#,
-            r#""chain": [{"module": "log", "connection": "hunter2"}]"#,
+            r#""chain": ["{$SECRET}"]"#,
+            r#""chain": ["x{$SECRET}"]"#,
+            r#""chain": [{"module": "log", "connection": "{$SECRET}"}]"#,
             r#""chain": [{"module": "log", "module-config": "hunter2"}]"#,
             r#""chain": [{"module": "log", "topic": "hunter2"}]"#,
             r#""chain": [{"module": "log", "retry": "hunter2"}]"#,

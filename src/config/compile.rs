@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::chain::{Route, StepSpec, identity};
+use super::chain::{Route, StepSpec, identity, read_retry};
 use super::error::unknown_key;
 use super::placeholder::expand;
-use super::{BuildContext, CompileError, Connection, Node, Promise, Registry, Webhook};
+use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Retry, Step, Steps};
@@ -65,19 +65,21 @@ pub(crate) struct Compiler {
 pub(crate) struct WebhookSpec {
     data_type: DataType,
     promise: Promise,
-    connection: Option<String>,
+    connection: Option<Name>,
     guards: Vec<(String, Node)>,
     dedup: Option<DedupRule>,
     steps: Vec<StepSpec>,
     plan: Plan,
     cleanup: Option<Cleanup>,
     metadata: Option<Node>,
+    notes: Notes,
 }
 
 impl WebhookSpec {
     /// The connections it names; some of them more than once.
     pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().map(|step| &step.connection).chain([&self.connection]).filter_map(|name| name.as_deref())
+        let own = self.steps.iter().filter_map(|step| step.connection.as_ref());
+        own.chain(&self.connection).map(Name::as_str)
     }
 }
 
@@ -87,15 +89,16 @@ impl Compiler {
     }
 
     pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
+        let notes = Notes::new();
         let mut route = Route::new();
         let (mut data_type, mut promise) = (DataType::default(), Promise::default());
         let (mut guards, mut dedup, mut cleanup, mut metadata) = (Vec::new(), None, None, None);
         for (key, value) in self.read_object(json)? {
             match key.as_str() {
-                "module" => route.module = Some(read_field(&key, value)?),
+                "module" => route.module = Some(Name::read(&key, value)?),
                 "module-config" => route.config = value,
-                "connection" => route.connection = Some(read_field(&key, value)?),
-                "retry" => route.retry = Some(read_field(&key, value)?),
+                "connection" => route.connection = Some(Name::read(&key, value)?),
+                "retry" => route.retry = Some(read_retry(&key, value, &notes)?),
                 "chain" => route.chain = Some(value),
                 "chain-config" => route.plan = Some(read_field(&key, value)?),
                 "data_type" => data_type = read_field(&key, value)?,
@@ -110,12 +113,20 @@ impl Compiler {
         if data_type != DataType::Json && dedup.as_ref().is_some_and(DedupRule::needs_json) {
             return Err(CompileError::new("a `pointer` needs the `data_type` json").inside("dedup"));
         }
-        let connection = route.connection.clone();
-        let (steps, plan) = route.into_steps(match promise {
+        if let (Some(module), Some(_)) = (&route.module, &route.chain) {
+            let known = match self.registry.has_module(module.as_str()) {
+                true => String::new(),
+                false => format!("; besides, there is no module {module}"),
+            };
+            notes.warn(CompileError::new(format!("has no effect beside `chain`{known}")).inside("module"));
+        }
+        let connection = route.connection.take();
+        let retry = match promise {
             Promise::Delivered => Retry::never(),
             Promise::Accepted => Retry::accepted(),
-        })?;
-        Ok(WebhookSpec { data_type, promise, connection, guards, dedup, steps, plan, cleanup, metadata })
+        };
+        let (steps, plan) = route.into_steps(retry, &notes)?;
+        Ok(WebhookSpec { data_type, promise, connection, guards, dedup, steps, plan, cleanup, metadata, notes })
     }
 
     pub(crate) fn build_webhook(
@@ -124,18 +135,36 @@ impl Compiler {
         spec: WebhookSpec,
         connections: &Connections,
     ) -> Result<Webhook, CompileError> {
-        let connection = find(spec.connection.as_deref(), connections)?;
-        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection };
+        let connection = find(spec.connection.as_ref(), connections)?;
+        let notes = spec.notes;
+        let of_guards = Notes::new();
+        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, notes: &of_guards };
         let guards = spec
             .guards
             .into_iter()
             .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
             .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
-        let identity = identity(&spec.steps);
-        let steps = spec.steps.into_iter().map(|step| match step.item {
-            None => self.build_step(step, cx, connections),
-            Some(at) => self.build_step(step, cx, connections).map_err(|e| e.inside(&at.to_string()).inside("chain")),
+        notes.take(&of_guards, &[]);
+        let identity = identity(&spec.steps, spec.connection.as_ref());
+        let mut has_asked = of_guards.has_asked();
+        let steps = spec.steps.into_iter().map(|step| {
+            let item = step.item.map(|at| at.to_string());
+            let place: Vec<&str> = item.iter().flat_map(|at| ["chain", at]).collect();
+            let of_step = Notes::new();
+            let is_own = step.connection.is_some();
+            let built = self.build_step(step, BuildContext { notes: &of_step, ..cx }, connections);
+            match is_own {
+                true if !of_step.has_asked() => of_step.warn(no_effect("its module uses no connection")),
+                true => {}
+                false => has_asked |= of_step.has_asked(),
+            }
+            notes.take(&of_step, &place);
+            built.map_err(|error| place.iter().rev().fold(error, |error, key| error.inside(key)))
         });
+        let steps = steps.collect::<Result<_, _>>()?;
+        if connection.is_some() && !has_asked {
+            notes.warn(no_effect("no module of this webhook uses it"));
+        }
         Ok(Webhook {
             key: key.clone(),
             data_type: spec.data_type,
@@ -143,8 +172,9 @@ impl Compiler {
             guards: Guards::new(guards),
             dedup: spec.dedup,
             gates: self.gates.for_webhook(key.namespace()),
-            steps: Steps::new(steps.collect::<Result<_, _>>()?, spec.plan, spec.cleanup, identity),
+            steps: Steps::new(steps, spec.plan, spec.cleanup, identity),
             metadata: spec.metadata.map(|node| Box::new(node.into_value())),
+            warnings: notes.into_warnings(),
         })
     }
 
@@ -154,7 +184,11 @@ impl Compiler {
         cx: BuildContext<'_>,
         connections: &Connections,
     ) -> Result<Step, CompileError> {
-        let cx = BuildContext { connection: find(spec.connection.as_deref(), connections)?, ..cx };
+        let connection = match &spec.connection {
+            None => cx.connection,
+            own => find(own.as_ref(), connections)?,
+        };
+        let cx = BuildContext { connection, ..cx };
         let (name, module) = self.registry.build_module(&spec.module, spec.config, &cx)?;
         Ok(Step::new(name, module, spec.retry))
     }
@@ -211,11 +245,17 @@ impl Compiler {
     }
 }
 
-fn find<'a>(name: Option<&str>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
+fn find<'a>(name: Option<&Name>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
     let Some(name) = name else { return Ok(None) };
-    // The name is not told: by mistake, it may be the value of a variable that is a secret.
-    let missing = || CompileError::new("there is no valid connection of this name").inside("connection");
-    connections.get(name).map(Some).ok_or_else(missing)
+    let missing = || {
+        let text = format!("there is no connection {name}, or its own value is refused; add or mend the connection");
+        CompileError::new(text).inside("connection")
+    };
+    connections.get(name.as_str()).map(Some).ok_or_else(missing)
+}
+
+fn no_effect(why: &str) -> CompileError {
+    CompileError::new(format!("has no effect: {why}")).inside("connection")
 }
 
 pub(super) fn read_field<T: for<'de> Deserialize<'de>>(key: &str, value: Node) -> Result<T, CompileError> {
@@ -239,6 +279,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::module::LogConfig;
 
     fn compile(json: &str) -> Result<Webhook, String> {
         let registry = Registry::builtin().variables(|name| match name {
@@ -304,7 +345,7 @@ mod tests {
             error(r#"{"module":"discard","autorization":"Bearer x"}"#),
             "unknown key `autorization`, did you mean `authorization`?"
         );
-        assert_eq!(error(r#"{"module":"lag"}"#), "module: there is no module of this name, did you mean `log`?");
+        assert_eq!(error(r#"{"module":"lag"}"#), "module: there is no module `lag`, did you mean `log`?");
         assert_eq!(
             error(r#"{"module":"log","module-config":{"prety_print":true}}"#),
             "module-config: unknown key `prety_print`, did you mean `pretty_print`?"
@@ -314,6 +355,65 @@ mod tests {
             error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
             "the key `hmac` is not supported by this version"
         );
+    }
+
+    #[test]
+    fn a_module_that_is_not_known_is_told_with_those_that_are() {
+        let error = compile(r#"{"module":"my_\n_broker"}"#).unwrap_err();
+        assert!(error.starts_with("module: there is no module `my_\\n_broker`; known are `discard`, "), "{error}");
+        let error = compile(r#"{"module":"{$TOKEN}"}"#).unwrap_err();
+        assert!(error.starts_with("module: there is no module of the name that a variable holds; known"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_warned_of() {
+        let compiler = Compiler::new(Registry::builtin().module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
+            assert!(cx.connection().is_some());
+            cx.warn("is slow");
+            Ok(crate::module::Discard)
+        }));
+        let connection = |name: &str| Arc::new(compiler.connection(name, br#"{"type": "x"}"#).unwrap());
+        let connections = Connections::from(["a", "b"].map(|name| (name.into(), connection(name))));
+        let key = WebhookKey::new("default", "a").unwrap();
+        let warnings = |json: &str| {
+            let spec = compiler.read_webhook(json.as_bytes()).unwrap();
+            let webhook = compiler.build_webhook(&key, spec, &connections).unwrap();
+            webhook.warnings().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for json in [r#"{"module":"discard"}"#, r#"{"chain":["log"],"retry":{"enabled":true}}"#] {
+            assert_eq!(warnings(json), [""; 0], "{json}");
+        }
+        assert_eq!(warnings(r#"{"module":"asks","connection":"a"}"#), ["is slow"]);
+        assert_eq!(
+            warnings(r#"{"chain":["log",{"module":"asks","connection":"b"},"asks"],"connection":"a"}"#),
+            ["chain.1: is slow", "chain.2: is slow"]
+        );
+        assert_eq!(warnings(r#"{"module":"log","chain":["log"]}"#), ["module: has no effect beside `chain`"]);
+        assert_eq!(
+            warnings(r#"{"module":"lag","chain":["log"]}"#),
+            ["module: has no effect beside `chain`; besides, there is no module `lag`"]
+        );
+        assert_eq!(
+            warnings(r#"{"module":"log","connection":"a"}"#),
+            ["connection: has no effect: no module of this webhook uses it"]
+        );
+        assert_eq!(
+            warnings(r#"{"chain":[{"module":"log","connection":"b"}],"connection":"a"}"#),
+            [
+                "chain.0.connection: has no effect: its module uses no connection",
+                "connection: has no effect: no module of this webhook uses it"
+            ]
+        );
+        let retry = r#"{"enabled":true,"max_attempts":99}"#;
+        assert_eq!(
+            warnings(&format!(r#"{{"chain":[{{"module":"log","retry":{retry}}}],"retry":{retry}}}"#)),
+            [
+                "retry.max_attempts: 99 is out of range, 20 is used",
+                "chain.0.retry.max_attempts: 99 is out of range, 20 is used",
+            ]
+        );
+        let many = [r#"{"module":"log","retry":{"enabled":true,"max_attempts":0,"initial_delay":-1}}"#; 20].join(",");
+        assert_eq!(warnings(&format!(r#"{{"chain":[{many}]}}"#)).len(), 16);
     }
 
     #[test]

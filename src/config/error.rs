@@ -96,7 +96,8 @@ pub(super) fn shown(key: &str) -> String {
     format!("{}{more}", cut.escape_debug())
 }
 
-fn quote(names: &[&str]) -> String {
+/// The names, each between backticks.
+pub(super) fn quote(names: &[&str]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
 }

@@ -23,6 +23,10 @@
 //! A key that is not known is refused, with the nearest one that is, as is a key that stands twice: a misspelt guard
 //! must not open a webhook. A webhook without any guard is open to everybody; the store counts those.
 //!
+//! What is odd and no reason to refuse the value is a [warning](Webhook::warnings): a number of `retry` that was moved
+//! into range, `retry` without `enabled`, a `module` beside a `chain`, a `connection` that no module asks for. Every other
+//! number that is out of range is refused.
+//!
 //! # Retries
 //!
 //! The key `retry` says whether an attempt that failed is followed by another. Without it an event that is answered
@@ -47,7 +51,7 @@
 //!
 //! # Chains
 //!
-//! A `chain` gives each event to 1 to 20 modules; the webhook's own `module` is then of no effect. An item is the name
+//! A `chain` gives each event to 1 to 20 modules; the webhook's own `module` then has no effect. An item is the name
 //! of a module, or an object with `module`, and with `connection`, `module-config` and `retry` if it is to have others
 //! than the webhook's: the keys of its `module-config` are laid over those of the webhook's. Every item gets the same
 //! event.
@@ -92,9 +96,11 @@
 mod chain;
 mod compile;
 mod error;
+mod name;
 mod node;
 mod placeholder;
 mod registry;
+mod warning;
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,8 +111,11 @@ use serde_json::Value;
 
 pub(crate) use self::compile::{Compiler, Connections};
 pub use self::error::{BuildError, CompileError};
+use self::name::Name;
 use self::node::Node;
 pub use self::registry::Registry;
+use self::warning::Notes;
+pub(crate) use self::warning::Warnings;
 #[cfg(fuzzing)]
 pub(crate) use self::{compile::fuzz as fuzz_compile, node::fuzz as fuzz_node, placeholder::fuzz as fuzz_placeholder};
 use crate::auth::Guards;
@@ -136,6 +145,7 @@ pub struct Webhook {
     gates: Gates,
     steps: Steps,
     metadata: Option<Box<Value>>,
+    warnings: Warnings,
 }
 
 impl Webhook {
@@ -185,6 +195,16 @@ impl Webhook {
         self.dedup.as_ref()
     }
 
+    /// What is odd about its configuration, though it compiles: a number that was moved into range, a key without
+    /// effect. At most 16 texts, of at most 500 characters; none quotes a text of the configuration that may be a secret.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.warnings.iter().map(|text| &**text)
+    }
+
+    pub(crate) fn shared_warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
     pub(crate) fn guards(&self) -> &Guards {
         &self.guards
     }
@@ -216,6 +236,7 @@ pub struct BuildContext<'a> {
     webhook: &'a WebhookKey,
     data_type: DataType,
     connection: Option<&'a Arc<Connection>>,
+    notes: &'a Notes,
 }
 
 impl<'a> BuildContext<'a> {
@@ -229,14 +250,24 @@ impl<'a> BuildContext<'a> {
         self.data_type
     }
 
-    /// The connection that the webhook names, if it names one. Webhooks that name the same one get the same `Arc`.
+    /// The connection that the webhook names, if it names one. Webhooks that name the same one get the same `Arc`. If it
+    /// is never asked for, the operator is warned that the webhook's key `connection` has no effect.
     pub fn connection(&self) -> Option<&'a Arc<Connection>> {
+        self.notes.asked();
         self.connection
+    }
+
+    /// Tells the operator of something odd that is no reason to refuse the configuration, as
+    /// [`Webhook::warnings`] does. The text must hold no secret. Of one webhook 16 warnings are kept, and of each 500
+    /// characters.
+    pub fn warn(&self, text: impl fmt::Display) {
+        self.notes.warn(CompileError::new(text.to_string()));
     }
 
     #[cfg(test)]
     pub(crate) fn bare(webhook: &'a WebhookKey) -> Self {
-        Self { webhook, data_type: DataType::Json, connection: None }
+        static NOTES: Notes = Notes::new();
+        Self { webhook, data_type: DataType::Json, connection: None, notes: &NOTES }
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Node {
     Expanded(String),
     Array(Vec<Node>),
     Object(Vec<(String, Node)>),
+    /// A string in which the values of placeholders stand.
+    Filled(String),
 }
 
 impl Node {
@@ -43,7 +45,7 @@ impl Node {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(value),
             Self::Number(value) => Value::Number(value),
-            Self::String(text) | Self::Expanded(text) => Value::String(text),
+            Self::String(text) | Self::Expanded(text) | Self::Filled(text) => Value::String(text),
             Self::Array(items) => items.into_iter().map(Self::into_value).collect(),
             Self::Object(fields) => fields.into_iter().map(|(key, value)| (key, value.into_value())).collect(),
         }
@@ -54,7 +56,7 @@ impl Node {
             Self::Null => de::Unexpected::Unit,
             Self::Bool(value) => de::Unexpected::Bool(*value),
             Self::Number(_) => de::Unexpected::Float(0.0),
-            Self::String(text) | Self::Expanded(text) => de::Unexpected::Str(text),
+            Self::String(text) | Self::Expanded(text) | Self::Filled(text) => de::Unexpected::Str(text),
             Self::Array(_) => de::Unexpected::Seq,
             Self::Object(_) => de::Unexpected::Map,
         }
@@ -171,7 +173,7 @@ impl<'de> Deserializer<'de> for Node {
                 (_, _, Some(value)) => visitor.visit_f64(value),
                 _ => Err(CompileError::new("number out of range")),
             },
-            Self::String(text) | Self::Expanded(text) => visitor.visit_string(text),
+            Self::String(text) | Self::Expanded(text) | Self::Filled(text) => visitor.visit_string(text),
             Self::Array(items) => {
                 let mut seq = SeqDeserializer::new(items.into_iter());
                 let value = visitor.visit_seq(&mut seq)?;
@@ -235,7 +237,9 @@ impl<'de> Deserializer<'de> for Node {
         visitor: V,
     ) -> Result<V::Value, CompileError> {
         match self {
-            Self::String(text) | Self::Expanded(text) => visitor.visit_enum(text.into_deserializer()),
+            Self::String(text) | Self::Expanded(text) | Self::Filled(text) => {
+                visitor.visit_enum(text.into_deserializer())
+            }
             Self::Object(fields) => {
                 visitor.visit_enum(de::value::MapAccessDeserializer::new(MapDeserializer::new(fields.into_iter())))
             }

@@ -48,7 +48,7 @@ fn expand_text(text: String, lookup: Lookup<'_>, refuse_empty: bool) -> Result<N
         rest = &inner[end + 1..];
     }
     out.push_str(rest);
-    Ok(Node::String(out))
+    Ok(Node::Filled(out))
 }
 
 /// The placeholder that is all of `text`; its default may then hold anything, braces included.
@@ -127,13 +127,17 @@ mod tests {
         Ok(Node::String(text.into()))
     }
 
+    fn filled(text: &str) -> Result<Node, String> {
+        Ok(Node::Filled(text.into()))
+    }
+
     #[test]
     fn values_are_taken_as_they_are() {
         assert!(text("{$TOKEN}") == expanded("p$ss;w{rd|"));
         assert!(text("{$EMPTY}") == expanded(""));
         assert!(text("{$NESTED}") == expanded("{$TOKEN}"));
-        assert!(text("Bearer {$TOKEN}!") == string("Bearer p$ss;w{rd|!"));
-        assert!(text("{$TOKEN}{$TOKEN}") == string("p$ss;w{rd|p$ss;w{rd|"));
+        assert!(text("Bearer {$TOKEN}!") == filled("Bearer p$ss;w{rd|!"));
+        assert!(text("{$TOKEN}{$TOKEN}") == filled("p$ss;w{rd|p$ss;w{rd|"));
     }
 
     #[test]
@@ -141,7 +145,7 @@ mod tests {
         assert!(text("{$NO:a:b}") == expanded("a:b"));
         assert!(text("{$NO:}") == expanded(""));
         assert!(text("{$NO:{\"a\":{}}}") == expanded("{\"a\":{}}"));
-        assert!(text("x{$NO:1}y{$NO:2}") == string("x1y2"));
+        assert!(text("x{$NO:1}y{$NO:2}") == filled("x1y2"));
         assert!(text("{$EMPTY:x}") == expanded(""));
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tower_service::Service;
 
-use super::error::did_you_mean;
-use super::{BuildContext, BuildError, CompileError, Node};
+use super::error::{did_you_mean, quote};
+use super::{BuildContext, BuildError, CompileError, Name, Node};
 use crate::auth::{Authorization, ConfigScheme, Scheme};
 use crate::module::{Delivery, Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
 
@@ -165,19 +165,28 @@ impl Registry {
         self.schemes.keys().copied()
     }
 
+    pub(super) fn has_module(&self, name: &str) -> bool {
+        self.modules.contains_key(name)
+    }
+
     pub(super) fn build_module(
         &self,
-        name: &str,
+        name: &Name,
         config: Node,
         cx: &BuildContext<'_>,
     ) -> Result<(Arc<str>, Box<dyn ErasedModule>), CompileError> {
-        let entry = self.modules.get(name).ok_or_else(|| {
-            // Not told either: see `connection`.
-            let hint = did_you_mean(name, self.modules.keys().copied());
-            CompileError::new(format!("there is no module of this name{hint}")).inside("module")
-        })?;
+        let entry = self.modules.get(name.as_str()).ok_or_else(|| self.no_module(name).inside("module"))?;
         let module = (entry.build)(config, cx).map_err(|error| error.inside("module-config"))?;
         Ok((Arc::clone(&entry.name), module))
+    }
+
+    fn no_module(&self, name: &Name) -> CompileError {
+        let mut hint = did_you_mean(name.as_str(), self.modules.keys().copied());
+        if hint.is_empty() {
+            let known: Vec<_> = self.modules.keys().copied().collect();
+            hint = format!("; known are {}", quote(&known));
+        }
+        CompileError::new(format!("there is no module {name}{hint}"))
     }
 
     pub(super) fn build_scheme(

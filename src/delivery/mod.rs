@@ -19,7 +19,7 @@ pub(crate) use self::clean::Cleanup;
 pub(crate) use self::done::{Done, MAX_STEPS};
 pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::plan::Plan;
-pub(crate) use self::retry::Retry;
+pub(crate) use self::retry::{Retry, RetryConfig};
 pub(crate) use self::steps::{Failure, Step, Steps};
 #[cfg(feature = "spool")]
 pub use self::worker::Worker;

@@ -1,5 +1,6 @@
 //! Whether an attempt that failed is followed by another, and when: the key `retry`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -11,8 +12,7 @@ use crate::module::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
 const SHORTEST: Duration = Duration::from_millis(5);
 
 /// When to try again.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "RetryConfig")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Retry {
     attempts: u32,
     /// In seconds, as the two below.
@@ -31,6 +31,44 @@ impl Retry {
     /// For an event that is delivered after the answer: some five hours, as nobody sends it again.
     pub(crate) fn accepted() -> Self {
         Self { attempts: 20, max_delay: LONGEST_WAIT.as_secs_f64(), ..Self::never() }
+    }
+
+    /// What `config` asks for, and what the operator is to be told: a number that is out of range is moved into it, as the
+    /// service before this one did.
+    ///
+    /// # Errors
+    ///
+    /// When a number is none, or `max_attempts` no whole one: the key, and what is wrong with its value.
+    pub(crate) fn new(config: RetryConfig) -> Result<(Self, Vec<Warning>), (&'static str, &'static str)> {
+        let mut warnings = Vec::new();
+        if config.enabled.is_none() && config.says_something() {
+            warnings.push((None, "has no effect without `\"enabled\": true`".to_owned()));
+        }
+        let mut moved = |key, asked: Option<f64>, default: f64, [lowest, highest]: [f64; 2]| {
+            let asked = asked.unwrap_or(default);
+            if !asked.is_finite() {
+                return Err((key, "expected a number, found none"));
+            }
+            let used = asked.clamp(lowest, highest);
+            if used != asked {
+                warnings.push((Some(key), format!("{} is out of range, {used} is used", Asked(asked))));
+            }
+            Ok(used)
+        };
+        if config.max_attempts.is_some_and(|number| number.is_finite() && number.fract() != 0.0) {
+            return Err(("max_attempts", "expected a whole number, found a number with a fraction"));
+        }
+        let attempts = moved("max_attempts", config.max_attempts, 3.0, [1.0, 20.0])? as u32;
+        let initial_delay = moved("initial_delay", config.initial_delay, 1.0, [0.0, 60.0])?;
+        let kinds = config.retryable_errors.unwrap_or(Kinds::DEFAULT);
+        let retry = Self {
+            attempts: if config.enabled == Some(true) { attempts } else { 1 },
+            initial_delay,
+            max_delay: moved("max_delay", config.max_delay, 60.0, [initial_delay, 60.0])?,
+            multiplier: moved("backoff_multiplier", config.backoff_multiplier, 2.0, [0.1, 10.0])?,
+            kinds: kinds.without(config.non_retryable_errors.unwrap_or(Kinds::NONE)),
+        };
+        Ok((retry, warnings))
     }
 
     /// Whether the `attempt`th attempt, counted from 1, may be followed by another.
@@ -53,49 +91,53 @@ impl Retry {
     }
 }
 
-/// The key `retry` as it is written. What is out of range is moved into it, as the service before this one did.
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "an object")]
-struct RetryConfig {
-    enabled: bool,
-    max_attempts: i64,
-    initial_delay: f64,
-    max_delay: f64,
-    backoff_multiplier: f64,
-    retryable_errors: Kinds,
-    non_retryable_errors: Kinds,
-}
+/// What an operator is to be told, of one of the keys or of all together.
+pub(crate) type Warning = (Option<&'static str>, String);
 
-impl Default for RetryConfig {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            max_attempts: 3,
-            initial_delay: 1.0,
-            max_delay: 60.0,
-            backoff_multiplier: 2.0,
-            retryable_errors: Kinds::DEFAULT,
-            non_retryable_errors: Kinds::NONE,
+/// A number as an operator wrote it, but for very large ones.
+struct Asked(f64);
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.abs() < 1e15 {
+            true => write!(f, "{}", self.0),
+            false => write!(f, "{:e}", self.0),
         }
     }
 }
 
-impl TryFrom<RetryConfig> for Retry {
-    type Error = &'static str;
+/// The key `retry` as it is written: the keys that are there.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "an object")]
+pub(crate) struct RetryConfig {
+    #[serde(deserialize_with = "there")]
+    enabled: Option<bool>,
+    /// Not an integer: one that fits no integer is moved into range like any other.
+    #[serde(deserialize_with = "there")]
+    max_attempts: Option<f64>,
+    #[serde(deserialize_with = "there")]
+    initial_delay: Option<f64>,
+    #[serde(deserialize_with = "there")]
+    max_delay: Option<f64>,
+    #[serde(deserialize_with = "there")]
+    backoff_multiplier: Option<f64>,
+    #[serde(deserialize_with = "there")]
+    retryable_errors: Option<Kinds>,
+    #[serde(deserialize_with = "there")]
+    non_retryable_errors: Option<Kinds>,
+}
 
-    fn try_from(config: RetryConfig) -> Result<Self, &'static str> {
-        // A variable may hold the text `NaN`; no range does.
-        if config.initial_delay.is_nan() || config.max_delay.is_nan() || config.backoff_multiplier.is_nan() {
-            return Err("delays and the multiplier must be numbers");
-        }
-        let initial_delay = config.initial_delay.clamp(0.0, 60.0);
-        Ok(Self {
-            attempts: if config.enabled { config.max_attempts.clamp(1, 20) as u32 } else { 1 },
-            initial_delay,
-            max_delay: config.max_delay.clamp(initial_delay, 60.0),
-            multiplier: config.backoff_multiplier.clamp(0.1, 10.0),
-            kinds: config.retryable_errors.without(config.non_retryable_errors),
-        })
+/// A key that is there must have a value: `null` is none.
+fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl RetryConfig {
+    /// Whether a key other than `enabled` is there.
+    fn says_something(&self) -> bool {
+        let numbers = [self.max_attempts, self.initial_delay, self.max_delay, self.backoff_multiplier];
+        let lists = [self.retryable_errors, self.non_retryable_errors];
+        numbers.iter().any(Option::is_some) || lists.iter().any(Option::is_some)
     }
 }
 
@@ -182,7 +224,14 @@ mod tests {
     use DeliverErrorKind as Kind;
 
     fn retry(json: &str) -> Result<Retry, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
+        warned(json).map(|(retry, _)| retry)
+    }
+
+    fn warned(json: &str) -> Result<(Retry, Vec<String>), String> {
+        let config = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let (retry, warnings) = Retry::new(config).map_err(|(key, wrong)| format!("{key}: {wrong}"))?;
+        let text = |(key, text): Warning| key.map_or_else(|| text.clone(), |key| format!("{key}: {text}"));
+        Ok((retry, warnings.into_iter().map(text).collect()))
     }
 
     fn error(kind: Kind) -> DeliverError {
@@ -207,19 +256,73 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_moved_into_it() {
-        let extremes = r#"{"enabled": true, "max_attempts": 99, "initial_delay": 1e9, "max_delay": 1, "backoff_multiplier": 1e300}"#;
-        let high = retry(extremes).unwrap();
+    fn what_is_out_of_range_is_moved_into_it_and_told() {
+        let (high, told) = warned(
+            r#"{"enabled": true, "max_attempts": 1e30, "initial_delay": 1e9, "max_delay": 1, "backoff_multiplier": 1e300}"#,
+        )
+        .unwrap();
         assert_eq!((high.attempts, high.initial_delay, high.max_delay, high.multiplier), (20, 60.0, 60.0, 10.0));
-        let extremes =
-            r#"{"enabled": true, "max_attempts": -1, "initial_delay": -1, "max_delay": -5, "backoff_multiplier": 0}"#;
-        let low = retry(extremes).unwrap();
+        assert_eq!(
+            told,
+            [
+                "max_attempts: 1e30 is out of range, 20 is used",
+                "initial_delay: 1000000000 is out of range, 60 is used",
+                "max_delay: 1 is out of range, 60 is used",
+                "backoff_multiplier: 1e300 is out of range, 10 is used",
+            ]
+        );
+        let (low, told) = warned(
+            r#"{"enabled": true, "max_attempts": -1, "initial_delay": -0.5, "max_delay": -5, "backoff_multiplier": 0}"#,
+        )
+        .unwrap();
         assert_eq!((low.attempts, low.initial_delay, low.max_delay, low.multiplier), (1, 0.0, 0.0, 0.1));
-        let raised = retry(r#"{"initial_delay": 5, "max_delay": 2}"#).unwrap();
+        assert_eq!(told.len(), 4);
+        assert_eq!(told[1], "initial_delay: -0.5 is out of range, 0 is used");
+        let (raised, told) = warned(r#"{"enabled": false, "initial_delay": 5, "max_delay": 2}"#).unwrap();
         assert_eq!((raised.initial_delay, raised.max_delay), (5.0, 5.0));
-        assert!(Retry::try_from(RetryConfig { max_delay: f64::NAN, ..RetryConfig::default() }).is_err());
-        let endless = RetryConfig { initial_delay: f64::INFINITY, ..RetryConfig::default() };
-        assert_eq!(Retry::try_from(endless).unwrap().initial_delay, 60.0);
+        assert_eq!(told, ["max_delay: 2 is out of range, 5 is used"]);
+    }
+
+    #[test]
+    fn what_is_in_range_is_not_told() {
+        for json in [
+            "{}",
+            r#"{"enabled": false}"#,
+            r#"{"enabled": false, "max_attempts": 9}"#,
+            r#"{"enabled": true}"#,
+            r#"{"enabled": true, "max_attempts": 20, "initial_delay": 0, "max_delay": 60, "backoff_multiplier": 0.1}"#,
+        ] {
+            assert_eq!(warned(json).unwrap().1, [""; 0], "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_without_enabled_are_told_to_have_no_effect() {
+        for json in [r#"{"max_attempts": 9}"#, r#"{"retryable_errors": ["any"]}"#] {
+            assert_eq!(warned(json).unwrap().1, ["has no effect without `\"enabled\": true`"], "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for json in ["1.5", "0.5", "-1.5", "null", "true", r#""3""#, "[]"] {
+            assert!(retry(&format!(r#"{{"max_attempts": {json}}}"#)).is_err(), "{json}");
+        }
+        for key in ["initial_delay", "max_delay", "backoff_multiplier"] {
+            assert!(retry(&format!(r#"{{"{key}": null}}"#)).is_err());
+        }
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let numbers = |key: &str| RetryConfig {
+                max_attempts: (key == "max_attempts").then_some(number),
+                initial_delay: (key == "initial_delay").then_some(number),
+                max_delay: (key == "max_delay").then_some(number),
+                backoff_multiplier: (key == "backoff_multiplier").then_some(number),
+                ..RetryConfig::default()
+            };
+            for key in ["max_attempts", "initial_delay", "max_delay", "backoff_multiplier"] {
+                assert_eq!(Retry::new(numbers(key)).unwrap_err().0, key);
+            }
+        }
     }
 
     #[test]
@@ -292,14 +395,15 @@ mod tests {
             initial in -1e300..1e300, max in -1e300..1e300, multiplier in -1e300..1e300, attempt in 0_u32..30,
         ) {
             let config = RetryConfig {
-                enabled: true,
-                max_attempts: 20,
-                initial_delay: initial,
-                max_delay: max,
-                backoff_multiplier: multiplier,
+                enabled: Some(true),
+                max_attempts: Some(20.0),
+                initial_delay: Some(initial),
+                max_delay: Some(max),
+                backoff_multiplier: Some(multiplier),
                 ..RetryConfig::default()
             };
-            let wait = Retry::try_from(config).unwrap().next(attempt, &error(Kind::Timeout));
+            let (retry, _) = Retry::new(config).unwrap();
+            let wait = retry.next(attempt, &error(Kind::Timeout));
             prop_assert_eq!(wait.is_some(), attempt < 20);
             prop_assert!(wait.is_none_or(|wait| wait >= SHORTEST && wait <= Duration::from_secs(60)));
         }

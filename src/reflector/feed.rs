@@ -255,6 +255,7 @@ impl Feed {
                 namespaces = counts.namespaces,
                 connections = counts.connections,
                 refused = counts.refused,
+                warned = counts.warned,
                 open = counts.open,
                 "configuration loaded"
             );
@@ -313,6 +314,9 @@ pub(super) fn settle(
     let name = Key::Webhook(key.clone());
     match outcome {
         Ok(webhook) => {
+            for warning in webhook.warnings() {
+                tracing::warn!(key = %name, revision, warning, "configuration taken with a warning");
+            }
             draft.set_refusal(name, None);
             slot.serving = Some(webhook);
         }

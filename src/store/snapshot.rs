@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use super::Revision;
 use super::map::Map;
-use crate::config::Webhook;
+use crate::config::{Warnings, Webhook};
 use crate::key::{Key, Target, WebhookKey};
 
 /// The configuration at one revision. It never changes.
@@ -20,6 +20,8 @@ pub struct Snapshot {
     /// How many slots each namespace has.
     namespaces: Map<Box<str>, usize>,
     refusals: Map<Key, Arc<Refusal>>,
+    /// Of what is served; a key without warnings is not there.
+    warnings: Map<Key, Warnings>,
     counts: Counts,
 }
 
@@ -39,6 +41,8 @@ pub struct Counts {
     pub connections: usize,
     /// Keys whose newest value does not compile.
     pub refused: usize,
+    /// Keys that have warnings.
+    pub warned: usize,
 }
 
 /// Why the newest value of a key is not served.
@@ -75,6 +79,14 @@ pub(crate) struct Slot {
     pub(crate) linked: bool,
     /// What is served; `None` answers 503.
     pub(crate) serving: Option<Arc<Webhook>>,
+}
+
+impl Slot {
+    /// Those of what is served; `None` if there are none.
+    fn warnings(&self) -> Option<&Warnings> {
+        let warnings = self.serving.as_ref()?.shared_warnings();
+        (!warnings.is_empty()).then_some(warnings)
+    }
 }
 
 /// What a target leads to.
@@ -129,6 +141,11 @@ impl Snapshot {
         self.refusals.iter().map(|(key, refusal)| (key, &**refusal))
     }
 
+    /// What is odd about values that are served, in no order: each warning with the key that it is about.
+    pub fn warnings(&self) -> impl Iterator<Item = (&Key, &str)> {
+        self.warnings.iter().flat_map(|(key, texts)| texts.iter().map(move |text| (key, &**text)))
+    }
+
     pub(crate) fn find(&self, target: &Target) -> Found<'_> {
         match self.slots.get(target.as_str()) {
             Some(Slot { serving: Some(webhook), .. }) => Found::Serving(webhook),
@@ -155,10 +172,15 @@ impl Snapshot {
             *namespaces.entry(key.namespace()).or_default() += 1;
         }
         self.namespaces = namespaces.into_iter().map(|(name, count)| (name.into(), count)).collect();
+        let warned =
+            slots.iter().filter_map(|(key, slot)| Some((Key::Webhook(key.clone()), Arc::clone(slot.warnings()?))));
+        self.warnings = warned.collect();
+        self.counts.warned = self.warnings.len();
     }
 
     pub(crate) fn set_slot(&mut self, key: WebhookKey, slot: Slot) {
         self.count(&slot, |count| *count += 1);
+        self.set_warnings(&key, Some(&slot));
         match self.slots.insert(key.clone(), slot) {
             Some(before) => self.count(&before, |count| *count -= 1),
             None => {
@@ -171,6 +193,7 @@ impl Snapshot {
     pub(crate) fn remove_slot(&mut self, key: &WebhookKey) {
         let Some(slot) = self.slots.remove(key) else { return };
         self.count(&slot, |count| *count -= 1);
+        self.set_warnings(key, None);
         match self.namespaces.get(key.namespace()).copied() {
             Some(more) if more > 1 => drop(self.namespaces.insert(key.namespace().into(), more - 1)),
             _ => drop(self.namespaces.remove(key.namespace())),
@@ -183,6 +206,15 @@ impl Snapshot {
             None => self.refusals.remove(&key),
         };
         self.counts.refused = self.refusals.len();
+    }
+
+    fn set_warnings(&mut self, key: &WebhookKey, slot: Option<&Slot>) {
+        match slot.and_then(Slot::warnings) {
+            Some(warnings) => drop(self.warnings.insert(Key::Webhook(key.clone()), Arc::clone(warnings))),
+            None if self.warnings.len() == 0 => {}
+            None => drop(self.warnings.remove(&Key::Webhook(key.clone()))),
+        }
+        self.counts.warned = self.warnings.len();
     }
 
     /// Seals it as the state at `revision`.

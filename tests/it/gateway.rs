@@ -1,5 +1,6 @@
 //! The built gateway, as a process.
 
+mod configuration;
 mod dedup;
 mod http_rules;
 mod limits;

@@ -1,0 +1,60 @@
+//! What is odd about a value that compiles all the same.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::CompileError;
+
+/// No value has more warnings than this.
+const MOST: usize = 16;
+
+/// No warning is longer than this, in characters.
+const LONGEST: usize = 500;
+
+/// The warnings of a compiled value. Most values have none, and an empty slice costs nothing.
+pub(crate) type Warnings = Arc<[Box<str>]>;
+
+/// Collects warnings while a value, or one part of it, is compiled. A warning is worded and placed as an error is.
+#[derive(Debug)]
+pub(super) struct Notes {
+    warnings: Mutex<Vec<CompileError>>,
+    /// Whether the connection was asked for.
+    has_asked: AtomicBool,
+}
+
+impl Notes {
+    pub(super) const fn new() -> Self {
+        Self { warnings: Mutex::new(Vec::new()), has_asked: AtomicBool::new(false) }
+    }
+
+    pub(super) fn warn(&self, warning: CompileError) {
+        let mut warnings = self.locked();
+        if warnings.len() < MOST {
+            warnings.push(warning);
+        }
+    }
+
+    /// Takes the warnings of a part over: `place` says where the part stands.
+    pub(super) fn take(&self, part: &Self, place: &[&str]) {
+        for warning in std::mem::take(&mut *part.locked()) {
+            self.warn(place.iter().rev().fold(warning, |warning, key| warning.inside(key)));
+        }
+    }
+
+    pub(super) fn asked(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn into_warnings(self) -> Warnings {
+        let warnings = self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().map(|warning| warning.to_string().chars().take(LONGEST).collect()).collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<CompileError>> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,77 @@
+//! What an operator is told of values: warnings, refusals, what is ignored.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::eventually;
+use crate::support::process::Gateway;
+
+/// The file `webhooks.json` in a directory of its own.
+fn directory(webhooks: &Value) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("webhooks.json"), webhooks.to_string()).unwrap();
+    directory
+}
+
+/// A gateway that has loaded `webhooks`.
+async fn serving(webhooks: &Value, variables: &[(&str, &str)]) -> Gateway {
+    let variables = [&[("ADMIN_TOKEN", "adm1n-token")], variables].concat();
+    let gateway = Gateway::start_in(directory(webhooks), &variables).await;
+    eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
+    gateway
+}
+
+async fn status(gateway: &Gateway) -> Value {
+    gateway.request(&["GET /admin/config-status HTTP/1.1", "Authorization: Bearer adm1n-token"], "").await.json()
+}
+
+/// Whether the metrics have exactly this line.
+async fn has_metric(gateway: &Gateway, line: &str) -> bool {
+    gateway.get("/metrics").await.text().lines().any(|other| other == line)
+}
+
+#[tokio::test]
+async fn a_number_moved_into_range_and_a_module_beside_a_chain_are_warned_of() {
+    let webhooks = json!({
+        "fine": {"module": "discard"},
+        "often": {"module": "discard", "retry": {"enabled": true, "max_attempts": 99, "initial_delay": -1}},
+        "both": {"module": "lag", "chain": ["discard"]},
+        "wrong": {"module": "discard", "retry": {"enabled": true, "max_attempts": 1.5}},
+    });
+    let gateway = serving(&webhooks, &[]).await;
+    let expected = json!([
+        {"key": "default/webhooks/both", "reason": "module: has no effect beside `chain`; besides, there is no module `lag`"},
+        {"key": "default/webhooks/often", "reason": "retry.max_attempts: 99 is out of range, 20 is used"},
+        {"key": "default/webhooks/often", "reason": "retry.initial_delay: -1 is out of range, 0 is used"},
+    ]);
+    let told = status(&gateway).await;
+    assert_eq!(told["warnings"], expected);
+    assert_eq!(told["refused_keys"][0]["key"], "default/webhooks/wrong");
+    assert!(has_metric(&gateway, "tower_webhook_config_warned_keys 2").await);
+    let lines = gateway.err();
+    let warned: Vec<_> = lines.lines().filter(|line| line.contains("configuration taken with a warning")).collect();
+    assert_eq!(warned.len(), 3, "{lines}");
+    assert!(
+        warned.iter().any(|line| line.contains("default/webhooks/often") && line.contains("20 is used")),
+        "{lines}"
+    );
+    for id in ["fine", "often", "both"] {
+        gateway.post(&format!("/webhook/{id}"), "{}").await.assert_accepted();
+    }
+
+    let mended = json!({
+        "fine": {"module": "discard"},
+        "often": {"module": "discard", "retry": {"enabled": true, "max_attempts": 20}},
+        "both": {"module": "lag", "chain": ["discard"], "data_type": 1},
+    });
+    std::fs::write(gateway.path("webhooks.json"), mended.to_string()).unwrap();
+    assert_eq!(gateway.get("/ready?min_revision=2").await.status, 200);
+    // The last good value serves on, and with it what is odd about it.
+    assert_eq!(status(&gateway).await["warnings"], json!([expected[0]]));
+    assert!(has_metric(&gateway, "tower_webhook_config_warned_keys 1").await);
+
+    std::fs::write(gateway.path("webhooks.json"), r#"{"fine": {"module": "discard"}}"#).unwrap();
+    assert_eq!(gateway.get("/ready?min_revision=3").await.status, 200);
+    assert_eq!(status(&gateway).await["warnings"], json!([]));
+    assert!(has_metric(&gateway, "tower_webhook_config_warned_keys 0").await);
+}
