@@ -39,7 +39,7 @@ const RESERVED: [&str; 12] = [
 /// The one webhook a request is meant for: a valid namespace and id, held inline.
 ///
 /// [`RouteNamespace`](crate::RouteNamespace) puts it beside the request; making one allocates nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
     text: ArrayString<MAX_KEY>,
     split: u8,

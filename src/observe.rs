@@ -1,4 +1,10 @@
-//! Requests, counted and timed.
+//! Requests, counted and timed, and a line for each that is refused.
+//!
+//! A refused request is logged at INFO, with the target `tower_webhook::rejection`: `webhook` (`namespace/id`, or the path
+//! if it names none), `kind` (the refusal's [label](crate::RejectionKind::label)), `reason`, and `peer` if the server has
+//! put a [`Peer`](crate::Peer) into the request's extensions. For each webhook and kind ten lines may come at once, and then
+//! one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
+//! exist have one limit together. `webhook` needs [`RouteNamespace`](crate::RouteNamespace) behind this layer.
 //!
 //! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 //! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
@@ -23,6 +29,8 @@
 //! # }
 //! ```
 
+mod refused;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -32,12 +40,15 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub(crate) use self::refused::Asked;
+use self::refused::{Pending, RefusedLog};
 use crate::telemetry::{Requests, Timer};
 
-/// Counts and times requests. See the [module docs](self).
+/// Counts and times requests, and logs refused ones. See the [module docs](self).
 #[derive(Clone, Debug, Default)]
 pub struct ObserveLayer {
     requests: Requests,
+    refused: RefusedLog,
 }
 
 impl ObserveLayer {
@@ -51,7 +62,7 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner, requests: self.requests.clone() }
+        Observe { inner, requests: self.requests.clone(), refused: self.refused.clone() }
     }
 }
 
@@ -60,6 +71,7 @@ impl<S> Layer<S> for ObserveLayer {
 pub struct Observe<S> {
     inner: S,
     requests: Requests,
+    refused: RefusedLog,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Observe<S>
@@ -75,7 +87,8 @@ where
     }
 
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
-        ObserveFuture { timer: Timer::start(&self.requests), inner: self.inner.call(req) }
+        let (timer, pending) = (Timer::start(&self.requests), self.refused.begin(&req));
+        ObserveFuture { timer, pending, inner: self.inner.call(req) }
     }
 }
 
@@ -84,6 +97,7 @@ where
 #[derive(Debug)]
 pub struct ObserveFuture<F> {
     timer: Timer,
+    pending: Option<Pending>,
     #[pin]
     inner: F,
 }
@@ -99,6 +113,9 @@ where
         let outcome = ready!(this.inner.poll(cx));
         if let Ok(response) = &outcome {
             this.timer.stop(response);
+            if let Some(pending) = this.pending.take() {
+                pending.end(response);
+            }
         }
         Poll::Ready(outcome)
     }

@@ -57,7 +57,8 @@ impl Rejection {
 
     /// The refusal as a response: status, headers, an empty body and the `Rejection` itself in the extensions.
     ///
-    /// This is the one place where a refusal is logged: at DEBUG, with the target `tower_webhook::rejection`.
+    /// Each refusal is logged here at DEBUG, with the target `tower_webhook::rejection`; [`Observe`](crate::Observe) logs
+    /// at INFO, limited in rate, with the webhook and the peer.
     pub fn into_response<B: Default>(self) -> Response<B> {
         tracing::debug!(target: "tower_webhook::rejection", kind = self.kind.label(), detail = %self.detail, "refused");
         let mut response = Response::new(B::default());

@@ -36,10 +36,13 @@
 //! take it from wherever you like with [`RouteNamespaceLayer::from_fn`].
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::Request;
+use http::{Request, Response};
+use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -47,6 +50,7 @@ use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::key::{self, InvalidName, Target};
+use crate::observe::Asked;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// Finds out which webhook a request is for. See the [module docs](self) for an example.
@@ -144,12 +148,12 @@ pub struct RouteNamespace<S> {
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RouteNamespace<S>
 where
-    S: Service<Request<ReqBody>, Response = http::Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     ResBody: Default,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = RouteNamespaceFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -159,10 +163,42 @@ where
         match self.select.target(Head::of(&req)) {
             Ok(target) => {
                 Evidence::set_target(req.extensions_mut(), target);
-                ResponseFuture::inner(self.inner.call(req))
+                RouteNamespaceFuture {
+                    asked: Asked::webhook(target),
+                    inner: ResponseFuture::inner(self.inner.call(req)),
+                }
             }
-            Err(rejection) => ResponseFuture::rejected(rejection),
+            Err(rejection) => RouteNamespaceFuture {
+                asked: Asked::path(req.uri().path()),
+                inner: ResponseFuture::rejected(rejection),
+            },
         }
+    }
+}
+
+/// Response future of [`RouteNamespace`].
+#[pin_project]
+#[derive(Debug)]
+pub struct RouteNamespaceFuture<F> {
+    asked: Option<Asked>,
+    #[pin]
+    inner: ResponseFuture<F>,
+}
+
+impl<F, B, E> Future for RouteNamespaceFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut outcome = ready!(this.inner.poll(cx));
+        if let Ok(response) = &mut outcome {
+            Asked::attach(this.asked, response.extensions_mut());
+        }
+        Poll::Ready(outcome)
     }
 }
 

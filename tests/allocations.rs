@@ -90,3 +90,13 @@ fn a_request_allocates_so_often() {
     assert_eq!(allocations("/test", "Bearer wrong", "{}", 401), 10);
     assert_eq!(allocations("/nothing", "Bearer wrong", "{}", 404), 9);
 }
+
+#[test]
+fn an_accepted_request_allocates_no_more_while_refused_ones_are_logged() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _context = runtime.enter();
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        assert_eq!(allocations("/test", "Bearer test_token_123", r#"{"hello": "world"}"#, 200), 10);
+    });
+}

@@ -1,12 +1,15 @@
 //! One connection, from its first byte to its last.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -17,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
+use tower_webhook::Peer;
 
 use crate::routes::App;
 use crate::server::Shutdown;
@@ -61,22 +65,25 @@ impl Connections {
     }
 
     /// Serves `stream` until its end.
-    pub(crate) async fn serve(self, stream: TcpStream) {
-        let Some(tls) = &self.tls else { return self.serve_http(stream).await };
+    pub(crate) async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+        let Some(tls) = &self.tls else { return self.serve_http(stream, peer).await };
         match timeout(self.max_idle, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_http(stream).await,
+            Ok(Ok(stream)) => self.serve_http(stream, peer).await,
             Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
             Err(_) => tracing::debug!("no TLS in time"),
         }
     }
 
-    async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
         let activity = Arc::<Activity>::default();
         // Asked by one request after the other, so that no request needs a clone.
         let app = RefCell::new(self.app.clone());
         let service = {
             let activity = Arc::clone(&activity);
-            service_fn(move |req| Answering { answer: app.borrow_mut().call(req), _running: Running::begin(&activity) })
+            service_fn(move |mut req: Request<Incoming>| {
+                req.extensions_mut().insert(Peer::new(peer));
+                Answering { answer: app.borrow_mut().call(req), _running: Running::begin(&activity) }
+            })
         };
         let mut connection = pin!(self.protocols.serve_connection(TokioIo::new(stream), service));
         let (close, closing) = oneshot::channel();

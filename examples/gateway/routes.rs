@@ -113,6 +113,7 @@ impl Service<Request<Incoming>> for App {
 
 /// Response future of [`App`].
 #[pin_project(project = AppFutureProj)]
+#[allow(clippy::large_enum_variant)] // The large one is the usual one, and a box would cost it an allocation.
 pub(crate) enum AppFuture {
     Receiver(#[pin] CatchUnwind<AssertUnwindSafe<ReceiverFuture<Incoming>>>),
     Operator(#[pin] RouteFuture<Infallible>),

@@ -68,7 +68,7 @@ pub(crate) async fn serve(
             () = shutdown.clone().begun() => break,
             Some(_) = running.join_next() => {}
             (stream, peer) = accept(&listener) => match running.len() < settings.max_connections {
-                true => drop(running.spawn(connections.clone().serve(stream))),
+                true => drop(running.spawn(connections.clone().serve(stream, peer))),
                 // One too many is closed at once.
                 false => tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already"),
             }

@@ -4,6 +4,7 @@ mod configuration;
 mod dedup;
 mod http_rules;
 mod limits;
+mod lines;
 mod modules;
 mod protocols;
 mod reload;

@@ -1,0 +1,175 @@
+//! Log lines that a stranger can cause, limited in rate.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+
+/// Beyond this number of keys, further keys share one limit.
+const MAX_KEYS: usize = 1024;
+
+/// Limits how often a line is logged, separately for each key.
+///
+/// A key may have a burst of lines, and then one line for each interval. The next line that is logged says how many
+/// lines were left out before it. Memory is bounded: at most 1,024 keys have a limit of their own at the same time, and
+/// all others share one.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_webhook::LogLimit;
+///
+/// let limit = LogLimit::new(2, Duration::from_secs(60));
+/// let logged: Vec<_> = (0..5).filter_map(|_| limit.admit("10.1.2.3")).collect();
+/// assert_eq!(logged, [0, 0]);
+/// ```
+pub struct LogLimit<K> {
+    buckets: Mutex<Buckets<K>>,
+}
+
+impl<K: Eq + Hash> LogLimit<K> {
+    /// A key may have `burst` lines at once (at least one), and then one line for each `interval`.
+    pub fn new(burst: u32, interval: Duration) -> Self {
+        Self { buckets: Mutex::new(Buckets::new(burst, interval)) }
+    }
+
+    /// Asks whether a line about `key` may be logged now. If so, returns how many lines about it were left out since the
+    /// last one.
+    pub fn admit(&self, key: K) -> Option<u64> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).admit(key, Instant::now())
+    }
+}
+
+impl<K> fmt::Debug for LogLimit<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogLimit").finish_non_exhaustive()
+    }
+}
+
+/// The decision, without a clock.
+struct Buckets<K> {
+    /// How far the lines of a key may run ahead of one line for each interval.
+    tolerance: Duration,
+    interval: Duration,
+    of: HashMap<K, Bucket, RandomState>,
+    /// For keys that find no room in `of`.
+    others: Bucket,
+    /// When keys were last removed to make room.
+    swept: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    /// When all logged lines would be due if one came for each interval; in the past if the burst is available again.
+    due: Option<Instant>,
+    left_out: u64,
+}
+
+impl Bucket {
+    fn admit(&mut self, now: Instant, interval: Duration, tolerance: Duration) -> Option<u64> {
+        let due = self.due.map_or(now, |due| due.max(now));
+        if due.duration_since(now) > tolerance {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        // An interval beyond all time never ends.
+        self.due = Some(due.checked_add(interval).unwrap_or(due));
+        Some(std::mem::take(&mut self.left_out))
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.due.is_none_or(|due| due <= now)
+    }
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    fn new(burst: u32, interval: Duration) -> Self {
+        let tolerance = interval.saturating_mul(burst.saturating_sub(1));
+        Self { tolerance, interval, of: HashMap::default(), others: Bucket::default(), swept: None }
+    }
+
+    fn admit(&mut self, key: K, now: Instant) -> Option<u64> {
+        let (interval, tolerance) = (self.interval, self.tolerance);
+        if let Some(bucket) = self.of.get_mut(&key) {
+            return bucket.admit(now, interval, tolerance);
+        }
+        if self.of.len() >= MAX_KEYS {
+            self.sweep(now);
+        }
+        let bucket = match self.of.len() < MAX_KEYS {
+            true => self.of.entry(key).or_default(),
+            false => &mut self.others,
+        };
+        bucket.admit(now, interval, tolerance)
+    }
+
+    /// Removes the keys that have their whole burst again. Seldom: this looks at all of them.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < self.interval) {
+            return;
+        }
+        self.swept = Some(now);
+        let others = &mut self.others;
+        self.of.retain(|_, bucket| {
+            let stays = !bucket.is_fresh(now);
+            if !stays {
+                others.left_out = others.left_out.saturating_add(bucket.left_out);
+            }
+            stays
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_burst_is_logged_and_then_one_line_for_each_interval() {
+        let (mut buckets, start) = (Buckets::new(3, 10 * SECOND), Instant::now());
+        let mut at = |seconds: u32| buckets.admit("a", start + SECOND * seconds);
+        assert_eq!([at(0), at(0), at(0), at(0), at(9)], [Some(0), Some(0), Some(0), None, None]);
+        assert_eq!([at(10), at(10), at(20), at(20)], [Some(2), None, Some(1), None]);
+        // A long silence gives no more than the burst.
+        assert_eq!([at(999), at(999), at(999), at(999)], [Some(1), Some(0), Some(0), None]);
+    }
+
+    #[test]
+    fn one_key_does_not_silence_another() {
+        let (mut buckets, now) = (Buckets::new(1, SECOND), Instant::now());
+        for key in 0..10 {
+            assert_eq!([buckets.admit(key, now), buckets.admit(key, now)], [Some(0), None]);
+        }
+    }
+
+    #[test]
+    fn the_number_of_keys_is_bounded_and_nothing_is_left_uncounted() {
+        let (mut buckets, start) = (Buckets::new(1, SECOND), Instant::now());
+        let (mut logged, mut left_out) = (0, 0);
+        let keys = 3 * MAX_KEYS;
+        for round in 0..10 {
+            for key in 0..keys {
+                if let Some(before) = buckets.admit(key, start + 5 * SECOND * round) {
+                    (logged, left_out) = (logged + 1, left_out + before);
+                }
+            }
+            assert!(buckets.of.len() <= MAX_KEYS);
+        }
+        let pending: u64 = buckets.of.values().chain([&buckets.others]).map(|bucket| bucket.left_out).sum();
+        assert_eq!(logged + left_out + pending, 10 * keys as u64);
+        assert_eq!(logged, 10 * (MAX_KEYS as u64 + 1));
+    }
+
+    #[test]
+    fn extreme_limits_do_no_harm() {
+        for (burst, interval) in [(0, Duration::ZERO), (u32::MAX, Duration::MAX), (0, Duration::MAX)] {
+            let mut buckets = Buckets::new(burst, interval);
+            assert_eq!(buckets.admit((), Instant::now()), Some(0));
+            buckets.admit((), Instant::now());
+        }
+    }
+}

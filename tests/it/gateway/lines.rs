@@ -1,0 +1,81 @@
+//! Lines for an operator: refused requests, and changes of the configuration.
+
+use serde_json::Value;
+
+use crate::support::eventually;
+use crate::support::process::Gateway;
+
+/// The lines with this message, with their fields.
+fn lines(gateway: &Gateway, message: &str) -> Vec<Value> {
+    let text = gateway.err();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["fields"].take());
+    lines.filter(|fields| fields["message"] == message).collect()
+}
+
+async fn refused(gateway: &Gateway, count: usize) -> Vec<Value> {
+    eventually("the refusals to be logged", async || lines(gateway, "request refused").len() >= count).await;
+    lines(gateway, "request refused")
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_a_line_with_its_webhook_kind_reason_and_peer() {
+    let gateway = Gateway::start(&[("LOG_FORMAT", "json"), ("MAX_BODY_BYTES", "1000")]).await;
+    gateway.request(&["POST /webhook/guarded HTTP/1.1", "Authorization: Bearer wr0ng"], "{}").await.problem(401);
+    gateway.post("/webhook/staging/open", "p4yload").await.problem(400);
+    gateway.post("/webhook/open", "p4yload".repeat(1000)).await.problem(413);
+    gateway.post("/webhook/nothing?token=s3cret", "{}").await.problem(404);
+    gateway.get("/webhook/open").await;
+    gateway.post("/webhook/a%1b[31m/b/c", "{}").await;
+    gateway.assert_serves().await;
+    let lines = refused(&gateway, 6).await;
+    let of = |nth: usize, field: &str| lines[nth][field].as_str().unwrap_or_default();
+    let told: Vec<_> = (0..lines.len()).map(|nth| (of(nth, "webhook"), of(nth, "kind"))).collect();
+    assert_eq!(
+        told,
+        [
+            ("default/guarded", "unauthenticated"),
+            ("staging/open", "malformed_payload"),
+            ("default/open", "body_too_large"),
+            ("default/nothing", "unknown_webhook"),
+            ("default/open", "method_not_allowed"),
+            ("/webhook/a%1b[31m/b/c", "no_route"),
+        ]
+    );
+    for (nth, line) in lines.iter().enumerate() {
+        assert!(!of(nth, "reason").is_empty() && of(nth, "peer").starts_with("127.0.0.1:"), "{line}");
+        assert!(line.get("left_out").is_none(), "{line}");
+    }
+    for secret in ["wr0ng", "s3cret", "p4yload"] {
+        assert!(!gateway.err().contains(secret), "{}", gateway.err());
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_leaves_few_lines_and_hides_those_of_no_other_webhook() {
+    let gateway = Gateway::start(&[("LOG_FORMAT", "json")]).await;
+    for nth in 0..150 {
+        gateway.post("/webhook/guarded", "{}").await.problem(401);
+        // Names without end.
+        gateway.post(&format!("/webhook/scan{nth}"), "{}").await.problem(404);
+    }
+    gateway.post_with_credential("/webhook/guarded", "nothing").await.problem(400);
+    gateway.post("/webhook/save", "{}").await.problem(401);
+    let of_save = |line: &Value| line["webhook"] == "default/save";
+    eventually("the last one to be logged", async || lines(&gateway, "request refused").iter().any(of_save)).await;
+    let lines = lines(&gateway, "request refused");
+    let count = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
+    // How many there may be more depends on how long it took.
+    assert!((10..40).contains(&count("unauthenticated")), "{}", count("unauthenticated"));
+    assert!((10..40).contains(&count("unknown_webhook")), "{}", count("unknown_webhook"));
+    assert_eq!(count("malformed_payload"), 1);
+    // The next line says how many were left out.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    gateway.post("/webhook/guarded", "{}").await.problem(401);
+    let told = async || {
+        let lines = self::lines(&gateway, "request refused");
+        let guarded = lines.iter().filter(|l| l["webhook"] == "default/guarded" && l["kind"] == "unauthenticated");
+        guarded.map(|line| 1 + line["left_out"].as_u64().unwrap_or_default()).sum::<u64>() == 151
+    };
+    eventually("the count of all of them", told).await;
+}
