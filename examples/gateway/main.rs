@@ -3,15 +3,20 @@
 //! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
 
 mod admin;
+mod command;
 mod connection;
 mod healthcheck;
+mod misspelt;
 mod routes;
 mod rules;
 mod server;
 mod settings;
 mod stderr;
 mod telemetry;
+mod units;
+mod variables;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,6 +27,7 @@ use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::spool::{Spool, SpoolOptions, Worker};
 use tower_webhook::{Registry, Store, reflect};
 
+use crate::command::Command;
 use crate::routes::Kept;
 use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
@@ -37,36 +43,56 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = match std::env::args().nth(1).as_deref() {
-        None => run(stderr.clone()),
-        Some("healthcheck") => healthcheck::run(),
-        Some(_) => Err("usage: gateway [healthcheck]; everything else is set by environment variables".into()),
-    };
-    let code = match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            stderr.line(&format!("gateway: {error}"));
-            ExitCode::FAILURE
-        }
-    };
+    let code = begin(&stderr);
     stderr.flush_at_exit();
     code
+}
+
+fn begin(stderr: &Stderr) -> ExitCode {
+    let outcome = match command::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Serve) => run(stderr.clone()),
+        Ok(Command::Healthcheck) => healthcheck::run(),
+        Ok(Command::Help) => print(&command::help()),
+        Ok(Command::Version) => print(command::VERSION),
+        Err(error) => {
+            stderr.line(&format!("gateway: {error}"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    for line in error.to_string().lines() {
+        stderr.line(&format!("gateway: {line}"));
+    }
+    ExitCode::FAILURE
+}
+
+/// The exit status after a wrong argument.
+const USAGE: u8 = 2;
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // `gateway --help | head -1`
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
 }
 
 /// How long blocking work may go on after everything else has ended.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
 fn run(stderr: Stderr) -> Result<(), Error> {
-    let settings = Settings::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(start(settings, stderr));
+    let outcome = runtime.block_on(start(stderr));
     // Not by dropping it: that would wait for a disk that hangs.
     runtime.shutdown_timeout(LAST_CALL);
     outcome
 }
 
-async fn start(settings: Settings, stderr: Stderr) -> Result<(), Error> {
+async fn start(stderr: Stderr) -> Result<(), Error> {
+    let settings = Settings::from_env()?;
     let metrics = telemetry::init(&settings, stderr)?;
+    settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
 

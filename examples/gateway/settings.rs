@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use tower_webhook::auth::Bearer;
 use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
 
-use crate::Error;
+use crate::misspelt::{self, misspelt};
+use crate::variables::{self, VARIABLES};
+use crate::{Error, units};
 
 pub(crate) struct Settings {
     pub(crate) backend: Backend,
@@ -21,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) on_invalid: OnInvalid,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// The files of the certificate and of its key.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
@@ -33,9 +37,14 @@ pub(crate) struct Settings {
     pub(crate) spool_max_bytes: u64,
     pub(crate) dead_letter_age: Duration,
     pub(crate) egress: Egress,
+    /// The file of the certificates that `egress` trusts.
+    #[expect(dead_code, reason = "it is read again once `Egress` can be given others")]
+    pub(crate) egress_ca: Option<PathBuf>,
     pub(crate) admin: Option<Bearer>,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
+    /// What an operator should know of the variables, and what does not stop the start.
+    pub(crate) notes: Vec<String>,
 }
 
 pub(crate) enum Backend {
@@ -44,58 +53,117 @@ pub(crate) enum Backend {
 }
 
 impl Settings {
+    /// Reads every variable.
+    ///
+    /// # Errors
+    ///
+    /// All wrong variables, each on a line of its own.
     pub(crate) fn from_env() -> Result<Self, Error> {
-        let backend = match choice("CONFIG_BACKEND", &["file", "etcd"])? {
-            "etcd" => Backend::Etcd(etcd_options()?),
-            _ => Backend::File {
-                webhooks: parsed("WEBHOOKS_CONFIG_FILE", "webhooks.json".into())?,
-                connections: parsed("CONNECTIONS_CONFIG_FILE", "connections.json".into())?,
-            },
-        };
-        let tls = match (var("TLS_CERT")?, var("TLS_KEY")?) {
-            (Some(cert), Some(key)) => Some((cert.into(), key.into())),
-            (None, None) => None,
-            _ => return Err("TLS_CERT and TLS_KEY: one needs the other".into()),
-        };
-        let namespace = var("ETCD_NAMESPACE")?.unwrap_or_else(|| "default".to_owned());
-        tower_webhook::Target::new(&namespace, "a").map_err(|error| wrong("ETCD_NAMESPACE", error))?;
-        let save_to_disk_root: PathBuf = parsed("SAVE_TO_DISK_ROOT", "./data".into())?;
-        let spool = var("SPOOL_DIR")?.map(PathBuf::from);
+        let mut problems = Problems::default();
+        let mut notes = misspelt_names();
+        let save_to_disk_root = problems.collect(path("SAVE_TO_DISK_ROOT"));
+        let spool = problems.collect(var("SPOOL_DIR")).map(PathBuf::from);
         if spool.as_ref().is_some_and(|spool| is_below(spool, &save_to_disk_root)) {
-            return Err(wrong("SPOOL_DIR", "it is below SAVE_TO_DISK_ROOT, where webhooks may write"));
+            problems.add(wrong("SPOOL_DIR", "the directory is below SAVE_TO_DISK_ROOT, where webhooks may write"));
         }
-        let admin = var("ADMIN_TOKEN")?.map(|token| Bearer::new(&token)).transpose();
-        Ok(Self {
-            backend,
-            namespace,
-            on_invalid: match choice("CONFIG_ON_INVALID", &["keep", "fence"])? {
+        let egress_ca = problems.collect(var("EGRESS_CA_CERT")).map(PathBuf::from);
+        let settings = Self {
+            backend: problems.collect(backend()),
+            namespace: problems.collect(namespace()),
+            on_invalid: match problems.collect(choice("CONFIG_ON_INVALID", &["keep", "fence"])) {
                 "fence" => OnInvalid::Fence,
                 _ => OnInvalid::Keep,
             },
-            host: var("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
-            port: parsed("PORT", 8000)?,
-            tls,
-            max_connections: at_least_one("MAX_CONNECTIONS", 10_000)?,
-            max_body_bytes: parsed("MAX_BODY_BYTES", tower_webhook::body::DEFAULT_MAX_BYTES)?,
-            header_timeout: seconds("HEADER_TIMEOUT_SECONDS", 10)?,
-            body_timeout: seconds("BODY_TIMEOUT_SECONDS", 30)?,
-            delivery_timeout: seconds("DELIVERY_TIMEOUT_SECONDS", 30)?,
-            shutdown_grace: seconds("SHUTDOWN_GRACE_SECONDS", 30)?,
+            host: problems.collect(host()),
+            port: problems.collect(listening_port("PORT", &mut notes)).unwrap_or_default(),
+            tls: problems.collect(both("TLS_CERT", "TLS_KEY")).map(|(cert, key)| (cert.into(), key.into())),
+            max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
+            max_body_bytes: problems.collect(at_least_one("MAX_BODY_BYTES", units::size, units::SIZE)),
+            header_timeout: problems.collect(seconds("HEADER_TIMEOUT_SECONDS")),
+            body_timeout: problems.collect(seconds("BODY_TIMEOUT_SECONDS")),
+            delivery_timeout: problems.collect(seconds("DELIVERY_TIMEOUT_SECONDS")),
+            shutdown_grace: problems.collect(seconds("SHUTDOWN_GRACE_SECONDS")),
             save_to_disk_root,
             spool,
-            spool_max_bytes: spool_max_bytes()?,
-            dead_letter_age: days("DEAD_LETTER_DAYS", 14)?,
-            egress: egress()?,
-            admin: admin.map_err(|error| wrong("ADMIN_TOKEN", error))?,
-            log_filter: var("RUST_LOG")?.unwrap_or_else(|| "info".to_owned()),
-            log_json: choice("LOG_FORMAT", &["text", "json"])? == "json",
-        })
+            spool_max_bytes: problems.collect(spool_max_bytes()),
+            dead_letter_age: problems.collect(days("DEAD_LETTER_DAYS")),
+            egress: problems.collect(egress(egress_ca.as_deref())),
+            egress_ca,
+            admin: problems.collect(admin_token()),
+            log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
+            log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
+            notes,
+        };
+        problems.none()?;
+        Ok(settings)
     }
 }
 
 /// Whether a variable is the gateway's own secret, which no webhook may read.
 pub(crate) fn is_own(name: &str) -> bool {
     name.starts_with("ETCD_") || name == "ADMIN_TOKEN" || name == "TLS_KEY"
+}
+
+/// Wrong variables, so that all of them are told of at once.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    /// The value, or something in its place that nobody will see.
+    fn collect<T: Default>(&mut self, result: Result<T, Error>) -> T {
+        result.unwrap_or_else(|error| {
+            self.add(error);
+            T::default()
+        })
+    }
+
+    fn add(&mut self, error: Error) {
+        self.0.push(error.to_string());
+    }
+
+    fn none(self) -> Result<(), Error> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(self.0.join("\n").into()),
+        }
+    }
+}
+
+/// A line for each variable that looks like one of the gateway's and is none.
+fn misspelt_names() -> Vec<String> {
+    let environment: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect();
+    let environment = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).collect();
+    let line = |found: misspelt::Misspelt| match found.nearest {
+        Some(nearest) => format!("{}: the gateway has no such variable; {nearest} may be meant", found.name),
+        None => format!("{}: the gateway has no such variable; `gateway --help` lists them", found.name),
+    };
+    misspelt(environment, &known).into_iter().map(line).collect()
+}
+
+fn backend() -> Result<Backend, Error> {
+    match choice("CONFIG_BACKEND", &["file", "etcd"])? {
+        "etcd" => Ok(Backend::Etcd(etcd_options()?)),
+        _ => {
+            Ok(Backend::File { webhooks: path("WEBHOOKS_CONFIG_FILE")?, connections: path("CONNECTIONS_CONFIG_FILE")? })
+        }
+    }
+}
+
+/// Without files: for [`Problems::collect`].
+impl Default for Backend {
+    fn default() -> Self {
+        Self::File { webhooks: PathBuf::new(), connections: PathBuf::new() }
+    }
+}
+
+fn namespace() -> Result<String, Error> {
+    let namespace = setting("ETCD_NAMESPACE")?.unwrap_or_default();
+    tower_webhook::Target::new(&namespace, "a")
+        .map_err(|error| wrong("ETCD_NAMESPACE", format!("found `{}`: {error}", shown(&namespace))))?;
+    Ok(namespace)
 }
 
 fn etcd_options() -> Result<EtcdOptions, Error> {
@@ -141,25 +209,97 @@ fn one_endpoint(tls: &EtcdTls) -> Result<String, Error> {
 }
 
 /// How `http_webhook` leaves.
-fn egress() -> Result<Egress, Error> {
-    let egress = Egress::new(parsed("EGRESS_ALLOW", EgressPolicy::default())?);
-    let Some(path) = var("EGRESS_CA_CERT")? else { return Ok(egress) };
-    let pem = std::fs::read(&path).map_err(|error| wrong("EGRESS_CA_CERT", format!("{path}: {error}")))?;
-    egress.trust(&pem).map_err(|error| wrong("EGRESS_CA_CERT", format!("{path}: {error}")))
+fn egress(authorities: Option<&Path>) -> Result<Egress, Error> {
+    let policy: EgressPolicy = parsed("EGRESS_ALLOW", EgressPolicy::default())?;
+    let egress = Egress::new(policy);
+    let Some(path) = authorities else { return Ok(egress) };
+    let named = |error: &dyn Display| wrong("EGRESS_CA_CERT", format!("{}: {error}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| named(&error))?;
+    egress.trust(&pem).map_err(|error| named(&error))
 }
 
+fn host() -> Result<String, Error> {
+    let host = setting("HOST")?.unwrap_or_default();
+    let is_name = !host.contains([':', '/', '[', ']', '*']) && !host.contains(char::is_whitespace);
+    match is_name || host.parse::<IpAddr>().is_ok() {
+        true => Ok(host),
+        false => Err(found("HOST", &host, "an address or the name of a host alone, such as 0.0.0.0, :: or localhost")),
+    }
+}
+
+/// The token that opens `/admin`. No message quotes it.
+fn admin_token() -> Result<Option<Bearer>, Error> {
+    let Some(token) = var("ADMIN_TOKEN")? else { return Ok(None) };
+    let token = token.trim();
+    let refused = |reason: &str| Err(wrong("ADMIN_TOKEN", reason));
+    let is_bearer = token.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("bearer"));
+    if is_bearer && token[6..].chars().next().is_none_or(char::is_whitespace) {
+        return refused("the value begins with `Bearer`; set the token alone, without that word");
+    }
+    if token.contains(|char: char| char.is_whitespace() || char.is_control()) {
+        return refused("there is a blank or a line break within the token, which is one word");
+    }
+    if is_quoted(token) {
+        return refused("the token is in quotes, which would be part of it; leave them out");
+    }
+    if is_template(token) {
+        return refused("the value is a placeholder that nothing has replaced; set the token itself");
+    }
+    Ok(Some(Bearer::new(token).map_err(|error| wrong("ADMIN_TOKEN", error))?))
+}
+
+/// `${TOKEN}`, `{{TOKEN}}`, `{$TOKEN}` or `$TOKEN`: a template in which nothing was put.
+fn is_template(value: &str) -> bool {
+    let is_between = |open: &str, close: &str| value.find(open).is_some_and(|at| value[at..].contains(close));
+    let is_name = |name: &str| {
+        name.starts_with(|char: char| char.is_ascii_uppercase() || char == '_')
+            && name.chars().all(|char| char.is_ascii_uppercase() || char.is_ascii_digit() || char == '_')
+    };
+    is_between("${", "}")
+        || is_between("{{", "}}")
+        || is_between("{$", "}")
+        || value.strip_prefix('$').is_some_and(is_name)
+}
+
+fn is_quoted(value: &str) -> bool {
+    ['"', '\''].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote))
+}
+
+/// `None` if it is not set. Whatever writes a file for a secret puts a line break at its end.
 fn var(name: &str) -> Result<Option<String>, Error> {
     match std::env::var(name) {
-        Ok(value) if value.is_empty() => Ok(None),
-        Ok(value) => Ok(Some(value)),
+        Ok(value) => {
+            let value = value.trim_end_matches(['\r', '\n']);
+            Ok((!value.is_empty()).then(|| value.to_owned()))
+        }
         Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(wrong(name, "it is not UTF-8")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(wrong(name, "the value is not UTF-8")),
+    }
+}
+
+/// The value, or the default.
+fn setting(name: &str) -> Result<Option<String>, Error> {
+    Ok(var(name)?.or_else(|| variables::default(name).map(str::to_owned)))
+}
+
+fn path(name: &str) -> Result<PathBuf, Error> {
+    Ok(setting(name)?.unwrap_or_default().into())
+}
+
+/// Two variables that need each other.
+fn both(one: &str, other: &str) -> Result<Option<(String, String)>, Error> {
+    let alone = |set: &str, missing: &str| Err(wrong(set, format!("{missing} is not set; set both, or neither")));
+    match (var(one)?, var(other)?) {
+        (Some(one), Some(other)) => Ok(Some((one, other))),
+        (None, None) => Ok(None),
+        (Some(_), None) => alone(one, other),
+        (None, Some(_)) => alone(other, one),
     }
 }
 
 fn parsed<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, Error> {
     match var(name)? {
-        Some(value) => value.parse().map_err(|error| wrong(name, error)),
+        Some(value) => value.parse().map_err(|error| wrong(name, format!("found `{}`: {error}", shown(&value)))),
         None => Ok(default),
     }
 }
@@ -173,17 +313,61 @@ fn readable(name: &str) -> Result<Option<PathBuf>, Error> {
     Ok(path)
 }
 
-fn at_least_one(name: &str, default: usize) -> Result<usize, Error> {
-    match parsed(name, default)? {
-        0 => Err(wrong(name, "it must be at least 1")),
-        number => Ok(number),
+/// A port to listen on; 0 lets the system choose one. `None` if there is neither a value nor a default.
+///
+/// Kubernetes sets `X_PORT=tcp://10.96.0.10:80` in each pod for a Service `x`: nobody meant the gateway by that.
+fn listening_port(name: &str, notes: &mut Vec<String>) -> Result<Option<u16>, Error> {
+    let mut text = var(name)?;
+    if let Some(link) = text.as_deref().filter(|text| misspelt::link(text).is_some()) {
+        notes.push(format!("{name}: `{link}` is set by Kubernetes for a Service, and counts as not set"));
+        text = None;
     }
+    let Some(text) = text.or_else(|| variables::default(name).map(str::to_owned)) else { return Ok(None) };
+    let port = units::number(&text).and_then(|number| u16::try_from(number).ok());
+    let form = format!("{}, from 0 to 65535", units::NUMBER);
+    port.map(Some).ok_or_else(|| found(name, &text, form))
 }
 
-fn seconds(name: &str, default: u64) -> Result<Duration, Error> {
-    match parsed(name, default)? {
-        number @ 1..=86_400 => Ok(Duration::from_secs(number)),
-        _ => Err(wrong(name, "it must be from 1 to 86400 seconds")),
+fn at_least_one(name: &str, parse: impl Fn(&str) -> Option<u64>, form: &str) -> Result<usize, Error> {
+    let number = amount(name, parse, 1..=usize::MAX as u64, form, "at least 1 and below 2^64")?;
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+fn spool_max_bytes() -> Result<u64, Error> {
+    amount("SPOOL_MAX_BYTES", units::size, 1 << 20..=u64::MAX, units::SIZE, "at least 1MiB and below 2^64 bytes")
+}
+
+fn seconds(name: &str) -> Result<Duration, Error> {
+    let range = Duration::from_millis(100)..=Duration::from_secs(86_400);
+    amount(name, units::seconds, range, units::SECONDS, "from 100ms to 1d")
+}
+
+fn days(name: &str) -> Result<Duration, Error> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    amount(name, units::days, HOUR..=HOUR * 24 * 3650, units::DAYS, "from 1h to 3650d")
+}
+
+/// `limits` says what `range` is.
+fn amount<T: PartialOrd>(
+    name: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    range: RangeInclusive<T>,
+    form: &str,
+    limits: &str,
+) -> Result<T, Error> {
+    let text = setting(name)?.unwrap_or_default();
+    let amount = parse(&text).filter(|amount| range.contains(amount));
+    amount.ok_or_else(|| found(name, &text, format!("{form}, {limits}")))
+}
+
+/// One of `choices`; the first is the default.
+fn choice(name: &str, choices: &[&'static str]) -> Result<&'static str, Error> {
+    match var(name)? {
+        None => Ok(choices[0]),
+        Some(value) => {
+            let choice = choices.iter().copied().find(|choice| *choice == value);
+            choice.ok_or_else(|| found(name, &value, format!("one of {}", choices.join(", "))))
+        }
     }
 }
 
@@ -192,30 +376,20 @@ fn is_below(path: &Path, root: &Path) -> bool {
     absolute(path).starts_with(absolute(root))
 }
 
-fn days(name: &str, default: u64) -> Result<Duration, Error> {
-    match parsed(name, default)? {
-        number @ 1..=3650 => Ok(Duration::from_secs(number * 24 * 3600)),
-        _ => Err(wrong(name, "it must be from 1 to 3650 days")),
-    }
+/// A value that is no secret, and what should stand there.
+fn found(name: &str, value: &str, expected: impl Display) -> Error {
+    let hint = if is_quoted(value) { "; leave out the quotes" } else { "" };
+    wrong(name, format!("found `{}`, expected {expected}{hint}", shown(value)))
 }
 
-fn spool_max_bytes() -> Result<u64, Error> {
-    match parsed("SPOOL_MAX_BYTES", tower_webhook::spool::DEFAULT_MAX_BYTES)? {
-        number if number < 1 << 20 => Err(wrong("SPOOL_MAX_BYTES", "it must be at least 1 MiB (1048576)")),
-        number => Ok(number),
+/// On one line, and not endless.
+fn shown(value: &str) -> String {
+    const LONGEST: usize = 64;
+    let mut shown: String = value.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if value.chars().nth(LONGEST).is_some() {
+        shown.push('…');
     }
-}
-
-/// One of `choices`; the first is the default.
-fn choice(name: &str, choices: &[&'static str]) -> Result<&'static str, Error> {
-    match var(name)? {
-        None => Ok(choices[0]),
-        Some(value) => choices
-            .iter()
-            .copied()
-            .find(|choice| *choice == value)
-            .ok_or_else(|| wrong(name, format!("it must be one of {}", choices.join(", ")))),
-    }
+    shown
 }
 
 fn wrong(name: &str, error: impl Display) -> Error {

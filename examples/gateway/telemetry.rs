@@ -14,7 +14,10 @@ use crate::stderr::{self, Stderr};
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHandle, Error> {
-    let filter = EnvFilter::try_new(&settings.log_filter).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let filter = EnvFilter::try_new(&settings.log_filter).map_err(|error| {
+        let found = &settings.log_filter;
+        format!("RUST_LOG: found `{found}`, expected a filter such as info, or warn,tower_webhook=debug: {error}")
+    })?;
     let writer = stderr.clone();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     match settings.log_json {

@@ -1,5 +1,6 @@
 //! The built gateway, as a process.
 
+mod arguments;
 mod configuration;
 mod dedup;
 mod http_rules;
@@ -12,3 +13,9 @@ mod routes;
 mod start;
 mod stderr;
 mod stop;
+
+// Pure parts of the gateway, whose unit tests run here: an example has none of its own.
+#[path = "../../examples/gateway/misspelt.rs"]
+mod misspelt;
+#[path = "../../examples/gateway/units.rs"]
+mod units;

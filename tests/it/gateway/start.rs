@@ -33,7 +33,18 @@ async fn a_wrong_variable_is_named() {
         ("RUST_LOG", "tower_webhook=nonsense"),
         ("LOG_FORMAT", "xml"),
         ("MAX_BODY_BYTES", "-1"),
-        ("MAX_BODY_BYTES", "25MiB"),
+        ("MAX_BODY_BYTES", "25 elephants"),
+        ("MAX_BODY_BYTES", "0"),
+        ("MAX_BODY_BYTES", "16777216TiB"),
+        ("MAX_CONNECTIONS", "10k"),
+        ("SPOOL_MAX_BYTES", "1023KiB"),
+        ("SPOOL_MAX_BYTES", "99999999999999999999"),
+        ("DEAD_LETTER_DAYS", "3651"),
+        ("DEAD_LETTER_DAYS", "59m"),
+        ("HEADER_TIMEOUT_SECONDS", "99ms"),
+        ("BODY_TIMEOUT_SECONDS", "25h"),
+        ("HOST", "http://0.0.0.0"),
+        ("HOST", "0.0.0.0:8000"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_CONNECTIONS", "many"),
         ("HEADER_TIMEOUT_SECONDS", "0"),
@@ -148,4 +159,152 @@ async fn without_etcd_it_starts_and_is_not_ready() {
     assert_eq!(gateway.get("/health").await.status, 200);
     gateway.get("/ready").await.problem(503);
     gateway.post("/webhook/open", "{}").await.problem(503);
+}
+
+#[tokio::test]
+async fn a_wrong_value_is_told_with_what_is_accepted() {
+    for (name, value, words) in [
+        ("PORT", "abc", &["`abc`", "whole number", "65535"][..]),
+        ("PORT", "\"8000\"", &["leave out the quotes"]),
+        ("PORT", "8000\nx", &[r"`8000\nx`"]),
+        ("MAX_CONNECTIONS", "-1", &["`-1`", "whole number", "at least 1"]),
+        ("MAX_BODY_BYTES", "25 elephants", &["`25 elephants`", "25MB", "64KiB", "1GiB"]),
+        ("SPOOL_MAX_BYTES", "1 gigabyte", &["`1 gigabyte`", "1GiB", "at least 1MiB"]),
+        ("BODY_TIMEOUT_SECONDS", "0.5", &["`0.5`", "500ms", "90s"]),
+        ("DEAD_LETTER_DAYS", "0", &["`0`", "14d", "3650d"]),
+        ("LOG_FORMAT", "JSON", &["`JSON`", "text, json"]),
+        ("CONFIG_BACKEND", "consul", &["`consul`", "file, etcd"]),
+        ("HOST", "0.0.0.0:8000", &["`0.0.0.0:8000`", "localhost"]),
+        ("RUST_LOG", "tower_webhook=nonsense", &["`tower_webhook=nonsense`", "info"]),
+        ("TLS_CERT", "cert.pem", &["TLS_KEY is not set"]),
+    ] {
+        let (_, stderr) = refused_start(&[(name, OsStr::new(value))]).await;
+        for word in words {
+            assert!(stderr.contains(word), "{name}={value:?}: {word}: {stderr}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_wrong_variables_are_told_of_at_once() {
+    let variables = [("MAX_CONNECTIONS", "many"), ("LOG_FORMAT", "xml"), ("ADMIN_TOKEN", " "), ("TLS_KEY", "a")];
+    let variables = variables.map(|(name, value)| (name, OsStr::new(value)));
+    let (status, stderr) = refused_start(&variables).await;
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), variables.len(), "{stderr}");
+    for (name, _) in variables {
+        assert!(stderr.lines().any(|line| line.starts_with(&format!("gateway: {name}: "))), "{name}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn sizes_and_times_take_units() {
+    let gateway = Gateway::start(&[
+        ("MAX_BODY_BYTES", "1KiB"),
+        ("MAX_CONNECTIONS", "100"),
+        ("HEADER_TIMEOUT_SECONDS", "1m"),
+        ("BODY_TIMEOUT_SECONDS", "500ms"),
+        ("DELIVERY_TIMEOUT_SECONDS", "90s"),
+        ("SHUTDOWN_GRACE_SECONDS", "2 m"),
+        ("SPOOL_DIR", "spool"),
+        ("SPOOL_MAX_BYTES", "64MiB"),
+        ("DEAD_LETTER_DAYS", "36h"),
+    ])
+    .await;
+    gateway.post("/webhook/open", format!("[{}]", " ".repeat(1022))).await.assert_accepted();
+    gateway.post("/webhook/open", format!("[{}]", " ".repeat(1023))).await.problem(413);
+    let mut slow = gateway.connect().await;
+    slow.send("POST /webhook/open HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{").await;
+    slow.answer().await.unwrap().problem(408);
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_meant_is_refused_with_a_hint_and_not_told() {
+    for (value, hint) in [
+        ("Bearer s3cret", "without that word"),
+        ("bearer\ts3cret", "without that word"),
+        ("Bearer", "without that word"),
+        ("s3cret one", "within the token"),
+        ("s3cret\none", "within the token"),
+        ("s3\u{7}cret", "within the token"),
+        ("Authorization: s3cret", "within the token"),
+        ("\"s3cret\"", "quotes"),
+        ("'s3cret'", "quotes"),
+        ("${s3cret}", "placeholder"),
+        ("{{s3cret}}", "placeholder"),
+        ("{$s3cret}", "placeholder"),
+        ("$S3CRET", "placeholder"),
+    ] {
+        let (status, stderr) = refused_start(&[("ADMIN_TOKEN", OsStr::new(value))]).await;
+        assert_eq!(status.code(), Some(1), "{value:?}: {stderr}");
+        assert!(stderr.starts_with("gateway: ADMIN_TOKEN: ") && stderr.contains(hint), "{value:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{value:?}: {stderr}");
+        assert!(!stderr.to_lowercase().contains("s3cret"), "{value:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_break_at_the_end_of_a_value_is_not_part_of_it() {
+    for end in ["\n", "\r\n", " \n"] {
+        let token = format!("adm1n-bearer$2y$10{end}");
+        let gateway = Gateway::start(&[("ADMIN_TOKEN", &token), ("MAX_BODY_BYTES", "1KiB\n")]).await;
+        let head = ["GET /admin/config-status HTTP/1.1", "Authorization: Bearer adm1n-bearer$2y$10"];
+        assert_eq!(gateway.request(&head, "").await.status, 200, "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_warned_of_with_the_nearest_name() {
+    let gateway = Gateway::start(&[
+        ("MAX_BODY_BYTE", "1"),
+        ("ETCD_PREFX", "/x/"),
+        ("SPOOL_DIRS", "spool"),
+        ("TLS_CERT_FILE", "cert.pem"),
+        ("spool_max_bytes", "1"),
+        ("SHUTDOWN_SOMETHING_ELSE", "secret-value"),
+    ])
+    .await;
+    gateway.assert_serves().await;
+    for (name, nearest) in [
+        ("MAX_BODY_BYTE", "MAX_BODY_BYTES may be meant"),
+        ("ETCD_PREFX", "ETCD_PREFIX may be meant"),
+        ("SPOOL_DIRS", "SPOOL_DIR may be meant"),
+        ("TLS_CERT_FILE", "TLS_CERT may be meant"),
+        ("spool_max_bytes", "SPOOL_MAX_BYTES may be meant"),
+        ("SHUTDOWN_SOMETHING_ELSE", "--help"),
+    ] {
+        let err = gateway.err();
+        let lines: Vec<_> = err.lines().filter(|line| line.contains(&format!(" {name}: "))).collect();
+        assert!(lines.len() == 1 && lines[0].contains("WARN") && lines[0].contains(nearest), "{name}: {err}");
+    }
+    assert!(!gateway.err().contains("secret-value"), "{}", gateway.err());
+}
+
+#[tokio::test]
+async fn what_kubernetes_sets_for_its_services_is_no_misspelt_variable() {
+    let mut variables = Vec::new();
+    // `etcd` with the file backend here: what it says of ETCD_PORT is tried elsewhere.
+    for service in ["ETCD", "SPOOL", "MAX", "TLS", "HEADER", "SAVE_TO_DISK", "KUBERNETES", "MAX_BODY_BYTES"] {
+        variables.push((format!("{service}_PORT"), "tcp://10.96.0.10:2379"));
+        variables.push((format!("{service}_SERVICE_HOST"), "10.96.0.10"));
+        variables.push((format!("{service}_SERVICE_PORT"), "2379"));
+        variables.push((format!("{service}_SERVICE_PORT_CLIENT"), "2379"));
+        variables.push((format!("{service}_PORT_2379_TCP"), "tcp://10.96.0.10:2379"));
+        variables.push((format!("{service}_PORT_2379_TCP_PROTO"), "tcp"));
+        variables.push((format!("{service}_PORT_2379_TCP_PORT"), "2379"));
+        variables.push((format!("{service}_PORT_2379_TCP_ADDR"), "10.96.0.10"));
+    }
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let gateway = Gateway::start(&variables).await;
+    gateway.assert_serves().await;
+    assert!(!gateway.err().contains("WARN"), "{}", gateway.err());
+}
+
+#[tokio::test]
+async fn a_port_that_kubernetes_sets_counts_as_not_set() {
+    // An address of nobody, so that the start ends where the port is named.
+    let variables = [("PORT", OsStr::new("tcp://10.96.0.10:80")), ("HOST", OsStr::new("192.0.2.1"))];
+    let (_, stderr) = refused_start(&variables).await;
+    assert!(stderr.contains("PORT: `tcp://10.96.0.10:80` is set by Kubernetes"), "{stderr}");
+    assert!(stderr.contains("cannot listen on 192.0.2.1:8000"), "{stderr}");
 }

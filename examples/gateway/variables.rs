@@ -1,0 +1,59 @@
+//! Every variable of the gateway: the one place for its name, its default, and what `--help` says of it.
+
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    /// As it would be set; empty if there is none.
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, help: &'static str) -> Variable {
+    Variable { name, default, help }
+}
+
+/// In the order of the README's table, which a test holds against this one.
+pub(crate) const VARIABLES: &[Variable] = &[
+    variable("CONFIG_BACKEND", "file", "where webhooks are configured: file or etcd"),
+    variable("CONFIG_ON_INVALID", "keep", "what a bad value does: keep the last good one, or fence with 503"),
+    variable("WEBHOOKS_CONFIG_FILE", "webhooks.json", "for file: the webhooks"),
+    variable("CONNECTIONS_CONFIG_FILE", "connections.json", "for file: the connections"),
+    variable("ETCD_HOST", "localhost", "one endpoint"),
+    variable("ETCD_PORT", "2379", "its port"),
+    variable("ETCD_ENDPOINTS", "", "several endpoints, as comma-separated URLs; wins over the two above"),
+    variable("ETCD_PREFIX", "/cwm/", "what every key begins with; ends with a slash"),
+    variable("ETCD_NAMESPACE", "default", "the namespace of /webhook/{id}, and of a file that names none"),
+    variable("ETCD_USERNAME", "", "needs ETCD_PASSWORD"),
+    variable("ETCD_PASSWORD", "", "needs ETCD_USERNAME"),
+    variable("ETCD_CA_CERT", "", "PEM file: whom to trust, in place of the system's authorities"),
+    variable("ETCD_CLIENT_CERT", "", "PEM file; needs ETCD_CLIENT_KEY"),
+    variable("ETCD_CLIENT_KEY", "", "PEM file; needs ETCD_CLIENT_CERT"),
+    variable("HOST", "0.0.0.0", "the address to listen on"),
+    variable("PORT", "8000", "the port to listen on; 0 lets the system choose"),
+    variable("TLS_CERT", "", "PEM file for HTTPS, read again when it changes; needs TLS_KEY"),
+    variable("TLS_KEY", "", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
+    variable("MAX_CONNECTIONS", "10000", "more connections are closed at once"),
+    variable("MAX_BODY_BYTES", "25MiB", "the largest body"),
+    variable("HEADER_TIMEOUT_SECONDS", "10", "how long a connection may go without a whole request"),
+    variable("BODY_TIMEOUT_SECONDS", "30", "for the whole body"),
+    variable("DELIVERY_TIMEOUT_SECONDS", "30", "for the module; of an accepted event, for each attempt"),
+    variable("SHUTDOWN_GRACE_SECONDS", "30", "for what runs at the stop"),
+    variable("CONFIG_CACHE_DIR", "", "directory for a copy of what etcd holds, for a start without etcd"),
+    variable("SAVE_TO_DISK_ROOT", "./data", "directory below which save_to_disk writes"),
+    variable("SPOOL_DIR", "", "directory for accepted events and the ids of dedup; neither works without it"),
+    variable("SPOOL_MAX_BYTES", "1GiB", "how large the accepted events may become on disk"),
+    variable("DEAD_LETTER_DAYS", "14", "how long dead letters are kept"),
+    variable("EGRESS_ALLOW", "", "networks that http_webhook may reach besides public addresses"),
+    variable("EGRESS_CA_CERT", "", "PEM file: whom http_webhook trusts as well, read again when it changes"),
+    variable("ADMIN_TOKEN", "", "the token that opens /admin, without `Bearer`"),
+    variable("RUST_LOG", "info", "the log's filter"),
+    variable("LOG_FORMAT", "text", "text or json"),
+];
+
+/// What counts while the variable is not set.
+pub(crate) fn default(name: &str) -> Option<&'static str> {
+    VARIABLES
+        .iter()
+        .find(|variable| variable.name == name)
+        .map(|variable| variable.default)
+        .filter(|text| !text.is_empty())
+}

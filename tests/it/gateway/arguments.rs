@@ -1,0 +1,96 @@
+//! What the gateway says of itself.
+
+use std::collections::BTreeMap;
+use std::process::Output;
+
+use crate::support::process::command;
+use crate::support::within;
+
+async fn run(arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let output = within("the end", command(directory.path()).args(arguments).output()).await;
+    output.unwrap()
+}
+
+async fn printed(arguments: &[&str]) -> String {
+    let output = run(arguments).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn help_and_version_are_printed() {
+    let help = printed(&["--help"]).await;
+    for word in ["Usage: gateway", "healthcheck", "--version", "MAX_BODY_BYTES", "[default: 25MiB]"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert_eq!(printed(&["-h"]).await, help);
+    assert_eq!(printed(&["healthcheck", "--help"]).await, help);
+    let version = format!("gateway {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(printed(&["--version"]).await, version);
+    assert_eq!(printed(&["-V"]).await, version);
+}
+
+#[tokio::test]
+async fn an_unknown_argument_is_answered_with_the_known_ones() {
+    for (arguments, hint) in [
+        (&["--hepl"][..], "`--help` may be meant"),
+        (&["help"], "`--help` may be meant"),
+        (&["--healthcheck"], "`healthcheck` may be meant"),
+        (&["health-check"], "`healthcheck` may be meant"),
+        (&["--version", "x"], "unknown argument `x`"),
+        (&["--port", "9000"], "PORT may be meant"),
+        (&["--max-body-bytes=1"], "MAX_BODY_BYTES may be meant"),
+        (&[""], "unknown argument ``"),
+        (&["healthcheck", "healthcheck"], "more than one argument"),
+        (&["x\ny"], r"unknown argument `x\ny`"),
+    ] {
+        let output = run(arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+        assert!(stderr.contains(hint), "{arguments:?}: {stderr}");
+        let is_listed = ["healthcheck", "--help", "--version"].iter().all(|known| stderr.contains(known));
+        assert!(is_listed || stderr.contains("more than one"), "{arguments:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn an_argument_that_is_no_text_is_unknown() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().unwrap();
+    let argument = std::ffi::OsStr::from_bytes(b"\xff");
+    let output = within("the end", command(directory.path()).arg(argument).output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// Names and defaults: what is said of each may be said in other words.
+#[tokio::test]
+async fn the_readme_has_every_variable_with_its_default() {
+    let help = printed(&["--help"]).await;
+    let told: BTreeMap<_, _> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Variables"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(|line| {
+            let name = line.split_whitespace().next().unwrap();
+            let default = line.rsplit_once("[default: ").map_or("", |(_, rest)| rest.trim_end_matches(']'));
+            (name.to_owned(), default.to_owned())
+        })
+        .collect();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let mut written = BTreeMap::new();
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| variable |")).skip(2);
+    for row in rows.take_while(|row| row.starts_with('|')) {
+        let cells: Vec<_> = row.split('|').collect();
+        let (names, defaults) = (quoted(cells[1]), quoted(cells[2]));
+        for (at, name) in names.into_iter().enumerate() {
+            written.insert(name, defaults.get(at).cloned().unwrap_or_default());
+        }
+    }
+    assert_eq!(told, written);
+}
