@@ -91,6 +91,7 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
         "endpoint": report.endpoint,
         "server_version": report.server_version,
         "server_errors": report.server_errors,
+        "source_warnings": report.warnings,
         "epoch": report.epoch,
         "connects": report.connects,
         "lists": lists,

@@ -133,9 +133,12 @@ pub struct SourceReport {
     pub endpoint: Option<String>,
     /// The version of the server there, if it told.
     pub server_version: Option<String>,
-    /// What the server told to be wrong with it when the connection was made: an alarm, as of a full or corrupt store.
-    /// It is read all the same.
+    /// Faults that the server names itself, such as the alarm of a full or corrupt store: asked for with each connection
+    /// and every 10 s. The server is read all the same.
     pub server_errors: Vec<String>,
+    /// Oddities that an operator should look at, though the source works: for one, credentials that the server does not
+    /// ask for.
+    pub warnings: Vec<String>,
     /// How many histories have been followed: one more each time it was another than before.
     pub epoch: u64,
     /// How often a connection was made.

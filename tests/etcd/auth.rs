@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions};
-use tokio::time::sleep;
-use tower_webhook::ErrorKind;
+use tokio::time::{sleep, timeout};
 use tower_webhook::source::EtcdOptions;
+use tower_webhook::{ErrorKind, Store};
 
 use crate::access::enable_auth;
 use crate::support::etcd::{Etcd, PREFIX, Version};
@@ -20,6 +20,8 @@ against_each_etcd!(
     a_permission_is_taken_and_given_back,
     a_user_is_deleted_and_made_again,
     a_changed_password_ends_no_watch,
+    credentials_that_etcd_does_not_ask_for_do_no_harm,
+    authentication_is_switched_on_and_off_while_live,
 );
 
 async fn root(etcd: &Etcd) -> Client {
@@ -178,4 +180,64 @@ async fn a_changed_password_ends_no_watch(version: Version) {
     root.user_change_password("gateway", "hunter2").await.unwrap();
     live_within(&store, Duration::from_secs(60)).await;
     assert_eq!((stamp(&store, "default", "a"), lists(&store)), (Some(2), 1));
+}
+
+fn warned(store: &Store) -> bool {
+    store.status().report.warnings.iter().any(|warning| warning.contains("authentication is off"))
+}
+
+/// The user may exist already, or not yet.
+async fn credentials_that_etcd_does_not_ask_for_do_no_harm(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let proxy = Proxy::before(etcd.port()).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]).user("gateway", "hunter2"));
+    live(&store).await;
+    assert!(warned(&store), "{:?}", store.status());
+    reached(&store, etcd.put("default/webhooks/a", stamped(2)).await).await;
+    // Once it is on: by a new connection, and by the one that stands.
+    enable_auth(&etcd).await;
+    let revision = put(&mut root(&etcd).await, "default/webhooks/a", stamped(3)).await;
+    assert!(timeout(Duration::from_secs(20), store.wait_fresh()).await.unwrap());
+    reached(&store, revision).await;
+    let report = store.status().report;
+    assert!(!warned(&store) && report.connects == 1 && report.errors.is_empty(), "{report:?}");
+    proxy.set(Mode::Cut);
+    disconnected(&store).await;
+    proxy.set(Mode::Pass);
+    live(&store).await;
+    assert_eq!((stamp(&store, "default", "a"), lists(&store), warned(&store)), (Some(3), 1, false));
+}
+
+async fn authentication_is_switched_on_and_off_while_live(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let proxy = Proxy::before(etcd.port()).await;
+    etcd.put("default/webhooks/a", stamped(0)).await;
+    enable_auth(&etcd).await;
+    let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]).user("gateway", "hunter2"));
+    live(&store).await;
+    for n in 0..3 {
+        assert!(!warned(&store));
+        root(&etcd).await.auth_disable().await.unwrap();
+        reached(&store, etcd.put("default/webhooks/a", stamped(2 * n + 1)).await).await;
+        assert!(timeout(Duration::from_secs(20), store.wait_fresh()).await.unwrap());
+        assert!(warned(&store));
+        if n == 1 {
+            proxy.set(Mode::Cut);
+            disconnected(&store).await;
+            proxy.set(Mode::Pass);
+            live(&store).await;
+        }
+        etcd.client().await.auth_enable().await.unwrap();
+        let revision = put(&mut root(&etcd).await, "default/webhooks/a", stamped(2 * n + 2)).await;
+        reached(&store, revision).await;
+        assert!(timeout(Duration::from_secs(20), store.wait_fresh()).await.unwrap());
+        assert_eq!(stamp(&store, "default", "a"), Some(2 * n + 2));
+    }
+    // Longer than between two proofs: what is served stays proven.
+    root(&etcd).await.auth_disable().await.unwrap();
+    sleep(Duration::from_secs(13)).await;
+    let report = store.status().report;
+    assert!(store.status().staleness().unwrap() < Duration::from_secs(12), "{:?}", store.status());
+    assert_eq!((report.connects, lists(&store), errors(&store, ErrorKind::Unauthenticated)), (2, 1, 0), "{report:?}");
 }

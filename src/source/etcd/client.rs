@@ -1,17 +1,20 @@
 //! etcd's protocol. The only file that names `etcd_client`.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
+mod fault;
+mod login;
+
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error, GetOptions, Identity, KeyValue, KvClient, ResponseHeader,
-    StatusResponse, TlsOptions, WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
+    Certificate, Client, ConnectOptions, GetOptions, GetResponse, Identity, KeyValue, KvClient, ResponseHeader,
+    StatusResponse, TlsOptions, WatchClient, WatchOptions, WatchRequestSender, WatchResponseStream,
 };
 use tokio::time::timeout;
 
+use self::fault::{broken, ended, fault, no_header, over_tls, refused};
+use self::login::Login;
 use super::machine::{AuditPage, Entry, Event, Fault, Header, Memory, Message, Meta, Page, Past, Proof, Put, Revision};
 use super::{EtcdOptions, EtcdTls};
 use crate::store::ErrorKind;
@@ -29,6 +32,11 @@ const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PROVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Alarms that are shown at most.
+const MOST_ERRORS: usize = 32;
+
 /// How much longer a read that makes etcd look at every key may take, for each of them.
 const PER_KEY: Duration = Duration::from_micros(10);
 
@@ -44,17 +52,17 @@ const MAX_MESSAGE: usize = 64 << 20;
 pub(super) struct Session {
     kv: KvClient,
     watch: WatchClient,
+    login: Login,
     range: Range,
-    told: Told,
     /// How many keys there were when it was opened.
     keys: i64,
 }
 
-/// What a member tells of itself. For status pages only: one that may not be asked tells nothing.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Told {
-    pub(super) version: Option<String>,
-    /// Its alarms, and that it sees no leader.
+/// A member's account of itself, for status pages only.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub(super) version: String,
+    /// The alarms of the cluster, and whether this member sees no leader.
     pub(super) errors: Vec<String>,
 }
 
@@ -83,18 +91,18 @@ impl Session {
         bounded(SESSION_TIMEOUT + for_all(keys), "connecting", async {
             let connect = connect_options(options, endpoint).await?;
             // One endpoint per client: a client with several keeps calling the dead ones.
-            let reads = connect.clone().with_keep_alive_while_idle(false).with_auto_token_refresh(true);
+            let reads = connect.clone().with_keep_alive_while_idle(false);
             let reads = Client::connect([endpoint], Some(reads)).await.map_err(fault)?;
             let watches = Client::connect([endpoint], Some(connect)).await.map_err(fault)?;
-            let range = Range::of_prefix(options.prefix.as_bytes());
-            let status = watches.maintenance_client().status().await;
             let mut session = Self {
-                told: status.map(|status| told(&status)).unwrap_or_default(),
                 kv: reads.kv_client().max_decoding_message_size(MAX_MESSAGE),
                 watch: watches.watch_client().max_decoding_message_size(MAX_MESSAGE),
-                range,
+                login: Login::new(reads, options.user.clone()),
+                range: Range::of_prefix(options.prefix.as_bytes()),
                 keys,
             };
+            Login::new(watches, options.user.clone()).renew().await?;
+            session.login.renew().await?;
             let (header, past) = session.recall(memory).await?;
             Ok((session, header, past))
         })
@@ -102,9 +110,23 @@ impl Session {
         .map_err(|fault| over_tls(endpoint, fault))
     }
 
-    /// What the server has told of itself.
-    pub(super) fn told(&self) -> Told {
-        self.told.clone()
+    /// Whether there are credentials that etcd does not ask for.
+    pub(super) fn has_idle_credentials(&self) -> bool {
+        self.login.is_idle()
+    }
+
+    /// Asks the member how it is.
+    pub(super) async fn account(self) -> Result<Account, Fault> {
+        let status = bounded(ACCOUNT_TIMEOUT, "asking for alarms", async { self.login.status().await.map_err(fault) });
+        Ok(account(&status.await?))
+    }
+
+    async fn get(&mut self, start: Vec<u8>, options: GetOptions) -> Result<GetResponse, Fault> {
+        match self.kv.get(start.clone(), Some(options.clone())).await.map_err(fault) {
+            Err(fault) if self.login.may_mend(&fault) => self.login.renew().await?,
+            outcome => return outcome,
+        }
+        self.kv.get(start, Some(options)).await.map_err(fault)
     }
 
     async fn recall(&mut self, memory: Option<Memory>) -> Result<(Header, Past), Fault> {
@@ -112,7 +134,7 @@ impl Session {
         let mut past = Past::Unknown;
         if let Some(Memory { at, newest, .. }) = memory {
             let read = read.clone().with_revision(at).with_min_mod_revision(newest).with_keys_only().with_limit(1);
-            match self.kv.get(self.range.start.clone(), Some(read)).await.map_err(fault) {
+            match self.get(self.range.start.clone(), read).await {
                 Ok(response) => {
                     let changed = response.kvs().first().map(|kv| (kv.key().to_vec(), meta(kv)));
                     return Ok((header(response.header())?, Past::Known { keys: response.count(), changed }));
@@ -124,7 +146,7 @@ impl Session {
             }
         }
         let read = read.with_count_only();
-        let response = self.kv.get(self.range.start.clone(), Some(read)).await.map_err(fault)?;
+        let response = self.get(self.range.start.clone(), read).await?;
         self.keys = response.count();
         Ok((header(response.header())?, past))
     }
@@ -141,10 +163,8 @@ impl Session {
             options = options.with_revision(revision);
         }
         let start = self.range.start_after(after);
-        let mut response = bounded(PAGE_TIMEOUT, &format!("a page of {limit} keys"), async {
-            self.kv.get(start, Some(options)).await.map_err(fault)
-        })
-        .await?;
+        let mut response =
+            bounded(PAGE_TIMEOUT, &format!("a page of {limit} keys"), async { self.get(start, options).await }).await?;
         let (header, more) = (header(response.header())?, response.more());
         let entries = response.take_kvs().into_iter().map(|kv| {
             let meta = meta(&kv);
@@ -160,9 +180,7 @@ impl Session {
         let options =
             GetOptions::new().with_range(self.range.end.clone()).with_revision(at).with_keys_only().with_limit(limit);
         let start = self.range.start_after(after);
-        let page = bounded(AUDIT_TIMEOUT, "comparing the keys", async {
-            self.kv.get(start, Some(options)).await.map_err(fault)
-        });
+        let page = bounded(AUDIT_TIMEOUT, "comparing the keys", async { self.get(start, options).await });
         match page.await {
             Ok(page) => {
                 let keys = page.kvs().iter().map(|kv| (kv.key().to_vec(), meta(kv)));
@@ -205,7 +223,7 @@ impl Session {
             .with_keys_only()
             .with_limit(1);
         let response = bounded(PROVE_TIMEOUT + for_all(self.keys), "proving that nothing was missed", async {
-            self.kv.get(self.range.start.clone(), Some(options)).await.map_err(fault)
+            self.get(self.range.start.clone(), options).await
         })
         .await?;
         let header = header(response.header())?;
@@ -266,9 +284,6 @@ async fn connect_options(options: &EtcdOptions, endpoint: &str) -> Result<Connec
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_keep_alive(interval, patience)
         .with_require_leader(true);
-    if let Some((name, password)) = &options.user {
-        connect = connect.with_user(name, password);
-    }
     if endpoint.starts_with("https://") {
         connect = connect.with_tls(tls_options(&options.tls).await?);
     }
@@ -302,86 +317,18 @@ async fn bounded<T>(limit: Duration, what: &str, work: impl Future<Output = Resu
     })
 }
 
-fn refused(response: &WatchResponse) -> Fault {
-    let reason = response.cancel_reason();
-    let kind = if response.compact_revision() > 0 { ErrorKind::Compacted } else { kind_of(reason) };
-    Fault { kind, reason: format!("etcd canceled the watch: {reason}") }
-}
-
-/// A server that does not take our certificate may close the connection before its alert can be read (TLS 1.3).
-fn over_tls(endpoint: &str, mut fault: Fault) -> Fault {
-    if endpoint.starts_with("https://") && fault.kind == ErrorKind::Other {
-        fault.reason.push_str(" (it may be that etcd wants a client certificate, or another one)");
-    }
-    fault
-}
-
-fn fault(error: Error) -> Fault {
-    let mut reason = match &error {
-        Error::GRpcStatus(status) if !status.message().is_empty() => status.message().to_owned(),
-        other => other.to_string(),
-    };
-    // etcd-client's own words hide the cause.
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !reason.contains(&text) {
-            let _ = write!(reason, ": {text}");
-        }
-        cause = error.source();
-    }
-    Fault { kind: kind_of(&reason), reason }
-}
-
-/// What an error's words mean. gRPC's codes do not tell: `OutOfRange` is a compaction and a message that is too large,
-/// `Unavailable` a missing leader, a wrong certificate and a dead server.
-fn kind_of(reason: &str) -> ErrorKind {
-    const WORDS: [(&str, ErrorKind); 18] = [
-        ("required revision has been compacted", ErrorKind::Compacted),
-        ("required revision is a future revision", ErrorKind::HistoryChanged),
-        ("decoded message length too large", ErrorKind::TooLarge),
-        ("no leader", ErrorKind::NoLeader),
-        ("leader changed", ErrorKind::NoLeader),
-        ("not supported for learner", ErrorKind::Learner),
-        ("permission denied", ErrorKind::PermissionDenied),
-        ("authentication failed", ErrorKind::Unauthenticated),
-        ("invalid auth token", ErrorKind::Unauthenticated),
-        ("user name is empty", ErrorKind::Unauthenticated),
-        ("user name not found", ErrorKind::Unauthenticated),
-        ("auth", ErrorKind::Unauthenticated),
-        ("certificate", ErrorKind::Tls),
-        ("tls", ErrorKind::Tls),
-        ("request timed out", ErrorKind::Timeout),
-        ("frame with invalid size", ErrorKind::Protocol),
-        ("tcp connect error", ErrorKind::Unreachable),
-        ("error reading a body from connection", ErrorKind::Unreachable),
-    ];
-    let reason = reason.to_ascii_lowercase();
-    WORDS.iter().find(|(words, _)| reason.contains(words)).map_or(ErrorKind::Other, |(_, kind)| *kind)
-}
-
 fn header(header: Option<&ResponseHeader>) -> Result<Header, Fault> {
     let header = header.ok_or_else(no_header)?;
     Ok(Header { cluster: header.cluster_id(), term: header.raft_term(), revision: header.revision() })
 }
 
-fn told(status: &StatusResponse) -> Told {
-    let errors = status.errors().iter().map(|error| error.trim().to_owned());
-    Told { version: Some(status.version().to_owned()), errors: errors.collect() }
+fn account(status: &StatusResponse) -> Account {
+    let mut errors: Vec<_> = status.errors().iter().take(MOST_ERRORS).map(|error| error.trim().to_owned()).collect();
+    // They come in no order.
+    errors.sort_unstable();
+    Account { version: status.version().to_owned(), errors }
 }
 
 fn meta(kv: &KeyValue) -> Meta {
     Meta { version: kv.version(), created: kv.create_revision(), modified: kv.mod_revision() }
-}
-
-fn broken(reason: &str) -> Fault {
-    Fault { kind: ErrorKind::Protocol, reason: reason.to_owned() }
-}
-
-fn no_header() -> Fault {
-    broken("etcd's answer has no header")
-}
-
-fn ended() -> Fault {
-    broken("etcd ended the watch")
 }

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::EtcdOptions;
-use super::client::{Session, Stream, Told};
+use super::client::{Account, Session, Stream};
+use super::health::Health;
 use super::machine::{Command, Entry, Event, Fault, Header, Input, Machine, Memory, Message, Past, Put, Revision};
 use super::saved::{Copy, Kept, Keys, Saved};
 use crate::key::Key;
@@ -19,6 +20,9 @@ use crate::store::{ErrorKind, SourceState};
 
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How often etcd is asked for its alarms.
+const ASK_HOW_IT_IS_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows etcd for as long as it is polled.
 pub(super) async fn run(options: EtcdOptions, feed: Feed) {
@@ -36,13 +40,18 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
         for command in machine.step(began.elapsed(), input) {
             driver.execute(command).await;
         }
-        input = tokio::select! {
-            done = &mut driver.operation => driver.finished(done),
-            message = next_message(&mut driver.stream) => message.map_or_else(Input::Fault, Input::Message),
-            () = driver.feed.wanted() => Input::Wanted,
-            _ = ticks.tick() => {
-                driver.tick().await;
-                Input::Tick
+        input = loop {
+            tokio::select! {
+                done = &mut driver.operation => break driver.finished(done),
+                message = next_message(&mut driver.stream) => {
+                    break message.map_or_else(Input::Fault, Input::Message);
+                }
+                () = driver.feed.wanted() => break Input::Wanted,
+                account = &mut driver.asked_how_it_is => driver.told_how_it_is(account),
+                _ = ticks.tick() => {
+                    driver.tick().await;
+                    break Input::Tick;
+                }
             }
         };
     }
@@ -63,6 +72,10 @@ struct Driver {
     stream: Option<Stream>,
     /// What is under way, never more than one thing; [`pending`] if nothing is.
     operation: Operation,
+    /// The question that goes on beside it, for status pages.
+    asked_how_it_is: Pin<Box<dyn Future<Output = Result<Account, Fault>> + Send>>,
+    ask_how_it_is_at: Instant,
+    health: Health,
     listing: Option<Listing>,
     /// The published keys that are not ours.
     ignored: Ignored,
@@ -103,6 +116,9 @@ impl Driver {
             session: None,
             stream: None,
             operation: Box::pin(pending()),
+            asked_how_it_is: Box::pin(pending()),
+            ask_how_it_is_at: began,
+            health: Health::default(),
             listing: None,
             ignored: Ignored::default(),
             said: Said::default(),
@@ -154,6 +170,7 @@ impl Driver {
                 self.stream = None;
                 self.listing = None;
                 self.operation = Box::pin(pending());
+                self.asked_how_it_is = Box::pin(pending());
             }
             Command::Wait(time) => {
                 self.operation = Box::pin(async move {
@@ -213,18 +230,11 @@ impl Driver {
     /// What the machine is told when an operation is done.
     fn finished(&mut self, done: Done) -> Input {
         self.operation = Box::pin(pending());
-        match done {
+        let input = match done {
             Done::Connected(session, header, past) => {
-                let Told { version, errors } = session.told();
-                if !errors.is_empty() {
-                    tracing::warn!(?errors, "etcd tells that something is wrong with it");
-                }
-                self.feed.report(|report| {
-                    report.connects += 1;
-                    report.server_version = version;
-                    report.server_errors = errors;
-                });
+                self.feed.report(|report| report.connects += 1);
                 self.session = Some(*session);
+                self.ask_how_it_is();
                 Input::Connected(header, past)
             }
             Done::Opened(stream, revision) => {
@@ -232,11 +242,39 @@ impl Driver {
                 Input::Opened { revision }
             }
             Done::Input(input) => input,
+        };
+        if let Some(session) = &self.session
+            && self.health.credentials_are_idle(session.has_idle_credentials())
+        {
+            self.show_health();
+        }
+        input
+    }
+
+    fn ask_how_it_is(&mut self) {
+        if let Some(session) = self.session.clone() {
+            self.ask_how_it_is_at = Instant::now() + ASK_HOW_IT_IS_EVERY;
+            self.asked_how_it_is = Box::pin(session.account());
         }
     }
 
-    /// Keeps the copy on disk up to date.
+    fn told_how_it_is(&mut self, account: Result<Account, Fault>) {
+        self.asked_how_it_is = Box::pin(pending());
+        if self.health.told(account) {
+            self.show_health();
+        }
+    }
+
+    fn show_health(&mut self) {
+        let health = &self.health;
+        self.feed.report(|report| health.show(report));
+    }
+
+    /// Asks for alarms when it is time, and keeps the copy on disk up to date.
     async fn tick(&mut self) {
+        if Instant::now() >= self.ask_how_it_is_at {
+            self.ask_how_it_is();
+        }
         let Some(copy) = &mut self.copy else { return };
         if let Some(outcome) = copy.tick().await {
             let error = outcome.err().map(|error| error.to_string());

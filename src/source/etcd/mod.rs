@@ -6,6 +6,7 @@
 
 mod client;
 mod driver;
+mod health;
 mod machine;
 mod saved;
 

@@ -1,0 +1,104 @@
+//! How etcd is, as far as it concerns an operator and not the watch.
+
+use super::client::Account;
+use super::machine::Fault;
+use crate::store::{ErrorKind, SourceReport};
+
+const IDLE_CREDENTIALS: &str = "etcd's authentication is off: the user and the password are not used, and anybody who \
+                                reaches etcd may change the configuration. `etcdctl auth enable` switches it on";
+
+/// The last that was learned, also of an earlier connection. Each change is logged.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    version: Option<String>,
+    errors: Vec<String>,
+    idle_credentials: bool,
+}
+
+impl Health {
+    /// Takes a member's account. Returns whether there is anything new to show.
+    pub(super) fn told(&mut self, account: Result<Account, Fault>) -> bool {
+        let (version, errors) = match account {
+            Ok(Account { version, errors }) => (Some(version), errors),
+            // Nothing is known of it. Newer versions let none but root ask.
+            Err(Fault { kind: ErrorKind::PermissionDenied | ErrorKind::Unauthenticated, .. }) => (None, Vec::new()),
+            // A fault of the connection is for the proof to find.
+            Err(_) => return false,
+        };
+        for error in errors.iter().filter(|error| !self.errors.contains(error)) {
+            tracing::warn!(error, "etcd names a fault of its own");
+        }
+        for error in self.errors.iter().filter(|error| !errors.contains(error)) {
+            tracing::info!(error, "etcd does not name this fault any more");
+        }
+        let news = self.version != version || self.errors != errors;
+        (self.version, self.errors) = (version, errors);
+        news
+    }
+
+    /// Takes note of whether there are credentials that etcd does not ask for. Returns whether that is news.
+    pub(super) fn credentials_are_idle(&mut self, idle: bool) -> bool {
+        if std::mem::replace(&mut self.idle_credentials, idle) == idle {
+            return false;
+        }
+        match idle {
+            true => tracing::warn!("{IDLE_CREDENTIALS}"),
+            false => tracing::info!("etcd's authentication is on: the user and the password are used"),
+        }
+        true
+    }
+
+    pub(super) fn show(&self, report: &mut SourceReport) {
+        report.server_version.clone_from(&self.version);
+        report.server_errors.clone_from(&self.errors);
+        report.warnings = self.idle_credentials.then(|| IDLE_CREDENTIALS.to_owned()).into_iter().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(errors: &[&str]) -> Result<Account, Fault> {
+        Ok(Account { version: "3.5.1".to_owned(), errors: errors.iter().map(|&error| error.to_owned()).collect() })
+    }
+
+    fn fault(kind: ErrorKind) -> Result<Account, Fault> {
+        Err(Fault { kind, reason: String::new() })
+    }
+
+    #[test]
+    fn an_alarm_is_shown_until_etcd_does_not_name_it_or_may_not_be_asked() {
+        let mut health = Health::default();
+        let shown = |health: &Health| {
+            let mut report = SourceReport::default();
+            health.show(&mut report);
+            report.server_errors
+        };
+        assert!(health.told(account(&[])));
+        assert!(!health.told(account(&[])));
+        assert!(health.told(account(&["memberID:1 alarm:NOSPACE"])));
+        assert_eq!(shown(&health), ["memberID:1 alarm:NOSPACE"]);
+        assert!(!health.told(account(&["memberID:1 alarm:NOSPACE"])));
+        // It did not answer: nothing is known to have changed.
+        assert!(!health.told(fault(ErrorKind::Timeout)));
+        assert_eq!(shown(&health), ["memberID:1 alarm:NOSPACE"]);
+        assert!(health.told(account(&["memberID:2 alarm:CORRUPT"])));
+        assert_eq!(shown(&health), ["memberID:2 alarm:CORRUPT"]);
+        assert!(health.told(fault(ErrorKind::PermissionDenied)));
+        assert_eq!(shown(&health), [""; 0]);
+        assert!(!health.told(fault(ErrorKind::PermissionDenied)));
+    }
+
+    #[test]
+    fn idle_credentials_are_shown_while_they_are_idle() {
+        let (mut health, mut report) = (Health::default(), SourceReport::default());
+        assert!(!health.credentials_are_idle(false));
+        assert!(health.credentials_are_idle(true) && !health.credentials_are_idle(true));
+        health.show(&mut report);
+        assert!(report.warnings[0].contains("authentication is off"));
+        assert!(health.credentials_are_idle(false));
+        health.show(&mut report);
+        assert_eq!(report.warnings, [""; 0]);
+    }
+}
