@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tower_webhook::OnInvalid;
-use tower_webhook::auth::Bearer;
+use tower_webhook::auth::{Bearer, check_secret};
 use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
 
@@ -185,7 +185,10 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
         options = options.saved_copy(directory);
     }
     options = match (var("ETCD_USERNAME")?, var("ETCD_PASSWORD")?) {
-        (Some(name), Some(password)) => options.user(name, password),
+        (Some(name), Some(password)) => {
+            check_secret(&password).map_err(|error| wrong("ETCD_PASSWORD", error))?;
+            options.user(name, password)
+        }
         (None, None) => options,
         _ => return Err("ETCD_USERNAME and ETCD_PASSWORD: one needs the other".into()),
     };

@@ -20,6 +20,35 @@ enum Expected {
     Literal(SecretDigest),
 }
 
+/// Names of schemes: of the registry (RFC 9110 §16.4.1), and others that are in use.
+const SCHEMES: [&str; 25] = [
+    "Basic",
+    "Bearer",
+    "Concealed",
+    "Digest",
+    "DPoP",
+    "GNAP",
+    "HOBA",
+    "Mutual",
+    "Negotiate",
+    "OAuth",
+    "PrivateToken",
+    "SCRAM-SHA-1",
+    "SCRAM-SHA-256",
+    "vapid",
+    "Api-Key",
+    "ApiKey",
+    "AWS4-HMAC-SHA256",
+    "Hawk",
+    "HMAC",
+    "JWT",
+    "Key",
+    "NTLM",
+    "Secret",
+    "SSWS",
+    "Token",
+];
+
 impl ConfigScheme for Authorization {
     const KEY: &'static str = "authorization";
 
@@ -27,10 +56,12 @@ impl ConfigScheme for Authorization {
 
     fn build(config: String, _: &BuildContext<'_>) -> Result<Self, BuildError> {
         let text = config.trim();
+        // A scheme's name alone is a credential that got lost, not a literal.
+        if let Some(scheme) = SCHEMES.into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme)) {
+            return Err(format!("expected a credential behind `{scheme}`, found none").into());
+        }
         let expected = match strip_bearer(text.as_bytes()) {
             Some(_) => Expected::Bearer(Bearer::new(&text["bearer".len()..])?),
-            // A bare `Bearer` is a token that got lost, not a literal.
-            None if text.eq_ignore_ascii_case("bearer") => return Err("it has no token".into()),
             None => Expected::Literal(SecretDigest::new(text)?),
         };
         Ok(Self { expected })
@@ -95,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_could_not_guard_does_not_build() {
-        for configured in ["", "  ", "Bearer", "bearer ", "Bearer \t "] {
+        for configured in ["", "  ", "Bearer", "bearer ", "Bearer \t ", "Basic ", "token", "ApiKey", "$T", "Token $T"] {
             assert!(build(configured).is_err(), "{configured:?}");
         }
     }

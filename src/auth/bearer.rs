@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
-use super::{AuthError, EmptySecret, Proof, Scheme, SecretDigest};
+use super::{AuthError, InvalidSecret, Proof, Scheme, SecretDigest};
 use crate::head::Head;
 
 /// Longer credentials are refused unread: no sender's token is that long, and hashing it would be work for nothing.
@@ -23,8 +23,8 @@ impl Bearer {
     ///
     /// # Errors
     ///
-    /// When the token is empty or blank.
-    pub fn new(token: &str) -> Result<Self, EmptySecret> {
+    /// When [`check_secret`](super::check_secret) says that the token would guard nothing.
+    pub fn new(token: &str) -> Result<Self, InvalidSecret> {
         Ok(Self { token: SecretDigest::new(token.trim())? })
     }
 }

@@ -56,7 +56,7 @@ pub use self::bearer::Bearer;
 #[cfg(fuzzing)]
 pub(crate) use self::bearer::fuzz;
 pub use self::require::{RequireAuth, RequireAuthLayer};
-pub use self::secret::{EmptySecret, SecretDigest};
+pub use self::secret::{InvalidSecret, SecretDigest, check_secret};
 pub use self::verify::{VerifyBody, VerifyBodyLayer};
 use crate::config::{BuildContext, BuildError};
 use crate::evidence::Evidence;

@@ -17,11 +17,9 @@ impl SecretDigest {
     ///
     /// # Errors
     ///
-    /// When the secret is empty or blank: it would guard nothing.
-    pub fn new(secret: &str) -> Result<Self, EmptySecret> {
-        if secret.trim().is_empty() {
-            return Err(EmptySecret);
-        }
+    /// When [`check_secret`] says that it would guard nothing.
+    pub fn new(secret: &str) -> Result<Self, InvalidSecret> {
+        check_secret(secret)?;
         Ok(Self(Sha256::digest(secret.as_bytes()).into()))
     }
 
@@ -37,17 +35,85 @@ impl fmt::Debug for SecretDigest {
     }
 }
 
-/// A secret that is empty or blank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EmptySecret;
-
-impl fmt::Display for EmptySecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the secret is empty")
+/// Whether `secret` can be one.
+///
+/// A secret that holds `${…}`, `{{…}}` or `{$NAME}`, and one that is `$NAME`, `$(NAME)` or `%NAME%`, alone or behind one
+/// word as in `Bearer $NAME`, is a placeholder that nothing has filled in: everybody who reads the configuration, or the
+/// documentation that it was copied from, knows it. `NAME` is in capitals. A hash such as `$argon2id$…` or `$2y$…` is none.
+///
+/// # Errors
+///
+/// When the secret is empty or blank, or such a placeholder. The error quotes nothing of the secret.
+///
+/// ```
+/// use tower_webhook::auth::{InvalidSecret, check_secret};
+///
+/// assert!(check_secret("Bearer $2y$10$N9qo8uLOickgx2ZMRZoMye").is_ok());
+/// assert_eq!(check_secret(" "), Err(InvalidSecret::Empty));
+/// assert!(matches!(check_secret("Bearer ${TOKEN}"), Err(InvalidSecret::Placeholder(_))));
+/// ```
+pub fn check_secret(secret: &str) -> Result<(), InvalidSecret> {
+    match secret.trim().is_empty() {
+        true => Err(InvalidSecret::Empty),
+        false => placeholder(secret).map_or(Ok(()), |shape| Err(InvalidSecret::Placeholder(shape))),
     }
 }
 
-impl std::error::Error for EmptySecret {}
+/// The shape of the placeholder that `secret` is or holds.
+fn placeholder(secret: &str) -> Option<&'static str> {
+    let holds = |open: &str, close: &str| secret.split_once(open).is_some_and(|(_, rest)| rest.contains(close));
+    if holds("${", "}") {
+        return Some("${…}");
+    }
+    if holds("{{", "}}") {
+        return Some("{{…}}");
+    }
+    let braces = secret.split("{$").skip(1).filter_map(|rest| rest.split_once('}'));
+    if braces.map(|(inner, _)| inner).any(|inner| is_variable(inner.split(':').next().unwrap_or(inner))) {
+        return Some("{$NAME}");
+    }
+    let mut words = secret.split_ascii_whitespace();
+    let word = match (words.next()?, words.next(), words.next()) {
+        (word, None, _) | (_, Some(word), None) => word,
+        _ => return None,
+    };
+    let between = |open, close| word.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    let shapes = [(between("$", ""), "$NAME"), (between("$(", ")"), "$(NAME)"), (between("%", "%"), "%NAME%")];
+    shapes.into_iter().find(|(name, _)| name.is_some_and(is_capital_variable)).map(|(_, shape)| shape)
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn is_capital_variable(name: &str) -> bool {
+    is_variable(name) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.contains(|c: char| c.is_lowercase())
+}
+
+/// Why a text can be no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidSecret {
+    /// It is empty or blank: it would guard nothing.
+    Empty,
+    /// It is, or holds, a placeholder of this shape that nothing has filled in.
+    Placeholder(&'static str),
+}
+
+impl fmt::Display for InvalidSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the secret is empty"),
+            Self::Placeholder(shape) => write!(
+                f,
+                "the secret is a placeholder that nothing fills in: found `{shape}`, expected the secret itself, or \
+                 `{{$TOKEN}}` in the configuration of a webhook or connection"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InvalidSecret {}
 
 #[cfg(test)]
 mod tests {
@@ -65,7 +131,64 @@ mod tests {
     #[test]
     fn an_empty_secret_is_none() {
         for empty in ["", " ", "\t\n"] {
-            assert_eq!(SecretDigest::new(empty).unwrap_err(), EmptySecret);
+            assert_eq!(SecretDigest::new(empty).unwrap_err(), InvalidSecret::Empty);
+        }
+    }
+
+    #[test]
+    fn a_placeholder_that_nothing_fills_in_is_none() {
+        for (secret, shape) in [
+            ("${TOKEN}", "${…}"),
+            ("Bearer ${TOKEN}", "${…}"),
+            ("a${token:-x}b", "${…}"),
+            ("${}", "${…}"),
+            ("{{TOKEN}}", "{{…}}"),
+            ("Bearer {{ .Values.token }}", "{{…}}"),
+            ("{$TOKEN}", "{$NAME}"),
+            ("x {$token:default} y", "{$NAME}"),
+            ("$TOKEN", "$NAME"),
+            ("$_", "$NAME"),
+            (" $A1_B\n", "$NAME"),
+            ("Bearer $TOKEN", "$NAME"),
+            ("bearer   $TOKEN", "$NAME"),
+            ("Token $TOKEN", "$NAME"),
+            ("$(TOKEN)", "$(NAME)"),
+            ("Bearer $(TOKEN)", "$(NAME)"),
+            ("%TOKEN%", "%NAME%"),
+        ] {
+            let error = SecretDigest::new(secret).unwrap_err();
+            assert_eq!(error, InvalidSecret::Placeholder(shape), "{secret}");
+            assert!(error.to_string().contains("`{$TOKEN}`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn hashes_and_odd_passwords_are_secrets() {
+        for secret in [
+            "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
+            "$2y$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+            "$apr1$salt$HASH",
+            "$6$SALT$HASH",
+            "Bearer $2y$10$abc",
+            "$token",
+            "$1ABC",
+            "$",
+            "$$TOKEN",
+            "$TOKEN$",
+            "a$TOKEN",
+            "$TOKEN a b",
+            "pa$$word{1}",
+            "{$}",
+            "{$ a}",
+            "${",
+            "}}{{",
+            r#"{"a":{"b":1}}"#,
+            "%",
+            "100%",
+            "%41%42",
+            "$()",
+        ] {
+            assert_eq!(check_secret(secret), Ok(()), "{secret}");
         }
     }
 

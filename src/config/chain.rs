@@ -219,11 +219,11 @@ mod tests {
             (r#""chain": ["log"], "module-config": {"x": 1}"#, "chain.0.module-config: unknown key `x`"),
             (
                 r#""chain": ["log", {"module": "log", "connection": "three"}]"#,
-                "chain.1.connection: there is no connection `three`, or its own value is refused; add or mend the connection",
+                "chain.1.connection: there is no valid connection `three`; add it, or mend its value",
             ),
             (
                 r#""chain": ["log"], "connection": "three""#,
-                "connection: there is no connection `three`, or its own value is refused; add or mend the connection",
+                "connection: there is no valid connection `three`; add it, or mend its value",
             ),
             (r#""chain": [{"module": "log", "retry": {"max": 1}}]"#, "chain.0.retry: unknown key `max`"),
             (

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::chain::{Route, StepSpec, identity, read_retry};
 use super::error::unknown_key;
 use super::placeholder::expand;
+use super::secrets;
 use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::dedup::DedupRule;
@@ -229,10 +230,11 @@ impl Compiler {
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
             // A variable that is set to nothing would leave of a credential what everybody knows: `Token `.
-            match expand(value, self.registry.lookup(), is_guard(&key)) {
-                Ok(value) => Ok((key, value)),
-                Err(error) => Err(error.inside(&key)),
+            let value = expand(value, self.registry.lookup(), is_guard(&key)).map_err(|error| error.inside(&key))?;
+            if key != "metadata" {
+                secrets::check(&key, &value, is_guard(&key))?;
             }
+            Ok((key, value))
         });
         fields.collect()
     }
@@ -248,7 +250,7 @@ impl Compiler {
 fn find<'a>(name: Option<&Name>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
     let Some(name) = name else { return Ok(None) };
     let missing = || {
-        let text = format!("there is no connection {name}, or its own value is refused; add or mend the connection");
+        let text = format!("there is no valid connection {name}; add it, or mend its value");
         CompileError::new(text).inside("connection")
     };
     connections.get(name.as_str()).map(Some).ok_or_else(missing)
@@ -286,6 +288,7 @@ mod tests {
             "TOKEN" => Some("from-env".into()),
             "PRETTY" => Some("true".into()),
             "BLANK" => Some(" ".into()),
+            "UNFILLED" => Some("${TOKEN}".into()),
             "EMPTY" => Some(String::new()),
             _ => None,
         });
@@ -332,10 +335,50 @@ mod tests {
             r#""{$BLANK}""#,
             r#""Token {$EMPTY}""#,
             r#""Token {$NO:}""#,
+            r#""Token {$BLANK}""#,
+            r#""Token {$NO: }""#,
+            r#""Basic ""#,
+            r#""Token""#,
+            r#""Bearer ${TOKEN}""#,
+            r#""$TOKEN""#,
+            r#""Bearer {{TOKEN}}""#,
+            r#""{$UNFILLED}""#,
+            r#""Token {$UNFILLED}""#,
         ] {
             let error = compile(&format!(r#"{{"module":"discard","authorization":{value}}}"#)).unwrap_err();
             assert!(error.starts_with("authorization: "), "{value} -> {error}");
         }
+    }
+
+    #[test]
+    fn a_placeholder_that_nothing_fills_in_is_no_secret_wherever_it_stands() {
+        let registry = Registry::builtin().variables(|name| (name == "UNFILLED").then(|| "$OTHER".into()));
+        let compiler = Compiler::new(registry);
+        let refused = |json: &str| match compiler.connection("a", json.as_bytes()) {
+            Ok(_) => None,
+            Err(error) => {
+                assert!(error.to_string().contains("`{$TOKEN}`"), "{error}");
+                assert!(!error.to_string().contains("s3cret"), "{error}");
+                Some(error.to_string().split(": ").next().unwrap().to_owned())
+            }
+        };
+        for (rest, place) in [
+            (r#""password": "${s3cret}""#, Some("password")),
+            (r#""password": "{$UNFILLED}""#, Some("password")),
+            (r#""api_key": ["a", "{{ s3cret }}"]"#, Some("api_key.1")),
+            (r#""tls": {"client_secret": {"value": "$S3CRET"}}"#, Some("tls.client_secret.value")),
+            (r#""headers": {"X-Api-Key": "%S3CRET%"}"#, Some("headers.X-Api-Key")),
+            (r#""url": "amqp://user:${s3cret}@host""#, Some("url")),
+            (r#""password": "$2y$10$abc""#, None),
+            (r#""password": """#, None),
+            (r#""topic": "$TOPIC""#, None),
+            (r#""template": "{{ name }}""#, None),
+        ] {
+            assert_eq!(refused(&format!(r#"{{"type": "x", {rest}}}"#)).as_deref(), place, "{rest}");
+        }
+        assert!(compile(r#"{"module": "discard", "metadata": {"password": "$PASSWORD"}}"#).is_ok());
+        let error = compile(r#"{"module": "log", "module-config": {"token": "${TOKEN}"}}"#).unwrap_err();
+        assert!(error.starts_with("module-config.token: the secret is a placeholder"), "{error}");
     }
 
     #[test]

@@ -92,6 +92,10 @@
 //! keys are not touched. The value is taken as it is. When the placeholder is the whole value and the field is a number
 //! or a boolean, it is read as one. A variable that is not set and has no default is an error, and so is a `{$` that
 //! begins no placeholder.
+//!
+//! Other placeholders are not filled in. A guard must be no such placeholder, and neither may what stands in `module-config`
+//! or in a connection under the name of a secret (`password`, `api_key`, `signing_secret`, `Authorization`) or of an address
+//! (`url`, `uri`, `dsn`): see [`check_secret`](crate::auth::check_secret). In a guard a variable that is blank is an error.
 
 mod chain;
 mod compile;
@@ -100,6 +104,7 @@ mod name;
 mod node;
 mod placeholder;
 mod registry;
+mod secrets;
 mod warning;
 
 use std::fmt;

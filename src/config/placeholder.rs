@@ -7,7 +7,7 @@ use super::node::Node;
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Fills in the placeholders of every string in `node`; keys stay as they are. With `refuse_empty` one that comes to
-/// nothing is an error.
+/// nothing, or to blanks, is an error.
 pub(super) fn expand(node: Node, lookup: Lookup<'_>, refuse_empty: bool) -> Result<Node, CompileError> {
     Ok(match node {
         Node::String(text) => expand_text(text, lookup, refuse_empty)?,
@@ -30,7 +30,7 @@ fn expand_text(text: String, lookup: Lookup<'_>, refuse_empty: bool) -> Result<N
         return Ok(Node::String(text));
     }
     let value = |placeholder: Placeholder<'_>| match placeholder.value(lookup)? {
-        value if refuse_empty && value.is_empty() => {
+        value if refuse_empty && value.trim().is_empty() => {
             Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)))
         }
         value => Ok(value),
@@ -110,6 +110,7 @@ mod tests {
         match name {
             "TOKEN" => Some("p$ss;w{rd|".into()),
             "EMPTY" => Some(String::new()),
+            "BLANK" => Some(" \t".into()),
             "NESTED" => Some("{$TOKEN}".into()),
             _ => None,
         }
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn where_nothing_will_not_do_it_is_an_error() {
-        for input in ["{$EMPTY}", "{$NO:}", "Token {$EMPTY}", "{$TOKEN}{$NO:}"] {
+        for input in ["{$EMPTY}", "{$NO:}", "{$NO: }", "Token {$EMPTY}", "Token {$BLANK}", "{$TOKEN}{$NO:}"] {
             assert!(expand_text(input.to_owned(), &lookup, true).is_err_and(|e| e.to_string().contains("is empty")));
         }
         assert!(expand_text("Token {$TOKEN}".to_owned(), &lookup, true).is_ok());

@@ -1,5 +1,7 @@
 //! What an operator is told of values: warnings, refusals, what is ignored.
 
+use std::ffi::OsStr;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -74,4 +76,46 @@ async fn a_number_moved_into_range_and_a_module_beside_a_chain_are_warned_of() {
     assert_eq!(gateway.get("/ready?min_revision=3").await.status, 200);
     assert_eq!(status(&gateway).await["warnings"], json!([]));
     assert!(has_metric(&gateway, "tower_webhook_config_warned_keys 0").await);
+}
+
+#[tokio::test]
+async fn a_placeholder_that_nothing_fills_in_is_no_secret() {
+    let webhooks = json!({
+        "shell": {"module": "discard", "authorization": "Bearer ${TOKEN}"},
+        "bare": {"module": "discard", "authorization": "$TOKEN"},
+        "template": {"module": "discard", "authorization": "Bearer {{TOKEN}}"},
+        "indirect": {"module": "discard", "authorization": "Bearer {$INDIRECT}"},
+        "header": {"module": "http_webhook", "module-config": {
+            "url": "https://example.com/", "headers": {"Authorization": "Bearer ${TOKEN}"}
+        }},
+        "signing": {"module": "http_webhook", "module-config": {
+            "url": "https://example.com/", "signing_secret": "$SECRET"
+        }},
+        "hash": {"module": "discard", "authorization": "Bearer $2y$10$N9qo8uLOickgx2ZMRZoMye"},
+    });
+    let gateway = serving(&webhooks, &[("INDIRECT", "${TOKEN}")]).await;
+    let status = status(&gateway).await;
+    let refused = status["refused_keys"].as_array().unwrap();
+    assert_eq!(refused.len(), 6, "{refused:?}");
+    assert!(refused.iter().all(|refused| refused["reason"].as_str().unwrap().contains("`{$TOKEN}`")), "{refused:?}");
+    for (id, token) in [("shell", "Bearer ${TOKEN}"), ("bare", "$TOKEN"), ("indirect", "Bearer ${TOKEN}")] {
+        let head = [&*format!("POST /webhook/{id} HTTP/1.1"), &*format!("Authorization: {token}")];
+        gateway.request(&head, "{}").await.problem(503);
+    }
+    let head = ["POST /webhook/hash HTTP/1.1", "Authorization: Bearer $2y$10$N9qo8uLOickgx2ZMRZoMye"];
+    gateway.request(&head, "{}").await.assert_accepted();
+}
+
+#[tokio::test]
+async fn a_placeholder_that_nothing_fills_in_is_no_secret_of_the_gateway() {
+    for (variables, name) in [
+        (&[("ADMIN_TOKEN", "${ADMIN_TOKEN}")][..], "ADMIN_TOKEN"),
+        (&[("ADMIN_TOKEN", "$(ADMIN_TOKEN)")], "ADMIN_TOKEN"),
+        (&[("CONFIG_BACKEND", "etcd"), ("ETCD_USERNAME", "a"), ("ETCD_PASSWORD", "{{password}}")], "ETCD_PASSWORD"),
+    ] {
+        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name, OsStr::new(value))).collect();
+        let (status, stderr) = crate::support::process::refused_start(&variables).await;
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&format!("{name}: the secret is a placeholder")), "{stderr}");
+    }
 }
