@@ -114,8 +114,9 @@ impl SpoolOptions {
         Self { directory: directory.into(), max_bytes: DEFAULT_MAX_BYTES }
     }
 
-    /// How many bytes its files may have together, dead letters included. One webhook's events take at most half of it, and
-    /// those of a namespace three quarters, so that a target that is down does not shut out the others.
+    /// How many bytes its files may have together, dead letters included. Thirteen sixteenths of them are for events: a
+    /// webhook may hold as many bytes as are still free, and a namespace twice as many, so that a target that is down
+    /// never shuts out the others. An event of more than half of that room is too large.
     #[must_use]
     pub fn max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }

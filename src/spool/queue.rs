@@ -4,7 +4,7 @@ use super::event;
 use super::frame::{Kind, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Sizes;
-use super::shares::Shares;
+use super::shares::{Shares, largest_event};
 use super::{SpoolError, Ticket};
 use crate::key::WebhookKey;
 use crate::module::Delivery;
@@ -106,18 +106,19 @@ impl Queue {
         if self.closed || self.is_refusing {
             return Err(SpoolError::Failed);
         }
-        if bytes > max_bytes / 2 {
+        // A sixteenth is for notes and for the copies that free a segment; the garbage that is left in place comes off, too.
+        let room = max_bytes - max_bytes / 16;
+        let capacity = room - max_garbage(max_bytes);
+        if bytes > largest_event(capacity) {
             return Err(SpoolError::TooLarge);
         }
-        // A sixteenth is for notes and for the copies that free a segment; so much garbage is let be.
-        let room = max_bytes - max_bytes / 16;
         let coming = self.queued + bytes;
         // In memory as long as the disk hangs; one always may.
         let is_held_up = self.queued > 0 && coming > MAX_QUEUED;
         if is_held_up
-            || sizes.live() + coming > room - max_garbage(max_bytes)
+            || sizes.live() + coming > capacity
             || sizes.taken() + coming > room
-            || !self.shares.has_room(webhook, bytes, max_bytes)
+            || !self.shares.has_room(webhook, bytes, capacity)
         {
             return Err(SpoolError::Full);
         }

@@ -1,4 +1,9 @@
-//! How much of the spool's room each webhook, and each namespace, has taken.
+//! How much of the spool's room each webhook, and each namespace, has taken, and how much more it may take.
+//!
+//! The limits are dynamic thresholds: a webhook may hold as many bytes as are still free, and a namespace twice as many
+//! (A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). One namespace
+//! alone may so take two thirds of the room, and a namespace that comes later always finds some of the rest. When the
+//! first ones drain, all that want room end up with equal shares.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,20 +15,27 @@ use crate::key::WebhookKey;
 pub(super) struct Shares {
     webhooks: Sums<WebhookKey>,
     namespaces: Sums<Box<str>>,
+    total: u64,
 }
 
 type Sums<K> = HashMap<K, u64, foldhash::fast::RandomState>;
 
+/// The largest event that an empty spool takes, if all events together may have `capacity` bytes.
+pub(super) fn largest_event(capacity: u64) -> u64 {
+    capacity / 2
+}
+
 impl Shares {
-    /// Whether an event of this size leaves room to the others: a webhook may have half of it, and a namespace three
-    /// quarters.
-    pub(super) fn has_room(&self, webhook: &WebhookKey, bytes: u64, max_bytes: u64) -> bool {
-        let (share, namespace) = (self.webhooks.get(webhook), self.namespaces.get(webhook.namespace()));
-        let after = |share: Option<&u64>| share.copied().unwrap_or(0) + bytes;
-        after(share) <= max_bytes / 2 && after(namespace) <= max_bytes / 4 * 3
+    /// Whether an event of this size may be taken, if all events together may have `capacity` bytes.
+    pub(super) fn has_room(&self, webhook: &WebhookKey, bytes: u64, capacity: u64) -> bool {
+        let after = |share: Option<&u64>| share.copied().unwrap_or(0).saturating_add(bytes);
+        let Some(free) = capacity.checked_sub(self.total.saturating_add(bytes)) else { return false };
+        after(self.webhooks.get(webhook)) <= free
+            && after(self.namespaces.get(webhook.namespace())) <= free.saturating_mul(2)
     }
 
     pub(super) fn take(&mut self, webhook: &WebhookKey, bytes: u64) {
+        self.total += bytes;
         match self.webhooks.get_mut(webhook) {
             Some(share) => *share += bytes,
             None => drop(self.webhooks.insert(webhook.clone(), bytes)),
@@ -35,6 +47,7 @@ impl Shares {
     }
 
     pub(super) fn give_back(&mut self, webhook: &WebhookKey, bytes: u64) {
+        self.total = self.total.saturating_sub(bytes);
         subtract(&mut self.webhooks, webhook, bytes);
         subtract(&mut self.namespaces, webhook.namespace(), bytes);
     }
@@ -57,18 +70,63 @@ where
 mod tests {
     use super::*;
 
+    fn key(namespace: &str, id: &str) -> WebhookKey {
+        WebhookKey::new(namespace, id).unwrap()
+    }
+
+    /// Takes room in steps of one byte until there is none. Returns how much it got.
+    fn fill(shares: &mut Shares, webhook: &WebhookKey) -> u64 {
+        let mut got = 0;
+        while shares.has_room(webhook, 1, 1000) {
+            shares.take(webhook, 1);
+            got += 1;
+        }
+        got
+    }
+
     #[test]
-    fn neither_a_webhook_nor_a_namespace_takes_it_all() {
+    fn a_webhook_alone_takes_half_and_a_namespace_alone_two_thirds() {
         let mut shares = Shares::default();
-        let [a, b, c, other] =
-            [("n", "a"), ("n", "b"), ("n", "c"), ("o", "a")].map(|(n, w)| WebhookKey::new(n, w).unwrap());
-        shares.take(&a, 500);
-        assert!(!shares.has_room(&a, 1, 1000) && shares.has_room(&b, 250, 1000));
-        shares.take(&b, 250);
-        assert!(!shares.has_room(&c, 1, 1000) && shares.has_room(&other, 250, 1000));
-        shares.give_back(&a, 500);
-        assert!(shares.has_room(&c, 500, 1000));
-        shares.give_back(&b, 250);
-        assert!(shares.webhooks.is_empty() && shares.namespaces.is_empty());
+        assert_eq!(fill(&mut shares, &key("n", "a")), 500);
+        assert_eq!(fill(&mut shares, &key("n", "b")) + fill(&mut shares, &key("n", "c")), 166);
+    }
+
+    #[test]
+    fn each_namespace_that_comes_later_finds_room() {
+        let mut shares = Shares::default();
+        let got: Vec<_> = (0..6).map(|n| fill(&mut shares, &key(&format!("n{n}"), "a"))).collect();
+        assert_eq!(got, [500, 250, 125, 62, 31, 16]);
+    }
+
+    #[test]
+    fn equal_demand_ends_in_equal_shares() {
+        let mut shares = Shares::default();
+        let webhooks: Vec<_> = (0..4).map(|n| key(&format!("n{n}"), "a")).collect();
+        webhooks.iter().for_each(|webhook| _ = fill(&mut shares, webhook));
+        // Each round every webhook has one event delivered, and all of them want the room.
+        for _ in 0..1000 {
+            for webhook in &webhooks {
+                shares.give_back(webhook, 1);
+            }
+            webhooks.iter().for_each(|webhook| _ = fill(&mut shares, webhook));
+        }
+        let taken: Vec<_> = webhooks.iter().map(|webhook| shares.webhooks[webhook]).collect();
+        assert!(taken.iter().all(|taken| (190..=210).contains(taken)), "{taken:?}");
+    }
+
+    #[test]
+    fn room_that_is_given_back_is_forgotten() {
+        let mut shares = Shares::default();
+        let webhook = key("n", "a");
+        shares.take(&webhook, 500);
+        assert!(!shares.has_room(&webhook, 1, 1000));
+        shares.give_back(&webhook, 500);
+        assert!(shares.has_room(&webhook, largest_event(1000), 1000));
+        assert!(shares.webhooks.is_empty() && shares.namespaces.is_empty() && shares.total == 0);
+    }
+
+    #[test]
+    fn a_size_beyond_all_numbers_has_no_room() {
+        assert!(!Shares::default().has_room(&key("n", "a"), u64::MAX, 1000));
     }
 }
