@@ -5,6 +5,7 @@
 mod admin;
 mod command;
 mod connection;
+mod directories;
 mod healthcheck;
 mod misspelt;
 mod routes;
@@ -95,6 +96,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
+    directories::check(&settings);
 
     let (kept, worker) = open_spool(&settings)?.unzip();
     let (store, mut reflector) = match &settings.backend {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::support::eventually;
 use crate::support::process::{AUTHORIZATION, Gateway, refused_start};
 
 /// Asserts that it does not start, and says why in one line that holds `named`.
@@ -307,4 +308,32 @@ async fn a_port_that_kubernetes_sets_counts_as_not_set() {
     let (_, stderr) = refused_start(&variables).await;
     assert!(stderr.contains("PORT: `tcp://10.96.0.10:80` is set by Kubernetes"), "{stderr}");
     assert!(stderr.contains("cannot listen on 192.0.2.1:8000"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_directory_in_which_nothing_can_be_written_is_warned_of_at_the_start() {
+    for root in ["/proc/nothing", "webhooks.json", "webhooks.json/below"] {
+        let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", root)]).await;
+        eventually("a warning", async || {
+            let err = gateway.err();
+            err.lines().any(|line| line.contains("WARN") && line.contains("SAVE_TO_DISK_ROOT") && line.contains(root))
+        })
+        .await;
+        gateway.assert_serves().await;
+    }
+    let variables =
+        [("CONFIG_BACKEND", "etcd"), ("ETCD_ENDPOINTS", "http://127.0.0.1:9"), ("CONFIG_CACHE_DIR", "/proc/nothing")];
+    let gateway = Gateway::start_in(tempfile::tempdir().unwrap(), &variables).await;
+    eventually("a warning", async || gateway.err().contains("CONFIG_CACHE_DIR: nothing can be written")).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_can_be_written_is_left_as_it_was() {
+    let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", "data/below")]).await;
+    gateway.post_with_credential("/webhook/save", "{}").await.assert_accepted();
+    assert_eq!(std::fs::read_dir(gateway.path("data/below")).unwrap().count(), 1);
+    // The configuration, and what was saved.
+    let names = || std::fs::read_dir(gateway.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    eventually("only these to be there", async || names().count() == 2).await;
+    assert!(!gateway.err().contains("WARN"), "{}", gateway.err());
 }
