@@ -3,11 +3,13 @@
 //! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
 
 mod admin;
+mod certificates;
 mod command;
 mod connection;
 mod directories;
 mod healthcheck;
 mod misspelt;
+mod reload;
 mod routes;
 mod rules;
 mod server;
@@ -28,6 +30,7 @@ use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::spool::{Spool, SpoolOptions, Worker};
 use tower_webhook::{Registry, Store, reflect};
 
+use crate::certificates::Certificates;
 use crate::command::Command;
 use crate::routes::Kept;
 use crate::server::Shutdown;
@@ -91,11 +94,17 @@ fn run(stderr: Stderr) -> Result<(), Error> {
 }
 
 async fn start(stderr: Stderr) -> Result<(), Error> {
+    // First of all: until then a signal that is none to stop would end the process.
+    let signals = reload::Signals::install()?;
     let settings = Settings::from_env()?;
     let metrics = telemetry::init(&settings, stderr)?;
     settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
+    let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
+    let watches = certificates.iter().map(Certificates::watch).collect::<Result<_, _>>()?;
+    let tls = certificates.as_ref().map(Certificates::acceptor).transpose()?;
+    tokio::spawn(reload::run(signals, certificates, watches));
     directories::check(&settings);
 
     let (kept, worker) = open_spool(&settings)?.unzip();
@@ -109,7 +118,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
     let app = routes::app(store, kept, metrics, &settings, shutdown.clone())?;
     tokio::select! {
-        outcome = server::serve(listener, app, &settings, shutdown.clone()) => outcome?,
+        outcome = server::serve(listener, app, tls, &settings, shutdown.clone()) => outcome?,
         // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
         ended = &mut reflector => {
             return Err(format!("the task that follows the configuration has ended: {ended:?}").into());

@@ -1,13 +1,9 @@
 //! The edge: the socket, who is let in, and a graceful stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -48,12 +44,11 @@ fn raise_file_limit(max_connections: usize) {
 pub(crate) async fn serve(
     listener: TcpListener,
     app: App,
+    tls: Option<TlsAcceptor>,
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     raise_file_limit(settings.max_connections);
-    let tls = settings.tls.as_ref().map(|(cert, key)| tls(cert, key)).transpose();
-    let tls = tls.map_err(|error| format!("TLS_CERT, TLS_KEY: {error}"))?;
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
@@ -100,18 +95,6 @@ async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
             }
         }
     }
-}
-
-fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
-    let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
-    // More than one provider may be linked in; rustls must be told.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 struct Signals {

@@ -1,6 +1,7 @@
 //! The built gateway, as a process.
 
 mod arguments;
+mod certificates;
 mod configuration;
 mod dedup;
 mod http_rules;

@@ -1,0 +1,180 @@
+//! Certificates are read again when their files change, and on SIGHUP.
+
+use std::fmt::Display;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::certificates::Certificates;
+
+/// How often the files are looked at.
+const POLL: Duration = Duration::from_secs(1);
+
+/// No certificate is larger.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The signals that do not stop the gateway. They would, were they not waited for.
+pub(crate) struct Signals {
+    hangup: Signal,
+    unused: [Signal; 2],
+}
+
+impl Signals {
+    /// From now on none of them ends the process.
+    pub(crate) fn install() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            unused: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+        })
+    }
+
+    /// Resolves on SIGHUP.
+    async fn hangup(&mut self) {
+        let [one, two] = &mut self.unused;
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => return,
+                _ = one.recv() => tracing::info!("SIGUSR1 is ignored; SIGHUP reads the certificates again"),
+                _ = two.recv() => tracing::info!("SIGUSR2 is ignored; SIGHUP reads the certificates again"),
+            }
+        }
+    }
+}
+
+/// Reads again for ever. `certificates` are those of the server, if it speaks TLS.
+pub(crate) async fn run(mut signals: Signals, certificates: Option<Certificates>, mut watches: Vec<Watch>) {
+    let mut looked_at = Timestamp::now();
+    loop {
+        let asked = tokio::select! {
+            () = signals.hangup() => true,
+            () = tokio::time::sleep(POLL) => false,
+        };
+        if asked && watches.is_empty() {
+            tracing::info!("SIGHUP: there is no certificate to read again");
+        }
+        for watch in &mut watches {
+            watch.read_again(asked).await;
+        }
+        if let Some(certificates) = &certificates {
+            certificates.warn_of_expiry(looked_at);
+        }
+        looked_at = Timestamp::now();
+    }
+}
+
+/// A file that a variable names.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedFile {
+    variable: &'static str,
+    path: PathBuf,
+}
+
+impl NamedFile {
+    pub(crate) fn new(variable: &'static str, path: PathBuf) -> Self {
+        Self { variable, path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn read(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(&self.path).map_err(|error| self.wrong(error))?;
+        file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| self.wrong(error))?;
+        Ok(bytes)
+    }
+
+    /// An error that names the variable and the file.
+    pub(crate) fn wrong(&self, error: impl Display) -> String {
+        format!("{}: {}: {error}", self.variable, self.path.display())
+    }
+}
+
+/// Takes the contents of files into use, or says why it cannot.
+type Apply = Box<dyn FnMut(&[Vec<u8>]) -> Result<(), String> + Send>;
+
+/// Files that are taken into use together, each time one of them changes.
+pub(crate) struct Watch {
+    files: Vec<NamedFile>,
+    apply: Apply,
+    served: Vec<Vec<u8>>,
+    refused: Option<Refused>,
+}
+
+/// What was found and cannot be used.
+struct Refused {
+    found: Result<Vec<Vec<u8>>, String>,
+    is_told: bool,
+}
+
+/// The outcome of a look at the files.
+enum Look {
+    /// They are the files in use.
+    Unchanged,
+    Applied,
+    /// They cannot be used. It has been told before, or may be half of a change: the next look will show.
+    Pending,
+    /// They cannot be used, and that is to be told.
+    Refused(String),
+}
+
+impl Watch {
+    /// Applies the files now, and then whenever they change.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be used now.
+    pub(crate) fn begin(
+        files: impl Into<Vec<NamedFile>>,
+        mut apply: impl FnMut(&[Vec<u8>]) -> Result<(), String> + Send + 'static,
+    ) -> Result<Self, String> {
+        let files = files.into();
+        let contents = Self::read(&files)?;
+        apply(&contents)?;
+        Ok(Self { files, apply: Box::new(apply), served: contents, refused: None })
+    }
+
+    fn read(files: &[NamedFile]) -> Result<Vec<Vec<u8>>, String> {
+        files.iter().map(NamedFile::read).collect()
+    }
+
+    async fn read_again(&mut self, asked: bool) {
+        let files = self.files.clone();
+        let found = tokio::task::spawn_blocking(move || Self::read(&files)).await;
+        let names: Vec<_> = self.files.iter().map(|file| file.variable).collect();
+        let names = names.join(", ");
+        match self.look(found.unwrap_or_else(|error| Err(error.to_string())), asked) {
+            Look::Unchanged if asked => tracing::info!("SIGHUP: nothing has changed in the files of {names}"),
+            Look::Applied => tracing::info!("the files of {names} were read again"),
+            Look::Refused(reason) => tracing::warn!("{reason}; what was read before stays in use"),
+            Look::Unchanged | Look::Pending => {}
+        }
+    }
+
+    /// Decides on what was found. `asked`: an operator waits for an answer.
+    fn look(&mut self, found: Result<Vec<Vec<u8>>, String>, asked: bool) -> Look {
+        if found.as_ref() == Ok(&self.served) {
+            self.refused = None;
+            return Look::Unchanged;
+        }
+        let applied = found.clone().and_then(|contents| (self.apply)(&contents).map(|()| contents));
+        let reason = match applied {
+            Ok(contents) => {
+                self.served = contents;
+                self.refused = None;
+                return Look::Applied;
+            }
+            Err(reason) => reason,
+        };
+        // One file may have been replaced and the other not yet.
+        let before = self.refused.take().filter(|before| before.found == found);
+        let was_told = before.as_ref().is_some_and(|before| before.is_told);
+        let tell = asked || (before.is_some() && !was_told);
+        self.refused = Some(Refused { found, is_told: was_told || tell });
+        if tell { Look::Refused(reason) } else { Look::Pending }
+    }
+}
