@@ -1,7 +1,8 @@
 //! What the layers have found out about a request.
 //!
-//! It is in one slot of the request's extensions, but for [`Matched`], which has its own, so that handlers can extract
-//! it. All the rules by which it comes and goes are here: nothing that was learned of one webhook may speak for another.
+//! It is in one slot of the request's extensions. A copy of [`Matched`] has a slot of its own, so that handlers can
+//! extract it; anybody can put another one there, so no layer decides by the copy. All the rules by which evidence comes
+//! and goes are here: nothing that was learned of one webhook may speak for another.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::rejection::Rejection;
 #[derive(Clone, Default)]
 pub(crate) struct Evidence {
     target: Option<Target>,
+    matched: Option<Matched>,
     permit: Option<Permit>,
     /// An obligation: unlike a permit it is not taken back when the request is routed elsewhere.
     pending: Option<Pending>,
@@ -35,7 +37,8 @@ impl Evidence {
     /// A permit that was given before the webhook was known says nothing of its guards.
     pub(crate) fn set_matched(extensions: &mut Extensions, matched: Matched) {
         let evidence = Self::slot(extensions);
-        *evidence = Self { target: evidence.target, pending: evidence.elsewhere(), ..Self::default() };
+        let (target, pending) = (evidence.target, evidence.elsewhere());
+        *evidence = Self { target, matched: Some(matched.clone()), pending, ..Self::default() };
         extensions.insert(matched);
     }
 
@@ -86,7 +89,7 @@ impl Evidence {
     }
 
     pub(crate) fn matched(extensions: &Extensions) -> Result<&Matched, Rejection> {
-        extensions.get().ok_or_else(|| Rejection::misassembled("LookupWebhook"))
+        Self::find(extensions, |evidence| evidence.matched.as_ref(), "LookupWebhook")
     }
 
     /// The permit, if no scheme is still waiting for the body.
@@ -114,12 +117,17 @@ impl Evidence {
     pub(crate) fn admit(extensions: &mut Extensions) -> Result<Arc<Webhook>, Rejection> {
         Self::permit(extensions)?;
         Self::find(extensions, |evidence| evidence.is_checked.then_some(evidence), "CheckPayload")?;
-        let webhook = Self::matched(extensions)?.webhook();
-        if webhook.dedup().is_some() && !Self::is_deduplicated(extensions) {
+        let matched = Self::matched(extensions)?;
+        if matched.webhook().dedup().is_some() && !Self::is_deduplicated(extensions) {
             return Err(Rejection::misassembled("Dedup"));
         }
-        let matched = extensions.remove::<Matched>().ok_or_else(|| Rejection::misassembled("LookupWebhook"))?;
-        Ok(matched.into_webhook())
+        // The copy that handlers see: of another request, it would tell them of a webhook that was not asked for.
+        let shown = extensions.remove::<Matched>();
+        let matched = Self::slot(extensions).matched.take();
+        match matched.filter(|matched| shown.is_none_or(|shown| Arc::ptr_eq(shown.webhook(), matched.webhook()))) {
+            Some(matched) => Ok(matched.into_webhook()),
+            None => Err(Rejection::misassembled("LookupWebhook")),
+        }
     }
 
     fn find<'a, T>(

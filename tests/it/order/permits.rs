@@ -7,8 +7,8 @@ use tower::{Layer, ServiceBuilder};
 use tower_webhook::RejectionKind::{self, *};
 use tower_webhook::auth::Bearer;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, DataType, Dispatch, LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer,
-    RouteNamespaceLayer, Store, VerifyBodyLayer,
+    CheckPayloadLayer, CollectBodyLayer, DataType, Dispatch, LookupWebhookLayer, Matched, ProblemJsonLayer,
+    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
 use crate::support::modules::Seen;
@@ -69,6 +69,36 @@ async fn a_permit_for_one_webhook_does_not_serve_another() {
     assert_answers!(permitted.clone().layer(lookup), request("/", &[], b"{}"), Some(Misassembled));
     assert_answers!(permitted, request("/", &[], b"{}"), None);
     assert_eq!(seen.count(), 2);
+}
+
+/// Between the guards and the body, a middleware of one's own that puts in the webhook of an earlier request.
+#[tokio::test]
+async fn a_webhook_of_another_request_behind_a_permit_gets_nothing() {
+    let seen = Seen::default();
+    let store = store(&seen).await;
+    let found = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let lookup = ServiceBuilder::new().layer(RouteNamespaceLayer::from_path()).layer(LookupWebhookLayer::new(store));
+    let keep = {
+        let found = found.clone();
+        lookup.clone().map_request(move |request: Request<Full<Bytes>>| {
+            *found.lock().unwrap() = request.extensions().get::<Matched>().cloned();
+            request
+        })
+    };
+    assert_answers!(keep, request("/shop/guarded", &[], b"{}"), Some(Misassembled));
+    assert!(found.lock().unwrap().is_some());
+
+    let swap = move |mut request: Request<Full<Bytes>>| {
+        request.extensions_mut().insert(found.lock().unwrap().clone().unwrap());
+        request
+    };
+    let behind = lookup.clone().layer(RequireAuthLayer::from_webhook()).map_request(swap.clone());
+    assert_answers!(behind, request("/shop/open", &[], b"{}"), Some(Misassembled));
+    assert_eq!(seen.count(), 0);
+    // Before the guards it changes nothing either: the guards that count are those of the webhook that was looked up.
+    let before = lookup.map_request(swap).layer(RequireAuthLayer::from_webhook());
+    assert_answers!(before, request("/shop/open", &[], b"{}"), Some(Misassembled));
+    assert_eq!(seen.count(), 0);
 }
 
 #[tokio::test]
