@@ -1,13 +1,15 @@
 //! What a source pours into.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::OnInvalid;
+use super::changes::{Changes, Seen};
 use super::each::for_each;
 use super::links::{Compiled, Digest, Links, digest};
 use super::replacement::{Brought, Look, Replacement};
@@ -81,20 +83,23 @@ impl Feed {
             };
             slots.push((key, slot));
         }
+        let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
         draft.fill(slots);
-        self.publish(draft, revision);
+        self.publish(draft, revision, &changes);
     }
 
     /// Applies changes, in order, and publishes them all at once as `revision`.
     pub fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change>) {
-        let mut draft = (*self.writer.current()).clone();
+        let before = self.writer.current();
+        let mut draft = (*before).clone();
         let mut relinked = BTreeSet::new();
-        let mut webhooks = Vec::new();
+        let (mut connections, mut webhooks, mut touched) = (Vec::new(), Vec::new(), Vec::new());
         // Connections first: a webhook of the same revision may name them.
         for Change { key, value } in changes {
             match key {
                 Key::Webhook(key) => webhooks.push((key, value)),
                 Key::Connection(name) => {
+                    connections.push((name.clone(), self.links.digests.get(&name).copied()));
                     if self.set_connection(&mut draft, revision, &name, value) {
                         relinked.insert(name);
                     }
@@ -102,10 +107,20 @@ impl Feed {
             }
         }
         for (key, value) in webhooks {
+            touched.push(key.clone());
             self.set_webhook(&mut draft, revision, key, value);
         }
-        self.rebuild_dependents(&mut draft, revision, &relinked);
-        self.publish(draft, revision);
+        touched.extend(self.rebuild_dependents(&mut draft, revision, &relinked));
+        touched.sort_unstable();
+        touched.dedup();
+        let mut changes = Changes::default();
+        for (name, digest) in &connections {
+            self.note_connection(&mut changes, name, (&before, digest.as_ref()), &draft);
+        }
+        for key in &touched {
+            changes.note_webhook(key, (&before, before.slot(key)), (&draft, draft.slot(key)));
+        }
+        self.publish(draft, revision, &changes);
     }
 
     /// Says that nothing but the revision has changed: the source is known to hold at `revision` what it held before.
@@ -207,19 +222,28 @@ impl Feed {
         draft.set_slot(key, slot);
     }
 
-    fn rebuild_dependents(&mut self, draft: &mut Snapshot, revision: Revision, relinked: &BTreeSet<Box<str>>) {
+    /// Returns the keys of those that were built again.
+    fn rebuild_dependents(
+        &mut self,
+        draft: &mut Snapshot,
+        revision: Revision,
+        relinked: &BTreeSet<Box<str>>,
+    ) -> Vec<WebhookKey> {
         if relinked.is_empty() {
-            return;
+            return Vec::new();
         }
         let dependents = self.links.dependents.iter().filter(|(_, webhook)| !webhook.connections.is_disjoint(relinked));
         let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
         let compiled =
             for_each(&dependents, |(key, bytes)| (digest(bytes), self.links.compile(&self.compiler, key, bytes)));
+        let mut rebuilt = Vec::new();
         for ((key, _), (digest, compiled)) in dependents.into_iter().zip(compiled) {
             let last_good = last_good(draft, &key, self.on_invalid);
             let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
-            draft.set_slot(key, slot);
+            draft.set_slot(key.clone(), slot);
+            rebuilt.push(key);
         }
+        rebuilt
     }
 
     /// What becomes of a webhook that may name connections; `last_good` serves if it does not compile.
@@ -243,11 +267,54 @@ impl Feed {
         telemetry::published(&self.writer.current());
     }
 
-    fn publish(&self, mut draft: Snapshot, revision: Revision) {
+    /// The difference between everything before and everything now; `slots` are the webhooks now.
+    fn changes_of_all(
+        &self,
+        before: &Snapshot,
+        after: &Snapshot,
+        connections: &HashMap<Box<str>, Digest>,
+        slots: &[(WebhookKey, Slot)],
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let names: BTreeSet<&Box<str>> = self.links.digests.keys().chain(connections.keys()).collect();
+        for name in names {
+            self.note_connection(&mut changes, name, (before, connections.get(name)), after);
+        }
+        let mut known = 0;
+        for (key, slot) in slots {
+            let old = before.slot(key);
+            known += usize::from(old.is_some());
+            changes.note_webhook(key, (before, old), (after, Some(slot)));
+        }
+        let all = before.counts();
+        if known < all.webhooks + all.fenced {
+            let kept: HashSet<&WebhookKey, RandomState> = slots.iter().map(|(key, _)| key).collect();
+            for (key, slot) in before.slots().filter(|(key, _)| !kept.contains(key)) {
+                changes.note_webhook(key, (before, Some(slot)), (after, None));
+            }
+        }
+        changes
+    }
+
+    fn note_connection(
+        &self,
+        changes: &mut Changes,
+        name: &str,
+        (before, digest): (&Snapshot, Option<&Digest>),
+        after: &Snapshot,
+    ) {
+        let key = Key::Connection(name.into());
+        let before = Seen { digest, refusal: before.refusal(&key) };
+        let after = Seen { digest: self.links.digests.get(name), refusal: after.refusal(&key) };
+        changes.note(|| key.clone(), before, after);
+    }
+
+    fn publish(&self, mut draft: Snapshot, revision: Revision, changes: &Changes) {
         let first = !self.writer.current().is_loaded();
         draft.finish(revision, self.links.connections.len());
         let counts = draft.counts();
         self.show(draft);
+        changes.log_refusals(revision);
         if first {
             tracing::info!(
                 revision,
@@ -260,7 +327,7 @@ impl Feed {
                 "configuration loaded"
             );
         } else {
-            tracing::debug!(revision, webhooks = counts.webhooks, refused = counts.refused, "configuration changed");
+            changes.log_changes(revision);
         }
     }
 }
@@ -326,6 +393,5 @@ pub(super) fn settle(
 }
 
 fn refuse(draft: &mut Snapshot, key: Key, revision: Revision, error: &CompileError, serving: bool) {
-    tracing::warn!(%key, revision, reason = %error, serving_last_good = serving, "configuration refused");
     draft.set_refusal(key, Some(Arc::new(Refusal { reason: error.to_string(), revision, serving })));
 }

@@ -7,6 +7,7 @@
 //! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). A webhook that
 //! never had a good value answers 503.
 
+mod changes;
 mod each;
 mod feed;
 mod links;

@@ -158,6 +158,11 @@ impl Snapshot {
         self.slots.get(key)
     }
 
+    /// The keys of all webhooks, in no order.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&WebhookKey, &Slot)> {
+        self.slots.iter()
+    }
+
     pub(crate) fn refusal(&self, key: &Key) -> Option<&Arc<Refusal>> {
         self.refusals.get(key)
     }

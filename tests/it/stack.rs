@@ -6,5 +6,6 @@ mod configuration;
 mod dedup;
 mod delivery;
 mod incremental;
+mod lines;
 mod refusals;
 mod retry;

@@ -1,9 +1,9 @@
 //! Lines for an operator: refused requests, and changes of the configuration.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::process::Gateway;
+use crate::support::process::{Gateway, webhooks};
 
 /// The lines with this message, with their fields.
 fn lines(gateway: &Gateway, message: &str) -> Vec<Value> {
@@ -78,4 +78,60 @@ async fn a_flood_of_refusals_leaves_few_lines_and_hides_those_of_no_other_webhoo
         guarded.map(|line| 1 + line["left_out"].as_u64().unwrap_or_default()).sum::<u64>() == 151
     };
     eventually("the count of all of them", told).await;
+}
+
+fn replace(gateway: &Gateway, webhooks: &Value) {
+    std::fs::write(gateway.path("new.json"), webhooks.to_string()).unwrap();
+    std::fs::rename(gateway.path("new.json"), gateway.path("webhooks.json")).unwrap();
+}
+
+#[tokio::test]
+async fn each_change_of_the_configuration_leaves_one_line() {
+    let gateway = Gateway::start(&[("LOG_FORMAT", "json")]).await;
+    let mut webhooks = webhooks();
+    let default = &mut webhooks["namespaces"]["default"];
+    default["fresh"] = json!({"module": "discard"});
+    default["wrong"] = json!({"module": "discard", "autorization": "x"});
+    default["open"] = json!({"module": "log"});
+    default["guarded"] = json!({"module": "nothing"});
+    default.as_object_mut().unwrap().remove("pretty");
+    replace(&gateway, &webhooks);
+    let told = async |message: &str, count: usize| {
+        eventually("the lines", async || lines(&gateway, message).len() >= count).await;
+        let mut told: Vec<_> = lines(&gateway, message).into_iter().map(|line| line["key"].clone()).collect();
+        told.sort_unstable_by_key(Value::to_string);
+        told
+    };
+    let changed = told("configuration changed", 3).await;
+    assert_eq!(changed, ["default/webhooks/fresh", "default/webhooks/open", "default/webhooks/pretty"]);
+    assert_eq!(told("configuration refused", 2).await, ["default/webhooks/guarded", "default/webhooks/wrong"]);
+    for line in lines(&gateway, "configuration changed") {
+        let change = [("fresh", "added"), ("open", "changed"), ("pretty", "removed")];
+        let found = change.iter().find(|(id, _)| line["key"].as_str().unwrap().ends_with(id)).unwrap();
+        assert_eq!((&line["change"], &line["revision"]), (&json!(found.1), &json!(2)), "{line}");
+    }
+
+    // The same bytes leave no line, and many changes leave one.
+    let many: serde_json::Map<_, _> =
+        (0..3000).map(|nth| (format!("many{nth}"), json!({"module": "discard"}))).collect();
+    webhooks["namespaces"]["many"] = many.into();
+    replace(&gateway, &webhooks);
+    assert_eq!(told("configuration changed", 4).await.len(), 4);
+    let line = lines(&gateway, "configuration changed").pop().unwrap();
+    let counts = ["added", "changed", "removed"].map(|count| line[count].as_u64().unwrap());
+    assert_eq!((counts, line["key"].is_null()), ([3000, 0, 0], true), "{line}");
+    assert_eq!(told("configuration refused", 2).await.len(), 2);
+    assert_eq!(lines(&gateway, "configuration loaded").len(), 1);
+}
+
+#[tokio::test]
+async fn a_list_in_which_everything_is_refused_leaves_few_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let wrong: serde_json::Map<_, _> = (0..3000).map(|nth| (format!("w{nth}"), json!({"module": "nothing"}))).collect();
+    std::fs::write(directory.path().join("webhooks.json"), Value::from(wrong).to_string()).unwrap();
+    let gateway = Gateway::start_in(directory, &[("LOG_FORMAT", "json")]).await;
+    eventually("the list to be loaded", async || lines(&gateway, "configuration loaded").len() == 1).await;
+    assert_eq!(lines(&gateway, "configuration refused").len(), 20);
+    let more = &lines(&gateway, "configuration refused: too many keys to name")[0];
+    assert_eq!((&more["refused"], &more["left_out"]), (&json!(3000), &json!(2980)));
 }

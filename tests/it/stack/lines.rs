@@ -1,0 +1,85 @@
+//! Lines about changes that come one revision after the other.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tower_webhook::{Change, Key, OnInvalid, Registry, WebhookKey};
+
+use crate::support::driven::Driver;
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    /// Level, key and change of the lines since the last look.
+    fn told(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.0.lock().unwrap());
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let of = |field: &str| line["fields"][field].as_str().unwrap_or("-").to_owned();
+            let known = ["configuration loaded", "configuration changed", "configuration refused"];
+            let is_known = known.contains(&of("message").as_str());
+            is_known.then(|| format!("{} {} {}", line["level"].as_str().unwrap(), of("key"), of("change")))
+        };
+        String::from_utf8(text).unwrap().lines().filter_map(line).collect()
+    }
+}
+
+fn webhook(id: &str) -> Key {
+    Key::Webhook(WebhookKey::new("ns", id).unwrap())
+}
+
+#[tokio::test]
+async fn each_key_that_a_revision_changes_leaves_one_line() {
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let mut driver = Driver::new(Registry::builtin(), OnInvalid::Keep);
+    let (good, other, wrong) =
+        (r#"{"module": "discard"}"#, r#"{"module": "log"}"#, r#"{"module": "discard", "connection": "none"}"#);
+    driver.replace(vec![(webhook("a"), good.into())]).await;
+    assert_eq!(sink.told(), ["INFO - -"]);
+    driver.put(webhook("b"), good).await;
+    driver.put(webhook("b"), good).await;
+    driver.put(webhook("b"), other).await;
+    assert_eq!(sink.told(), ["INFO ns/webhooks/b added", "INFO ns/webhooks/b changed"]);
+    driver.put(webhook("b"), "{").await;
+    driver.put(webhook("b"), "{").await;
+    driver.put(webhook("b"), other).await;
+    assert_eq!(sink.told(), ["WARN ns/webhooks/b -", "INFO ns/webhooks/b changed"]);
+    let delete = |id: &str| Change { key: webhook(id), value: None };
+    driver.apply(vec![delete("b"), delete("nothing")]).await;
+    assert_eq!(sink.told(), ["INFO ns/webhooks/b removed"]);
+
+    // One that names a connection is told of when the connection comes.
+    driver.put(webhook("c"), wrong).await;
+    assert_eq!(sink.told(), ["WARN ns/webhooks/c -"]);
+    let connection = Key::connection("none").unwrap();
+    driver.put(connection.clone(), r#"{"type": "x"}"#).await;
+    assert_eq!(sink.told(), ["INFO global/connections/none added", "INFO ns/webhooks/c changed"]);
+    driver.apply(vec![Change { key: connection, value: None }]).await;
+    assert_eq!(sink.told(), ["WARN ns/webhooks/c -", "INFO global/connections/none removed"]);
+
+    let many = |value: Option<&'static str>| {
+        (0..50).map(move |nth| Change { key: webhook(&format!("m{nth}")), value: value.map(Into::into) }).collect()
+    };
+    driver.apply(many(Some(good))).await;
+    driver.apply(many(Some(good))).await;
+    driver.apply(many(None)).await;
+    assert_eq!(sink.told(), ["INFO - -", "INFO - -"]);
+    // The whole list again, with the same bytes.
+    driver.replace(vec![(webhook("a"), good.into()), (webhook("c"), wrong.into())]).await;
+    assert_eq!(sink.told(), [""; 0]);
+}
