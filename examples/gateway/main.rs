@@ -2,12 +2,15 @@
 //!
 //! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
 
+mod activity;
 mod admin;
 mod certificates;
 mod command;
 mod connection;
 mod directories;
+mod exchange;
 mod healthcheck;
+mod linger;
 mod misspelt;
 mod reload;
 mod routes;

@@ -16,7 +16,6 @@ use axum::routing::get;
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use http_body_util::Either;
-use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pin_project::pin_project;
 use serde_json::{Value, json};
@@ -28,6 +27,7 @@ use tower_webhook::spool::Spool;
 use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
 use tower_webhook::{Receiver, Store};
 
+use crate::exchange::RequestBody;
 use crate::server::Shutdown;
 use crate::settings::Settings;
 use crate::{Error, admin, rules};
@@ -89,7 +89,7 @@ pub(crate) struct App {
     operator: Router,
 }
 
-impl Service<Request<Incoming>> for App {
+impl Service<Request<RequestBody>> for App {
     type Response = http::Response<Either<ResponseBody, Body>>;
     type Error = Infallible;
     type Future = AppFuture;
@@ -99,7 +99,7 @@ impl Service<Request<Incoming>> for App {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, req: Request<Incoming>) -> AppFuture {
+    fn call(&mut self, req: Request<RequestBody>) -> AppFuture {
         if let Err(violation) = rules::check(&req) {
             tracing::debug!(detail = violation.detail, "refused");
             return AppFuture::Refused(Some(detail(violation.status, violation.detail)));
@@ -115,7 +115,7 @@ impl Service<Request<Incoming>> for App {
 #[pin_project(project = AppFutureProj)]
 #[allow(clippy::large_enum_variant)] // The large one is the usual one, and a box would cost it an allocation.
 pub(crate) enum AppFuture {
-    Receiver(#[pin] CatchUnwind<AssertUnwindSafe<ReceiverFuture<Incoming>>>),
+    Receiver(#[pin] CatchUnwind<AssertUnwindSafe<ReceiverFuture<RequestBody>>>),
     Operator(#[pin] RouteFuture<Infallible>),
     Refused(Option<Response>),
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Error;
 use crate::connection::Connections;
+use crate::linger::Lingering;
 use crate::routes::App;
 use crate::settings::Settings;
 
@@ -55,7 +56,8 @@ pub(crate) async fn serve(
     tokio::spawn(stop_on_signal(signals, settings.shutdown_grace, shutdown.clone()));
     tracing::info!(%address, tls = tls.is_some(), "listening");
 
-    let connections = Connections::new(app, tls, settings.header_timeout, shutdown.clone());
+    let lingering = Lingering::new(settings.max_connections, settings.max_body_bytes);
+    let connections = Connections::new(app, tls, settings.waiting, lingering, shutdown.clone());
     let mut running = JoinSet::new();
     loop {
         tokio::select! {

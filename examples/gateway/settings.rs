@@ -13,6 +13,7 @@ use tower_webhook::auth::{Bearer, check_secret};
 use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
 
+use crate::activity::Limits;
 use crate::misspelt::{self, misspelt};
 use crate::variables::{self, VARIABLES};
 use crate::{Error, units};
@@ -28,7 +29,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
-    pub(crate) header_timeout: Duration,
+    pub(crate) waiting: Limits,
     pub(crate) body_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
@@ -80,7 +81,10 @@ impl Settings {
             tls: problems.collect(both("TLS_CERT", "TLS_KEY")).map(|(cert, key)| (cert.into(), key.into())),
             max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
             max_body_bytes: problems.collect(at_least_one("MAX_BODY_BYTES", units::size, units::SIZE)),
-            header_timeout: problems.collect(seconds("HEADER_TIMEOUT_SECONDS")),
+            waiting: Limits {
+                head: problems.collect(seconds("HEADER_TIMEOUT_SECONDS")),
+                idle: problems.collect(seconds("IDLE_TIMEOUT_SECONDS")),
+            },
             body_timeout: problems.collect(seconds("BODY_TIMEOUT_SECONDS")),
             delivery_timeout: problems.collect(seconds("DELIVERY_TIMEOUT_SECONDS")),
             shutdown_grace: problems.collect(seconds("SHUTDOWN_GRACE_SECONDS")),

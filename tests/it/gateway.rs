@@ -7,6 +7,7 @@ mod dedup;
 mod http_rules;
 mod limits;
 mod lines;
+mod linger;
 mod modules;
 mod protocols;
 mod reload;
@@ -14,6 +15,7 @@ mod routes;
 mod start;
 mod stderr;
 mod stop;
+mod waiting;
 
 // Pure parts of the gateway, whose unit tests run here: an example has none of its own.
 #[path = "../../examples/gateway/misspelt.rs"]

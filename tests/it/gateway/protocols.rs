@@ -1,6 +1,7 @@
 //! HTTP/1.1 with keep-alive and pipelining, HTTP/2 by prior knowledge, and TLS.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -90,7 +91,7 @@ async fn http2_by_prior_knowledge_serves_many_at_once() {
     assert_eq!(answer.problem(401), "Unauthorized");
 }
 
-fn fixture(name: &str) -> String {
+pub(super) fn fixture(name: &str) -> String {
     format!("{}/tests/it/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -106,6 +107,18 @@ fn client(protocols: &[&[u8]]) -> Arc<rustls::ClientConfig> {
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
+}
+
+/// A connection over TLS.
+pub(super) fn tls(
+    address: SocketAddr,
+    protocols: &[&[u8]],
+) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = rustls::ClientConnection::new(client(protocols), name).unwrap();
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    rustls::StreamOwned::new(connection, stream)
 }
 
 #[tokio::test]
@@ -133,14 +146,7 @@ async fn with_certificates_it_speaks_tls() {
     assert!(silent.is_closed_by_peer().await);
 
     let exchange = tokio::task::spawn_blocking(move || {
-        let connect = |protocols: &[&[u8]]| {
-            let name = ServerName::try_from("localhost").unwrap();
-            let connection = rustls::ClientConnection::new(client(protocols), name).unwrap();
-            let stream = std::net::TcpStream::connect(address).unwrap();
-            stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-            rustls::StreamOwned::new(connection, stream)
-        };
-        let mut stream = connect(&[b"http/1.1"]);
+        let mut stream = tls(address, &[b"http/1.1"]);
         stream.write_all(&text(&[OPEN, "Connection: close"], "{}")).unwrap();
         let mut answer = String::new();
         // The peer may close without a word of TLS.
@@ -148,7 +154,7 @@ async fn with_certificates_it_speaks_tls() {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with(r#"{"message":"200 OK"}"#), "{answer}");
 
-        let mut stream = connect(&[b"h2", b"http/1.1"]);
+        let mut stream = tls(address, &[b"h2", b"http/1.1"]);
         stream.conn.complete_io(&mut stream.sock).unwrap();
         assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
     });

@@ -49,6 +49,7 @@ async fn a_wrong_variable_is_named() {
         ("MAX_CONNECTIONS", "0"),
         ("MAX_CONNECTIONS", "many"),
         ("HEADER_TIMEOUT_SECONDS", "0"),
+        ("IDLE_TIMEOUT_SECONDS", "0"),
         ("BODY_TIMEOUT_SECONDS", "0.5"),
         ("DELIVERY_TIMEOUT_SECONDS", "1000000"),
         ("SHUTDOWN_GRACE_SECONDS", "x"),

@@ -78,6 +78,11 @@ impl Frames {
         self.send(HEADERS, END_HEADERS | flags, stream, &block).await
     }
 
+    /// Asks whether the peer lives. The answer is not shown.
+    pub(crate) async fn ping(&mut self) -> bool {
+        self.send(PING, 0, 0, &[0; 8]).await
+    }
+
     /// The next frame; `None` when the connection has ended instead.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {

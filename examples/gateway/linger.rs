@@ -1,0 +1,152 @@
+//! The end of a connection whose peer is still sending.
+//!
+//! A connection that is closed while bytes are unread, or come after, is reset, and the reset takes the answer from a
+//! peer that has not read it yet: a sender whose large body is refused sees `EPIPE` and no 401. So the server announces
+//! that it sends no more, and reads and throws away for a while before it closes the connection (RFC 9112 §9.6).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use crate::activity::Activity;
+use crate::connection::GOODBYE;
+use crate::server::Shutdown;
+
+/// How long the peer is listened to, in all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the peer is listened to without a byte.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How many connections may end in this way at a time, and after how many bytes each is given up.
+#[derive(Debug)]
+pub(crate) struct Lingering {
+    places: Semaphore,
+    max_bytes: usize,
+}
+
+impl Lingering {
+    /// Half of the connections at most, so that the other half can be served however many senders are refused.
+    pub(crate) fn new(max_connections: usize, max_bytes: usize) -> Arc<Self> {
+        let places = (max_connections / 2).clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Self { places: Semaphore::new(places), max_bytes })
+    }
+
+    /// Closes `stream`, at once if nothing more comes. `more_expected` says that the peer may still be sending.
+    pub(crate) async fn close(&self, mut stream: TcpStream, more_expected: bool, shutdown: &Shutdown) {
+        match discard(&stream) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && more_expected => {}
+            // The peer has closed it too, or is not in the middle of anything.
+            Ok(0) | Err(_) => return,
+        }
+        let Ok(_place) = self.places.try_acquire() else {
+            return tracing::debug!("too many connections linger: one is closed at once");
+        };
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = drain(&stream, self.max_bytes) => {}
+            () = sleep(PATIENCE) => {}
+            // It does not hold up the stop.
+            () = async { shutdown.clone().begun().await; sleep(GOODBYE).await } => {}
+        }
+    }
+}
+
+/// Reads and throws away until the peer closes, sends nothing for too long, or has sent too much.
+async fn drain(stream: &TcpStream, max_bytes: usize) {
+    let mut left = max_bytes;
+    while let Ok(Ok(())) = timeout(SILENCE, stream.readable()).await {
+        match discard(stream) {
+            Ok(read @ 1..) if read < left => left -= read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            // The little that a body was too large by may be in the system's buffers already: then the peer comes to
+            // read the answer.
+            Ok(_) => return sleep(SILENCE).await,
+        }
+    }
+}
+
+/// Reads once, without waiting.
+fn discard(stream: &TcpStream) -> io::Result<usize> {
+    // Not in the future, where each connection would hold it.
+    stream.try_read(&mut [0; 16 << 10])
+}
+
+/// A stream that another owns for a time: it comes back when the owner drops it.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// Always there: it is taken when this is dropped.
+    stream: Option<TcpStream>,
+    back: Option<oneshot::Sender<TcpStream>>,
+    activity: Arc<Activity>,
+}
+
+/// Lends `stream`, and informs `activity` of the bytes that are read from it.
+pub(crate) fn lend(stream: TcpStream, activity: Arc<Activity>) -> (Lent, oneshot::Receiver<TcpStream>) {
+    let (back, returned) = oneshot::channel();
+    (Lent { stream: Some(stream), back: Some(back), activity }, returned)
+}
+
+impl Lent {
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
+            // If nobody wants it back, this closes it.
+            let _ = back.send(stream);
+        }
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.stream()?.poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.activity.heard();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(TcpStream::is_write_vectored)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    /// Announces that no more is sent. The peer's bytes can still be read.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
