@@ -201,6 +201,8 @@ struct Collecting<B> {
     #[pin]
     body: B,
     max_bytes: usize,
+    /// How long the body is going to be, if its sender has said so.
+    announced: Option<u64>,
     deadline: Deadline,
     gathered: Gathered,
 }
@@ -208,6 +210,7 @@ struct Collecting<B> {
 impl<B: Body> Collecting<B> {
     fn new(body: B, limits: Limits) -> Self {
         Self {
+            announced: body.size_hint().exact(),
             body,
             max_bytes: limits.max_bytes,
             deadline: Deadline::new(limits.deadline),
@@ -228,8 +231,13 @@ impl<B: Body> Collecting<B> {
                     let bytes = data.copy_to_bytes(data.remaining());
                     this.gathered.push(bytes);
                 }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(RejectionKind::BodyIncomplete)),
-                Poll::Ready(None) => return Poll::Ready(Ok(Collected::new(std::mem::take(this.gathered).finish()))),
+                // A sender that closes its HTTP/2 connection at once breaks off a body of which nothing is missing.
+                Poll::Ready(Some(Err(_))) if *this.announced != Some(this.gathered.len() as u64) => {
+                    return Poll::Ready(Err(RejectionKind::BodyIncomplete));
+                }
+                Poll::Ready(None | Some(Err(_))) => {
+                    return Poll::Ready(Ok(Collected::new(std::mem::take(this.gathered).finish())));
+                }
                 Poll::Pending => {
                     ready!(this.deadline.poll(cx));
                     return Poll::Ready(Err(RejectionKind::BodyTimeout));

@@ -23,6 +23,8 @@ pub(crate) struct Evidence {
     pending: Option<Pending>,
     is_checked: bool,
     is_deduplicated: bool,
+    /// A layer further out holds a claim, of whatever rule. Wherever the request is routed, it does.
+    is_claimed: bool,
 }
 
 // --- what the layers bring
@@ -30,15 +32,16 @@ pub(crate) struct Evidence {
 impl Evidence {
     pub(crate) fn set_target(extensions: &mut Extensions, target: Target) {
         let evidence = Self::slot(extensions);
-        *evidence = Self { target: Some(target), pending: evidence.elsewhere(), ..Self::default() };
+        let is_claimed = evidence.is_claimed;
+        *evidence = Self { target: Some(target), pending: evidence.elsewhere(), is_claimed, ..Self::default() };
         extensions.remove::<Matched>();
     }
 
     /// A permit that was given before the webhook was known says nothing of its guards.
     pub(crate) fn set_matched(extensions: &mut Extensions, matched: Matched) {
         let evidence = Self::slot(extensions);
-        let (target, pending) = (evidence.target, evidence.elsewhere());
-        *evidence = Self { target, matched: Some(matched.clone()), pending, ..Self::default() };
+        let (target, pending, is_claimed) = (evidence.target, evidence.elsewhere(), evidence.is_claimed);
+        *evidence = Self { target, matched: Some(matched.clone()), pending, is_claimed, ..Self::default() };
         extensions.insert(matched);
     }
 
@@ -69,6 +72,10 @@ impl Evidence {
 
     pub(crate) fn set_deduplicated(extensions: &mut Extensions) {
         Self::slot(extensions).is_deduplicated = true;
+    }
+
+    pub(crate) fn set_claimed(extensions: &mut Extensions) {
+        Self::slot(extensions).is_claimed = true;
     }
 
     fn slot(extensions: &mut Extensions) -> &mut Self {
@@ -111,6 +118,10 @@ impl Evidence {
 
     pub(crate) fn is_deduplicated(extensions: &Extensions) -> bool {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_deduplicated)
+    }
+
+    pub(crate) fn is_claimed(extensions: &Extensions) -> bool {
+        extensions.get::<Self>().is_some_and(|evidence| evidence.is_claimed)
     }
 
     /// The webhook that may have the request: everything has been found out that must be. It is taken out.

@@ -12,6 +12,7 @@
 //! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
 //! | [`VerifyBody`] | [`Collected`] | [`Permit`](auth::Permit) | 401 |
 //! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
+//! | [`Finish`] | [`Collected`] | nothing: the event is processed also if its sender does not wait | |
 //! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`](auth::Permit) | that it was deduplicated | 409, 400 |
 //! | [`Dispatch`] | all of these | the answer: 200 delivered, 202 accepted | 502, 503, 504 |
 //!
@@ -69,6 +70,7 @@ mod delivery;
 mod directory;
 pub mod dispatch;
 mod evidence;
+pub mod finish;
 mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -99,6 +101,7 @@ pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
 pub use crate::config::{BuildContext, BuildError, Connection, Promise, Registry, Webhook};
 pub use crate::dedup::{Dedup, DedupLayer};
 pub use crate::dispatch::Dispatch;
+pub use crate::finish::{Finish, FinishLayer};
 pub use crate::future::ResponseFuture;
 pub use crate::head::Head;
 pub use crate::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};

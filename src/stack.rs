@@ -9,6 +9,7 @@
 //! CollectBody        413 408 400
 //! VerifyBody         401
 //! CheckPayload       400 415
+//! Finish             from here on it does not matter whether the sender waits
 //! Dedup              409 400
 //! Dispatch           200 202 502 503 504
 //!  ├─ delivered: the module, then the answer
@@ -59,6 +60,7 @@ use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 use crate::body::{CollectBody, CollectBodyLayer, ResponseBody};
 use crate::dedup::{Claims, Dedup, DedupLayer};
 use crate::dispatch::Dispatch;
+use crate::finish::{Finish, FinishLayer, Remainders};
 use crate::key::InvalidName;
 use crate::lookup::{LookupWebhook, LookupWebhookLayer};
 use crate::observe::{Observe, ObserveLayer};
@@ -148,14 +150,17 @@ impl ReceiverBuilder {
 
     /// The receiver for the webhooks of `store`.
     pub fn build(self, store: Store) -> Receiver {
-        let service = CheckPayloadLayer::from_webhook().layer(self.dedup.layer(self.dispatch));
+        let finish = FinishLayer::new();
+        let remainders = finish.remainders();
+        let service = finish.layer(self.dedup.layer(self.dispatch));
+        let service = CheckPayloadLayer::from_webhook().layer(service);
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
         let service = RequireAuthLayer::from_webhook().verify_body_follows().layer(service);
         let service = LookupWebhookLayer::new(store).layer(service);
         let service = self.route.layer(service);
         let service = ObserveLayer::new().layer(service);
-        Receiver { stack: ProblemJsonLayer::new().layer(service) }
+        Receiver { stack: ProblemJsonLayer::new().layer(service), remainders }
     }
 }
 
@@ -165,13 +170,21 @@ impl Default for ReceiverBuilder {
     }
 }
 
-type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Dedup<Dispatch>>>>>;
+type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Finish<Dedup<Dispatch>>>>>>;
 type Stack = ProblemJson<Observe<RouteNamespace<LookupWebhook<Guarded>>>>;
 
 /// A whole webhook receiver. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct Receiver {
     stack: Stack,
+    remainders: Remainders,
+}
+
+impl Receiver {
+    /// The events that are being finished though their senders are gone: a server waits for them before it ends.
+    pub fn remainders(&self) -> Remainders {
+        self.remainders.clone()
+    }
 }
 
 impl<B: Body> Service<Request<B>> for Receiver {

@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: nothing a stranger sent, no webhook's name.
 
-pub(crate) use self::imp::{Requests, Timer, dedup, dedup_entries, published, reported, source_state};
+pub(crate) use self::imp::{Requests, Timer, dedup, dedup_entries, gone, published, reported, source_state};
 #[cfg(feature = "spool")]
 pub(crate) use self::imp::{dedup_damaged, dedup_disk_error};
 
@@ -15,6 +15,15 @@ pub(crate) enum Dedup {
     MissingId,
 }
 
+/// What became of an event whose sender did not wait for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Gone {
+    Taken,
+    Refused,
+    BrokenOff,
+    Dropped,
+}
+
 #[cfg(feature = "metrics")]
 mod imp {
     use std::fmt;
@@ -24,7 +33,7 @@ mod imp {
     use http::Response;
     use metrics::{Counter, Histogram, counter, gauge, histogram};
 
-    use super::Dedup;
+    use super::{Dedup, Gone};
     use crate::rejection::{Rejection, RejectionKind};
     use crate::store::{Snapshot, SourceReport, SourceState};
 
@@ -68,6 +77,16 @@ mod imp {
             Dedup::MissingId => "missing_id",
         };
         counter!("tower_webhook_dedup_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(crate) fn gone(outcome: Gone) {
+        let outcome = match outcome {
+            Gone::Taken => "taken",
+            Gone::Refused => "refused",
+            Gone::BrokenOff => "broken_off",
+            Gone::Dropped => "dropped",
+        };
+        counter!("tower_webhook_senders_gone_total", "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn dedup_entries(entries: usize, forgotten: u64) {
@@ -195,6 +214,8 @@ mod imp {
     pub(crate) fn source_state(_: &SourceState) {}
 
     pub(crate) fn dedup(_: super::Dedup) {}
+
+    pub(crate) fn gone(_: super::Gone) {}
 
     pub(crate) fn dedup_entries(_: usize, _: u64) {}
 

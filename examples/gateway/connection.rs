@@ -57,8 +57,9 @@ impl Connections {
         shutdown: Shutdown,
     ) -> Self {
         let mut protocols = Builder::new(TokioExecutor::new());
-        // Hyper's own limit costs a timer for each head, and counts idle time as part of the head's time.
-        protocols.http1().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
+        // Hyper's own limit costs a timer for each head, and counts idle time as part of the head's time. A sender that
+        // has sent its whole request is answered, though it has closed its half of the connection.
+        protocols.http1().half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
         protocols
             .http2()
             .timer(TokioTimer::new())

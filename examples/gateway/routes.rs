@@ -23,6 +23,7 @@ use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::Claims;
+use tower_webhook::finish::Remainders;
 use tower_webhook::spool::Spool;
 use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
 use tower_webhook::{Receiver, Store};
@@ -87,6 +88,13 @@ pub(crate) fn app(
 pub(crate) struct App {
     receiver: Receiver,
     operator: Router,
+}
+
+impl App {
+    /// A stop waits for these when all connections have ended.
+    pub(crate) fn remainders(&self) -> Remainders {
+        self.receiver.remainders()
+    }
 }
 
 impl Service<Request<RequestBody>> for App {

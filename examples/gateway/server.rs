@@ -56,6 +56,7 @@ pub(crate) async fn serve(
     tokio::spawn(stop_on_signal(signals, settings.shutdown_grace, shutdown.clone()));
     tracing::info!(%address, tls = tls.is_some(), "listening");
 
+    let remainders = app.remainders();
     let lingering = Lingering::new(settings.max_connections, settings.max_body_bytes);
     let connections = Connections::new(app, tls, settings.waiting, lingering, shutdown.clone());
     let mut running = JoinSet::new();
@@ -75,10 +76,15 @@ pub(crate) async fn serve(
     drop(listener);
     let grace = settings.shutdown_grace;
     tracing::info!(connections = running.len(), ?grace, "stopping: finishing what runs");
+    let all_done = async {
+        while running.join_next().await.is_some() {}
+        remainders.ended().await;
+    };
     tokio::select! {
-        () = async { while running.join_next().await.is_some() {} } => {}
+        () = all_done => {}
         () = shutdown.over() => {}
     }
+    remainders.close();
     running.abort_all();
     Ok(())
 }

@@ -9,7 +9,7 @@
 //! | that is new | the inner service's answer |
 //! | that is being processed | 409 and `Retry-After`: what will become of it is not known yet |
 //! | that was taken: answered 2xx | the same status and `X-Event-Id`, and [`X-Duplicate: true`](DUPLICATE) |
-//! | that was not: any other answer, an error, a sender who hung up, a panic | what a new one gets |
+//! | that was not: any other answer, an error, a panic | what a new one gets |
 //! | without the id | 400: to take it for another would lose it, to let it pass would process it twice |
 //!
 //! | needs | establishes | refuses |
@@ -19,6 +19,10 @@
 //! It stands behind the authentication, so that no stranger can use up an id. A webhook without the key passes at no
 //! cost. [`Claims`] holds what is known, in memory or on disk too. With a digest two events of the same bytes are one:
 //! it is for senders who give no id and put the time, or a number, into the body.
+//!
+//! A sender that does not wait for the answer ends the processing, and with it the claim, unless
+//! [`Finish`](crate::Finish) stands before this layer, as it does in [`receiver`](crate::receiver()): then the event is
+//! being processed until its end.
 //!
 //! An event is processed again, rather than lost, when there is doubt: after a crash in the middle, after a power cut
 //! for what was taken in the last second, when its time (`ttl`) is over, and when more events were taken since than are
@@ -197,6 +201,7 @@ impl Select {
                 (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req))
             }
         };
+        Evidence::set_claimed(req.extensions_mut());
         let event = event.inspect_err(|_| telemetry::dedup(Outcome::MissingId))?;
         let claim = claims.claim(event, ttl);
         telemetry::dedup(match &claim {

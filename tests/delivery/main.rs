@@ -5,6 +5,7 @@
 mod dead_letters;
 mod dedup;
 mod full;
+mod hang_ups;
 mod kills;
 mod memory;
 mod neighbours;

@@ -1,23 +1,27 @@
 //! Each layer, and the receiver, in a stranger's axum application.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::body::Body;
 use axum::extract::Extension;
 use axum::http::{Request, StatusCode};
 use axum::routing::post;
 use axum::{Router, body};
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, LookupWebhookLayer, Matched,
-    ObserveLayer, ProblemJsonLayer, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target, VerifyBodyLayer,
-    receiver,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
+    Matched, ObserveLayer, ProblemJsonLayer, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target,
+    VerifyBodyLayer, receiver,
 };
 
 use crate::support::body::{Script, Step};
 use crate::support::schemes::Checksum;
-use crate::support::{Answer, CREDENTIAL, ask, store};
+use crate::support::{Answer, CREDENTIAL, ask, eventually, store, within};
 
 async fn echo(body: Bytes) -> Bytes {
     body
@@ -132,6 +136,43 @@ async fn dedup_stands_between_collect_body_and_a_handler() {
     assert_eq!(answer.header("x-duplicate"), "true");
     assert_eq!(send(&app, "/", &[("x-id", "2")], "abc").await.text(), "abc");
     assert_eq!(send(&app, "/", &[], "abc").await.rejection, Some(RejectionKind::MissingEventId));
+}
+
+#[tokio::test]
+async fn finish_stands_between_collect_body_and_a_handler() {
+    let finish = FinishLayer::new();
+    let remainders = finish.remainders();
+    let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let may_end = Arc::new(Semaphore::new(0));
+    let handler = {
+        let (begun, ended, may_end) = (Arc::clone(&begun), Arc::clone(&ended), Arc::clone(&may_end));
+        async move |body: Bytes| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            let _ = may_end.acquire().await.unwrap();
+            ended.fetch_add(1, Ordering::SeqCst);
+            body
+        }
+    };
+    let rule = DedupRule::header("x-id").unwrap();
+    let guard = ServiceBuilder::new()
+        .layer(CollectBodyLayer::new())
+        .layer(finish)
+        .layer(DedupLayer::new(Claims::in_memory()).rule("orders", rule));
+    let app = Router::new().route("/", post(handler).layer(guard));
+    let first = tokio::spawn({
+        let app = app.clone();
+        async move { send(&app, "/", &[("x-id", "1")], "abc").await }
+    });
+    eventually("the handler to begin", async || begun.load(Ordering::SeqCst) == 1).await;
+    first.abort();
+    eventually("the event to go on", async || remainders.count() == 1).await;
+    let meanwhile = send(&app, "/", &[("x-id", "1")], "abc").await;
+    assert_eq!(meanwhile.rejection, Some(RejectionKind::InProgress));
+    may_end.add_permits(1);
+    within("its end", remainders.ended()).await;
+    assert_eq!((begun.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!(send(&app, "/", &[("x-id", "1")], "abc").await.header("x-duplicate"), "true");
+    assert_eq!(send(&app, "/", &[("x-id", "2")], "abc").await.text(), "abc");
 }
 
 #[tokio::test]

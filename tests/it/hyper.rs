@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,17 +14,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
 use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, LookupWebhookLayer, ObserveLayer,
-    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer, receiver,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
+    ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer, receiver,
 };
 
 use crate::support::schemes::Checksum;
-use crate::support::{Answer, post, store, within};
+use crate::support::{Answer, eventually, post, store, within};
 
 /// Serves `service` on a socket, as one does with bare hyper.
 async fn serve<S>(service: S) -> SocketAddr
@@ -182,6 +185,40 @@ async fn dedup() {
     assert_eq!((second.status.as_u16(), second.text()), (200, r#"{"message":"200 OK"}"#));
     assert_eq!(second.header("x-duplicate"), "true");
     assert_status(address, "/", &[], "{}", 400).await;
+}
+
+/// hyper drops the answer that nobody waits for: with HTTP/1.1 when the connection ends, with HTTP/2 also when the
+/// stream is reset.
+#[tokio::test]
+async fn finish() {
+    let layer = FinishLayer::new();
+    let (remainders, may_end) = (layer.remainders(), Arc::new(Semaphore::new(0)));
+    let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let slow = {
+        let (may_end, begun, ended) = (Arc::clone(&may_end), Arc::clone(&begun), Arc::clone(&ended));
+        service_fn(move |request: Request<Collected>| {
+            let (may_end, begun, ended) = (Arc::clone(&may_end), Arc::clone(&begun), Arc::clone(&ended));
+            async move {
+                assert_eq!(request.body().bytes().len(), 5);
+                begun.fetch_add(1, Ordering::SeqCst);
+                may_end.acquire().await.unwrap().forget();
+                ended.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(Response::<ResponseBody>::default())
+            }
+        })
+    };
+    let service = ServiceBuilder::new().layer(CollectBodyLayer::new()).layer(layer).map_future(Box::pin).service(slow);
+    let address = serve(service).await;
+    let request = || Request::post("http://localhost/").body(Full::new(Bytes::from("hello"))).unwrap();
+    let reset = tokio::spawn(http2(address, request()));
+    let closed = tokio::spawn(http1(address, request()));
+    eventually("both to begin", async || begun.load(Ordering::SeqCst) == 2).await;
+    reset.abort();
+    closed.abort();
+    eventually("both to be without a sender", async || remainders.count() == 2).await;
+    may_end.add_permits(2);
+    within("their end", remainders.ended()).await;
+    assert_eq!(ended.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod cleanup;
 mod configuration;
 mod dedup;
 mod delivery;
+mod finish;
 mod incremental;
 mod lines;
 mod refusals;

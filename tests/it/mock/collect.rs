@@ -108,6 +108,14 @@ async fn no_more_is_read_than_the_limit_says() {
 async fn a_body_that_breaks_off_is_refused() {
     refused(Script::new([Step::Fail]), BodyIncomplete).await;
     refused(Script::new([Step::data("{}"), Step::Fail]), BodyIncomplete).await;
+    refused(Script::new([Step::data("{"), Step::Fail]).announcing(2), BodyIncomplete).await;
+}
+
+/// A sender that closes its HTTP/2 connection as soon as it has sent everything.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_when_all_is_there_that_was_announced_is_whole() {
+    let body = Script::new([Step::data("{"), Step::data("}"), Step::Fail]).announcing(2);
+    assert_eq!(collected(body).await, "{}");
 }
 
 #[tokio::test(start_paused = true)]

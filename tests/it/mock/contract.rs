@@ -10,8 +10,8 @@ use tower_webhook::auth::Bearer;
 use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::Claims;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, LookupWebhookLayer, ObserveLayer,
-    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer, LookupWebhookLayer,
+    ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use crate::support::schemes::{Checksum, HeaderKey};
@@ -177,6 +177,7 @@ every_layer_keeps_the_contract! {
         .layer(RequireAuthLayer::from_webhook())
         .layer(DedupLayer::new(Claims::in_memory()))
         .into_inner();
+    finish: FinishLayer::new();
     observe: ObserveLayer::new();
     problem_json: ProblemJsonLayer::new();
 }

@@ -10,12 +10,12 @@ use tower_webhook::RejectionKind::{self, *};
 use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, LookupWebhookLayer, RequireAuthLayer,
-    RouteNamespaceLayer, Store, VerifyBodyLayer,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
+    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
 use super::{Boxed, boxed};
-use crate::support::modules::Seen;
+use crate::support::modules::{Gate, Seen};
 use crate::support::schemes::{Checksum, HeaderKey};
 use crate::support::{ask, store_of};
 
@@ -28,6 +28,7 @@ enum Step {
     Verify,
     Check,
     Dedup,
+    Finish,
 }
 
 use Step::*;
@@ -37,6 +38,10 @@ const RIGHT: [Step; 7] = [Route, Lookup, Auth, Collect, Verify, Check, Dedup];
 
 /// The layers of `steps`, the first one outermost, before `Dispatch`; with a store of events of their own.
 fn assemble(steps: &[Step], store: &Store) -> Boxed {
+    assemble_with(steps, store, &FinishLayer::new())
+}
+
+fn assemble_with(steps: &[Step], store: &Store, finish: &FinishLayer) -> Boxed {
     let claims = Claims::in_memory();
     steps.iter().rev().fold(BoxCloneSyncService::new(Dispatch::new()), |inner, step| match step {
         Route => boxed(RouteNamespaceLayer::from_path(), inner),
@@ -46,6 +51,7 @@ fn assemble(steps: &[Step], store: &Store) -> Boxed {
         Verify => boxed(VerifyBodyLayer::new(), inner),
         Check => boxed(CheckPayloadLayer::from_webhook(), inner),
         Dedup => boxed(DedupLayer::new(claims.clone()), inner),
+        Finish => boxed(finish.clone(), inner),
     })
 }
 
@@ -123,6 +129,37 @@ async fn no_permutation_delivers_twice_or_to_a_stranger() {
             let refused = check(steps, &store, &seen, path).await;
             let expected = if is_right { None } else { Some(Misassembled) };
             assert_eq!(refused, [expected; 2], "{steps:?} {path}");
+        }
+    }
+}
+
+/// Where the sender's hang-up does not end the processing, the id stays claimed; where it does, nothing goes on.
+#[tokio::test]
+async fn wherever_finish_stands_an_event_is_not_processed_twice_at_a_time() {
+    for at in 0..=RIGHT.len() {
+        let mut steps = RIGHT.to_vec();
+        steps.insert(at, Finish);
+        let (gate, finish) = (Gate::default(), FinishLayer::new());
+        let webhook = r#"{"module": "gate", "dedup": {"header": "x-id"}}"#;
+        let service = assemble_with(&steps, &store_of(gate.registry(), &[("shop", "key", webhook)]).await, &finish);
+        let first = tokio::spawn({
+            let service = service.clone();
+            async move { ask(&service, event("/shop/key", true)).await }
+        });
+        gate.was_called(1).await;
+        first.abort();
+        assert!(first.await.is_err());
+        let is_before_dedup = at < RIGHT.len();
+        assert_eq!(finish.remainders().count(), usize::from(is_before_dedup), "{steps:?}");
+        let second = tokio::spawn(async move { ask(&service, event("/shop/key", true)).await });
+        if !is_before_dedup {
+            gate.was_called(2).await;
+        }
+        gate.take_all();
+        let second = second.await.unwrap();
+        match is_before_dedup {
+            true => assert_eq!((second.rejection, gate.calls()), (Some(InProgress), 1), "{steps:?}"),
+            false => assert_eq!((second.rejection, gate.calls()), (None, 2), "{steps:?}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 use tower_webhook::RejectionKind::{self, *};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, LookupWebhookLayer, RequireAuthLayer,
+    CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, FinishLayer, LookupWebhookLayer, RequireAuthLayer,
     RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
@@ -26,6 +26,8 @@ enum Step {
     Collect,
     Verify,
     Check,
+    /// It asks for nothing and proves nothing.
+    Finish,
 }
 
 use Step::*;
@@ -33,7 +35,7 @@ use Step::*;
 /// The right order, written once more.
 const RIGHT: [Step; 6] = [Route, Lookup, Auth, Collect, Verify, Check];
 
-const STEPS: [Step; 7] = [Route, Lookup, Auth, AuthAlone, Collect, Verify, Check];
+const STEPS: [Step; 8] = [Route, Lookup, Auth, AuthAlone, Collect, Verify, Check, Finish];
 
 impl Step {
     fn put_before(self, inner: Boxed, store: &Store) -> Boxed {
@@ -45,6 +47,7 @@ impl Step {
             Collect => boxed(CollectBodyLayer::new(), inner),
             Verify => boxed(VerifyBodyLayer::new(), inner),
             Check => boxed(CheckPayloadLayer::from_webhook(), inner),
+            Finish => boxed(FinishLayer::new(), inner),
         }
     }
 }
@@ -106,7 +109,7 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
                     _ => permit = true,
                 }
             }
-            Collect => {}
+            Collect | Finish => {}
             Verify => {
                 if pending && !ask.knows {
                     return Err(Unauthenticated);
@@ -203,7 +206,7 @@ async fn every_sequence_of_up_to_four_layers_refuses_or_is_right() {
         }
         from = until;
     }
-    assert_eq!(sequences.len(), 1 + 7 + 49 + 343 + 2401);
+    assert_eq!(sequences.len(), 1 + 8 + 64 + 512 + 4096);
 }
 
 #[tokio::test]

@@ -26,15 +26,21 @@ impl Step {
     }
 }
 
-/// A body of unknown size that does one thing after another.
+/// A body that does one thing after another.
 pub(crate) struct Script {
     steps: VecDeque<Step>,
     sleep: Option<Pin<Box<Sleep>>>,
+    announced: Option<u64>,
 }
 
 impl Script {
     pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { steps: steps.into_iter().collect(), sleep: None }
+        Self { steps: steps.into_iter().collect(), sleep: None, announced: None }
+    }
+
+    /// Says how long it is going to be, which need not be true.
+    pub(crate) fn announcing(self, bytes: u64) -> Self {
+        Self { announced: Some(bytes), ..self }
     }
 }
 
@@ -63,6 +69,10 @@ impl Body for Script {
                 }
             });
         }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.announced.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
 
