@@ -117,7 +117,7 @@ impl Forward {
         for (name, value) in received {
             let wanted = match self {
                 Self::Nothing => false,
-                Self::Everything => !CREDENTIALS.contains(name) && name != header::USER_AGENT,
+                Self::Everything => !CREDENTIALS.contains(name),
                 Self::Only(names) => names.contains(name),
             };
             if wanted && !CONNECTION_FIELDS.contains(name) && !of_the_connection.contains(name.as_str()) {

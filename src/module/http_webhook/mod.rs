@@ -41,7 +41,7 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// | `x-received-at` | when the event was received: RFC 3339, UTC, milliseconds |
 /// | `traceparent`, `tracestate` | as received, if the first is valid ([W3C](https://www.w3.org/TR/trace-context/)) |
 /// | `webhook-id`, `webhook-timestamp`, `webhook-signature` | with `signing_secret`: the event's id, the time of the attempt, and `v1` of [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md) over both and the body |
-/// | `user-agent` | `tower-webhook/` and the version, unless `allowed_headers` names it |
+/// | `user-agent` | as received, if `forward_headers` lets it through; else `tower-webhook/` and the version |
 ///
 /// Then come the received fields that `forward_headers` and `allowed_headers` let through. Never sent on is what
 /// belongs to the sender's connection (RFC 9110 §7.6.1, also what its `Connection` names), `host`, `content-length` and

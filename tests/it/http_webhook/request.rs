@@ -119,14 +119,30 @@ async fn credentials_are_sent_on_only_by_name() {
 
 #[tokio::test]
 async fn what_names_the_event_comes_from_no_sender() {
-    let received =
-        [("x-event-id", "forged"), ("x-attempt", "99"), ("x-received-at", "never"), ("user-agent", "sender")];
+    let received = [("x-event-id", "forged"), ("x-attempt", "99"), ("x-received-at", "never")];
     let all = sent(json!({"forward_headers": true}), &received).await;
     assert_fields(&all, &[]);
     assert!(all.one("x-event-id").len() == 36 && all.one("x-attempt") == "1", "{all:?}");
-    assert!(all.one("x-received-at") != "never" && all.one("user-agent").starts_with("tower-webhook/"), "{all:?}");
-    let named = sent(json!({"forward_headers": true, "allowed_headers": ["user-agent"]}), &received).await;
-    assert_eq!(named.one("user-agent"), "sender");
+    assert!(all.one("x-received-at") != "never", "{all:?}");
+}
+
+#[tokio::test]
+async fn the_user_agent_of_the_sender_goes_on_unchanged_where_fields_do() {
+    let own = concat!("tower-webhook/", env!("CARGO_PKG_VERSION"));
+    let of_the_sender = [("user-agent", "GitHub-Hookshot/044aadd"), ("accept", "*/*")];
+    for (options, user_agent, others) in [
+        (json!({"forward_headers": true}), "GitHub-Hookshot/044aadd", &["accept"][..]),
+        (json!({"forward_headers": true, "allowed_headers": ["User-Agent"]}), "GitHub-Hookshot/044aadd", &[]),
+        (json!({"forward_headers": true, "allowed_headers": ["accept"]}), own, &["accept"]),
+        (json!({"forward_headers": false}), own, &[]),
+        (json!({"forward_headers": true, "headers": {"User-Agent": "mine"}}), "mine", &["accept"]),
+    ] {
+        let sent = sent(options.clone(), &of_the_sender).await;
+        assert_fields(&sent, others);
+        assert_eq!(sent.one("user-agent"), user_agent, "{options}");
+    }
+    // A sender that names no program gets the gateway's name.
+    assert_eq!(sent(json!({"forward_headers": true}), &[]).await.one("user-agent"), own);
 }
 
 #[tokio::test]
