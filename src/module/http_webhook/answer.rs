@@ -49,7 +49,7 @@ pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError
         return DeliverError::new(DeliverErrorKind::Connect, format!("{host}: {cause}"));
     };
     let kind = match connect {
-        ConnectError::Forbidden => DeliverErrorKind::Config,
+        ConnectError::Forbidden(..) => DeliverErrorKind::Config,
         ConnectError::Timeout => DeliverErrorKind::Timeout,
         ConnectError::Resolve(_) | ConnectError::Connect(_) => DeliverErrorKind::Connect,
     };

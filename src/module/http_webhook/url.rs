@@ -3,7 +3,7 @@
 use http::Uri;
 use http::uri::Scheme;
 
-use super::egress::{EgressPolicy, literal};
+use super::egress::{EgressPolicy, OPENED_BY, literal};
 use crate::config::BuildError;
 
 /// Reads a URL that can be sent to: `http` or `https`, a host that is a name or an address in its usual form, and
@@ -28,8 +28,10 @@ pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError
         return Err("`url` has a port that is none".into());
     }
     match literal(host) {
-        Some(address) if !policy.allows(address) => Err("`url` names an address that may not be connected to".into()),
-        Some(_) => Ok(uri),
+        Some(address) => match policy.refusal(address) {
+            None => Ok(uri),
+            Some(class) => Err(format!("`url` names {class}: {OPENED_BY}").into()),
+        },
         None if is_name(host) => Ok(uri),
         None => Err("`url` must name a host, or an address in its usual form".into()),
     }

@@ -13,7 +13,7 @@ async fn an_address_of_this_machine_is_refused_when_it_is_configured() {
     let target = Target::answering(OK).await;
     for options in [json!({"url": target.url()}), json!({"url": target.url(), "allowed_hosts": ["127.0.0.1"]})] {
         let refusal = Hook::by(Egress::default(), options).await.refusal();
-        assert!(refusal.contains("`url`"), "{refusal}");
+        assert!(refusal.contains("`url` names a loopback address") && refusal.contains("EGRESS_ALLOW"), "{refusal}");
     }
     assert_eq!(target.connections(), 0);
 }
@@ -27,8 +27,15 @@ async fn a_name_of_this_machine_is_refused_when_it_is_connected_to() {
             json!({"url": url(format!("{host}:{}", target.address.port())), "allowed_hosts": ["localhost"]}),
         ] {
             let mut hook = Hook::by(Egress::default(), options).await;
-            let error = hook.fail(DeliverErrorKind::Config).await;
-            assert!(error.to_string().contains("localhost"), "{error}");
+            let error = hook.fail(DeliverErrorKind::Config).await.to_string();
+            for part in ["localhost", "is a loopback address", "EGRESS_ALLOW"] {
+                assert!(error.contains(part), "{error}");
+            }
+            // The sender learns nothing of it.
+            let answer = crate::support::ask(&hook.service, event("{}")).await;
+            for part in ["localhost", "127.0.0.1", "::1", "loopback", "address", "EGRESS_ALLOW"] {
+                assert!(!answer.text().contains(part), "{answer:?}");
+            }
         }
     }
     assert_eq!(target.connections(), 0);

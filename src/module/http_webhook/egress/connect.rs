@@ -97,8 +97,8 @@ impl Service<Uri> for Guard {
 /// Why there is no connection.
 #[derive(Debug)]
 pub(in crate::module::http_webhook) enum ConnectError {
-    /// The policy allows none of the addresses.
-    Forbidden,
+    /// The policy allows none of the addresses. This is the first, and what it is.
+    Forbidden(IpAddr, &'static str),
     Resolve(io::Error),
     Connect(io::Error),
     Timeout,
@@ -107,7 +107,9 @@ pub(in crate::module::http_webhook) enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forbidden => f.write_str("its address is not one that may be connected to"),
+            Self::Forbidden(address, class) => {
+                write!(f, "its address {address} is {class}: {}", super::OPENED_BY)
+            }
             Self::Resolve(error) => write!(f, "its name cannot be resolved: {error}"),
             Self::Connect(error) => write!(f, "no connection: {error}"),
             Self::Timeout => write!(f, "no connection within {CONNECT_TIMEOUT:?}"),
@@ -141,14 +143,20 @@ pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// Those of them that may be connected to.
+/// The addresses that may be connected to.
 fn allowed(policy: &EgressPolicy, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
-    if addresses.is_empty() {
-        return Err(ConnectError::Resolve(io::Error::other("it has no address")));
-    }
-    addresses.retain(|address| policy.allows(address.ip()));
+    let mut refused: Option<ConnectError> = None;
+    addresses.retain(|address| {
+        let refusal = policy.refusal(address.ip());
+        refused = refused.take().or(refusal.map(|class| ConnectError::Forbidden(address.ip(), class)));
+        refusal.is_none()
+    });
     addresses.truncate(MAX_ADDRESSES);
-    if addresses.is_empty() { Err(ConnectError::Forbidden) } else { Ok(addresses) }
+    match refused {
+        _ if !addresses.is_empty() => Ok(addresses),
+        Some(refused) => Err(refused),
+        None => Err(ConnectError::Resolve(io::Error::other("it has no address"))),
+    }
 }
 
 /// Tries them in order, each with a head start, and takes the first that answers.
@@ -206,7 +214,7 @@ mod tests {
             listener.set_nonblocking(true).unwrap();
             let url = format!("http://{host}:{}/", listener.local_addr().unwrap().port());
             let error = connect("", &url).await.unwrap_err();
-            assert!(matches!(error, ConnectError::Forbidden | ConnectError::Resolve(_)), "{host}: {error}");
+            assert!(matches!(error, ConnectError::Forbidden(..) | ConnectError::Resolve(_)), "{host}: {error}");
             assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "{host}");
         }
     }
@@ -229,7 +237,7 @@ mod tests {
         let mixed = addresses(&["10.0.0.1:80", "93.184.216.34:80", "[::1]:80", "[2606:4700::1]:80"]);
         let expected = addresses(&["93.184.216.34:80", "[2606:4700::1]:80"]);
         assert_eq!(allowed(&policy, mixed).unwrap(), expected);
-        assert!(matches!(allowed(&policy, addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden)));
+        assert!(matches!(allowed(&policy, addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden(..))));
         assert!(matches!(allowed(&policy, Vec::new()), Err(ConnectError::Resolve(_))));
         // Refused ones use up no places.
         let mut many = addresses(&["10.0.0.1:80"; 20]);

@@ -20,6 +20,10 @@ use self::connect::Connector;
 pub(super) use self::connect::{ConnectError, literal};
 pub use self::policy::EgressPolicy;
 
+/// How an operator opens a refused address.
+pub(super) const OPENED_BY: &str =
+    "only public addresses are connected to, and the networks that the operator lists in EGRESS_ALLOW";
+
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(30);
 

@@ -34,7 +34,12 @@ pub struct EgressPolicy {
 impl EgressPolicy {
     /// Whether a connection may be made to `address`.
     pub fn allows(&self, address: IpAddr) -> bool {
-        is_public(address) || self.allowed.iter().any(|network| network.contains(address))
+        self.refusal(address).is_none()
+    }
+
+    /// The kind of `address`, if no connection may be made to it.
+    pub(in crate::module::http_webhook) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
+        special(address).filter(|_| !self.allowed.iter().any(|network| network.contains(address)))
     }
 }
 
@@ -99,51 +104,72 @@ impl fmt::Debug for Network {
     }
 }
 
-fn is_public(address: IpAddr) -> bool {
+/// The kind of an address that is not public.
+fn special(address: IpAddr) -> Option<&'static str> {
     match address {
-        IpAddr::V4(address) => !PRIVATE_V4.iter().any(|&(network, prefix)| in_v4(address, network, prefix)),
-        IpAddr::V6(address) => match in_v6(address, NAT64, 96) {
-            // RFC 6052 §3.1 forbids other than global addresses in there; the translator need not know.
-            true => is_public(Ipv4Addr::from_bits(address.to_bits() as u32).into()),
-            false => {
-                in_v6(address, GLOBAL_UNICAST, 3)
-                    && !PRIVATE_V6.iter().any(|&(network, prefix)| in_v6(address, network, prefix))
-            }
-        },
+        IpAddr::V4(address) => {
+            let row = SPECIAL_V4.iter().find(|&&(network, prefix, _)| in_v4(address, network, prefix));
+            row.map(|&(_, _, class)| class)
+        }
+        // RFC 6052 §3.1 forbids other than global addresses in there; the translator need not know.
+        IpAddr::V6(address) if in_v6(address, NAT64, 96) => {
+            special(Ipv4Addr::from_bits(address.to_bits() as u32).into())
+        }
+        IpAddr::V6(address) => {
+            let row = SPECIAL_V6.iter().find(|&&(network, prefix, _)| in_v6(address, network, prefix));
+            let beyond =
+                (!in_v6(address, GLOBAL_UNICAST, 3)).then_some("an address outside of the global unicast addresses");
+            row.map(|&(_, _, class)| class).or(beyond)
+        }
     }
 }
 
-/// Where nobody's webhook is. The networks that name no reason are documentation (RFC 5737).
-const PRIVATE_V4: [(Ipv4Addr, u32); 17] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),        // "this network"; Linux takes 0.0.0.0 for loopback
-    (Ipv4Addr::new(10, 0, 0, 0), 8),       // private, RFC 1918
-    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared, RFC 6598
-    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
-    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's own, from inside of its machines; else a public address
-    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, and the metadata of most clouds
-    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private, RFC 1918
-    (Ipv4Addr::new(192, 0, 0, 0), 24),     // IETF protocols
-    (Ipv4Addr::new(192, 0, 2, 0), 24),
-    (Ipv4Addr::new(192, 31, 196, 0), 24), // AS112, RFC 7535
-    (Ipv4Addr::new(192, 88, 99, 0), 24),  // 6to4 relays, RFC 7526
-    (Ipv4Addr::new(192, 168, 0, 0), 16),  // private, RFC 1918
-    (Ipv4Addr::new(198, 18, 0, 0), 15),   // benchmarks, RFC 2544
-    (Ipv4Addr::new(198, 51, 100, 0), 24),
-    (Ipv4Addr::new(203, 0, 113, 0), 24),
-    (Ipv4Addr::new(224, 0, 0, 0), 4), // multicast
-    (Ipv4Addr::new(240, 0, 0, 0), 4), // reserved, and broadcast
+const PRIVATE: &str = "a private address";
+const LOOPBACK: &str = "a loopback address";
+const LINK_LOCAL: &str = "a link-local address";
+const DOCUMENTATION: &str = "an address for documentation";
+const PROTOCOLS: &str = "an address of the IETF's protocols";
+const MULTICAST: &str = "a multicast address";
+
+/// Where nobody's webhook is.
+const SPECIAL_V4: [(Ipv4Addr, u32, &str); 17] = [
+    // "This network", RFC 1122; Linux takes 0.0.0.0 for loopback.
+    (Ipv4Addr::new(0, 0, 0, 0), 8, "an unspecified address"),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, PRIVATE), // RFC 1918
+    (Ipv4Addr::new(100, 64, 0, 0), 10, "a shared address of a provider"), // RFC 6598
+    (Ipv4Addr::new(127, 0, 0, 0), 8, LOOPBACK),
+    // From inside of its machines; else a public address.
+    (Ipv4Addr::new(168, 63, 129, 16), 32, "the address of Azure's own services"),
+    (Ipv4Addr::new(169, 254, 0, 0), 16, "a link-local address, where clouds have their metadata"),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, PRIVATE), // RFC 1918
+    (Ipv4Addr::new(192, 0, 0, 0), 24, PROTOCOLS),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, DOCUMENTATION), // RFC 5737
+    (Ipv4Addr::new(192, 31, 196, 0), 24, "an address of AS112"), // RFC 7535
+    (Ipv4Addr::new(192, 88, 99, 0), 24, "an address of 6to4 relays"), // RFC 7526
+    (Ipv4Addr::new(192, 168, 0, 0), 16, PRIVATE),     // RFC 1918
+    (Ipv4Addr::new(198, 18, 0, 0), 15, "an address for benchmarks"), // RFC 2544
+    (Ipv4Addr::new(198, 51, 100, 0), 24, DOCUMENTATION), // RFC 5737
+    (Ipv4Addr::new(203, 0, 113, 0), 24, DOCUMENTATION), // RFC 5737
+    (Ipv4Addr::new(224, 0, 0, 0), 4, MULTICAST),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, "a reserved address"), // broadcast, too
 ];
 
 const GLOBAL_UNICAST: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
 
 const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
 
-/// What is not public of global unicast.
-const PRIVATE_V6: [(Ipv6Addr, u32); 4] = [
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // IETF protocols, Teredo (2001::/32) among them
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation, RFC 3849
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4: any IPv4 address may be inside
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation, RFC 9637
+/// The parts of global unicast that are not public, and the names of some networks beyond it.
+const SPECIAL_V6: [(Ipv6Addr, u32, &str); 10] = [
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, DOCUMENTATION), // RFC 3849
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, PROTOCOLS),         // Teredo (2001::/32) among them
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, "an address of 6to4"), // any IPv4 address may be inside
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, DOCUMENTATION),     // RFC 9637
+    (Ipv6Addr::UNSPECIFIED, 128, "an unspecified address"),
+    (Ipv6Addr::LOCALHOST, 128, LOOPBACK),
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, "an IPv4-mapped address"),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, PRIVATE), // RFC 4193
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, LINK_LOCAL),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, MULTICAST),
 ];
 
 fn in_v4(address: Ipv4Addr, network: Ipv4Addr, prefix: u32) -> bool {
@@ -184,6 +210,27 @@ mod tests {
             3fff:1000::1 64:ff9b::808:808";
         for address in public.split_whitespace() {
             assert!(allows("", address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_is_called_what_it_is() {
+        for (addresses, class) in [
+            ("127.0.0.1 127.255.255.255 ::1 64:ff9b::7f00:1", "a loopback address"),
+            ("10.0.0.1 172.16.0.1 192.168.1.1 fd00:ec2::254 64:ff9b::a00:1", "a private address"),
+            ("169.254.169.254", "a link-local address, where clouds have their metadata"),
+            ("fe80::1 febf::1", "a link-local address"),
+            ("0.0.0.0 ::", "an unspecified address"),
+            ("100.64.0.1", "a shared address of a provider"),
+            ("224.0.0.1 ff02::1", "a multicast address"),
+            ("255.255.255.255", "a reserved address"),
+            ("192.0.2.1 2001:db8::1 3fff::1", "an address for documentation"),
+            ("::ffff:8.8.8.8", "an IPv4-mapped address"),
+            ("64:ff9b:1::808:808 fec0::1 4000::1", "an address outside of the global unicast addresses"),
+        ] {
+            for address in addresses.split_whitespace() {
+                assert_eq!(EgressPolicy::default().refusal(address.parse().unwrap()), Some(class), "{address}");
+            }
         }
     }
 
