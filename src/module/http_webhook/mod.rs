@@ -62,8 +62,8 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// | none: no address of the host may be connected to | [`Config`](DeliverErrorKind::Config) |
 ///
 /// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx.
-/// The head of the answer decides. Of its body at most 64 KiB are read, and for at most a second, so that the connection
-/// can be used again.
+/// The head of the answer decides; it may have 4,096 fields and 400 KiB. Of its body at most 64 KiB are read, and for at
+/// most a second, so that the connection can be used again.
 ///
 /// Where connections may lead is the affair of the [`Egress`], and no webhook's.
 #[derive(Clone)]

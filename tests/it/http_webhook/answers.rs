@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tower_webhook::module::DeliverErrorKind;
 
+use super::connections::Tls;
 use super::target::{OK, Target};
 use super::{Hook, event};
 
@@ -73,4 +74,27 @@ async fn a_redirect_is_not_followed() {
         assert_fails(&location, DeliverErrorKind::Permanent, None).await;
     }
     assert_eq!(elsewhere.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_with_many_fields_is_an_answer() {
+    for fields in [101, 1000, 4000] {
+        let fields: String = (0..fields).map(|number| format!("X-Field-{number}: {number}\r\n")).collect();
+        let target = Target::answering(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok")).await;
+        Hook::new(json!({"url": target.url()})).await.deliver(event("{}")).await;
+        assert_fails(
+            &format!("503 Busy\r\nRetry-After: 7\r\n{}", fields.trim_end()),
+            DeliverErrorKind::Http5xx,
+            Some(7),
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_over_http_2_with_a_large_head_is_an_answer() {
+    let target = Tls::new().await;
+    // Each field counts for its name, its value, and 32 bytes.
+    let mut hook = Hook::by(target.trusted(), json!({"url": target.url("localhost") + "/?fields=2000"})).await;
+    hook.deliver(event("{}")).await;
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::routing::post;
-use http::Version;
+use http::{HeaderMap, HeaderName, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -84,8 +85,8 @@ async fn a_slow_target_holds_up_no_other() {
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// A server behind TLS, its certificate for `localhost` and from an authority of its own.
-struct Tls {
+/// A server behind TLS.
+pub(super) struct Tls {
     address: SocketAddr,
     authority: String,
     seen: Seen,
@@ -94,40 +95,58 @@ struct Tls {
 type Seen = Arc<Mutex<Vec<(SocketAddr, Version)>>>;
 
 impl Tls {
-    async fn new() -> Self {
+    /// Its certificate is for `localhost` and from an authority of its own.
+    pub(super) async fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let own = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        Self::with(&own, &key, authority.pem()).await
+    }
 
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    /// Shows this certificate, for which `authority` vouches.
+    pub(super) async fn with(certificate: &Certificate, key: &KeyPair, authority: String) -> Self {
         let seen = Seen::default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&seen)));
-        Self { address, authority: authority.pem(), seen }
+        let tls = acceptor(certificate, key, &["h2", "http/1.1"]);
+        tokio::spawn(serve(listener, tls, Arc::clone(&seen)));
+        Self { address, authority, seen }
     }
 
-    fn trusted(&self) -> Egress {
-        loopback().trust(self.authority.as_bytes()).unwrap()
+    pub(super) fn authority(&self) -> &[u8] {
+        self.authority.as_bytes()
     }
 
-    fn url(&self, host: &str) -> String {
+    pub(super) fn trusted(&self) -> Egress {
+        loopback().trust(self.authority()).unwrap()
+    }
+
+    pub(super) fn url(&self, host: &str) -> String {
         format!("https://{host}:{}/s3cret", self.address.port())
     }
 
     /// Asserts that nothing was sent to it.
-    fn assert_untouched(&self) {
+    pub(super) fn assert_untouched(&self) {
         assert!(self.seen.lock().unwrap().is_empty());
     }
+}
+
+/// The server's side of TLS, which agrees on one of `protocols`.
+pub(super) fn acceptor(certificate: &Certificate, key: &KeyPair, protocols: &[&str]) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    // Whether they fit together is not asked here.
+    let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 async fn serve(listener: TcpListener, tls: TlsAcceptor, seen: Seen) {
@@ -141,8 +160,12 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, seen: Seen) {
     }
 }
 
-async fn take(State((peer, seen)): State<(SocketAddr, Seen)>, request: Request) {
+/// Answers with as many fields as the query says.
+async fn take(State((peer, seen)): State<(SocketAddr, Seen)>, request: Request) -> HeaderMap {
     seen.lock().unwrap().push((peer, request.version()));
+    let fields = request.uri().query().and_then(|query| query.strip_prefix("fields="));
+    let fields = fields.map_or(0, |count| count.parse().unwrap());
+    (0..fields).map(|at| (HeaderName::try_from(format!("x-field-{at}")).unwrap(), at.into())).collect()
 }
 
 #[tokio::test]

@@ -37,6 +37,12 @@ const PING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs
 /// How much of an answer an HTTP/2 peer may send before any of it is asked for.
 const STREAM_WINDOW: u32 = 64 << 10;
 
+/// The most fields that the head of an answer may have over HTTP/1.1, where room for this many is taken for each answer.
+const MAX_FIELDS: usize = 4096;
+
+/// The most bytes that the head of an answer may have.
+const MAX_HEAD: usize = 400 << 10;
+
 /// How events leave over HTTP: the connections that webhooks share, and the [`EgressPolicy`] over where they lead.
 ///
 /// Clones share the connections. Nothing is opened before the first delivery; all deliveries must be made on one tokio
@@ -128,6 +134,9 @@ fn client(connector: Connector) -> HttpClient {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+        .http1_max_headers(MAX_FIELDS)
+        .http1_max_buf_size(MAX_HEAD)
+        .http2_max_header_list_size(MAX_HEAD as u32)
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_keep_alive_interval(interval)
         .http2_keep_alive_timeout(patience)
