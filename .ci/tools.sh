@@ -6,6 +6,7 @@
 #   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
+#                        and bin/nginx         nginx, the machine's or from Debian's packages: for `make test`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -127,6 +128,40 @@ get_etcd_34() {
   is_version "$tools/etcd-3.4/etcd" 3.4.
 }
 
+# --- nginx ----------------------------------------------------------------------------------------------------
+
+# nginx_works NGINX: it runs, and speaks HTTP/2.
+nginx_works() { "$1" -V 2>&1 | grep -q -- --with-http_v2_module; }
+
+nginx_of_system() {
+  local nginx
+  nginx=$(PATH=$PATH:/usr/sbin command -v nginx) && nginx_works "$nginx" || return 1
+  say "nginx: $nginx"
+  ln -sfn "$nginx" "$tools/bin/nginx"
+}
+
+# With its libraries, which a small machine lacks, and a script that finds them.
+nginx_of_debian() {
+  say "nginx: unpacking Debian's nginx"
+  unpack_debs "$tmp/nginx" nginx libpcre2-8-0 libssl3 libcrypt1 zlib1g || return 1
+  rm -rf "$tools/nginx" "$tools/bin/nginx"
+  mkdir -p "$tools/nginx"
+  find "$tmp/nginx" -name 'lib*.so.*' -exec cp -P {} "$tools/nginx" \;
+  install -m 755 "$tmp/nginx/usr/sbin/nginx" "$tools/nginx"
+  cat >"$tools/bin/nginx" <<'SCRIPT'
+#!/bin/sh
+here=$(dirname "$0")/../nginx
+LD_LIBRARY_PATH=$here exec "$here/nginx" "$@"
+SCRIPT
+  chmod 755 "$tools/bin/nginx"
+}
+
+get_nginx() {
+  nginx_works "$tools/bin/nginx" && return
+  nginx_of_system && return
+  nginx_of_debian && nginx_works "$tools/bin/nginx"
+}
+
 # --- all together ---------------------------------------------------------------------------------------------
 
 have cargo || die "no cargo: install Rust first (rustup, or your distribution's package)"
@@ -158,4 +193,5 @@ fi
 if [ "$want" = all ]; then
   get_etcd_34 || die "etcd 3.4 cannot be had (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
+  get_nginx || die "nginx with HTTP/2 cannot be had (Debian 12: nginx); put one into target/tools/bin"
 fi

@@ -1,9 +1,12 @@
 //! The module `http_webhook`, against servers that answer as they like.
 
+mod again;
 mod answers;
 mod connections;
 mod faults;
 mod guard;
+mod h2;
+mod nginx;
 mod options;
 mod request;
 mod signature;

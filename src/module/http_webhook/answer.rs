@@ -57,7 +57,7 @@ pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError
 }
 
 /// It, and what it came from.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
 

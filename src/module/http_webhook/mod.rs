@@ -3,6 +3,7 @@
 mod answer;
 mod egress;
 mod fields;
+mod send;
 mod signature;
 mod trace;
 mod url;
@@ -65,7 +66,19 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// The head of the answer decides; it may have 4,096 fields and 400 KiB. Of its body at most 64 KiB are read, and for at
 /// most a second, so that the connection can be used again.
 ///
-/// Where connections may lead is the affair of the [`Egress`], and no webhook's.
+/// # What is sent again within an attempt
+///
+/// A target may close a connection, or limit its streams, while requests are on their way. Within `timeout`, the same
+/// request with the same `x-event-id` and `x-attempt` is then sent again on another connection:
+///
+/// * at most five times, if the target says that it has not processed it: HTTP/2's `REFUSED_STREAM`, or a GOAWAY whose last
+///   stream is an earlier one (RFC 9113 §6.8, §8.7);
+/// * once, if nobody knows: a connection of HTTP/1.1 that has answered before closes and nothing of an answer has come, or
+///   one of HTTP/2 breaks. The event **may arrive twice**; the target knows it by `x-event-id`.
+///
+/// A stream beyond the target's `SETTINGS_MAX_CONCURRENT_STREAMS` waits for its turn.
+///
+/// Where connections may lead, the [`Egress`] decides, and no webhook.
 #[derive(Clone)]
 pub struct HttpWebhook {
     target: Arc<Target>,
@@ -168,9 +181,9 @@ impl Module for HttpWebhook {
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let Target { host, timeout: limit, .. } = &*self.target;
-        let client = self.egress.client().await;
-        let client = client.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
-        match timeout(*limit, client.request(self.target.request(&delivery))).await {
+        let clients = self.egress.clients().await;
+        let clients = clients.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
+        match timeout(*limit, send::send(clients, || self.target.request(&delivery))).await {
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("{host}: no answer within {limit:?}"))),
             Ok(Err(error)) => Err(answer::failure(host, &error)),
             Ok(Ok(response)) => {

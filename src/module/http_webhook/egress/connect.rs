@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::EgressPolicy;
+use super::life::Watched;
 
 /// For the name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +53,7 @@ impl Connector {
 type BoxError = Box<dyn Error + Send + Sync>;
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = TokioIo<Watched<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -63,7 +64,10 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
         // Not left to the request's own deadline: the client goes on connecting when that has passed.
-        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout.into())) })
+        Box::pin(async move {
+            let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout.into()))?;
+            Ok(TokioIo::new(Watched::new(TokioIo::new(stream))))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The way out: one client for all webhooks, and a guard over where it connects to.
 
 mod connect;
+mod life;
 mod policy;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use tokio::sync::OnceCell;
 
 use self::connect::Connector;
 pub(super) use self::connect::{ConnectError, literal};
+pub(super) use self::life::Life;
 pub use self::policy::EgressPolicy;
 
 /// How an operator opens a refused address.
@@ -53,7 +55,15 @@ const MAX_HEAD: usize = 400 << 10;
 pub struct Egress {
     policy: Arc<EgressPolicy>,
     authorities: Arc<[CertificateDer<'static>]>,
-    client: Arc<OnceCell<HttpClient>>,
+    clients: Arc<OnceCell<Clients>>,
+}
+
+/// The ways to send a request.
+pub(super) struct Clients {
+    /// Over connections that all webhooks share.
+    pub(super) pooled: HttpClient,
+    /// Over a connection of its own, so that nothing which happens to another request happens to this one.
+    pub(super) alone: HttpClient,
 }
 
 pub(super) type HttpClient = Client<Connector, Full<Bytes>>;
@@ -61,7 +71,7 @@ pub(super) type HttpClient = Client<Connector, Full<Bytes>>;
 impl Egress {
     /// Connects to where `policy` allows.
     pub fn new(policy: EgressPolicy) -> Self {
-        Self { policy: Arc::new(policy), authorities: Arc::default(), client: Arc::default() }
+        Self { policy: Arc::new(policy), authorities: Arc::default(), clients: Arc::default() }
     }
 
     /// Trusts the certificate authorities in `pem` as well.
@@ -81,22 +91,23 @@ impl Egress {
         if authorities.len() == self.authorities.len() {
             return Err(InvalidEgress("there is no certificate"));
         }
-        Ok(Self { authorities: authorities.into(), client: Arc::default(), ..self })
+        Ok(Self { authorities: authorities.into(), clients: Arc::default(), ..self })
     }
 
     pub(super) fn policy(&self) -> &EgressPolicy {
         &self.policy
     }
 
-    /// The client, made by whoever asks first.
-    pub(super) async fn client(&self) -> Result<&HttpClient, rustls::Error> {
-        self.client
+    /// The clients, made when they are first asked for.
+    pub(super) async fn clients(&self) -> Result<&Clients, rustls::Error> {
+        self.clients
             .get_or_try_init(async || {
                 let authorities = Arc::clone(&self.authorities);
                 // The system's certificates are files.
                 let tls = tokio::task::spawn_blocking(move || tls(&authorities)).await;
                 let tls = tls.unwrap_or_else(|_| Err(rustls::Error::General("cannot be set up".into())))?;
-                Ok(client(Connector::new(Arc::clone(&self.policy), tls)))
+                let connector = Connector::new(Arc::clone(&self.policy), tls);
+                Ok(Clients { alone: client(connector.clone(), 0), pooled: client(connector, MAX_IDLE_PER_HOST) })
             })
             .await
     }
@@ -127,13 +138,14 @@ impl fmt::Display for InvalidEgress {
 
 impl std::error::Error for InvalidEgress {}
 
-fn client(connector: Connector) -> HttpClient {
+/// A client that keeps at most `idle` unused connections to a host. With 0 it makes a connection for each request.
+fn client(connector: Connector, idle: usize) -> HttpClient {
     let (interval, patience) = PING;
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+        .pool_max_idle_per_host(idle)
         .http1_max_headers(MAX_FIELDS)
         .http1_max_buf_size(MAX_HEAD)
         .http2_max_header_list_size(MAX_HEAD as u32)

@@ -1,0 +1,121 @@
+//! The state of a connection that decides whether a request may be sent again.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Whose turn it is on a connection of HTTP/1.1: the target's, once a request is being written, or ours, once an answer
+/// has been read.
+#[derive(Clone, Debug, Default)]
+pub(in crate::module::http_webhook) struct Life(Arc<Turns>);
+
+#[derive(Debug, Default)]
+struct Turns {
+    /// Something was read since the last request began.
+    heard: AtomicBool,
+    /// This is not the first request.
+    reused: AtomicBool,
+}
+
+impl Life {
+    /// Whether the connection has carried an answer before, and none of the answer to its last request. If it broke, the
+    /// target may have closed it before the request came: nobody knows.
+    pub(in crate::module::http_webhook) fn ended_between_requests(&self) -> bool {
+        self.0.reused.load(Relaxed) && !self.0.heard.load(Relaxed)
+    }
+
+    fn read(&self) {
+        self.0.heard.store(true, Relaxed);
+    }
+
+    fn written(&self) {
+        if self.0.heard.load(Relaxed) {
+            self.0.heard.store(false, Relaxed);
+            self.0.reused.store(true, Relaxed);
+        }
+    }
+}
+
+/// A connection that keeps its [`Life`], for the error that ends it.
+pub(in crate::module::http_webhook) struct Watched<T> {
+    stream: T,
+    life: Life,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(stream: T) -> Self {
+        Self { stream, life: Life::default() }
+    }
+}
+
+impl<T: Connection> Connection for Watched<T> {
+    fn connected(&self) -> Connected {
+        self.stream.connected().extra(self.life.clone())
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.life.read();
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.life.written();
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.life.written();
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_later_request_without_a_byte_of_its_answer_may_have_met_a_closed_connection() {
+        let life = Life::default();
+        assert!(!life.ended_between_requests());
+        life.written();
+        life.written();
+        assert!(!life.ended_between_requests(), "the first request");
+        life.read();
+        assert!(!life.ended_between_requests(), "an answer");
+        life.written();
+        assert!(life.ended_between_requests(), "the second request");
+        life.written();
+        assert!(life.ended_between_requests(), "the rest of the second request");
+        life.read();
+        assert!(!life.ended_between_requests(), "the answer to the second request has begun");
+    }
+}

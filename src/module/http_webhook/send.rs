@@ -1,0 +1,98 @@
+//! One attempt: a request, and its repetitions where the target has not seen it, or nobody knows.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Extensions, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Error;
+use tokio::time::sleep;
+
+use super::answer::causes;
+use super::egress::{Clients, ConnectError, Life};
+
+/// How long is waited before a request is sent again that the target has refused to look at. Only the first repetition
+/// shares a connection with other requests: what ends that one may end this one, too.
+const PAUSES: [Duration; 5] =
+    [Duration::ZERO, Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
+
+/// What is known of a request that got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The target has not processed it, and will not.
+    Unprocessed,
+    /// The connection was closed before there was an answer. Nobody knows whether the request came, if it was sent.
+    Unknown,
+    /// There is no connection, or the target failed while it had the request.
+    Failed,
+}
+
+/// Sends the request that `request` makes, and again where that is right: see [`HttpWebhook`](super::HttpWebhook).
+pub(super) async fn send(
+    clients: &Clients,
+    request: impl Fn() -> Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Error> {
+    let mut client = &clients.pooled;
+    let mut pauses = PAUSES.into_iter();
+    let mut repeated = false;
+    loop {
+        let error = match client.request(request()).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        match fate(&error) {
+            Fate::Unprocessed => {
+                let Some(pause) = pauses.next() else { return Err(error) };
+                if pauses.len() + 1 < PAUSES.len() {
+                    client = &clients.alone;
+                    sleep(pause).await;
+                }
+            }
+            Fate::Unknown if !repeated => {
+                repeated = true;
+                client = &clients.alone;
+            }
+            Fate::Unknown | Fate::Failed => return Err(error),
+        }
+    }
+}
+
+fn fate(error: &Error) -> Fate {
+    let Some(connection) = error.connect_info() else {
+        // Nothing was sent: no connection can be made, or this request waited for another one's, which closed.
+        let cannot_connect = causes(error).any(|cause| cause.is::<ConnectError>() || cause.is::<io::Error>());
+        return if cannot_connect { Fate::Failed } else { Fate::Unknown };
+    };
+    let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()) else {
+        return Fate::Failed;
+    };
+    if connection.is_negotiated_h2() {
+        return fate_of_stream(cause);
+    }
+    let mut extensions = Extensions::new();
+    connection.get_extras(&mut extensions);
+    match extensions.get::<Life>() {
+        Some(life) if life.ended_between_requests() => Fate::Unknown,
+        _ => Fate::Failed,
+    }
+}
+
+fn fate_of_stream(error: &hyper::Error) -> Fate {
+    let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) else {
+        // Canceled before it was a stream; or waiting for the target to allow one more stream when GOAWAY came; or the
+        // connection does not answer to PING.
+        return if error.is_canceled() || error.is_user() || error.is_timeout() { Fate::Unknown } else { Fate::Failed };
+    };
+    // RFC 9113 §8.7. A GOAWAY is the error of those streams alone that are above its last stream.
+    let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if cause.is_remote() && (cause.is_go_away() || is_refused) {
+        Fate::Unprocessed
+    } else if cause.is_io() {
+        Fate::Unknown
+    } else {
+        Fate::Failed
+    }
+}

@@ -1,0 +1,192 @@
+//! nginx as a target: it closes connections gracefully, and often.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tower_webhook::module::Egress;
+
+use super::{Hook, event, loopback};
+use crate::support::{eventually, within};
+
+const SENDERS: usize = 8;
+
+struct Nginx {
+    child: Child,
+    directory: TempDir,
+    port: u16,
+    certificate: Option<String>,
+}
+
+impl Nginx {
+    /// With TLS and HTTP/2, or with neither; `options` go into its server block.
+    async fn start(tls: bool, options: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().display();
+        // Held together, so that they are two.
+        let [port, inner] = [(); 2]
+            .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
+            .map(|listener| listener.local_addr().unwrap().port());
+        let (listen, certificate) = if tls {
+            let key = KeyPair::generate().unwrap();
+            let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+            std::fs::write(directory.path().join("cert.pem"), certificate.pem()).unwrap();
+            std::fs::write(directory.path().join("key.pem"), key.serialize_pem()).unwrap();
+            let files = format!("ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;");
+            (format!("listen 127.0.0.1:{port} ssl http2; {files}"), Some(certificate.pem()))
+        } else {
+            (format!("listen 127.0.0.1:{port};"), None)
+        };
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {path}/{kind};"))
+            .concat();
+        let config = format!(
+            "daemon off; user root; worker_processes 1; pid {path}/pid; error_log {path}/error.log warn;
+            events {{ worker_connections 1024; }}
+            http {{
+                log_format events '$http_x_event_id $status'; {temporary}
+                # It passes on what is complete only, and the other one counts.
+                server {{ {listen} {options} access_log off; location / {{ proxy_pass http://127.0.0.1:{inner}; }} }}
+                server {{ listen 127.0.0.1:{inner}; access_log {path}/access.log events; location / {{ return 200; }} }}
+            }}"
+        );
+        std::fs::write(directory.path().join("nginx.conf"), config).unwrap();
+        let child = command(directory.path()).kill_on_drop(true).spawn().unwrap();
+        eventually("nginx to listen", || async { TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
+        Self { child, directory, port, certificate }
+    }
+
+    fn egress(&self) -> Egress {
+        match &self.certificate {
+            Some(certificate) => loopback().trust(certificate.as_bytes()).unwrap(),
+            None => loopback(),
+        }
+    }
+
+    fn url(&self) -> String {
+        match self.certificate {
+            Some(_) => format!("https://localhost:{}/", self.port),
+            None => format!("http://127.0.0.1:{}/", self.port),
+        }
+    }
+
+    async fn hook(&self) -> Hook {
+        Hook::by(self.egress(), json!({"url": self.url()})).await
+    }
+
+    /// New workers; the old ones close what is idle, and finish what is not.
+    async fn reload(&self) {
+        let status = command(self.directory.path()).args(["-s", "reload"]).status().await.unwrap();
+        assert!(status.success());
+    }
+
+    /// Stops it, and reads how often it has served each event.
+    async fn served(mut self) -> HashMap<String, usize> {
+        command(self.directory.path()).args(["-s", "stop"]).status().await.unwrap();
+        within("nginx to end", self.child.wait()).await.unwrap();
+        let mut served = HashMap::new();
+        for line in std::fs::read_to_string(self.directory.path().join("access.log")).unwrap().lines() {
+            let (id, status) = line.split_once(' ').unwrap();
+            if status == "200" {
+                *served.entry(id.to_owned()).or_default() += 1;
+            }
+        }
+        served
+    }
+}
+
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("-p").arg(directory).arg("-c").arg(directory.join("nginx.conf")).args(["-e", "stderr"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The one that `.ci/tools.sh all` brings, or the machine's.
+fn binary() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/nginx");
+    let binary = std::env::var_os("NGINX").map(PathBuf::from).or(own.exists().then_some(own));
+    let binary = binary.unwrap_or_else(|| PathBuf::from("/usr/sbin/nginx"));
+    assert!(binary.exists(), "NGINX: there is no nginx at {}; run `make test`, which brings it", binary.display());
+    binary
+}
+
+/// Sends with [`SENDERS`] at a time while `more` says so. All events must be taken; these are their ids.
+async fn send(mut hook: Hook, more: impl Fn() -> bool) -> Vec<String> {
+    let taken = join_all((0..SENDERS).map(|_| async {
+        let mut taken = Vec::new();
+        while more() {
+            let answer = crate::support::ask(&hook.service, event("{}")).await;
+            taken.push(answer.header("x-event-id").to_owned());
+        }
+        taken
+    }))
+    .await;
+    let outcomes = std::iter::from_fn(|| hook.outcomes.try_recv().ok());
+    let refused: Vec<_> = outcomes.filter_map(|outcome| outcome.err().map(|error| error.to_string())).collect();
+    assert!(refused.is_empty(), "{}: {refused:?}", refused.len());
+    taken.concat()
+}
+
+/// Says `true` `count` times.
+fn times(count: usize) -> impl Fn() -> bool {
+    let left = AtomicUsize::new(count);
+    move || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+async fn assert_takes_all(tls: bool, options: &str, events: usize) {
+    let nginx = Nginx::start(tls, options).await;
+    let taken = send(nginx.hook().await, times(events)).await;
+    assert_eq!(taken.len(), events);
+    let served = nginx.served().await;
+    let wrong: Vec<_> = taken.iter().map(|id| served.get(id)).filter(|count| *count != Some(&1)).collect();
+    assert!(wrong.is_empty(), "each event is served once: {wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_end_after_five_requests_cost_no_event() {
+    assert_takes_all(true, "keepalive_requests 5;", 200).await;
+    assert_takes_all(true, "keepalive_requests 1;", 100).await;
+    assert_takes_all(false, "keepalive_requests 5;", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_end_after_a_thousand_requests_cost_no_event() {
+    assert_takes_all(true, "", 4000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_one_stream_costs_no_event() {
+    assert_takes_all(true, "http2_max_concurrent_streams 1;", 200).await;
+}
+
+async fn assert_reloads_cost_nothing(tls: bool) {
+    let nginx = Nginx::start(tls, "").await;
+    let reloading = AtomicBool::new(true);
+    let reload = async {
+        for _ in 0..20 {
+            nginx.reload().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        reloading.store(false, Ordering::SeqCst);
+    };
+    let (taken, ()) = tokio::join!(send(nginx.hook().await, || reloading.load(Ordering::SeqCst)), reload);
+    assert!(taken.len() >= SENDERS);
+    let served = nginx.served().await;
+    assert!(taken.iter().all(|id| served.contains_key(id)), "an event that was taken was served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_under_load_cost_no_event() {
+    assert_reloads_cost_nothing(true).await;
+    assert_reloads_cost_nothing(false).await;
+}
