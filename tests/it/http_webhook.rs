@@ -11,6 +11,7 @@ mod options;
 mod request;
 mod signature;
 pub(crate) mod target;
+mod trust;
 
 use bytes::Bytes;
 use http::Request;

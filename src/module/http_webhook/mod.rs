@@ -183,7 +183,7 @@ impl Module for HttpWebhook {
         let Target { host, timeout: limit, .. } = &*self.target;
         let clients = self.egress.clients().await;
         let clients = clients.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
-        match timeout(*limit, send::send(clients, || self.target.request(&delivery))).await {
+        match timeout(*limit, send::send(&clients, || self.target.request(&delivery))).await {
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("{host}: no answer within {limit:?}"))),
             Ok(Err(error)) => Err(answer::failure(host, &error)),
             Ok(Ok(response)) => {

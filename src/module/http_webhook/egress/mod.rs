@@ -3,9 +3,10 @@
 mod connect;
 mod life;
 mod policy;
+mod tls;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,6 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
 use self::connect::Connector;
@@ -49,13 +48,19 @@ const MAX_HEAD: usize = 400 << 10;
 ///
 /// Clones share the connections. Nothing is opened before the first delivery; all deliveries must be made on one tokio
 /// runtime with its I/O and time drivers enabled. HTTP/1.1 and, where TLS agrees on it, HTTP/2. Servers are
-/// believed if one of the system's certificate authorities vouches for them, or one given to
+/// believed if one of the system's certificate authorities vouches for them, or a certificate given to
 /// [`trust`](Self::trust). No proxy is used, whatever the environment says.
 #[derive(Clone)]
 pub struct Egress {
     policy: Arc<EgressPolicy>,
-    authorities: Arc<[CertificateDer<'static>]>,
-    clients: Arc<OnceCell<Clients>>,
+    trusted: Arc<RwLock<Trusted>>,
+}
+
+/// Certificates besides the system's, and the clients that believe them, made when they are first asked for.
+#[derive(Default)]
+struct Trusted {
+    certificates: Arc<[CertificateDer<'static>]>,
+    clients: Arc<OnceCell<Arc<Clients>>>,
 }
 
 /// The ways to send a request.
@@ -71,45 +76,62 @@ pub(super) type HttpClient = Client<Connector, Full<Bytes>>;
 impl Egress {
     /// Connects to where `policy` allows.
     pub fn new(policy: EgressPolicy) -> Self {
-        Self { policy: Arc::new(policy), authorities: Arc::default(), clients: Arc::default() }
+        Self { policy: Arc::new(policy), trusted: Arc::default() }
     }
 
-    /// Trusts the certificate authorities in `pem` as well.
+    /// Trusts the certificates in `pem` as well: of authorities, and of servers, each for the names in it. The result
+    /// shares nothing with the clones of before.
     ///
     /// # Errors
     ///
-    /// When it is not PEM, holds no certificate, or one that cannot be an authority's.
+    /// When it is not PEM, holds no certificate, or one that cannot be read.
     pub fn trust(self, pem: &[u8]) -> Result<Self, InvalidEgress> {
-        let mut authorities = self.authorities.to_vec();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|_| InvalidEgress("the certificates are not PEM"))?;
-            RootCertStore::empty()
-                .add(certificate.clone())
-                .map_err(|_| InvalidEgress("a certificate is not one of an authority"))?;
-            authorities.push(certificate);
-        }
-        if authorities.len() == self.authorities.len() {
-            return Err(InvalidEgress("there is no certificate"));
-        }
-        Ok(Self { authorities: authorities.into(), clients: Arc::default(), ..self })
+        let before = Arc::clone(&self.trusted().certificates);
+        let certificates = before.iter().cloned().chain(tls::certificates(pem)?).collect();
+        let trusted = Trusted { certificates, clients: Arc::default() };
+        Ok(Self { trusted: Arc::new(RwLock::new(trusted)), ..self })
+    }
+
+    /// From now on trusts the certificates in `pem` in place of all that were given before, and reads those of the
+    /// system again. It holds for each clone, and for each module that was made with one.
+    ///
+    /// Requests that are under way go on. Later ones use new connections; the old ones are closed when their last answer
+    /// has come.
+    ///
+    /// # Errors
+    ///
+    /// As for [`trust`](Self::trust). Nothing has changed then.
+    pub fn trust_instead(&self, pem: &[u8]) -> Result<(), InvalidEgress> {
+        let trusted = Trusted { certificates: tls::certificates(pem)?.into(), clients: Arc::default() };
+        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = trusted;
+        Ok(())
+    }
+
+    fn trusted(&self) -> std::sync::RwLockReadGuard<'_, Trusted> {
+        self.trusted.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn policy(&self) -> &EgressPolicy {
         &self.policy
     }
 
-    /// The clients, made when they are first asked for.
-    pub(super) async fn clients(&self) -> Result<&Clients, rustls::Error> {
-        self.clients
+    /// The clients that believe what is trusted now.
+    pub(super) async fn clients(&self) -> Result<Arc<Clients>, rustls::Error> {
+        let (certificates, clients) = {
+            let trusted = self.trusted();
+            (Arc::clone(&trusted.certificates), Arc::clone(&trusted.clients))
+        };
+        let made = clients
             .get_or_try_init(async || {
-                let authorities = Arc::clone(&self.authorities);
                 // The system's certificates are files.
-                let tls = tokio::task::spawn_blocking(move || tls(&authorities)).await;
+                let tls = tokio::task::spawn_blocking(move || tls::config(&certificates)).await;
                 let tls = tls.unwrap_or_else(|_| Err(rustls::Error::General("cannot be set up".into())))?;
                 let connector = Connector::new(Arc::clone(&self.policy), tls);
-                Ok(Clients { alone: client(connector.clone(), 0), pooled: client(connector, MAX_IDLE_PER_HOST) })
+                let alone = client(connector.clone(), 0);
+                Ok::<_, rustls::Error>(Arc::new(Clients { alone, pooled: client(connector, MAX_IDLE_PER_HOST) }))
             })
-            .await
+            .await?;
+        Ok(Arc::clone(made))
     }
 }
 
@@ -154,18 +176,4 @@ fn client(connector: Connector, idle: usize) -> HttpClient {
         .http2_keep_alive_timeout(patience)
         .http2_keep_alive_while_idle(true)
         .build(connector)
-}
-
-/// A machine without any authority can still speak plain HTTP.
-fn tls(authorities: &[CertificateDer<'static>]) -> Result<ClientConfig, rustls::Error> {
-    let native = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(native.certs.into_iter().chain(authorities.iter().cloned()));
-    if roots.is_empty() {
-        tracing::warn!(errors = ?native.errors, "no certificate authority is known: no https URL can be reached");
-    }
-    // Named, as the process may have another provider, or none.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

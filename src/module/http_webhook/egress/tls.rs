@@ -1,0 +1,133 @@
+//! Which servers are believed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::InvalidEgress;
+
+/// Reads the certificates in `pem`.
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidEgress> {
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| InvalidEgress("the certificates are not PEM"))?;
+        RootCertStore::empty()
+            .add(certificate.clone())
+            .map_err(|_| InvalidEgress("a certificate is not one of an authority or a server"))?;
+        certificates.push(certificate);
+    }
+    match certificates.is_empty() {
+        true => Err(InvalidEgress("there is no certificate")),
+        false => Ok(certificates),
+    }
+}
+
+/// Believes what the system's authorities vouch for, and what `certificates` do.
+pub(super) fn config(certificates: &[CertificateDer<'static>]) -> Result<ClientConfig, Error> {
+    let native = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(native.certs.into_iter().chain(certificates.iter().cloned()));
+    if roots.is_empty() {
+        // A machine without any authority can still speak plain HTTP.
+        tracing::warn!(errors = ?native.errors, "no certificate authority is known: no https URL can be reached");
+    }
+    // Named, because the process may have another provider, or none.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Verifier { roots, own: certificates.to_vec(), algorithms };
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+/// Believes a server as rustls does by itself, and besides one whose certificate is itself among those that were given.
+/// Else a self-signed certificate as `openssl req -x509` makes it could not be used: it says that it is an authority's,
+/// and such a certificate is refused for a server.
+#[derive(Debug)]
+struct Verifier {
+    roots: RootCertStore,
+    own: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        match self.own.contains(certificate) {
+            true => self.is_valid_at(&parsed, now)?,
+            false => verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                &self.roots,
+                intermediates,
+                now,
+                self.algorithms.all,
+            )?,
+        }
+        verify_server_name(&parsed, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// When no certificate is valid: a certificate's last year is 9999.
+const TOO_LATE: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1 << 40));
+
+impl Verifier {
+    /// Checks when `certificate` is valid, and nothing else of it.
+    ///
+    /// No crate at hand reads the two dates. But the verification of a chain looks at the dates before anything else: any
+    /// other verdict of it means that the dates are good. That it does look at the dates first is checked each time.
+    fn is_valid_at(&self, certificate: &ParsedCertificate<'_>, now: UnixTime) -> Result<(), Error> {
+        let verify = |time| {
+            let none = RootCertStore::empty();
+            verify_server_cert_signed_by_trust_anchor(certificate, &none, &[], time, self.algorithms.all)
+        };
+        if !verify(TOO_LATE).is_err_and(|error| is_of_time(&error)) {
+            return Err(CertificateError::Expired.into());
+        }
+        match verify(now) {
+            Err(error) if is_of_time(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_of_time(error: &Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let Error::InvalidCertificate(error) = error else { return false };
+    matches!(error, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+}
