@@ -76,6 +76,7 @@ mod future;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
+mod instead;
 mod key;
 mod log_limit;
 pub mod lookup;

@@ -129,8 +129,10 @@ impl Select {
         match data_type {
             DataType::Json => {
                 refuse_encoded(req.headers())?;
-                json::check(req.body().bytes())
-                    .map_err(|malformed| Rejection::with_detail(RejectionKind::MalformedPayload, malformed.to_string()))
+                json::check(req.body().bytes()).map_err(|malformed| {
+                    let detail = malformed.of(req.headers()).to_string();
+                    Rejection::with_detail(RejectionKind::MalformedPayload, detail)
+                })
             }
             DataType::Blob => Ok(()),
         }

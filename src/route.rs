@@ -219,7 +219,7 @@ fn parse_path(path: &str, default_namespace: &str) -> Result<Target, Rejection> 
     let rest = path.strip_prefix('/').ok_or(RejectionKind::NoRoute)?;
     let (namespace, id) = rest.split_once('/').unwrap_or((default_namespace, rest));
     if namespace.is_empty() || id.is_empty() || id.contains('/') {
-        return Err(RejectionKind::NoRoute.into());
+        return Err(no_route(rest));
     }
     Target::new(namespace, id)
         .map_err(|invalid| Rejection::with_detail(RejectionKind::InvalidName, invalid.to_string()))
@@ -233,6 +233,16 @@ pub(crate) fn fuzz(path: &[u8]) {
     let long = format!("/{}/{}", target.namespace(), target.id());
     let is_short = target.namespace() == "default" && path == format!("/{}", target.id());
     assert!(path == long || is_short);
+}
+
+/// Of a path that would be a webhook's without the slashes at its end, a sender is told so.
+fn no_route(rest: &str) -> Rejection {
+    let meant = rest.trim_end_matches('/');
+    let is_route = !meant.is_empty() && meant.split('/').count() <= 2 && !meant.starts_with('/');
+    match rest.len() > meant.len() && is_route {
+        true => Rejection::with_detail(RejectionKind::NoRoute, "Not Found: remove the slash at the end of the path"),
+        false => RejectionKind::NoRoute.into(),
+    }
 }
 
 #[cfg(test)]
@@ -256,6 +266,17 @@ mod tests {
     fn other_shapes_are_no_route() {
         for path in ["", "/", "//", "/a/", "//a", "/a/b/c", "/a//b", "orders"] {
             assert_eq!(kind(path), RejectionKind::NoRoute, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_slash_at_the_end_the_sender_is_told() {
+        let detail = |path: &str| parse_path(path, "default").unwrap_err().detail().to_owned();
+        for path in ["/a/", "/a/b/", "/a//", "/a/b//"] {
+            assert_eq!(detail(path), "Not Found: remove the slash at the end of the path", "{path}");
+        }
+        for path in ["/", "//", "///", "//a/", "/a/b/c/", "/a//b/", "/a/b/c"] {
+            assert_eq!(detail(path), "Not Found", "{path}");
         }
     }
 

@@ -4,7 +4,11 @@ mod scan;
 
 use std::fmt;
 
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
+
+use crate::instead::Instead;
 
 /// How many arrays and objects may stand inside one another.
 pub const MAX_DEPTH: usize = 50;
@@ -12,18 +16,36 @@ pub const MAX_DEPTH: usize = 50;
 /// Why a text is not JSON that is taken.
 #[derive(Debug)]
 pub(super) enum Malformed {
-    Empty,
     TooDeep,
+    /// It is no JSON at all.
+    Instead(Instead),
     Syntax(serde_json::Error),
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("Malformed JSON payload: the body is empty"),
             Self::TooDeep => write!(f, "JSON payload is nested more than {MAX_DEPTH} levels deep"),
+            Self::Instead(Instead::Nothing) => {
+                f.write_str("Malformed JSON payload: the body is empty; send one JSON value")
+            }
+            Self::Instead(instead) => {
+                let (found, mend) = (instead.found(), instead.mend());
+                write!(f, "Malformed JSON payload: expected JSON, found {found}; {mend}")
+            }
             // Position and kind; serde_json's syntax errors never quote the text.
             Self::Syntax(error) => write!(f, "Malformed JSON payload: {error}"),
+        }
+    }
+}
+
+impl Malformed {
+    /// The same, and what the sender takes the body for, unless its bytes tell.
+    pub(super) fn of(self, headers: &HeaderMap) -> Self {
+        let named = || headers.get(CONTENT_TYPE).and_then(|value| Instead::of_content_type(value.as_bytes()));
+        match self {
+            Self::Syntax(error) => named().map_or(Self::Syntax(error), Self::Instead),
+            other => other,
         }
     }
 }
@@ -34,16 +56,15 @@ pub(super) fn check(text: &[u8]) -> Result<(), Malformed> {
     if scan::is_well_formed(text) {
         return Ok(());
     }
-    if text.trim_ascii().is_empty() {
-        return Err(Malformed::Empty);
-    }
     // First, as serde_json does not bound the depth of a value that it skips.
     if exceeds_depth(text, MAX_DEPTH) {
         return Err(Malformed::TooDeep);
     }
     // `RawValue` and not `IgnoredAny`: only the former checks that strings are UTF-8.
-    serde_json::from_slice::<&RawValue>(text).map_err(Malformed::Syntax)?;
-    Ok(())
+    match serde_json::from_slice::<&RawValue>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Instead::of(text).map_or(Malformed::Syntax(error), Malformed::Instead)),
+    }
 }
 
 /// Whether brackets outside of strings are ever open more than `limit` deep. Exact for well-formed text; for any

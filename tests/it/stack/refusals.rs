@@ -48,8 +48,12 @@ async fn the_event_id_is_a_uuid_of_version_7_and_each_is_new() {
 
 #[tokio::test]
 async fn a_path_of_another_shape_is_404() {
-    for path in ["/", "//", "/a/", "/a/b/c", "//guarded", "/shop//guarded"] {
+    for path in ["/", "//", "/a/b/c", "//guarded", "/shop//guarded"] {
         assert_eq!(send(post(path, "{}")).await.problem(404), "Not Found", "{path}");
+    }
+    for path in ["/a/", "/shop/guarded/"] {
+        let detail = send(post(path, "{}")).await.problem(404);
+        assert_eq!(detail, "Not Found: remove the slash at the end of the path", "{path}");
     }
 }
 
@@ -212,6 +216,47 @@ async fn what_is_not_one_json_value_is_400() {
     for body in [&b"\"\xff\""[..], b"{\"\xc3\x28\": 1}", b"\"\xed\xa0\x80\"", b"\xfe\xff\x00{\x00}", b"\x1f\x8b\x08"] {
         send(post("/shop/guarded", body)).await.problem(400);
     }
+}
+
+#[tokio::test]
+async fn of_a_body_that_is_no_json_at_all_the_sender_is_told_what_it_is() {
+    for (content_type, body, found) in [
+        ("application/x-www-form-urlencoded", &b"token=hunter2&text=a"[..], "found a form (application/x-www-form-url"),
+        (
+            "application/json",
+            b"payload=%7B%22hunter2%22%3A1%7D",
+            "found a form (application/x-www-form-urlencoded); send",
+        ),
+        ("application/x-www-form-urlencoded", b"hunter2", "found a form"),
+        ("application/json", b"\x1f\x8b\x08\0\0\0\0\0hunter2", "found compressed data (gzip); send it uncompressed"),
+        (
+            "application/json",
+            b"\xef\xbb\xbf{\"a\":\"hunter2\"}",
+            "found a byte order mark (UTF-8) before it; send it without",
+        ),
+        ("application/json", b"\xff\xfe{\0}\0", "found a byte order mark (UTF-16) before it; send it in UTF-8"),
+        ("application/json", b"{\0}\0", "found text in UTF-16"),
+        ("text/xml", b"<a>hunter2</a>", "found XML"),
+        (
+            "multipart/form-data; boundary=b",
+            b"--b\r\nContent-Disposition: form-data\r\n\r\nhunter2",
+            "(multipart/form-data)",
+        ),
+        ("text/plain", b"[object Object]", "JSON.stringify"),
+        ("application/json", b"{'a': 'hunter2'}", "double quotes"),
+        ("application/json", b"", "the body is empty; send one JSON value"),
+        ("application/json", b"{\"hunter2\": }", "Malformed JSON payload: expected value at line 1 column 13"),
+    ] {
+        let mut request = post("/shop/guarded", body);
+        request.headers_mut().insert("content-type", content_type.parse().unwrap());
+        let detail = send(request).await.problem(400);
+        assert!(detail.starts_with("Malformed JSON payload: ") && detail.contains(found), "{found}: {detail}");
+        assert!(!detail.contains("hunter2"), "{detail}");
+    }
+    // A form is what it says, whatever the sender calls it.
+    let mut request = post("/shop/guarded", "{}");
+    request.headers_mut().insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+    send(request).await.assert_accepted();
 }
 
 #[tokio::test]
