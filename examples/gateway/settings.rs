@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tower_webhook::OnInvalid;
-use tower_webhook::auth::{Bearer, check_secret};
+use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
 use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
 
@@ -251,23 +251,10 @@ fn admin_token() -> Result<Option<Bearer>, Error> {
     if is_quoted(token) {
         return refused("the token is in quotes, which would be part of it; leave them out");
     }
-    if is_template(token) {
+    if let Err(InvalidSecret::Placeholder(_)) = check_secret(token) {
         return refused("the value is a placeholder that nothing has replaced; set the token itself");
     }
     Ok(Some(Bearer::new(token).map_err(|error| wrong("ADMIN_TOKEN", error))?))
-}
-
-/// `${TOKEN}`, `{{TOKEN}}`, `{$TOKEN}` or `$TOKEN`: a template in which nothing was put.
-fn is_template(value: &str) -> bool {
-    let is_between = |open: &str, close: &str| value.find(open).is_some_and(|at| value[at..].contains(close));
-    let is_name = |name: &str| {
-        name.starts_with(|char: char| char.is_ascii_uppercase() || char == '_')
-            && name.chars().all(|char| char.is_ascii_uppercase() || char.is_ascii_digit() || char == '_')
-    };
-    is_between("${", "}")
-        || is_between("{{", "}}")
-        || is_between("{$", "}")
-        || value.strip_prefix('$').is_some_and(is_name)
 }
 
 fn is_quoted(value: &str) -> bool {

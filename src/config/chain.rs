@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::compile::read_field;
-use super::error::unknown_key;
+use super::error::{missing_key, unknown_key};
 use super::{CompileError, Name, Node, Notes};
 use crate::delivery::{MAX_STEPS, Plan, Retry, RetryConfig};
 
@@ -45,16 +45,19 @@ impl Route {
             return Ok((steps, self.plan.unwrap_or(Plan::CHAIN)));
         }
         if self.plan.is_some() {
-            return Err(CompileError::new("is of no use without the key `chain`").inside("chain-config"));
+            return Err(CompileError::new("`chain-config` requires `chain`"));
         }
         let module = self.module.ok_or_else(module_is_missing)?;
         Ok((vec![StepSpec { item: None, module, connection: None, config: self.config, retry }], Plan::ONE))
     }
 
     fn items(&self, chain: Node, retry: Retry, notes: &Notes) -> Result<Vec<StepSpec>, CompileError> {
-        let Node::Array(items) = chain else { return Err(CompileError::new("must be an array")) };
+        let items = match chain {
+            Node::Array(items) => items,
+            other => return Err(other.is_not("an array")),
+        };
         if !(1..=MAX_STEPS).contains(&items.len()) {
-            return Err(CompileError::new(format!("must have 1 to {MAX_STEPS} items")));
+            return Err(CompileError::new(format!("expected 1 to {MAX_STEPS} items, found {}", items.len())));
         }
         let steps = items.into_iter().enumerate().map(|(at, item)| {
             let (place, of_item) = (at.to_string(), Notes::new());
@@ -70,7 +73,7 @@ impl Route {
         let fields = match item {
             Node::Object(fields) => fields,
             name @ (Node::String(_) | Node::Expanded(_) | Node::Filled(_)) => vec![("module".to_owned(), name)],
-            _ => return Err(CompileError::new("must be the name of a module or an object")),
+            other => return Err(other.is_not("the name of a module, or an object")),
         };
         let (mut module, mut connection) = (None, None);
         let (mut config, mut retry) = (self.config.clone(), retry);
@@ -116,13 +119,14 @@ pub(super) fn identity(steps: &[StepSpec], connection: Option<&Name>) -> u64 {
 }
 
 fn module_is_missing() -> CompileError {
-    CompileError::new("the key `module` is missing")
+    missing_key("module")
 }
 
 /// The fields of `base`, but those that `over` has.
 fn merge(base: Node, over: Node) -> Result<Node, CompileError> {
-    let (Node::Object(mut fields), Node::Object(over)) = (base, over) else {
-        return Err(CompileError::new("must be an object"));
+    let (mut fields, over) = match (base, over) {
+        (Node::Object(fields), Node::Object(over)) => (fields, over),
+        (Node::Object(_), other) | (other, _) => return Err(other.is_not("an object")),
     };
     fields.retain(|(key, _)| over.iter().all(|(other, _)| other != key));
     fields.extend(over);
@@ -205,9 +209,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         for (json, error) in [
-            (r#""chain": []"#, "chain: must have 1 to 20 items"),
-            (r#""chain": "log""#, "chain: must be an array"),
-            (r#""chain": ["log", 1]"#, "chain.1: must be the name of a module or an object"),
+            (r#""chain": []"#, "chain: expected 1 to 20 items, found 0"),
+            (r#""chain": "log""#, "chain: expected an array, found a string"),
+            (r#""chain": ["log", 1]"#, "chain.1: expected the name of a module, or an object, found a number"),
             (r#""chain": ["lag"]"#, "chain.0.module: there is no module `lag`, did you mean `log`?"),
             (r#""chain": [{"connection": "one"}]"#, "chain.0: the key `module` is missing"),
             (
@@ -215,7 +219,10 @@ mod tests {
                 "chain.0: unknown key `modul-config`, did you mean `module-config`?",
             ),
             (r#""chain": [{"module": "log", "chain": []}]"#, "chain.0: unknown key `chain`"),
-            (r#""chain": [{"module": "log", "module-config": 1}]"#, "chain.0.module-config: must be an object"),
+            (
+                r#""chain": [{"module": "log", "module-config": 1}]"#,
+                "chain.0.module-config: expected an object, found a number",
+            ),
             (r#""chain": ["log"], "module-config": {"x": 1}"#, "chain.0.module-config: unknown key `x`"),
             (
                 r#""chain": ["log", {"module": "log", "connection": "three"}]"#,
@@ -230,7 +237,7 @@ mod tests {
                 r#""chain": ["log"], "chain-config": {"timout": 1}"#,
                 "chain-config: unknown key `timout`, did you mean `timeout`?",
             ),
-            (r#""module": "log", "chain-config": {}"#, "chain-config: is of no use without the key `chain`"),
+            (r#""module": "log", "chain-config": {}"#, "`chain-config` requires `chain`"),
         ] {
             assert_eq!(compile(&format!("{{{json}}}")).unwrap_err(), error, "{json}");
         }
@@ -264,6 +271,6 @@ mod tests {
     fn twenty_items_are_enough() {
         let items = |count| compile(&format!(r#"{{"chain": [{}]}}"#, vec![r#""shown""#; count].join(",")));
         assert_eq!(items(20).unwrap().len(), 20);
-        assert_eq!(items(21).unwrap_err(), "chain: must have 1 to 20 items");
+        assert_eq!(items(21).unwrap_err(), "chain: expected 1 to 20 items, found 21");
     }
 }

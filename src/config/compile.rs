@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::chain::{Route, StepSpec, identity, read_retry};
-use super::error::unknown_key;
+use super::error::{missing_key, unknown_key};
 use super::placeholder::expand;
 use super::secrets;
 use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
@@ -51,6 +51,9 @@ const UNSUPPORTED: [&str; 16] = [
     "topic",
     "trusted_proxies",
 ];
+
+/// How what is missing is put there.
+const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
 
 /// The connections a webhook may name.
 pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
@@ -196,10 +199,7 @@ impl Compiler {
 
     pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Result<Connection, CompileError> {
         let mut fields = self.read_object(json)?;
-        let at = fields
-            .iter()
-            .position(|(key, _)| key == "type")
-            .ok_or_else(|| CompileError::new("the key `type` is missing"))?;
+        let at = fields.iter().position(|(key, _)| key == "type").ok_or_else(|| missing_key("type"))?;
         let (key, kind) = fields.remove(at);
         let kind: String = read_field(&key, kind)?;
         Ok(Connection { name: name.into(), kind: kind.into(), config: Node::Object(fields) })
@@ -208,7 +208,8 @@ impl Compiler {
     fn read_promise(&self, key: &str, value: Node) -> Result<Promise, CompileError> {
         match read_field(key, value)? {
             Promise::Accepted if !self.registry.is_accepting() => {
-                Err(CompileError::new("`accepted` needs a spool, and there is none").inside(key))
+                let text = format!("`accepted` needs a spool, and this application has none{SPOOL_DIR}");
+                Err(CompileError::new(text).inside(key))
             }
             promise => Ok(promise),
         }
@@ -219,14 +220,15 @@ impl Compiler {
         match self.registry.has_dedup() {
             true => Ok(rule),
             // To let events pass twice would be to break what the key promises.
-            false => {
-                Err(CompileError::new("this application keeps no store of events (a gateway does with SPOOL_DIR)"))
-            }
+            false => Err(CompileError::new(format!("this application keeps no store of events{SPOOL_DIR}"))),
         }
     }
 
     fn read_object(&self, json: &[u8]) -> Result<Vec<(String, Node)>, CompileError> {
-        let Node::Object(fields) = Node::parse(json)? else { return Err(CompileError::new("not a JSON object")) };
+        let fields = match Node::parse(json)? {
+            Node::Object(fields) => fields,
+            other => return Err(other.is_not("a JSON object")),
+        };
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
             // A variable that is set to nothing would leave of a credential what everybody knows: `Token `.
@@ -393,7 +395,10 @@ mod tests {
             error(r#"{"module":"log","module-config":{"prety_print":true}}"#),
             "module-config: unknown key `prety_print`, did you mean `pretty_print`?"
         );
-        assert_eq!(error(r#"{"module":"discard","data_type":"xml"}"#), "data_type: must be one of `json`, `blob`");
+        assert_eq!(
+            error(r#"{"module":"discard","data_type":"xml"}"#),
+            "data_type: expected one of `json`, `blob`, found another string"
+        );
         assert_eq!(
             error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
             "the key `hmac` is not supported by this version"
@@ -473,7 +478,7 @@ mod tests {
             (r#"{"header":"x","digest":true}"#, "dedup: there must be exactly one of `header`, `pointer`, `digest`"),
             (r#"{"digest":true,"ttl":0}"#, "dedup: `ttl` must be from 1 to 2592000 seconds"),
             (r#"{"pointer":"/id"},"data_type":"blob""#, "dedup: a `pointer` needs the `data_type` json"),
-            ("true", "dedup: must be an object, and is boolean"),
+            ("true", "dedup: expected an object, found a boolean"),
         ] {
             assert_eq!(dedup(true, rest).unwrap_err(), error);
         }

@@ -55,15 +55,25 @@ impl de::Error for CompileError {
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("must be {expected}, and is {}", kind(found)))
+        let expected = Expected::of(expected);
+        Self::new(format!("expected {}, found {}{}", expected.words, kind(found), expected.mend(found)))
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("must be {expected}, and is another {}", kind(found)))
+        let expected = Expected::of(expected);
+        Self::new(format!("expected {}{}, found another {}", expected.words, expected.range, bare_kind(found)))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(format!("must be one of {}", quote(expected)))
+        Self::new(format!("expected one of {}, found another string", quote(expected)))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        missing_key(field)
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        duplicate_key(field)
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -90,7 +100,7 @@ pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>)
 }
 
 /// A key for an operator's eyes.
-pub(super) fn shown(key: &str) -> String {
+pub(crate) fn shown(key: &str) -> String {
     let cut: String = key.chars().take(LONGEST_SHOWN).collect();
     let more = if cut.len() < key.len() { "…" } else { "" };
     format!("{}{more}", cut.escape_debug())
@@ -102,7 +112,64 @@ pub(super) fn quote(names: &[&str]) -> String {
     quoted.join(", ")
 }
 
-fn kind(found: de::Unexpected<'_>) -> &'static str {
+/// The words for a key that must be there, and is not.
+pub(super) fn missing_key(key: &str) -> CompileError {
+    CompileError::new(format!("the key `{key}` is missing"))
+}
+
+/// The words for a key that stands more than once.
+pub(super) fn duplicate_key<E: de::Error>(key: &str) -> E {
+    E::custom(format_args!("duplicate key `{}`", shown(key)))
+}
+
+/// What is expected, in words that are not those of a programming language.
+struct Expected {
+    words: String,
+    /// Behind the words, where the kind of the value is right.
+    range: &'static str,
+}
+
+impl Expected {
+    fn of(expected: &dyn de::Expected) -> Self {
+        let named = expected.to_string();
+        let (words, range) = match &*named {
+            "f32" | "f64" => ("a number", ""),
+            "u8" => ("a whole number", " from 0 to 255"),
+            "u16" => ("a whole number", " from 0 to 65535"),
+            "u32" => ("a whole number", " from 0 to 4294967295"),
+            "u64" | "usize" => ("a whole number", " from 0 on"),
+            "i8" | "i16" | "i32" | "i64" | "isize" => ("a whole number", " within the range"),
+            "a sequence" => ("an array", ""),
+            "a map" => ("an object", ""),
+            "unit" => ("null", ""),
+            _ if named.starts_with("struct ") => ("an object", ""),
+            other => (other, ""),
+        };
+        Self { words: words.to_owned(), range }
+    }
+
+    /// How a value of a nearby kind is put right.
+    fn mend(&self, found: de::Unexpected<'_>) -> &'static str {
+        use de::Unexpected as U;
+        match (&*self.words, found) {
+            ("a number" | "a whole number" | "a boolean", U::Str(_)) => "; write it without quotes",
+            ("a string", U::Bool(_) | U::Unsigned(_) | U::Signed(_) | U::Float(_)) => "; write it in quotes",
+            _ => "",
+        }
+    }
+}
+
+fn kind(found: de::Unexpected<'_>) -> String {
+    match found {
+        de::Unexpected::Unit | de::Unexpected::Option => "null".to_owned(),
+        de::Unexpected::Float(number) if number.is_finite() => "a number with a fraction or an exponent".to_owned(),
+        de::Unexpected::Seq | de::Unexpected::Map => format!("an {}", bare_kind(found)),
+        de::Unexpected::Other(words) => words.to_owned(),
+        _ => format!("a {}", bare_kind(found)),
+    }
+}
+
+fn bare_kind(found: de::Unexpected<'_>) -> &'static str {
     use de::Unexpected as U;
     match found {
         U::Bool(_) => "boolean",

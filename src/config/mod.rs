@@ -115,6 +115,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(crate) use self::compile::{Compiler, Connections};
+#[cfg(feature = "file")]
+pub(crate) use self::error::shown;
 pub use self::error::{BuildError, CompileError};
 use self::name::Name;
 use self::node::Node;

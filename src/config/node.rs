@@ -13,7 +13,8 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::{Number, Value};
 
-use super::error::{CompileError, shown, unknown_key};
+use super::error::{CompileError, duplicate_key, quote, unknown_key};
+use crate::instead::Instead;
 
 #[derive(Clone, PartialEq, Hash)]
 pub(super) enum Node {
@@ -31,8 +32,15 @@ pub(super) enum Node {
 
 impl Node {
     pub(super) fn parse(json: &[u8]) -> Result<Self, CompileError> {
-        // serde_json's syntax errors tell the position and never quote the text.
-        serde_json::from_slice(json).map_err(|error| CompileError::new(format!("not a JSON configuration: {error}")))
+        serde_json::from_slice(json).map_err(|error| {
+            CompileError::new(match Instead::of(json).filter(|_| error.is_syntax() || error.is_eof()) {
+                Some(instead) => format!("expected a JSON object, found {}", instead.found()),
+                // What is no fault of the syntax is told in words of ours.
+                None if error.is_data() => error.to_string(),
+                // serde_json's syntax errors tell the position and never quote the text.
+                None => format!("expected JSON: {error}"),
+            })
+        })
     }
 
     /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
@@ -51,11 +59,16 @@ impl Node {
         }
     }
 
+    /// The error for a value that is of another kind than `expected`.
+    pub(super) fn is_not(&self, expected: &str) -> CompileError {
+        de::Error::invalid_type(self.unexpected(), &expected)
+    }
+
     fn unexpected(&self) -> de::Unexpected<'_> {
         match self {
             Self::Null => de::Unexpected::Unit,
             Self::Bool(value) => de::Unexpected::Bool(*value),
-            Self::Number(_) => de::Unexpected::Float(0.0),
+            Self::Number(_) => de::Unexpected::Unsigned(0),
             Self::String(text) | Self::Expanded(text) | Self::Filled(text) => de::Unexpected::Str(text),
             Self::Array(_) => de::Unexpected::Seq,
             Self::Object(_) => de::Unexpected::Map,
@@ -129,12 +142,17 @@ impl<'de> Visitor<'de> for NodeVisitor {
                 _ => known.insert(key.clone()),
             };
             if !is_new {
-                return Err(de::Error::custom(format_args!("the key `{}` stands twice", shown(&key))));
+                return Err(duplicate_key(&key));
             }
             fields.push((key, value));
         }
         Ok(Node::Object(fields))
     }
+}
+
+/// Whether a value has a form in JSON.
+fn is_json<T: fmt::Display>(value: &T) -> bool {
+    !matches!(&*value.to_string(), "NaN" | "inf" | "-inf")
 }
 
 impl IntoDeserializer<'_, CompileError> for Node {
@@ -149,9 +167,10 @@ macro_rules! deserialize_scalar {
     ($($method:ident => $visit:ident: $type:ty,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CompileError> {
             match self {
-                Self::Expanded(text) => match text.trim().parse::<$type>() {
-                    Ok(value) => visitor.$visit(value),
-                    Err(_) => Err(de::Error::invalid_type(de::Unexpected::Str(&text), &visitor)),
+                // A variable may hold `NaN`, which JSON cannot say.
+                Self::Expanded(text) => match text.trim().parse::<$type>().ok().filter(|value| is_json(value)) {
+                    Some(value) => visitor.$visit(value),
+                    None => Err(de::Error::invalid_type(de::Unexpected::Other("other text in the variable"), &visitor)),
                 },
                 other => other.deserialize_any(visitor),
             }
@@ -233,7 +252,7 @@ impl<'de> Deserializer<'de> for Node {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, CompileError> {
         match self {
@@ -243,7 +262,7 @@ impl<'de> Deserializer<'de> for Node {
             Self::Object(fields) => {
                 visitor.visit_enum(de::value::MapAccessDeserializer::new(MapDeserializer::new(fields.into_iter())))
             }
-            other => Err(de::Error::invalid_type(other.unexpected(), &visitor)),
+            other => Err(other.is_not(&format!("one of {}", quote(known)))),
         }
     }
 
@@ -335,20 +354,64 @@ mod tests {
         assert_eq!(expanded("count", "12").unwrap().count, Some(12));
         assert!(expanded("flag", "true").unwrap().flag);
         assert_eq!(expanded("name", "12").unwrap().name.as_deref(), Some("12"));
-        assert_eq!(expanded("count", "hunter2").unwrap_err(), "count: must be u32, and is string");
-        assert_eq!(read(r#"{"count": "12"}"#).unwrap_err(), "count: must be u32, and is string");
+        assert_eq!(
+            expanded("count", "hunter2").unwrap_err(),
+            "count: expected a whole number, found other text in the variable"
+        );
+        assert_eq!(
+            read(r#"{"count": "12"}"#).unwrap_err(),
+            "count: expected a whole number, found a string; write it without quotes"
+        );
     }
 
     #[test]
     fn unknown_and_double_keys_are_refused() {
         assert_eq!(read(r#"{"flg": true}"#).unwrap_err(), "unknown key `flg`, did you mean `flag`?");
         assert_eq!(read(r#"{"zzzzzzzzz": true}"#).unwrap_err(), "unknown key `zzzzzzzzz`");
-        assert!(read(r#"{"flag": true, "flag": false}"#).unwrap_err().contains("stands twice"));
+        assert!(read(r#"{"flag": true, "flag": false}"#).unwrap_err().starts_with("duplicate key `flag` at line 1"));
         for (many, twice) in [(15, 0), (16, 0), (17, 0), (17, 16), (100, 3), (100, 99)] {
             let fields = |count| (0..count).map(|n| format!(r#""f{n}": 0, "#)).collect::<String>();
             assert!(Node::parse(format!("{{{}\"g\": 0}}", fields(many)).as_bytes()).is_ok());
             let error = Node::parse(format!("{{{}\"f{twice}\": 0}}", fields(many)).as_bytes()).err().unwrap();
-            assert!(error.to_string().contains(&format!("`f{twice}` stands twice")), "{error}");
+            assert!(error.to_string().starts_with(&format!("duplicate key `f{twice}` at line 1 column ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_was_found_and_what_is_expected() {
+        for (json, error) in [
+            (r#"{"flag": "true"}"#, "flag: expected a boolean, found a string; write it without quotes"),
+            (r#"{"flag": 1}"#, "flag: expected a boolean, found a number"),
+            (r#"{"count": 1.5}"#, "count: expected a whole number, found a number with a fraction or an exponent"),
+            (r#"{"count": -1}"#, "count: expected a whole number from 0 to 4294967295, found another number"),
+            (r#"{"count": 4294967296}"#, "count: expected a whole number from 0 to 4294967295, found another number"),
+            (r#"{"count": []}"#, "count: expected a whole number, found an array"),
+            (r#"{"name": 1}"#, "name: expected a string, found a number; write it in quotes"),
+            (r#"{"name": {}}"#, "name: expected a string, found an object"),
+            (r#"{"list": {}}"#, "list: expected an array, found an object"),
+            (r#"{"list": null}"#, "list: expected an array, found null"),
+            (r#"{"mode": "fsat"}"#, "mode: expected one of `fast`, `slow`, found another string"),
+            (r#"{"mode": 1}"#, "mode: expected one of `fast`, `slow`, found a number"),
+            (
+                r#"{"mode": {"slow": {"by": "1"}}}"#,
+                "mode.by: expected a number, found a string; write it without quotes",
+            ),
+            (r#"{"mode": {"slow": {}}}"#, "mode: the key `by` is missing"),
+            ("[]", "expected an object, found an array"),
+            ("null", "expected an object, found null"),
+            ("", "expected a JSON object, found nothing"),
+            ("\u{feff}{}", "expected a JSON object, found a byte order mark (UTF-8) before it"),
+            ("a: 1", "expected JSON: expected value at line 1 column 1"),
+            ("{\"count\": 1e400}", "expected JSON: number out of range at line 1 column 15"),
+            ("{'count': 1}", "expected a JSON object, found single quotes around a string or name"),
+        ] {
+            assert_eq!(read(json).unwrap_err(), error, "{json}");
+        }
+        for text in ["NaN", "inf", "-inf", "1e400", "", " "] {
+            let slow = Node::Object(vec![("by".into(), Node::Expanded(text.into()))]);
+            let node = Node::Object(vec![("mode".into(), Node::Object(vec![("slow".into(), slow)]))]);
+            let error = node.read::<Options>().unwrap_err().to_string();
+            assert_eq!(error, "mode.by: expected a number, found other text in the variable", "{text:?}");
         }
     }
 

@@ -86,7 +86,7 @@ impl<'a> Placeholder<'a> {
 }
 
 fn malformed() -> CompileError {
-    CompileError::new("`{$` begins no placeholder: `{$NAME}` or `{$NAME:default}` is expected")
+    CompileError::new("`{$` does not start a valid placeholder: expected `{$NAME}` or `{$NAME:default}`")
 }
 
 /// What is filled in is what was looked up; text without a placeholder stays.
@@ -157,7 +157,7 @@ mod tests {
         assert!(text("{$vault:kv/x#y}").is_err());
         assert!(text("a {$vault:kv/x#y:z}").is_err());
         for input in ["{$", "{$}", "{$TOKEN", "{$ TOKEN}", "{$TO-KEN}", "x{$}y", "{$:x}", "{$TOKEN} {$"] {
-            assert!(text(input).is_err_and(|e| e.contains("begins no placeholder")), "{input}");
+            assert!(text(input).is_err_and(|e| e.contains("`{$` does not start a valid placeholder")), "{input}");
         }
     }
 
