@@ -12,7 +12,10 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::ignored::{Ignored, Said};
 use super::{Feed, Source};
+use crate::config::shown;
+use crate::instead::Instead;
 use crate::key::{Key, WebhookKey};
 use crate::store::{Revision, SourceState};
 
@@ -29,7 +32,8 @@ const RACY: Duration = Duration::from_secs(2);
 /// namespace, or `{"namespaces": {"ns": {"id": {...}}}}`; the connections' file `{"name": {...}}`, and it may be missing.
 ///
 /// A file that cannot be read or is not JSON of that shape changes nothing: the last good one is served. A webhook that
-/// does not compile touches only itself.
+/// does not compile touches only itself. A name that no request could ask for is ignored: the log names it once, and
+/// the store's status lists it.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     webhooks: PathBuf,
@@ -57,22 +61,23 @@ impl Source for FileSource {
     async fn run(self, mut feed: Feed) {
         let mut seen = None;
         let mut served = None;
+        let mut said = Said::default();
         let mut revision: Revision = 0;
         loop {
             let looked_at = SystemTime::now();
             let stamps = [Stamp::of(&self.webhooks), Stamp::of(&self.connections)];
             if seen != Some(stamps) {
                 let source = self.clone();
-                let entries = tokio::task::spawn_blocking(move || source.read()).await;
-                let entries = entries.unwrap_or_else(|error| Err(error.to_string()));
+                let read = tokio::task::spawn_blocking(move || source.read()).await;
+                let read = read.unwrap_or_else(|error| Err(error.to_string()));
                 // What could not be read is looked at again.
-                let settled = entries.is_ok() && stamps.iter().all(|stamp| stamp.is_settled(looked_at));
-                match entries {
-                    Ok(entries) => {
-                        if served.as_ref() != Some(&entries) {
+                let settled = read.is_ok() && stamps.iter().all(|stamp| stamp.is_settled(looked_at));
+                match read {
+                    Ok(contents) => {
+                        if served.as_ref() != Some(&contents) {
                             revision += 1;
-                            replace(&mut feed, revision, &entries);
-                            served = Some(entries);
+                            replace(&mut feed, revision, &contents, &mut said);
+                            served = Some(contents);
                         }
                         feed.state(SourceState::Live);
                     }
@@ -85,48 +90,62 @@ impl Source for FileSource {
     }
 }
 
-fn replace(feed: &mut Feed, revision: Revision, entries: &[(Key, Bytes)]) {
+/// What the two files hold.
+#[derive(Default, PartialEq)]
+struct Contents {
+    entries: Vec<(Key, Bytes)>,
+    /// The keys of what no request could ask for, as they would stand in etcd.
+    ignored: Vec<String>,
+}
+
+fn replace(feed: &mut Feed, revision: Revision, contents: &Contents, said: &mut Said) {
     let mut replacement = feed.replace();
-    for (key, value) in entries {
+    for (key, value) in &contents.entries {
         replacement.put(key.clone(), revision, value.clone());
     }
+    let mut ignored = Ignored::default();
+    contents.ignored.iter().for_each(|key| ignored.add("", key.as_bytes(), said));
+    feed.ignored_keys(ignored.total(), ignored.list());
     feed.commit(replacement, revision);
 }
 
 impl FileSource {
-    fn read(&self) -> Result<Vec<(Key, Bytes)>, String> {
-        let mut entries = Vec::new();
+    fn read(&self) -> Result<Contents, String> {
+        let mut contents = Contents::default();
         let text = read(&self.webhooks)?.ok_or_else(|| format!("{} does not exist", self.webhooks.display()))?;
         let file: Unique<&RawValue> = parse(&self.webhooks, &text)?;
         match file.0.get("namespaces") {
             Some(namespaces) if file.0.len() == 1 => {
                 let namespaces: Unique<Unique<&RawValue>> = parse(&self.webhooks, namespaces.get().as_bytes())?;
                 for (namespace, webhooks) in &namespaces.0 {
-                    self.add(&mut entries, namespace, &webhooks.0);
+                    contents.add(namespace, &webhooks.0);
                 }
             }
             Some(_) => {
-                return Err(format!("{} has other keys beside `namespaces`", self.webhooks.display()));
+                let shown = self.webhooks.display();
+                return Err(format!("{shown}: expected `namespaces` alone, found other keys beside it"));
             }
-            None => self.add(&mut entries, &self.default_namespace, &file.0),
+            None => contents.add(&self.default_namespace, &file.0),
         }
         if let Some(text) = read(&self.connections)? {
             let file: Unique<&RawValue> = parse(&self.connections, &text)?;
             for (name, json) in &file.0 {
                 match Key::connection(name) {
-                    Ok(key) => entries.push((key, bytes(json))),
-                    Err(error) => tracing::warn!(?name, %error, "a connection that nobody could name is ignored"),
+                    Ok(key) => contents.entries.push((key, bytes(json))),
+                    Err(_) => contents.ignored.push(format!("global/connections/{name}")),
                 }
             }
         }
-        Ok(entries)
+        Ok(contents)
     }
+}
 
-    fn add(&self, entries: &mut Vec<(Key, Bytes)>, namespace: &str, webhooks: &BTreeMap<String, &RawValue>) {
+impl Contents {
+    fn add(&mut self, namespace: &str, webhooks: &BTreeMap<String, &RawValue>) {
         for (id, json) in webhooks {
             match WebhookKey::new(namespace, id) {
-                Ok(key) => entries.push((Key::Webhook(key), bytes(json))),
-                Err(error) => tracing::warn!(?namespace, ?id, %error, "a webhook that nobody could ask for is ignored"),
+                Ok(key) => self.entries.push((Key::Webhook(key), bytes(json))),
+                Err(_) => self.ignored.push(format!("{namespace}/webhooks/{id}")),
             }
         }
     }
@@ -177,16 +196,24 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
 
 fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        // The words for a wrong type quote the value, which may be a secret.
-        let what = if error.is_data() { "not an object, or a key that stands twice," } else { "not JSON" };
-        format!("{}: {what} at line {line} column {column}", path.display())
+        let (path, line, column) = (path.display(), error.line(), error.column());
+        let words = error.to_string();
+        // Those for a wrong type quote the value, which may be a secret; those for wrong syntax do not.
+        match (error.is_data(), Instead::of(text)) {
+            (true, _) if words.starts_with(DUPLICATE) => format!("{path}: {words}"),
+            (true, _) => format!("{path}: expected an object, found another value at line {line} column {column}"),
+            (false, Some(instead)) => format!("{path}: expected JSON, found {}", instead.found()),
+            (false, None) => format!("{path}: expected JSON: {words}"),
+        }
     })
 }
 
 fn bytes(json: &RawValue) -> Bytes {
     Bytes::copy_from_slice(json.get().as_bytes())
 }
+
+/// Begins the words of the one fault that is told with a name.
+const DUPLICATE: &str = "duplicate key";
 
 /// A JSON object, refused when a key stands twice.
 struct Unique<V>(BTreeMap<String, V>);
@@ -205,9 +232,9 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique<V>, A::Error> {
                 let mut fields = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<String, V>()? {
-                    let shown = key.escape_debug().to_string();
+                    let shown = shown(&key);
                     if fields.insert(key, value).is_some() {
-                        return Err(de::Error::custom(format_args!("the key `{shown}` stands twice")));
+                        return Err(de::Error::custom(format_args!("{DUPLICATE} `{shown}`")));
                     }
                 }
                 Ok(Unique(fields))

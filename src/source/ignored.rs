@@ -48,6 +48,7 @@ impl Ignored {
     }
 
     /// The key is not there any more.
+    #[cfg(feature = "etcd")]
     pub(super) fn remove(&mut self, key: &[u8]) {
         self.total = self.total.saturating_sub(1);
         self.listed.remove(&name(key));

@@ -13,7 +13,7 @@ mod etcd;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
-#[cfg(feature = "etcd")]
+#[cfg(any(feature = "etcd", feature = "file"))]
 mod ignored;
 
 use std::future::Future;

@@ -1,6 +1,7 @@
 //! What an operator is told of values: warnings, refusals, what is ignored.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -116,6 +117,63 @@ async fn a_placeholder_that_nothing_fills_in_is_no_secret_of_the_gateway() {
         let variables: Vec<_> = variables.iter().map(|&(name, value)| (name, OsStr::new(value))).collect();
         let (status, stderr) = crate::support::process::refused_start(&variables).await;
         assert_eq!(status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains(&format!("{name}: the secret is a placeholder")), "{stderr}");
+        assert!(stderr.contains(&format!("{name}: ")) && stderr.contains("is a placeholder that nothing"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_file_names_wrongly_is_counted_listed_and_told_once() {
+    let webhooks = json!({"namespaces": {
+        "default": {"fine": {"module": "discard"}, "my hook": {"module": "discard"}, "a\n": {"module": "discard"}},
+        "my team": {"one": {"module": "discard"}},
+    }});
+    let directory = directory(&webhooks);
+    std::fs::write(directory.path().join("connections.json"), r#"{"my.db": {"type": "x"}}"#).unwrap();
+    let gateway = Gateway::start_in(directory, &[("ADMIN_TOKEN", "adm1n-token")]).await;
+    eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
+    // The files are read again for as long as a change might not show in their times.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut more = webhooks.clone();
+    more["namespaces"]["default"]["another"] = json!({"module": "discard"});
+    std::fs::write(gateway.path("webhooks.json"), more.to_string()).unwrap();
+    assert_eq!(gateway.get("/ready?min_revision=2").await.status, 200);
+
+    let told = status(&gateway).await;
+    assert_eq!(told["ignored_keys"], 4);
+    let listed = told["ignored"].as_array().unwrap();
+    let hint = |key: &str| &listed.iter().find(|ignored| ignored["key"] == key).unwrap()["hint"];
+    assert_eq!(hint("default/webhooks/my hook"), "default/webhooks/my-hook");
+    assert_eq!(hint("default/webhooks/a\\n"), "default/webhooks/a");
+    assert_eq!(hint("my team/webhooks/one"), "my-team/webhooks/one");
+    assert_eq!(hint("global/connections/my.db"), "global/connections/my-db");
+    let lines = gateway.err();
+    assert_eq!(lines.matches("a key of the configuration is ignored").count(), 4, "{lines}");
+
+    std::fs::write(gateway.path("webhooks.json"), r#"{"fine": {"module": "discard"}}"#).unwrap();
+    assert_eq!(gateway.get("/ready?min_revision=3").await.status, 200);
+    assert_eq!(status(&gateway).await["ignored_keys"], 1);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_says_what_was_found() {
+    let gateway = serving(&json!({"fine": {"module": "discard"}}), &[]).await;
+    for (text, words) in [
+        ("\u{feff}{}", "webhooks.json: expected JSON, found a byte order mark (UTF-8) before it"),
+        (r#"{"a": {}, "a": {}}"#, "webhooks.json: duplicate key `a` at line 1 column "),
+        (r#"["hunter2"]"#, "webhooks.json: expected an object, found another value at line 1 column "),
+        (r#"{"namespaces": {"a": "hunter2"}}"#, "webhooks.json: expected an object, found another value"),
+        (r#"{"a": {}"#, "webhooks.json: expected JSON: EOF while parsing an object at line 1 column "),
+        (r#"{"namespaces": {}, "a": {}}"#, "webhooks.json: expected `namespaces` alone, found other keys beside it"),
+        ("", "webhooks.json: expected JSON, found nothing"),
+    ] {
+        std::fs::write(gateway.path("webhooks.json"), text).unwrap();
+        eventually(words, async || {
+            let told = status(&gateway).await;
+            let reason = told["reason"].as_str().unwrap_or_default();
+            assert!(!reason.contains("hunter2"), "{reason}");
+            reason.contains(words)
+        })
+        .await;
+        gateway.post("/webhook/fine", "{}").await.assert_accepted();
     }
 }
