@@ -84,6 +84,8 @@ pub mod module;
 pub mod observe;
 pub mod payload;
 mod peer;
+#[cfg(feature = "etcd")]
+mod private;
 pub mod problem;
 mod reflector;
 pub mod rejection;

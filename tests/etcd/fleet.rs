@@ -18,12 +18,12 @@ async fn fleet(size: usize) {
     let folder = tempfile::tempdir().unwrap();
     let directory = |n: usize| folder.path().join(n.to_string());
     let (store, following) = follow(EtcdOptions::new([etcd.endpoint()]).saved_copy(directory(0)));
-    let file = directory(0).join("etcd.saved");
+    let file = directory(0).join("tower-webhook/etcd.saved");
     until("nothing is saved", &store, |_| file.exists()).await;
     drop(following);
     for n in 1..size {
-        std::fs::create_dir(directory(n)).unwrap();
-        std::fs::copy(&file, directory(n).join("etcd.saved")).unwrap();
+        std::fs::create_dir_all(directory(n).join("tower-webhook")).unwrap();
+        std::fs::copy(&file, directory(n).join("tower-webhook/etcd.saved")).unwrap();
     }
     etcd.put("default/webhooks/w0", stamped(100)).await;
 

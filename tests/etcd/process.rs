@@ -53,7 +53,7 @@ async fn killed_while_saving(rounds: u64) {
     for chunk in 0..KEYS / 100 {
         etcd.put_all((chunk * 100..chunk * 100 + 100).map(|n| (format!("default/webhooks/w{n}"), value(0)))).await;
     }
-    let copies = folder.path().to_owned();
+    let copies = folder.path().join("tower-webhook");
     let temporary = move || {
         let names = std::fs::read_dir(&copies).into_iter().flatten().flatten();
         names.filter(|entry| entry.file_name().to_string_lossy().starts_with(".etcd.saved")).count()
@@ -68,7 +68,7 @@ async fn killed_while_saving(rounds: u64) {
         let revision = etcd.put("default/webhooks/w0", value(round)).await;
         gateway.until("it does not follow", |status| status["revision"].as_u64() >= Some(revision)).await;
         // A write begins a second after the change; what is written first has to be there once.
-        let file = folder.path().join("etcd.saved");
+        let file = folder.path().join("tower-webhook/etcd.saved");
         while round == 1 && !file.exists() {
             sleep(Duration::from_millis(5)).await;
         }
@@ -90,7 +90,8 @@ async fn killed_while_saving(rounds: u64) {
         // Nobody answers there: it is the copy that is served, and a complete one.
         let nobody = format!("http://127.0.0.1:{}", free_port());
         let check = tempfile::tempdir().unwrap();
-        std::fs::copy(&file, check.path().join("etcd.saved")).unwrap();
+        std::fs::create_dir(check.path().join("tower-webhook")).unwrap();
+        std::fs::copy(&file, check.path().join("tower-webhook/etcd.saved")).unwrap();
         let (store, _following) = follow(EtcdOptions::new([nobody]).saved_copy(check.path()));
         ready(&store).await;
         let status = store.status();

@@ -1,5 +1,6 @@
 //! The copy on disk.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ against_each_etcd!(
     a_damaged_copy_is_told_and_not_used,
     no_secret_from_the_environment_is_saved,
     a_directory_that_cannot_be_written_is_told,
+    what_others_plant_beside_the_copy_is_neither_read_nor_written,
 );
 
 fn options(etcd: &Etcd, directory: &Path) -> EtcdOptions {
@@ -26,7 +28,7 @@ fn options(etcd: &Etcd, directory: &Path) -> EtcdOptions {
 
 /// Waits until the copy holds a text.
 async fn saved(directory: &TempDir, text: &str) {
-    let file = directory.path().join("etcd.saved");
+    let file = directory.path().join("tower-webhook/etcd.saved");
     for _ in 0..400 {
         let bytes = std::fs::read(&file).unwrap_or_default();
         if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
@@ -121,7 +123,7 @@ async fn a_damaged_copy_is_told_and_not_used(version: Version) {
     live(&store).await;
     saved(&directory, &stamped(1)).await;
     drop(following);
-    let file = directory.path().join("etcd.saved");
+    let file = directory.path().join("tower-webhook/etcd.saved");
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -145,7 +147,7 @@ async fn no_secret_from_the_environment_is_saved(version: Version) {
     let (store, _following) = follow_with(options(&etcd, directory.path()), registry);
     live(&store).await;
     saved(&directory, "{$TOKEN}").await;
-    let bytes = std::fs::read(directory.path().join("etcd.saved")).unwrap();
+    let bytes = std::fs::read(directory.path().join("tower-webhook/etcd.saved")).unwrap();
     assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
 }
 
@@ -159,4 +161,38 @@ async fn a_directory_that_cannot_be_written_is_told(version: Version) {
     live(&store).await;
     until("it is not told", &store, |store| store.status().report.copy_error.is_some()).await;
     reached(&store, etcd.put("default/webhooks/a", stamped(2)).await).await;
+}
+
+/// As on a volume that every user may write to.
+async fn what_others_plant_beside_the_copy_is_neither_read_nor_written(version: Version) {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let etcd = Etcd::start(version).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let victim = elsewhere.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    let plant = |name: &str| std::os::unix::fs::symlink(&victim, directory.path().join(name)).unwrap();
+    // Where the copy and its temporary file would be, were there no directory of our own.
+    plant("etcd.saved");
+    plant(&format!(".etcd.saved.{}", std::process::id()));
+    let (store, following) = follow(options(&etcd, directory.path()));
+    live(&store).await;
+    saved(&directory, &stamped(1)).await;
+    drop(following);
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+
+    // A link in place of that directory leads to a copy with other values.
+    let own = directory.path().join("tower-webhook");
+    let planted = elsewhere.path().join("planted");
+    std::fs::rename(&own, &planted).unwrap();
+    std::os::unix::fs::symlink(&planted, &own).unwrap();
+    let (store, _following) = follow(options(&etcd, directory.path()));
+    live(&store).await;
+    assert!(!store.status().report.from_saved_copy && lists(&store) == 1, "the planted copy is served");
+    until("it is not told", &store, |store| store.status().report.copy_error.is_some()).await;
+    let file = planted.join("etcd.saved");
+    let before = std::fs::metadata(&file).unwrap().modified().unwrap();
+    reached(&store, etcd.put("default/webhooks/a", stamped(2)).await).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), before, "the planted copy is written to");
 }

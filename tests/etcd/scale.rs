@@ -127,7 +127,7 @@ async fn a_start_from_the_copy() {
     let webhooks = number("SCALE_COPIED", 10_000);
     let etcd = filled(Version::V35, webhooks).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("etcd.saved");
+    let file = folder.path().join("tower-webhook/etcd.saved");
     let (store, following) = follow(EtcdOptions::new([etcd.endpoint()]).saved_copy(folder.path()));
     until("nothing is saved", &store, |_| file.exists()).await;
     drop(following);

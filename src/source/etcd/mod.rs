@@ -90,6 +90,9 @@ impl EtcdOptions {
 
     /// Keeps a copy of the configuration in this directory, for a start without etcd: it is served at once, and the watch
     /// goes on from its revision. It holds what etcd holds, and no secret that comes from the environment.
+    ///
+    /// The copy is `tower-webhook/etcd.saved` below `directory`: mode 0600 in a directory of mode 0700. If that directory
+    /// is a link or belongs to another user, the copy is neither read nor written, and the report says so.
     #[must_use]
     pub fn saved_copy(mut self, directory: impl Into<PathBuf>) -> Self {
         self.copy = Some(directory.into());

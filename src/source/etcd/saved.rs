@@ -5,9 +5,7 @@
 //! renamed, and the directory synced. What is damaged, or of another prefix, is told and left alone.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +16,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::machine::{Header, Meta};
-use crate::directory;
+use crate::private::PrivateDirectory;
 
 const MAGIC: &[u8] = b"tower-webhook: saved configuration 1\n";
+
+/// The directory of our own below the given one, which others may be able to write to.
+const OWN: &str = "tower-webhook";
 
 const FILE: &str = "etcd.saved";
 
@@ -78,13 +79,14 @@ impl Copy {
 
     /// Reads what an earlier process has left. It is what the copy goes on from.
     pub(super) fn read(&mut self) -> Result<Option<Saved>, String> {
-        remove_left_over(&self.directory);
-        let path = self.directory.join(FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("{}: {error}", path.display())),
+        let path = self.directory.join(OWN);
+        let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        let Some(own) = PrivateDirectory::find(&self.directory, OWN).map_err(|error| at(&path, error))? else {
+            return Ok(None);
         };
+        own.remove_left_over(FILE);
+        let path = path.join(FILE);
+        let Some(bytes) = own.read(FILE).map_err(|error| at(&path, error))? else { return Ok(None) };
         let saved = decode(bytes.into(), &self.prefix).map_err(|error| format!("{}: {error}", path.display()))?;
         self.keys = Arc::clone(&saved.keys);
         self.header = Some(saved.header);
@@ -146,35 +148,7 @@ impl Copy {
 }
 
 fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    // The name of another process's temporary file must not be ours.
-    let temporary = directory.join(format!(".{FILE}.{}", std::process::id()));
-    let outcome = directory::create(directory)
-        .and_then(|()| write_synced(&temporary, bytes))
-        .and_then(|()| std::fs::rename(&temporary, directory.join(FILE)))
-        .and_then(|()| directory::sync(directory));
-    if outcome.is_err() {
-        // It may not even exist.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    outcome
-}
-
-/// What a process that was killed has left of its temporary file. A file that is being written is locked.
-fn remove_left_over(directory: &Path) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let left_over = entry.file_name().to_string_lossy().starts_with(&format!(".{FILE}."));
-        if left_over && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    // Against who tidies up: see `remove_left_over`. Not every file system can.
-    let _ = file.try_lock();
-    file.write_all(bytes)?;
-    file.sync_all()
+    PrivateDirectory::create(directory, OWN)?.replace(FILE, bytes)
 }
 
 /// `MAGIC`, then numbers as big-endian 64 bits and texts behind their length, then the SHA-256 of it all.
@@ -319,7 +293,7 @@ mod tests {
         write(&directory, &encoded()).unwrap();
         let mut copy = Copy::new(directory.clone(), "/cwm/".into());
         assert_eq!(copy.read(), Ok(Some(saved())));
-        assert_eq!(directory.join(FILE).metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(directory.join(OWN).join(FILE).metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
     }
 
