@@ -12,6 +12,7 @@ use super::OnInvalid;
 use super::changes::{Changes, Seen};
 use super::each::for_each;
 use super::links::{Compiled, Digest, Links, digest};
+use super::reasons::Reasons;
 use super::replacement::{Brought, Look, Replacement};
 use crate::config::{CompileError, Compiler, Webhook};
 use crate::key::{Key, WebhookKey};
@@ -27,6 +28,7 @@ pub struct Feed {
     writer: Writer,
     on_invalid: OnInvalid,
     links: Links,
+    reasons: Reasons,
 }
 
 /// One key's new value.
@@ -40,7 +42,7 @@ pub struct Change {
 
 impl Feed {
     pub(super) fn new(compiler: Compiler, writer: Writer, on_invalid: OnInvalid) -> Self {
-        Self { compiler, writer, on_invalid, links: Links::default() }
+        Self { compiler, writer, on_invalid, links: Links::default(), reasons: Reasons::default() }
     }
 
     /// Begins to replace everything. Readers see nothing of it before [`commit`](Self::commit).
@@ -130,14 +132,20 @@ impl Feed {
         self.show(draft);
     }
 
-    /// Says how the source is doing. A change is logged once.
+    /// Says how the source is doing. A change is logged once; so is another reason, unless it was logged within the last
+    /// minute.
     pub fn state(&mut self, state: SourceState) {
         let before = self.writer.set_state(state.clone());
-        if before.label() == state.label() {
+        let now = Instant::now();
+        if before.label() != state.label() {
+            telemetry::source_state(&state);
+            if let Some(reason) = state.reason() {
+                self.reasons.name(now, reason);
+            }
+        } else if !state.reason().is_some_and(|reason| self.reasons.is_news(now, reason)) {
             tracing::debug!(reason = state.reason(), "still {}", state.label());
             return;
         }
-        telemetry::source_state(&state);
         let loaded = self.writer.current().is_loaded();
         match state {
             SourceState::Starting => {}

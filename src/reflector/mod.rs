@@ -11,6 +11,7 @@ mod changes;
 mod each;
 mod feed;
 mod links;
+mod reasons;
 mod replacement;
 
 use crate::config::{Compiler, Registry};

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tower_webhook::source::{EtcdOptions, EtcdSource};
@@ -114,6 +115,47 @@ async fn a_gateway_killed_while_saving_leaves_a_whole_copy() {
 #[ignore = "minutes: make test-faults"]
 async fn a_gateway_killed_often_while_saving_leaves_a_whole_copy() {
     killed_while_saving(rounds(40)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_reason_of_a_disconnection_is_logged_and_the_same_one_is_not() {
+    let mut etcd = Etcd::stopped(Version::V35);
+    let gateway = Gateway::with(&[("ETCD_ENDPOINTS", &etcd.endpoint())]).await;
+    let lines = |text: &str| gateway.log("cannot load the configuration").iter().filter(|l| l.contains(text)).count();
+    gateway.until("it is not disconnected", |status| status["state"] == "disconnected").await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!((lines("tcp connect error"), lines("")), (1, 1), "{:?}", gateway.log(""));
+    etcd.run().await;
+    gateway.until("it is not live", |status| status["state"] == "healthy").await;
+    etcd.kill();
+    gateway.until("it is not disconnected", |status| status["state"] == "disconnected").await;
+    // Somebody else has the port now.
+    let listener = TcpListener::bind(("127.0.0.1", etcd.port())).await.unwrap();
+    let other = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    let lines = |text: &str| gateway.log("cannot follow the configuration").iter().filter(|l| l.contains(text)).count();
+    let errors = |status: &Value| status["last_error"]["count"].as_u64();
+    let before = errors(&gateway.status().await.unwrap());
+    gateway.until("it does not try again", |status| errors(status) > before.map(|before| before + 5)).await;
+    assert!((2..=4).contains(&lines("")), "{:?}", gateway.log(""));
+    other.abort();
+}
+
+/// Kubernetes sets this for a Service `etcd` in each pod of its namespace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_link_in_place_of_the_port_is_understood() {
+    let etcd = Etcd::start(Version::V35).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let link = format!("tcp://127.0.0.1:{}", etcd.port());
+    for (host, endpoint) in [("", "http://127.0.0.1"), ("localhost", "http://localhost")] {
+        let gateway = Gateway::with(&[("ETCD_HOST", host), ("ETCD_PORT", &link)]).await;
+        gateway.until("it is not live", |status| status["state"] == "healthy" && status["webhooks"] == 1).await;
+        let endpoint = format!("{endpoint}:{}", etcd.port());
+        assert_eq!(gateway.status().await.unwrap()["endpoint"], endpoint);
+    }
 }
 
 /// Case 48.

@@ -75,6 +75,24 @@ impl Gateway {
         log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
+    /// Its exit code, once it has ended by itself.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end: {:?}", self.log(""));
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The status of the answer to a request.
+    pub async fn get(&self, path: &str) -> Option<u16> {
+        let answer = self.ask(path).await?;
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
     async fn ask(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
         let request =
