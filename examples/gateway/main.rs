@@ -8,6 +8,7 @@ mod certificates;
 mod command;
 mod connection;
 mod directories;
+mod endpoint;
 mod exchange;
 mod healthcheck;
 mod linger;

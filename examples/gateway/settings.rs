@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,6 +14,7 @@ use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
 
 use crate::activity::Limits;
+use crate::endpoint::endpoint;
 use crate::misspelt::{self, misspelt};
 use crate::variables::{self, VARIABLES};
 use crate::{Error, units};
@@ -203,18 +204,9 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
 }
 
 fn one_endpoint(tls: &EtcdTls) -> Result<String, Error> {
-    let host = var("ETCD_HOST")?.unwrap_or_else(|| "localhost".to_owned());
-    let port: u16 = parsed("ETCD_PORT", 2379)?;
-    if port == 0 {
-        return Err(wrong("ETCD_PORT", "nobody listens on port 0"));
-    }
-    let scheme = if tls.ca.is_some() || tls.cert.is_some() { "https" } else { "http" };
-    // An IPv6 address needs its brackets.
-    match host.parse::<Ipv6Addr>() {
-        Ok(_) => Ok(format!("{scheme}://[{host}]:{port}")),
-        Err(_) if host.contains(':') => Err(wrong("ETCD_HOST", "it is neither a name nor an address; see ETCD_PORT")),
-        Err(_) => Ok(format!("{scheme}://{host}:{port}")),
-    }
+    let (host, port) = (var("ETCD_HOST")?, var("ETCD_PORT")?);
+    let tls = tls.ca.is_some() || tls.cert.is_some();
+    endpoint(host.as_deref(), port.as_deref(), tls).map_err(|(name, reason)| wrong(name, reason))
 }
 
 /// How `http_webhook` leaves.

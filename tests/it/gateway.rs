@@ -18,6 +18,8 @@ mod stop;
 mod waiting;
 
 // Pure parts of the gateway, whose unit tests run here: an example has none of its own.
+#[path = "../../examples/gateway/endpoint.rs"]
+mod endpoint;
 #[path = "../../examples/gateway/misspelt.rs"]
 mod misspelt;
 #[path = "../../examples/gateway/units.rs"]
