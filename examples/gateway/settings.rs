@@ -199,7 +199,10 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
         (None, None) => options,
         _ => return Err("ETCD_USERNAME and ETCD_PASSWORD: one needs the other".into()),
     };
-    EtcdSource::new(options.clone()).map_err(|error| wrong(named, error))?;
+    EtcdSource::new(options.clone()).map_err(|error| {
+        let named = if error.is_of_prefix() { "ETCD_PREFIX" } else { named };
+        wrong(named, error)
+    })?;
     Ok(options)
 }
 

@@ -16,6 +16,8 @@ use super::reasons::Reasons;
 use super::replacement::{Brought, Look, Replacement};
 use crate::config::{CompileError, Compiler, Webhook};
 use crate::key::{Key, WebhookKey};
+#[cfg(feature = "etcd")]
+use crate::store::Counts;
 use crate::store::{IgnoredKey, Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
 use crate::telemetry;
 
@@ -174,6 +176,12 @@ impl Feed {
     /// Waits until somebody waits for what only [`proven`](Self::proven) can say. Nothing is lost when it is dropped.
     pub async fn wanted(&self) {
         self.writer.wanted().await;
+    }
+
+    /// How many webhooks and connections there are.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn counts(&self) -> Counts {
+        self.writer.current().counts()
     }
 
     /// Whether the newest value of `key` is refused and an earlier one serves in its place.

@@ -7,7 +7,11 @@ use crate::support::etcd::{Etcd, Version};
 use crate::support::gateway::Gateway;
 use crate::support::stamped;
 
-against_each_etcd!(each_ignored_key_is_named_once_with_its_right_form);
+against_each_etcd!(
+    each_ignored_key_is_named_once_with_its_right_form,
+    a_prefix_without_a_webhook_is_warned_of,
+    a_prefix_that_is_certainly_wrong_serves_nothing_and_is_not_ready,
+);
 
 fn ignored<'a>(status: &'a Value, key: &str) -> Option<&'a Value> {
     status["ignored"].as_array()?.iter().find(|ignored| ignored["key"] == key)
@@ -57,4 +61,45 @@ async fn each_ignored_key_is_named_once_with_its_right_form(version: Version) {
     assert_eq!(gateway.status().await.unwrap()["ignored"].as_array().unwrap().len(), 100);
     assert!(gateway.log("a key of the configuration is ignored").len() <= 100);
     assert_eq!(gateway.log("more keys of the configuration are ignored").len(), 1);
+}
+
+async fn a_prefix_without_a_webhook_is_warned_of(version: Version) {
+    let etcd = Etcd::start(version).await;
+    etcd.put("default/webhook/a", stamped(1)).await;
+    let gateway = Gateway::with(&[("ETCD_ENDPOINTS", &etcd.endpoint()), ("ETCD_PREFIX", "/cwm")]).await;
+    let warning = "there is no webhook below the prefix /cwm/";
+    let warns = |status: &Value| status["source_warnings"].to_string().contains(warning);
+    gateway.until("it is not live", |status| status["state"] == "healthy").await;
+    gateway.until("there is no warning", warns).await;
+    // It may be meant to be empty: what is put there will be served.
+    assert_eq!(gateway.get("/ready").await, Some(200));
+    // One that does not compile is one.
+    etcd.put("default/webhooks/a", "nonsense").await;
+    gateway.until("the warning stays", |status| !warns(status)).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    gateway.until("it is not served", |status| status["webhooks"] == 1).await;
+    etcd.delete("default/webhooks/a").await;
+    gateway.until("there is no warning of what was deleted", warns).await;
+    assert_eq!(gateway.log(warning).iter().filter(|line| line.contains(" WARN ")).count(), 2);
+}
+
+async fn a_prefix_that_is_certainly_wrong_serves_nothing_and_is_not_ready(version: Version) {
+    let etcd = Etcd::start(version).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let gateway = Gateway::with(&[("ETCD_ENDPOINTS", &etcd.endpoint()), ("ETCD_PREFIX", "cwm")]).await;
+    let named = |status: &Value| status["reason"].to_string().contains("below the prefix cwm/, and 1 below /cwm/");
+    gateway.until("it is not named", named).await;
+    assert_eq!(gateway.get("/ready").await, Some(503));
+    assert_eq!(gateway.log("and 1 below /cwm/").len(), 1);
+    // Nothing forbids keys without a slash.
+    etcd.client().await.put("cwm/default/webhooks/b", stamped(2), None).await.unwrap();
+    gateway.until("it is not live", |status| status["state"] == "healthy" && status["webhooks"] == 1).await;
+    assert_eq!(gateway.get("/ready").await, Some(200));
+
+    for prefix in ["/cwm/\n/", "/c\nwm/", " /cwm/", "/cwm/ ", "/cwm//a/"] {
+        let endpoint = etcd.endpoint();
+        let mut gateway = Gateway::with(&[("ETCD_ENDPOINTS", &endpoint), ("ETCD_PREFIX", prefix)]).await;
+        assert_eq!(gateway.ended().await, Some(1), "{prefix:?}");
+        assert_eq!(gateway.log("ETCD_PREFIX: the prefix").len(), 1, "{prefix:?}: {:?}", gateway.log(""));
+    }
 }

@@ -104,6 +104,9 @@ impl Session {
             Login::new(watches, options.user.clone()).renew().await?;
             session.login.renew().await?;
             let (header, past) = session.recall(memory).await?;
+            if memory.is_none() && session.keys == 0 {
+                session.doubt_prefix(&options.prefix).await?;
+            }
             Ok((session, header, past))
         })
         .await
@@ -149,6 +152,27 @@ impl Session {
         let response = self.get(self.range.start.clone(), read).await?;
         self.keys = response.count();
         Ok((header(response.header())?, past))
+    }
+
+    /// A prefix without its first `/`, below which there is nothing, is taken for a mistake if there is something below it
+    /// with the `/`. One that may not be looked at is not there.
+    async fn doubt_prefix(&mut self, prefix: &str) -> Result<(), Fault> {
+        if prefix.starts_with('/') {
+            return Ok(());
+        }
+        let meant = format!("/{prefix}");
+        let Range { start, end } = Range::of_prefix(meant.as_bytes());
+        match self
+            .get(start, GetOptions::new().with_range(end).with_count_only())
+            .await
+            .map_or(0, |found| found.count())
+        {
+            0 => Ok(()),
+            keys => Err(Fault {
+                kind: ErrorKind::Other,
+                reason: format!("there is no key below the prefix {prefix}, and {keys} below {meant}: set that one"),
+            }),
+        }
     }
 
     /// Reads a page of at most `limit` keys.

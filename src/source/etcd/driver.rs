@@ -346,6 +346,7 @@ impl Driver {
         self.ignored = ignored;
         self.show_ignored();
         self.feed.commit(replacement, header.revision.unsigned_abs());
+        self.look_for_webhooks();
         if let Some(mut copy) = self.copy.take() {
             for (key, kept) in &mut keys {
                 kept.last_good = self.last_good(key, copy.keys().get(key));
@@ -369,6 +370,7 @@ impl Driver {
             self.show_ignored();
         }
         self.feed.apply(revision.unsigned_abs(), changes);
+        self.look_for_webhooks();
         if let Some(mut copy) = self.copy.take() {
             for event in events {
                 let meta = event.meta();
@@ -394,6 +396,13 @@ impl Driver {
     fn key(&self, key: &[u8]) -> Option<Key> {
         let relative = key.strip_prefix(self.options.prefix.as_bytes())?;
         Key::parse(relative).ok()
+    }
+
+    fn look_for_webhooks(&mut self) {
+        let counts = self.feed.counts();
+        if self.health.holds(&self.options.prefix, counts.webhooks + counts.fenced, self.ignored.total()) {
+            self.show_health();
+        }
     }
 
     fn show_ignored(&mut self) {

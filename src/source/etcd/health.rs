@@ -13,6 +13,8 @@ pub(super) struct Health {
     version: Option<String>,
     errors: Vec<String>,
     idle_credentials: bool,
+    /// Why nothing is served, if there is nothing to serve.
+    nothing: Option<String>,
 }
 
 impl Health {
@@ -48,10 +50,28 @@ impl Health {
         true
     }
 
+    /// Takes note of how many webhooks there are, good or not, and how many other keys below the prefix that are ignored.
+    /// Returns whether that is news.
+    pub(super) fn holds(&mut self, prefix: &str, webhooks: usize, ignored: u64) -> bool {
+        if (webhooks == 0) == self.nothing.is_some() {
+            return false;
+        }
+        self.nothing = (webhooks == 0).then(|| {
+            let others = if ignored > 0 { format!("; {ignored} other keys are ignored") } else { String::new() };
+            format!("there is no webhook below the prefix {prefix}: no key reads {prefix}{{namespace}}/webhooks/{{id}}{others}")
+        });
+        match &self.nothing {
+            Some(nothing) => tracing::warn!("{nothing}"),
+            None => tracing::info!(prefix, "there are webhooks below the prefix now"),
+        }
+        true
+    }
+
     pub(super) fn show(&self, report: &mut SourceReport) {
         report.server_version.clone_from(&self.version);
         report.server_errors.clone_from(&self.errors);
-        report.warnings = self.idle_credentials.then(|| IDLE_CREDENTIALS.to_owned()).into_iter().collect();
+        let idle = self.idle_credentials.then(|| IDLE_CREDENTIALS.to_owned());
+        report.warnings = idle.into_iter().chain(self.nothing.clone()).collect();
     }
 }
 
@@ -98,6 +118,18 @@ mod tests {
         health.show(&mut report);
         assert!(report.warnings[0].contains("authentication is off"));
         assert!(health.credentials_are_idle(false));
+        health.show(&mut report);
+        assert_eq!(report.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn a_prefix_without_a_webhook_is_shown_while_there_is_none() {
+        let (mut health, mut report) = (Health::default(), SourceReport::default());
+        assert!(!health.holds("/cwm/", 1, 0));
+        assert!(health.holds("/cwm/", 0, 3) && !health.holds("/cwm/", 0, 4));
+        health.show(&mut report);
+        assert!(report.warnings[0].contains("no webhook below the prefix /cwm/"), "{report:?}");
+        assert!(health.holds("/cwm/", 2, 0));
         health.show(&mut report);
         assert_eq!(report.warnings, [""; 0]);
     }

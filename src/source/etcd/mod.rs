@@ -37,7 +37,8 @@ impl EtcdSource {
     ///
     /// # Errors
     ///
-    /// When they could never work: no endpoint, one that is no URL, half of a certificate pair.
+    /// When they could never work: no endpoint, one that is no URL, half of a certificate pair, a prefix that no key can
+    /// be meant to have.
     pub fn new(options: EtcdOptions) -> Result<Self, InvalidOptions> {
         options.validate()?;
         Ok(Self { options })
@@ -99,7 +100,11 @@ impl EtcdOptions {
         self
     }
 
-    /// What every key begins with. A `/` is added at the end if there is none.
+    /// The text that every key begins with. A `/` is added at the end if there is none. A line break or another control
+    /// character, a blank before or after it, and `//` within it are refused by [`EtcdSource::new`].
+    ///
+    /// A prefix usually begins with `/`. One that does not is taken at its word, unless there is no key below it, and
+    /// there are keys below the same prefix with the `/`: then nothing is loaded, and the reason says so.
     #[must_use]
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = format!("{}/", prefix.trim_end_matches('/'));
@@ -121,8 +126,9 @@ impl EtcdOptions {
     }
 
     fn validate(&self) -> Result<(), InvalidOptions> {
+        check_prefix(&self.prefix)?;
         if self.endpoints.is_empty() {
-            return Err(InvalidOptions("there is no endpoint".into()));
+            return Err(InvalidOptions::new("there is no endpoint"));
         }
         for endpoint in &self.endpoints {
             let uri: Result<http::Uri, _> = endpoint.parse();
@@ -136,17 +142,17 @@ impl EtcdOptions {
             });
             if !sound {
                 // Not quoted: a user may have put a password into it.
-                return Err(InvalidOptions(
-                    "an endpoint is not of the form http://host:port or https://host:port".into(),
+                return Err(InvalidOptions::new(
+                    "an endpoint is not of the form http://host:port or https://host:port",
                 ));
             }
         }
         let any_tls = self.tls.ca.is_some() || self.tls.cert.is_some();
         if any_tls && self.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
-            return Err(InvalidOptions("there are certificates, and an endpoint that does without: http://".into()));
+            return Err(InvalidOptions::new("there are certificates, and an endpoint that does without: http://"));
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
-            return Err(InvalidOptions("a client certificate needs its key, and a key its certificate".into()));
+            return Err(InvalidOptions::new("a client certificate needs its key, and a key its certificate"));
         }
         Ok(())
     }
@@ -163,13 +169,41 @@ impl fmt::Debug for EtcdOptions {
     }
 }
 
+/// Why no key can be meant to begin with a prefix.
+fn check_prefix(prefix: &str) -> Result<(), InvalidOptions> {
+    let inner = prefix.trim_end_matches('/');
+    let found = match inner {
+        _ if inner.ends_with(['\n', '\r']) => "ends in a line break",
+        _ if inner.contains(char::is_control) => "contains a control character",
+        _ if inner.trim() != inner => "begins or ends with a blank",
+        _ if inner.contains("//") => "contains `//`",
+        _ => return Ok(()),
+    };
+    let reason = format!("the prefix `{}` {found}; expected one such as /cwm/", inner.escape_debug());
+    Err(InvalidOptions { reason, is_of_prefix: true })
+}
+
 /// Options that could never work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidOptions(String);
+pub struct InvalidOptions {
+    reason: String,
+    is_of_prefix: bool,
+}
+
+impl InvalidOptions {
+    fn new(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), is_of_prefix: false }
+    }
+
+    /// Whether it is the prefix that is wrong.
+    pub fn is_of_prefix(&self) -> bool {
+        self.is_of_prefix
+    }
+}
 
 impl fmt::Display for InvalidOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
@@ -210,6 +244,21 @@ mod tests {
         for (given, kept) in [("/cwm", "/cwm/"), ("/cwm/", "/cwm/"), ("cwm//", "cwm/"), ("", "/"), ("/", "/")] {
             assert_eq!(EtcdOptions::new(["http://a:1"]).prefix(given).prefix, kept);
         }
+    }
+
+    #[test]
+    fn a_prefix_that_no_key_is_meant_to_have_is_refused() {
+        let check = |prefix: &str| EtcdSource::new(EtcdOptions::new(["http://a:1"]).prefix(prefix));
+        for prefix in ["", "/", "/cwm", "/cwm/", "/cwm//", "cwm/", "/a/b/", "/a b/", "/é/"] {
+            assert!(check(prefix).is_ok(), "{prefix:?}");
+        }
+        for prefix in
+            ["/cwm\n", "/cwm/\n", "/cwm\n/", "/cwm\r\n", "/c\nwm/", "/cwm\0/", " /cwm/", "/cwm/ ", "/a//b/", "//cwm/"]
+        {
+            let error = check(prefix).unwrap_err();
+            assert!(error.is_of_prefix() && !error.to_string().contains(char::is_control), "{prefix:?}");
+        }
+        assert!(!EtcdSource::new(EtcdOptions::new(["x"])).unwrap_err().is_of_prefix());
     }
 
     #[test]
