@@ -1,14 +1,16 @@
 //! One attempt: a request, and its repetitions where the target has not seen it, or nobody knows.
 
 use std::error::Error as StdError;
+use std::future::pending;
 use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Error;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use tokio::time::sleep;
 
 use super::answer::causes;
@@ -18,6 +20,9 @@ use super::egress::{Clients, ConnectError, Life};
 /// shares a connection with other requests: what ends that one may end this one, too.
 const PAUSES: [Duration; 5] =
     [Duration::ZERO, Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
+
+/// How long after the end of its connection a request may still get its answer, or an error.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// What is known of a request that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +44,18 @@ pub(super) async fn send(
     let mut pauses = PAUSES.into_iter();
     let mut repeated = false;
     loop {
-        let error = match client.request(request()).await {
+        let mut request = request();
+        let connection = capture_connection(&mut request);
+        let answer = tokio::select! {
+            biased;
+            answer = client.request(request) => answer,
+            () = lost(connection), if !repeated => {
+                repeated = true;
+                client = &clients.alone;
+                continue;
+            }
+        };
+        let error = match answer {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
@@ -60,6 +76,23 @@ pub(super) async fn send(
     }
 }
 
+/// Waits until the connection that a request was given to is no more, and nothing has come of the request. hyper loses
+/// one that is handed over at the very moment of a connection's end (hyper#4122): else it would wait for `timeout`.
+async fn lost(mut connection: CaptureConnection) {
+    loop {
+        let life = connection.wait_for_connection_metadata().await.as_ref().and_then(Life::of);
+        // Without a connection there will be an error.
+        let Some(life) = life else { return pending().await };
+        life.ended().await;
+        sleep(LAST_WORD).await;
+        // The request may have got another connection by now.
+        let now = connection.connection_metadata().as_ref().and_then(Life::of);
+        if now.is_some_and(|now| now.is_same(&life)) {
+            return;
+        }
+    }
+}
+
 fn fate(error: &Error) -> Fate {
     let Some(connection) = error.connect_info() else {
         // Nothing was sent: no connection can be made, or this request waited for another one's, which closed.
@@ -72,11 +105,9 @@ fn fate(error: &Error) -> Fate {
     if connection.is_negotiated_h2() {
         return fate_of_stream(cause);
     }
-    let mut extensions = Extensions::new();
-    connection.get_extras(&mut extensions);
-    match extensions.get::<Life>() {
-        Some(life) if life.ended_between_requests() => Fate::Unknown,
-        _ => Fate::Failed,
+    match Life::of(connection).is_some_and(|life| life.ended_between_requests()) {
+        true => Fate::Unknown,
+        false => Fate::Failed,
     }
 }
 

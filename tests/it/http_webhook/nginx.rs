@@ -167,6 +167,10 @@ async fn connections_that_end_after_a_thousand_requests_cost_no_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_one_stream_costs_no_event() {
     assert_takes_all(true, "http2_max_concurrent_streams 1;", 200).await;
+    // Again and again, for the moments in which a request and the end of its connection meet.
+    for _ in 0..5 {
+        assert_takes_all(true, "http2_max_concurrent_streams 1; keepalive_requests 5;", 200).await;
+    }
 }
 
 async fn assert_reloads_cost_nothing(tls: bool) {

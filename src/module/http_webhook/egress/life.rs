@@ -3,14 +3,17 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::task::{Context, Poll};
 
+use http::Extensions;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
-/// Whose turn it is on a connection of HTTP/1.1: the target's, once a request is being written, or ours, once an answer
-/// has been read.
+/// Whether a connection is there, and whose turn it is if it is one of HTTP/1.1: the target's, once a request is being
+/// written, or ours, once an answer has been read.
 #[derive(Clone, Debug, Default)]
 pub(in crate::module::http_webhook) struct Life(Arc<Turns>);
 
@@ -20,9 +23,36 @@ struct Turns {
     heard: AtomicBool,
     /// This is not the first request.
     reused: AtomicBool,
+    ended: AtomicBool,
+    end: Notify,
 }
 
 impl Life {
+    /// That of a [`Watched`] connection.
+    pub(in crate::module::http_webhook) fn of(connection: &Connected) -> Option<Self> {
+        let mut extensions = Extensions::new();
+        connection.get_extras(&mut extensions);
+        extensions.remove()
+    }
+
+    pub(in crate::module::http_webhook) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Waits until the connection is no more.
+    pub(in crate::module::http_webhook) async fn ended(&self) {
+        // Made before the look, so that it misses nothing.
+        let end = self.0.end.notified();
+        if !self.0.ended.load(Acquire) {
+            end.await;
+        }
+    }
+
+    fn end(&self) {
+        self.0.ended.store(true, Release);
+        self.0.end.notify_waiters();
+    }
+
     /// Whether the connection has carried an answer before, and none of the answer to its last request. If it broke, the
     /// target may have closed it before the request came: nobody knows.
     pub(in crate::module::http_webhook) fn ended_between_requests(&self) -> bool {
@@ -50,6 +80,12 @@ pub(in crate::module::http_webhook) struct Watched<T> {
 impl<T> Watched<T> {
     pub(super) fn new(stream: T) -> Self {
         Self { stream, life: Life::default() }
+    }
+}
+
+impl<T> Drop for Watched<T> {
+    fn drop(&mut self) {
+        self.life.end();
     }
 }
 
@@ -101,6 +137,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_noticed_before_and_after_it() {
+        let watched = Watched::new(());
+        let (early, late) = (watched.life.clone(), watched.life.clone());
+        let waiting = tokio::spawn(async move { early.ended().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(watched);
+        waiting.await.unwrap();
+        late.ended().await;
+    }
 
     #[test]
     fn only_a_later_request_without_a_byte_of_its_answer_may_have_met_a_closed_connection() {
