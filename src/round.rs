@@ -149,6 +149,7 @@ impl<T> Drop for Seat<T> {
         }
         let group = &mut groups.0[at];
         group.wakers[seat] = None;
+        group.free.push(seat);
         group.timer.take_if(|_| self.timer.is_some());
         // Whoever is polled next takes one.
         let is_missed = group.is_timed && group.timer.is_none();
@@ -180,6 +181,8 @@ struct Group {
     thread: usize,
     is_timed: bool,
     wakers: Vec<Option<Waker>>,
+    /// Places of those who gave up: a round that does not end must not grow for ever.
+    free: Vec<usize>,
     /// When the one who has a timer looks after the others.
     timer: Option<Instant>,
 }
@@ -220,12 +223,16 @@ impl Groups {
         let thread = this_thread();
         let is_mine = |group: &Group| group.thread == thread && group.is_timed == is_timed;
         let at = groups.iter().position(is_mine).unwrap_or_else(|| {
-            groups.push(Group { thread, is_timed, wakers: Vec::new(), timer: None });
+            groups.push(Group { thread, is_timed, wakers: Vec::new(), free: Vec::new(), timer: None });
             groups.len() - 1
         });
         let group = &mut groups[at];
-        *place = Some((at, group.wakers.len()));
-        group.wakers.push(Some(waker.clone()));
+        let seat = group.free.pop().unwrap_or(group.wakers.len());
+        *place = Some((at, seat));
+        match group.wakers.get_mut(seat) {
+            Some(free) => *free = Some(waker.clone()),
+            None => group.wakers.push(Some(waker.clone())),
+        }
         group
     }
 
@@ -333,6 +340,17 @@ mod tests {
         seats.drain(..2);
         assert_eq!(join_all(seats).await, [None, None]);
         assert_eq!(began.elapsed().as_secs(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_that_does_not_end_does_not_grow() {
+        let round = Round::<u8>::default();
+        for _ in 0..1000 {
+            join_all((0..3).map(|_| round.join(Some(Duration::from_secs(1))))).await;
+        }
+        let groups = round.0.lock();
+        let places: usize = groups.0.iter().map(|group| group.wakers.len()).sum();
+        assert!(places <= 3, "{places}");
     }
 
     proptest! {

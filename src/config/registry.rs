@@ -41,7 +41,7 @@ impl Registry {
     /// `save_to_disk` keeps its files below `./data`, and `http_webhook` connects to public addresses only; register
     /// them again with [`module_fn`](Self::module_fn) for another root or another `Egress`.
     pub fn builtin() -> Self {
-        let stdout = Lines::new(std::io::stdout());
+        let stdout = Lines::stdout();
         let registry = Self::empty()
             .scheme::<Authorization>()
             .module::<Discard>()

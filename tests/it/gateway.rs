@@ -14,6 +14,7 @@ mod reload;
 mod routes;
 mod start;
 mod stderr;
+mod stdout;
 mod stop;
 mod waiting;
 

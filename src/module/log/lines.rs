@@ -1,14 +1,19 @@
 //! Lines to a blocking writer, without blocking the runtime.
 
+mod out;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use self::out::Out;
 use crate::round::{Crowd, HasCrowd, Recent, Seat, gather, idle};
 
-/// How many bytes may wait to be written; senders beyond that wait for room.
-const ROOM: usize = 1 << 20;
+/// How many bytes may wait for the thread; senders beyond that wait for room. It is also how much the thread writes at a
+/// time: of that it is not known, while nobody reads, whether it will be printed.
+const ROOM: usize = 64 << 10;
 
 /// Writes whole lines, each acknowledged once it has been flushed.
 ///
@@ -32,14 +37,25 @@ struct Shared {
 
 struct Queue {
     crowd: Crowd<Outcome>,
-    text: Vec<u8>,
+    /// By their ticket, which is one more for each line.
+    lines: BTreeMap<u64, Box<[u8]>>,
+    /// Of all these lines.
+    bytes: usize,
+    next: u64,
     /// Until the thread has it.
-    writer: Option<Box<dyn Write + Send>>,
+    writer: Option<Out>,
     /// The thread is gone, or is to go.
     is_closed: bool,
 }
 
-type Outcome = Result<(), Arc<io::Error>>;
+/// What came of a round of lines.
+#[derive(Clone)]
+struct Outcome {
+    /// The first ticket that was not written.
+    upto: u64,
+    /// If there was one.
+    error: Option<Arc<io::Error>>,
+}
 
 impl HasCrowd for Queue {
     type Outcome = Outcome;
@@ -54,26 +70,39 @@ impl HasCrowd for Queue {
 impl Lines {
     /// Writes to `writer`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
-        let writer: Option<Box<dyn Write + Send>> = Some(Box::new(writer));
-        let queue = Mutex::new(Queue { crowd: Crowd::default(), text: Vec::new(), writer, is_closed: false });
-        let shared = Arc::new(Shared { queue, wake: Condvar::new() });
+        let queue = Queue {
+            crowd: Crowd::default(),
+            lines: BTreeMap::new(),
+            bytes: 0,
+            next: 0,
+            writer: Some(Out::new(writer)),
+            is_closed: false,
+        };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    /// Writes `line`, which ends with a newline, and waits until it is out.
-    pub(super) async fn write(&self, line: &[u8]) -> Outcome {
-        let gone = || Err(Arc::new(io::Error::other("the writing thread is gone")));
+    /// Writes to the process's stdout, past std's own buffer: what is acknowledged has left the process.
+    pub fn stdout() -> Self {
+        Self::new(out::stdout())
+    }
+
+    /// Writes `line`, which ends with a newline, and waits until it is out. Dropped before, the line is not written unless
+    /// the thread has it already.
+    pub(super) async fn write(&self, line: &[u8]) -> Result<(), Arc<io::Error>> {
+        let gone = || Arc::new(io::Error::other("the writing thread is gone"));
         loop {
-            let Some((seat, is_in)) = self.push(line) else { return gone() };
-            let outcome = seat.await.unwrap_or_else(gone);
-            if is_in {
-                return outcome;
-            }
+            let (seat, place) = self.push(line).ok_or_else(gone)?;
+            let outcome = seat.await;
+            let Some(place) = place else { continue };
+            let ticket = place.leave();
+            let Outcome { upto, error } = outcome.ok_or_else(gone)?;
+            return if ticket < upto { Ok(()) } else { Err(error.unwrap_or_else(gone)) };
         }
     }
 
     /// Adds a line if there is room for it, and a place among those who wait in either case.
-    fn push(&self, line: &[u8]) -> Option<(Seat<Outcome>, bool)> {
+    fn push(&self, line: &[u8]) -> Option<(Seat<Outcome>, Option<Place<'_>>)> {
         let shared = &self.handle.shared;
         let mut queue = shared.lock();
         if let Some(writer) = queue.writer.take() {
@@ -87,16 +116,46 @@ impl Lines {
         if queue.is_closed {
             return None;
         }
-        let is_in = queue.text.is_empty() || queue.text.len() + line.len() <= ROOM;
-        if is_in {
-            queue.text.extend_from_slice(line);
-        }
+        let is_in = queue.bytes == 0 || queue.bytes + line.len() <= ROOM;
+        let place = is_in.then(|| Place { shared, ticket: queue.add(line) });
         let (seat, wake) = queue.crowd.join(None, false);
         drop(queue);
         if wake {
             shared.wake.notify_one();
         }
-        Some((seat, is_in))
+        Some((seat, place))
+    }
+}
+
+impl Queue {
+    fn add(&mut self, line: &[u8]) -> u64 {
+        let ticket = self.next;
+        self.next += 1;
+        self.bytes += line.len();
+        self.lines.insert(ticket, line.into());
+        ticket
+    }
+}
+
+/// The place of a line whose sender waits. A sender that gives up takes its line back: it may send the event again.
+struct Place<'a> {
+    shared: &'a Shared,
+    ticket: u64,
+}
+
+impl Place<'_> {
+    /// The thread has had the line.
+    fn leave(self) -> u64 {
+        std::mem::ManuallyDrop::new(self).ticket
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        if let Some(line) = queue.lines.remove(&self.ticket) {
+            queue.bytes -= line.len();
+        }
     }
 }
 
@@ -128,8 +187,7 @@ impl Drop for Host {
     }
 }
 
-fn run(Host(shared): &Host, mut writer: Box<dyn Write + Send>) {
-    let mut text = Vec::new();
+fn run(Host(shared): &Host, mut out: Out) {
     let mut recent = Recent::default();
     loop {
         let look_again = recent.wake();
@@ -142,12 +200,14 @@ fn run(Host(shared): &Host, mut writer: Box<dyn Write + Send>) {
             drop(idle(&shared.wake, queue, time));
             continue;
         }
-        text.clear();
-        std::mem::swap(&mut text, &mut queue.text);
+        let lines = std::mem::take(&mut queue.lines);
+        queue.bytes = 0;
+        let next = queue.next;
         let round = queue.crowd.begin();
         drop(queue);
-        let outcome = writer.write_all(&text).and_then(|()| writer.flush());
-        round.end(outcome.map_err(Arc::new), &mut recent);
+        let (written, outcome) = out.write(lines.values());
+        let upto = lines.keys().nth(written).copied().unwrap_or(next);
+        round.end(Outcome { upto, error: outcome.err().map(Arc::new) }, &mut recent);
     }
 }
 
@@ -236,6 +296,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_sender_that_gives_up_takes_its_line_back() {
+        let sink = Sink::default();
+        let lines = Lines::new(sink.clone());
+        let held = sink.0.lock().unwrap();
+        let mut first = Box::pin(lines.write(b"first\n"));
+        assert!((&mut first).now_or_never().is_none());
+        // The thread has it before the others come.
+        while lines.handle.shared.lock().bytes > 0 {
+            thread::yield_now();
+        }
+        assert!(lines.write(b"given up\n").now_or_never().is_none());
+        let mut last = Box::pin(lines.write(b"last\n"));
+        assert!((&mut last).now_or_never().is_none());
+        assert_eq!(lines.handle.shared.lock().bytes, 5);
+        drop(held);
+        first.await.unwrap();
+        last.await.unwrap();
+        assert_eq!(*sink.0.lock().unwrap(), b"first\nlast\n");
+    }
+
+    #[tokio::test]
     async fn who_finds_no_room_waits_for_it() {
         let sink = Sink::default();
         let lines = Lines::new(sink.clone());
@@ -243,7 +324,7 @@ mod tests {
         let line = [&[b'x'; ROOM / 4 - 1][..], b"\n"].concat();
         let mut writes = join_all((0..20).map(|_| lines.write(&line)));
         assert!((&mut writes).now_or_never().is_none());
-        let queued = lines.handle.shared.lock().text.len();
+        let queued = lines.handle.shared.lock().bytes;
         assert!(queued <= ROOM, "{queued}");
         drop(held);
         writes.await.into_iter().for_each(|outcome| outcome.unwrap());
