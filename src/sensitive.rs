@@ -1,5 +1,7 @@
 //! Which fields hold a secret, by their name.
 
+pub(crate) mod json;
+
 /// What stands in place of a secret.
 pub(crate) const REDACTED: &str = "***REDACTED***";
 
@@ -81,14 +83,17 @@ const fn letters(name: &[u8]) -> u64 {
     letters
 }
 
+/// `PassWord` and `pAsSwOrD` are one word or several, so both readings count.
 fn has_secret_words(name: &str) -> bool {
-    let words = words(name);
+    are_secret(&words(name, true)) || are_secret(&words(name, false))
+}
+
+fn are_secret(words: &[String]) -> bool {
     let Some(last) = words.last() else { return false };
     let key_of = |kind: &str| SECRET_KEYS.contains(&kind);
-    words.iter().any(|word| SECRET_WORDS.contains(&word.as_str()) || SECRET_NAMES.contains(&word.as_str()))
+    has_secret_run(words)
         || SECRET_SUFFIXES.iter().any(|suffix| last.ends_with(suffix))
         || SECRET_ENDINGS.contains(&last.as_str())
-        || SECRET_NAMES.contains(&words.concat().as_str())
         || words.windows(2).any(|pair| {
             (key_of(&pair[0]) && (pair[1] == "key" || pair[1] == "keys"))
                 || (pair[0] == "credit" && pair[1] == "card")
@@ -97,24 +102,42 @@ fn has_secret_words(name: &str) -> bool {
         })
 }
 
+/// Whether some of the words, written together, are a secret word or name: `pass_word`.
+fn has_secret_run(words: &[String]) -> bool {
+    /// Longer than each of them.
+    const TOO_LONG: usize = 16;
+    (0..words.len()).any(|first| {
+        let mut run = String::new();
+        words[first..].iter().take_while(|word| word.len() < TOO_LONG).take(TOO_LONG).any(|word| {
+            run.push_str(word);
+            SECRET_WORDS.contains(&run.as_str()) || SECRET_NAMES.contains(&run.strip_suffix('s').unwrap_or(&run))
+        })
+    })
+}
+
 /// Whether a field of this name might hold a secret. Misses less, and takes `monkey` and `author` for one.
 pub(crate) fn sounds_secret(name: &str) -> bool {
     let contains = |part: &str| name.as_bytes().windows(part.len()).any(|at| at.eq_ignore_ascii_case(part.as_bytes()));
     SOUNDS.into_iter().any(contains) || is_secret(name)
 }
 
-/// The words of a name in snake, kebab or camel case, in lower case and without numbers at their ends: `password1`.
-fn words(name: &str) -> Vec<String> {
+/// The words of a name, in lower case and without numbers at their ends: `password1`. They are divided by anything that
+/// is no letter or digit and, in camel case, by capitals: `HTTPAuth`.
+fn words(name: &str, is_camel: bool) -> Vec<String> {
     let mut words = vec![String::new()];
-    let mut after_lower = false;
-    for c in name.chars() {
-        if !c.is_alphanumeric() || (after_lower && c.is_uppercase()) {
+    let mut before = ' ';
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        let begins = c.is_uppercase()
+            && (before.is_lowercase()
+                || (before.is_uppercase() && chars.peek().is_some_and(|next| next.is_lowercase())));
+        if !c.is_alphanumeric() || (is_camel && begins) {
             words.push(String::new());
         }
         if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
             word.extend(c.to_lowercase());
         }
-        after_lower = c.is_lowercase();
+        before = c;
     }
     let bare = words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
     bare.filter(|word| !word.is_empty() && word != "v").collect()
@@ -163,6 +186,24 @@ mod tests {
             "clientSecret",
             "signing_key",
             "api_\u{212a}ey",
+            "PassWord",
+            "pass_word",
+            "pass-word",
+            "passWord",
+            "pAsSwOrD",
+            "mypASSWORD",
+            "userPassWordHash",
+            "PASS_WORD",
+            "X-Pass-Word",
+            "aPiKeY",
+            "APIKeys",
+            "apikeys",
+            "userAPIKey",
+            "HTTPAuth",
+            "IDToken",
+            "DBPassword",
+            "Secret",
+            "xSSN",
         ] {
             assert!(is_secret(name), "{name}");
         }
@@ -186,6 +227,13 @@ mod tests {
             "",
             "_",
             "passenger",
+            "passWordless",
+            "tokenCount",
+            "primaryKey",
+            "KeyBoard",
+            "compass",
+            "Author",
+            "sessionsTotal",
         ] {
             assert!(!is_secret(name), "{name}");
         }

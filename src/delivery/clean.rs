@@ -1,7 +1,5 @@
 //! What modules are not given: the key `credential_cleanup`.
 
-mod json;
-
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +9,7 @@ use serde::Deserialize;
 
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
 use crate::payload::DataType;
-use crate::sensitive::{REDACTED, sounds_secret};
+use crate::sensitive::{REDACTED, json, sounds_secret};
 
 /// The largest JSON body that is cleaned in passing, in bytes: others would wait for it.
 const MAX_IN_PASSING: usize = 64 << 10;

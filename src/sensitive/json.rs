@@ -1,18 +1,16 @@
 //! JSON without some of its fields, and otherwise byte for byte as it was.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use crate::payload::MAX_DEPTH;
 
-/// Why nothing can be said of a text: it is no JSON, too deep, or has a name that no string can hold.
+/// Why nothing can be said of a text: it is no JSON, or too deep.
 #[derive(Debug)]
-pub(super) struct Unreadable;
+pub(crate) struct Unreadable;
 
 /// Replaces the values of the fields whose name `is_secret` by the string `mask`, or leaves those fields out if there is
 /// none. `None` if there are no such fields.
-pub(super) fn clean(
+pub(crate) fn clean(
     text: &[u8],
     mask: Option<&str>,
     is_secret: &dyn Fn(&str) -> bool,
@@ -71,7 +69,7 @@ impl<'a> Cleaner<'a> {
                 return self.copy(1);
             }
             let name = self.take(value_len(self.rest))?;
-            let is_secret = (self.is_secret)(&decode(name)?);
+            let is_secret = self.is_secret(name)?;
             let colon = self.take(colon_len(self.rest))?;
             if is_secret && self.mask.is_none() {
                 self.take(value_len(self.rest))?;
@@ -91,6 +89,20 @@ impl<'a> Cleaner<'a> {
                 self.take(blanks_len(self.rest) + 1)?;
             }
         }
+    }
+
+    /// Whether the field of this name, given with its quotes, is secret.
+    fn is_secret(&self, name: &[u8]) -> Result<bool, Unreadable> {
+        let inner = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).ok_or(Unreadable)?;
+        let inner = str::from_utf8(inner).map_err(|_| Unreadable)?;
+        if !inner.contains('\\') {
+            return Ok((self.is_secret)(inner));
+        }
+        let decoded = decode(inner);
+        // Some readers drop the half of a pair that stands alone, and see another name.
+        let is_dropped = decoded.contains(char::REPLACEMENT_CHARACTER);
+        let dropped = || decoded.replace(char::REPLACEMENT_CHARACTER, "");
+        Ok((self.is_secret)(&decoded) || (is_dropped && (self.is_secret)(&dropped())))
     }
 
     fn field(&mut self, is_secret: bool, depth: usize) -> Result<(), Unreadable> {
@@ -120,13 +132,31 @@ impl<'a> Cleaner<'a> {
     }
 }
 
-/// The text of a name, which comes with its quotes.
-fn decode(name: &[u8]) -> Result<Cow<'_, str>, Unreadable> {
-    if name.contains(&b'\\') {
-        return serde_json::from_slice::<String>(name).map(Cow::Owned).map_err(|_| Unreadable);
+/// The text of a name that has escapes, with half a surrogate pair replaced.
+fn decode(name: &str) -> String {
+    let mut units = Vec::with_capacity(name.len());
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        let c = match c {
+            '\\' => match chars.next() {
+                Some('u') => {
+                    let digits: String = chars.by_ref().take(4).collect();
+                    units.push(u16::from_str_radix(&digits, 16).unwrap_or(0xfffd));
+                    continue;
+                }
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some(other) => other,
+                None => break,
+            },
+            c => c,
+        };
+        units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
     }
-    let inner = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).ok_or(Unreadable)?;
-    str::from_utf8(inner).map(Cow::Borrowed).map_err(|_| Unreadable)
+    String::from_utf16_lossy(&units)
 }
 
 fn is_blank(byte: &u8) -> bool {
@@ -167,7 +197,8 @@ fn value_len(text: &[u8]) -> usize {
     at
 }
 
-fn string_len(text: &[u8]) -> usize {
+/// Of the string that `text` begins with, with its quotes.
+pub(crate) fn string_len(text: &[u8]) -> usize {
     let mut at = 1;
     while let Some(byte) = text.get(at) {
         match byte {
@@ -179,7 +210,8 @@ fn string_len(text: &[u8]) -> usize {
     text.len()
 }
 
-fn scalar_len(text: &[u8]) -> usize {
+/// Of the number or the word that `text` begins with.
+pub(crate) fn scalar_len(text: &[u8]) -> usize {
     text.iter().take_while(|byte| !is_blank(byte) && !matches!(byte, b',' | b'}' | b']')).count()
 }
 
@@ -235,14 +267,16 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_an_error() {
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        for text in
-            ["", "{", r#"{"a":1"#, "{} {}", r#"{"\ud83d": 1}"#, r#"{"a" 1}"#, "\u{feff}{}", &deep(MAX_DEPTH + 1)]
-        {
+        for text in ["", "{", r#"{"a":1"#, "{} {}", r#"{"a" 1}"#, "\u{feff}{}", &deep(MAX_DEPTH + 1)] {
             assert!(clean(text.as_bytes(), None, &is_secret).is_err(), "{text}");
         }
         assert!(clean(b"{\"\xff\": 1}", None, &is_secret).is_err());
         assert!(clean(deep(MAX_DEPTH).as_bytes(), None, &is_secret).is_ok());
-        // A value may be what no string can hold.
+        // A value or a name may be what no string can hold.
+        assert_eq!(
+            cleaned(r#"{"\ud83d": 1, "\udc00s": 2, "\ud83d\ude00": 3}"#, None).unwrap(),
+            r#"{"\ud83d": 1, "\ud83d\ude00": 3}"#
+        );
         assert_eq!(cleaned(r#"{"a":"\ud83d","s":1e999}"#, None).unwrap(), r#"{"a":"\ud83d"}"#);
     }
 
@@ -279,6 +313,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_name_is_decoded_as_serde_json_does_it(name in any::<String>()) {
+            let escaped: String = name.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            prop_assert_eq!(decode(&escaped), &*name);
+            let text = serde_json::to_string(&name).unwrap();
+            prop_assert_eq!(decode(&text[1..text.len() - 1]), name);
+        }
+
         #[test]
         fn it_does_what_a_tree_would(value in values(), pretty in any::<bool>(), mask in any::<bool>()) {
             let text = if pretty { format!("{value:#}") } else { value.to_string() };

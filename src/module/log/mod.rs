@@ -1,7 +1,7 @@
 //! `log`: prints events.
 
+mod layout;
 mod lines;
-mod redact;
 mod render;
 
 use serde::Deserialize;
@@ -13,10 +13,16 @@ use crate::config::{BuildContext, BuildError};
 /// Prints each event to stdout as JSON: on one line, or pretty.
 ///
 /// The line holds the event's id, the webhook, the time of receipt and the payload, never the request's header
-/// fields. Fields whose name says that they hold a secret are redacted unless configuration says otherwise. Control
-/// characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A string longer than
-/// 10,000 characters is cut, and so is an event longer than 64 KiB; of a JSON body over 256 KiB only the size is printed, as of
-/// one that cannot be redacted. What is not JSON is printed as text, with what is not UTF-8 replaced.
+/// fields. JSON is printed token by token as it came: numbers, escapes, the order of fields and repeated ones stay, and only
+/// the blanks between tokens change. Fields whose name says that they hold a secret are redacted unless configuration
+/// says otherwise. Control characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A
+/// string longer than 10,000 characters is cut, and so is an event longer than 64 KiB; of a JSON body over 256 KiB only the
+/// size is printed, and likewise of one that cannot be redacted. Other bodies are printed as text, with invalid UTF-8
+/// replaced.
+///
+/// An event is acknowledged once it is written. While nobody reads stdout, events wait and are refused with 504 when the
+/// delivery's time is over; when stdout is closed or its disk is full, they are refused with 503. An event whose sender
+/// does not wait any more is not printed later, unless its line is being written at that time.
 #[derive(Clone, Debug)]
 pub struct Log {
     config: LogConfig,
@@ -53,7 +59,7 @@ impl Module for Log {
 
     /// Prints to a stdout of its own; [`Registry::builtin`](crate::Registry::builtin) shares one instead.
     fn build(config: LogConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Ok(Self::new(config, Lines::new(std::io::stdout())))
+        Ok(Self::new(config, Lines::stdout()))
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {

@@ -1,19 +1,14 @@
 //! An event as text.
 
 use std::borrow::Cow;
-use std::io;
 use std::time::UNIX_EPOCH;
 
-use serde::Serialize;
-use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
-
 use super::LogConfig;
-use super::redact::Json;
-use crate::module::{Delivery, EventId};
+use super::layout::{MAX_STRING, Page};
+use crate::module::Delivery;
 use crate::payload::DataType;
-
-/// The longest string that is printed whole, in characters.
-const MAX_STRING: usize = 10_000;
+use crate::sensitive::json::clean;
+use crate::sensitive::{REDACTED, is_secret};
 
 /// The longest event that is printed whole, in bytes as printed.
 const MAX_PRINTED: usize = 64 << 10;
@@ -21,210 +16,102 @@ const MAX_PRINTED: usize = 64 << 10;
 /// The largest body that is looked into, in bytes.
 const MAX_READ: usize = 256 << 10;
 
-#[derive(Serialize)]
-struct Event<'a> {
-    #[serde(serialize_with = "id")]
-    event_id: EventId,
-    namespace: &'a str,
-    webhook: &'a str,
-    /// Milliseconds since the epoch.
-    received_at_ms: u128,
-    /// Of the body as received.
-    bytes: usize,
-    /// Why the payload is not printed, or not whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<Payload<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
+/// The part of an event that is printed of its body.
 enum Payload<'a> {
-    Json(Json<'a>),
+    /// Well-formed JSON without its secrets.
+    Json(Cow<'a, str>),
     Text(Cow<'a, str>),
-}
-
-fn id<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
 }
 
 /// The event with its final newline.
 pub(super) fn render(delivery: &Delivery, config: LogConfig) -> Vec<u8> {
-    let webhook = delivery.webhook();
     let (payload, note) = match payload(delivery, config) {
         Ok(payload) => (Some(payload), None),
         Err(note) => (None, Some(note)),
     };
-    let mut event = Event {
-        event_id: delivery.id(),
-        namespace: webhook.namespace(),
-        webhook: webhook.id(),
-        received_at_ms: delivery.received_at().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
-        bytes: delivery.body().len(),
-        note,
-        payload,
-    };
-    loop {
-        let mut text = print(&event, config.pretty_print, MAX_PRINTED);
-        let mut is_wrong = text.end == End::Wrong;
-        if text.end == End::Cut {
-            // As text: half a value would look like the whole.
-            let head = print(&event.payload, false, MAX_PRINTED / 4);
-            is_wrong = head.end == End::Wrong;
-            event.payload = Some(Payload::Text(String::from_utf8_lossy(&head.bytes).into_owned().into()));
-            event.note = Some("cut");
-        }
-        if is_wrong {
-            // Well-formed, and still no value: a number beyond every float, half of a surrogate pair.
-            (event.payload, event.note) = match config.redact_sensitive {
-                true => (None, Some("not printed: it cannot be redacted")),
-                false => (Some(Payload::Text(as_text(delivery.body()))), None),
-            };
-        }
-        if text.end == End::Whole {
-            text.bytes.push(b'\n');
-            return text.bytes;
-        }
+    let mut page = print(delivery, config, note, payload.as_ref());
+    if let (true, Some(Payload::Json(json))) = (page.is_cut, &payload) {
+        // As text, which always fits: half a value would look like the whole.
+        let mut head = Page::new(false, MAX_PRINTED / 4);
+        head.json(json);
+        page = print(delivery, config, Some("cut"), Some(&Payload::Text(head.text.into())));
+    }
+    page.text.push('\n');
+    page.text.into_bytes()
+}
+
+fn print(delivery: &Delivery, config: LogConfig, note: Option<&str>, payload: Option<&Payload<'_>>) -> Page {
+    let webhook = delivery.webhook();
+    let received_at = delivery.received_at().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut page = Page::new(config.pretty_print, MAX_PRINTED);
+    page.open("{");
+    page.string("event_id");
+    page.colon();
+    page.string(&delivery.id().to_string());
+    field(&mut page, "namespace", |page| page.string(webhook.namespace()));
+    field(&mut page, "webhook", |page| page.string(webhook.id()));
+    // Since the epoch.
+    field(&mut page, "received_at_ms", |page| page.push(&received_at.as_millis().to_string()));
+    // Of the body as received.
+    field(&mut page, "bytes", |page| page.push(&delivery.body().len().to_string()));
+    // Why the payload is not printed, or not whole.
+    if let Some(note) = note {
+        field(&mut page, "note", |page| page.string(note));
+    }
+    match payload {
+        Some(Payload::Json(json)) => field(&mut page, "payload", |page| page.json(json)),
+        Some(Payload::Text(text)) => field(&mut page, "payload", |page| page.string(text)),
+        None => {}
+    }
+    page.close("}");
+    page
+}
+
+fn field(page: &mut Page, name: &str, value: impl FnOnce(&mut Page)) {
+    page.comma();
+    page.string(name);
+    page.colon();
+    value(page);
+}
+
+/// The payload to print, or why none is printed.
+fn payload(delivery: &Delivery, config: LogConfig) -> Result<Payload<'_>, &'static str> {
+    let body = delivery.body();
+    if delivery.webhook().data_type() == DataType::Blob {
+        return Ok(Payload::Text(as_text(body)));
+    }
+    if body.len() > MAX_READ {
+        return Err("not printed: too large");
+    }
+    let cleaned = clean(body, Some(REDACTED), &|name| config.redact_sensitive && is_secret(name));
+    match cleaned.map(|cleaned| text(cleaned.map_or(Cow::Borrowed(body), Cow::Owned))) {
+        Ok(Some(json)) => Ok(Payload::Json(json)),
+        // It is no JSON: nothing has checked it, or a module's author has changed it.
+        _ if config.redact_sensitive => Err("not printed: it cannot be redacted"),
+        _ => Ok(Payload::Text(as_text(body))),
     }
 }
 
-/// What is printed of the body, or why nothing is.
-fn payload(delivery: &Delivery, config: LogConfig) -> Result<Payload<'_>, &'static str> {
-    let body = delivery.body();
-    match delivery.webhook().data_type() {
-        DataType::Json if body.len() > MAX_READ => Err("not printed: too large"),
-        DataType::Json => Ok(Payload::Json(Json { text: body, redact: config.redact_sensitive })),
-        DataType::Blob => Ok(Payload::Text(as_text(body))),
+fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    match bytes {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
     }
 }
 
 fn as_text(body: &[u8]) -> Cow<'_, str> {
     // A character has at most four bytes; more of them would be cut anyway.
-    let head = &body[..body.len().min(4 * (MAX_STRING + 1))];
-    match String::from_utf8_lossy(head) {
-        Cow::Borrowed(text) => cut(text),
-        Cow::Owned(text) => cut(&text).into_owned().into(),
-    }
-}
-
-/// A string, or as much of it as is printed.
-pub(super) fn cut(text: &str) -> Cow<'_, str> {
-    let is_long = text.len() > MAX_STRING;
-    match is_long.then(|| text.char_indices().nth(MAX_STRING)).flatten() {
-        Some((at, _)) => format!("{}… (cut)", &text[..at]).into(),
-        None => text.into(),
-    }
-}
-
-fn print(value: &impl Serialize, pretty: bool, max: usize) -> Printed {
-    let mut out = Bounded { bytes: Vec::with_capacity(512), max, is_cut: false };
-    let outcome = match pretty {
-        true => value.serialize(&mut Serializer::with_formatter(&mut out, Printable(PrettyFormatter::new()))),
-        false => value.serialize(&mut Serializer::with_formatter(&mut out, Printable(CompactFormatter))),
-    };
-    let end = match outcome {
-        Ok(()) => End::Whole,
-        Err(_) if out.is_cut => End::Cut,
-        Err(_) => End::Wrong,
-    };
-    Printed { bytes: out.bytes, end }
-}
-
-struct Printed {
-    bytes: Vec<u8>,
-    end: End,
-}
-
-#[derive(PartialEq)]
-enum End {
-    Whole,
-    /// At the bound.
-    Cut,
-    /// At something that is no value.
-    Wrong,
-}
-
-/// Takes so many bytes, and then no more.
-struct Bounded {
-    bytes: Vec<u8>,
-    max: usize,
-    is_cut: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.max - self.bytes.len();
-        if bytes.len() > room {
-            self.bytes.extend_from_slice(&bytes[..room]);
-            self.is_cut = true;
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Escapes what JSON leaves alone and a terminal or a reader would fall for: DEL, C1 controls, line separators and
-/// the marks that turn the direction of text.
-struct Printable<F>(F);
-
-impl<F: Formatter> Printable<F> {
-    fn is_hidden(c: char) -> bool {
-        c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
-    }
-}
-
-macro_rules! delegate {
-    ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
-        fn $method<W: ?Sized + io::Write>(&mut self, writer: &mut W $(, $arg: $type)*) -> io::Result<()> {
-            self.0.$method(writer $(, $arg)*)
-        }
-    )*};
-}
-
-impl<F: Formatter> Formatter for Printable<F> {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        // Control characters have been escaped already.
-        if fragment.bytes().all(|byte| byte < 0x7f) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        let mut rest = fragment;
-        while let Some((at, c)) = rest.char_indices().find(|&(_, c)| Self::is_hidden(c)) {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            // All of them are in the basic plane: one unit each.
-            write!(writer, "\\u{:04x}", u32::from(c))?;
-            rest = &rest[at + c.len_utf8()..];
-        }
-        writer.write_all(rest.as_bytes())
-    }
-
-    delegate! {
-        write_char_escape(escape: CharEscape);
-        begin_array();
-        end_array();
-        begin_array_value(first: bool);
-        end_array_value();
-        begin_object();
-        end_object();
-        begin_object_key(first: bool);
-        end_object_key();
-        begin_object_value();
-        end_object_value();
-    }
+    String::from_utf8_lossy(&body[..body.len().min(4 * (MAX_STRING + 1))])
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use http::HeaderMap;
+    use proptest::prelude::*;
     use serde_json::Value;
 
+    use super::super::layout::is_hidden;
     use super::*;
     use crate::config::{Compiler, Connections, Registry};
     use crate::key::WebhookKey;
@@ -274,7 +161,7 @@ mod tests {
     fn nothing_unprintable_comes_through() {
         let line =
             rendered("json", "{\"k\u{9b}\": \"\u{9b}31m\u{7f}\u{202e}\u{2028}\\u001b[0m\\r\"}", LogConfig::default());
-        assert!(line.trim_end_matches('\n').chars().all(|c| !Printable::<CompactFormatter>::is_hidden(c)), "{line:?}");
+        assert!(line.trim_end_matches('\n').chars().all(|c| !is_hidden(c)), "{line:?}");
         assert_eq!(payload_of(&line)["k\u{9b}"], "\u{9b}31m\u{7f}\u{202e}\u{2028}\u{1b}[0m\r");
     }
 
@@ -309,9 +196,61 @@ mod tests {
     #[test]
     fn what_cannot_be_redacted_is_not_printed() {
         let huge = format!(r#"{{"token": "hunter2", "rest": "{}"}}"#, "x".repeat(MAX_READ));
-        for body in [r#"{"password": "hunter2", "a": "\ud83d"}"#, r#"{"password": "hunter2", "a": 1e999}"#, &huge] {
-            let line = rendered("json", body.to_owned(), LogConfig::default());
-            assert!(!line.contains("hunter2") && line.contains("not printed"), "{line}");
+        let line = rendered("json", huge, LogConfig::default());
+        assert!(!line.contains("hunter2") && line.contains("not printed: too large"), "{line}");
+        for body in [r#"{"password": "hunter2""#, "{\"password\": \"hunter2\", \"a\": \"\n\"}", "password=hunter2"] {
+            let line = rendered("json", body, LogConfig::default());
+            assert!(!line.contains("hunter2") && line.contains("not printed: it cannot be redacted"), "{line}");
+            let open = LogConfig { redact_sensitive: false, ..LogConfig::default() };
+            assert_eq!(payload_of(&rendered("json", body, open)), body);
+        }
+    }
+
+    #[test]
+    fn only_redacted_fields_are_changed() {
+        let body = r#"{"n": [7615917337495251231111, 1e400, -0, 1.0], "a": "\ud800", "\udc00": 1, "a": 1, "pass\u0077ord": {"x": ["hunter2"]},
+            "pass\ud800word": "hunter2", "PassWord": "hunter2", "é\/": "\u00e9"}"#;
+        let line = rendered("json", body, LogConfig::default());
+        let payload = r#"{"n":[7615917337495251231111,1e400,-0,1.0],"a":"\ud800","\udc00":1,"a":1,"pass\u0077ord":"***REDACTED***","pass\ud800word":"***REDACTED***","PassWord":"***REDACTED***","é\/":"\u00e9"}"#;
+        assert!(line.ends_with(&format!(",\"payload\":{payload}}}\n")), "{line}");
+        let pretty = rendered("json", body, LogConfig { pretty_print: true, ..LogConfig::default() });
+        assert_eq!(pretty.lines().filter(|line| line.contains("7615917337495251231111")).count(), 1, "{pretty}");
+        assert!(!pretty.contains("hunter2") && pretty.contains("\n    \"a\": \"\\ud800\",\n"), "{pretty}");
+    }
+
+    /// The same with a tree.
+    fn expected(value: Value) -> Value {
+        match value {
+            Value::Array(items) => items.into_iter().map(expected).collect(),
+            Value::Object(fields) => {
+                let fields = fields.into_iter().map(|(name, value)| match is_secret(&name) {
+                    true => (name, REDACTED.into()),
+                    false => (name, expected(value)),
+                });
+                Value::Object(fields.collect())
+            }
+            other => other,
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf =
+            prop_oneof![Just(Value::Null), any::<i64>().prop_map(Value::from), any::<String>().prop_map(Value::from),];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map("passWord|api_key|token|author|[a-z\u{0}-\u{ff}]{0,4}", inner, 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_means_what_came_but_for_redacted_fields(value in values(), pretty_print in any::<bool>()) {
+            let config = LogConfig { pretty_print, ..LogConfig::default() };
+            let text = rendered("json", value.to_string(), config);
+            prop_assert_eq!(payload_of(&text), expected(value));
         }
     }
 }
