@@ -1,5 +1,6 @@
 //! The certificate that the server shows, which can be replaced while it serves.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -9,31 +10,32 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
 
-use crate::Error;
 use crate::reload::{NamedFile, Watch};
 
-/// The certificate and the key that are served. Clones share them.
-#[derive(Clone)]
+/// The files of a certificate and its key, and the server's TLS that follows them.
 pub(crate) struct Certificates {
     cert: NamedFile,
     key: NamedFile,
-    served: Arc<Served>,
+    in_use: Arc<RwLock<Option<InUse>>>,
 }
 
-/// Nothing until the first pair has been read.
-#[derive(Debug, Default)]
-struct Served(RwLock<Option<Arc<CertifiedKey>>>);
+/// A pair of the two. With another pair sessions begin anew: one that is resumed would go on under the old certificate.
+struct InUse {
+    config: Arc<ServerConfig>,
+    expiry: Option<Timestamp>,
+}
 
 impl Certificates {
     /// Of the files of `TLS_CERT` and `TLS_KEY`. Nothing is read yet.
     pub(crate) fn new(cert: PathBuf, key: PathBuf) -> Self {
         let (cert, key) = (NamedFile::new("TLS_CERT", cert), NamedFile::new("TLS_KEY", key));
-        Self { cert, key, served: Arc::default() }
+        Self { cert, key, in_use: Arc::default() }
     }
 
     /// Reads the files, now and whenever they change.
@@ -42,51 +44,69 @@ impl Certificates {
     ///
     /// Which file is wrong now, and why.
     pub(crate) fn watch(&self) -> Result<Watch, String> {
-        let certificates = self.clone();
-        Watch::begin([self.cert.clone(), self.key.clone()], move |contents| match contents {
-            [cert, key] => certificates.replace(cert, key),
-            _ => Err("a certificate and a key are two files".to_owned()),
+        let (cert, key, in_use) = (self.cert.clone(), self.key.clone(), Arc::clone(&self.in_use));
+        Watch::begin([self.cert.clone(), self.key.clone()], move |contents| {
+            let [chain, secret] = contents else { return Err("a certificate and its key are two files".to_owned()) };
+            let new = read((&cert, chain), (&key, secret))?;
+            new.report(&cert);
+            *in_use.write().unwrap_or_else(PoisonError::into_inner) = Some(new);
+            Ok(())
         })
     }
 
-    /// Shows another certificate from the next handshake on; the one of before if it cannot be used.
-    fn replace(&self, cert: &[u8], key: &[u8]) -> Result<(), String> {
-        let pair = pair((&self.cert, cert), (&self.key, key))?;
-        report(&self.cert, &pair);
-        *self.served.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pair));
-        Ok(())
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor(Arc::clone(&self.in_use))
     }
 
-    /// Warns if the certificate that is shown has expired since `before`.
+    /// Warns if the certificate in use has expired since `before`.
     pub(crate) fn warn_of_expiry(&self, before: Timestamp) {
-        let expiry = self.served.current().and_then(|pair| expiry(&pair));
-        if let Some(until) = expiry.filter(|until| (before..Timestamp::now()).contains(until)) {
-            tracing::warn!(file = %self.cert.path().display(), %until, "the certificate has expired");
+        let in_use = self.in_use.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(in_use) = in_use.as_ref() else { return };
+        if in_use.expiry.is_some_and(|until| (before..Timestamp::now()).contains(&until)) {
+            in_use.report(&self.cert);
         }
     }
+}
 
-    /// Speaks TLS with the certificate that is served at each handshake.
-    pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, Error> {
-        let resolver = Arc::clone(&self.served) as Arc<dyn ResolvesServerCert>;
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
+/// Speaks TLS, each time with the certificate that is in use.
+#[derive(Clone)]
+pub(crate) struct TlsAcceptor(Arc<RwLock<Option<InUse>>>);
+
+impl TlsAcceptor {
+    pub(crate) async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = {
+            let in_use = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            in_use.as_ref().map(|in_use| Arc::clone(&in_use.config))
+        };
+        let config = config.ok_or_else(|| io::Error::other("no certificate has been read"))?;
+        tokio_rustls::TlsAcceptor::from(config).accept(stream).await
     }
 }
 
-impl Served {
-    fn current(&self) -> Option<Arc<CertifiedKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+impl InUse {
+    fn report(&self, cert: &NamedFile) {
+        let file = cert.path().display();
+        match self.expiry {
+            Some(until) if until <= Timestamp::now() => tracing::warn!(%file, %until, "the certificate has expired"),
+            Some(until) => tracing::info!(%file, %until, "the certificate is in use"),
+            None => tracing::info!(%file, "the certificate is in use"),
+        }
     }
 }
 
-impl ResolvesServerCert for Served {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.current()
-    }
+fn read(cert: (&NamedFile, &[u8]), key: (&NamedFile, &[u8])) -> Result<InUse, String> {
+    let pair = pair(cert, key)?;
+    let expiry = expiry(&pair);
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(InUse { config: Arc::new(config), expiry })
 }
 
 /// More than one provider may be linked in; rustls must be told.
@@ -125,15 +145,6 @@ fn pair((cert, chain): (&NamedFile, &[u8]), (key, secret): (&NamedFile, &[u8])) 
 fn is_encrypted(pem: &[u8]) -> bool {
     let text = String::from_utf8_lossy(pem);
     text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
-}
-
-fn report(cert: &NamedFile, pair: &CertifiedKey) {
-    let file = cert.path().display();
-    match expiry(pair) {
-        Some(until) if until <= Timestamp::now() => tracing::warn!(%file, %until, "the certificate has expired"),
-        Some(until) => tracing::info!(%file, %until, "the certificate is in use"),
-        None => tracing::info!(%file, "the certificate is in use"),
-    }
 }
 
 /// When the certificate expires. Only a check of it, at a time long after, tells.

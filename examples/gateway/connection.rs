@@ -15,11 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tower::Service;
 use tower_webhook::Peer;
 
 use crate::activity::{Activity, Limits, Running};
+use crate::certificates::TlsAcceptor;
 use crate::exchange::{Answering, RequestBody};
 use crate::linger::{Lent, Lingering, lend};
 use crate::routes::App;

@@ -107,7 +107,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     let listener = server::bind(&settings)?;
     let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
     let watches = certificates.iter().map(Certificates::watch).collect::<Result<_, _>>()?;
-    let tls = certificates.as_ref().map(Certificates::acceptor).transpose()?;
+    let tls = certificates.as_ref().map(Certificates::acceptor);
     tokio::spawn(reload::run(signals, certificates, watches));
     directories::check(&settings);
 

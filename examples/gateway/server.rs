@@ -9,9 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::TlsAcceptor;
 
 use crate::Error;
+use crate::certificates::TlsAcceptor;
 use crate::connection::Connections;
 use crate::linger::Lingering;
 use crate::routes::App;

@@ -62,8 +62,8 @@ async fn start(pair: &Pair) -> Gateway {
     Gateway::start_in(directory(pair), &[("TLS_CERT", "tls/cert.pem"), ("TLS_KEY", "tls/key.pem")]).await
 }
 
-/// A connection by somebody who trusts all of `pairs`.
-async fn connect(gateway: &Gateway, pairs: &[&Pair]) -> std::io::Result<TlsStream<TcpStream>> {
+/// A client that trusts all of `pairs`. It keeps its sessions to resume them.
+fn client(pairs: &[&Pair]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     pairs.iter().for_each(|pair| roots.add(pair.certificate.clone()).unwrap());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -72,9 +72,17 @@ async fn connect(gateway: &Gateway, pairs: &[&Pair]) -> std::io::Result<TlsStrea
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+async fn connect_as(client: &TlsConnector, gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(gateway.address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    within("a handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+    within("a handshake", client.connect(name, stream)).await
+}
+
+async fn connect(gateway: &Gateway, pairs: &[&Pair]) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(&client(pairs), gateway).await
 }
 
 /// Whether `pair` is what a new connection is shown, among `pairs`.
@@ -118,6 +126,21 @@ async fn a_renewed_certificate_is_shown_and_open_connections_go_on() {
     let mut rest = vec![0; 1024];
     let _ = within("the rest", open.read(&mut rest)).await.unwrap();
     ask(&mut open).await;
+}
+
+#[tokio::test]
+async fn a_client_that_keeps_its_session_is_shown_the_renewed_certificate() {
+    let (old, new) = (Pair::new(), Pair::new());
+    let gateway = start(&old).await;
+    let client = client(&[&old, &new]);
+    ask(&mut connect_as(&client, &gateway).await.unwrap()).await;
+    let mut resumed = connect_as(&client, &gateway).await.unwrap();
+    ask(&mut resumed).await;
+    assert_eq!(resumed.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    new.write(&gateway.path("tls"));
+    eventually("the new certificate", async || shows(&gateway, &new, &[&old, &new]).await).await;
+    let stream = connect_as(&client, &gateway).await.unwrap();
+    assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0], new.certificate);
 }
 
 #[tokio::test]
