@@ -24,18 +24,20 @@ mod units;
 mod variables;
 
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle};
 use tower_webhook::dedup::Claims;
-use tower_webhook::module::{HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
+use tower_webhook::module::{Egress, HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::spool::{Spool, SpoolOptions, Worker};
 use tower_webhook::{Registry, Store, reflect};
 
 use crate::certificates::Certificates;
 use crate::command::Command;
+use crate::reload::{NamedFile, Watch};
 use crate::routes::Kept;
 use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
@@ -106,7 +108,8 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     // Bound before anything else, so that a taken port is the first thing to be known.
     let listener = server::bind(&settings)?;
     let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
-    let watches = certificates.iter().map(Certificates::watch).collect::<Result<_, _>>()?;
+    let authorities = settings.egress_ca.clone().map(|path| trust(&settings.egress, path));
+    let watches = certificates.iter().map(Certificates::watch).chain(authorities).collect::<Result<_, _>>()?;
     let tls = certificates.as_ref().map(Certificates::acceptor);
     tokio::spawn(reload::run(signals, certificates, watches));
     directories::check(&settings);
@@ -140,6 +143,14 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Makes `egress` trust the certificates in the file of `EGRESS_CA_CERT`, now and whenever it changes.
+fn trust(egress: &Egress, path: PathBuf) -> Result<Watch, String> {
+    let (egress, file) = (egress.clone(), NamedFile::new("EGRESS_CA_CERT", path));
+    Watch::begin([file.clone()], move |contents| {
+        contents.iter().try_for_each(|pem| egress.trust_instead(pem)).map_err(|error| file.wrong(error))
+    })
 }
 
 /// Resolves when the task ends though nobody has asked for a stop. With one, it may end before the last request does.

@@ -40,8 +40,7 @@ pub(crate) struct Settings {
     pub(crate) spool_max_bytes: u64,
     pub(crate) dead_letter_age: Duration,
     pub(crate) egress: Egress,
-    /// The file of the certificates that `egress` trusts.
-    #[expect(dead_code, reason = "it is read again once `Egress` can be given others")]
+    /// The file of the certificates that `egress` is to trust.
     pub(crate) egress_ca: Option<PathBuf>,
     pub(crate) admin: Option<Bearer>,
     pub(crate) log_filter: String,
@@ -69,7 +68,6 @@ impl Settings {
         if spool.as_ref().is_some_and(|spool| is_below(spool, &save_to_disk_root)) {
             problems.add(wrong("SPOOL_DIR", "the directory is below SAVE_TO_DISK_ROOT, where webhooks may write"));
         }
-        let egress_ca = problems.collect(var("EGRESS_CA_CERT")).map(PathBuf::from);
         let settings = Self {
             backend: problems.collect(backend()),
             namespace: problems.collect(namespace()),
@@ -94,8 +92,8 @@ impl Settings {
             spool,
             spool_max_bytes: problems.collect(spool_max_bytes()),
             dead_letter_age: problems.collect(days("DEAD_LETTER_DAYS")),
-            egress: problems.collect(egress(egress_ca.as_deref())),
-            egress_ca,
+            egress: Egress::new(problems.collect(parsed("EGRESS_ALLOW", EgressPolicy::default()))),
+            egress_ca: problems.collect(var("EGRESS_CA_CERT")).map(PathBuf::from),
             admin: problems.collect(admin_token()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
             log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
@@ -210,16 +208,6 @@ fn one_endpoint(tls: &EtcdTls) -> Result<String, Error> {
     let (host, port) = (var("ETCD_HOST")?, var("ETCD_PORT")?);
     let tls = tls.ca.is_some() || tls.cert.is_some();
     endpoint(host.as_deref(), port.as_deref(), tls).map_err(|(name, reason)| wrong(name, reason))
-}
-
-/// How `http_webhook` leaves.
-fn egress(authorities: Option<&Path>) -> Result<Egress, Error> {
-    let policy: EgressPolicy = parsed("EGRESS_ALLOW", EgressPolicy::default())?;
-    let egress = Egress::new(policy);
-    let Some(path) = authorities else { return Ok(egress) };
-    let named = |error: &dyn Display| wrong("EGRESS_CA_CERT", format!("{}: {error}", path.display()));
-    let pem = std::fs::read(path).map_err(|error| named(&error))?;
-    egress.trust(&pem).map_err(|error| named(&error))
 }
 
 fn host() -> Result<String, Error> {

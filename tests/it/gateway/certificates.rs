@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -192,6 +193,35 @@ async fn a_pair_that_does_not_fit_is_refused_once_and_the_old_one_serves() {
     assert!(!gateway.err().contains(&new.key[30..50]), "a part of the key is in the log");
     old.write(&gateway.path("tls"));
     eventually("the old certificate again", async || shows(&gateway, &old, &both).await).await;
+}
+
+#[tokio::test]
+async fn other_certificates_of_targets_are_trusted_while_it_runs() {
+    let (first, second) = (Pair::new(), Pair::new());
+    // Another gateway is the target.
+    let target = start(&second).await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("https://localhost:{}/webhook/open", target.address.port());
+    let webhooks = json!({"on": {"module": "http_webhook", "module-config": {"url": url}}});
+    std::fs::write(directory.path().join("webhooks.json"), webhooks.to_string()).unwrap();
+    put(directory.path(), "ca.pem", &first.cert);
+    let variables = [("EGRESS_CA_CERT", "ca.pem"), ("EGRESS_ALLOW", "127.0.0.0/8,::1/128")];
+    let gateway = Gateway::start_in(directory, &variables).await;
+    eventually("the gateway to be ready", async || gateway.get("/ready").await.status == 200).await;
+    eventually("the target to be ready", async || shows(&target, &second, &[&second]).await).await;
+    gateway.post("/webhook/on", "{}").await.problem(502);
+
+    put(&gateway.path(""), "ca.pem", "no certificate");
+    eventually("a warning", async || {
+        gateway.err().lines().any(|line| ["WARN", "EGRESS_CA_CERT", "ca.pem"].iter().all(|word| line.contains(word)))
+    })
+    .await;
+    put(&gateway.path(""), "ca.pem", &(first.cert + &second.cert));
+    eventually("the target to be trusted", async || gateway.post("/webhook/on", "{}").await.status == 200).await;
+    // What is wrong later takes no trust away.
+    std::fs::remove_file(gateway.path("ca.pem")).unwrap();
+    eventually("a warning", async || gateway.err().contains("No such file")).await;
+    gateway.post("/webhook/on", "{}").await.assert_accepted();
 }
 
 #[tokio::test]
