@@ -217,12 +217,14 @@ impl Dispatch {
 async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
     let (id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
     let _pass = webhook.gates().enter().await.map_err(|Crowded| RejectionKind::Crowded)?;
-    let error = match within(deadline, attempts(&webhook, delivery, deadline)).await {
+    let done = Done::default();
+    let error = match within(deadline, attempts(&webhook, delivery, &done, deadline)).await {
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => error,
-        None => DeliverError::new(DeliverErrorKind::Timeout, "the module did not answer in time"),
+        None => webhook.steps().too_slow(&done),
     };
-    tracing::warn!(event_id = %id, webhook = %webhook.key(), module = webhook.module_name(), %error, "not delivered");
+    let module = error.module().unwrap_or(webhook.module_name());
+    tracing::warn!(event_id = %id, webhook = %webhook.key(), module, %error, "not delivered");
     Err(match error.kind() {
         DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
         DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
@@ -232,11 +234,11 @@ async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection
 }
 
 /// The error is that of the last attempt: what would have to wait beyond `patience` is not waited for.
-async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> Result<(), DeliverError> {
-    let (steps, done, began) = (webhook.steps(), Done::default(), Instant::now());
+async fn attempts(webhook: &Webhook, delivery: Delivery, done: &Done, patience: Duration) -> Result<(), DeliverError> {
+    let (steps, began) = (webhook.steps(), Instant::now());
     let mut attempt = 1;
     while steps.may_follow(attempt) {
-        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), &done).await {
+        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), done).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -248,7 +250,7 @@ async fn attempts(webhook: &Webhook, delivery: Delivery, patience: Duration) -> 
         Box::pin(sleep(wait)).await;
     }
     // The last one needs no copy of the event.
-    steps.attempt(delivery.attempted(attempt), &done).await.map_err(|failure| failure.error)
+    steps.attempt(delivery.attempted(attempt), done).await.map_err(|failure| failure.error)
 }
 
 /// Names the event also in a refusal: it may have been taken all the same.

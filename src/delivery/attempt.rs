@@ -62,7 +62,7 @@ pub(super) async fn attempt_once(
 
 pub(super) fn give_up(id: EventId, webhook: &WebhookKey, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
     let kind = error.kind();
-    tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), %error, "not delivered: it is a dead letter now");
+    tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), module = error.module(), %error, "not delivered: it is a dead letter now");
     let death = Death { at: SystemTime::now(), kind, reason: error.to_string().into() };
     Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
 }

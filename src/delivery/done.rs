@@ -1,7 +1,7 @@
 //! What of an event is done, and what has been given up.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::module::DeliverError;
@@ -16,6 +16,8 @@ pub(crate) struct Done {
     bits: AtomicU64,
     /// The first step, in their order, that was given up since this was made.
     given_up: Mutex<Option<(usize, DeliverError)>>,
+    /// The steps that have begun and not ended, one bit each: what an attempt that was cut short was at.
+    under_way: AtomicU32,
     on_mark: Option<OnMark>,
 }
 
@@ -43,7 +45,7 @@ impl Done {
     #[cfg(feature = "spool")]
     pub(crate) fn forgiven(self) -> Self {
         let bits = self.bits() & !(ONE_EACH << GIVEN_UP);
-        Self { bits: bits.into(), given_up: Mutex::default(), on_mark: self.on_mark }
+        Self { bits: bits.into(), on_mark: self.on_mark, ..Self::default() }
     }
 
     /// Calls `on_mark` whenever one more step is done, before anything else happens.
@@ -56,6 +58,7 @@ impl Done {
     /// Begins an attempt at the steps of `owner`. What was noted of other steps, as the webhook had before it was
     /// changed, says nothing of these: to do one twice is better than never.
     pub(super) fn begin(&self, owner: u64) {
+        self.under_way.store(0, Ordering::Relaxed);
         let owner = (owner | 1) << OWNER;
         if self.bits() >> OWNER << OWNER != owner {
             self.bits.store(owner, Ordering::Relaxed);
@@ -76,6 +79,20 @@ impl Done {
         if let Some(on_mark) = &self.on_mark {
             on_mark(self);
         }
+    }
+
+    pub(super) fn began(&self, step: usize) {
+        self.under_way.fetch_or(1 << step, Ordering::Relaxed);
+    }
+
+    pub(super) fn ended(&self, step: usize) {
+        self.under_way.fetch_and(!(1 << step), Ordering::Relaxed);
+    }
+
+    /// The first step that has begun in this attempt and not ended.
+    pub(super) fn under_way(&self) -> Option<usize> {
+        let under_way = self.under_way.load(Ordering::Relaxed);
+        (under_way != 0).then(|| under_way.trailing_zeros() as usize)
     }
 
     pub(super) fn give_up(&self, step: usize, error: &DeliverError) {

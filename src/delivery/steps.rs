@@ -77,10 +77,27 @@ impl Steps {
         Err(Failure { error: first.map_or_else(given_up_before, |(_, error)| error), again })
     }
 
+    /// The error of an attempt that was cut short because it took too long.
+    pub(crate) fn too_slow(&self, done: &Done) -> DeliverError {
+        let error = DeliverError::new(DeliverErrorKind::Timeout, "no answer in time");
+        match done.under_way().filter(|_| self.steps.len() > 1) {
+            Some(at) => self.of_item(at, error),
+            None => error,
+        }
+    }
+
+    /// The error of an item of a chain, which says whose it is.
+    fn of_item(&self, at: usize, error: DeliverError) -> DeliverError {
+        match self.steps.get(at) {
+            Some(step) => error.of(at, &step.name),
+            None => error,
+        }
+    }
+
     /// What follows from an attempt that was cut short because it took too long.
     #[cfg(feature = "spool")]
     pub(crate) fn overdue(&self, attempt: u32, done: &Done) -> Failure {
-        let error = DeliverError::new(DeliverErrorKind::Timeout, "no answer in time");
+        let error = self.too_slow(done);
         let under_way = match self.plan.execution {
             Execution::Sequential => 1,
             Execution::Parallel => self.steps.len(),
@@ -141,6 +158,7 @@ impl Steps {
     async fn deliver(&self, at: usize, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Option<Failed> {
         let step = &self.steps[at];
         let tried = delivery.clone();
+        done.began(at);
         let begun = ends.is_none_or(|ends| Instant::now() < ends);
         let outcome = match ends {
             None => step.deliver(delivery).await,
@@ -149,6 +167,7 @@ impl Steps {
             }
             Some(_) => Err(too_late()),
         };
+        done.ended(at);
         let Err(mut error) = outcome else {
             done.mark(at);
             return None;
@@ -156,7 +175,7 @@ impl Steps {
         let attempt = tried.attempt();
         let again = step.retry.next(attempt, &error);
         if self.steps.len() > 1 {
-            error = error.of(format_args!("chain.{at} {}", step.name));
+            error = self.of_item(at, error);
             let (event_id, webhook) = (tried.id(), tried.webhook().key());
             tracing::warn!(%event_id, %webhook, attempt, %error, ?again, "an item failed");
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// No event waits longer than this for its next attempt, whatever the target asks for.
@@ -13,6 +14,8 @@ pub struct DeliverError {
     kind: DeliverErrorKind,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// The module that it comes from, if that is an item of a chain.
+    module: Option<Arc<str>>,
 }
 
 /// What went wrong, as far as it matters for what is done next: a webhook's `retry` names these, and the sender's answer
@@ -69,7 +72,7 @@ impl DeliverErrorKind {
 impl DeliverError {
     /// An error for the operator's log; the sender learns only what follows from the kind.
     pub fn new(kind: DeliverErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, reason: reason.into(), retry_after: None }
+        Self { kind, reason: reason.into(), retry_after: None, module: None }
     }
 
     /// The target asked to be left alone for so long.
@@ -78,9 +81,15 @@ impl DeliverError {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// The same error, and whose it is.
-    pub(crate) fn of(self, whose: fmt::Arguments<'_>) -> Self {
-        Self { reason: format!("{whose}: {}", self.reason).into(), ..self }
+    /// The same error, and whose it is: the item of a chain, and its module.
+    pub(crate) fn of(self, item: usize, module: &Arc<str>) -> Self {
+        let reason = format!("chain.{item} {module}: {}", self.reason).into();
+        Self { reason, module: Some(Arc::clone(module)), ..self }
+    }
+
+    /// The name of the module that it comes from, if that is an item of a chain.
+    pub(crate) fn module(&self) -> Option<&str> {
+        self.module.as_deref()
     }
 
     /// What went wrong.

@@ -177,3 +177,41 @@ async fn a_file_that_cannot_be_used_says_what_was_found() {
         gateway.post("/webhook/fine", "{}").await.assert_accepted();
     }
 }
+
+#[tokio::test]
+async fn the_line_of_a_failed_chain_names_the_item_that_failed() {
+    // Takes connections, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}/", silent.local_addr().unwrap());
+    let sends = |url: &str| json!({"module": "http_webhook", "module-config": {"url": url, "timeout": 60}});
+    let closed = format!("http://{}/", crate::support::process::free_address());
+    let mut webhooks = json!({
+        "fails": {"chain": ["discard", sends(&closed), "discard"]},
+        "hangs": {"chain": ["discard", sends(&silent), "discard"]},
+        "fails_and_hangs": {"chain": [sends(&closed), "discard", sends(&silent)]},
+        "at_once": {"chain": ["discard", sends(&silent)], "chain-config": {"execution": "parallel"}},
+    });
+    for id in ["fails", "hangs"] {
+        let mut accepted = webhooks[id].clone();
+        accepted["ack"] = json!("accepted");
+        accepted["retry"] = json!({"enabled": false});
+        webhooks[format!("{id}_later")] = accepted;
+    }
+    let variables = [("EGRESS_ALLOW", "127.0.0.1"), ("DELIVERY_TIMEOUT_SECONDS", "1"), ("SPOOL_DIR", "spool")];
+    let gateway = serving(&webhooks, &[&variables[..], &[("SAVE_TO_DISK_ROOT", "data")]].concat()).await;
+    for (id, status, item) in [
+        ("fails", 502, "chain.1 http_webhook: "),
+        ("hangs", 504, "chain.1 http_webhook: no answer in time"),
+        ("fails_and_hangs", 504, "chain.2 http_webhook: no answer in time"),
+        ("at_once", 504, "chain.1 http_webhook: no answer in time"),
+        ("fails_later", 202, "chain.1 http_webhook: "),
+        ("hangs_later", 202, "chain.1 http_webhook: no answer in time"),
+    ] {
+        assert_eq!(gateway.post(&format!("/webhook/{id}"), "{}").await.status, status, "{id}");
+        let is_line = |line: &str| line.contains("not delivered") && line.contains(&format!("webhook=default/{id} "));
+        eventually("the operator to be told", async || gateway.err().lines().any(is_line)).await;
+        let lines = gateway.err();
+        let line = lines.lines().find(|line| is_line(line)).unwrap();
+        assert!(line.contains(item) && line.contains("module=\"http_webhook\""), "{line}");
+    }
+}
