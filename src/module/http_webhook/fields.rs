@@ -18,8 +18,9 @@ const RECEIVED_AT: HeaderName = HeaderName::from_static("x-received-at");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tower-webhook/", env!("CARGO_PKG_VERSION")));
 
 /// What belongs to one connection (RFC 9110 §7.6.1), or to the message as it was framed there.
-const CONNECTION_FIELDS: [HeaderName; 10] = [
+const CONNECTION_FIELDS: [HeaderName; 11] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -37,10 +38,15 @@ const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, hea
 /// What tells how to read the body, which is sent as it was received.
 const OF_THE_BODY: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
 
+/// How the fields of a signature after Standard Webhooks begin, in the standard and in the product that it came from. Its
+/// libraries read either, so that a sender's beside ours makes a request with two signatures.
+const OF_SIGNATURES: [&str; 2] = ["webhook-", "svix-"];
+
 /// How the fields of each request are made.
 pub(super) struct Fields {
     configured: HeaderMap,
     forward: Forward,
+    signed: bool,
 }
 
 /// Which received fields are sent on.
@@ -51,7 +57,12 @@ pub(super) enum Forward {
 }
 
 impl Fields {
-    pub(super) fn new(configured: &BTreeMap<String, String>, forward: Forward) -> Result<Self, BuildError> {
+    /// `signed`: the request gets a signature of ours.
+    pub(super) fn new(
+        configured: &BTreeMap<String, String>,
+        forward: Forward,
+        signed: bool,
+    ) -> Result<Self, BuildError> {
         let mut headers = HeaderMap::new();
         for (name, value) in configured {
             let name = name_of(name).map_err(|error| format!("`headers` has a name that {error}"))?;
@@ -66,13 +77,13 @@ impl Fields {
                 return Err(format!("`{name}` stands twice in `headers`").into());
             }
         }
-        Ok(Self { configured: headers, forward })
+        Ok(Self { configured: headers, forward, signed })
     }
 
     /// The fields for one attempt.
     pub(super) fn of(&self, delivery: &Delivery) -> HeaderMap {
         let received = delivery.headers();
-        let mut headers = self.forward.of(received);
+        let mut headers = self.forward.of(received, self.signed);
         for name in &OF_THE_BODY {
             headers.remove(name);
             for value in received.get_all(name) {
@@ -108,19 +119,24 @@ impl Forward {
         }
     }
 
-    fn of(&self, received: &HeaderMap) -> HeaderMap {
+    fn of(&self, received: &HeaderMap, signed: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if matches!(self, Self::Nothing) {
             return headers;
         }
         let of_the_connection = named_by_connection(received);
+        let is_in_the_way = |name: &HeaderName| {
+            CONNECTION_FIELDS.contains(name)
+                || of_the_connection.contains(name.as_str().as_bytes())
+                || (signed && OF_SIGNATURES.iter().any(|start| name.as_str().starts_with(start)))
+        };
         for (name, value) in received {
             let wanted = match self {
                 Self::Nothing => false,
                 Self::Everything => !CREDENTIALS.contains(name),
                 Self::Only(names) => names.contains(name),
             };
-            if wanted && !CONNECTION_FIELDS.contains(name) && !of_the_connection.contains(name.as_str()) {
+            if wanted && !is_in_the_way(name) {
                 headers.append(name, value.clone());
             }
         }
@@ -141,9 +157,11 @@ fn name_of(text: &str) -> Result<HeaderName, &'static str> {
 }
 
 /// The further fields that the sender says are of its connection.
-fn named_by_connection(received: &HeaderMap) -> HashSet<String> {
-    let lists = received.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+fn named_by_connection(received: &HeaderMap) -> HashSet<Vec<u8>> {
+    // As bytes: one that no name can have spoils its own name, and not the list.
+    let lists = received.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    let names = lists.flat_map(|list| list.split(|&byte| byte == b','));
+    names.map(|name| name.trim_ascii().to_ascii_lowercase()).collect()
 }
 
 /// UTC with milliseconds.

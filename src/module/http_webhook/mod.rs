@@ -46,7 +46,7 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 ///
 /// Then come the received fields that `forward_headers` and `allowed_headers` let through. Never sent on is what
 /// belongs to the sender's connection (RFC 9110 §7.6.1, also what its `Connection` names), `host`, `content-length` and
-/// `expect`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers`
+/// `expect`; with `signing_secret` the fields `webhook-*` and `svix-*`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers`
 /// win over all of these but `x-event-id`, `x-attempt`, `x-received-at` and the signature.
 ///
 /// # The answer
@@ -156,13 +156,14 @@ impl HttpWebhook {
             return Err("`timeout` must be more than 0 and at most 300 seconds".into());
         }
         let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref())?;
+        let key = config.signing_secret.as_deref().map(SigningKey::parse).transpose()?;
         let target = Target {
             host: url::shown(&url),
             url,
             method: config.method.into(),
-            fields: Fields::new(&config.headers, forward)?,
+            fields: Fields::new(&config.headers, forward, key.is_some())?,
             timeout: Duration::from_secs_f64(config.timeout),
-            key: config.signing_secret.as_deref().map(SigningKey::parse).transpose()?,
+            key,
         };
         Ok(Self { target: Arc::new(target), egress: egress.clone() })
     }

@@ -95,6 +95,7 @@ async fn what_is_of_the_connection_is_never_sent_on() {
         ("te", "trailers"),
         ("trailer", "x-sum"),
         ("upgrade", "h2c"),
+        ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
         ("expect", "100-continue"),
         ("host", "elsewhere.example"),
     ];
@@ -103,6 +104,17 @@ async fn what_is_of_the_connection_is_never_sent_on() {
     assert!(all.one("host").starts_with("127.0.0.1:"));
     let named = ["x-mine", "x-kept", "X-Other"];
     assert_fields(&sent(json!({"forward_headers": true, "allowed_headers": named}), &received).await, &["x-kept"]);
+}
+
+#[tokio::test]
+async fn a_byte_that_no_name_can_have_spoils_one_name_of_a_connection() {
+    let mut target = Target::answering(OK).await;
+    let mut hook = Hook::new(json!({"url": target.url(), "forward_headers": true})).await;
+    let mut request = event_with(&[("x-mine", "1"), ("x-other", "1"), ("x-kept", "1")], "{}");
+    let list = http::HeaderValue::from_bytes(b"x-mine, \xff,\tX-Other").unwrap();
+    request.headers_mut().insert("connection", list);
+    hook.deliver(request).await;
+    assert_fields(&target.received().await, &["x-kept"]);
 }
 
 #[tokio::test]

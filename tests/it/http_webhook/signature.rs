@@ -55,6 +55,24 @@ async fn a_request_is_signed_over_what_is_sent() {
 }
 
 #[tokio::test]
+async fn no_signature_of_the_sender_stands_beside_ours() {
+    let mut target = Target::answering(OK).await;
+    let foreign = [("svix-id", "x"), ("svix-timestamp", "1"), ("svix-signature", "v1,AAAA"), ("webhook-version", "1")];
+    let named: Vec<_> = foreign.iter().map(|(name, _)| *name).chain(["webhook-id"]).collect();
+    for allowed in [json!(null), json!(named)] {
+        for (signing_secret, expected) in [(json!(SECRET), 0), (json!(null), foreign.len())] {
+            let options = json!({
+                "url": target.url(), "forward_headers": true, "allowed_headers": allowed, "signing_secret": signing_secret,
+            });
+            Hook::new(options).await.deliver(event_with(&foreign, "{}")).await;
+            let received = target.received().await;
+            let passed = foreign.iter().filter(|(name, _)| !received.all(name).is_empty()).count();
+            assert_eq!(passed, expected, "{received:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_a_secret_there_is_no_signature() {
     let mut target = Target::answering(OK).await;
     Hook::new(json!({"url": target.url()})).await.deliver(event_with(&[("webhook-id", "x")], "{}")).await;

@@ -28,7 +28,7 @@ struct Turns {
 }
 
 impl Life {
-    /// That of a [`Watched`] connection.
+    /// The life of a [`Watched`] connection.
     pub(in crate::module::http_webhook) fn of(connection: &Connected) -> Option<Self> {
         let mut extensions = Extensions::new();
         connection.get_extras(&mut extensions);
