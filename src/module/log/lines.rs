@@ -24,7 +24,7 @@ pub struct Lines {
     handle: Arc<Handle>,
 }
 
-/// What all clones share. The thread ends with it.
+/// The part that all clones share. The thread ends with it.
 struct Handle {
     shared: Arc<Shared>,
 }
@@ -48,7 +48,7 @@ struct Queue {
     is_closed: bool,
 }
 
-/// What came of a round of lines.
+/// The outcome of a round of lines.
 #[derive(Clone)]
 struct Outcome {
     /// The first ticket that was not written.
@@ -82,7 +82,7 @@ impl Lines {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    /// Writes to the process's stdout, past std's own buffer: what is acknowledged has left the process.
+    /// Writes to the process's stdout, past std's own buffer: a line that is acknowledged has left the process.
     pub fn stdout() -> Self {
         Self::new(out::stdout())
     }

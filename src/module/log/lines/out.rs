@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes each time, or fails.
+    /// Takes this number of bytes each time, or fails.
     #[derive(Clone, Default)]
     struct Scripted {
         steps: Arc<Mutex<VecDeque<Result<usize, ErrorKind>>>>,
