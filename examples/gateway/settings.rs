@@ -1,7 +1,6 @@
 //! The environment variables. A wrong value is an error that names its variable; an empty one counts as not set.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use tower_webhook::OnInvalid;
 use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
 use tower_webhook::module::{Egress, EgressPolicy};
-use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls};
+use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls, TlsFile};
 
 use crate::activity::Limits;
 use crate::endpoint::endpoint;
@@ -173,13 +172,21 @@ fn namespace() -> Result<String, Error> {
 
 fn etcd_options() -> Result<EtcdOptions, Error> {
     let tls = EtcdTls {
-        ca: readable("ETCD_CA_CERT")?,
-        cert: readable("ETCD_CLIENT_CERT")?,
-        key: readable("ETCD_CLIENT_KEY")?,
+        ca: var("ETCD_CA_CERT")?.map(PathBuf::from),
+        cert: var("ETCD_CLIENT_CERT")?.map(PathBuf::from),
+        key: var("ETCD_CLIENT_KEY")?.map(PathBuf::from),
     };
     if tls.cert.is_some() != tls.key.is_some() {
         return Err("ETCD_CLIENT_CERT and ETCD_CLIENT_KEY: one needs the other".into());
     }
+    tls.check().map_err(|error| {
+        let named = match error.file() {
+            TlsFile::Ca => "ETCD_CA_CERT",
+            TlsFile::Cert => "ETCD_CLIENT_CERT",
+            TlsFile::Key => "ETCD_CLIENT_KEY",
+        };
+        wrong(named, error)
+    })?;
     let (endpoints, named) = match var("ETCD_ENDPOINTS")? {
         Some(list) => (list.split(',').map(|endpoint| endpoint.trim().to_owned()).collect(), "ETCD_ENDPOINTS"),
         None => (vec![one_endpoint(&tls)?], "ETCD_HOST, ETCD_PORT"),
@@ -281,15 +288,6 @@ fn parsed<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, Error> 
         Some(value) => value.parse().map_err(|error| wrong(name, format!("found `{}`: {error}", shown(&value)))),
         None => Ok(default),
     }
-}
-
-/// A file that is read later, each time a connection is made.
-fn readable(name: &str) -> Result<Option<PathBuf>, Error> {
-    let path = var(name)?.map(PathBuf::from);
-    if let Some(path) = &path {
-        File::open(path).map_err(|error| wrong(name, format!("{}: {error}", path.display())))?;
-    }
-    Ok(path)
 }
 
 /// A port to listen on; 0 lets the system choose one. `None` if there is neither a value nor a default.

@@ -21,7 +21,7 @@ use std::future::Future;
 #[cfg(fuzzing)]
 pub(crate) use self::etcd::fuzz;
 #[cfg(feature = "etcd")]
-pub use self::etcd::{EtcdOptions, EtcdSource, EtcdTls, InvalidOptions};
+pub use self::etcd::{BadTlsFile, EtcdOptions, EtcdSource, EtcdTls, InvalidOptions, TlsFile};
 #[cfg(feature = "file")]
 pub use self::file::FileSource;
 pub use self::fixed::FixedSource;

@@ -5,9 +5,11 @@ use std::path::Path;
 use etcd_client::{Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::AsyncWriteExt;
+use tower_webhook::ErrorKind;
 use tower_webhook::source::{EtcdOptions, EtcdTls};
 
 use crate::support::etcd::{Etcd, PREFIX, Version};
+use crate::support::gateway::Gateway;
 use crate::support::{against_each_etcd, disconnected, follow, live, ready, stamp, stamped};
 
 against_each_etcd!(
@@ -15,6 +17,8 @@ against_each_etcd!(
     what_was_refused_is_tried_again,
     a_server_that_speaks_http_1_is_named,
     tls_needs_the_right_authority,
+    an_endpoint_of_the_wrong_scheme_is_named,
+    a_certificate_file_that_cannot_be_used_is_named,
 );
 
 pub async fn enable_auth(etcd: &Etcd) {
@@ -64,9 +68,91 @@ async fn a_server_that_speaks_http_1_is_named(_: Version) {
     });
     let (store, _following) = follow(EtcdOptions::new([endpoint.clone()]));
     let reason = disconnected(&store).await;
-    assert!(reason.starts_with(&endpoint), "{reason}");
+    assert!(reason.starts_with(&endpoint) && reason.contains("speaks HTTP/1"), "{reason}");
     assert!(!store.snapshot().is_loaded());
     server.abort();
+}
+
+/// Both ways.
+async fn an_endpoint_of_the_wrong_scheme_is_named(version: Version) {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, cert, key) = certificates(folder.path(), "right");
+    let plain = Etcd::start(version).await;
+    let mut secure =
+        Etcd::stopped(version).with_tls(["--cert-file", &cert, "--key-file", &key].map(str::to_owned).to_vec());
+    secure.run().await;
+    let tls = || EtcdTls { ca: Some((&ca).into()), ..EtcdTls::default() };
+    for (options, kind, words) in [
+        (EtcdOptions::new([format!("http://127.0.0.1:{}", secure.port())]), ErrorKind::Tls, "use https://"),
+        (EtcdOptions::new([format!("http://localhost:{}/", secure.port())]), ErrorKind::Tls, "use https://"),
+        (EtcdOptions::new([format!("https://127.0.0.1:{}", plain.port())]).tls(tls()), ErrorKind::Tls, "use http://"),
+    ] {
+        let (store, _following) = follow(options);
+        disconnected(&store).await;
+        let error = store.status().report.last_error.unwrap();
+        println!("{version:?}: {}", error.reason);
+        assert!(error.kind == kind && error.reason.contains(words), "{error:?}");
+    }
+    // With a user the first answer is awaited sooner.
+    let (store, _following) = follow(EtcdOptions::new([format!("http://127.0.0.1:{}", secure.port())]).user("a", "b"));
+    assert!(disconnected(&store).await.contains("use https://"));
+}
+
+/// The file is named when it becomes wrong while the gateway runs; at the start it stops the start.
+async fn a_certificate_file_that_cannot_be_used_is_named(version: Version) {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, cert, key) = certificates(folder.path(), "right");
+    let (_, _, other_key) = certificates(folder.path(), "other");
+    let arguments = ["--cert-file", &cert, "--key-file", &key, "--trusted-ca-file", &ca, "--client-cert-auth"];
+    let mut etcd = Etcd::stopped(version).with_tls(arguments.map(str::to_owned).to_vec());
+    etcd.run().await;
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let encrypted =
+        file("encrypted.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let old = file(
+        "old.pem",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+    );
+    let (empty, missing) = (file("empty.pem", ""), folder.path().join("missing.pem").to_str().unwrap().to_owned());
+    for (wrong, words, variables) in [
+        (&encrypted, "the key is encrypted", [&ca, &cert, &encrypted]),
+        (&old, "the key is encrypted", [&ca, &cert, &old]),
+        (&missing, "No such file", [&ca, &cert, &missing]),
+        (&empty, "no private key", [&ca, &cert, &empty]),
+        (&cert, "but a certificate", [&ca, &cert, &cert]),
+        (&other_key, "does not belong to the certificate", [&ca, &cert, &other_key]),
+        (&missing, "No such file", [&ca, &missing, &key]),
+        (&key, "but a private key", [&ca, &key, &key]),
+        (&empty, "no certificate", [&ca, &empty, &key]),
+        (&empty, "no certificate", [&empty, &cert, &key]),
+        (&key, "but a private key", [&key, &cert, &key]),
+    ] {
+        let [ca, cert, key] = variables;
+        let tls = EtcdTls { ca: Some(ca.into()), cert: Some(cert.into()), key: Some(key.into()) };
+        let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).tls(tls));
+        let reason = disconnected(&store).await;
+        assert!(reason.contains(wrong.as_str()) && reason.contains(words), "{reason}");
+        assert_eq!(store.status().report.last_error.unwrap().kind, ErrorKind::File);
+        let mut gateway = Gateway::with(&[
+            ("ETCD_ENDPOINTS", &etcd.endpoint()),
+            ("ETCD_CA_CERT", ca),
+            ("ETCD_CLIENT_CERT", cert),
+            ("ETCD_CLIENT_KEY", key),
+        ])
+        .await;
+        assert_eq!(gateway.ended().await, Some(1), "{variables:?}");
+        let variable = match wrong {
+            _ if wrong == ca => "ETCD_CA_CERT: ",
+            _ if wrong == cert && !words.contains("but a certificate") => "ETCD_CLIENT_CERT: ",
+            _ => "ETCD_CLIENT_KEY: ",
+        };
+        let log = gateway.log("");
+        assert!(gateway.log(words).iter().any(|line| line.contains(variable) && line.contains(wrong)), "{log:?}");
+    }
 }
 
 /// An authority and a certificate of it for this machine, as PEM files.

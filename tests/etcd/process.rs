@@ -124,7 +124,7 @@ async fn another_reason_of_a_disconnection_is_logged_and_the_same_one_is_not() {
     let lines = |text: &str| gateway.log("cannot load the configuration").iter().filter(|l| l.contains(text)).count();
     gateway.until("it is not disconnected", |status| status["state"] == "disconnected").await;
     sleep(Duration::from_secs(3)).await;
-    assert_eq!((lines("tcp connect error"), lines("")), (1, 1), "{:?}", gateway.log(""));
+    assert_eq!((lines("Connection refused"), lines("")), (1, 1), "{:?}", gateway.log(""));
     etcd.run().await;
     gateway.until("it is not live", |status| status["state"] == "healthy").await;
     etcd.kill();
@@ -140,6 +140,7 @@ async fn another_reason_of_a_disconnection_is_logged_and_the_same_one_is_not() {
     let errors = |status: &Value| status["last_error"]["count"].as_u64();
     let before = errors(&gateway.status().await.unwrap());
     gateway.until("it does not try again", |status| errors(status) > before.map(|before| before + 5)).await;
+    assert_eq!(lines("speaks HTTP/1"), 1, "{:?}", gateway.log(""));
     assert!((2..=4).contains(&lines("")), "{:?}", gateway.log(""));
     other.abort();
 }

@@ -97,7 +97,7 @@ async fn what_is_wrong_with_a_certificate_is_named(version: Version) {
     let mut expired = local();
     (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
     let other_name = CertificateParams::new(["elsewhere.example".to_owned()]).unwrap();
-    for (params, word) in [(expired, "expired"), (other_name, "name")] {
+    for (params, word) in [(expired, "must be renewed"), (other_name, "use an endpoint by a name")] {
         server.take(&authority, params);
         let mut etcd = Etcd::stopped(version).with_tls(server.server());
         etcd.run().await;

@@ -2,9 +2,9 @@
 
 mod fault;
 mod login;
+mod probe;
 
 use std::future::Future;
-use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{
@@ -13,7 +13,7 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
-use self::fault::{broken, ended, fault, no_header, over_tls, refused};
+use self::fault::{broken, ended, explained, fault, no_header, refused};
 use self::login::Login;
 use super::machine::{AuditPage, Entry, Event, Fault, Header, Memory, Message, Meta, Page, Past, Proof, Put, Revision};
 use super::{EtcdOptions, EtcdTls};
@@ -88,7 +88,7 @@ impl Session {
         memory: Option<Memory>,
     ) -> Result<(Self, Header, Past), Fault> {
         let keys = memory.map_or(0, |memory| memory.keys);
-        bounded(SESSION_TIMEOUT + for_all(keys), "connecting", async {
+        let opened = bounded(SESSION_TIMEOUT + for_all(keys), "connecting", async {
             let connect = connect_options(options, endpoint).await?;
             // One endpoint per client: a client with several keeps calling the dead ones.
             let reads = connect.clone().with_keep_alive_while_idle(false);
@@ -108,9 +108,11 @@ impl Session {
                 session.doubt_prefix(&options.prefix).await?;
             }
             Ok((session, header, past))
-        })
-        .await
-        .map_err(|fault| over_tls(endpoint, fault))
+        });
+        match opened.await {
+            Ok(opened) => Ok(opened),
+            Err(fault) => Err(explained(endpoint, fault).await),
+        }
     }
 
     /// Whether there are credentials that etcd does not ask for.
@@ -315,20 +317,20 @@ async fn connect_options(options: &EtcdOptions, endpoint: &str) -> Result<Connec
 }
 
 async fn tls_options(tls: &EtcdTls) -> Result<TlsOptions, Fault> {
+    let tls = tls.clone();
+    // A file may be on a disk that hangs, and a key takes time to check.
+    let read = tokio::task::spawn_blocking(move || tls.read().map_err(|error| error.to_string()));
+    let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
+    let contents = read.map_err(|reason| Fault { kind: ErrorKind::File, reason })?;
     let mut options = TlsOptions::new();
-    options = match &tls.ca {
-        Some(ca) => options.ca_certificate(Certificate::from_pem(read(ca).await?)),
+    options = match contents.ca {
+        Some(ca) => options.ca_certificate(Certificate::from_pem(ca)),
         None => options.with_enabled_roots(),
     };
-    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
-        options = options.identity(Identity::from_pem(read(cert).await?, read(key).await?));
+    if let Some((cert, key)) = contents.own {
+        options = options.identity(Identity::from_pem(cert, key));
     }
     Ok(options)
-}
-
-async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let unread = |error| Fault { kind: ErrorKind::File, reason: format!("{}: {error}", path.display()) };
-    tokio::fs::read(path).await.map_err(unread)
 }
 
 fn for_all(keys: i64) -> Duration {

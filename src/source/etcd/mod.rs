@@ -9,6 +9,7 @@ mod driver;
 mod health;
 mod machine;
 mod saved;
+mod tls;
 
 #[cfg(fuzzing)]
 pub(crate) use self::saved::fuzz;
@@ -16,6 +17,7 @@ pub(crate) use self::saved::fuzz;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::tls::{BadTlsFile, EtcdTls, TlsFile};
 use super::{Feed, Source};
 
 /// Follows the keys under a prefix in etcd 3.4 or newer.
@@ -61,19 +63,6 @@ pub struct EtcdOptions {
     user: Option<(String, String)>,
     tls: EtcdTls,
     copy: Option<PathBuf>,
-}
-
-/// Certificates for the connection to etcd, as PEM files. They are read at each connect, so a rotated one is taken up.
-///
-/// TLS itself is switched on by an endpoint that begins with `https://`.
-#[derive(Clone, Debug, Default)]
-pub struct EtcdTls {
-    /// Whom to trust; the system's authorities if not given.
-    pub ca: Option<PathBuf>,
-    /// Our own certificate, if etcd asks for one.
-    pub cert: Option<PathBuf>,
-    /// The key of our own certificate.
-    pub key: Option<PathBuf>,
 }
 
 impl EtcdOptions {
