@@ -27,7 +27,7 @@ test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- na
 ifeq ($(ARGS),)
 # As a program: the tests start the gateway.
 	cargo build --locked --all-features --examples
-	cargo test --locked --all-features --lib --test allocations --test it
+	cargo test --locked --all-features --lib --example gateway --test allocations --test it
 	cargo test --locked --all-features --test delivery
 # These wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8

@@ -5,7 +5,10 @@
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 broken off |
+//! | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 broken off, 503 no memory |
+//!
+//! With a [`BodyMemory`] all bodies together, and those of one webhook and one namespace, are bounded too. Webhooks are
+//! told apart if [`LookupWebhook`](crate::LookupWebhook) stands before this layer.
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,21 +33,27 @@
 //! # }
 //! ```
 
+mod memory;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub(crate) use self::memory::Charge;
+pub use self::memory::{BodyMemory, SMALL};
 use crate::deadline::Deadline;
+use crate::evidence::Evidence;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// How much [`CollectBodyLayer`] takes if it is not told: 25 MiB, as GitHub sends up to 25 MB.
@@ -54,21 +63,29 @@ pub const DEFAULT_MAX_BYTES: usize = 25 << 20;
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Collects the body. See the [module docs](self) for an example.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CollectBodyLayer {
     limits: Limits,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Limits {
     max_bytes: usize,
     deadline: Duration,
+    memory: Option<BodyMemory>,
 }
 
 impl CollectBodyLayer {
-    /// Collects at most [`DEFAULT_MAX_BYTES`] within [`DEFAULT_DEADLINE`].
+    /// Collects at most [`DEFAULT_MAX_BYTES`] within [`DEFAULT_DEADLINE`]; all bodies together are not bounded.
     pub fn new() -> Self {
-        Self { limits: Limits { max_bytes: DEFAULT_MAX_BYTES, deadline: DEFAULT_DEADLINE } }
+        Self { limits: Limits { max_bytes: DEFAULT_MAX_BYTES, deadline: DEFAULT_DEADLINE, memory: None } }
+    }
+
+    /// The budget for all bodies together.
+    #[must_use]
+    pub fn memory(mut self, memory: BodyMemory) -> Self {
+        self.limits.memory = Some(memory);
+        self
     }
 
     /// The largest body that is taken, in bytes.
@@ -97,7 +114,7 @@ impl<S> Layer<S> for CollectBodyLayer {
     type Service = CollectBody<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CollectBody { inner, limits: self.limits }
+        CollectBody { inner, limits: self.limits.clone() }
     }
 }
 
@@ -131,12 +148,15 @@ where
         if body.size_hint().lower() > self.limits.max_bytes as u64 {
             return CollectBodyFuture { state: State::Rejected(RejectionKind::BodyTooLarge) };
         }
+        let charge = match &self.limits.memory {
+            Some(memory) => memory.begin(Evidence::webhook(&head.extensions).map(Arc::clone)),
+            None => Charge::default(),
+        };
         // The inner service that was polled ready goes into the future; the clone stays behind.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        CollectBodyFuture {
-            state: State::Collecting { collecting: Collecting::new(body, self.limits), then: Some((ready, head)) },
-        }
+        let collecting = Collecting::new(body, &self.limits, charge);
+        CollectBodyFuture { state: State::Collecting { collecting, then: Some((ready, head)) } }
     }
 }
 
@@ -205,11 +225,13 @@ struct Collecting<B> {
     announced: Option<u64>,
     deadline: Deadline,
     gathered: Gathered,
+    charge: Charge,
 }
 
 impl<B: Body> Collecting<B> {
-    fn new(body: B, limits: Limits) -> Self {
+    fn new(body: B, limits: &Limits, charge: Charge) -> Self {
         Self {
+            charge,
             announced: body.size_hint().exact(),
             body,
             max_bytes: limits.max_bytes,
@@ -229,16 +251,29 @@ impl<B: Body> Collecting<B> {
                         return Poll::Ready(Err(RejectionKind::BodyTooLarge));
                     }
                     let bytes = data.copy_to_bytes(data.remaining());
-                    this.gathered.push(bytes);
+                    let largest =
+                        this.announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(*this.max_bytes);
+                    let room = this.gathered.room_with(bytes.len(), largest);
+                    if this.charge.grow(room).is_err() {
+                        return Poll::Ready(Err(RejectionKind::MemoryFull));
+                    }
+                    this.gathered.push(bytes, room);
                 }
                 // A sender that closes its HTTP/2 connection at once breaks off a body of which nothing is missing.
                 Poll::Ready(Some(Err(_))) if *this.announced != Some(this.gathered.len() as u64) => {
                     return Poll::Ready(Err(RejectionKind::BodyIncomplete));
                 }
                 Poll::Ready(None | Some(Err(_))) => {
-                    return Poll::Ready(Ok(Collected::new(std::mem::take(this.gathered).finish())));
+                    if this.charge.arrived().is_err() {
+                        return Poll::Ready(Err(RejectionKind::MemoryFull));
+                    }
+                    let (whole, charge) = (std::mem::take(this.gathered).finish(), std::mem::take(this.charge));
+                    return Poll::Ready(Ok(Collected { whole, is_read: false, charge }));
                 }
                 Poll::Pending => {
+                    if this.charge.poll_evicted(cx.waker()) {
+                        return Poll::Ready(Err(RejectionKind::MemoryFull));
+                    }
                     ready!(this.deadline.poll(cx));
                     return Poll::Ready(Err(RejectionKind::BodyTimeout));
                 }
@@ -251,7 +286,7 @@ impl<B: Body> Collecting<B> {
 #[derive(Default)]
 struct Gathered {
     first: Bytes,
-    rest: BytesMut,
+    rest: Vec<u8>,
 }
 
 impl Gathered {
@@ -259,19 +294,30 @@ impl Gathered {
         self.first.len() + self.rest.len()
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    /// The bytes of memory that it takes with `more` bytes behind it. It doubles, but never beyond `largest`, unless there is
+    /// more.
+    fn room_with(&self, more: usize, largest: usize) -> usize {
+        let (needed, capacity) = (self.len() + more, self.rest.capacity());
+        match self.len() {
+            0 => needed,
+            _ if needed <= capacity => capacity,
+            length => needed.max(largest.min(2 * length.max(capacity))),
+        }
+    }
+
+    /// `room` is what [`room_with`](Self::room_with) has said.
+    fn push(&mut self, bytes: Bytes, room: usize) {
         if self.len() == 0 {
             self.first = bytes;
             return;
         }
-        if self.rest.is_empty() {
-            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
-        }
+        self.rest.reserve_exact(room.saturating_sub(self.rest.len()));
+        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
         self.rest.extend_from_slice(&bytes);
     }
 
     fn finish(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+        if self.rest.is_empty() { self.first } else { self.rest.into() }
     }
 }
 
@@ -282,12 +328,13 @@ impl Gathered {
 pub struct Collected {
     whole: Bytes,
     is_read: bool,
+    charge: Charge,
 }
 
 impl Collected {
     /// The body `bytes`.
     pub fn new(bytes: Bytes) -> Self {
-        Self { whole: bytes, is_read: false }
+        Self { whole: bytes, is_read: false, charge: Charge::default() }
     }
 
     /// All of the body, byte for byte as received.
@@ -295,9 +342,13 @@ impl Collected {
         &self.whole
     }
 
-    /// All of the body, byte for byte as received.
+    /// All of the body, byte for byte as received. A [`BodyMemory`] does not count it any more.
     pub fn into_bytes(self) -> Bytes {
         self.whole
+    }
+
+    pub(crate) fn into_parts(self) -> (Bytes, Charge) {
+        (self.whole, self.charge)
     }
 }
 

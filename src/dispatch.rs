@@ -189,7 +189,8 @@ impl Future for DispatchFuture {
 fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
     let (mut head, body) = req.into_parts();
     let webhook = Evidence::admit(&mut head.extensions)?;
-    Ok(Delivery::new(webhook, head.headers, body.into_bytes()))
+    let (body, charge) = body.into_parts();
+    Ok(Delivery::charged(webhook, head.headers, body, charge))
 }
 
 impl Dispatch {

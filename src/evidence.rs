@@ -99,6 +99,11 @@ impl Evidence {
         Self::find(extensions, |evidence| evidence.matched.as_ref(), "LookupWebhook")
     }
 
+    /// The webhook, if it has been looked up.
+    pub(crate) fn webhook(extensions: &Extensions) -> Option<&Arc<Webhook>> {
+        extensions.get::<Self>()?.matched.as_ref().map(Matched::webhook)
+    }
+
     /// The permit, if no scheme is still waiting for the body.
     pub(crate) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
         Self::require_no_pending(extensions)?;

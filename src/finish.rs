@@ -9,7 +9,7 @@
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | the body type [`Collected`]; [`Matched`] if there is one | nothing | nothing |
+//! | the body type [`Collected`]; [`Matched`](crate::Matched) if there is one | nothing | nothing |
 //!
 //! A remainder keeps the places and the memory that it had, and no more: senders that reset their requests quickly use
 //! up what they would have used up by waiting. There are at most [`MAX_EVENTS`] remainders with [`MAX_BYTES`] of bodies,
@@ -77,7 +77,6 @@ pub use self::remainders::{MAX_BYTES, MAX_EVENTS, Remainders};
 use crate::body::Collected;
 use crate::config::Webhook;
 use crate::evidence::Evidence;
-use crate::lookup::Matched;
 use crate::telemetry::{self, Gone};
 
 /// Finishes what a sender does not wait for. See the [module docs](self) for an example.
@@ -129,10 +128,8 @@ where
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
         // One further out loses its claim with the request: the event that comes again must not find this one running.
         let may_go_on = !Evidence::is_claimed(req.extensions());
-        let event = Event {
-            webhook: req.extensions().get().map(Matched::webhook).map(Arc::clone),
-            bytes: req.body().bytes().len(),
-        };
+        let event =
+            Event { webhook: Evidence::webhook(req.extensions()).map(Arc::clone), bytes: req.body().bytes().len() };
         FinishFuture {
             inner: Some(self.inner.call(req)),
             event,

@@ -112,6 +112,8 @@ pub enum RejectionKind {
     BodyTimeout,
     /// The body broke off.
     BodyIncomplete,
+    /// There is no memory for the body now; the sender should try again.
+    MemoryFull,
     /// The body is encoded (compressed), and must not be.
     UnsupportedEncoding,
     /// The body is not what the webhook's `data_type` says.
@@ -162,6 +164,7 @@ impl RejectionKind {
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "Payload too large"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time"),
             Self::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body could not be read to its end"),
+            Self::MemoryFull => (S::SERVICE_UNAVAILABLE, "memory_full", "There is no memory for the body now"),
             Self::UnsupportedEncoding => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "Content-Encoding is not supported")
             }
@@ -195,7 +198,7 @@ impl RejectionKind {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            Self::Crowded => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
+            Self::Crowded | Self::MemoryFull => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             Self::SpoolFull => Some((header::RETRY_AFTER, HeaderValue::from_static("10"))),
             Self::NotReady | Self::DeliveryUnavailable | Self::SpoolFailed => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))

@@ -57,7 +57,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
-use crate::body::{CollectBody, CollectBodyLayer, ResponseBody};
+use crate::body::{BodyMemory, CollectBody, CollectBodyLayer, ResponseBody};
 use crate::dedup::{Claims, Dedup, DedupLayer};
 use crate::dispatch::Dispatch;
 use crate::finish::{Finish, FinishLayer, Remainders};
@@ -115,6 +115,13 @@ impl ReceiverBuilder {
     #[must_use]
     pub fn max_body_bytes(mut self, max_bytes: usize) -> Self {
         self.collect = self.collect.max_bytes(max_bytes);
+        self
+    }
+
+    /// The budget for the bodies in memory, all together. Without this call only each body is bounded.
+    #[must_use]
+    pub fn body_memory(mut self, memory: BodyMemory) -> Self {
+        self.collect = self.collect.memory(memory);
         self
     }
 

@@ -12,6 +12,7 @@ mod endpoint;
 mod exchange;
 mod healthcheck;
 mod linger;
+mod memory;
 mod misspelt;
 mod reload;
 mod routes;

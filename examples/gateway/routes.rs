@@ -21,7 +21,7 @@ use pin_project::pin_project;
 use serde_json::{Value, json};
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_webhook::body::ResponseBody;
+use tower_webhook::body::{BodyMemory, ResponseBody};
 use tower_webhook::dedup::Claims;
 use tower_webhook::finish::Remainders;
 use tower_webhook::spool::Spool;
@@ -43,6 +43,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Operator {
     pub(crate) store: Store,
     pub(crate) spool: Option<Spool>,
+    body_memory: BodyMemory,
     metrics: PrometheusHandle,
     shutdown: Shutdown,
 }
@@ -60,10 +61,12 @@ pub(crate) fn app(
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<App, Error> {
+    let body_memory = BodyMemory::new(settings.body_memory_bytes, settings.max_body_bytes);
     let mut receiver = ReceiverBuilder::new()
         .prefix(WEBHOOKS)
         .default_namespace(&settings.namespace)?
         .max_body_bytes(settings.max_body_bytes)
+        .body_memory(body_memory.clone())
         .body_deadline(settings.body_timeout)
         .delivery_deadline(settings.delivery_timeout);
     let spool = kept.as_ref().map(|kept| kept.spool.clone());
@@ -79,7 +82,7 @@ pub(crate) fn app(
         .nest("/admin", admin::routes(settings))
         .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
         .layer(CatchPanicLayer::new())
-        .with_state(Operator { store, spool, metrics, shutdown });
+        .with_state(Operator { store, spool, body_memory, metrics, shutdown });
     Ok(App { receiver, operator })
 }
 
@@ -199,6 +202,7 @@ async fn render_metrics(State(operator): State<Operator>) -> Response {
     if let Some(staleness) = operator.store.status().staleness() {
         metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
     }
+    metrics::gauge!("tower_webhook_body_memory_bytes").set(operator.body_memory.held() as f64);
     operator.spool.iter().for_each(Spool::measure);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], operator.metrics.render()).into_response()
 }

@@ -14,6 +14,7 @@ use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls, TlsFile};
 
 use crate::activity::Limits;
 use crate::endpoint::endpoint;
+use crate::memory;
 use crate::misspelt::{self, misspelt};
 use crate::variables::{self, VARIABLES};
 use crate::{Error, units};
@@ -29,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
+    pub(crate) body_memory_bytes: usize,
     pub(crate) waiting: Limits,
     pub(crate) body_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
@@ -67,6 +69,7 @@ impl Settings {
         if spool.as_ref().is_some_and(|spool| is_below(spool, &save_to_disk_root)) {
             problems.add(wrong("SPOOL_DIR", "the directory is below SAVE_TO_DISK_ROOT, where webhooks may write"));
         }
+        let max_body_bytes = problems.collect(at_least_one("MAX_BODY_BYTES", units::size, units::SIZE));
         let settings = Self {
             backend: problems.collect(backend()),
             namespace: problems.collect(namespace()),
@@ -78,7 +81,8 @@ impl Settings {
             port: problems.collect(listening_port("PORT", &mut notes)).unwrap_or_default(),
             tls: problems.collect(both("TLS_CERT", "TLS_KEY")).map(|(cert, key)| (cert.into(), key.into())),
             max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
-            max_body_bytes: problems.collect(at_least_one("MAX_BODY_BYTES", units::size, units::SIZE)),
+            max_body_bytes,
+            body_memory_bytes: problems.collect(body_memory_bytes(max_body_bytes)),
             waiting: Limits {
                 head: problems.collect(seconds("HEADER_TIMEOUT_SECONDS")),
                 idle: problems.collect(seconds("IDLE_TIMEOUT_SECONDS")),
@@ -308,6 +312,20 @@ fn listening_port(name: &str, notes: &mut Vec<String>) -> Result<Option<u16>, Er
 fn at_least_one(name: &str, parse: impl Fn(&str) -> Option<u64>, form: &str) -> Result<usize, Error> {
     let number = amount(name, parse, 1..=usize::MAX as u64, form, "at least 1 and below 2^64")?;
     Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// Not set, an eighth of the memory, but always enough for two of the largest bodies.
+fn body_memory_bytes(max_body_bytes: usize) -> Result<usize, Error> {
+    const UNKNOWN_MEMORY: u64 = 4 << 30;
+    let to_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let Some(text) = var("BODY_MEMORY_BYTES")? else {
+        let eighth = memory::available().unwrap_or(UNKNOWN_MEMORY) / 8;
+        return Ok(to_usize(eighth).max(max_body_bytes.saturating_mul(2)));
+    };
+    let bytes = units::size(&text).map(to_usize).filter(|bytes| *bytes >= max_body_bytes.saturating_mul(2));
+    bytes.ok_or_else(|| {
+        found("BODY_MEMORY_BYTES", &text, format!("{}, at least twice MAX_BODY_BYTES ({max_body_bytes})", units::SIZE))
+    })
 }
 
 fn spool_max_bytes() -> Result<u64, Error> {

@@ -33,6 +33,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("TLS_KEY", "", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
     variable("MAX_CONNECTIONS", "10000", "more connections are closed at once"),
     variable("MAX_BODY_BYTES", "25MiB", "the largest body"),
+    variable("BODY_MEMORY_BYTES", "", "for all bodies in memory; not set, an eighth of the memory"),
     variable("HEADER_TIMEOUT_SECONDS", "10", "for the whole head of a request, and for the TLS handshake"),
     variable("IDLE_TIMEOUT_SECONDS", "75", "how long a connection may be idle between two requests"),
     variable("BODY_TIMEOUT_SECONDS", "30", "for the whole body"),

@@ -43,6 +43,11 @@ impl Gates {
     pub(crate) async fn enter(&self) -> Result<Pass<'_>, Crowded> {
         Ok(Pass { _webhook: self.webhook.enter().await?, _namespace: self.namespace.enter().await? })
     }
+
+    /// The bytes of bodies that are in memory, of the webhook and of its namespace.
+    pub(crate) fn held(&self) -> [&AtomicUsize; 2] {
+        [&self.webhook.held, &self.namespace.held]
+    }
 }
 
 impl fmt::Debug for Gates {
@@ -55,11 +60,17 @@ struct Gate {
     places: Semaphore,
     waiting: AtomicUsize,
     max_waiting: usize,
+    held: AtomicUsize,
 }
 
 impl Gate {
     fn new(places: usize) -> Self {
-        Self { places: Semaphore::new(places), waiting: AtomicUsize::new(0), max_waiting: places * WAITING }
+        Self {
+            places: Semaphore::new(places),
+            waiting: AtomicUsize::new(0),
+            max_waiting: places * WAITING,
+            held: AtomicUsize::new(0),
+        }
     }
 
     async fn enter(&self) -> Result<SemaphorePermit<'_>, Crowded> {

@@ -77,6 +77,7 @@ pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
 pub(crate) use self::service::ServiceModule;
+use crate::body::Charge;
 use crate::config::{BuildContext, BuildError, Webhook};
 
 /// Takes the events of a webhook. See the [module docs](self) for the contract and an example.
@@ -126,13 +127,19 @@ struct Received {
     webhook: Arc<Webhook>,
     headers: HeaderMap,
     body: Bytes,
+    charge: Charge,
 }
 
 impl Delivery {
-    /// A new event.
-    pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
+    /// A new event. Its body is charged for as long as the event is there.
+    pub(crate) fn charged(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes, charge: Charge) -> Self {
         let at = SystemTime::now();
-        Self::of(Received { id: EventId::new(at), at, webhook, headers, body })
+        Self::of(Received { id: EventId::new(at), at, webhook, headers, body, charge })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
+        Self::charged(webhook, headers, body, Charge::default())
     }
 
     /// An event that was accepted earlier.
@@ -145,7 +152,7 @@ impl Delivery {
         headers: HeaderMap,
         body: Bytes,
     ) -> Self {
-        Self::of(Received { id, at, webhook, headers, body }).attempted(attempt)
+        Self::of(Received { id, at, webhook, headers, body, charge: Charge::default() }).attempted(attempt)
     }
 
     fn of(received: Received) -> Self {
@@ -161,8 +168,9 @@ impl Delivery {
     /// The same event with other contents.
     #[must_use]
     pub(crate) fn with(self, headers: HeaderMap, body: Bytes) -> Self {
-        let Received { id, at, ref webhook, .. } = *self.received;
-        let received = Received { id, at, webhook: Arc::clone(webhook), headers, body };
+        let Received { id, at, ref webhook, ref charge, .. } = *self.received;
+        let (webhook, charge) = (Arc::clone(webhook), charge.clone());
+        let received = Received { id, at, webhook, headers, body, charge };
         Self { received: Arc::new(received), ..self }
     }
 

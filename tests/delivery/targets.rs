@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::beside_others;
 use crate::support::gateway::{Gateway, Home};
 use crate::support::target::{Arrival, Reply, Target};
+use crate::support::{beside_others, eventually};
 
 const BODY: &[u8] = br#"{"order": 7, "text": "as it was sent, \u00e9"}"#;
 
@@ -61,12 +61,16 @@ async fn what_fails_twice_arrives_the_third_time() {
     for id in ids {
         events.push(gateway.post(&format!("/webhook/{id}"), BODY).await.accepted());
     }
-    for (id, event) in ids.iter().zip(&events) {
-        attempts(&target.count_at(&format!("/{id}"), 3).await, event);
+    for id in ids {
+        eventually("the third attempt", async || target.at(&format!("/{id}")).iter().any(|arrival| arrival.taken))
+            .await;
     }
     gateway.drained().await;
     for (id, event) in ids.iter().zip(&events) {
-        assert_eq!(attempts(&target.at(&format!("/{id}")), event), 3, "{id}: once it was taken it was sent again");
+        let mut arrivals = target.at(&format!("/{id}"));
+        // A kept connection that is reset before an answer begins: the attempt is repeated once on another one.
+        arrivals.dedup_by_key(|arrival| (*id == "reset").then_some(arrival.attempt).ok_or(arrival.at));
+        assert_eq!(attempts(&arrivals, event), 3, "{id}: once it was taken it was sent again");
     }
     assert!(gateway.dead_letters().await.is_empty());
     gateway.stop().await;

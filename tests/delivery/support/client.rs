@@ -57,6 +57,13 @@ impl Client {
         self.request("POST", path, "", body).await
     }
 
+    /// Announces all of the body and sends the beginning of it.
+    pub(crate) async fn send_part(&mut self, path: &str, body: &[u8], bytes: usize) -> io::Result<()> {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.stream.write_all(head.as_bytes()).await?;
+        self.stream.write_all(&body[..bytes]).await
+    }
+
     /// `fields` are whole lines, each with its CRLF.
     pub(crate) async fn request(&mut self, method: &str, path: &str, fields: &str, body: &[u8]) -> io::Result<Answer> {
         let head = format!(

@@ -48,7 +48,7 @@ pub(crate) struct Arrival {
     /// When its last byte had come.
     pub(crate) at: Instant,
     /// Whether it was told to be answered 200 at once.
-    taken: bool,
+    pub(crate) taken: bool,
 }
 
 type Script = Arc<dyn Fn(&Arrival) -> Reply + Send + Sync>;

@@ -1,0 +1,416 @@
+//! A budget for the bodies that are in memory.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use crate::config::Webhook;
+
+/// The largest body, in bytes, that counts as small.
+pub const SMALL: usize = 64 << 10;
+
+/// A budget for bodies in memory, which all clones share.
+///
+/// Bodies are charged as their bytes arrive, until their events are delivered or on disk; an announced length reserves
+/// nothing. An eighth of the budget is kept for bodies of up to [`SMALL`] bytes, so that small events go on while large ones
+/// wait. A webhook may hold as many bytes as are still free, and a namespace twice as many, but always one largest body:
+/// one tenant whose target hangs leaves room for the others.
+///
+/// When there is no room for more bytes, the slowest of the large bodies that are still arriving is refused with 503
+/// [`MemoryFull`](crate::RejectionKind::MemoryFull) and `Retry-After`: of those of the same webhook if the webhook has used
+/// up its share, else of those of its namespace, else of all. If none is arriving, the body that needs the room is refused.
+#[derive(Clone)]
+pub struct BodyMemory(Arc<Shared>);
+
+struct Shared {
+    max_bytes: usize,
+    largest: usize,
+    held: AtomicUsize,
+    /// Bodies beyond [`SMALL`] that are still arriving.
+    arriving: Mutex<List>,
+}
+
+impl BodyMemory {
+    /// A budget of `max_bytes`, of which every webhook may always use `largest` for one body. A budget that does not hold
+    /// one largest body besides the eighth for small ones is raised.
+    pub fn new(max_bytes: usize, largest: usize) -> Self {
+        let max_bytes = max_bytes.max(largest.saturating_add(largest / 7).saturating_add(1));
+        let shared = Shared { max_bytes, largest, held: AtomicUsize::new(0), arriving: Mutex::default() };
+        Self(Arc::new(shared))
+    }
+
+    /// The size of the budget in bytes.
+    pub fn max_bytes(&self) -> usize {
+        self.0.max_bytes
+    }
+
+    /// How many bytes are in use.
+    pub fn held(&self) -> usize {
+        self.0.held.load(Relaxed)
+    }
+
+    /// A body of which nothing has arrived yet.
+    pub(super) fn begin(&self, webhook: Option<Arc<Webhook>>) -> Charge {
+        Charge { memory: Some(self.clone()), webhook, bytes: 0, arriving: None }
+    }
+}
+
+impl fmt::Debug for BodyMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyMemory").field("max_bytes", &self.max_bytes()).field("held", &self.held()).finish()
+    }
+}
+
+/// The bytes that one body holds. Dropped, it gives them back. A clone holds as many again.
+#[derive(Default)]
+pub(crate) struct Charge {
+    /// Without one nothing is counted.
+    memory: Option<BodyMemory>,
+    webhook: Option<Arc<Webhook>>,
+    bytes: usize,
+    arriving: Option<Arc<Arriving>>,
+}
+
+/// There is no room, or the room went to another body.
+#[derive(Debug)]
+pub(super) struct NoRoom;
+
+/// Whose bytes are too many.
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    Webhook,
+    Namespace,
+    All,
+}
+
+impl Charge {
+    /// Makes the body hold `bytes` in all.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let Some(memory) = self.memory.clone() else { return Ok(()) };
+        let bytes = bytes.max(self.bytes);
+        let more = bytes - self.bytes;
+        let is_small = bytes <= SMALL;
+        if is_small && memory.0.take(self.webhook.as_deref(), more, bytes).is_ok() {
+            self.bytes = bytes;
+            return Ok(());
+        }
+        let mut list = memory.0.list();
+        if self.is_evicted() {
+            return Err(NoRoom);
+        }
+        while let Err(scope) = memory.0.take(self.webhook.as_deref(), more, bytes) {
+            let victim = list.remove_slowest(scope, self).ok_or(NoRoom)?;
+            // Its own task drops the bytes as soon as it runs.
+            memory.0.give_back(victim.webhook.as_deref(), victim.bytes.load(Relaxed));
+            victim.waker.wake();
+        }
+        self.bytes = bytes;
+        if !is_small {
+            let webhook = &self.webhook;
+            let arriving = self.arriving.get_or_insert_with(|| list.add(webhook.clone()));
+            arriving.bytes.store(bytes, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether the room has gone to another body. If not, `waker` is woken when that happens.
+    pub(super) fn poll_evicted(&self, waker: &Waker) -> bool {
+        let Some(arriving) = &self.arriving else { return false };
+        arriving.waker.register(waker);
+        self.is_evicted()
+    }
+
+    /// The body has arrived: no other body takes its room any more.
+    pub(super) fn arrived(&mut self) -> Result<(), NoRoom> {
+        let (Some(memory), Some(arriving)) = (&self.memory, &self.arriving) else { return Ok(()) };
+        let mut list = memory.0.list();
+        if self.is_evicted() {
+            return Err(NoRoom);
+        }
+        list.0.retain(|other| !Arc::ptr_eq(other, arriving));
+        drop(list);
+        self.arriving = None;
+        Ok(())
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.arriving.as_ref().is_some_and(|arriving| arriving.is_evicted.load(Relaxed))
+    }
+}
+
+impl Clone for Charge {
+    fn clone(&self) -> Self {
+        if let Some(memory) = &self.memory {
+            memory.0.add(self.webhook.as_deref(), self.bytes);
+        }
+        Self { memory: self.memory.clone(), webhook: self.webhook.clone(), bytes: self.bytes, arriving: None }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        // An eviction has given the bytes back already.
+        if self.arrived().is_ok()
+            && let Some(memory) = &self.memory
+        {
+            memory.0.give_back(self.webhook.as_deref(), self.bytes);
+        }
+    }
+}
+
+/// Without the webhook, which holds everything about itself.
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charge").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// A large body on its way. All but the waker changes while the list is locked, and then only.
+struct Arriving {
+    webhook: Option<Arc<Webhook>>,
+    since: Instant,
+    bytes: AtomicUsize,
+    is_evicted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Arriving {
+    fn bytes_per_second(&self, now: Instant) -> f64 {
+        let seconds = now.saturating_duration_since(self.since).as_secs_f64();
+        self.bytes.load(Relaxed) as f64 / seconds.max(0.001)
+    }
+
+    fn is_in(&self, scope: Scope, of: Option<&Webhook>) -> bool {
+        match (scope, self.webhook.as_deref(), of) {
+            (Scope::All, ..) => true,
+            (Scope::Webhook, Some(mine), Some(other)) => mine.key() == other.key(),
+            (Scope::Namespace, Some(mine), Some(other)) => mine.namespace() == other.namespace(),
+            _ => false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct List(Vec<Arc<Arriving>>);
+
+impl List {
+    fn add(&mut self, webhook: Option<Arc<Webhook>>) -> Arc<Arriving> {
+        let arriving = Arc::new(Arriving {
+            webhook,
+            since: Instant::now(),
+            bytes: AtomicUsize::new(0),
+            is_evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        self.0.push(Arc::clone(&arriving));
+        arriving
+    }
+
+    /// Removes the slowest body of the scope; `None` if there is none, or if it is the one that asks for room.
+    fn remove_slowest(&mut self, scope: Scope, asking: &Charge) -> Option<Arc<Arriving>> {
+        let now = Instant::now();
+        let among = self.0.iter().enumerate().filter(|(_, body)| body.is_in(scope, asking.webhook.as_deref()));
+        let speed = |body: &Arriving| body.bytes_per_second(now);
+        let (at, slowest) = among.min_by(|(_, one), (_, other)| speed(one).total_cmp(&speed(other)))?;
+        if asking.arriving.as_ref().is_some_and(|asking| Arc::ptr_eq(asking, slowest)) {
+            return None;
+        }
+        slowest.is_evicted.store(true, Relaxed);
+        Some(self.0.swap_remove(at))
+    }
+}
+
+impl Shared {
+    /// Takes `more` bytes for a body that then holds `bytes`, or says whose bytes are too many.
+    fn take(&self, webhook: Option<&Webhook>, more: usize, bytes: usize) -> Result<(), Scope> {
+        let [of_all, of_webhook, of_namespace] = self.add(webhook, more);
+        let limit = match bytes <= SMALL {
+            true => self.max_bytes,
+            false => self.max_bytes - self.max_bytes / 8,
+        };
+        let free = limit.saturating_sub(of_all);
+        let scope = if of_webhook > self.largest.max(free) {
+            Scope::Webhook
+        } else if of_namespace > self.largest.max(free.saturating_mul(2)) {
+            Scope::Namespace
+        } else if of_all > limit {
+            Scope::All
+        } else {
+            return Ok(());
+        };
+        self.give_back(webhook, more);
+        Err(scope)
+    }
+
+    /// The sums after that: of all, of the webhook, of its namespace.
+    fn add(&self, webhook: Option<&Webhook>, bytes: usize) -> [usize; 3] {
+        let add = |held: &AtomicUsize| held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let [of_webhook, of_namespace] = webhook.map_or([0, 0], |webhook| webhook.gates().held().map(add));
+        [add(&self.held), of_webhook, of_namespace]
+    }
+
+    fn give_back(&self, webhook: Option<&Webhook>, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+        for held in webhook.into_iter().flat_map(|webhook| webhook.gates().held()) {
+            held.fetch_sub(bytes, Relaxed);
+        }
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use futures_util::task::{ArcWake, waker};
+
+    use super::*;
+
+    const KIB: usize = 1 << 10;
+    const MIB: usize = 1 << 20;
+
+    fn webhook(registry: &crate::config::Compiler, namespace: &str, id: &str) -> Option<Arc<Webhook>> {
+        let key = crate::WebhookKey::new(namespace, id).unwrap();
+        let spec = registry.read_webhook(br#"{"module": "discard"}"#).unwrap();
+        Some(Arc::new(registry.build_webhook(&key, spec, &Default::default()).unwrap()))
+    }
+
+    fn compiler() -> crate::config::Compiler {
+        crate::config::Compiler::new(crate::Registry::builtin())
+    }
+
+    #[test]
+    fn bytes_count_until_they_are_dropped() {
+        let memory = BodyMemory::new(8 * MIB, MIB);
+        let mut charge = memory.begin(webhook(&compiler(), "n", "a"));
+        charge.grow(KIB).unwrap();
+        charge.grow(MIB).unwrap();
+        charge.grow(KIB).unwrap();
+        assert_eq!(memory.held(), MIB, "a body does not shrink");
+        charge.arrived().unwrap();
+        let copy = charge.clone();
+        assert_eq!(memory.held(), 2 * MIB);
+        drop(charge);
+        drop(copy);
+        assert_eq!(memory.held(), 0);
+        assert!(memory.0.list().0.is_empty());
+    }
+
+    #[test]
+    fn a_webhook_takes_as_much_as_is_left_to_others_and_a_namespace_twice_as_much() {
+        let (memory, compiler) = (BodyMemory::new(80 * MIB, MIB), compiler());
+        let mut held = Vec::new();
+        let mut fill = |webhook: Option<Arc<Webhook>>| {
+            let before = held.len();
+            loop {
+                let mut charge = memory.begin(webhook.clone());
+                if charge.grow(MIB).is_err() {
+                    break held.len() - before;
+                }
+                charge.arrived().unwrap();
+                held.push(charge);
+            }
+        };
+        // 70 MiB are for large bodies.
+        assert_eq!(fill(webhook(&compiler, "n", "a")), 35);
+        assert_eq!(fill(webhook(&compiler, "n", "b")) + fill(webhook(&compiler, "n", "c")), 11);
+        let others: Vec<_> = (0..4).map(|n| fill(webhook(&compiler, &format!("n{n}"), "a"))).collect();
+        assert!(others.iter().all(|bodies| *bodies >= 1), "{others:?}");
+        // The eighth for small ones is still there.
+        let mut small = memory.begin(webhook(&compiler, "late", "a"));
+        small.grow(SMALL).unwrap();
+        drop(held);
+        drop(small);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl ArcWake for Woken {
+        fn wake_by_ref(this: &Arc<Self>) {
+            this.0.store(true, SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_of_the_bodies_that_are_arriving_makes_room() {
+        let (memory, compiler) = (BodyMemory::new(8 * MIB, 4 * MIB), compiler());
+        let (slow_webhook, quick_webhook) = (webhook(&compiler, "a", "a"), webhook(&compiler, "b", "b"));
+        let (mut slow, mut quick) = (memory.begin(slow_webhook), memory.begin(quick_webhook));
+        slow.grow(3 * MIB).unwrap();
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        quick.grow(3 * MIB).unwrap();
+        let woken = Arc::new(Woken::default());
+        assert!(!slow.poll_evicted(&waker(Arc::clone(&woken))));
+        // 7 MiB are for large ones.
+        quick.grow(4 * MIB + 1).unwrap_err();
+        quick.grow(4 * MIB).unwrap();
+        let mut third = memory.begin(webhook(&compiler, "c", "c"));
+        third.grow(MIB).unwrap();
+        assert!(woken.0.load(SeqCst) && slow.poll_evicted(&waker(woken)), "the slow one is refused");
+        assert_eq!(memory.held(), 5 * MIB);
+        slow.grow(4 * MIB).unwrap_err();
+        slow.arrived().unwrap_err();
+        drop(slow);
+        quick.arrived().unwrap();
+        third.arrived().unwrap();
+        drop((quick, third));
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn a_body_that_is_the_slowest_itself_is_refused() {
+        let (memory, compiler) = (BodyMemory::new(4 * MIB, MIB), compiler());
+        let full: Vec<_> = (0..3)
+            .map(|n| {
+                let mut charge = memory.begin(webhook(&compiler, &format!("n{n}"), "a"));
+                charge.grow(MIB).unwrap();
+                charge.arrived().unwrap();
+                charge
+            })
+            .collect();
+        let mut more = memory.begin(webhook(&compiler, "late", "a"));
+        more.grow(SMALL + 1).unwrap();
+        more.grow(MIB).unwrap_err();
+        drop(full);
+        more.grow(MIB).unwrap();
+    }
+
+    #[test]
+    fn many_threads_leave_nothing_behind() {
+        let (memory, compiler) = (BodyMemory::new(4 * MIB, MIB), compiler());
+        let webhooks: Vec<_> = (0..3).map(|n| webhook(&compiler, &format!("n{n}"), "a")).collect();
+        std::thread::scope(|scope| {
+            for webhook in &webhooks {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let mut random = fastrand::Rng::new();
+                        for _ in 0..2000 {
+                            let mut charge = memory.begin(webhook.clone());
+                            let mut bytes = 0;
+                            while bytes < MIB && charge.grow(bytes).is_ok() {
+                                bytes += random.usize(..300 * KIB);
+                            }
+                            let kept = (charge.arrived().is_ok() && random.bool()).then(|| charge.clone());
+                            drop(charge);
+                            drop(kept);
+                        }
+                    });
+                }
+            }
+        });
+        assert_eq!(memory.held(), 0);
+        assert!(
+            webhooks.iter().flatten().flat_map(|webhook| webhook.gates().held()).all(|held| held.load(SeqCst) == 0)
+        );
+        assert!(memory.0.list().0.is_empty());
+    }
+}
