@@ -7,6 +7,7 @@
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
 #                        and bin/nginx         nginx, the machine's or from Debian's packages: for `make test`
+#                        and libfaketime.so.1  a wall clock that a test sets, from Debian's packages: for `make test`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -162,6 +163,19 @@ get_nginx() {
   nginx_of_debian && nginx_works "$tools/bin/nginx"
 }
 
+# --- libfaketime ----------------------------------------------------------------------------------------------
+
+# faketime_works LIBRARY: a program under it sees another year.
+faketime_works() { [[ $(LD_PRELOAD=$1 FAKETIME='@2001-01-01 00:00:00' date +%Y 2>/dev/null) == 2001 ]]; }
+
+get_faketime() {
+  faketime_works "$tools/libfaketime.so.1" && return
+  say "libfaketime: unpacking Debian's libfaketime"
+  unpack_debs "$tmp/faketime" libfaketime || return 1
+  find "$tmp/faketime" -name libfaketime.so.1 -exec install -m 644 {} "$tools" \;
+  faketime_works "$tools/libfaketime.so.1"
+}
+
 # --- all together ---------------------------------------------------------------------------------------------
 
 have cargo || die "no cargo: install Rust first (rustup, or your distribution's package)"
@@ -191,6 +205,7 @@ if [ "$want" != build ]; then
 fi
 
 if [ "$want" = all ]; then
+  get_faketime || die "libfaketime cannot be had (Debian 12: libfaketime); put libfaketime.so.1 into target/tools"
   get_etcd_34 || die "etcd 3.4 cannot be had (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
   get_nginx || die "nginx with HTTP/2 cannot be had (Debian 12: nginx); put one into target/tools/bin"

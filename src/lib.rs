@@ -62,6 +62,8 @@
 
 pub mod auth;
 pub mod body;
+#[cfg(feature = "spool")]
+mod clock;
 pub mod config;
 mod deadline;
 pub mod dedup;

@@ -7,7 +7,6 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -15,6 +14,8 @@ use tokio::time::Instant;
 use super::journal::Journal;
 use super::rule::Event;
 use super::table::{Answer, Known, Table, Taken};
+#[cfg(feature = "spool")]
+use crate::clock::Clock;
 use crate::telemetry;
 
 /// How many events are remembered if nothing is said.
@@ -37,7 +38,8 @@ pub struct Claims {
 struct Inner {
     shards: Box<[Mutex<Table>]>,
     entries: AtomicUsize,
-    clock: Clock,
+    /// Ages are measured by the monotonic clock: whoever sets the other one makes nothing be forgotten.
+    started: Instant,
     journal: Option<Journal>,
 }
 
@@ -65,8 +67,17 @@ impl Claims {
 
     /// Claims `event`, to be remembered for `ttl` seconds if it is taken.
     pub(super) fn claim(&self, event: Event, ttl: u32) -> Claim {
-        let now = self.inner.clock.now();
-        match self.inner.change(event, |table| table.claim(event, now)) {
+        let inner = &self.inner;
+        let now = inner.now();
+        let claim = |table: &mut Table| {
+            if table.has_undated()
+                && let Some(wall) = inner.journal.as_ref().and_then(Journal::time_for_expiry)
+            {
+                table.date(wall, now);
+            }
+            table.claim(event, now)
+        };
+        match inner.change(event, claim) {
             Known::First => Claim::First(Pending { claims: self.clone(), event, ttl, is_settled: false }),
             Known::Pending => Claim::InProgress,
             Known::Taken(answer) => Claim::Duplicate(answer),
@@ -75,6 +86,11 @@ impl Claims {
 }
 
 impl Inner {
+    /// In seconds since the start.
+    fn now(&self) -> u32 {
+        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+
     fn change<T>(&self, event: Event, f: impl FnOnce(&mut Table) -> T) -> T {
         let shard = usize::from(event.0[0]) % self.shards.len();
         let mut table = lock(&self.shards[shard]);
@@ -123,7 +139,7 @@ impl ClaimsOptions {
 
     /// Remembers events until the process ends.
     pub fn in_memory(&self) -> Claims {
-        self.build(Clock::start(), None, self.shards())
+        self.build(None, self.shards())
     }
 
     /// Remembers events in `directory` too, which is made if it is missing and belongs to this store alone.
@@ -133,6 +149,9 @@ impl ClaimsOptions {
     /// again if its sender sends it again; nothing is lost. An event that is being processed is never written: after a
     /// crash the sender, who got no answer, sends it again, and it is processed.
     ///
+    /// What an earlier process has taken does not expire before the wall clock has agreed with the monotonic one for ten
+    /// minutes: a clock that is wrong for a moment makes nothing be forgotten.
+    ///
     /// Damaged records are skipped. If the disk fails later, events are remembered in memory only; the log and the
     /// metrics tell.
     ///
@@ -141,19 +160,17 @@ impl ClaimsOptions {
     /// When the directory cannot be made, read or written, or another process has it. It blocks meanwhile.
     #[cfg(feature = "spool")]
     pub fn open(&self, directory: impl AsRef<Path>) -> io::Result<Claims> {
-        let clock = Clock::start();
-        let now = clock.now();
+        self.open_by(Clock::start(), directory.as_ref())
+    }
+
+    #[cfg(feature = "spool")]
+    fn open_by(&self, clock: Clock, directory: &Path) -> io::Result<Claims> {
         let mut shards = self.shards();
-        let latest = now.saturating_add(super::rule::MAX_TTL.as_secs() as u32);
-        let journal = Journal::open(directory.as_ref(), self.max_entries, clock, |event, mut taken| {
-            // Of a clock that was ahead of the time.
-            taken.until = taken.until.min(latest);
-            if taken.until >= now {
-                let shard = usize::from(event.0[0]) % shards.len();
-                shards[shard].take(event, taken);
-            }
+        let journal = Journal::open(directory, self.max_entries, clock, |event, taken| {
+            let shard = usize::from(event.0[0]) % shards.len();
+            shards[shard].recover(event, taken);
         })?;
-        Ok(self.build(clock, Some(journal), shards))
+        Ok(self.build(Some(journal), shards))
     }
 
     fn shards(&self) -> Vec<Table> {
@@ -161,11 +178,11 @@ impl ClaimsOptions {
         (0..shards).map(|_| Table::new(self.max_entries.div_ceil(shards))).collect()
     }
 
-    fn build(&self, clock: Clock, journal: Option<Journal>, shards: Vec<Table>) -> Claims {
+    fn build(&self, journal: Option<Journal>, shards: Vec<Table>) -> Claims {
         let entries = shards.iter().map(Table::len).sum::<usize>();
         telemetry::dedup_entries(entries, shards.iter().map(Table::forgotten).sum());
         let shards = shards.into_iter().map(Mutex::new).collect();
-        Claims { inner: Arc::new(Inner { shards, entries: entries.into(), clock, journal }) }
+        Claims { inner: Arc::new(Inner { shards, entries: entries.into(), started: Instant::now(), journal }) }
     }
 }
 
@@ -200,10 +217,10 @@ impl Pending {
     pub(super) fn taken(mut self, answer: Answer) -> Option<BoxFuture<'static, ()>> {
         self.is_settled = true;
         let inner = &self.claims.inner;
-        let at = inner.clock.now();
+        let at = inner.now();
         let taken = Taken { answer, at, until: at.saturating_add(self.ttl) };
         inner.change(self.event, |table| table.take(self.event, taken));
-        inner.journal.as_ref().map(|journal| journal.append(self.event, taken))
+        inner.journal.as_ref().map(|journal| journal.append(self.event, answer, self.ttl))
     }
 }
 
@@ -215,27 +232,10 @@ impl Drop for Pending {
     }
 }
 
-/// Seconds since 1970, steadily: whoever sets the system's clock makes nothing be forgotten.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    since_1970: Duration,
-    started: Instant,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self { since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), started: Instant::now() }
-    }
-
-    pub(super) fn now(&self) -> u32 {
-        let seconds = (self.since_1970 + self.started.elapsed()).as_secs();
-        // In the year 2106 every event will be remembered.
-        u32::try_from(seconds).unwrap_or(u32::MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::StatusCode;
     use uuid::Uuid;
 
@@ -302,6 +302,29 @@ mod tests {
             assert!(matches!(claims.claim(event(19_999), 60), Claim::Duplicate(_)), "the newest is known");
             assert!(matches!(claims.claim(event(0), 60), Claim::First(_)), "the oldest is not");
         }
+    }
+
+    #[cfg(feature = "spool")]
+    #[tokio::test]
+    async fn what_an_earlier_process_has_taken_expires_once_the_clock_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ClaimsOptions::new();
+        let open = |clock| options.open_by(clock, folder.path()).unwrap();
+        let claims = open(Clock::start());
+        for (number, ttl) in [(1, 1), (2, 60)] {
+            let Claim::First(pending) = claims.claim(event(number), ttl) else { panic!("it is new") };
+            pending.taken(answer(7)).unwrap().await;
+        }
+        drop(claims);
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        let claims = open(Clock::start());
+        for number in 1..=2 {
+            assert!(matches!(claims.claim(event(number), 60), Claim::Duplicate(_)), "{number}");
+        }
+        drop(claims);
+        let claims = open(Clock::started_before(crate::clock::AGREED));
+        assert!(matches!(claims.claim(event(1), 60), Claim::First(_)), "its time is over");
+        assert!(matches!(claims.claim(event(2), 60), Claim::Duplicate(_)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -24,9 +24,9 @@ use self::record::Record;
 #[cfg(fuzzing)]
 pub(crate) use self::record::fuzz;
 use self::writer::Writer;
-use super::claims::Clock;
 use super::rule::Event;
-use super::table::Taken;
+use super::table::{Answer, Taken};
+use crate::clock::Clock;
 use crate::telemetry;
 
 /// How many records may wait to be written.
@@ -43,6 +43,7 @@ static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
 #[derive(Debug)]
 pub(super) struct Journal {
     writer: SyncSender<Entry>,
+    clock: Arc<Clock>,
     /// Nothing has been written for longer than an answer waits. Then none does.
     is_stuck: Arc<AtomicBool>,
 }
@@ -58,15 +59,23 @@ impl Journal {
         clock: Clock,
         found: impl FnMut(Event, Taken),
     ) -> io::Result<Self> {
-        let files = Files::open(directory, max_records, clock.now(), found)?;
+        let clock = Arc::new(clock);
+        let files = Files::open(directory, max_records, seconds(clock.for_stamps()), found)?;
         let (writer, entries) = sync_channel(QUEUE);
         let is_stuck = Arc::<AtomicBool>::default();
-        Writer::spawn(files, clock, entries, Arc::clone(&is_stuck))?;
-        Ok(Self { writer, is_stuck })
+        Writer::spawn(files, Arc::clone(&clock), entries, Arc::clone(&is_stuck))?;
+        Ok(Self { writer, clock, is_stuck })
     }
 
-    /// Writes down that `event` was taken. The future is over when that outlives the process, or cannot be had.
-    pub(super) fn append(&self, event: Event, taken: Taken) -> BoxFuture<'static, ()> {
+    /// The time, in seconds since 1970, that what was found may expire by, once it is known.
+    pub(super) fn time_for_expiry(&self) -> Option<u32> {
+        self.clock.for_expiry().map(seconds)
+    }
+
+    /// Writes down that `event` was taken, and is to be remembered for `ttl` seconds. The future is over when that outlives the process, or cannot be had.
+    pub(super) fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
+        let at = seconds(self.clock.for_stamps());
+        let taken = Taken { answer, at, until: at.saturating_add(ttl) };
         let (written, was_written) = oneshot::channel();
         if self.writer.try_send((Record { event, taken }, written)).is_err() {
             failed("the disk does not keep up");
@@ -83,6 +92,12 @@ impl Journal {
             }
         })
     }
+}
+
+/// Since 1970. In the year 2106 every event will be remembered.
+fn seconds(time: SystemTime) -> u32 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// The event was delivered, so its sender is told so all the same.
@@ -111,10 +126,9 @@ mod tests {
     async fn what_was_waited_for_is_there_while_the_writer_lives() {
         let folder = tempfile::tempdir().unwrap();
         let (journal, _) = open(folder.path());
-        let until = Clock::start().now() + 60;
         for number in 0..50 {
-            let Record { event, taken } = sample(number, until - 60, until);
-            journal.append(event, taken).await;
+            let Record { event, taken } = sample(number, 0, 0);
+            journal.append(event, taken.answer, 60).await;
             let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
             assert_eq!(files.sum::<u64>() as usize, (usize::from(number) + 1) * record::SIZE, "before it was answered");
         }
@@ -130,10 +144,10 @@ mod tests {
         std::fs::remove_dir_all(folder.path()).unwrap();
         let began = Instant::now();
         let Record { event, taken } = sample(1, 0, u32::MAX);
-        journal.append(event, taken).await;
+        journal.append(event, taken.answer, 60).await;
         assert!(began.elapsed() < PATIENCE, "an error is no reason to wait");
         std::fs::create_dir(folder.path()).unwrap();
-        journal.append(event, taken).await;
+        journal.append(event, taken.answer, 60).await;
         drop(journal);
         assert_eq!(open(folder.path()).1, [1], "it is written again once it can be");
     }
@@ -141,13 +155,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_holds_up_an_answer_only_so_long() {
         let (writer, hangs) = sync_channel(2);
-        let journal = Journal { writer, is_stuck: Arc::default() };
+        let journal = Journal { writer, clock: Arc::new(Clock::start()), is_stuck: Arc::default() };
         let Record { event, taken } = sample(1, 0, u32::MAX);
         let began = tokio::time::Instant::now();
-        journal.append(event, taken).await;
+        journal.append(event, taken.answer, 60).await;
         assert_eq!(began.elapsed(), PATIENCE);
         for _ in 0..10 {
-            journal.append(event, taken).await;
+            journal.append(event, taken.answer, 60).await;
         }
         assert_eq!(began.elapsed(), PATIENCE, "the others do not wait, nor does the queue grow");
         assert_eq!(hangs.try_iter().count(), 2);

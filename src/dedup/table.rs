@@ -16,7 +16,8 @@ pub(super) struct Answer {
     pub(super) event_id: Uuid,
 }
 
-/// An event that was taken. Times are in seconds since 1970, so that they mean the same after a restart.
+/// An event that was taken. Times are in seconds: in a [`Table`] since this process's start, in the journal since 1970, so
+/// that they mean the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) answer: Answer,
@@ -46,6 +47,8 @@ pub(super) struct Table {
     /// they were taken. What stands at the head of one is the oldest of its kind, and holds up no other for longer than
     /// that has to stay itself.
     queues: [VecDeque<Due>; QUEUES],
+    /// Those of an earlier process whose age is not known yet, with times since 1970. They are remembered until it is.
+    undated: VecDeque<Due>,
     max_taken: usize,
     forgotten: u64,
 }
@@ -60,6 +63,7 @@ const SWEEP: usize = 4;
 struct Remembered {
     answer: Answer,
     until: u32,
+    is_undated: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +75,13 @@ struct Due {
 
 impl Table {
     pub(super) fn new(max_taken: usize) -> Self {
-        Self { events: HashMap::default(), queues: Default::default(), max_taken: max_taken.max(1), forgotten: 0 }
+        Self {
+            events: HashMap::default(),
+            queues: Default::default(),
+            undated: VecDeque::new(),
+            max_taken: max_taken.max(1),
+            forgotten: 0,
+        }
     }
 
     /// What is known of `event`; if nothing is, it is now pending.
@@ -79,7 +89,9 @@ impl Table {
         self.sweep(now);
         match self.events.get(&event) {
             Some(None) => Known::Pending,
-            Some(Some(remembered)) if now <= remembered.until => Known::Taken(remembered.answer),
+            Some(Some(remembered)) if remembered.is_undated || now <= remembered.until => {
+                Known::Taken(remembered.answer)
+            }
             // What is left of it in a queue is told from what follows by its time.
             Some(Some(_)) | None => {
                 self.events.insert(event, None);
@@ -97,12 +109,59 @@ impl Table {
 
     /// The event was taken. If there are too many, the oldest is forgotten.
     pub(super) fn take(&mut self, event: Event, taken: Taken) {
-        let queue = taken.until.saturating_sub(taken.at).max(1).ilog2() as usize;
-        self.events.insert(event, Some(Remembered { answer: taken.answer, until: taken.until }));
-        self.queues[queue.min(QUEUES - 1)].push_back(Due { event, at: taken.at, until: taken.until });
-        while self.queues.iter().map(VecDeque::len).sum::<usize>() > self.max_taken {
+        let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: false };
+        self.events.insert(event, Some(remembered));
+        self.queue(Due { event, at: taken.at, until: taken.until });
+        while self.taken() > self.max_taken {
+            let was_remembered = self.forget_oldest();
+            self.forgotten += u64::from(was_remembered);
+        }
+    }
+
+    /// The event was taken by an earlier process, by its wall clock then. The oldest come first.
+    #[cfg(any(test, feature = "spool"))]
+    pub(super) fn recover(&mut self, event: Event, taken: Taken) {
+        let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: true };
+        self.events.insert(event, Some(remembered));
+        self.undated.push_back(Due { event, at: taken.at, until: taken.until });
+        while self.taken() > self.max_taken {
             self.forget_oldest();
         }
+    }
+
+    /// Whether there are events whose age is not known.
+    pub(super) fn has_undated(&self) -> bool {
+        !self.undated.is_empty()
+    }
+
+    /// The time is known: `wall` since 1970, `now` since the start. From here on what was recovered has its age.
+    pub(super) fn date(&mut self, wall: u32, now: u32) {
+        for due in std::mem::take(&mut self.undated) {
+            let Some(Some(known)) = self.events.get_mut(&due.event) else { continue };
+            if !known.is_undated || known.until != due.until {
+                continue;
+            }
+            // Of a clock that was ahead: it is remembered for its whole time, and no longer.
+            let left = due.until.checked_sub(wall).map(|left| left.min(due.until.saturating_sub(due.at)));
+            match left {
+                None => drop(self.events.remove(&due.event)),
+                Some(left) => {
+                    (known.until, known.is_undated) = (now.saturating_add(left), false);
+                    let until = known.until;
+                    // Each is older than anything that this process has taken.
+                    self.queue(Due { event: due.event, at: 0, until });
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, due: Due) {
+        let queue = due.until.saturating_sub(due.at).max(1).ilog2() as usize;
+        self.queues[queue.min(QUEUES - 1)].push_back(due);
+    }
+
+    fn taken(&self) -> usize {
+        self.undated.len() + self.queues.iter().map(VecDeque::len).sum::<usize>()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -126,14 +185,14 @@ impl Table {
         }
     }
 
-    fn forget_oldest(&mut self) {
+    /// Whether it was remembered still.
+    fn forget_oldest(&mut self) -> bool {
+        if let Some(due) = self.undated.pop_front() {
+            return remove(&mut self.events, due);
+        }
         let oldest = self.queues.iter_mut().filter(|queue| !queue.is_empty());
         let oldest = oldest.min_by_key(|queue| queue.front().map(|due| due.at));
-        if let Some(due) = oldest.and_then(VecDeque::pop_front)
-            && remove(&mut self.events, due)
-        {
-            self.forgotten += 1;
-        }
+        oldest.and_then(VecDeque::pop_front).is_some_and(|due| remove(&mut self.events, due))
     }
 }
 
@@ -209,6 +268,54 @@ mod tests {
         assert_eq!(table.claim(event(1), 102), Known::First, "it was the oldest, though not the first to expire");
         for pending in 10..20 {
             assert_eq!(table.claim(event(pending), 102), Known::Pending);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_process_has_taken_is_remembered_until_the_time_is_known() {
+        const WALL: u32 = 1_795_410_874;
+        let mut table = Table::new(10);
+        table.recover(event(1), taken(1, WALL - 1000, 10));
+        table.recover(event(2), taken(2, WALL - 1000, 1600));
+        // Of a clock that was a year ahead, and of one that had not been set.
+        table.recover(event(3), taken(3, WALL + 365 * 86_400, 100));
+        table.recover(event(4), taken(4, 5, 100));
+        // Taken again, once the first one's time was over.
+        table.recover(event(5), taken(5, WALL - 5000, 10));
+        table.recover(event(5), taken(6, WALL - 100, 1000));
+        for (number, now) in [(1, 0), (2, 0), (3, 599), (4, 599)] {
+            assert_eq!(table.claim(event(number), now), Known::Taken(answer(number.into())));
+        }
+        assert!(table.has_undated());
+        table.date(WALL, 600);
+        assert!(!table.has_undated());
+        for number in [1, 4] {
+            assert_eq!(table.claim(event(number), 600), Known::First, "{number}: its time is over");
+        }
+        assert_eq!(table.claim(event(3), 700), Known::Taken(answer(3)), "for its whole time");
+        assert_eq!(table.claim(event(3), 701), Known::First, "and no longer");
+        assert_eq!(table.claim(event(2), 1200), Known::Taken(answer(2)));
+        assert_eq!(table.claim(event(2), 1201), Known::First);
+        assert_eq!(table.claim(event(5), 1500), Known::Taken(answer(6)));
+        assert_eq!(table.claim(event(5), 1501), Known::First);
+    }
+
+    #[test]
+    fn what_an_earlier_process_has_taken_is_the_oldest() {
+        for is_dated in [false, true] {
+            let mut table = Table::new(3);
+            for number in 1..=5 {
+                table.recover(event(number), taken(1, 1_795_410_874, 100_000));
+            }
+            assert_eq!((table.len(), table.forgotten()), (3, 0), "no more than there is room for");
+            if is_dated {
+                table.date(1_795_410_900, 700);
+            }
+            table.take(event(6), taken(6, 700, 10));
+            assert_eq!((table.len(), table.forgotten()), (3, 1));
+            assert_eq!(table.claim(event(6), 700), Known::Taken(answer(6)));
+            assert_eq!(table.claim(event(3), 700), Known::First);
+            assert_eq!(table.claim(event(5), 700), Known::Taken(answer(1)));
         }
     }
 

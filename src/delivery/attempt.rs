@@ -1,13 +1,13 @@
 //! One attempt of the worker, and what follows from it.
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Done, Failure};
 use crate::config::Webhook;
 use crate::deadline::within;
 use crate::key::WebhookKey;
 use crate::module::{DeliverError, EventId};
-use crate::spool::{Death, Event, Spool, State, Ticket, measure};
+use crate::spool::{Again, Death, Event, Spool, State, Ticket, measure};
 
 /// What came of an attempt.
 pub(super) enum Outcome {
@@ -53,16 +53,23 @@ pub(super) async fn attempt_once(
     match again {
         Some(wait) => {
             tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");
-            let again = Some(SystemTime::now() + wait);
+            let again = Some(Again { at: spool.clock().for_stamps() + wait, wait });
             Outcome::Again(State { attempts: attempt, done: done.bits(), again, dead: None }, wait)
         }
-        None => give_up(id, webhook.key(), attempt, done.bits(), &error),
+        None => give_up(spool.clock().for_stamps(), id, webhook.key(), attempt, done.bits(), &error),
     }
 }
 
-pub(super) fn give_up(id: EventId, webhook: &WebhookKey, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
+pub(super) fn give_up(
+    at: SystemTime,
+    id: EventId,
+    webhook: &WebhookKey,
+    attempts: u32,
+    done: u64,
+    error: &DeliverError,
+) -> Outcome {
     let kind = error.kind();
     tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), module = error.module(), %error, "not delivered: it is a dead letter now");
-    let death = Death { at: SystemTime::now(), kind, reason: error.to_string().into() };
+    let death = Death { at, here: Some(Instant::now()), kind, reason: error.to_string().into() };
     Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
 }

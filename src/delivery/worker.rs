@@ -1,7 +1,7 @@
 //! Delivers what was accepted.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -18,7 +18,7 @@ use super::attempt::{Outcome, attempt_once, give_up};
 use super::schedule::{Limits, Schedule};
 use crate::config::Webhook;
 use crate::dispatch::DEFAULT_DEADLINE;
-use crate::module::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
+use crate::module::{DeliverError, DeliverErrorKind};
 use crate::spool::{Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
 
@@ -110,6 +110,7 @@ impl Worker {
             deadline: self.deadline,
             schedule: Schedule::new(self.limits),
             waiting: BinaryHeap::new(),
+            put_off: put_off(&self.spool),
             under_way: JoinSet::new(),
             is_reading: false,
             delivered: Vec::new(),
@@ -129,7 +130,7 @@ impl Worker {
                     self.was_stopped = true;
                 }
                 _ = &mut loaded, if !is_loaded => is_loaded = true,
-                Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.schedule.push(ticket)),
+                Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.take(ticket)),
                 Some(ended) = work.under_way.join_next() => {
                     work.ended(ended);
                     while let Some(ended) = work.under_way.try_join_next() {
@@ -166,6 +167,9 @@ struct Work {
     schedule: Schedule,
     /// Those that are tried again later.
     waiting: BinaryHeap<Reverse<Waiting>>,
+    /// Until when an earlier process has put off the events that it left. From here on the monotonic clock counts:
+    /// however the other one is set, none waits longer.
+    put_off: HashMap<u64, Instant>,
     under_way: JoinSet<Ended>,
     /// Events are being read: what becomes ready meanwhile is read together.
     is_reading: bool,
@@ -247,6 +251,14 @@ impl Work {
         }
     }
 
+    /// An event that is to be delivered, by an earlier process's word later.
+    fn take(&mut self, ticket: Ticket) {
+        match self.put_off.remove(&ticket.sequence) {
+            Some(until) => self.wait_until(ticket, until),
+            None => self.schedule.push(ticket),
+        }
+    }
+
     /// Events whose time has come.
     fn wake(&mut self) {
         let now = Instant::now();
@@ -292,14 +304,10 @@ impl Work {
                 return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN));
             }
         };
-        // Of an earlier process: its time may be still to come.
-        if let Some(wait) = state.again.and_then(|again| again.duration_since(SystemTime::now()).ok()) {
-            // Not for years, if the clock was set back.
-            return self.settle(ticket, Outcome::NotYet(wait.min(LONGEST_WAIT)));
-        }
         let Some(webhook) = webhook else {
             let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
-            let outcome = give_up(event.id, &ticket.webhook, state.attempts, state.done, &error);
+            let outcome =
+                give_up(self.spool.clock().for_stamps(), event.id, &ticket.webhook, state.attempts, state.done, &error);
             return self.settle(ticket, outcome);
         };
         let (spool, deadline) = (self.spool.clone(), self.deadline);
@@ -310,7 +318,7 @@ impl Work {
                 AssertUnwindSafe(attempt_once(&spool, &ticket, event, webhook, &state, deadline)).catch_unwind();
             let outcome = tried.await.unwrap_or_else(|_| {
                 let error = DeliverError::new(DeliverErrorKind::Permanent, "the attempt panicked");
-                give_up(id, &ticket.webhook, state.attempts + 1, state.done, &error)
+                give_up(spool.clock().for_stamps(), id, &ticket.webhook, state.attempts + 1, state.done, &error)
             });
             (ticket, outcome)
         });
@@ -346,9 +354,19 @@ impl Work {
     }
 
     fn wait(&mut self, ticket: Ticket, wait: Duration) {
-        let waiting = Waiting { until: Instant::now() + wait, sequence: ticket.sequence, ticket };
+        self.wait_until(ticket, Instant::now() + wait);
+    }
+
+    fn wait_until(&mut self, ticket: Ticket, until: Instant) {
+        let waiting = Waiting { until, sequence: ticket.sequence, ticket };
         self.waiting.push(Reverse(waiting));
     }
+}
+
+/// When the events that an earlier process has put off are to be tried.
+fn put_off(spool: &Spool) -> HashMap<u64, Instant> {
+    let now = Instant::now();
+    spool.put_off(SystemTime::now()).map(|(sequence, left)| (sequence, now + left)).collect()
 }
 
 /// Its webhook cannot take an event now.

@@ -4,10 +4,13 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use super::{Event, Spool, State, Ticket};
+use super::{Death, Event, Spool, State, Ticket};
 use crate::delivery::Done;
 use crate::key::WebhookKey;
 use crate::module::{DeliverErrorKind, EventId};
+
+/// 2020, since 1970: an earlier time is that of a clock that had not been set.
+const EARLIEST: Duration = Duration::from_secs(1_577_836_800);
 
 /// An event that was accepted and could not be delivered.
 #[derive(Clone, Debug)]
@@ -131,11 +134,11 @@ impl Spool {
 
     /// Forgets the dead letters that were given up so long ago. Returns how many.
     pub(crate) fn forget_dead_letters(&self, age: Duration) -> usize {
-        let now = SystemTime::now();
+        let (clock, now) = (self.clock(), self.clock().for_expiry());
         let ledger = self.shared().ledger();
         let is_old = |ticket: &Ticket| {
-            let death = ledger.death(ticket);
-            death.is_some_and(|death| now.duration_since(death.at).is_ok_and(|since| since > age))
+            let since = ledger.death(ticket).and_then(|death| since(death, clock.elapsed(), now));
+            since.is_some_and(|since| since > age)
         };
         let old: Vec<_> = ledger.dead().iter().filter(|(_, ticket)| is_old(ticket)).map(|(id, _)| *id).collect();
         drop(ledger);
@@ -145,6 +148,18 @@ impl Spool {
     /// The event is not tried any more.
     pub(crate) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
         self.shared().bury(id, ticket, state);
+    }
+}
+
+/// How long ago an event was given up, if that is known.
+///
+/// If it was in this process, the monotonic clock knows. Else it is known only while the wall clock is believed (`now`);
+/// and if the time was written down by a clock that had not been set, it counts from the start of this process.
+fn since(death: &Death, since_start: Duration, now: Option<SystemTime>) -> Option<Duration> {
+    match death.here {
+        Some(here) => Some(here.elapsed()),
+        None if death.at < SystemTime::UNIX_EPOCH + EARLIEST => Some(since_start),
+        None => now.and_then(|now| now.duration_since(death.at).ok()),
     }
 }
 
@@ -158,4 +173,36 @@ fn letter(id: EventId, ticket: &Ticket, state: &State) -> Option<DeadLetter> {
         kind: death.kind,
         reason: death.reason.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const TODAY: Duration = Duration::from_secs(1_795_410_874);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn death(at: Duration, here: Option<Instant>) -> Death {
+        Death { at: SystemTime::UNIX_EPOCH + at, here, kind: DeliverErrorKind::Permanent, reason: "no".into() }
+    }
+
+    #[test]
+    fn a_letter_is_no_older_than_a_clock_that_is_believed_says() {
+        let now = SystemTime::UNIX_EPOCH + TODAY;
+        let since = |at, now| since(&death(at, None), Duration::from_secs(700), now);
+        assert_eq!(since(TODAY - 15 * DAY, Some(now)), Some(15 * DAY));
+        assert_eq!(since(TODAY - 15 * DAY, None), None, "the clock may be a year ahead");
+        assert_eq!(since(TODAY + 365 * DAY, Some(now)), None, "it was a year ahead");
+        assert_eq!(since(Duration::from_secs(5), Some(now)), Some(Duration::from_secs(700)), "it had not been set");
+    }
+
+    #[test]
+    fn a_letter_of_this_process_is_as_old_as_the_monotonic_clock_says() {
+        for at in [Duration::ZERO, TODAY, TODAY + 365 * DAY] {
+            let since = since(&death(at, Some(Instant::now())), DAY, Some(SystemTime::UNIX_EPOCH + TODAY));
+            assert!(since.unwrap() < Duration::from_secs(60), "{since:?}");
+        }
+    }
 }

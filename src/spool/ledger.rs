@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -153,6 +154,15 @@ impl Ledger {
             }
             None => false,
         }
+    }
+
+    /// The events that are to be tried later, and how much later.
+    pub(super) fn put_off(&self, now: SystemTime) -> Vec<(u64, Duration)> {
+        let put_off = self.entries.iter().filter_map(|(sequence, entry)| {
+            let left = entry.state.as_deref()?.again?.left(now);
+            (!left.is_zero()).then_some((*sequence, left))
+        });
+        put_off.collect()
     }
 
     pub(super) fn is_kept(&self, sequence: u64) -> bool {

@@ -65,7 +65,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -73,10 +73,11 @@ pub use self::dead::{DeadLetter, Letter};
 use self::disk::{Directory, Disk};
 pub(crate) use self::event::Event;
 use self::shared::Shared;
-pub(crate) use self::state::{Death, State};
+pub(crate) use self::state::{Again, Death, State};
 use self::writer::Writer;
 #[cfg(fuzzing)]
 pub(crate) use self::{frame::fuzz as fuzz_frames, recover::fuzz as fuzz_recovery};
+use crate::clock::Clock;
 pub use crate::delivery::Worker;
 use crate::key::WebhookKey;
 use crate::module::Delivery;
@@ -93,6 +94,7 @@ pub struct Spool {
 /// What all clones of a [`Spool`] share. The writing thread ends with it.
 struct Handle {
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 impl Drop for Handle {
@@ -171,7 +173,16 @@ impl Spool {
         shared.offer(waiting);
         let writer = Writer::new(Arc::clone(&shared), disk, next_segment);
         std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run())?;
-        Ok((Self { handle: Arc::new(Handle { shared }) }, tickets))
+        Ok((Self { handle: Arc::new(Handle { shared, clock: Clock::start() }) }, tickets))
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.handle.clock
+    }
+
+    /// The events that were put off by an earlier process, and how much longer.
+    pub(crate) fn put_off(&self, now: SystemTime) -> impl Iterator<Item = (u64, Duration)> + use<> {
+        self.shared().ledger().put_off(now).into_iter()
     }
 
     fn shared(&self) -> &Shared {

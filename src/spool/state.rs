@@ -1,9 +1,9 @@
 //! What became of an event so far, as it is stored.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Reader, micros, time};
-use crate::module::DeliverErrorKind;
+use crate::module::{DeliverErrorKind, LONGEST_WAIT};
 
 /// More of a reason is not kept, in bytes.
 const LONGEST_REASON: usize = 1000;
@@ -16,15 +16,32 @@ pub(crate) struct State {
     /// What the attempts have done: the bits of [`Done`](crate::delivery::Done).
     pub(crate) done: u64,
     /// When it is tried again, if not at once.
-    pub(crate) again: Option<SystemTime>,
+    pub(crate) again: Option<Again>,
     /// Since when and why it is not tried any more.
     pub(crate) dead: Option<Box<Death>>,
+}
+
+/// When an event is tried again. The wait tells a later process how far it may believe the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Again {
+    pub(crate) at: SystemTime,
+    /// How long was to be waited when this was noted.
+    pub(crate) wait: Duration,
+}
+
+impl Again {
+    /// How long is still to be waited, seen from a process that has just begun.
+    pub(crate) fn left(&self, now: SystemTime) -> Duration {
+        self.at.duration_since(now).unwrap_or_default().min(self.wait)
+    }
 }
 
 /// Why an event is not tried any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Death {
     pub(crate) at: SystemTime,
+    /// When that was by the monotonic clock, if it was in this process.
+    pub(crate) here: Option<Instant>,
     pub(crate) kind: DeliverErrorKind,
     pub(crate) reason: Box<str>,
 }
@@ -32,7 +49,13 @@ pub(crate) struct Death {
 pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&state.attempts.to_le_bytes());
     bytes.extend_from_slice(&state.done.to_le_bytes());
-    bytes.extend_from_slice(&state.again.map_or(0, micros).to_le_bytes());
+    // Nil says that there is none, so the first moment of 1970 is the second.
+    bytes.extend_from_slice(&state.again.map_or(0, |again| micros(again.at).max(1)).to_le_bytes());
+    if let Some(again) = state.again {
+        bytes.extend_from_slice(&u64::try_from(again.wait.as_micros()).unwrap_or(u64::MAX).to_le_bytes());
+        // There is one or the other.
+        return;
+    }
     if let Some(death) = &state.dead {
         bytes.extend_from_slice(&micros(death.at).to_le_bytes());
         let label = death.kind.label();
@@ -45,7 +68,7 @@ pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
 /// How many bytes [`encode`] makes of it.
 pub(super) fn encoded_length(state: &State) -> usize {
     let death = |death: &Death| 9 + death.kind.label().len() + death.reason.len().min(LONGEST_REASON);
-    20 + state.dead.as_deref().map_or(0, death)
+    20 + if state.again.is_some() { 8 } else { state.dead.as_deref().map_or(0, death) }
 }
 
 pub(super) fn decode(payload: &[u8]) -> Option<State> {
@@ -53,6 +76,11 @@ pub(super) fn decode(payload: &[u8]) -> Option<State> {
     let attempts = rest.number()?;
     let done = u64::from_le_bytes(rest.array()?);
     let again = Some(i64::from_le_bytes(rest.array()?)).filter(|micros| *micros != 0).map(time);
+    if let Some(at) = again {
+        // Earlier versions did not write the wait.
+        let wait = rest.array().map_or(LONGEST_WAIT, |wait| Duration::from_micros(u64::from_le_bytes(wait)));
+        return Some(State { attempts, done, again: Some(Again { at, wait }), dead: None });
+    }
     let dead = match rest.array() {
         None => None,
         Some(at) => {
@@ -62,25 +90,31 @@ pub(super) fn decode(payload: &[u8]) -> Option<State> {
             let reason = String::from_utf8_lossy(rest.0).into();
             // Of a newer version, maybe.
             let kind = kind.unwrap_or(DeliverErrorKind::Permanent);
-            Some(Box::new(Death { at: time(i64::from_le_bytes(at)), kind, reason }))
+            Some(Box::new(Death { at: time(i64::from_le_bytes(at)), here: None, kind, reason }))
         }
     };
-    Some(State { attempts, done, again, dead })
+    Some(State { attempts, done, again: None, dead })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
     #[test]
     fn a_state_is_read_as_written() {
         let at = UNIX_EPOCH + Duration::from_micros(1_795_410_874_007_001);
-        let dead = Some(Box::new(Death { at, kind: DeliverErrorKind::Http429, reason: "it is too much".into() }));
+        let dead =
+            Some(Box::new(Death { at, here: None, kind: DeliverErrorKind::Http429, reason: "it is too much".into() }));
         for state in [
             State::default(),
-            State { attempts: 3, done: 5 | 1 << 40, again: Some(at), dead: None },
+            State {
+                attempts: 3,
+                done: 5 | 1 << 40,
+                again: Some(Again { at, wait: Duration::from_micros(7) }),
+                dead: None,
+            },
             State { attempts: 20, done: u64::MAX, again: None, dead },
         ] {
             let mut bytes = Vec::new();
@@ -89,5 +123,34 @@ mod tests {
             assert_eq!(decode(&bytes), Some(state));
         }
         assert_eq!(decode(b"short"), None);
+    }
+
+    #[test]
+    fn a_time_without_a_wait_is_that_of_an_earlier_version() {
+        let at = UNIX_EPOCH + Duration::from_micros(1_795_410_874_007_001);
+        let mut bytes = Vec::new();
+        encode(&State { again: Some(Again { at, wait: Duration::ZERO }), ..State::default() }, &mut bytes);
+        bytes.truncate(20);
+        assert_eq!(decode(&bytes).unwrap().again, Some(Again { at, wait: LONGEST_WAIT }));
+    }
+
+    #[test]
+    fn no_clock_makes_an_event_wait_longer_than_was_noted() {
+        let (at, wait) = (UNIX_EPOCH + Duration::from_secs(1_795_410_874), Duration::from_secs(30));
+        let again = Again { at, wait };
+        for (now, left) in [
+            (UNIX_EPOCH, 30),
+            (at - Duration::from_secs(600), 30),
+            (at - Duration::from_secs(12), 12),
+            (at, 0),
+            (at + Duration::from_secs(365 * 24 * 3600), 0),
+        ] {
+            assert_eq!(again.left(now), Duration::from_secs(left));
+        }
+        // A clock before 1970.
+        let mut bytes = Vec::new();
+        let again = Again { at: UNIX_EPOCH - Duration::from_secs(9), wait };
+        encode(&State { again: Some(again), ..State::default() }, &mut bytes);
+        assert_eq!(decode(&bytes).unwrap().again.unwrap().left(UNIX_EPOCH), Duration::from_micros(1));
     }
 }

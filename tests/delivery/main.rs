@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bodies;
+mod clocks;
 mod dead_letters;
 mod dedup;
 mod full;

@@ -60,7 +60,7 @@ impl Files {
             let file = read(&path, begun, &mut found).map_err(|error| at(&path, error))?;
             this.files.push_back(file);
         }
-        this.tidy(now);
+        this.tidy(None);
         this.reopen_last(now).map_err(|error| at(directory, error))?;
         Ok(this)
     }
@@ -90,14 +90,15 @@ impl Files {
     }
 
     /// Removes the files of which nothing is remembered any more: its time is over, or so much has come since that it is
-    /// forgotten.
-    pub(super) fn tidy(&mut self, now: u32) {
+    /// forgotten. Without the time it is only the latter.
+    pub(super) fn tidy(&mut self, now: Option<u32>) {
         let mut newer: usize = self.files.iter().map(|file| file.records).sum();
         let newest = self.files.back().map(|file| file.begun);
         let directory = &self.directory;
         self.files.retain(|file| {
             newer -= file.records;
-            let is_needed = file.until >= now && newer < self.max_records;
+            let is_over = now.is_some_and(|now| file.until < now);
+            let is_needed = !is_over && newer < self.max_records;
             // The newest may be open. Its turn comes when it is the newest no more.
             if is_needed || Some(file.begun) == newest {
                 return true;
@@ -129,7 +130,7 @@ impl Files {
         }
         self.files.push_back(JournalFile { begun, records: 0, until: 0 });
         self.current = Some(Arc::clone(&file));
-        self.tidy(now);
+        self.tidy(None);
         Ok(file)
     }
 
@@ -321,9 +322,9 @@ mod tests {
         files.append(&[sample(0, 1000, 5000), sample(1, 1000, 9000)], 1000).unwrap();
         files.append(&[sample(2, 1000 + MAX_AGE, 50_000)], 1000 + MAX_AGE).unwrap();
         assert_eq!(fixture.files().len(), 2, "an hour has its own file");
-        files.tidy(9000);
+        files.tidy(Some(9000));
         assert_eq!(fixture.files().len(), 2, "in its last second it is remembered");
-        files.tidy(9001);
+        files.tidy(Some(9001));
         assert_eq!(fixture.files().len(), 1);
         drop(files);
         assert_eq!(fixture.open_at(1000, 9001).1, [2]);
@@ -338,7 +339,7 @@ mod tests {
             files.append(&[sample(hour * 2, now, 100_000), sample(hour * 2 + 1, now, 100_000)], now).unwrap();
         }
         // Three are remembered: they are in the last two files.
-        files.tidy(20_000);
+        files.tidy(None);
         drop(files);
         assert_eq!(fixture.open_at(3, 20_000).1, [4, 5, 6, 7]);
     }
@@ -365,7 +366,7 @@ mod tests {
         let (mut files, found) = fixture.open();
         assert!(found.is_empty());
         files.append(&samples(0..1), 1000).unwrap();
-        files.tidy(1_000_000);
+        files.tidy(Some(1_000_000));
         assert_eq!(fixture.files().len(), 5);
     }
 

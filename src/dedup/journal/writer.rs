@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::files::Files;
-use super::{Entry, failed};
-use crate::dedup::claims::Clock;
+use super::{Entry, failed, seconds};
+use crate::clock::Clock;
 
 /// How many records are written at a time.
 const BATCH: usize = 1024;
@@ -22,7 +22,7 @@ const TIDY: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     files: Files,
-    clock: Clock,
+    clock: Arc<Clock>,
     is_stuck: Arc<AtomicBool>,
     syncer: SyncSender<Vec<Arc<File>>>,
     /// Files that were written to since they were synced; the last one is the current one.
@@ -35,7 +35,7 @@ impl Writer {
     /// Writes what `entries` bring, until nobody can bring more.
     pub(super) fn spawn(
         files: Files,
-        clock: Clock,
+        clock: Arc<Clock>,
         entries: Receiver<Entry>,
         is_stuck: Arc<AtomicBool>,
     ) -> io::Result<()> {
@@ -58,7 +58,7 @@ impl Writer {
                 self.pass_on();
             }
             if self.tidied.elapsed() >= TIDY {
-                self.files.tidy(self.clock.now());
+                self.files.tidy(self.clock.for_expiry().map(seconds));
                 self.tidied = Instant::now();
             }
         }
@@ -69,7 +69,7 @@ impl Writer {
 
     fn write(&mut self, batch: Vec<Entry>) {
         let (records, written): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        match self.files.append(&records, self.clock.now()) {
+        match self.files.append(&records, seconds(self.clock.for_stamps())) {
             Ok(()) => {
                 if let Some(file) = self.files.open_file()
                     && !self.unsynced.last().is_some_and(|last| Arc::ptr_eq(last, file))

@@ -101,7 +101,10 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         // Only too large a number does not parse.
         text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
     } else {
-        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+        let until = httpdate::parse_http_date(text).ok()?;
+        // By the clock that the time was told by, if the answer says what it showed: this machine's may be wrong.
+        let date = headers.get(header::DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        until.duration_since(date.unwrap_or(now)).unwrap_or_default()
     };
     Some(wait.min(LONGEST_WAIT))
 }
@@ -171,6 +174,17 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
             assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_read_by_the_clock_of_its_sender() {
+        let headers = HeaderMap::from_iter([
+            (header::RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:50:37 GMT")),
+            (header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT")),
+        ]);
+        for now in [UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1_795_410_874)] {
+            assert_eq!(retry_after(&headers, now), Some(Duration::from_secs(60)));
         }
     }
 }
