@@ -60,7 +60,7 @@ impl Nginx {
             }}"
         );
         std::fs::write(directory.path().join("nginx.conf"), config).unwrap();
-        let child = command(directory.path()).kill_on_drop(true).spawn().unwrap();
+        let child = command(directory.path()).spawn().unwrap();
         eventually("nginx to listen", || async { TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
         Self { child, directory, port, certificate }
     }
@@ -101,6 +101,13 @@ impl Nginx {
             }
         }
         served
+    }
+}
+
+/// Also when a test fails: a master that is killed leaves its workers behind.
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = command(self.directory.path()).as_std_mut().args(["-s", "stop"]).status();
     }
 }
 
