@@ -1,9 +1,11 @@
 //! Where the events of a webhook go: one module, or a chain of them.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::compile::read_field;
 use super::error::{missing_key, unknown_key};
+use super::node::MOST_HELD;
 use super::{CompileError, Name, Node, Notes};
 use crate::delivery::{MAX_STEPS, Plan, Retry, RetryConfig};
 
@@ -58,6 +60,13 @@ impl Route {
         };
         if !(1..=MAX_STEPS).contains(&items.len()) {
             return Err(CompileError::new(format!("expected 1 to {MAX_STEPS} items, found {}", items.len())));
+        }
+        // Each item has a copy of what the webhook says of all.
+        let held = items.iter().map(|item| self.config.held() + item.held()).sum::<usize>();
+        if held > MOST_HELD {
+            let text =
+                format!("expected at most {MOST_HELD} keys and items in the `module-config` of all items together");
+            return Err(CompileError::new(format!("{text}, found {held}")));
         }
         let steps = items.into_iter().enumerate().map(|(at, item)| {
             let (place, of_item) = (at.to_string(), Notes::new());
@@ -128,7 +137,8 @@ fn merge(base: Node, over: Node) -> Result<Node, CompileError> {
         (Node::Object(fields), Node::Object(over)) => (fields, over),
         (Node::Object(_), other) | (other, _) => return Err(other.is_not("an object")),
     };
-    fields.retain(|(key, _)| over.iter().all(|(other, _)| other != key));
+    let others: HashSet<&str> = over.iter().map(|(key, _)| key.as_str()).collect();
+    fields.retain(|(key, _)| !others.contains(key.as_str()));
     fields.extend(over);
     Ok(Node::Object(fields))
 }

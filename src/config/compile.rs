@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::chain::{Route, StepSpec, identity, read_retry};
 use super::error::{missing_key, unknown_key};
+use super::node::LONGEST;
 use super::placeholder::expand;
 use super::secrets;
 use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
@@ -229,10 +230,12 @@ impl Compiler {
             Node::Object(fields) => fields,
             other => return Err(other.is_not("a JSON object")),
         };
+        let mut room = LONGEST;
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
             // A variable that is set to nothing would leave of a credential what everybody knows: `Token `.
-            let value = expand(value, self.registry.lookup(), is_guard(&key)).map_err(|error| error.inside(&key))?;
+            let value =
+                expand(value, self.registry.lookup(), is_guard(&key), &mut room).map_err(|error| error.inside(&key))?;
             if key != "metadata" {
                 secrets::check(&key, &value, is_guard(&key))?;
             }
@@ -381,6 +384,45 @@ mod tests {
         assert!(compile(r#"{"module": "discard", "metadata": {"password": "$PASSWORD"}}"#).is_ok());
         let error = compile(r#"{"module": "log", "module-config": {"token": "${TOKEN}"}}"#).unwrap_err();
         assert!(error.starts_with("module-config.token: the secret is a placeholder"), "{error}");
+    }
+
+    #[test]
+    fn a_value_has_bounds() {
+        let fields = |count: usize| (0..count).map(|n| format!("\"f{n}\":0")).collect::<Vec<_>>().join(",");
+        let metadata = |inner: &str| compile(&format!(r#"{{"module":"discard","metadata":{inner}}}"#)).map(drop);
+        let nested = |depth: usize| format!("{}0{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(metadata(&nested(63)), Ok(()));
+        let error = metadata(&nested(64)).unwrap_err();
+        assert!(error.starts_with("expected at most 64 levels of arrays and objects, found more at line 1"), "{error}");
+        assert!(metadata(&nested(100_000)).is_err());
+        assert_eq!(metadata(&format!("{{{}}}", fields(19_998))), Ok(()));
+        for inner in [format!("{{{}}}", fields(19_999)), format!("[{}0]", "0,".repeat(19_999))] {
+            let error = metadata(&inner).unwrap_err();
+            assert!(error.starts_with("expected at most 20000 keys and items, found more at line 1"), "{error}");
+        }
+        assert_eq!(metadata(&format!("{:?}", "x".repeat(500 << 10))), Ok(()));
+        assert_eq!(
+            metadata(&format!("{:?}", "x".repeat(512 << 10))).unwrap_err(),
+            "expected at most 512 KiB, found 513 KiB"
+        );
+        assert!(compile(&" ".repeat(513 << 10)).unwrap_err().starts_with("expected at most 512 KiB"));
+    }
+
+    #[test]
+    fn what_is_copied_and_filled_in_has_bounds() {
+        let fields: Vec<_> = (0..1500).map(|n| format!("\"f{n}\":0")).collect();
+        let json = format!(r#"{{"module-config":{{{}}},"chain":[{}]}}"#, fields.join(","), [r#""log""#; 20].join(","));
+        let error = compile(&json).unwrap_err();
+        assert!(error.starts_with("chain: expected at most 20000 keys and items in the `module-config` of"), "{error}");
+
+        let registry = Registry::builtin().variables(|_| Some("x".repeat(1 << 16)));
+        let filled = |count: usize| {
+            let json = format!(r#"{{"module":"discard","metadata":["{}","{{$B}}"]}}"#, "{$A}".repeat(count));
+            Compiler::new(registry.clone()).read_webhook(json.as_bytes()).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(filled(7), Ok(()));
+        assert!(filled(8).unwrap_err().starts_with("metadata: expected placeholders that come to at most 512 KiB"));
+        assert!(filled(100_000).is_err());
     }
 
     #[test]

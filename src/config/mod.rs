@@ -27,6 +27,10 @@
 //! into range, `retry` without `enabled`, a `module` beside a `chain`, a `connection` that no module asks for. Every other
 //! number that is out of range is refused.
 //!
+//! A value has at most 512 KiB, 20,000 keys and items in all, and arrays and objects 64 levels deep. What placeholders come
+//! to has at most 512 KiB, and the items of a chain have at most 20,000 keys and items once each has its copy of
+//! `module-config`.
+//!
 //! # Retries
 //!
 //! The key `retry` says whether an attempt that failed is followed by another. Without it an event that is answered

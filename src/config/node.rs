@@ -3,12 +3,13 @@
 //! Two things are told apart here that `serde_json::Value` cannot: a key that stands twice, and a string that came
 //! whole from the environment (and may be meant as a number).
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{
-    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::{Number, Value};
@@ -32,7 +33,13 @@ pub(super) enum Node {
 
 impl Node {
     pub(super) fn parse(json: &[u8]) -> Result<Self, CompileError> {
-        serde_json::from_slice(json).map_err(|error| {
+        if json.len() > LONGEST {
+            let (most, found) = (LONGEST >> 10, json.len().div_ceil(1 << 10));
+            return Err(CompileError::new(format!("expected at most {most} KiB, found {found} KiB")));
+        }
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let node = Reading { held: &Cell::new(0), depth: 0 }.deserialize(&mut deserializer);
+        node.and_then(|node| deserializer.end().map(|()| node)).map_err(|error| {
             CompileError::new(match Instead::of(json).filter(|_| error.is_syntax() || error.is_eof()) {
                 Some(instead) => format!("expected a JSON object, found {}", instead.found()),
                 // What is no fault of the syntax is told in words of ours.
@@ -41,6 +48,15 @@ impl Node {
                 None => format!("expected JSON: {error}"),
             })
         })
+    }
+
+    /// How many keys and items it holds.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Array(items) => items.iter().map(|item| 1 + item.held()).sum(),
+            Self::Object(fields) => fields.iter().map(|(_, value)| 1 + value.held()).sum(),
+            _ => 0,
+        }
     }
 
     /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
@@ -76,18 +92,54 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
+/// A value is no longer than this, in bytes, and its placeholders do not come to more.
+pub(super) const LONGEST: usize = 512 << 10;
+
+/// A value does not hold more keys and items.
+pub(super) const MOST_HELD: usize = 20_000;
+
+/// Arrays and objects do not stand deeper inside one another.
+const DEEPEST: usize = 64;
 
 /// An object of no more fields is searched; the names of a larger one are kept besides.
 const FEW: usize = 16;
 
-struct NodeVisitor;
+/// A value on its way, within the bounds of the whole.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    held: &'a Cell<usize>,
+    depth: usize,
+}
 
-impl<'de> Visitor<'de> for NodeVisitor {
+impl Reading<'_> {
+    /// What stands one level further in.
+    fn inside<E: de::Error>(self) -> Result<Self, E> {
+        match self.depth < DEEPEST {
+            true => Ok(Self { depth: self.depth + 1, ..self }),
+            false => {
+                Err(E::custom(format_args!("expected at most {DEEPEST} levels of arrays and objects, found more")))
+            }
+        }
+    }
+
+    fn count<E: de::Error>(self) -> Result<(), E> {
+        self.held.set(self.held.get() + 1);
+        match self.held.get() <= MOST_HELD {
+            true => Ok(()),
+            false => Err(E::custom(format_args!("expected at most {MOST_HELD} keys and items, found more"))),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reading<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reading<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,7 +176,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        let inside = self.inside()?;
+        while let Some(item) = seq.next_element_seed(inside)? {
+            self.count()?;
             items.push(item);
         }
         Ok(Node::Array(items))
@@ -133,7 +187,10 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut fields: Vec<(String, Node)> = Vec::new();
         let mut known = HashSet::new();
-        while let Some((key, value)) = map.next_entry::<String, Node>()? {
+        let inside = self.inside()?;
+        while let Some(key) = map.next_key::<String>()? {
+            self.count()?;
+            let value = map.next_value_seed(inside)?;
             if fields.len() == FEW {
                 known.extend(fields.iter().map(|(key, _)| key.clone()));
             }

@@ -1,21 +1,27 @@
 //! `{$VAR}` and `{$VAR:default}`.
 
 use super::error::CompileError;
-use super::node::Node;
+use super::node::{LONGEST, Node};
 
 /// Looks up a variable.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Fills in the placeholders of every string in `node`; keys stay as they are. With `refuse_empty` one that comes to
-/// nothing, or to blanks, is an error.
-pub(super) fn expand(node: Node, lookup: Lookup<'_>, refuse_empty: bool) -> Result<Node, CompileError> {
+/// nothing, or to blanks, is an error. What is filled in is taken from `room`, which is for a whole value.
+pub(super) fn expand(
+    node: Node,
+    lookup: Lookup<'_>,
+    refuse_empty: bool,
+    room: &mut usize,
+) -> Result<Node, CompileError> {
     Ok(match node {
-        Node::String(text) => expand_text(text, lookup, refuse_empty)?,
+        Node::String(text) => expand_text(text, lookup, refuse_empty, room)?,
         Node::Array(items) => {
-            Node::Array(items.into_iter().map(|item| expand(item, lookup, refuse_empty)).collect::<Result<_, _>>()?)
+            let items = items.into_iter().map(|item| expand(item, lookup, refuse_empty, room));
+            Node::Array(items.collect::<Result<_, _>>()?)
         }
         Node::Object(fields) => {
-            let fields = fields.into_iter().map(|(key, value)| match expand(value, lookup, refuse_empty) {
+            let fields = fields.into_iter().map(|(key, value)| match expand(value, lookup, refuse_empty, room) {
                 Ok(value) => Ok((key, value)),
                 Err(error) => Err(error.inside(&key)),
             });
@@ -25,15 +31,20 @@ pub(super) fn expand(node: Node, lookup: Lookup<'_>, refuse_empty: bool) -> Resu
     })
 }
 
-fn expand_text(text: String, lookup: Lookup<'_>, refuse_empty: bool) -> Result<Node, CompileError> {
+fn expand_text(text: String, lookup: Lookup<'_>, refuse_empty: bool, room: &mut usize) -> Result<Node, CompileError> {
     if !text.contains("{$") {
         return Ok(Node::String(text));
     }
-    let value = |placeholder: Placeholder<'_>| match placeholder.value(lookup)? {
-        value if refuse_empty && value.trim().is_empty() => {
-            Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)))
+    let mut value = |placeholder: Placeholder<'_>| {
+        let value = placeholder.value(lookup)?;
+        if refuse_empty && value.trim().is_empty() {
+            return Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)));
         }
-        value => Ok(value),
+        *room = room.checked_sub(value.len()).ok_or_else(|| {
+            let most = LONGEST >> 10;
+            CompileError::new(format!("expected placeholders that come to at most {most} KiB in all, found more"))
+        })?;
+        Ok(value)
     };
     if let Some(placeholder) = whole(&text) {
         return value(placeholder?).map(Node::Expanded);
@@ -94,7 +105,7 @@ fn malformed() -> CompileError {
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_ascii_uppercase());
-    let expanded = expand_text(text.to_owned(), &lookup, false);
+    let expanded = expand_text(text.to_owned(), &lookup, false, &mut { LONGEST });
     if !text.contains("{$") {
         assert!(matches!(expanded, Ok(Node::String(same)) if same == text));
     }
@@ -117,7 +128,7 @@ mod tests {
     }
 
     fn text(input: &str) -> Result<Node, String> {
-        expand_text(input.to_owned(), &lookup, false).map_err(|error| error.to_string())
+        expand_text(input.to_owned(), &lookup, false, &mut { LONGEST }).map_err(|error| error.to_string())
     }
 
     fn expanded(text: &str) -> Result<Node, String> {
@@ -164,16 +175,19 @@ mod tests {
     #[test]
     fn errors_tell_where_and_keys_are_not_touched() {
         let node = Node::parse(br#"{"a": [{"{$TOKEN}": "{$NO}"}]}"#).unwrap();
-        let error = expand(node, &lookup, false).err().unwrap().to_string();
+        let error = expand(node, &lookup, false, &mut { LONGEST }).err().unwrap().to_string();
         assert_eq!(error, "a.{$TOKEN}: the variable `NO` is not set and has no default");
     }
 
     #[test]
     fn where_nothing_will_not_do_it_is_an_error() {
         for input in ["{$EMPTY}", "{$NO:}", "{$NO: }", "Token {$EMPTY}", "Token {$BLANK}", "{$TOKEN}{$NO:}"] {
-            assert!(expand_text(input.to_owned(), &lookup, true).is_err_and(|e| e.to_string().contains("is empty")));
+            assert!(
+                expand_text(input.to_owned(), &lookup, true, &mut { LONGEST })
+                    .is_err_and(|e| e.to_string().contains("is empty"))
+            );
         }
-        assert!(expand_text("Token {$TOKEN}".to_owned(), &lookup, true).is_ok());
+        assert!(expand_text("Token {$TOKEN}".to_owned(), &lookup, true, &mut { LONGEST }).is_ok());
     }
 
     proptest! {

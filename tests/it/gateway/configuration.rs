@@ -215,3 +215,22 @@ async fn the_line_of_a_failed_chain_names_the_item_that_failed() {
         assert!(line.contains(item) && line.contains("module=\"http_webhook\""), "{line}");
     }
 }
+
+#[tokio::test]
+async fn a_value_that_is_too_large_is_refused_at_once_and_holds_up_nobody() {
+    let gateway = serving(&json!({"fine": {"module": "discard"}}), &[]).await;
+    // 20 items, each with a copy of what the webhook says of all, laid over it key by key.
+    let options = |count: usize| (0..count).map(|n| (format!("f{n}"), json!(0))).collect::<serde_json::Map<_, _>>();
+    let chain = |count: usize| {
+        let item = json!({"module": "log", "module-config": options(count / 20)});
+        json!({"chain": vec![item; 20], "module-config": options(count)})
+    };
+    let webhooks = json!({"fine": {"module": "discard"}, "huge": chain(60_000), "many": chain(9_000)});
+    std::fs::write(gateway.path("webhooks.json"), webhooks.to_string()).unwrap();
+    assert_eq!(gateway.get("/ready?min_revision=2").await.status, 200);
+    gateway.post("/webhook/fine", "{}").await.assert_accepted();
+    let told = status(&gateway).await;
+    let reason = |at: usize| told["refused_keys"][at]["reason"].as_str().unwrap();
+    assert!(reason(0).starts_with("expected at most 512 KiB, found "), "{told}");
+    assert!(reason(1).starts_with("chain: expected at most 20000 keys and items in the `module-config` of"), "{told}");
+}
