@@ -9,16 +9,21 @@ use crate::settings::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks the gateway that runs with the same environment for `/health`. With TLS it only connects.
+/// Asks the gateway that runs with the same environment for `/health`. With TLS it only connects, unless the operator has
+/// a listener of its own, which speaks plain HTTP.
 pub(crate) fn run() -> Result<(), Error> {
     let settings = Settings::from_env()?;
-    let host = match settings.host.parse() {
+    let (host, port, tls) = match &settings.admin_address {
+        Some((host, port)) => (host, *port, false),
+        None => (&settings.host, settings.port, settings.tls.is_some()),
+    };
+    let host = match host.parse() {
         Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.to_string(),
         Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.to_string(),
-        _ => settings.host.clone(),
+        _ => host.clone(),
     };
-    let mut stream = TcpStream::connect((host.as_str(), settings.port))?;
-    if settings.tls.is_some() {
+    let mut stream = TcpStream::connect((host.as_str(), port))?;
+    if tls {
         return Ok(());
     }
     stream.set_read_timeout(Some(PATIENCE))?;

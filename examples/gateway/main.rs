@@ -12,6 +12,7 @@ mod endpoint;
 mod exchange;
 mod healthcheck;
 mod linger;
+mod listener;
 mod memory;
 mod misspelt;
 mod reload;
@@ -107,7 +108,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     let metrics = telemetry::init(&settings, stderr)?;
     settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Bound before anything else, so that a taken port is the first thing to be known.
-    let listener = server::bind(&settings)?;
+    let sockets = server::bind(&settings)?;
     let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
     let authorities = settings.egress_ca.clone().map(|path| trust(&settings.egress, path));
     let watches = certificates.iter().map(Certificates::watch).chain(authorities).collect::<Result<_, _>>()?;
@@ -124,9 +125,9 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     };
     let shutdown = server::Shutdown::default();
     let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
-    let app = routes::app(store, kept, metrics, &settings, shutdown.clone())?;
+    let apps = routes::apps(store, kept, metrics, &settings, shutdown.clone())?;
     tokio::select! {
-        outcome = server::serve(listener, app, tls, &settings, shutdown.clone()) => outcome?,
+        outcome = server::serve(sockets, apps, tls, &settings, shutdown.clone()) => outcome?,
         // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
         ended = &mut reflector => {
             return Err(format!("the task that follows the configuration has ended: {ended:?}").into());

@@ -54,13 +54,13 @@ pub(crate) struct Kept {
     pub(crate) claims: Claims,
 }
 
-pub(crate) fn app(
+pub(crate) fn apps(
     store: Store,
     kept: Option<Kept>,
     metrics: PrometheusHandle,
     settings: &Settings,
     shutdown: Shutdown,
-) -> Result<App, Error> {
+) -> Result<Apps, Error> {
     let body_memory = BodyMemory::new(settings.body_memory_bytes, settings.max_body_bytes);
     let mut receiver = ReceiverBuilder::new()
         .prefix(WEBHOOKS)
@@ -74,30 +74,46 @@ pub(crate) fn app(
         receiver = receiver.spool(spool).dedup(claims);
     }
     let receiver = receiver.build(store.clone());
+    let root = Router::new().route("/", get(|| async { Json(json!({"message": "200 OK"})) }));
     let operator = Router::new()
-        .route("/", get(|| async { Json(json!({"message": "200 OK"})) }))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(render_metrics))
-        .nest("/admin", admin::routes(settings))
-        .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
-        .layer(CatchPanicLayer::new())
-        .with_state(Operator { store, spool, body_memory, metrics, shutdown });
-    Ok(App { receiver, operator })
+        .nest("/admin", admin::routes(settings));
+    let state = Operator { store, spool, body_memory, metrics, shutdown };
+    let finish = |routes: Router<Operator>| {
+        routes
+            .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
+            .layer(CatchPanicLayer::new())
+            .with_state(state.clone())
+    };
+    let remainders = receiver.remainders();
+    let receiver = Some(receiver);
+    let everything = root.clone().merge(operator);
+    Ok(match settings.admin_address {
+        None => Apps { main: App { receiver, routes: finish(everything) }, admin: None, remainders },
+        Some(_) => Apps {
+            main: App { receiver, routes: finish(root) },
+            admin: Some(App { receiver: None, routes: finish(everything) }),
+            remainders,
+        },
+    })
 }
 
-/// Everything: webhooks, which have the shortest way, and the operator's routes.
+/// The routes of each listener.
+pub(crate) struct Apps {
+    pub(crate) main: App,
+    /// Of the operator's own listener. Then `main` has none of the operator's routes.
+    pub(crate) admin: Option<App>,
+    /// A stop waits for these when all connections have ended.
+    pub(crate) remainders: Remainders,
+}
+
+/// The webhooks, which have the shortest way, and the other routes.
 #[derive(Clone)]
 pub(crate) struct App {
-    receiver: Receiver,
-    operator: Router,
-}
-
-impl App {
-    /// A stop waits for these when all connections have ended.
-    pub(crate) fn remainders(&self) -> Remainders {
-        self.receiver.remainders()
-    }
+    receiver: Option<Receiver>,
+    routes: Router,
 }
 
 impl Service<Request<RequestBody>> for App {
@@ -115,9 +131,11 @@ impl Service<Request<RequestBody>> for App {
             tracing::debug!(detail = violation.detail, "refused");
             return AppFuture::Refused(Some(detail(violation.status, violation.detail)));
         }
-        match req.uri().path().starts_with(WEBHOOKS) {
-            true => AppFuture::Receiver(AssertUnwindSafe(self.receiver.call(req)).catch_unwind()),
-            false => AppFuture::Operator(self.operator.call(req.map(Body::new))),
+        match &mut self.receiver {
+            Some(receiver) if req.uri().path().starts_with(WEBHOOKS) => {
+                AppFuture::Receiver(AssertUnwindSafe(receiver.call(req)).catch_unwind())
+            }
+            _ => AppFuture::Other(self.routes.call(req.map(Body::new))),
         }
     }
 }
@@ -127,7 +145,7 @@ impl Service<Request<RequestBody>> for App {
 #[allow(clippy::large_enum_variant)] // The large one is the usual one, and a box would cost it an allocation.
 pub(crate) enum AppFuture {
     Receiver(#[pin] CatchUnwind<AssertUnwindSafe<ReceiverFuture<RequestBody>>>),
-    Operator(#[pin] RouteFuture<Infallible>),
+    Other(#[pin] RouteFuture<Infallible>),
     Refused(Option<Response>),
 }
 
@@ -141,7 +159,7 @@ impl Future for AppFuture {
                 // It has said so on stderr.
                 Err(_) => detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").map(Either::Right),
             },
-            AppFutureProj::Operator(answer) => ready!(answer.poll(cx))?.map(Either::Right),
+            AppFutureProj::Other(answer) => ready!(answer.poll(cx))?.map(Either::Right),
             // There once: nobody polls a future again that has ended.
             AppFutureProj::Refused(answer) => answer.take().unwrap_or_default().map(Either::Right),
         };

@@ -1,39 +1,52 @@
-//! The edge: the socket, who is let in, and a graceful stop.
+//! The edge: the sockets, and a graceful stop.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::certificates::TlsAcceptor;
 use crate::connection::Connections;
 use crate::linger::Lingering;
-use crate::routes::App;
+use crate::listener::Listener;
+use crate::routes::Apps;
 use crate::settings::Settings;
 
-/// After a connection could not be accepted, as there are too many open files, none is for so long.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How many connections the operator's own listener serves: enough for probes, scrapers and the operator.
+const ADMIN_CONNECTIONS: usize = 128;
 
-pub(crate) fn bind(settings: &Settings) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind((settings.host.as_str(), settings.port))
-        .map_err(|error| format!("HOST, PORT: cannot listen on {}:{}: {error}", settings.host, settings.port))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// The sockets that are listened on.
+pub(crate) struct Sockets {
+    webhooks: TcpListener,
+    /// Of the operator's routes, if they have their own.
+    admin: Option<TcpListener>,
+}
+
+pub(crate) fn bind(settings: &Settings) -> Result<Sockets, Error> {
+    let bind = |variables: &str, (host, port): (&str, u16)| -> Result<TcpListener, Error> {
+        let listener = TcpListener::bind((host, port))
+            .map_err(|error| format!("{variables}: cannot listen on {host}:{port}: {error}"))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let webhooks = bind("HOST, PORT", (&settings.host, settings.port))?;
+    let admin = settings.admin_address.as_ref();
+    let admin = admin.map(|(host, port)| bind("ADMIN_HOST, ADMIN_PORT", (host, *port))).transpose()?;
+    Ok(Sockets { webhooks, admin })
 }
 
 /// Raises the number of open files that the process may have as far as it is allowed to: each connection is one, and a
 /// server that has run out of them accepts nobody.
 fn raise_file_limit(max_connections: usize) {
-    /// For everything that is no connection.
+    /// For everything else.
     const OTHERS: u64 = 128;
+    let needed = (max_connections as u64).saturating_add(ADMIN_CONNECTIONS as u64).saturating_add(OTHERS);
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) if files >= (max_connections as u64).saturating_add(OTHERS) => {}
+        Ok(files) if files >= needed => {}
         Ok(files) => {
             tracing::warn!(files, max_connections, "MAX_CONNECTIONS is more than the limit of open files allows")
         }
@@ -42,67 +55,62 @@ fn raise_file_limit(max_connections: usize) {
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes the requests that run within the grace time.
+///
+/// The operator's own listener answers until that is done: a probe of a gateway that stops must not find it dead. It
+/// speaks plain HTTP.
 pub(crate) async fn serve(
-    listener: TcpListener,
-    app: App,
+    sockets: Sockets,
+    apps: Apps,
     tls: Option<TlsAcceptor>,
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     raise_file_limit(settings.max_connections);
-    let address = listener.local_addr()?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
     let signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     tokio::spawn(stop_on_signal(signals, settings.shutdown_grace, shutdown.clone()));
-    tracing::info!(%address, tls = tls.is_some(), "listening");
 
-    let remainders = app.remainders();
-    let lingering = Lingering::new(settings.max_connections, settings.max_body_bytes);
-    let connections = Connections::new(app, tls, settings.waiting, lingering, shutdown.clone());
-    let mut running = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.clone().begun() => break,
-            Some(_) = running.join_next() => {}
-            (stream, peer) = accept(&listener) => match running.len() < settings.max_connections {
-                true => drop(running.spawn(connections.clone().serve(stream, peer))),
-                // One too many is closed at once.
-                false => tracing::debug!(%peer, "there are MAX_CONNECTIONS connections already"),
-            }
-        }
-    }
-    // Who comes now is refused.
-    drop(listener);
-    let grace = settings.shutdown_grace;
-    tracing::info!(connections = running.len(), ?grace, "stopping: finishing what runs");
-    let all_done = async {
-        while running.join_next().await.is_some() {}
-        remainders.ended().await;
+    let address = sockets.webhooks.local_addr()?;
+    let admin_address = sockets.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let admin = admin_address.map(tracing::field::display);
+    tracing::info!(%address, tls = tls.is_some(), admin, "listening");
+
+    let listener = |name, socket, app, tls, max_connections, shutdown: &Shutdown| {
+        let lingering = Lingering::new(max_connections, settings.max_body_bytes);
+        let connections = Connections::new(app, tls, settings.waiting, lingering, shutdown.clone());
+        Listener::new(name, socket, connections, max_connections)
     };
-    tokio::select! {
-        () = all_done => {}
-        () = shutdown.over() => {}
-    }
-    remainders.close();
-    running.abort_all();
-    Ok(())
-}
-
-async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        let accepted = listener.accept().await.and_then(|(stream, peer)| {
-            stream.set_nodelay(true)?;
-            Ok((stream, peer))
-        });
-        match accepted {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                tracing::debug!(%error, "connection not accepted");
-                sleep(PAUSE).await;
-            }
+    let webhooks = listener("webhooks", sockets.webhooks, apps.main, tls, settings.max_connections, &shutdown)?;
+    let drained = Shutdown::default();
+    let admin = match (sockets.admin, apps.admin) {
+        (Some(socket), Some(app)) => Some(listener("admin", socket, app, None, ADMIN_CONNECTIONS, &drained)?),
+        _ => None,
+    };
+    let serve_webhooks = async {
+        let mut running = webhooks.serve(&shutdown).await;
+        let grace = settings.shutdown_grace;
+        tracing::info!(connections = running.len(), ?grace, "stopping: finishing what runs");
+        let all_done = async {
+            while running.join_next().await.is_some() {}
+            apps.remainders.ended().await;
+        };
+        tokio::select! {
+            () = all_done => {}
+            () = shutdown.over() => {}
         }
-    }
+        apps.remainders.close();
+        running.abort_all();
+        drained.begin_with(&shutdown);
+    };
+    let serve_admin = async {
+        let Some(admin) = admin else { return };
+        let mut running = admin.serve(&drained).await;
+        tokio::select! {
+            () = async { while running.join_next().await.is_some() {} } => {}
+            () = drained.over() => {}
+        }
+    };
+    tokio::join!(serve_webhooks, serve_admin);
+    Ok(())
 }
 
 struct Signals {
@@ -157,6 +165,12 @@ impl Shutdown {
                 }
             }
         }
+    }
+
+    /// Begins now, and is over when `other` is.
+    fn begin_with(&self, other: &Self) {
+        let end = (*other.0.borrow()).unwrap_or_else(Instant::now);
+        self.0.send_replace(Some(end));
     }
 
     fn begin(&self, grace: Duration) {

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) on_invalid: OnInvalid,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Of the operator's own listener.
+    pub(crate) admin_address: Option<(String, u16)>,
     /// The files of the certificate and of its key.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) max_connections: usize,
@@ -70,6 +72,8 @@ impl Settings {
             problems.add(wrong("SPOOL_DIR", "the directory is below SAVE_TO_DISK_ROOT, where webhooks may write"));
         }
         let max_body_bytes = problems.collect(at_least_one("MAX_BODY_BYTES", units::size, units::SIZE));
+        let host = problems.collect(host("HOST")).unwrap_or_default();
+        let admin_address = problems.collect(admin_address(&host, &mut notes));
         let settings = Self {
             backend: problems.collect(backend()),
             namespace: problems.collect(namespace()),
@@ -77,8 +81,9 @@ impl Settings {
                 "fence" => OnInvalid::Fence,
                 _ => OnInvalid::Keep,
             },
-            host: problems.collect(host()),
+            host,
             port: problems.collect(listening_port("PORT", &mut notes)).unwrap_or_default(),
+            admin_address,
             tls: problems.collect(both("TLS_CERT", "TLS_KEY")).map(|(cert, key)| (cert.into(), key.into())),
             max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
             max_body_bytes,
@@ -221,12 +226,21 @@ fn one_endpoint(tls: &EtcdTls) -> Result<String, Error> {
     endpoint(host.as_deref(), port.as_deref(), tls).map_err(|(name, reason)| wrong(name, reason))
 }
 
-fn host() -> Result<String, Error> {
-    let host = setting("HOST")?.unwrap_or_default();
+/// Of the operator's own listener, if `ADMIN_PORT` is set. Its host is `host` unless `ADMIN_HOST` is set.
+fn admin_address(host: &str, notes: &mut Vec<String>) -> Result<Option<(String, u16)>, Error> {
+    match (self::host("ADMIN_HOST")?, listening_port("ADMIN_PORT", notes)?) {
+        (own, Some(port)) => Ok(Some((own.unwrap_or_else(|| host.to_owned()), port))),
+        (Some(_), None) => Err(wrong("ADMIN_HOST", "ADMIN_PORT is not set; set it too, or neither")),
+        (None, None) => Ok(None),
+    }
+}
+
+fn host(name: &str) -> Result<Option<String>, Error> {
+    let Some(host) = setting(name)? else { return Ok(None) };
     let is_name = !host.contains([':', '/', '[', ']', '*']) && !host.contains(char::is_whitespace);
     match is_name || host.parse::<IpAddr>().is_ok() {
-        true => Ok(host),
-        false => Err(found("HOST", &host, "an address or the name of a host alone, such as 0.0.0.0, :: or localhost")),
+        true => Ok(Some(host)),
+        false => Err(found(name, &host, "an address or the name of a host alone, such as 0.0.0.0, :: or localhost")),
     }
 }
 

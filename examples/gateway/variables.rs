@@ -29,6 +29,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("ETCD_CLIENT_KEY", "", "PEM file; needs ETCD_CLIENT_CERT"),
     variable("HOST", "0.0.0.0", "the address to listen on"),
     variable("PORT", "8000", "the port to listen on; 0 lets the system choose"),
+    variable("ADMIN_HOST", "", "the address of the operator's own listener; without it that of HOST"),
+    variable("ADMIN_PORT", "", "opens a listener of its own, in plain HTTP, for /admin, /metrics, /health and /ready"),
     variable("TLS_CERT", "", "PEM file for HTTPS, read again when it changes; needs TLS_KEY"),
     variable("TLS_KEY", "", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
     variable("MAX_CONNECTIONS", "10000", "more connections are closed at once"),

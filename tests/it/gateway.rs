@@ -9,6 +9,7 @@ mod limits;
 mod lines;
 mod linger;
 mod modules;
+mod operator;
 mod protocols;
 mod reload;
 mod routes;
