@@ -131,19 +131,19 @@ impl Evidence {
 
     /// The webhook that may have the request: everything has been found out that must be. It is taken out.
     pub(crate) fn admit(extensions: &mut Extensions) -> Result<Arc<Webhook>, Rejection> {
-        Self::permit(extensions)?;
-        Self::find(extensions, |evidence| evidence.is_checked.then_some(evidence), "CheckPayload")?;
-        let matched = Self::matched(extensions)?;
-        if matched.webhook().dedup().is_some() && !Self::is_deduplicated(extensions) {
-            return Err(Rejection::misassembled("Dedup"));
-        }
         // The copy that handlers see: of another request, it would tell them of a webhook that was not asked for.
         let shown = extensions.remove::<Matched>();
-        let matched = Self::slot(extensions).matched.take();
-        match matched.filter(|matched| shown.is_none_or(|shown| Arc::ptr_eq(shown.webhook(), matched.webhook()))) {
-            Some(matched) => Ok(matched.into_webhook()),
-            None => Err(Rejection::misassembled("LookupWebhook")),
-        }
+        let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
+        let missing = |layer, is_missing| if is_missing { Err(Rejection::misassembled(layer)) } else { Ok(()) };
+        missing("VerifyBody", evidence.pending.is_some())?;
+        missing("RequireAuth", evidence.permit.is_none())?;
+        missing("CheckPayload", !evidence.is_checked)?;
+        let is_its_own =
+            |matched: &Matched| shown.as_ref().is_none_or(|shown| Arc::ptr_eq(shown.webhook(), matched.webhook()));
+        let matched = evidence.matched.take().filter(is_its_own);
+        let webhook = matched.ok_or_else(|| Rejection::misassembled("LookupWebhook"))?.into_webhook();
+        missing("Dedup", webhook.dedup().is_some() && !evidence.is_deduplicated)?;
+        Ok(webhook)
     }
 
     fn find<'a, T>(
