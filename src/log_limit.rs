@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+
+/// What a limit is if nothing else is said.
+const BURST: u32 = 10;
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Beyond this number of keys, further keys share one limit.
 const MAX_KEYS: usize = 1024;
@@ -38,7 +42,29 @@ impl<K: Eq + Hash> LogLimit<K> {
     /// Asks whether a line about `key` may be logged now. If so, returns how many lines about it were left out since the
     /// last one.
     pub fn admit(&self, key: K) -> Option<u64> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).admit(key, Instant::now())
+        self.lock().admit(key, Instant::now())
+    }
+
+    /// Takes the counts of lines that were left out and that no later line has told of, for each key about which nobody
+    /// has asked for `quiet`. Keys without a limit of their own are counted together, as `None`.
+    ///
+    /// Call it from time to time, so that the end of a flood is counted too.
+    pub fn take_rest(&self, quiet: Duration) -> Vec<(Option<K>, u64)>
+    where
+        K: Clone,
+    {
+        self.lock().take_rest(quiet, Instant::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buckets<K>> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ten lines at once, and then one for each 5 s.
+impl<K: Eq + Hash> Default for LogLimit<K> {
+    fn default() -> Self {
+        Self::new(BURST, INTERVAL)
     }
 }
 
@@ -65,6 +91,8 @@ struct Bucket {
     /// When all logged lines would be due if one came for each interval; in the past if the burst is available again.
     due: Option<Instant>,
     left_out: u64,
+    /// When a line was last left out.
+    silenced: Option<Instant>,
 }
 
 impl Bucket {
@@ -72,11 +100,17 @@ impl Bucket {
         let due = self.due.map_or(now, |due| due.max(now));
         if due.duration_since(now) > tolerance {
             self.left_out = self.left_out.saturating_add(1);
+            self.silenced = Some(now);
             return None;
         }
         // An interval beyond all time never ends.
         self.due = Some(due.checked_add(interval).unwrap_or(due));
         Some(std::mem::take(&mut self.left_out))
+    }
+
+    fn take_rest(&mut self, quiet: Duration, now: Instant) -> Option<u64> {
+        let is_quiet = self.silenced.is_none_or(|last| now.saturating_duration_since(last) >= quiet);
+        (is_quiet && self.left_out > 0).then(|| std::mem::take(&mut self.left_out))
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
@@ -103,6 +137,15 @@ impl<K: Eq + Hash> Buckets<K> {
             false => &mut self.others,
         };
         bucket.admit(now, interval, tolerance)
+    }
+
+    fn take_rest(&mut self, quiet: Duration, now: Instant) -> Vec<(Option<K>, u64)>
+    where
+        K: Clone,
+    {
+        let of = self.of.iter_mut().map(|(key, bucket)| (Some(key.clone()), bucket));
+        let all = of.chain([(None, &mut self.others)]);
+        all.filter_map(|(key, bucket)| Some((key, bucket.take_rest(quiet, now)?))).collect()
     }
 
     /// Removes the keys that have their whole burst again. Seldom: this looks at all of them.
@@ -162,6 +205,24 @@ mod tests {
         let pending: u64 = buckets.of.values().chain([&buckets.others]).map(|bucket| bucket.left_out).sum();
         assert_eq!(logged + left_out + pending, 10 * keys as u64);
         assert_eq!(logged, 10 * (MAX_KEYS as u64 + 1));
+    }
+
+    #[test]
+    fn the_end_of_a_flood_is_counted_once_it_is_quiet() {
+        let (mut buckets, start) = (Buckets::new(1, 60 * SECOND), Instant::now());
+        for second in 0..10 {
+            buckets.admit("flood", start + SECOND * second);
+        }
+        buckets.admit("single", start);
+        assert_eq!(buckets.take_rest(2 * SECOND, start + 10 * SECOND), []);
+        assert_eq!(buckets.take_rest(2 * SECOND, start + 11 * SECOND), [(Some("flood"), 9)]);
+        assert_eq!(buckets.take_rest(2 * SECOND, start + 12 * SECOND), [], "once");
+        assert_eq!(buckets.admit("flood", start + 12 * SECOND), None, "and the limit stays");
+        let mut many = Buckets::new(1, SECOND);
+        for key in 0..2 * MAX_KEYS {
+            many.admit(key, start);
+        }
+        assert_eq!(many.take_rest(Duration::ZERO, start), [(None, MAX_KEYS as u64 - 1)]);
     }
 
     #[test]

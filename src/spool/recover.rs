@@ -89,7 +89,7 @@ fn read_segment(
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
     };
-    let (mut size, mut damaged, mut newest) = (bytes.len(), 0, 0);
+    let (mut size, mut damaged, mut newest, mut unknown) = (bytes.len(), 0, 0, 0);
     ledger.add_room(number, Arc::clone(&segment), salt, size as u64);
     // Where what was synced for certain ends. An older version does not tell.
     let mut synced = None;
@@ -97,9 +97,13 @@ fn read_segment(
         Kind::Synced => synced = synced.max(Some(record.sequence)),
         _ => {
             newest = newest.max(record.sequence);
-            take_over(number, offset, &record, ledger, names);
+            unknown += usize::from(take_over(number, offset, &record, ledger, names).is_err());
         }
     });
+    if unknown > 0 {
+        tracing::error!(segment = number, events = unknown, "accepted events cannot be understood: they are lost");
+        measure::lost(unknown);
+    }
     for gap in gaps {
         let synced = synced.map_or(0, |offset| offset as usize);
         let lost = gap.len().min(synced.saturating_sub(gap.start));
@@ -146,24 +150,33 @@ pub(super) fn read_all(segment: &dyn Segment, number: u32) -> io::Result<(Vec<u8
     if segment.read_at(&mut bytes, 0).is_ok() {
         return Ok((bytes, 0));
     }
-    let mut unreadable = 0;
+    let (mut unreadable, mut first) = (0, None);
     for (nth, block) in bytes.chunks_mut(BLOCK).enumerate() {
         if let Err(error) = segment.read_at(block, (nth * BLOCK) as u64) {
-            tracing::error!(segment = number, offset = nth * BLOCK, %error, "a part of the spool cannot be read");
             block.fill(u8::MAX);
             unreadable += block.len();
+            first.get_or_insert((nth * BLOCK, error));
         }
+    }
+    if let Some((offset, error)) = first {
+        tracing::error!(segment = number, offset, bytes = unreadable, %error, "a part of the spool cannot be read");
     }
     Ok((bytes, unreadable))
 }
 
-fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger, names: &mut Names) {
+/// An event that cannot be understood.
+struct Unknown;
+
+fn take_over(
+    segment: u32,
+    offset: u32,
+    record: &Record<'_>,
+    ledger: &mut Ledger,
+    names: &mut Names,
+) -> Result<(), Unknown> {
     match record.kind {
         Kind::Event => {
-            let Some((id, webhook)) = decode_name(record.payload) else {
-                tracing::error!(segment, offset, "an accepted event cannot be understood: it is lost");
-                return measure::lost(1);
-            };
+            let (id, webhook) = decode_name(record.payload).ok_or(Unknown)?;
             // It was read from a segment, so it is no longer than one.
             let length = (FRAME_HEAD + record.payload.len()) as u32;
             names.insert(record.sequence, (id, webhook, length));
@@ -182,6 +195,7 @@ fn take_over(segment: u32, offset: u32, record: &Record<'_>, ledger: &mut Ledger
             }
         }
     }
+    Ok(())
 }
 
 /// Segments with whole frames, some of them damaged, are recovered; a second start finds what the first one found.

@@ -16,6 +16,7 @@ use super::ledger::Place;
 use super::queue::Batch;
 use super::shared::Shared;
 use super::{SpoolError, measure};
+use crate::log_limit::LogLimit;
 use crate::round::Recent;
 
 /// When copying goes on after the disk has failed.
@@ -38,6 +39,15 @@ pub(super) struct Writer {
     copy_after: Option<Instant>,
     /// How often the oldest segment could not be read.
     failed_reads: u32,
+    lines: LogLimit<Line>,
+}
+
+/// The lines of which there may be one for each batch: a disk that is nearly full takes one event and not the next.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Line {
+    Failing,
+    Mended,
+    NotRemoved,
 }
 
 /// Where frames stand in a segment.
@@ -68,6 +78,7 @@ impl Writer {
             recent: Recent::default(),
             copy_after: None,
             failed_reads: 0,
+            lines: LogLimit::default(),
         }
     }
 
@@ -234,8 +245,11 @@ impl Writer {
     }
 
     fn written(&mut self, ahead: Ahead, batch: Batch, written: Option<Written>) {
-        if written.is_some() && self.shared.set_failed(false) {
-            tracing::info!("the spool can be written again");
+        if written.is_some()
+            && self.shared.set_failed(false)
+            && let Some(left_out) = self.admit(Line::Mended)
+        {
+            tracing::info!(left_out, "the spool can be written again");
         }
         if let Some(copied) = written {
             let events = Written { offset: copied.offset + ahead.frames.length(), ..copied };
@@ -256,9 +270,16 @@ impl Writer {
         batch.round.end(Ok(()), &mut self.recent);
     }
 
+    /// Whether there may be this line now. If so, the inner value is the field `left_out`.
+    fn admit(&self, line: Line) -> Option<Option<u64>> {
+        self.lines.admit(line).map(|left_out| (left_out > 0).then_some(left_out))
+    }
+
     fn failed(&mut self, batch: Batch, error: &io::Error) {
-        if !self.shared.set_failed(true) {
-            tracing::error!(%error, "the spool cannot be written: events are refused");
+        if !self.shared.set_failed(true)
+            && let Some(left_out) = self.admit(Line::Failing)
+        {
+            tracing::error!(%error, left_out, "the spool cannot be written: events are refused");
         }
         measure::failed();
         self.copy_after = Some(Instant::now() + COPY_AGAIN);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{COPY_AGAIN, Writer};
+use super::{COPY_AGAIN, Line, Writer};
 use crate::spool::current::Current;
 use crate::spool::frame::{self, FRAME_HEAD, Kind, SEGMENT_HEAD, Salt};
 use crate::spool::frames::{Frames, Span};
@@ -53,7 +53,9 @@ impl Writer {
             let is_recycled = self.may_recycle(number);
             let removed = if is_recycled { self.disk.recycle(number) } else { self.disk.remove(number) };
             if let Err(error) = removed {
-                tracing::warn!(segment = number, %error, "a segment that is not needed any more cannot be removed");
+                if let Some(left_out) = self.admit(Line::NotRemoved) {
+                    tracing::warn!(segment = number, %error, left_out, "a segment that is not needed any more cannot be removed");
+                }
                 return;
             }
             self.copying.take_if(|copying| copying.number == number);
