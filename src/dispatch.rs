@@ -19,6 +19,9 @@
 //! `Retry-After`, so that a target that hangs holds up nobody else. Accepting has no such bound: its bound is the
 //! spool's room.
 //!
+//! A failed delivery is logged at WARN, with the event's id, the webhook, the module and the error: for each webhook and
+//! kind of error ten lines at once, and then one in 5 seconds, whose `left_out` says how many were not logged before it.
+//!
 //! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver()) is
 //! the usual way to the layers in front; by hand, with a path of one's own:
 //!
@@ -77,6 +80,7 @@ use tower_service::Service;
 use crate::body::{Collected, ResponseBody};
 use crate::config::{Promise, Webhook};
 use crate::deadline::within;
+use crate::delivery::lines::{self, Line};
 use crate::delivery::{Crowded, Done, Failure};
 use crate::evidence::Evidence;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, EventId};
@@ -224,14 +228,16 @@ async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection
         Some(Err(error)) => error,
         None => webhook.steps().too_slow(&done),
     };
-    let module = error.module().unwrap_or(webhook.module_name());
-    tracing::warn!(event_id = %id, webhook = %webhook.key(), module, %error, "not delivered");
-    Err(match error.kind() {
+    if let Some(left_out) = lines::admit(webhook.key(), Line::NotDelivered(error.kind())) {
+        let (module, kind) = (error.module().unwrap_or(webhook.module_name()), error.kind().label());
+        tracing::warn!(event_id = %id, webhook = %webhook.key(), module, kind, %error, left_out, "not delivered");
+    }
+    let kind = match error.kind() {
         DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
         DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
         _ => RejectionKind::DeliveryFailed,
-    }
-    .into())
+    };
+    Err(Rejection::new(kind).logged())
 }
 
 /// The error is that of the last attempt: what would have to wait beyond `patience` is not waited for.
@@ -246,7 +252,9 @@ async fn attempts(webhook: &Webhook, delivery: Delivery, done: &Done, patience: 
         let Some(wait) = again.filter(|&wait| began.elapsed().saturating_add(wait) < patience) else {
             return Err(error);
         };
-        tracing::info!(event_id = %delivery.id(), webhook = %webhook.key(), attempt, %error, ?wait, "trying again");
+        if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
+            tracing::info!(event_id = %delivery.id(), webhook = %webhook.key(), attempt, %error, ?wait, left_out, "trying again");
+        }
         attempt += 1;
         Box::pin(sleep(wait)).await;
     }

@@ -4,7 +4,8 @@
 //! if it names none), `kind` (the refusal's [label](crate::RejectionKind::label)), `reason`, and `peer` if the server has
 //! put a [`Peer`](crate::Peer) into the request's extensions. For each webhook and kind ten lines may come at once, and then
 //! one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
-//! exist have one limit together. `webhook` needs [`RouteNamespace`](crate::RouteNamespace) behind this layer.
+//! exist have one limit together. A failed delivery has a line of its own instead (see [`Dispatch`](crate::Dispatch)), which
+//! names the event and the error. `webhook` needs [`RouteNamespace`](crate::RouteNamespace) behind this layer.
 //!
 //! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 //! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is

@@ -6,9 +6,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+
+use crate::log_limit::LogLimit;
 
 /// Why a request was refused. It never holds anything of a credential or of a body.
 #[derive(Clone, Debug)]
@@ -16,12 +19,14 @@ pub struct Rejection {
     kind: RejectionKind,
     detail: Cow<'static, str>,
     challenge: Option<HeaderValue>,
+    /// A line in the log tells of it already.
+    is_logged: bool,
 }
 
 impl Rejection {
     /// A refusal with the kind's own words.
     pub fn new(kind: RejectionKind) -> Self {
-        Self { kind, detail: Cow::Borrowed(kind.row().detail), challenge: None }
+        Self { kind, detail: Cow::Borrowed(kind.row().detail), challenge: None, is_logged: false }
     }
 
     /// A refusal that tells the sender more. The text is shown to strangers.
@@ -36,8 +41,26 @@ impl Rejection {
 
     /// A layer finds that one it needs is missing upstream. Always a 500, never a pass.
     pub(crate) fn misassembled(missing: &'static str) -> Self {
-        tracing::error!(missing, "the stack is wrongly assembled: a layer this one needs is missing before it");
-        Self::new(RejectionKind::Misassembled)
+        static LINES: LazyLock<LogLimit<&str>> = LazyLock::new(LogLimit::default);
+        if let Some(left_out) = LINES.admit(missing) {
+            let left_out = (left_out > 0).then_some(left_out);
+            tracing::error!(
+                missing,
+                left_out,
+                "the stack is wrongly assembled: a layer this one needs is missing before it"
+            );
+        }
+        Self::new(RejectionKind::Misassembled).logged()
+    }
+
+    /// The same refusal, of which a line in the log tells already: there need be no other.
+    pub(crate) fn logged(self) -> Self {
+        Self { is_logged: true, ..self }
+    }
+
+    /// Whether a line in the log tells of it already.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.is_logged
     }
 
     /// What kind of refusal this is.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{any, get, post};
 use base64::Engine as _;
@@ -17,6 +18,7 @@ use tower_webhook::module::EventId;
 use tower_webhook::spool::{DeadLetter, Letter, Spool};
 use tower_webhook::{ProblemJsonLayer, RequireAuthLayer, WebhookKey};
 
+use crate::refused::{RefusedLog, log_unauthenticated};
 use crate::routes::{Operator, detail};
 use crate::settings::Settings;
 
@@ -29,7 +31,7 @@ const MAX_PAGE: usize = 1000;
 /// Header fields whose values are not shown.
 const SECRET: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
-pub(crate) fn routes(settings: &Settings) -> Router<Operator> {
+pub(crate) fn routes(settings: &Settings, refused: RefusedLog) -> Router<Operator> {
     let Some(bearer) = &settings.admin else {
         return Router::new()
             .route("/{*path}", any(|| async { detail(StatusCode::FORBIDDEN, "ADMIN_TOKEN is not set") }));
@@ -44,6 +46,7 @@ pub(crate) fn routes(settings: &Settings) -> Router<Operator> {
         .route("/dead-letters/{id}/replay", post(replay))
         .route("/{*path}", any(not_found))
         .layer(guard)
+        .layer(from_fn_with_state(refused, log_unauthenticated))
 }
 
 async fn config_status(State(operator): State<Operator>) -> Json<Value> {

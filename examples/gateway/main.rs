@@ -15,6 +15,7 @@ mod linger;
 mod listener;
 mod memory;
 mod misspelt;
+mod refused;
 mod reload;
 mod routes;
 mod rules;

@@ -29,6 +29,7 @@ use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
 use tower_webhook::{Receiver, Store};
 
 use crate::exchange::RequestBody;
+use crate::refused::RefusedLog;
 use crate::server::Shutdown;
 use crate::settings::Settings;
 use crate::{Error, admin, rules};
@@ -75,11 +76,12 @@ pub(crate) fn apps(
     }
     let receiver = receiver.build(store.clone());
     let root = Router::new().route("/", get(|| async { Json(json!({"message": "200 OK"})) }));
+    let refused = RefusedLog::default();
     let operator = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(render_metrics))
-        .nest("/admin", admin::routes(settings));
+        .nest("/admin", admin::routes(settings, refused.clone()));
     let state = Operator { store, spool, body_memory, metrics, shutdown };
     let finish = |routes: Router<Operator>| {
         routes
@@ -91,10 +93,10 @@ pub(crate) fn apps(
     let receiver = Some(receiver);
     let everything = root.clone().merge(operator);
     Ok(match settings.admin_address {
-        None => Apps { main: App { receiver, routes: finish(everything) }, admin: None, remainders },
+        None => Apps { main: App { receiver, routes: finish(everything), refused }, admin: None, remainders },
         Some(_) => Apps {
-            main: App { receiver, routes: finish(root) },
-            admin: Some(App { receiver: None, routes: finish(everything) }),
+            main: App { receiver, routes: finish(root), refused: refused.clone() },
+            admin: Some(App { receiver: None, routes: finish(everything), refused }),
             remainders,
         },
     })
@@ -114,6 +116,7 @@ pub(crate) struct Apps {
 pub(crate) struct App {
     receiver: Option<Receiver>,
     routes: Router,
+    refused: RefusedLog,
 }
 
 impl Service<Request<RequestBody>> for App {
@@ -128,7 +131,7 @@ impl Service<Request<RequestBody>> for App {
 
     fn call(&mut self, req: Request<RequestBody>) -> AppFuture {
         if let Err(violation) = rules::check(&req) {
-            tracing::debug!(detail = violation.detail, "refused");
+            self.refused.violation(&req, &violation);
             return AppFuture::Refused(Some(detail(violation.status, violation.detail)));
         }
         match &mut self.receiver {

@@ -4,6 +4,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tower_webhook::LogLimit;
 use tracing_subscriber::EnvFilter;
 
 use crate::Error;
@@ -45,11 +46,16 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
 
 /// Panics are logged like everything else. What std does writes to stderr by itself, and waits for its reader.
 fn log_panics(stderr: Stderr) {
+    // The same panic may come with each event.
+    let limit = LogLimit::default();
     std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string);
+        let Some(left_out) = limit.admit(place) else { return };
+        let left_out = (left_out > 0).then_some(left_out);
         let backtrace = Backtrace::capture();
         let backtrace = matches!(backtrace.status(), BacktraceStatus::Captured).then(|| backtrace.to_string());
         match tracing::enabled!(tracing::Level::ERROR) {
-            true => tracing::error!(backtrace, "{panic}"),
+            true => tracing::error!(backtrace, left_out, "{panic}"),
             // Whatever the filter says, a panic is told of.
             false => stderr.line(&format!("{panic}\n{}", backtrace.unwrap_or_default())),
         }

@@ -2,11 +2,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::lines::{self, Line};
 use super::{Done, Failure};
 use crate::config::Webhook;
 use crate::deadline::within;
 use crate::key::WebhookKey;
-use crate::module::{DeliverError, EventId};
+use crate::module::{DeliverError, DeliverErrorKind, EventId};
 use crate::spool::{Again, Death, Event, Spool, State, Ticket, measure};
 
 /// What came of an attempt.
@@ -52,7 +53,9 @@ pub(super) async fn attempt_once(
     measure::attempted(kind, 1);
     match again {
         Some(wait) => {
-            tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, "not delivered: it is tried again");
+            if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
+                tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, left_out, "not delivered: it is tried again");
+            }
             let again = Some(Again { at: spool.clock().for_stamps() + wait, wait });
             Outcome::Again(State { attempts: attempt, done: done.bits(), again, dead: None }, wait)
         }
@@ -68,8 +71,21 @@ pub(super) fn give_up(
     done: u64,
     error: &DeliverError,
 ) -> Outcome {
-    let kind = error.kind();
-    tracing::error!(event_id = %id, %webhook, attempts, kind = kind.label(), module = error.module(), %error, "not delivered: it is a dead letter now");
-    let death = Death { at, here: Some(Instant::now()), kind, reason: error.to_string().into() };
+    if let Some(left_out) = lines::admit(webhook, Line::Dead(error.kind())) {
+        let kind = error.kind().label();
+        tracing::error!(event_id = %id, %webhook, attempts, kind, module = error.module(), %error, left_out, "not delivered: it is a dead letter now");
+    }
+    dead(at, id, attempts, done, error)
+}
+
+/// The webhook is not configured any more.
+pub(super) fn orphan(at: SystemTime, id: EventId, webhook: &WebhookKey, state: &State) -> Outcome {
+    lines::orphan(webhook);
+    let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
+    dead(at, id, state.attempts, state.done, &error)
+}
+
+fn dead(at: SystemTime, id: EventId, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
+    let death = Death { at, here: Some(Instant::now()), kind: error.kind(), reason: error.to_string().into() };
     Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
 }

@@ -5,6 +5,7 @@ mod attempt;
 mod clean;
 mod done;
 mod gate;
+pub(crate) mod lines;
 mod plan;
 mod retry;
 #[cfg(feature = "spool")]

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
+use super::lines::{self, Line};
 use super::plan::Execution;
 use super::{Cleanup, Done, Plan, Retry};
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
@@ -177,7 +178,9 @@ impl Steps {
         if self.steps.len() > 1 {
             error = self.of_item(at, error);
             let (event_id, webhook) = (tried.id(), tried.webhook().key());
-            tracing::warn!(%event_id, %webhook, attempt, %error, ?again, "an item failed");
+            if let Some(left_out) = lines::admit(webhook, Line::Item(at)) {
+                tracing::warn!(%event_id, %webhook, attempt, %error, ?again, left_out, "an item failed");
+            }
         }
         // One whose turn never came has used up nothing.
         if again.is_none() && begun {

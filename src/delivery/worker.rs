@@ -14,7 +14,8 @@ use futures_util::FutureExt;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::attempt::{Outcome, attempt_once, give_up};
+use super::attempt::{Outcome, attempt_once, give_up, orphan};
+use super::lines::{self, Line};
 use super::schedule::{Limits, Schedule};
 use crate::config::Webhook;
 use crate::dispatch::DEFAULT_DEADLINE;
@@ -140,7 +141,10 @@ impl Worker {
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !stopping => work.wake(),
                 // Everybody else has a turn in between.
                 () = yield_now(), if has_more => {}
-                _ = measure.tick() => work.spool.measure(),
+                _ = measure.tick() => {
+                    work.spool.measure();
+                    lines::tell_rest();
+                }
                 _ = tidy.tick() => {
                     let forgotten = work.spool.forget_dead_letters(self.dead_letter_age);
                     if forgotten > 0 {
@@ -150,6 +154,7 @@ impl Worker {
             }
         }
         work.note_delivered();
+        lines::tell_rest();
         work.spool.flush().await;
     }
 }
@@ -295,19 +300,21 @@ impl Work {
                 return self.spool.lost(&ticket);
             }
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, "an accepted event is lost");
+                if let Some(left_out) = lines::admit(&ticket.webhook, Line::Lost) {
+                    tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, left_out, "an accepted event is lost");
+                }
                 self.schedule.ended(&ticket);
                 return self.spool.give_up(&ticket);
             }
             Err(error) => {
-                tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, "an event cannot be read");
+                if let Some(left_out) = lines::admit(&ticket.webhook, Line::Unreadable) {
+                    tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, left_out, "an event cannot be read");
+                }
                 return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN));
             }
         };
         let Some(webhook) = webhook else {
-            let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
-            let outcome =
-                give_up(self.spool.clock().for_stamps(), event.id, &ticket.webhook, state.attempts, state.done, &error);
+            let outcome = orphan(self.spool.clock().for_stamps(), event.id, &ticket.webhook, &state);
             return self.settle(ticket, outcome);
         };
         let (spool, deadline) = (self.spool.clone(), self.deadline);

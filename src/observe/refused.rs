@@ -3,7 +3,6 @@
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Extensions, Request, Response};
 use tracing::Level;
@@ -13,17 +12,11 @@ use crate::log_limit::LogLimit;
 use crate::peer::Peer;
 use crate::rejection::{Rejection, RejectionKind};
 
-/// How many lines about the same kind of refusal by the same webhook may come at once.
-const BURST: u32 = 10;
-
-/// And how long it then takes until there may be another one.
-const INTERVAL: Duration = Duration::from_secs(5);
-
 /// The longest path or reason that is logged whole, in characters.
 const MAX_SHOWN: usize = 200;
 
 /// The lines about the refused ones of all requests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RefusedLog(Arc<LogLimit<Subject>>);
 
 /// The subject of a limit. All requests that name no known webhook have one limit together: there is no end of names.
@@ -36,12 +29,6 @@ pub(super) struct Pending {
     peer: Option<SocketAddr>,
 }
 
-impl Default for RefusedLog {
-    fn default() -> Self {
-        Self(Arc::new(LogLimit::new(BURST, INTERVAL)))
-    }
-}
-
 impl RefusedLog {
     /// `None` if nothing would be logged.
     pub(super) fn begin<B>(&self, req: &Request<B>) -> Option<Pending> {
@@ -52,7 +39,8 @@ impl RefusedLog {
 
 impl Pending {
     pub(super) fn end<B>(self, response: &Response<B>) {
-        let Some(rejection) = response.extensions().get::<Rejection>() else { return };
+        let rejection = response.extensions().get::<Rejection>().filter(|rejection| !rejection.is_logged());
+        let Some(rejection) = rejection else { return };
         let asked = response.extensions().get::<Asked>();
         let Some(left_out) = self.log.0.admit(subject(rejection.kind(), asked)) else { return };
         tracing::info!(

@@ -135,3 +135,147 @@ async fn a_list_in_which_everything_is_refused_leaves_few_lines() {
     let more = &lines(&gateway, "configuration refused: too many keys to name")[0];
     assert_eq!((&more["refused"], &more["left_out"]), (&json!(3000), &json!(2980)));
 }
+
+/// The sum of what these lines tell of: themselves, and what was left out before them.
+fn told_of(lines: &[Value]) -> u64 {
+    lines.iter().map(|line| 1 + line["left_out"].as_u64().unwrap_or_default()).sum()
+}
+
+#[tokio::test]
+async fn a_failed_delivery_leaves_one_line_and_a_flood_of_them_few() {
+    // A file in the way also stops root, whom permissions do not.
+    let gateway = Gateway::start(&[("LOG_FORMAT", "json"), ("SAVE_TO_DISK_ROOT", "webhooks.json/data")]).await;
+    let mut webhooks = webhooks();
+    let default = &mut webhooks["namespaces"]["default"];
+    let again = json!({"enabled": true, "max_attempts": 2, "initial_delay": 0});
+    default["again"] = json!({"module": "save_to_disk", "retry": again});
+    default["chain"] = json!({"chain": [{"module": "discard"}, {"module": "save_to_disk"}]});
+    replace(&gateway, &webhooks);
+    eventually("the change", async || lines(&gateway, "configuration changed").len() == 2).await;
+
+    let answer = gateway.post_with_credential("/webhook/save", "{}").await;
+    answer.problem(503);
+    let told = async || lines(&gateway, "not delivered").len() == 1;
+    eventually("the failure to be logged", told).await;
+    let line = &lines(&gateway, "not delivered")[0];
+    let fields = ["event_id", "webhook", "module", "kind"].map(|field| line[field].as_str().unwrap_or_default());
+    assert_eq!(fields, [answer.header("x-event-id"), "default/save", "save_to_disk", "io"], "{line}");
+    assert!(line["error"].as_str().unwrap().starts_with("cannot write the file"), "{line}");
+
+    for _ in 0..100 {
+        gateway.post("/webhook/again", "{}").await.problem(503);
+        gateway.post("/webhook/chain", "{}").await.problem(503);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    gateway.post("/webhook/again", "{}").await.problem(503);
+    gateway.post("/webhook/chain", "{}").await.problem(503);
+    for (message, webhook) in [
+        ("not delivered", "default/again"),
+        ("trying again", "default/again"),
+        ("not delivered", "default/chain"),
+        ("an item failed", "default/chain"),
+    ] {
+        let of = || {
+            let mut lines = lines(&gateway, message);
+            lines.retain(|line| line["webhook"] == webhook);
+            lines
+        };
+        eventually("the count of all of them", async || told_of(&of()) == 101).await;
+        assert!(of().len() < 40, "{message} {webhook}: {}", of().len());
+    }
+    assert_eq!(lines(&gateway, "request refused"), Vec::<Value>::new(), "a failed delivery has its line");
+}
+
+#[tokio::test]
+async fn deleting_a_webhook_whose_events_wait_leaves_a_line_and_a_count() {
+    const EVENTS: u64 = 400;
+    // It takes connections, and never answers.
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", target.local_addr().unwrap());
+    let mut all = webhooks();
+    all["namespaces"]["default"]["waits"] =
+        json!({"module": "http_webhook", "ack": "accepted", "module-config": {"url": url}});
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("webhooks.json"), all.to_string()).unwrap();
+    let variables = [
+        ("LOG_FORMAT", "json"),
+        ("SPOOL_DIR", "spool"),
+        ("EGRESS_ALLOW", "127.0.0.1"),
+        ("DELIVERY_TIMEOUT_SECONDS", "3"),
+        ("ADMIN_TOKEN", "adm1n-token"),
+    ];
+    let gateway = Gateway::start_in(directory, &variables).await;
+    eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
+    let posts = (0..EVENTS).map(|_| gateway.post("/webhook/waits", "{}"));
+    for answer in futures_util::future::join_all(posts).await {
+        assert_eq!(answer.status, 202);
+    }
+    replace(&gateway, &webhooks());
+    let letters = async || {
+        let answer =
+            gateway.request(&["GET /admin/dead-letters?limit=1 HTTP/1.1", "Authorization: Bearer adm1n-token"], "");
+        answer.await.json()["total"].as_u64().unwrap()
+    };
+    eventually("all of them to be dead letters", async || letters().await == EVENTS).await;
+    // But for those that were being delivered when it was deleted.
+    let gone = || {
+        let mut all = lines(
+            &gateway,
+            "not delivered: the webhook is not configured any more, and its events are dead letters now",
+        );
+        all.extend(lines(&gateway, "more events of a webhook that is not configured any more are dead letters now"));
+        all
+    };
+    let dead = || lines(&gateway, "not delivered: it is a dead letter now");
+    let sum = || gone().iter().map(|line| line["events"].as_u64().unwrap()).sum::<u64>() + told_of(&dead());
+    let rest = || {
+        let rest = lines(&gateway, "lines about deliveries were left out");
+        rest.iter().map(|line| line["left_out"].as_u64().unwrap()).sum::<u64>()
+    };
+    eventually("the count of all of them", async || sum() + rest() == EVENTS).await;
+    assert!((1..=3).contains(&gone().len()), "{:?}", gone());
+    assert!(dead().len() < 20, "{}", dead().len());
+    assert!(gone().iter().all(|line| line["webhook"] == "default/waits"), "{:?}", gone());
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_a_rule_of_http_leaves_a_line_and_a_flood_of_them_few() {
+    let gateway = Gateway::start(&[("LOG_FORMAT", "json")]).await;
+    for _ in 0..50 {
+        for fields in ["", "Host: s3cret\r\nHost: s3cret\r\n"] {
+            let mut raw = gateway.connect().await;
+            raw.send(format!("POST /webhook/open HTTP/1.1\r\nContent-Length: 2\r\n{fields}\r\n{{}}")).await;
+            raw.answer().await.unwrap().problem(400);
+        }
+    }
+    let lines = refused(&gateway, 20).await;
+    assert!(lines.len() < 40, "{}", lines.len());
+    for line in &lines {
+        assert_eq!(line["kind"], "invalid_http", "{line}");
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    }
+    let reasons: std::collections::BTreeSet<_> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(!gateway.err().contains("s3cret"), "{}", gateway.err());
+}
+
+#[tokio::test]
+async fn an_admin_request_without_the_token_leaves_a_warning_and_a_flood_of_them_few() {
+    const MESSAGE: &str = "an admin request was refused: its bearer token is missing or wrong";
+    let gateway = Gateway::start(&[("LOG_FORMAT", "json"), ("ADMIN_TOKEN", "adm1n-token")]).await;
+    let status = |token: &str| {
+        let field = format!("Authorization: Bearer {token}");
+        let gateway = &gateway;
+        async move { gateway.request(&["GET /admin/config-status HTTP/1.1", &field], "").await }
+    };
+    status("adm1n-token").await.json();
+    for _ in 0..100 {
+        status("gu3ss").await.problem(401);
+    }
+    eventually("the warnings", async || lines(&gateway, MESSAGE).len() >= 10).await;
+    let lines = lines(&gateway, MESSAGE);
+    assert!(lines.len() < 40, "{}", lines.len());
+    assert!(lines.iter().all(|line| line["peer"].as_str().unwrap().starts_with("127.0.0.1:")), "{lines:?}");
+    assert!(gateway.err().lines().filter(|line| line.contains(MESSAGE)).all(|line| line.contains(r#""level":"WARN""#)));
+    assert!(!gateway.err().contains("gu3ss") && !gateway.err().contains("/admin"), "{}", gateway.err());
+}

@@ -1,0 +1,53 @@
+//! Lines about requests that the gateway itself refuses, limited in rate: anybody can send such requests.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+use tower_webhook::{LogLimit, Peer};
+
+use crate::rules::Violation;
+
+/// One limit for each rule, and one for the admin routes, whoever sends: there is no end of peers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefusedLog(Arc<LogLimit<&'static str>>);
+
+impl RefusedLog {
+    /// A request breaks a rule of HTTP.
+    pub(crate) fn violation<B>(&self, req: &Request<B>, violation: &Violation) {
+        let Some(left_out) = self.admit(violation.detail) else { return };
+        let peer = peer(req);
+        tracing::info!(
+            target: "tower_webhook::rejection",
+            kind = "invalid_http",
+            reason = violation.detail,
+            peer,
+            left_out,
+            "request refused"
+        );
+    }
+
+    /// Whether there may be this line now. If so, the inner value is the field `left_out`.
+    fn admit(&self, about: &'static str) -> Option<Option<u64>> {
+        self.0.admit(about).map(|left_out| (left_out > 0).then_some(left_out))
+    }
+}
+
+/// Tells of admin requests without the right token: somebody may be guessing.
+pub(crate) async fn log_unauthenticated(State(log): State<RefusedLog>, req: Request, next: Next) -> Response {
+    const ABOUT: &str = "an admin request was refused: its bearer token is missing or wrong";
+    let peer = peer(&req);
+    let response = next.run(req).await;
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(left_out) = log.admit(ABOUT)
+    {
+        tracing::warn!(peer, left_out, "{ABOUT}");
+    }
+    response
+}
+
+fn peer<B>(req: &Request<B>) -> Option<tracing::field::DisplayValue<std::net::SocketAddr>> {
+    Peer::of(req.extensions()).map(|peer| tracing::field::display(peer.address()))
+}

@@ -1,0 +1,72 @@
+//! Log lines about deliveries, limited in rate for each webhook: a sender decides how many events fail.
+
+use std::sync::LazyLock;
+#[cfg(feature = "spool")]
+use std::time::Duration;
+
+use crate::key::WebhookKey;
+use crate::log_limit::LogLimit;
+use crate::module::DeliverErrorKind;
+
+/// The lines of which there may be one for each event or attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Line {
+    /// A sender is told that its event was not delivered.
+    NotDelivered(DeliverErrorKind),
+    /// Another attempt follows.
+    Again(DeliverErrorKind),
+    /// An item of a chain failed.
+    Item(usize),
+    /// No other attempt follows.
+    #[cfg(feature = "spool")]
+    Dead(DeliverErrorKind),
+    /// An event cannot be read from the spool now.
+    #[cfg(feature = "spool")]
+    Unreadable,
+    /// An event can never be read from the spool.
+    #[cfg(feature = "spool")]
+    Lost,
+}
+
+static LINES: LazyLock<LogLimit<(WebhookKey, Line)>> = LazyLock::new(LogLimit::default);
+
+/// Whether there may be this line now. If so, the inner value is the field `left_out`.
+pub(crate) fn admit(webhook: &WebhookKey, line: Line) -> Option<Option<u64>> {
+    LINES.admit((webhook.clone(), line)).map(|left_out| (left_out > 0).then_some(left_out))
+}
+
+/// Events of webhooks that are not configured any more: all of them become dead letters at about the same time.
+#[cfg(feature = "spool")]
+static ORPHANS: LazyLock<LogLimit<WebhookKey>> = LazyLock::new(|| LogLimit::new(1, Duration::from_secs(60)));
+
+/// Notes that an event is given up as its webhook is not configured any more.
+#[cfg(feature = "spool")]
+pub(super) fn orphan(webhook: &WebhookKey) {
+    if let Some(left_out) = ORPHANS.admit(webhook.clone()) {
+        let events = left_out.saturating_add(1);
+        tracing::error!(%webhook, events, "not delivered: the webhook is not configured any more, and its events are dead letters now");
+    }
+}
+
+/// Tells how many lines were left out at the end of a flood, once it is over.
+#[cfg(feature = "spool")]
+pub(super) fn tell_rest() {
+    for (webhook, events) in ORPHANS.take_rest(Duration::from_secs(2)) {
+        let webhook = webhook.as_ref().map(tracing::field::display);
+        tracing::error!(
+            webhook,
+            events,
+            "more events of a webhook that is not configured any more are dead letters now"
+        );
+    }
+    for (about, left_out) in LINES.take_rest(Duration::from_secs(5)) {
+        let (webhook, line) = about.unzip();
+        let webhook = webhook.as_ref().map(tracing::field::display);
+        tracing::warn!(
+            webhook,
+            about = line.map(tracing::field::debug),
+            left_out,
+            "lines about deliveries were left out"
+        );
+    }
+}
