@@ -235,6 +235,7 @@ async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection
     let kind = match error.kind() {
         DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
         DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+        DeliverErrorKind::Loop => RejectionKind::LoopDetected,
         _ => RejectionKind::DeliveryFailed,
     };
     Err(Rejection::new(kind).logged())

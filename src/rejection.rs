@@ -151,6 +151,8 @@ pub enum RejectionKind {
     DeliveryUnavailable,
     /// The module did not answer in time; the sender should try again.
     DeliveryTimeout,
+    /// The event has passed too many webhooks.
+    LoopDetected,
     /// Too many events of the webhook or its namespace are under way; the sender should try again.
     Crowded,
     /// There is no room for the event; the sender should try again.
@@ -199,6 +201,7 @@ impl RejectionKind {
                 (S::SERVICE_UNAVAILABLE, "delivery_unavailable", "The event cannot be taken now")
             }
             Self::DeliveryTimeout => (S::GATEWAY_TIMEOUT, "delivery_timeout", "The event was not delivered in time"),
+            Self::LoopDetected => (S::LOOP_DETECTED, "loop_detected", "The event has passed too many webhooks"),
             Self::Crowded => (S::SERVICE_UNAVAILABLE, "crowded", "Too many events are being delivered now"),
             Self::SpoolFull => (S::SERVICE_UNAVAILABLE, "spool_full", "There is no room for the event now"),
             Self::SpoolFailed => (S::SERVICE_UNAVAILABLE, "spool_failed", "The event cannot be stored now"),

@@ -191,13 +191,19 @@ impl Kinds {
     /// The kinds that a configuration means by `name`: a label, `any`, or a class of Python's, plain or qualified.
     fn named(name: &str) -> Option<Self> {
         if name == ANY {
-            return Some(DeliverErrorKind::ALL.into_iter().fold(Self::NONE, Self::with));
+            return Some(retryable().fold(Self::NONE, Self::with));
         }
         let class = name.rsplit('.').next().unwrap_or(name);
-        let label = DeliverErrorKind::ALL.into_iter().find(|kind| kind.label() == name);
+        let label = retryable().find(|kind| kind.label() == name);
         let kind = label.or_else(|| ALIASES.iter().find(|(alias, _)| *alias == class).map(|&(_, kind)| kind));
         kind.map(|kind| Self::NONE.with(kind))
     }
+}
+
+/// Every kind that a configuration may have tried again. After a loop it may not: each webhook of the loop would multiply
+/// the attempts of the next one.
+fn retryable() -> impl Iterator<Item = DeliverErrorKind> {
+    DeliverErrorKind::ALL.into_iter().filter(|&kind| kind != DeliverErrorKind::Loop)
 }
 
 impl<'de> Deserialize<'de> for Kinds {
@@ -211,7 +217,7 @@ impl<'de> Deserialize<'de> for Kinds {
 }
 
 fn unknown_kind() -> String {
-    let labels = DeliverErrorKind::ALL.into_iter().map(DeliverErrorKind::label);
+    let labels = retryable().map(DeliverErrorKind::label);
     let known: Vec<_> = labels.chain([ANY]).chain(ALIASES.map(|(alias, _)| alias)).map(|n| format!("`{n}`")).collect();
     format!("no kind of error has this name; known are {}", known.join(", "))
 }
@@ -334,10 +340,11 @@ mod tests {
             retry(&json).map(|retry| retried(&retry))
         };
         assert_eq!(lists("", "").unwrap(), []);
-        assert_eq!(lists(r#""any""#, "").unwrap(), Kind::ALL);
+        assert_eq!(lists(r#""any""#, "").unwrap(), retryable().collect::<Vec<_>>());
+        assert!(lists(r#""loop""#, "").is_err());
         assert_eq!(lists(r#""any""#, r#""any""#).unwrap(), []);
         assert_eq!(lists(r#""auth", "io""#, r#""io", "config""#).unwrap(), [Kind::Auth], "the second list wins");
-        for kind in Kind::ALL {
+        for kind in retryable() {
             assert_eq!(lists(&format!("{:?}", kind.label()), "").unwrap(), [kind]);
         }
     }

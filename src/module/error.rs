@@ -39,11 +39,13 @@ pub enum DeliverErrorKind {
     Config,
     /// The target will never take this event: 502.
     Permanent,
+    /// The event has passed too many webhooks, which may be a loop: 508.
+    Loop,
 }
 
 impl DeliverErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::Timeout,
         Self::Io,
@@ -52,6 +54,7 @@ impl DeliverErrorKind {
         Self::Auth,
         Self::Config,
         Self::Permanent,
+        Self::Loop,
     ];
 
     /// The word for it in configuration, logs and metric labels.
@@ -65,6 +68,7 @@ impl DeliverErrorKind {
             Self::Auth => "auth",
             Self::Config => "config",
             Self::Permanent => "permanent",
+            Self::Loop => "loop",
         }
     }
 }

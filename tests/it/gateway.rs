@@ -8,6 +8,7 @@ mod http_rules;
 mod limits;
 mod lines;
 mod linger;
+mod loops;
 mod modules;
 mod operator;
 mod protocols;

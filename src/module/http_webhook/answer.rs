@@ -26,13 +26,15 @@ pub(super) fn outcome(host: &str, head: &response::Parts) -> Result<Ack, Deliver
         401 | 403 | 407 => Kind::Auth,
         // The target did not get the request in time; and did not want it early (RFC 8470), which is its own state.
         408 => Kind::Timeout,
-        425 | 500..600 => Kind::Http5xx,
         429 => Kind::Http429,
+        // A webhook further on has seen a loop. Another attempt would go round it again.
+        508 => Kind::Loop,
+        425 | 500..600 => Kind::Http5xx,
         _ => Kind::Permanent,
     };
     let error = DeliverError::new(kind, format!("{host} answered {}", told(status)));
     let wait = match kind {
-        Kind::Auth | Kind::Permanent => None,
+        Kind::Auth | Kind::Permanent | Kind::Loop => None,
         _ => retry_after(&head.headers, SystemTime::now()),
     };
     Err(match wait {
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn each_status_has_its_meaning() {
-        use DeliverErrorKind::{Auth, Http5xx, Http429, Permanent, Timeout};
+        use DeliverErrorKind::{Auth, Http5xx, Http429, Loop, Permanent, Timeout};
         for status in [200, 201, 202, 204, 226, 299] {
             assert_eq!(outcome("h", &head(status, None)).unwrap(), Ack::Delivered, "{status}");
         }
@@ -138,13 +140,14 @@ mod tests {
             ),
             (Auth, &[401, 403, 407]),
             (Timeout, &[408]),
+            (Loop, &[508]),
             (Http429, &[429]),
             (Http5xx, &[425, 500, 501, 502, 503, 504, 529, 599]),
         ] {
             for &status in statuses {
                 let error = outcome("h", &head(status, Some("7"))).unwrap_err();
                 assert_eq!(error.kind(), kind, "{status}");
-                let wait = (!matches!(kind, Permanent | Auth)).then_some(Duration::from_secs(7));
+                let wait = (!matches!(kind, Permanent | Auth | Loop)).then_some(Duration::from_secs(7));
                 assert_eq!(error.wait(), wait, "{status}");
                 assert_eq!(outcome("h", &head(status, None)).unwrap_err().wait(), None, "{status}");
             }

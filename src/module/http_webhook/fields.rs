@@ -6,8 +6,7 @@ use std::time::SystemTime;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 
-use super::signature;
-use super::trace;
+use super::{hops, signature, trace};
 use crate::config::BuildError;
 use crate::dispatch::EVENT_ID;
 use crate::module::Delivery;
@@ -80,8 +79,8 @@ impl Fields {
         Ok(Self { configured: headers, forward, signed })
     }
 
-    /// The fields for one attempt.
-    pub(super) fn of(&self, delivery: &Delivery) -> HeaderMap {
+    /// The fields for one attempt, `hops` webhooks from the event's origin.
+    pub(super) fn of(&self, delivery: &Delivery, hops: u8) -> HeaderMap {
         let received = delivery.headers();
         let mut headers = self.forward.of(received, self.signed);
         for name in &OF_THE_BODY {
@@ -99,6 +98,7 @@ impl Fields {
             headers.insert(EVENT_ID, id);
         }
         headers.insert(ATTEMPT, delivery.attempt().into());
+        headers.insert(hops::FIELD, u16::from(hops).into());
         if let Ok(time) = HeaderValue::try_from(rfc3339(delivery.received_at())) {
             headers.insert(RECEIVED_AT, time);
         }
@@ -150,7 +150,7 @@ fn name_of(text: &str) -> Result<HeaderName, &'static str> {
     if CONNECTION_FIELDS.contains(&name) {
         return Err("belongs to the connection or to the framing");
     }
-    if [EVENT_ID, ATTEMPT, RECEIVED_AT].contains(&name) {
+    if [EVENT_ID, ATTEMPT, RECEIVED_AT, hops::FIELD].contains(&name) {
         return Err("this module always sets itself");
     }
     Ok(name)

@@ -3,6 +3,7 @@
 mod answer;
 mod egress;
 mod fields;
+mod hops;
 mod send;
 mod signature;
 mod trace;
@@ -39,6 +40,7 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// | `content-type`, `content-encoding` | as received |
 /// | `x-event-id` | the event's id, the same at each attempt and as in the answer to the sender |
 /// | `x-attempt` | which attempt this is, from 1 |
+/// | `x-webhook-hops` | how many webhooks the event has passed, this one among them: one more than was received |
 /// | `x-received-at` | when the event was received: RFC 3339, UTC, milliseconds |
 /// | `traceparent`, `tracestate` | as received, if the first is valid ([W3C](https://www.w3.org/TR/trace-context/)) |
 /// | `webhook-id`, `webhook-timestamp`, `webhook-signature` | with `signing_secret`: the event's id, the time of the attempt, and `v1` of [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md) over both and the body |
@@ -47,7 +49,14 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// Then come the received fields that `forward_headers` and `allowed_headers` let through. Never sent on is what
 /// belongs to the sender's connection (RFC 9110 §7.6.1, also what its `Connection` names), `host`, `content-length` and
 /// `expect`; with `signing_secret` the fields `webhook-*` and `svix-*`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers`
-/// win over all of these but `x-event-id`, `x-attempt`, `x-received-at` and the signature.
+/// win over all of these but `x-event-id`, `x-attempt`, `x-received-at`, `x-webhook-hops` and the signature.
+///
+/// # Loops
+///
+/// Webhooks that send to each other would send an event round for ever. So an event that has passed 8 webhooks is not
+/// sent on: [`Loop`](DeliverErrorKind::Loop), for which a sender gets 508, and which is
+/// never tried again. `x-webhook-hops` of the received request says how many it has passed: of several numbers,
+/// in one field or in many, the largest. What is no number counts as 8.
 ///
 /// # The answer
 ///
@@ -55,14 +64,16 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// |---|---|
 /// | 2xx | none: delivered |
 /// | 429 | [`Http429`](DeliverErrorKind::Http429) |
-/// | 5xx, 425 | [`Http5xx`](DeliverErrorKind::Http5xx) |
+/// | 508 | [`Loop`](DeliverErrorKind::Loop) |
+/// | any other 5xx, 425 | [`Http5xx`](DeliverErrorKind::Http5xx) |
 /// | 408, or none within `timeout`; no connection within 10 s | [`Timeout`](DeliverErrorKind::Timeout) |
 /// | 401, 403, 407 | [`Auth`](DeliverErrorKind::Auth) |
 /// | any other, redirects too: they are not followed | [`Permanent`](DeliverErrorKind::Permanent) |
 /// | none: no name, no connection, a wrong certificate, a connection that breaks, no HTTP | [`Connect`](DeliverErrorKind::Connect) |
+/// | none: the event has passed 8 webhooks | [`Loop`](DeliverErrorKind::Loop) |
 /// | none: no address of the host may be connected to | [`Config`](DeliverErrorKind::Config) |
 ///
-/// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx.
+/// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx but 508.
 /// The head of the answer decides; it may have 4,096 fields and 400 KiB. Of its body at most 64 KiB are read, and for at
 /// most a second, so that the connection can be used again.
 ///
@@ -182,9 +193,10 @@ impl Module for HttpWebhook {
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let Target { host, timeout: limit, .. } = &*self.target;
+        let hops = hops::next(delivery.headers()).ok_or_else(|| hops::error(host))?;
         let clients = self.egress.clients().await;
         let clients = clients.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
-        match timeout(*limit, send::send(&clients, || self.target.request(&delivery))).await {
+        match timeout(*limit, send::send(&clients, || self.target.request(&delivery, hops))).await {
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("{host}: no answer within {limit:?}"))),
             Ok(Err(error)) => Err(answer::failure(host, &error)),
             Ok(Ok(response)) => {
@@ -197,11 +209,11 @@ impl Module for HttpWebhook {
 }
 
 impl Target {
-    fn request(&self, delivery: &Delivery) -> Request<Full<Bytes>> {
+    fn request(&self, delivery: &Delivery, hops: u8) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(delivery.body().clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.url.clone();
-        let mut headers = self.fields.of(delivery);
+        let mut headers = self.fields.of(delivery, hops);
         if let (Some(key), Some(id)) = (&self.key, delivery.id().to_header()) {
             key.sign(&mut headers, id, SystemTime::now(), delivery.body());
         }

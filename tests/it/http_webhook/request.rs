@@ -13,7 +13,8 @@ async fn sent(mut options: Value, headers: &[(&str, &str)]) -> Received {
     target.received().await
 }
 
-const ALWAYS: [&str; 6] = ["content-length", "host", "user-agent", "x-attempt", "x-event-id", "x-received-at"];
+const ALWAYS: [&str; 7] =
+    ["content-length", "host", "user-agent", "x-attempt", "x-event-id", "x-received-at", "x-webhook-hops"];
 
 /// Asserts that besides [`ALWAYS`] these fields and no others are sent.
 fn assert_fields(received: &Received, expected: &[&str]) {
@@ -55,6 +56,7 @@ async fn a_request_tells_what_event_it_is() {
     assert_eq!(received.one("user-agent"), concat!("tower-webhook/", env!("CARGO_PKG_VERSION")));
     assert_eq!(received.one("x-event-id"), answer.header("x-event-id"));
     assert_eq!(received.one("x-attempt"), "1");
+    assert_eq!(received.one("x-webhook-hops"), "1");
     let at = received.one("x-received-at");
     assert!(at.ends_with('Z') && at.len() == "2026-11-23T05:14:34.123Z".len(), "{at}");
     let at: jiff::Timestamp = at.parse().unwrap();
