@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower_webhook::LogLimit;
 
-use crate::Error;
 use crate::connection::Connections;
 use crate::server::Shutdown;
 
@@ -31,12 +30,11 @@ impl Listener {
     /// `name` is its label in the metrics and the log.
     pub(crate) fn new(
         name: &'static str,
-        socket: std::net::TcpListener,
+        socket: TcpListener,
         connections: Connections,
         max_connections: usize,
-    ) -> Result<Self, Error> {
-        let socket = TcpListener::from_std(socket)?;
-        Ok(Self { socket, connections, max_connections, refused: Refused::new(name, max_connections) })
+    ) -> Self {
+        Self { socket, connections, max_connections, refused: Refused::new(name, max_connections) }
     }
 
     /// Serves until the stop begins. Returns the connections that are still served then.

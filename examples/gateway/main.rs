@@ -15,12 +15,14 @@ mod linger;
 mod listener;
 mod memory;
 mod misspelt;
+mod open_files;
 mod refused;
 mod reload;
 mod routes;
 mod rules;
 mod server;
 mod settings;
+mod sockets;
 mod stderr;
 mod telemetry;
 mod units;
@@ -109,7 +111,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     let metrics = telemetry::init(&settings, stderr)?;
     settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Bound before anything else, so that a taken port is the first thing to be known.
-    let sockets = server::bind(&settings)?;
+    let sockets = sockets::bind(&settings)?;
     let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
     let authorities = settings.egress_ca.clone().map(|path| trust(&settings.egress, path));
     let watches = certificates.iter().map(Certificates::watch).chain(authorities).collect::<Result<_, _>>()?;

@@ -1,9 +1,9 @@
-//! The edge: the sockets, and a graceful stop.
+//! The edge: its listeners, and a graceful stop.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -13,45 +13,38 @@ use crate::certificates::TlsAcceptor;
 use crate::connection::Connections;
 use crate::linger::Lingering;
 use crate::listener::Listener;
+use crate::open_files::Places;
 use crate::routes::Apps;
 use crate::settings::Settings;
+use crate::sockets::Sockets;
 
 /// How many connections the operator's own listener serves: enough for probes, scrapers and the operator.
 const ADMIN_CONNECTIONS: usize = 128;
 
-/// The sockets that are listened on.
-pub(crate) struct Sockets {
-    webhooks: TcpListener,
-    /// Of the operator's routes, if they have their own.
-    admin: Option<TcpListener>,
-}
-
-pub(crate) fn bind(settings: &Settings) -> Result<Sockets, Error> {
-    let bind = |variables: &str, (host, port): (&str, u16)| -> Result<TcpListener, Error> {
-        let listener = TcpListener::bind((host, port))
-            .map_err(|error| format!("{variables}: cannot listen on {host}:{port}: {error}"))?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    let webhooks = bind("HOST, PORT", (&settings.host, settings.port))?;
-    let admin = settings.admin_address.as_ref();
-    let admin = admin.map(|(host, port)| bind("ADMIN_HOST, ADMIN_PORT", (host, *port))).transpose()?;
-    Ok(Sockets { webhooks, admin })
-}
-
-/// Raises the number of open files that the process may have as far as it is allowed to: each connection is one, and a
-/// server that has run out of them accepts nobody.
-fn raise_file_limit(max_connections: usize) {
-    /// For everything else.
-    const OTHERS: u64 = 128;
-    let needed = (max_connections as u64).saturating_add(ADMIN_CONNECTIONS as u64).saturating_add(OTHERS);
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) if files >= needed => {}
-        Ok(files) => {
-            tracing::warn!(files, max_connections, "MAX_CONNECTIONS is more than the limit of open files allows")
+/// Raises the limit of open files as far as the system allows. Returns how many connections it leaves room for.
+fn places(settings: &Settings) -> Places {
+    let admin = if settings.admin_address.is_some() { ADMIN_CONNECTIONS } else { 0 };
+    let wanted = Places { webhooks: settings.max_connections, admin };
+    let files = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => files,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            return wanted;
         }
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    };
+    let places = Places::within(files, wanted);
+    if places != wanted {
+        tracing::warn!(
+            found = wanted.webhooks,
+            used = places.webhooks,
+            files,
+            needed = wanted.files(),
+            "MAX_CONNECTIONS is lowered to what the limit of open files leaves: each connection is an open file, and others \
+             are needed for events, targets and etcd; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`, `--ulimit nofile=`) \
+             to what is needed, or set MAX_CONNECTIONS to what is used"
+        );
     }
+    places
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes the requests that run within the grace time.
@@ -65,7 +58,7 @@ pub(crate) async fn serve(
     settings: &Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    raise_file_limit(settings.max_connections);
+    let places = places(settings);
     let signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     tokio::spawn(stop_on_signal(signals, settings.shutdown_grace, shutdown.clone()));
 
@@ -79,10 +72,10 @@ pub(crate) async fn serve(
         let connections = Connections::new(app, tls, settings.waiting, lingering, shutdown.clone());
         Listener::new(name, socket, connections, max_connections)
     };
-    let webhooks = listener("webhooks", sockets.webhooks, apps.main, tls, settings.max_connections, &shutdown)?;
+    let webhooks = listener("webhooks", sockets.webhooks, apps.main, tls, places.webhooks, &shutdown);
     let drained = Shutdown::default();
     let admin = match (sockets.admin, apps.admin) {
-        (Some(socket), Some(app)) => Some(listener("admin", socket, app, None, ADMIN_CONNECTIONS, &drained)?),
+        (Some(socket), Some(app)) => Some(listener("admin", socket, app, None, places.admin, &drained)),
         _ => None,
     };
     let serve_webhooks = async {

@@ -14,6 +14,7 @@ mod operator;
 mod protocols;
 mod reload;
 mod routes;
+mod sockets;
 mod start;
 mod stderr;
 mod stdout;
@@ -25,5 +26,7 @@ mod waiting;
 mod endpoint;
 #[path = "../../examples/gateway/misspelt.rs"]
 mod misspelt;
+#[path = "../../examples/gateway/open_files.rs"]
+mod open_files;
 #[path = "../../examples/gateway/units.rs"]
 mod units;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -58,11 +59,24 @@ impl Gateway {
 
     /// Starts it in `directory`, where it finds its files, and waits until it listens.
     pub(crate) async fn start_in(directory: TempDir, variables: &[(&str, &str)]) -> Self {
+        Self::start_as(binary().as_ref(), directory, variables).await
+    }
+
+    /// The same, with a hard limit of open files.
+    pub(crate) async fn start_with_files(directory: TempDir, variables: &[(&str, &str)], files: u64) -> Self {
+        let script = directory.path().join("limited.sh");
+        let text = format!("#!/bin/sh\nulimit -n {files} && exec '{}' \"$@\"\n", binary().display());
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+        Self::start_as(script.as_ref(), directory, variables).await
+    }
+
+    async fn start_as(program: &OsStr, directory: TempDir, variables: &[(&str, &str)]) -> Self {
         let mut failures = Vec::new();
         // Somebody else may take the port between the two of us.
         for _ in 0..5 {
             let address = free_address();
-            let mut command = command(directory.path());
+            let mut command = command_of(program, directory.path());
             command.env("PORT", address.port().to_string()).envs(variables.iter().copied());
             let mut child = command.spawn().unwrap();
             let out = Output::of(child.stdout.take().unwrap());
@@ -169,7 +183,11 @@ pub(crate) async fn refused_start(variables: &[(&str, &OsStr)]) -> (ExitStatus, 
 }
 
 pub(crate) fn command(directory: &Path) -> Command {
-    let mut command = Command::new(binary());
+    command_of(binary().as_ref(), directory)
+}
+
+fn command_of(program: &OsStr, directory: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(directory)
         .env_clear()
