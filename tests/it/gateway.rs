@@ -4,6 +4,7 @@ mod arguments;
 mod certificates;
 mod configuration;
 mod dedup;
+mod health;
 mod http_rules;
 mod limits;
 mod lines;
