@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use super::bearer::{only_authorization, strip_bearer};
+use super::bearer::{MAX_CREDENTIAL, only_authorization, strip_bearer};
 use super::{AuthError, Bearer, ConfigScheme, Proof, Scheme, SecretDigest};
 use crate::config::{BuildContext, BuildError};
 use crate::head::Head;
@@ -59,6 +59,14 @@ impl ConfigScheme for Authorization {
         // A scheme's name alone is a credential that got lost, not a literal.
         if let Some(scheme) = SCHEMES.into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme)) {
             return Err(format!("expected a credential behind `{scheme}`, found none").into());
+        }
+        if text.len() > MAX_CREDENTIAL {
+            let found = text.len();
+            return Err(format!("expected a credential of at most {MAX_CREDENTIAL} bytes, found {found}").into());
+        }
+        // No sender could send it.
+        if HeaderValue::from_bytes(text.as_bytes()).is_err() {
+            return Err("expected a credential that a header field can hold, found one with a control character".into());
         }
         let expected = match strip_bearer(text.as_bytes()) {
             Some(_) => Expected::Bearer(Bearer::new(&text["bearer".len()..])?),
@@ -128,6 +136,21 @@ mod tests {
     fn what_could_not_guard_does_not_build() {
         for configured in ["", "  ", "Bearer", "bearer ", "Bearer \t ", "Basic ", "token", "ApiKey", "$T", "Token $T"] {
             assert!(build(configured).is_err(), "{configured:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_sender_could_send_does_not_build() {
+        assert!(build(&"x".repeat(8192)).is_ok());
+        for (configured, error) in [
+            ("x".repeat(8193), "expected a credential of at most 8192 bytes, found 8193"),
+            (format!("Bearer {}", "x".repeat(8192)), "expected a credential of at most 8192 bytes, found 8199"),
+            (
+                "Bearer a\0b".to_owned(),
+                "expected a credential that a header field can hold, found one with a control character",
+            ),
+        ] {
+            assert_eq!(build(&configured).unwrap_err().to_string(), error);
         }
     }
 

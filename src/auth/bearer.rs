@@ -7,7 +7,7 @@ use super::{AuthError, InvalidSecret, Proof, Scheme, SecretDigest};
 use crate::head::Head;
 
 /// Longer credentials are refused unread: no sender's token is that long, and hashing it would be work for nothing.
-const MAX_CREDENTIAL: usize = 8192;
+pub(super) const MAX_CREDENTIAL: usize = 8192;
 
 /// `Authorization: Bearer <token>`.
 ///

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 use super::rule::InvalidRule;
 use crate::payload::MAX_DEPTH;
 
+/// The longest pointer, in bytes: it stands in the answer to each event without an id.
+const MAX_POINTER: usize = 1024;
+
 /// Where in a body to look: `/data/id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pointer {
@@ -26,6 +29,9 @@ pub(super) enum Scalar {
 
 impl Pointer {
     pub(super) fn parse(text: &str) -> Result<Self, InvalidRule> {
+        if text.len() > MAX_POINTER {
+            return Err(InvalidRule::new("a pointer must have at most 1024 bytes"));
+        }
         let rest = text.strip_prefix('/').ok_or(InvalidRule::new("a pointer must begin with `/`"))?;
         let steps = rest.split('/').map(unescape).collect::<Option<Box<[_]>>>();
         let steps = steps.ok_or(InvalidRule::new("in a pointer `~` must be written `~0`, and `/` in a name `~1`"))?;

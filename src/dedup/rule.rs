@@ -22,6 +22,9 @@ pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The longest id that a sender may give an event, in bytes.
 pub const MAX_ID: usize = 256;
 
+/// The longest name of a header field that holds the id, in bytes.
+const MAX_NAME: usize = 256;
+
 /// Where an event's id is found, and how long it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Config")]
@@ -43,8 +46,12 @@ impl DedupRule {
     ///
     /// # Errors
     ///
-    /// When it is no name of a header field.
+    /// When it is no name of a header field, or longer than 256 bytes.
     pub fn header(name: &str) -> Result<Self, InvalidRule> {
+        // It stands in the answer to each event without an id.
+        if name.len() > MAX_NAME {
+            return Err(InvalidRule::new("`header` must have at most 256 bytes"));
+        }
         let name = name.parse().map_err(|_| InvalidRule::new("`header` is no name of a header field"))?;
         Ok(Self::new(Source::Header(name)))
     }
@@ -54,7 +61,7 @@ impl DedupRule {
     ///
     /// # Errors
     ///
-    /// When it is no such pointer, or the one to the whole body.
+    /// When it is no such pointer, the one to the whole body, or longer than 1,024 bytes.
     pub fn pointer(pointer: &str) -> Result<Self, InvalidRule> {
         Ok(Self::new(Source::Pointer(Pointer::parse(pointer)?)))
     }
@@ -280,6 +287,8 @@ mod tests {
             r#"{"digest": true, "ttl": 2592001}"#,
             r#"{"digest": true, "ttl": -1}"#,
             r#"{"digest": true, "tttl": 1}"#,
+            &format!(r#"{{"header": "{}"}}"#, "x".repeat(257)),
+            &format!(r#"{{"pointer": "/{}"}}"#, "x".repeat(1024)),
         ] {
             assert!(read(json).is_err(), "{json}");
         }

@@ -14,9 +14,15 @@ use crate::sensitive::{REDACTED, json, sounds_secret};
 /// The largest JSON body that is cleaned in passing, in bytes: others would wait for it.
 const MAX_IN_PASSING: usize = 64 << 10;
 
+/// So many names stand in `fields`: each name of a body is looked for among them.
+const MAX_FIELDS: usize = 100;
+
+/// The longest of them, in bytes.
+const MAX_FIELD: usize = 256;
+
 /// Takes credentials out of what is delivered.
 #[derive(Debug, Deserialize)]
-#[serde(from = "CleanupConfig")]
+#[serde(try_from = "CleanupConfig")]
 pub(crate) struct Cleanup {
     is_enabled: bool,
     mode: Mode,
@@ -109,10 +115,20 @@ impl Default for CleanupConfig {
     }
 }
 
-impl From<CleanupConfig> for Cleanup {
-    fn from(config: CleanupConfig) -> Self {
+impl TryFrom<CleanupConfig> for Cleanup {
+    type Error = String;
+
+    fn try_from(config: CleanupConfig) -> Result<Self, String> {
+        let found = config.fields.len();
+        if found > MAX_FIELDS {
+            return Err(format!("expected at most {MAX_FIELDS} names in `fields`, found {found}"));
+        }
+        if let Some(long) = config.fields.iter().find(|name| name.len() > MAX_FIELD) {
+            let found = long.len();
+            return Err(format!("expected at most {MAX_FIELD} bytes in each name of `fields`, found {found}"));
+        }
         let fields = config.fields.iter().map(|name| name.to_lowercase()).collect();
-        Self { is_enabled: config.enabled, mode: config.mode, fields }
+        Ok(Self { is_enabled: config.enabled, mode: config.mode, fields })
     }
 }
 
@@ -132,6 +148,18 @@ mod tests {
         for wrong in ["true", "null", r#"{"mode": "hide"}"#, r#"{"field": []}"#, r#"{"fields": "a"}"#] {
             assert!(cleanup(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn more_names_than_a_body_should_be_searched_for_are_refused() {
+        let fields = |count, length| {
+            let names: Vec<_> = (0..count).map(|nth| format!("{nth:0>length$}")).collect();
+            cleanup(&serde_json::json!({"fields": names}).to_string())
+        };
+        assert!(fields(100, 256).is_ok());
+        assert!(fields(101, 3).unwrap_err().starts_with("expected at most 100 names in `fields`, found 101"));
+        let error = fields(1, 257).unwrap_err();
+        assert!(error.starts_with("expected at most 256 bytes in each name of `fields`, found 257"));
     }
 
     #[test]

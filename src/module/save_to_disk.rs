@@ -27,8 +27,14 @@ const MAX_WRITES: usize = 64;
 
 static WRITES: Semaphore = Semaphore::const_new(MAX_WRITES);
 
-/// The longest name of a file, in bytes.
+/// The longest name of a file or directory, in bytes.
 const MAX_FILE_NAME: usize = 255;
+
+/// The longest `path`, in bytes.
+const MAX_PATH: usize = 4096;
+
+/// So many directories stand below one another at most: each event opens them one by one.
+const MAX_PARTS: usize = 64;
 
 /// Writes each event's body, byte for byte, to a file of its own.
 ///
@@ -52,8 +58,8 @@ struct Target {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaveToDiskConfig {
-    /// The directory, relative to the root or an absolute path inside of it; the root itself if not given. It is made when
-    /// the first event comes.
+    /// The directory, relative to the root or an absolute path inside of it; the root itself if not given. It has at most
+    /// 4,096 bytes, 64 parts of at most 255 bytes each, and no control character. It is made when the first event comes.
     #[serde(default)]
     pub path: PathBuf,
     /// The name of each file, with `{timestamp}` (UTC, `20261123T051434.123Z`), `{event_id}`, `{namespace}` and
@@ -74,8 +80,10 @@ impl SaveToDisk {
             DataType::Blob => "{event_id}.bin",
         };
         let template = Template::parse(config.filename_template.as_deref().unwrap_or(default))?;
-        if template.longest_name(cx.webhook()) > MAX_FILE_NAME {
-            return Err("`filename_template` makes names that are longer than a file name can be".into());
+        let longest = template.longest_name(cx.webhook());
+        if longest > MAX_FILE_NAME {
+            let text = format!("expected at most {MAX_FILE_NAME} bytes in a name that `filename_template` makes");
+            return Err(format!("{text}, found {longest}").into());
         }
         let root = std::path::absolute(root)?;
         let directory = below(&root, &config.path)?;
@@ -181,19 +189,45 @@ fn sync(directory: &Dir) -> io::Result<()> {
 
 /// The part of `path` below `root`.
 fn below(root: &Path, path: &Path) -> Result<PathBuf, BuildError> {
+    check_text(path)?;
     let relative = match path.is_absolute() {
         true => path.strip_prefix(root).map_err(|_| "`path` is outside of the root of save_to_disk")?,
         false => path,
     };
-    let mut clean = PathBuf::new();
+    let (mut clean, mut parts) = (PathBuf::new(), 0);
     for part in relative.components() {
         match part {
-            Component::Normal(name) => clean.push(name),
+            Component::Normal(name) if name.len() > MAX_FILE_NAME => {
+                let found = name.len();
+                return Err(
+                    format!("expected at most {MAX_FILE_NAME} bytes in each part of `path`, found {found}").into()
+                );
+            }
+            Component::Normal(name) => {
+                parts += 1;
+                clean.push(name);
+            }
             Component::CurDir => {}
             _ => return Err("`path` must not hold `..`".into()),
         }
     }
-    Ok(clean)
+    match parts <= MAX_PARTS {
+        true => Ok(clean),
+        false => Err(format!("expected at most {MAX_PARTS} parts in `path`, found {parts}").into()),
+    }
+}
+
+/// No directory can have a name with NUL; other control characters would deceive those that list it.
+fn check_text(path: &Path) -> Result<(), BuildError> {
+    let found = path.as_os_str().len();
+    if found > MAX_PATH {
+        return Err(format!("expected at most {MAX_PATH} bytes in `path`, found {found}").into());
+    }
+    match path.to_str() {
+        Some(text) if !text.contains(char::is_control) => Ok(()),
+        Some(_) => Err("expected `path` without control characters, found one".into()),
+        None => Err("expected UTF-8 in `path`, found other bytes".into()),
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -366,6 +400,22 @@ mod tests {
         let config =
             SaveToDiskConfig { filename_template: Some(format!("{template}{{timestamp}}{{timestamp}}")), ..config };
         assert!(SaveToDisk::new("/data", config, &BuildContext::bare(&key)).is_err());
+    }
+
+    #[test]
+    fn a_path_that_no_directory_can_have_is_refused() {
+        let root = Path::new("/data");
+        let refused = |path: &str| module(root, config(path, None)).unwrap_err().to_string();
+        let part = "p".repeat(255);
+        for path in [part.clone(), vec![part.as_str(); 16].join("/"), vec!["a"; 64].join("/"), "./".repeat(2048)] {
+            assert!(module(root, config(&path, None)).is_ok(), "{}", path.len());
+        }
+        assert_eq!(refused(&format!("a/{part}p")), "expected at most 255 bytes in each part of `path`, found 256");
+        assert_eq!(refused(&"a/".repeat(65)), "expected at most 64 parts in `path`, found 65");
+        assert_eq!(refused(&"a/".repeat(2049)), "expected at most 4096 bytes in `path`, found 4098");
+        for path in ["a\0b", "a\nb", "\u{1b}[2J", "a/\u{7f}", "\u{85}"] {
+            assert_eq!(refused(path), "expected `path` without control characters, found one");
+        }
     }
 
     #[test]

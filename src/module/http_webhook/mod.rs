@@ -1,6 +1,7 @@
 //! `http_webhook`: sends events on by HTTP.
 
 mod answer;
+mod bounds;
 mod egress;
 mod fields;
 mod hops;
@@ -110,22 +111,22 @@ struct Target {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWebhookConfig {
-    /// Where to send to: `http` or `https`, without user, password and fragment. An address in place of a name must be
-    /// in its usual form (`127.0.0.1`, `[::1]`; not `127.1`).
+    /// Where to send to: `http` or `https`, without user, password and fragment, of at most 8 KiB. An address in place of
+    /// a name must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`).
     pub url: String,
     /// `POST` if not given.
     #[serde(default)]
     pub method: HttpMethod,
-    /// Further header fields. Those of the connection, `host`, `content-length` and what this module sets itself are
-    /// refused.
+    /// Further header fields: at most 100, a name of at most 256 bytes, a value of at most 8 KiB, 64 KiB in all. Those of
+    /// the connection, `host`, `content-length` and what this module sets itself are refused.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// Whether received header fields are sent on; not if not given.
     #[serde(default)]
     pub forward_headers: bool,
-    /// With `forward_headers`: only these are, and none if the list is empty. Credentials must be named here.
+    /// With `forward_headers`: only these are, and none if the list is empty; at most 100. Credentials must be named here.
     pub allowed_headers: Option<Vec<String>>,
-    /// The host of `url` must be one of these. It lifts no refusal of an address.
+    /// The host of `url` must be one of these, at most 100. It lifts no refusal of an address.
     pub allowed_hosts: Option<Vec<String>>,
     /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300;
     /// 30 if not given.
@@ -158,6 +159,7 @@ impl HttpWebhook {
     /// When an option is not as [`HttpWebhookConfig`] says, or `url` names an address that the policy of `egress`
     /// refuses. What a name stands for is looked at when a connection is made.
     pub fn new(egress: &Egress, config: HttpWebhookConfig) -> Result<Self, BuildError> {
+        bounds::check(&config)?;
         let url = url::parse(&config.url, egress.policy())?;
         if let Some(hosts) = &config.allowed_hosts {
             url::check_host(&url, hosts)?;

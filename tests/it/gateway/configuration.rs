@@ -234,3 +234,50 @@ async fn a_value_that_is_too_large_is_refused_at_once_and_holds_up_nobody() {
     assert!(reason(0).starts_with("expected at most 512 KiB, found "), "{told}");
     assert!(reason(1).starts_with("chain: expected at most 20000 keys and items in the `module-config` of"), "{told}");
 }
+
+#[tokio::test]
+async fn options_that_would_fail_at_each_event_or_slow_it_down_are_refused() {
+    let saves = |path: String| json!({"module": "save_to_disk", "module-config": {"path": path}});
+    let names = |count: usize| (0..count).map(|n| format!("x-{n}")).collect::<Vec<_>>();
+    let headers: serde_json::Map<_, _> = names(15_000).into_iter().map(|name| (name, json!("s3cret"))).collect();
+    let sends = |option: &str, value: Value| {
+        json!({"module": "http_webhook",
+            "module-config": {"url": "http://example.com/", "forward_headers": true, option: value}})
+    };
+    let webhooks = json!({
+        "a": saves("s3cret\0".to_owned()),
+        "b": saves("d/".repeat(200_000)),
+        "c": saves("s3cret".repeat(50)),
+        "d": sends("headers", json!(headers)),
+        "e": sends("headers", json!({"x-a": "s3cret".repeat(10_000)})),
+        "f": sends("allowed_headers", json!(names(15_000))),
+        "g": sends("allowed_hosts", json!(names(15_000))),
+        "h": sends("url", json!(format!("http://example.com/{}", "s3cret".repeat(10_000)))),
+        "i": {"module": "discard", "credential_cleanup": {"fields": names(15_000)}},
+        "j": {"module": "discard", "dedup": {"pointer": format!("/{}", "s3cret".repeat(10_000))}},
+        "k": {"module": "discard", "authorization": format!("Bearer {}", "s3cret".repeat(10_000))},
+        "z": {"module": "discard"},
+    });
+    let gateway = serving(&webhooks, &[("SAVE_TO_DISK_ROOT", "data"), ("SPOOL_DIR", "spool")]).await;
+    let told = status(&gateway).await;
+    let refused = told["refused_keys"].as_array().unwrap();
+    for (at, reason) in [
+        "module-config: expected `path` without control characters, found one",
+        "module-config: expected at most 4096 bytes in `path`, found 400000",
+        "module-config: expected at most 255 bytes in each part of `path`, found 300",
+        "module-config: expected at most 100 names in `headers`, found 15000",
+        "module-config: expected at most 8192 bytes in the value of `x-a` in `headers`, found 60000",
+        "module-config: expected at most 100 names in `allowed_headers`, found 15000",
+        "module-config: expected at most 100 names in `allowed_hosts`, found 15000",
+        "module-config: expected at most 8192 bytes in `url`, found 60019",
+        "credential_cleanup: expected at most 100 names in `fields`, found 15000",
+        "dedup: a pointer must have at most 1024 bytes",
+        "authorization: expected a credential of at most 8192 bytes, found 60007",
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert_eq!(refused[at]["reason"], *reason);
+    }
+    assert_eq!(refused.len(), 11, "{told}");
+}

@@ -1,0 +1,117 @@
+//! How much the options may hold: each event pays for all of it.
+
+use std::fmt::Display;
+
+use super::HttpWebhookConfig;
+use crate::config::BuildError;
+
+/// The longest `url`, in bytes.
+const MAX_URL: usize = 8 << 10;
+
+/// So many names stand in `headers`, `allowed_headers` and `allowed_hosts` each.
+const MAX_NAMES: usize = 100;
+
+/// The longest name, in bytes.
+const MAX_NAME: usize = 256;
+
+/// The longest value of a header field, in bytes.
+const MAX_VALUE: usize = 8 << 10;
+
+/// The names and values of `headers` together, in bytes.
+const MAX_HEADERS: usize = 64 << 10;
+
+/// Refuses options that are too long or too many. No error quotes them.
+pub(super) fn check(config: &HttpWebhookConfig) -> Result<(), BuildError> {
+    at_most(MAX_URL, "bytes in `url`", config.url.len())?;
+    let fields = &config.headers;
+    at_most(MAX_NAMES, "names in `headers`", fields.len())?;
+    check_names("headers", fields.keys())?;
+    for (name, value) in fields {
+        at_most(MAX_VALUE, format_args!("bytes in the value of `{}` in `headers`", name.escape_debug()), value.len())?;
+    }
+    let all = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    at_most(MAX_HEADERS, "bytes in the names and values of `headers` together", all)?;
+    for (option, names) in [("allowed_headers", &config.allowed_headers), ("allowed_hosts", &config.allowed_hosts)] {
+        let names = names.as_deref().unwrap_or_default();
+        at_most(MAX_NAMES, format_args!("names in `{option}`"), names.len())?;
+        check_names(option, names.iter())?;
+    }
+    Ok(())
+}
+
+fn check_names<'a>(option: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), BuildError> {
+    names.try_for_each(|name| at_most(MAX_NAME, format_args!("bytes in each name of `{option}`"), name.len()))
+}
+
+fn at_most(most: usize, of: impl Display, found: usize) -> Result<(), BuildError> {
+    match found <= most {
+        true => Ok(()),
+        false => Err(format!("expected at most {most} {of}, found {found}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut HttpWebhookConfig)) -> Result<(), String> {
+        let mut config = serde_json::from_str(r#"{"url": "http://example.com/"}"#).unwrap();
+        change(&mut config);
+        super::check(&config).map_err(|error| error.to_string())
+    }
+
+    fn names(count: usize) -> impl Iterator<Item = String> {
+        (0..count).map(|nth| format!("s3cret{nth}"))
+    }
+
+    #[test]
+    fn as_much_as_is_allowed_is_taken() {
+        let most = check(|config| {
+            config.url = "u".repeat(8192);
+            config.headers = names(100).map(|name| (name, "v".repeat(600))).collect();
+            config.allowed_headers = Some(names(100).collect());
+            config.allowed_hosts = Some(names(100).collect());
+        });
+        assert_eq!(most, Ok(()));
+        assert_eq!(check(|config| drop(config.headers.insert("n".repeat(256), "v".repeat(8192)))), Ok(()));
+    }
+
+    #[test]
+    fn more_is_refused_and_not_quoted() {
+        let long = |length: usize| "s3cret".repeat(length / 6 + 1);
+        for (refused, expected) in [
+            (check(|config| config.url = long(8192)), "8192 bytes in `url`, found 8196"),
+            (
+                check(|config| config.headers = names(40_000).map(|name| (name, String::new())).collect()),
+                "100 names in `headers`, found 40000",
+            ),
+            (
+                check(|config| drop(config.headers.insert(long(256), String::new()))),
+                "256 bytes in each name of `headers`, found 258",
+            ),
+            (
+                check(|config| drop(config.headers.insert("x-a".into(), long(8192)))),
+                "8192 bytes in the value of `x-a` in `headers`, found 8196",
+            ),
+            (
+                check(|config| config.headers = names(100).map(|name| (name, long(660))).collect()),
+                "65536 bytes in the names and values of `headers` together, found ",
+            ),
+            (
+                check(|config| config.allowed_headers = Some(names(101).collect())),
+                "100 names in `allowed_headers`, found 101",
+            ),
+            (
+                check(|config| config.allowed_hosts = Some(names(101).collect())),
+                "100 names in `allowed_hosts`, found 101",
+            ),
+            (
+                check(|config| config.allowed_hosts = Some(vec![long(256)])),
+                "256 bytes in each name of `allowed_hosts`, found 258",
+            ),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(error.starts_with(&format!("expected at most {expected}")) && !error.contains("s3cret"), "{error}");
+        }
+    }
+}
