@@ -68,6 +68,8 @@ mod journal;
 #[path = "no_journal.rs"]
 mod journal;
 mod pointer;
+mod queues;
+mod ranking;
 mod rule;
 mod table;
 

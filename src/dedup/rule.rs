@@ -148,37 +148,79 @@ pub(super) enum Scope<'a> {
     Named(&'a str),
 }
 
-/// An event: a digest of its scope and id, and nothing of the sender's text.
+/// An event: two tags of its owner, and a digest of its scope and id, and nothing of the sender's text.
 ///
-/// Half of a SHA-256 is enough: who could find two ids of one digest could only make an event of their own be taken for
-/// another of their own.
+/// 96 bits of a SHA-256 are enough: a sender who could find two ids of one digest could only make an event of its own be
+/// taken for another of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Event(pub(super) [u8; 16]);
+
+/// Whose share an event counts for. Namespaces whose tags are the same share one share, and so do webhooks; their events
+/// differ all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Owner {
+    pub(super) namespace: u16,
+    pub(super) webhook: u16,
+}
 
 impl Event {
     fn new(scope: Scope<'_>, kind: &[u8], id: &[u8]) -> Self {
         let mut hash = Sha256::new();
-        let mut add = |part: &[u8]| {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        };
-        match scope {
+        let owner = match scope {
             Scope::Webhook(key) => {
-                add(b"webhook");
-                add(key.namespace().as_bytes());
-                add(key.id().as_bytes());
+                add(&mut hash, b"webhook");
+                add(&mut hash, key.namespace().as_bytes());
+                let namespace = tag(&hash);
+                add(&mut hash, key.id().as_bytes());
+                Owner { namespace, webhook: tag(&hash) }
             }
             Scope::Named(name) => {
-                add(b"named");
-                add(name.as_bytes());
+                add(&mut hash, b"named");
+                add(&mut hash, name.as_bytes());
+                let tag = tag(&hash);
+                Owner { namespace: tag, webhook: tag }
             }
-        }
-        add(kind);
-        add(id);
-        let mut half = [0; 16];
-        half.copy_from_slice(&hash.finalize()[..16]);
-        Self(half)
+        };
+        add(&mut hash, kind);
+        add(&mut hash, id);
+        let mut digest = [0; 12];
+        digest.copy_from_slice(&hash.finalize()[..12]);
+        Self::from_parts(owner, digest)
     }
+
+    pub(super) fn from_parts(owner: Owner, digest: [u8; 12]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&owner.namespace.to_be_bytes());
+        bytes[2..4].copy_from_slice(&owner.webhook.to_be_bytes());
+        bytes[4..].copy_from_slice(&digest);
+        Self(bytes)
+    }
+
+    pub(super) fn owner(self) -> Owner {
+        let [n1, n2, w1, w2, ..] = self.0;
+        Owner { namespace: u16::from_be_bytes([n1, n2]), webhook: u16::from_be_bytes([w1, w2]) }
+    }
+
+    pub(super) fn digest(self) -> [u8; 12] {
+        let [_, _, _, _, digest @ ..] = self.0;
+        digest
+    }
+
+    /// Which of so many parts it belongs to: by its digest, so that each owner has its share in all parts.
+    pub(super) fn part(self, parts: usize) -> usize {
+        usize::from(self.0[4]) % parts
+    }
+}
+
+fn add(hash: &mut Sha256, part: &[u8]) {
+    hash.update((part.len() as u64).to_be_bytes());
+    hash.update(part);
+}
+
+/// Of what the hash has been told so far.
+fn tag(hash: &Sha256) -> u16 {
+    let digest = hash.clone().finalize();
+    u16::from_be_bytes([digest[0], digest[1]])
 }
 
 impl fmt::Display for Pointer {
@@ -321,6 +363,22 @@ mod tests {
         events.sort_unstable();
         events.dedup();
         assert_eq!(events.len(), 6);
+    }
+
+    #[test]
+    fn an_event_counts_for_its_namespace_and_webhook() {
+        let rule = DedupRule::digest();
+        let key = |namespace, id| WebhookKey::new(namespace, id).unwrap();
+        let owner = |scope, body| rule.event(scope, &request(&[], body)).unwrap().owner();
+        let (one, other) = (key("a", "b"), key("a", "c"));
+        assert_eq!(owner(Scope::Webhook(&one), "{}"), owner(Scope::Webhook(&one), "[]"));
+        assert_eq!(owner(Scope::Webhook(&one), "{}").namespace, owner(Scope::Webhook(&other), "{}").namespace);
+        assert_ne!(owner(Scope::Webhook(&one), "{}").webhook, owner(Scope::Webhook(&other), "{}").webhook);
+        let elsewhere = key("b", "b");
+        assert_ne!(owner(Scope::Webhook(&one), "{}").namespace, owner(Scope::Webhook(&elsewhere), "{}").namespace);
+        assert_ne!(owner(Scope::Webhook(&one), "{}"), owner(Scope::Named("a"), "{}"));
+        let event = Event([7; 16]);
+        assert_eq!(Event::from_parts(event.owner(), event.digest()), event);
     }
 
     #[test]

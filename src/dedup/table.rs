@@ -1,12 +1,13 @@
 //! Which events are being processed, and which were taken. No clock: who calls says what time it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use http::StatusCode;
 use uuid::Uuid;
 
-use super::rule::{Event, MAX_TTL};
+use super::queues::{Due, Queues};
+use super::rule::Event;
 
 /// What the sender of an event was answered. Of the answer no more is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +40,24 @@ pub(super) enum Known {
 
 /// A part of all events.
 ///
-/// An entry takes about a hundred bytes: 41 in the map and 24 in a queue, and the room that both keep to grow.
+/// An entry takes about a hundred bytes: 41 in the map and 24 in a queue, and the room that both keep to grow. A webhook
+/// takes about as much.
 #[derive(Debug)]
 pub(super) struct Table {
     events: HashMap<Event, Option<Remembered>, RandomState>,
-    /// The taken events by the order of magnitude of the time they are remembered for, each queue in the order in which
-    /// they were taken. What stands at the head of one is the oldest of its kind, and holds up no other for longer than
-    /// that has to stay itself.
-    queues: [VecDeque<Due>; QUEUES],
-    /// Those of an earlier process whose age is not known yet, with times since 1970. They are remembered until it is.
-    undated: VecDeque<Due>,
+    queues: Queues,
+    /// There are events of an earlier process whose age is not known yet, with times since 1970. They are remembered until
+    /// it is.
+    has_undated: bool,
     max_taken: usize,
     forgotten: u64,
 }
 
-const QUEUES: usize = MAX_TTL.as_secs().ilog2() as usize + 1;
-
 /// How many queue heads a call looks at, so that none takes long: more than a call adds.
 const SWEEP: usize = 4;
+
+/// The last second of what is remembered no more.
+const OVER: u32 = 0;
 
 /// `None` in the map is an event that is being processed.
 #[derive(Clone, Copy, Debug)]
@@ -66,19 +67,12 @@ struct Remembered {
     is_undated: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    event: Event,
-    at: u32,
-    until: u32,
-}
-
 impl Table {
     pub(super) fn new(max_taken: usize) -> Self {
         Self {
             events: HashMap::default(),
-            queues: Default::default(),
-            undated: VecDeque::new(),
+            queues: Queues::new(),
+            has_undated: false,
             max_taken: max_taken.max(1),
             forgotten: 0,
         }
@@ -107,61 +101,71 @@ impl Table {
         }
     }
 
-    /// The event was taken. If there are too many, the oldest is forgotten.
+    /// The event was taken. If there are too many, the oldest of the largest owner is forgotten.
     pub(super) fn take(&mut self, event: Event, taken: Taken) {
         let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: false };
         self.events.insert(event, Some(remembered));
-        self.queue(Due { event, at: taken.at, until: taken.until });
-        while self.taken() > self.max_taken {
-            let was_remembered = self.forget_oldest();
-            self.forgotten += u64::from(was_remembered);
-        }
+        self.queues.push(Due { event, at: taken.at, until: taken.until }, false);
+        self.forgotten += self.make_room();
     }
 
-    /// The event was taken by an earlier process, by its wall clock then. The oldest come first.
+    /// The event was taken by an earlier process, by its wall clock then. The oldest come first. Of the same event that
+    /// comes again, the one that is remembered longer counts.
     #[cfg(any(test, feature = "spool"))]
     pub(super) fn recover(&mut self, event: Event, taken: Taken) {
+        if let Some(Some(known)) = self.events.get(&event)
+            && known.until >= taken.until
+        {
+            return;
+        }
         let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: true };
         self.events.insert(event, Some(remembered));
-        self.undated.push_back(Due { event, at: taken.at, until: taken.until });
-        while self.taken() > self.max_taken {
-            self.forget_oldest();
-        }
+        self.queues.push(Due { event, at: taken.at, until: taken.until }, true);
+        self.has_undated = true;
+        self.make_room();
+    }
+
+    /// Whether the event is remembered with this answer.
+    #[cfg(any(test, feature = "spool"))]
+    pub(super) fn remembers(&self, event: Event, answer: Answer) -> bool {
+        matches!(self.events.get(&event), Some(Some(known)) if known.answer == answer)
     }
 
     /// Whether there are events whose age is not known.
     pub(super) fn has_undated(&self) -> bool {
-        !self.undated.is_empty()
+        self.has_undated
     }
 
     /// The time is known: `wall` since 1970, `now` since the start. From here on what was recovered has its age.
     pub(super) fn date(&mut self, wall: u32, now: u32) {
-        for due in std::mem::take(&mut self.undated) {
-            let Some(Some(known)) = self.events.get_mut(&due.event) else { continue };
-            if !known.is_undated || known.until != due.until {
-                continue;
-            }
+        let events = &mut self.events;
+        self.queues.date(|due| {
             // Of a clock that was ahead: it is remembered for its whole time, and no longer.
             let left = due.until.checked_sub(wall).map(|left| left.min(due.until.saturating_sub(due.at)));
-            match left {
-                None => drop(self.events.remove(&due.event)),
-                Some(left) => {
+            match (events.get_mut(&due.event), left) {
+                (Some(Some(known)), Some(left)) if known.is_undated && known.until == due.until => {
                     (known.until, known.is_undated) = (now.saturating_add(left), false);
-                    let until = known.until;
-                    // Each is older than anything that this process has taken.
-                    self.queue(Due { event: due.event, at: 0, until });
+                    known.until
                 }
+                (Some(Some(known)), None) if known.is_undated && known.until == due.until => {
+                    events.remove(&due.event);
+                    OVER
+                }
+                _ => OVER,
             }
+        });
+        self.has_undated = false;
+    }
+
+    /// How many were remembered until now.
+    fn make_room(&mut self) -> u64 {
+        let mut forgotten = 0;
+        while self.queues.len() > self.max_taken
+            && let Some(due) = self.queues.pop_from_largest()
+        {
+            forgotten += u64::from(remove(&mut self.events, due));
         }
-    }
-
-    fn queue(&mut self, due: Due) {
-        let queue = due.until.saturating_sub(due.at).max(1).ilog2() as usize;
-        self.queues[queue.min(QUEUES - 1)].push_back(due);
-    }
-
-    fn taken(&self) -> usize {
-        self.undated.len() + self.queues.iter().map(VecDeque::len).sum::<usize>()
+        forgotten
     }
 
     pub(super) fn len(&self) -> usize {
@@ -174,25 +178,10 @@ impl Table {
     }
 
     fn sweep(&mut self, now: u32) {
-        let mut left = SWEEP;
-        for queue in &mut self.queues {
-            while left > 0 && queue.front().is_some_and(|due| due.until < now) {
-                left -= 1;
-                if let Some(due) = queue.pop_front() {
-                    remove(&mut self.events, due);
-                }
-            }
+        let mut looks = SWEEP;
+        while let Some(due) = self.queues.expired(now, !self.has_undated, &mut looks) {
+            remove(&mut self.events, due);
         }
-    }
-
-    /// Whether it was remembered still.
-    fn forget_oldest(&mut self) -> bool {
-        if let Some(due) = self.undated.pop_front() {
-            return remove(&mut self.events, due);
-        }
-        let oldest = self.queues.iter_mut().filter(|queue| !queue.is_empty());
-        let oldest = oldest.min_by_key(|queue| queue.front().map(|due| due.at));
-        oldest.and_then(VecDeque::pop_front).is_some_and(|due| remove(&mut self.events, due))
     }
 }
 
@@ -209,10 +198,17 @@ fn remove(events: &mut HashMap<Event, Option<Remembered>, RandomState>, due: Due
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::rule::Owner;
     use super::*;
 
     fn event(number: u8) -> Event {
-        Event([number; 16])
+        of(0, 0, number.into())
+    }
+
+    fn of(namespace: u16, webhook: u16, number: u32) -> Event {
+        let mut digest = [0; 12];
+        digest[..4].copy_from_slice(&number.to_be_bytes());
+        Event::from_parts(Owner { namespace, webhook }, digest)
     }
 
     fn answer(number: u128) -> Answer {
@@ -226,7 +222,6 @@ mod tests {
     #[test]
     fn an_entry_is_small() {
         assert_eq!(size_of::<(Event, Option<Remembered>)>(), 40);
-        assert_eq!(size_of::<Due>(), 24);
     }
 
     #[test]
@@ -268,6 +263,49 @@ mod tests {
         assert_eq!(table.claim(event(1), 102), Known::First, "it was the oldest, though not the first to expire");
         for pending in 10..20 {
             assert_eq!(table.claim(event(pending), 102), Known::Pending);
+        }
+    }
+
+    #[test]
+    fn one_that_floods_forgets_its_own_and_nothing_of_others() {
+        for is_recovered in [false, true] {
+            let mut table = Table::new(100);
+            let mut take = |event, at| match is_recovered {
+                false => table.take(event, taken(1, at, 100_000)),
+                true => table.recover(event, taken(1, at, 100_000)),
+            };
+            let others = || (0..10).flat_map(|number| [of(1, 0, number), of(0, 1, number), of(2, 3, number)]);
+            others().for_each(|event| take(event, 100));
+            (0..10_000).for_each(|number| take(of(0, 0, number), 101));
+            for event in others() {
+                assert_eq!(table.claim(event, 101), Known::Taken(answer(1)));
+            }
+            assert_eq!(table.len(), 100);
+            assert_eq!(table.claim(of(0, 0, 9_929), 101), Known::First);
+            assert_eq!(table.claim(of(0, 0, 9_930), 101), Known::Taken(answer(1)), "all that others do not have is its");
+        }
+    }
+
+    #[test]
+    fn many_webhooks_of_one_namespace_have_no_more_than_it() {
+        let mut table = Table::new(100);
+        (0..50).for_each(|number| table.take(of(1, 0, number), taken(1, 100, 100_000)));
+        for number in 0..10_000 {
+            table.take(of(2, (number % 1000) as u16, number), taken(1, 101, 100_000));
+        }
+        for number in 0..50 {
+            assert_eq!(table.claim(of(1, 0, number), 101), Known::Taken(answer(1)));
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_comes_later_gets_its_share() {
+        let mut table = Table::new(100);
+        (0..1000).for_each(|number| table.take(of(1, 0, number), taken(1, 100, 100_000)));
+        (0..50).for_each(|number| table.take(of(2, 0, number), taken(1, 101, 100_000)));
+        (1000..2000).for_each(|number| table.take(of(1, 0, number), taken(1, 102, 100_000)));
+        for number in 0..50 {
+            assert_eq!(table.claim(of(2, 0, number), 102), Known::Taken(answer(1)));
         }
     }
 

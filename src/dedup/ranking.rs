@@ -1,0 +1,146 @@
+//! How many entries each namespace and each webhook has, and which has the most.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::rule::Owner;
+
+/// The shares of a [`Table`](super::table::Table).
+///
+/// There are no limits: one namespace alone may have all the room. When the room is used up, the largest namespace gives,
+/// and in that namespace the largest webhook. So an entry of a namespace, or of a webhook of its namespace, that has no
+/// more than an equal share is never the one to go, and a namespace that comes later finds room at once.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    namespaces: Ranking,
+    webhooks: HashMap<u16, Ranking, RandomState>,
+}
+
+impl Shares {
+    pub(super) fn add(&mut self, owner: Owner) {
+        self.namespaces.add(owner.namespace);
+        self.webhooks.entry(owner.namespace).or_default().add(owner.webhook);
+    }
+
+    pub(super) fn subtract(&mut self, owner: Owner) {
+        self.namespaces.subtract(owner.namespace);
+        if let Some(webhooks) = self.webhooks.get_mut(&owner.namespace) {
+            webhooks.subtract(owner.webhook);
+            if webhooks.largest().is_none() {
+                self.webhooks.remove(&owner.namespace);
+            }
+        }
+    }
+
+    /// The largest webhook of the largest namespace.
+    pub(super) fn largest(&self) -> Option<Owner> {
+        let namespace = self.namespaces.largest()?;
+        let webhook = self.webhooks.get(&namespace)?.largest()?;
+        Some(Owner { namespace, webhook })
+    }
+}
+
+/// Counts, the largest first. A count changes by one, so its place changes by one swap within those that are equal.
+#[derive(Debug, Default)]
+struct Ranking {
+    order: Vec<Count>,
+    places: HashMap<u16, u32, RandomState>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    of: u16,
+    count: u32,
+}
+
+impl Ranking {
+    fn add(&mut self, of: u16) {
+        let place = match self.places.get(&of) {
+            Some(place) => *place as usize,
+            None => {
+                self.order.push(Count { of, count: 0 });
+                self.order.len() - 1
+            }
+        };
+        let count = self.order[place].count;
+        let first = self.order.partition_point(|other| other.count > count);
+        self.swap(place, first);
+        self.order[first].count += 1;
+    }
+
+    fn subtract(&mut self, of: u16) {
+        let Some(place) = self.places.get(&of).map(|place| *place as usize) else { return };
+        let count = self.order[place].count;
+        let last = self.order.partition_point(|other| other.count >= count) - 1;
+        self.swap(place, last);
+        self.order[last].count -= 1;
+        // Behind the ones there is nothing.
+        if self.order[last].count == 0 {
+            self.order.pop();
+            self.places.remove(&of);
+        }
+    }
+
+    fn largest(&self) -> Option<u16> {
+        self.order.first().map(|largest| largest.of)
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.order.swap(one, other);
+        for place in [one, other] {
+            self.places.insert(self.order[place].of, place as u32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_largest_is_always_the_largest(ops in prop::collection::vec((any::<bool>(), 0..4_u16, 0..4_u16), 0..300)) {
+            let mut shares = Shares::default();
+            let mut plain: BTreeMap<(u16, u16), u32> = BTreeMap::new();
+            for (is_added, namespace, webhook) in ops {
+                let count = plain.entry((namespace, webhook)).or_default();
+                match (is_added, *count) {
+                    (false, 0) => continue,
+                    (false, _) => {
+                        *count -= 1;
+                        shares.subtract(Owner { namespace, webhook });
+                    }
+                    (true, _) => {
+                        *count += 1;
+                        shares.add(Owner { namespace, webhook });
+                    }
+                }
+                let namespaces = (0..4).map(|n| (0..4).map(|w| plain.get(&(n, w)).copied().unwrap_or(0)).sum::<u32>());
+                let namespaces: Vec<_> = namespaces.collect();
+                match shares.largest() {
+                    None => prop_assert_eq!(namespaces.iter().sum::<u32>(), 0),
+                    Some(Owner { namespace, webhook }) => {
+                        prop_assert_eq!(namespaces[usize::from(namespace)], *namespaces.iter().max().unwrap());
+                        let webhooks = (0..4).map(|w| plain.get(&(namespace, w)).copied().unwrap_or(0));
+                        prop_assert_eq!(plain[&(namespace, webhook)], webhooks.max().unwrap());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_namespace_without_entries_takes_no_room() {
+        let mut shares = Shares::default();
+        let owner = Owner { namespace: 1, webhook: 2 };
+        shares.add(owner);
+        assert_eq!(shares.largest(), Some(owner));
+        shares.subtract(owner);
+        assert!(shares.webhooks.is_empty() && shares.namespaces.order.is_empty() && shares.namespaces.places.is_empty());
+    }
+}
