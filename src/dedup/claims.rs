@@ -36,7 +36,7 @@ pub struct Claims {
 }
 
 struct Inner {
-    shards: Box<[Mutex<Table>]>,
+    shards: Arc<[Mutex<Table>]>,
     entries: AtomicUsize,
     /// Ages are measured by the monotonic clock: whoever sets the other one makes nothing be forgotten.
     started: Instant,
@@ -128,8 +128,14 @@ impl ClaimsOptions {
         Self { max_entries: DEFAULT_MAX_ENTRIES }
     }
 
-    /// How many events that were taken are remembered, at about a hundred bytes each; at least one. If there are more,
-    /// the oldest are forgotten before their time. Those that are being processed come on top; they are never forgotten.
+    /// How many events that were taken are remembered, at about a hundred bytes each, and as much for each webhook in each
+    /// of up to 64 parts; at least one. Those that are being processed come on top; they are never forgotten.
+    ///
+    /// If there are more, some are forgotten before their time: the oldest of the webhook that has the most, of the
+    /// namespace that has the most. One webhook alone may have all the room; but it takes nothing from a namespace that has
+    /// no more than an equal share, nor from a webhook that has no more than an equal share of its namespace's, also when
+    /// they come later. A scope of [`DedupLayer::rule`](crate::DedupLayer::rule) counts as a namespace. The shares are
+    /// those of each part, so that they are exact only to within some events.
     #[must_use]
     pub fn max_entries(mut self, max_entries: usize) -> Self {
         self.max_entries = max_entries;
@@ -151,6 +157,9 @@ impl ClaimsOptions {
     /// What an earlier process has taken does not expire before the wall clock has agreed with the monotonic one for ten
     /// minutes: a clock that is wrong for a moment makes nothing be forgotten.
     ///
+    /// The directory holds up to about twice [`max_entries`](Self::max_entries) records of 48 bytes. What is remembered
+    /// stays there, however much comes after it.
+    ///
     /// Damaged records are skipped. If the disk fails later, events are remembered in memory only; the log and the
     /// metrics tell.
     ///
@@ -164,23 +173,24 @@ impl ClaimsOptions {
 
     #[cfg(feature = "spool")]
     fn open_by(&self, clock: Clock, directory: &Path) -> io::Result<Claims> {
-        let mut shards = self.shards();
-        let journal = Journal::open(directory, self.max_entries, clock, |event, taken| {
-            let part = event.part(shards.len());
-            shards[part].recover(event, taken);
+        let shards = self.shards();
+        let theirs = Arc::clone(&shards);
+        let is_remembered =
+            move |event: Event, answer| lock(&theirs[event.part(theirs.len())]).remembers(event, answer);
+        let journal = Journal::open(directory, self.max_entries, clock, is_remembered, |event, taken| {
+            lock(&shards[event.part(shards.len())]).recover(event, taken);
         })?;
         Ok(self.build(Some(journal), shards))
     }
 
-    fn shards(&self) -> Vec<Table> {
+    fn shards(&self) -> Arc<[Mutex<Table>]> {
         let shards = (self.max_entries / ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
-        (0..shards).map(|_| Table::new(self.max_entries.div_ceil(shards))).collect()
+        (0..shards).map(|_| Mutex::new(Table::new(self.max_entries.div_ceil(shards)))).collect()
     }
 
-    fn build(&self, journal: Option<Journal>, shards: Vec<Table>) -> Claims {
-        let entries = shards.iter().map(Table::len).sum::<usize>();
-        telemetry::dedup_entries(entries, shards.iter().map(Table::forgotten).sum());
-        let shards = shards.into_iter().map(Mutex::new).collect();
+    fn build(&self, journal: Option<Journal>, shards: Arc<[Mutex<Table>]>) -> Claims {
+        let entries = shards.iter().map(|shard| lock(shard).len()).sum::<usize>();
+        telemetry::dedup_entries(entries, shards.iter().map(|shard| lock(shard).forgotten()).sum());
         Claims { inner: Arc::new(Inner { shards, entries: entries.into(), started: Instant::now(), journal }) }
     }
 }

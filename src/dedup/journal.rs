@@ -1,7 +1,8 @@
 //! The events that were taken, on disk.
 //!
 //! Files of records of one size, each with its own checksum, so that damage to one touches no other. Only what is at an
-//! end is ever changed: records are appended to the newest file, the oldest is removed. One thread writes and another
+//! end is ever changed: records are appended to the newest file, the oldest is removed, and its records that are still
+//! remembered are appended once more before. One thread writes and another
 //! syncs, so that a disk that hangs holds up neither the runtime nor, for long, an answer.
 
 mod files;
@@ -52,15 +53,18 @@ pub(super) struct Journal {
 type Entry = (Record, oneshot::Sender<()>);
 
 impl Journal {
-    /// Opens the journal and tells what is in it, the oldest first, times that are over included.
+    /// Opens the journal and tells what is in it, about the oldest first, times that are over and copies included.
+    /// Records that `is_remembered` says yes to stay in it; there are at most about `max_records`.
     pub(super) fn open(
         directory: &Path,
         max_records: usize,
         clock: Clock,
+        is_remembered: impl Fn(Event, Answer) -> bool + Send + 'static,
         found: impl FnMut(Event, Taken),
     ) -> io::Result<Self> {
         let clock = Arc::new(clock);
-        let files = Files::open(directory, max_records, seconds(clock.for_stamps()), found)?;
+        let is_remembered = Box::new(move |record: &Record| is_remembered(record.event, record.taken.answer));
+        let files = Files::open(directory, max_records, seconds(clock.for_stamps()), is_remembered, found)?;
         let (writer, entries) = sync_channel(QUEUE);
         let is_stuck = Arc::<AtomicBool>::default();
         Writer::spawn(files, Arc::clone(&clock), entries, Arc::clone(&is_stuck))?;
@@ -118,7 +122,7 @@ mod tests {
 
     fn open(directory: &Path) -> (Journal, Vec<u8>) {
         let mut found = Vec::new();
-        let journal = Journal::open(directory, 1000, Clock::start(), |event, _| found.push(event.0[0]));
+        let journal = Journal::open(directory, 1000, Clock::start(), |_, _| true, |event, _| found.push(event.0[0]));
         (journal.unwrap(), found)
     }
 

@@ -26,7 +26,8 @@
 //!
 //! An event is processed again, rather than lost, when there is doubt: after a crash in the middle, after a power cut
 //! for what was taken in the last second, when its time (`ttl`) is over, and when more events were taken since than are
-//! remembered. And a module whose answer came too late for the sender may have done its work.
+//! remembered. Then the webhook forgets that has the most, not those beside it: see [`ClaimsOptions::max_entries`]. And a
+//! module whose answer came too late for the sender may have done its work.
 //!
 //! Before a service of one's own, with one rule for all requests:
 //!

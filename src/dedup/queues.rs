@@ -83,7 +83,7 @@ impl Queues {
         self.len
     }
 
-    /// What is recovered is of an earlier process, and so older than what is not.
+    /// A recovered event is of an earlier process, and so older than all that are not recovered.
     pub(super) fn push(&mut self, due: Due, is_recovered: bool) {
         let owner = due.event.owner();
         let magnitude = due.until.saturating_sub(due.at).max(1).ilog2().min(MAX_MAGNITUDE) as u8;
@@ -114,7 +114,7 @@ impl Queues {
     }
 
     /// Takes out an event whose time is over, if one is found in the next few queues: `looks` is how many may be looked
-    /// at, and counts down. What is recovered counts only if `with_recovered`.
+    /// at, and counts down. Recovered events count only if `with_recovered`.
     pub(super) fn expired(&mut self, now: u32, with_recovered: bool, looks: &mut usize) -> Option<Due> {
         while *looks > 0 && !self.queues.is_empty() {
             *looks -= 1;
@@ -129,7 +129,7 @@ impl Queues {
         None
     }
 
-    /// Gives what is recovered another last second.
+    /// Gives each recovered event another last second.
     pub(super) fn date(&mut self, mut until: impl FnMut(Due) -> u32) {
         for queue in self.queues.iter().filter(|queue| queue.kind.is_recovered) {
             let mut node = queue.head;
@@ -255,7 +255,7 @@ mod tests {
             let mut queues = Queues::new();
             let mut plain: Vec<(Due, bool)> = Vec::new();
             for (step, (op, namespace, webhook, ttl)) in ops.into_iter().enumerate() {
-                // Each at a time of its own; what is recovered comes first, and by another clock.
+                // Each at a time of its own; recovered events come first, and by another clock.
                 let is_recovered = step < recovered;
                 let at = step as u32 + if is_recovered { 1_000_000 } else { 0 };
                 if op > 0 {

@@ -141,6 +141,8 @@ mod tests {
         shares.add(owner);
         assert_eq!(shares.largest(), Some(owner));
         shares.subtract(owner);
-        assert!(shares.webhooks.is_empty() && shares.namespaces.order.is_empty() && shares.namespaces.places.is_empty());
+        assert!(
+            shares.webhooks.is_empty() && shares.namespaces.order.is_empty() && shares.namespaces.places.is_empty()
+        );
     }
 }

@@ -282,7 +282,11 @@ mod tests {
             }
             assert_eq!(table.len(), 100);
             assert_eq!(table.claim(of(0, 0, 9_929), 101), Known::First);
-            assert_eq!(table.claim(of(0, 0, 9_930), 101), Known::Taken(answer(1)), "all that others do not have is its");
+            assert_eq!(
+                table.claim(of(0, 0, 9_930), 101),
+                Known::Taken(answer(1)),
+                "all that others do not have is its"
+            );
         }
     }
 
@@ -358,6 +362,18 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_what_is_recovered_changes_nothing() {
+        let mut table = Table::new(2);
+        table.recover(event(1), taken(2, 200, 1000));
+        table.recover(event(2), taken(3, 210, 1000));
+        // Copied behind the others, one of them from before it was taken again.
+        table.recover(event(1), taken(2, 200, 1000));
+        table.recover(event(1), taken(1, 100, 50));
+        assert_eq!(table.claim(event(1), 0), Known::Taken(answer(2)));
+        assert_eq!(table.claim(event(2), 0), Known::Taken(answer(3)));
+    }
+
+    #[test]
     fn what_has_expired_is_removed_as_others_come() {
         let mut table = Table::new(1000);
         for number in 0..100 {
@@ -402,6 +418,36 @@ mod tests {
     }
 
     proptest! {
+        /// Three namespaces have three webhooks each, and one of them never more than a ninth of the room.
+        #[test]
+        fn a_webhook_within_an_equal_share_forgets_nothing(
+            ops in prop::collection::vec((0..3_u16, 0..3_u16), 0..400),
+            recovered in 0..400_usize,
+        ) {
+            let mut table = Table::new(36);
+            let mut modest = Vec::new();
+            for (step, (namespace, webhook)) in ops.into_iter().enumerate() {
+                let event = of(namespace, webhook, step as u32);
+                if (namespace, webhook) == (0, 0) {
+                    if modest.len() == 4 {
+                        continue;
+                    }
+                    modest.push(event);
+                }
+                match step < recovered {
+                    true => table.recover(event, taken(1, 100, 1000)),
+                    false => {
+                        prop_assert_eq!(table.claim(event, 100), Known::First);
+                        table.take(event, taken(1, 100, 1000));
+                    }
+                }
+                prop_assert!(table.len() <= 36);
+                for event in &modest {
+                    prop_assert_eq!(table.claim(*event, 100), Known::Taken(answer(1)));
+                }
+            }
+        }
+
         #[test]
         fn it_does_what_a_plain_map_does(ops in ops()) {
             let mut table = Table::new(1000);

@@ -16,19 +16,37 @@ use crate::telemetry;
 /// `taken-v1-` and the second in which it was begun; another format gets another name.
 const PREFIX: &str = "taken-v1-";
 
-/// A file gets no more records than this, nor after this many seconds: then it is removed as a whole some day.
+/// A file gets no more records than this, nor after this many seconds: then it is removed as a whole some day. If few
+/// records are remembered, so few that eight files hold them, but not fewer than the least.
 pub(super) const MAX_RECORDS: usize = 128 * 1024;
+pub(super) const MIN_RECORDS: usize = 4 * 1024;
 pub(super) const MAX_AGE: u32 = 3600;
 
-#[derive(Debug)]
+/// How many records are copied at a time.
+const COPY: usize = 1024;
+
+/// Whether a record is of an event that is still remembered.
+pub(super) type IsRemembered = Box<dyn Fn(&Record) -> bool + Send>;
+
 pub(super) struct Files {
     directory: PathBuf,
+    is_remembered: IsRemembered,
     /// The newest last.
     files: VecDeque<JournalFile>,
     /// The newest of them, open for appending.
     current: Option<Arc<File>>,
     max_records: usize,
+    replaced: Replaced,
     _lock: File,
+}
+
+/// The work that is left once room was made.
+#[derive(Default)]
+pub(super) struct Replaced {
+    /// Where records were copied to, to be synced.
+    pub(super) copies: Vec<Arc<File>>,
+    /// Files that may be removed after that.
+    pub(super) originals: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -41,32 +59,52 @@ struct JournalFile {
 }
 
 impl Files {
-    /// Locks the directory, made if it is missing, and reads what is in it.
+    /// Locks the directory, made if it is missing, and reads what is in it. At most `max_records` are remembered.
     pub(super) fn open(
         directory: &Path,
         max_records: usize,
         now: u32,
+        is_remembered: IsRemembered,
         mut found: impl FnMut(Event, Taken),
     ) -> io::Result<Self> {
         let at = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         directory::create(directory).map_err(|error| at(directory, error))?;
         let lock = directory::lock(directory).map_err(|error| at(directory, error))?;
-        let mut this =
-            Self { directory: directory.to_owned(), files: VecDeque::new(), current: None, max_records, _lock: lock };
+        let mut this = Self {
+            directory: directory.to_owned(),
+            is_remembered,
+            files: VecDeque::new(),
+            current: None,
+            max_records,
+            replaced: Replaced::default(),
+            _lock: lock,
+        };
         let mut begun = this.list().map_err(|error| at(directory, error))?;
         begun.sort_unstable();
         for begun in begun {
             let path = this.path(begun);
-            let file = read(&path, begun, &mut found).map_err(|error| at(&path, error))?;
-            this.files.push_back(file);
+            match read(&path, begun, &mut found) {
+                Ok(file) => this.files.push_back(file),
+                // A file that an earlier store of this process has replaced may be removed just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at(&path, error)),
+            }
         }
-        this.tidy(None);
         this.reopen_last(now).map_err(|error| at(directory, error))?;
         Ok(this)
     }
 
     /// Writes records down, all or none of them.
     pub(super) fn append(&mut self, records: &[Record], now: u32) -> io::Result<()> {
+        let newest = self.files.back().map(|file| file.begun);
+        self.current(now)?;
+        if self.files.back().map(|file| file.begun) != newest {
+            self.make_room(now);
+        }
+        self.write(records, now)
+    }
+
+    fn write(&mut self, records: &[Record], now: u32) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(records.len() * SIZE);
         records.iter().for_each(|record| record.encode(&mut bytes));
         let file = self.current(now)?;
@@ -89,18 +127,18 @@ impl Files {
         self.current.as_ref()
     }
 
-    /// Removes the files of which nothing is remembered any more: its time is over, or so much has come since that it is
-    /// forgotten. Without the time it is only the latter.
-    pub(super) fn tidy(&mut self, now: Option<u32>) {
-        let mut newer: usize = self.files.iter().map(|file| file.records).sum();
+    /// The work that the last calls of [`append`](Self::append) have left.
+    pub(super) fn take_replaced(&mut self) -> Replaced {
+        std::mem::take(&mut self.replaced)
+    }
+
+    /// Removes the files in which the time of every record is over.
+    pub(super) fn tidy(&mut self, now: u32) {
         let newest = self.files.back().map(|file| file.begun);
         let directory = &self.directory;
         self.files.retain(|file| {
-            newer -= file.records;
-            let is_over = now.is_some_and(|now| file.until < now);
-            let is_needed = !is_over && newer < self.max_records;
             // The newest may be open. Its turn comes when it is the newest no more.
-            if is_needed || Some(file.begun) == newest {
+            if file.until >= now || Some(file.begun) == newest {
                 return true;
             }
             match fs::remove_file(directory.join(name(file.begun))) {
@@ -113,10 +151,56 @@ impl Files {
         });
     }
 
+    /// Gives up the oldest files while there are more than twice as many records as can be remembered. The records of a
+    /// file that are still remembered are copied first: one webhook that floods makes the journal forget nothing of
+    /// another. So no more is copied than has come, and the records on disk are bounded all the same.
+    fn make_room(&mut self, now: u32) {
+        let most = self.max_records.max(self.file_records()).saturating_mul(2);
+        for _ in 1..self.files.len() {
+            if self.files.iter().map(|file| file.records).sum::<usize>() <= most {
+                return;
+            }
+            let Some(oldest) = self.files.front().map(|file| self.path(file.begun)) else { return };
+            if let Err(error) = self.copy_remembered(&oldest, now) {
+                tracing::warn!(path = %oldest.display(), %error, "a file is kept: the records of events that are still remembered cannot be copied");
+                return;
+            }
+            self.files.pop_front();
+            self.replaced.originals.push(oldest);
+        }
+    }
+
+    fn copy_remembered(&mut self, path: &Path, now: u32) -> io::Result<()> {
+        let mut remembered = Vec::new();
+        let read = records(path, |record| remembered.extend(record.filter(&self.is_remembered)));
+        if let Err(error) = read {
+            // It would be no better the next time.
+            tracing::error!(path = %path.display(), %error, "records cannot be read: events that are sent again after a restart may be processed again");
+        }
+        for some in remembered.chunks(COPY) {
+            self.write(some, now)?;
+            if let Some(file) = &self.current
+                && !self.replaced.copies.last().is_some_and(|last| Arc::ptr_eq(last, file))
+            {
+                self.replaced.copies.push(Arc::clone(file));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many records a file gets.
+    fn file_records(&self) -> usize {
+        (self.max_records / 8).clamp(MIN_RECORDS, MAX_RECORDS)
+    }
+
+    fn has_room(&self, file: &JournalFile, now: u32) -> bool {
+        file.records < self.file_records() && now.saturating_sub(file.begun) < MAX_AGE
+    }
+
     /// The file to write to: a new one if there is none, or the newest has had its share.
     fn current(&mut self, now: u32) -> io::Result<Arc<File>> {
         if let (Some(open), Some(last)) = (&self.current, self.files.back())
-            && last.has_room(now)
+            && self.has_room(last, now)
         {
             return Ok(Arc::clone(open));
         }
@@ -130,14 +214,13 @@ impl Files {
         }
         self.files.push_back(JournalFile { begun, records: 0, until: 0 });
         self.current = Some(Arc::clone(&file));
-        self.tidy(None);
         Ok(file)
     }
 
     /// Goes on with the newest file, so that restarts leave no crowd of small ones.
     fn reopen_last(&mut self, now: u32) -> io::Result<()> {
         let Some(last) = self.files.back() else { return Ok(()) };
-        if !last.has_room(now) {
+        if !self.has_room(last, now) {
             return Ok(());
         }
         let file = OpenOptions::new().append(true).open(self.path(last.begun))?;
@@ -163,12 +246,6 @@ impl Files {
     }
 }
 
-impl JournalFile {
-    fn has_room(&self, now: u32) -> bool {
-        self.records < MAX_RECORDS && now.saturating_sub(self.begun) < MAX_AGE
-    }
-}
-
 fn name(begun: u32) -> String {
     format!("{PREFIX}{begun:010}")
 }
@@ -178,31 +255,37 @@ fn begun(of: &str) -> Option<u32> {
     (name(begun) == of).then_some(begun)
 }
 
-/// Reads a file to its end, or to where the disk cannot read it.
+/// Reads a file and tells what is in it.
 fn read(path: &Path, begun: u32, found: &mut impl FnMut(Event, Taken)) -> io::Result<JournalFile> {
-    let mut reader = BufReader::with_capacity(64 * 1024, File::open(path)?);
     let (mut file, mut damaged) = (JournalFile { begun, records: 0, until: 0 }, 0);
-    let mut bytes = [0; SIZE];
-    loop {
-        match reader.read_exact(&mut bytes) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(error),
-        }
+    records(path, |record| {
         file.records += 1;
-        match Record::decode(&bytes) {
+        match record {
             Some(Record { event, taken }) => {
                 file.until = file.until.max(taken.until);
                 found(event, taken);
             }
             None => damaged += 1,
         }
-    }
+    })?;
     if damaged > 0 {
         telemetry::dedup_damaged(damaged);
         tracing::error!(path = %path.display(), damaged, "damaged records: events that are sent again may be processed again");
     }
     Ok(file)
+}
+
+/// Tells each record to the end of the file, or to where the disk cannot read it; `None` for one that is damaged.
+fn records(path: &Path, mut found: impl FnMut(Option<Record>)) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(64 * 1024, File::open(path)?);
+    let mut bytes = [0; SIZE];
+    loop {
+        match reader.read_exact(&mut bytes) {
+            Ok(()) => found(Record::decode(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +311,7 @@ mod tests {
         /// Opens the journal and says which of the samples are in it.
         fn open_at(&self, max_records: usize, now: u32) -> (Files, Vec<u8>) {
             let mut found = Vec::new();
-            let files = Files::open(&self.directory(), max_records, now, |event, taken| {
+            let files = Files::open(&self.directory(), max_records, now, Box::new(|_| true), |event, taken| {
                 assert_eq!(taken, sample(event.0[0], taken.at, taken.until).taken);
                 found.push(event.0[0]);
             });
@@ -246,6 +329,10 @@ mod tests {
             files.sort();
             files
         }
+    }
+
+    fn open_error(fixture: &Fixture) -> io::Error {
+        Files::open(&fixture.directory(), 10, 1000, Box::new(|_| true), |_, _| {}).err().unwrap()
     }
 
     fn samples(numbers: std::ops::Range<u8>) -> Vec<Record> {
@@ -322,26 +409,76 @@ mod tests {
         files.append(&[sample(0, 1000, 5000), sample(1, 1000, 9000)], 1000).unwrap();
         files.append(&[sample(2, 1000 + MAX_AGE, 50_000)], 1000 + MAX_AGE).unwrap();
         assert_eq!(fixture.files().len(), 2, "an hour has its own file");
-        files.tidy(Some(9000));
+        files.tidy(9000);
         assert_eq!(fixture.files().len(), 2, "in its last second it is remembered");
-        files.tidy(Some(9001));
+        files.tidy(9001);
         assert_eq!(fixture.files().len(), 1);
         drop(files);
         assert_eq!(fixture.open_at(1000, 9001).1, [2]);
     }
 
-    #[test]
-    fn a_file_is_removed_when_so_much_has_come_since() {
-        let fixture = Fixture::new();
-        let (mut files, _) = fixture.open_at(3, 1000);
-        for hour in 0..4_u8 {
-            let now = 1000 + u32::from(hour) * MAX_AGE;
-            files.append(&[sample(hour * 2, now, 100_000), sample(hour * 2 + 1, now, 100_000)], now).unwrap();
+    /// A file full of each of the samples, in this order. Syncs and removes nothing.
+    fn flood(files: &mut Files, numbers: std::ops::Range<u8>) {
+        for number in numbers {
+            files.append(&vec![sample(number, 1000, 5000); MIN_RECORDS], 1000).unwrap();
         }
-        // Three are remembered: they are in the last two files.
-        files.tidy(None);
+    }
+
+    fn done(files: &mut Files) {
+        let replaced = files.take_replaced();
+        replaced.originals.iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+
+    #[test]
+    fn when_more_has_come_than_can_be_remembered_only_what_is_remembered_stays() {
+        let fixture = Fixture::new();
+        let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
+        // Of another than the one that floods.
+        files.is_remembered = Box::new(|record| record.event.0[0] < 3);
+        files.append(&samples(0..3), 1000).unwrap();
+        let mut most = 0;
+        for number in 10..30 {
+            flood(&mut files, number..number + 1);
+            done(&mut files);
+            most = most.max(fixture.files().iter().map(|path| path.metadata().unwrap().len()).sum());
+        }
+        assert!(most as usize <= 4 * MIN_RECORDS * SIZE, "{most} bytes");
         drop(files);
-        assert_eq!(fixture.open_at(3, 20_000).1, [4, 5, 6, 7]);
+        let (_, found) = fixture.open_at(MIN_RECORDS, 1000);
+        for number in 0..3 {
+            assert_eq!(found.iter().filter(|found| **found == number).count(), 1, "{number}");
+        }
+        assert!(!found.contains(&20) && found.contains(&29));
+    }
+
+    #[test]
+    fn what_was_copied_is_there_twice_until_it_is_synced() {
+        let fixture = Fixture::new();
+        let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
+        files.is_remembered = Box::new(|record| record.event.0[0] < 3);
+        files.append(&samples(0..3), 1000).unwrap();
+        flood(&mut files, 10..13);
+        let Replaced { copies, originals } = files.take_replaced();
+        assert_eq!((copies.len(), originals.len()), (1, 1));
+        assert!(originals[0].exists());
+        drop(files);
+        let (_, found) = fixture.open_at(MIN_RECORDS, 1000);
+        assert_eq!(found.iter().filter(|number| **number < 3).count(), 6);
+    }
+
+    #[test]
+    fn a_file_whose_records_cannot_be_copied_is_kept() {
+        let fixture = Fixture::new();
+        let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
+        files.append(&samples(0..3), 1000).unwrap();
+        flood(&mut files, 10..12);
+        let oldest = fixture.files().remove(0);
+        // It can be neither written nor cut.
+        files.current = Some(Arc::new(File::open(&oldest).unwrap()));
+        files.files.back_mut().unwrap().records = 0;
+        files.files.front_mut().unwrap().records = 3 * MIN_RECORDS;
+        files.make_room(1000);
+        assert!(files.take_replaced().originals.is_empty() && oldest.exists());
     }
 
     #[test]
@@ -366,7 +503,7 @@ mod tests {
         let (mut files, found) = fixture.open();
         assert!(found.is_empty());
         files.append(&samples(0..1), 1000).unwrap();
-        files.tidy(Some(1_000_000));
+        files.tidy(1_000_000);
         assert_eq!(fixture.files().len(), 5);
     }
 
@@ -374,7 +511,7 @@ mod tests {
     fn two_do_not_share_a_directory() {
         let fixture = Fixture::new();
         let first = fixture.open();
-        let error = Files::open(&fixture.directory(), 10, 1000, |_, _| {}).unwrap_err().to_string();
+        let error = open_error(&fixture).to_string();
         assert!(error.ends_with("another process uses this directory"), "{error}");
         drop(first);
         fixture.open();
@@ -384,7 +521,7 @@ mod tests {
     fn what_is_no_directory_is_told_by_its_name() {
         let fixture = Fixture::new();
         fs::write(fixture.0.path().join("spool"), "").unwrap();
-        let error = Files::open(&fixture.directory(), 10, 1000, |_, _| {}).unwrap_err().to_string();
+        let error = open_error(&fixture).to_string();
         assert!(error.contains("spool/dedup: "), "{error}");
     }
 

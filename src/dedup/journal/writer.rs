@@ -1,13 +1,14 @@
 //! The thread that writes, and the one that syncs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::files::Files;
+use super::files::{Files, Replaced};
 use super::{Entry, failed, seconds};
 use crate::clock::Clock;
 
@@ -24,11 +25,18 @@ pub(super) struct Writer {
     files: Files,
     clock: Arc<Clock>,
     is_stuck: Arc<AtomicBool>,
-    syncer: SyncSender<Vec<Arc<File>>>,
-    /// Files that were written to since they were synced; the last one is the current one.
-    unsynced: Vec<Arc<File>>,
+    syncer: SyncSender<Unsynced>,
+    unsynced: Unsynced,
     synced: Instant,
     tidied: Instant,
+}
+
+#[derive(Default)]
+struct Unsynced {
+    /// Files that were written to since they were synced; the last one is the current one.
+    files: Vec<Arc<File>>,
+    /// Files that may be removed once all of these are synced.
+    then_remove: Vec<PathBuf>,
 }
 
 impl Writer {
@@ -41,15 +49,15 @@ impl Writer {
     ) -> io::Result<()> {
         let (syncer, to_sync) = sync_channel(1);
         let now = Instant::now();
-        let writer = Self { files, clock, is_stuck, syncer, unsynced: Vec::new(), synced: now, tidied: now };
-        std::thread::Builder::new().name("dedup-sync".into()).spawn(move || sync(&to_sync))?;
+        let writer = Self { files, clock, is_stuck, syncer, unsynced: Unsynced::default(), synced: now, tidied: now };
+        std::thread::Builder::new().name("dedup-sync".into()).spawn(move || to_sync.iter().for_each(Unsynced::sync))?;
         std::thread::Builder::new().name("dedup-write".into()).spawn(move || writer.run(&entries))?;
         Ok(())
     }
 
     fn run(mut self, entries: &Receiver<Entry>) {
         loop {
-            match entries.recv_timeout(if self.unsynced.is_empty() { TIDY } else { SYNC }) {
+            match entries.recv_timeout(if self.unsynced.files.is_empty() { TIDY } else { SYNC }) {
                 Ok(first) => self.write(std::iter::once(first).chain(entries.try_iter().take(BATCH - 1)).collect()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -58,23 +66,27 @@ impl Writer {
                 self.pass_on();
             }
             if self.tidied.elapsed() >= TIDY {
-                self.files.tidy(self.clock.for_expiry().map(seconds));
+                if let Some(now) = self.clock.for_expiry() {
+                    self.files.tidy(seconds(now));
+                }
                 self.tidied = Instant::now();
             }
         }
-        for file in &self.unsynced {
-            synced(file);
-        }
+        self.unsynced.sync();
     }
 
     fn write(&mut self, batch: Vec<Entry>) {
         let (records, written): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        match self.files.append(&records, seconds(self.clock.for_stamps())) {
+        let appended = self.files.append(&records, seconds(self.clock.for_stamps()));
+        let Replaced { copies, originals } = self.files.take_replaced();
+        self.unsynced.files.extend(copies);
+        self.unsynced.then_remove.extend(originals);
+        match appended {
             Ok(()) => {
                 if let Some(file) = self.files.open_file()
-                    && !self.unsynced.last().is_some_and(|last| Arc::ptr_eq(last, file))
+                    && !self.unsynced.files.last().is_some_and(|last| Arc::ptr_eq(last, file))
                 {
-                    self.unsynced.push(Arc::clone(file));
+                    self.unsynced.files.push(Arc::clone(file));
                 }
             }
             Err(error) => failed(format_args!("{} records cannot be written: {error}", records.len())),
@@ -88,7 +100,7 @@ impl Writer {
 
     /// Has synced what was written, unless the last time is not over yet: then later.
     fn pass_on(&mut self) {
-        if self.unsynced.is_empty() {
+        if self.unsynced.files.is_empty() && self.unsynced.then_remove.is_empty() {
             return;
         }
         match self.syncer.try_send(std::mem::take(&mut self.unsynced)) {
@@ -104,14 +116,28 @@ fn unsent<T>(error: std::sync::mpsc::TrySendError<T>) -> T {
     }
 }
 
-fn sync(to_sync: &Receiver<Vec<Arc<File>>>) {
-    for files in to_sync {
-        files.iter().for_each(|file| synced(file));
+impl Unsynced {
+    fn sync(self) {
+        // Of each, whatever becomes of the others.
+        let failures = self.files.iter().filter(|file| !is_synced(file)).count();
+        // Else what was copied out of the old files may be nowhere after a power cut. The next start reads them.
+        if failures > 0 {
+            return;
+        }
+        for path in self.then_remove {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "a file that is not needed any more cannot be removed");
+            }
+        }
     }
 }
 
-fn synced(file: &File) {
-    if let Err(error) = file.sync_data() {
+fn is_synced(file: &File) -> bool {
+    let synced = file.sync_data();
+    if let Err(error) = &synced {
         failed(format_args!("records cannot be synced: {error}"));
     }
+    synced.is_ok()
 }

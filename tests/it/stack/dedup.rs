@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use tower_webhook::dedup::Claims;
+use tower_webhook::dedup::{Claims, ClaimsOptions};
 use tower_webhook::stack::ReceiverBuilder;
 use tower_webhook::{Receiver, Registry};
 
 use crate::support::modules::{Broken, Gate, Nothing};
-use crate::support::{Answer, CREDENTIAL, ask, post, store_of, within};
+use crate::support::{Answer, CREDENTIAL, ask, eventually, post, store_of, within};
 
 /// `shop/a`, `shop/b` and `staging/a` know an event by the header `x-id`, `shop/body` by `/event/id` in the body,
 /// `shop/digest` by the body itself, `shop/short` forgets after 10 s, `shop/each` knows none.
@@ -298,6 +298,78 @@ async fn a_restart_keeps_what_was_taken_and_nothing_else() {
         assert!(!is_duplicate(&ask(&receiver, event("/shop/a", id)).await));
     }
     assert_eq!(gate.calls(), 5);
+}
+
+/// So many are remembered in the next tests.
+const MAX_ENTRIES: usize = 4096;
+
+/// Ids of webhooks beside the one that floods: `shop/b` of the same namespace, and `staging/a`.
+fn ids_of_others() -> impl Iterator<Item = (&'static str, String)> {
+    (0..100).flat_map(|id| ["/shop/b", "/staging/a"].map(|path| (path, id.to_string())))
+}
+
+/// Sends `shop/a` five times as many ids as can be remembered, from this one on.
+async fn flood(receiver: &Receiver, first: usize) {
+    let ids: Vec<_> = (first..first + 5 * MAX_ENTRIES).collect();
+    for some in ids.chunks(256) {
+        let requests = some.iter().map(|id| ask(receiver, event("/shop/a", &id.to_string())));
+        for answer in futures_util::future::join_all(requests).await {
+            answer.assert_accepted();
+            assert!(!is_duplicate(&answer));
+        }
+    }
+}
+
+async fn assert_others_are_known(receiver: &Receiver) {
+    for (path, id) in ids_of_others() {
+        assert!(is_duplicate(&ask(receiver, event(path, &id)).await), "{path} has forgotten {id}");
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_floods_forgets_its_own_ids_and_none_of_others() {
+    let gate = Gate::default();
+    gate.take_all();
+    let claims = ClaimsOptions::new().max_entries(MAX_ENTRIES).in_memory();
+    let receiver = receiver(gate.registry(), claims.clone()).await;
+    for (path, id) in ids_of_others() {
+        ask(&receiver, event(path, &id)).await.assert_accepted();
+    }
+    flood(&receiver, 0).await;
+    assert_others_are_known(&receiver).await;
+    assert_eq!(claims.entries(), MAX_ENTRIES, "it has all the room that others leave");
+    assert!(is_duplicate(&ask(&receiver, event("/shop/a", &(5 * MAX_ENTRIES - 1).to_string())).await));
+    assert!(!is_duplicate(&ask(&receiver, event("/shop/a", "0")).await));
+}
+
+#[tokio::test]
+async fn a_webhook_that_floods_makes_the_journal_forget_none_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    gate.take_all();
+    let open = async || {
+        let claims = ClaimsOptions::new().max_entries(MAX_ENTRIES).open(folder.path()).unwrap();
+        receiver(gate.registry(), claims).await
+    };
+    let before = open().await;
+    for (path, id) in ids_of_others() {
+        ask(&before, event(path, &id)).await.assert_accepted();
+    }
+    flood(&before, 0).await;
+    drop(before);
+    let restarted = open().await;
+    assert_others_are_known(&restarted).await;
+    // The copies are copied again.
+    flood(&restarted, 5 * MAX_ENTRIES).await;
+    drop(restarted);
+    assert_others_are_known(&open().await).await;
+    // One file may be on its way out.
+    eventually("the journal to be small", async || {
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        bytes <= 4 * MAX_ENTRIES as u64 * 48
+    })
+    .await;
 }
 
 #[tokio::test]
