@@ -5,6 +5,9 @@ pub(crate) mod json;
 /// What stands in place of a secret.
 pub(crate) const REDACTED: &str = "***REDACTED***";
 
+/// The longest name that is looked into, in bytes: a longer one counts as secret.
+pub(crate) const MAX_NAME: usize = 1024;
+
 /// Words that make a field secret wherever they stand in its name.
 const SECRET_WORDS: [&str; 16] = [
     "auth",
@@ -43,7 +46,7 @@ const SOUNDS: [&str; 7] = ["auth", "cookie", "credential", "key", "password", "s
 
 /// Whether a field of this name holds a secret, as far as its words tell: `api_key` does, `monkey` does not.
 pub(crate) fn is_secret(name: &str) -> bool {
-    may_be_secret(name) && has_secret_words(name)
+    name.len() > MAX_NAME || (may_be_secret(name) && has_secret_words(name))
 }
 
 /// Most names lack the letters of every secret word, and need not be taken apart. Beyond ASCII a letter may become another.
@@ -88,43 +91,68 @@ fn has_secret_words(name: &str) -> bool {
     are_secret(&words(name, true)) || are_secret(&words(name, false))
 }
 
-fn are_secret(words: &[String]) -> bool {
-    let Some(last) = words.last() else { return false };
+fn are_secret(words: &Words) -> bool {
+    let Some(last) = words.iter().last() else { return false };
     let key_of = |kind: &str| SECRET_KEYS.contains(&kind);
     has_secret_run(words)
         || SECRET_SUFFIXES.iter().any(|suffix| last.ends_with(suffix))
-        || SECRET_ENDINGS.contains(&last.as_str())
-        || words.windows(2).any(|pair| {
-            (key_of(&pair[0]) && (pair[1] == "key" || pair[1] == "keys"))
-                || (pair[0] == "credit" && pair[1] == "card")
-                || (pair[0] == "session" && pair[1] == "id")
-                || (pair[0] == "token" && pair[1] == "value")
+        || SECRET_ENDINGS.contains(&last)
+        || words.iter().zip(words.iter().skip(1)).any(|pair| match pair {
+            (kind, "key" | "keys") => key_of(kind),
+            ("credit", "card") | ("session", "id") | ("token", "value") => true,
+            _ => false,
         })
 }
 
 /// Whether some of the words, written together, are a secret word or name: `pass_word`.
-fn has_secret_run(words: &[String]) -> bool {
-    /// Longer than each of them.
-    const TOO_LONG: usize = 16;
-    (0..words.len()).any(|first| {
-        let mut run = String::new();
-        words[first..].iter().take_while(|word| word.len() < TOO_LONG).take(TOO_LONG).any(|word| {
-            run.push_str(word);
-            SECRET_WORDS.contains(&run.as_str()) || SECRET_NAMES.contains(&run.strip_suffix('s').unwrap_or(&run))
-        })
+fn has_secret_run(words: &Words) -> bool {
+    words.starts().any(|start| {
+        let text = &words.text.as_bytes()[start..];
+        let is_end = |length: usize| words.ends.binary_search(&(start + length)).is_ok();
+        let is_run = |word: &&str| text.starts_with(word.as_bytes()) && is_end(word.len());
+        let is_plural = |name: &str| text.get(name.len()) == Some(&b's') && is_end(name.len() + 1);
+        let is_name = |name: &&str| text.starts_with(name.as_bytes()) && (is_end(name.len()) || is_plural(name));
+        SECRET_WORDS.iter().any(is_run) || SECRET_NAMES.iter().any(is_name)
     })
 }
 
 /// Whether a field of this name might hold a secret. Misses less, and takes `monkey` and `author` for one.
 pub(crate) fn sounds_secret(name: &str) -> bool {
     let contains = |part: &str| name.as_bytes().windows(part.len()).any(|at| at.eq_ignore_ascii_case(part.as_bytes()));
-    SOUNDS.into_iter().any(contains) || is_secret(name)
+    name.len() > MAX_NAME || SOUNDS.into_iter().any(contains) || is_secret(name)
+}
+
+/// The words of a name, one behind the other.
+struct Words {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    fn starts(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(0).chain(self.ends.iter().copied()).take(self.ends.len())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.starts().zip(&self.ends).map(|(start, end)| &self.text[start..*end])
+    }
+
+    /// The word ends here. Numbers at its end are no part of it, and a `v` of a version is no word.
+    fn end(&mut self) {
+        let start = self.ends.last().copied().unwrap_or(0);
+        let word = self.text[start..].trim_end_matches(|c: char| c.is_ascii_digit());
+        let length = if word == "v" { 0 } else { word.len() };
+        self.text.truncate(start + length);
+        if length > 0 {
+            self.ends.push(start + length);
+        }
+    }
 }
 
 /// The words of a name, in lower case and without numbers at their ends: `password1`. They are divided by anything that
 /// is no letter or digit and, in camel case, by capitals: `HTTPAuth`.
-fn words(name: &str, is_camel: bool) -> Vec<String> {
-    let mut words = vec![String::new()];
+fn words(name: &str, is_camel: bool) -> Words {
+    let mut words = Words { text: String::with_capacity(name.len()), ends: Vec::new() };
     let mut before = ' ';
     let mut chars = name.chars().peekable();
     while let Some(c) = chars.next() {
@@ -132,15 +160,15 @@ fn words(name: &str, is_camel: bool) -> Vec<String> {
             && (before.is_lowercase()
                 || (before.is_uppercase() && chars.peek().is_some_and(|next| next.is_lowercase())));
         if !c.is_alphanumeric() || (is_camel && begins) {
-            words.push(String::new());
+            words.end();
         }
-        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
-            word.extend(c.to_lowercase());
+        if c.is_alphanumeric() {
+            words.text.extend(c.to_lowercase());
         }
         before = c;
     }
-    let bare = words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
-    bare.filter(|word| !word.is_empty() && word != "v").collect()
+    words.end();
+    words
 }
 
 #[cfg(test)]
@@ -245,7 +273,49 @@ mod tests {
         fn what_is_secret_has_the_letters_of_it(pieces in prop::collection::vec("[a-zA-Z_]{0,2}|[-._0-9é\u{212a}]|auth|Token|key|api|ssn|PWD|jwt|Session|id|credit|card|pass|word|secret|v", 0..6)) {
             let name = pieces.concat();
             prop_assert_eq!(is_secret(&name), has_secret_words(&name), "{}", name);
+            for is_camel in [true, false] {
+                prop_assert_eq!(are_secret(&words(&name, is_camel)), plain(&name, is_camel), "{}", name);
+            }
         }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_to_be_looked_into_counts_as_secret() {
+        let name = |length: usize| "é_".repeat(length / 3) + &"a".repeat(length % 3);
+        for is_secret in [is_secret, sounds_secret] {
+            assert!(!is_secret(&name(MAX_NAME)));
+            assert!(is_secret(&name(MAX_NAME + 1)));
+        }
+    }
+
+    /// The same with a string for each word.
+    fn plain(name: &str, is_camel: bool) -> bool {
+        let mut words = vec![String::new()];
+        let chars: Vec<char> = name.chars().collect();
+        for (nth, &c) in chars.iter().enumerate() {
+            let before = nth.checked_sub(1).map_or(' ', |before| chars[before]);
+            let next_is_lower = chars.get(nth + 1).is_some_and(|next| next.is_lowercase());
+            let begins = c.is_uppercase() && (before.is_lowercase() || (before.is_uppercase() && next_is_lower));
+            if !c.is_alphanumeric() || (is_camel && begins) {
+                words.push(String::new());
+            }
+            if c.is_alphanumeric() {
+                words.last_mut().unwrap().extend(c.to_lowercase());
+            }
+        }
+        let bare = words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()));
+        let words: Vec<&str> = bare.filter(|word| !word.is_empty() && *word != "v").collect();
+        let is_run =
+            |run: &str| SECRET_WORDS.contains(&run) || SECRET_NAMES.contains(&run.strip_suffix('s').unwrap_or(run));
+        let runs = (0..words.len()).flat_map(|first| (first..words.len()).map(move |last| (first, last)));
+        let has_run = runs.map(|(first, last)| words[first..=last].concat()).any(|run| is_run(&run));
+        let is_last =
+            |last: &&str| SECRET_SUFFIXES.iter().any(|suffix| last.ends_with(suffix)) || SECRET_ENDINGS.contains(last);
+        let is_pair = |pair: &[&str]| match (pair[0], pair[1]) {
+            (kind, "key" | "keys") => SECRET_KEYS.contains(&kind),
+            pair => [("credit", "card"), ("session", "id"), ("token", "value")].contains(&pair),
+        };
+        has_run || words.last().is_some_and(is_last) || words.windows(2).any(is_pair)
     }
 
     #[test]

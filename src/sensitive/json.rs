@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::MAX_NAME;
 use crate::payload::MAX_DEPTH;
 
 /// Why nothing can be said of a text: it is no JSON, or too deep.
@@ -95,7 +96,8 @@ impl<'a> Cleaner<'a> {
     fn is_secret(&self, name: &[u8]) -> Result<bool, Unreadable> {
         let inner = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).ok_or(Unreadable)?;
         let inner = str::from_utf8(inner).map_err(|_| Unreadable)?;
-        if !inner.contains('\\') {
+        // What is too long, however it is decoded, is not decoded: an escape has at most six bytes for one.
+        if inner.len() > 6 * MAX_NAME || !inner.contains('\\') {
             return Ok((self.is_secret)(inner));
         }
         let decoded = decode(inner);

@@ -5,17 +5,21 @@ mod lines;
 mod render;
 
 use serde::Deserialize;
+use tokio::task::spawn_blocking;
 
 pub use self::lines::Lines;
 use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
 use crate::config::{BuildContext, BuildError};
+
+/// The largest body that is printed in passing, in bytes: others would wait for it.
+const MAX_IN_PASSING: usize = 64 << 10;
 
 /// Prints each event to stdout as JSON: on one line, or pretty.
 ///
 /// The line holds the event's id, the webhook, the time of receipt and the payload, never the request's header
 /// fields. JSON is printed token by token as it came: numbers, escapes, the order of fields and repeated ones stay, and only
 /// the blanks between tokens change. Fields whose name says that they hold a secret are redacted unless configuration
-/// says otherwise. Control characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A
+/// says otherwise, and so are fields with a name longer than 1,024 bytes. Control characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A
 /// string longer than 10,000 characters is cut, and so is an event longer than 64 KiB; of a JSON body over 256 KiB only the
 /// size is printed, and likewise of one that cannot be redacted. Other bodies are printed as text, with invalid UTF-8
 /// replaced.
@@ -63,7 +67,14 @@ impl Module for Log {
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-        let line = render::render(&delivery, self.config);
+        let config = self.config;
+        let line = match delivery.body().len() <= MAX_IN_PASSING {
+            true => render::render(&delivery, config),
+            false => {
+                let rendered = spawn_blocking(move || render::render(&delivery, config)).await;
+                rendered.map_err(|_| DeliverError::new(DeliverErrorKind::Io, "the event cannot be printed"))?
+            }
+        };
         self.lines
             .write(&line)
             .await

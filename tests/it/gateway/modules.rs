@@ -69,6 +69,30 @@ async fn the_logs_of_the_gateway_are_json_if_so_configured() {
 }
 
 #[tokio::test]
+async fn a_name_of_25_mb_is_not_looked_into_and_holds_up_nobody() {
+    let webhooks = json!({
+        "open": {"module": "discard"},
+        "clean": {"module": "save_to_disk", "credential_cleanup": {}},
+        "log": {"module": "log"},
+    });
+    let gateway = with(&webhooks, &[("MAX_BODY_BYTES", "30MB"), ("SAVE_TO_DISK_ROOT", "data")]).await;
+    let body = format!("{{\"pwd{}\": \"s3cret\"}}", "a_".repeat(12 << 20));
+    let posts = futures_util::future::join(gateway.post("/webhook/clean", &body), gateway.post("/webhook/log", &body));
+    let others = async {
+        for _ in 0..20 {
+            gateway.assert_serves().await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let ((cleaned, logged), ()) = futures_util::future::join(posts, others).await;
+    cleaned.assert_accepted();
+    logged.assert_accepted();
+    let file = gateway.path(&format!("data/{}.json", cleaned.header("x-event-id")));
+    assert!(std::fs::read_to_string(file).unwrap().ends_with("_\": \"***REDACTED***\"}"));
+    eventually("the line", async || gateway.out().contains("not printed: too large")).await;
+}
+
+#[tokio::test]
 async fn a_saved_event_is_a_private_file_named_after_the_template() {
     let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", "data")]).await;
     let body = " {\"a\": \"\u{e9}\"}\n";
