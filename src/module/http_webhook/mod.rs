@@ -75,7 +75,8 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// | none: no address of the host may be connected to | [`Config`](DeliverErrorKind::Config) |
 ///
 /// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx but 508.
-/// The head of the answer decides; it may have 4,096 fields and 400 KiB. Of its body at most 64 KiB are read, and for at
+/// The head of the answer decides; it may have 4,096 fields and 400 KiB. Interim answers (1xx) before it are passed over,
+/// 128 KiB of them; over HTTP/2 a hundred frames for each request. A connection that brings more is closed. Of its body at most 64 KiB are read, and for at
 /// most a second, so that the connection can be used again.
 ///
 /// # What is sent again within an attempt

@@ -83,6 +83,7 @@ async fn lost(mut connection: CaptureConnection) {
         let life = connection.wait_for_connection_metadata().await.as_ref().and_then(Life::of);
         // Without a connection there will be an error.
         let Some(life) = life else { return pending().await };
+        life.request();
         life.ended().await;
         sleep(LAST_WORD).await;
         // The request may have got another connection by now.

@@ -9,7 +9,8 @@ use tokio::io::AsyncReadExt;
 use tower_webhook::module::DeliverErrorKind::{Connect, Timeout};
 use tower_webhook::stack::ReceiverBuilder;
 
-use super::target::{Connection, Target, url};
+use super::h2::{H2, Peer};
+use super::target::{Connection, OK, Target, url};
 use super::{Hook, event};
 use crate::support::process::free_address;
 use crate::support::{eventually, within};
@@ -195,4 +196,65 @@ async fn a_deadline_of_the_receiver_ends_the_attempt() {
     let answer = crate::support::ask(&service, event("{}")).await;
     assert_eq!(answer.status, 504);
     within("the connection to be closed", gone.recv()).await.unwrap();
+}
+
+#[tokio::test]
+async fn interim_answers_before_an_answer_are_passed_over() {
+    let interim = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(20);
+    let target = Target::answering(format!("{interim}{OK}")).await;
+    let mut hook = Hook::new(json!({"url": target.url()})).await;
+    for _ in 0..3 {
+        hook.deliver(event("{}")).await;
+    }
+    assert_eq!(target.connections(), 1);
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_an_error_at_once() {
+    for pause in [None, Some(Duration::from_micros(10))] {
+        let target = Target::serving(move |mut connection: Connection| async move {
+            connection.request().await;
+            while connection.send("HTTP/1.1 102 Processing\r\n\r\n".repeat(200)).await {
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        })
+        .await;
+        let mut hook = Hook::new(json!({"url": target.url(), "timeout": 200})).await;
+        let error = within("the connection to be given up", hook.fail(Connect)).await.to_string();
+        assert!(error.contains("interim answers") && error.contains("without end"), "{error}");
+    }
+}
+
+/// A mock: no server does it.
+#[tokio::test]
+async fn interim_answers_over_http_2_without_end_are_an_error_at_once() {
+    let target = H2::serving(&[], async |_, mut peer: Peer| {
+        if let Some((stream, _)) = peer.request().await {
+            while peer.interim(stream).await {}
+        }
+    })
+    .await;
+    let mut hook = Hook::by(target.trusted(), json!({"url": target.url(), "timeout": 200})).await;
+    let error = within("the connection to be given up", hook.fail(Connect)).await.to_string();
+    assert!(error.contains("interim answers") && error.contains("without end"), "{error}");
+}
+
+#[tokio::test]
+async fn interim_answers_over_http_2_before_an_answer_are_passed_over() {
+    let target = H2::serving(&[], async |_, mut peer: Peer| {
+        while let Some(request) = peer.request().await {
+            for _ in 0..50 {
+                peer.interim(request.0).await;
+            }
+            peer.answer(request).await;
+        }
+    })
+    .await;
+    let mut hook = Hook::by(target.trusted(), json!({"url": target.url()})).await;
+    for _ in 0..10 {
+        hook.deliver(event("{}")).await;
+    }
+    assert_eq!(target.connections(), 1);
 }

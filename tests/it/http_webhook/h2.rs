@@ -150,6 +150,12 @@ impl Peer {
         self.send(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88]).await;
     }
 
+    /// Answers 102; `false` if the peer has hung up.
+    pub(super) async fn interim(&mut self, stream: u32) -> bool {
+        // A literal for the name in row 8 of the static table.
+        self.send(HEADERS, END_HEADERS, stream, b"\x08\x03102").await
+    }
+
     pub(super) async fn answer_all(&mut self) {
         while let Some(request) = self.request().await {
             self.answer(request).await;
@@ -164,12 +170,11 @@ impl Peer {
         self.send(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await;
     }
 
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
         // The peer may have hung up.
-        let _ = self.sink.write_all(&frame).await;
-        let _ = self.sink.flush().await;
+        self.sink.write_all(&frame).await.is_ok() && self.sink.flush().await.is_ok()
     }
 }
 

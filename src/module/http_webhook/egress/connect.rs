@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use http::uri::Scheme;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -66,7 +67,8 @@ impl Service<Uri> for Connector {
         // Not left to the request's own deadline: the client goes on connecting when that has passed.
         Box::pin(async move {
             let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout.into()))?;
-            Ok(TokioIo::new(Watched::new(TokioIo::new(stream))))
+            let is_http2 = stream.connected().is_negotiated_h2();
+            Ok(TokioIo::new(Watched::new(TokioIo::new(stream), is_http2)))
         })
     }
 }

@@ -12,6 +12,8 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use super::flood::{Credit, Meter};
+
 /// Whether a connection is there, and whose turn it is if it is one of HTTP/1.1: the target's, once a request is being
 /// written, or ours, once an answer has been read.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +26,7 @@ struct Turns {
     /// This is not the first request.
     reused: AtomicBool,
     ended: AtomicBool,
+    credit: Credit,
     end: Notify,
 }
 
@@ -59,15 +62,23 @@ impl Life {
         self.0.reused.load(Relaxed) && !self.0.heard.load(Relaxed)
     }
 
+    /// A request was given to the connection.
+    pub(in crate::module::http_webhook) fn request(&self) {
+        self.0.credit.request();
+    }
+
     fn read(&self) {
         self.0.heard.store(true, Relaxed);
     }
 
-    fn written(&self) {
-        if self.0.heard.load(Relaxed) {
+    /// Whether this is the beginning of a further request.
+    fn written(&self) -> bool {
+        let turns = self.0.heard.load(Relaxed);
+        if turns {
             self.0.heard.store(false, Relaxed);
             self.0.reused.store(true, Relaxed);
         }
+        turns
     }
 }
 
@@ -75,11 +86,20 @@ impl Life {
 pub(in crate::module::http_webhook) struct Watched<T> {
     stream: T,
     life: Life,
+    meter: Meter,
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(stream: T) -> Self {
-        Self { stream, life: Life::default() }
+    pub(super) fn new(stream: T, is_http2: bool) -> Self {
+        Self { stream, life: Life::default(), meter: Meter::new(is_http2) }
+    }
+
+    fn wrote(&mut self, polled: &Poll<io::Result<usize>>, is_request: bool) {
+        let bytes = match polled {
+            Poll::Ready(Ok(bytes)) => *bytes,
+            _ => 0,
+        };
+        self.meter.written(bytes, is_request, &self.life.0.credit);
     }
 }
 
@@ -97,10 +117,14 @@ impl<T: Connection> Connection for Watched<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.meter.check(&this.life.0.credit)?;
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.life.read();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            this.life.read();
+            this.meter.read(read, &this.life.0.credit);
         }
         polled
     }
@@ -108,8 +132,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.life.written();
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let is_request = self.life.written();
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(&polled, is_request);
+        polled
     }
 
     fn poll_write_vectored(
@@ -117,8 +143,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.life.written();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let is_request = self.life.written();
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(&polled, is_request);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -140,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_connection_is_noticed_before_and_after_it() {
-        let watched = Watched::new(());
+        let watched = Watched::new((), false);
         let (early, late) = (watched.life.clone(), watched.life.clone());
         let waiting = tokio::spawn(async move { early.ended().await });
         tokio::task::yield_now().await;

@@ -1,6 +1,7 @@
 //! The way out: one client for all webhooks, and a guard over where it connects to.
 
 mod connect;
+mod flood;
 mod life;
 mod policy;
 mod tls;
