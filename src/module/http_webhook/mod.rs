@@ -21,6 +21,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use self::egress::ON_BEHALF_OF;
 pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
 use self::fields::{Fields, Forward};
 use self::signature::SigningKey;
@@ -199,7 +200,9 @@ impl Module for HttpWebhook {
         let hops = hops::next(delivery.headers()).ok_or_else(|| hops::error(host))?;
         let clients = self.egress.clients().await;
         let clients = clients.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
-        match timeout(*limit, send::send(&clients, || self.target.request(&delivery, hops))).await {
+        let sending = send::send(&clients, || self.target.request(&delivery, hops));
+        let sending = ON_BEHALF_OF.scope(delivery.webhook().key().clone(), sending);
+        match timeout(*limit, sending).await {
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("{host}: no answer within {limit:?}"))),
             Ok(Err(error)) => Err(answer::failure(host, &error)),
             Ok(Ok(response)) => {

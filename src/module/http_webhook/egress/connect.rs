@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,12 +18,12 @@ use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower_service::Service;
 
 use super::EgressPolicy;
 use super::life::Watched;
+use super::resolve::{Resolver, namespace};
 
 /// For the name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,20 +34,14 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Of one name. Whoever has more does not need them all to be reached.
 const MAX_ADDRESSES: usize = 8;
 
-/// How many names are looked up at a time, by all webhooks together: each lookup takes a thread, which a resolver that
-/// hangs keeps.
-const MAX_LOOKUPS: usize = 64;
-
-static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
-
 /// Makes connections: HTTP/1.1, or what TLS has agreed on.
 #[derive(Clone)]
 pub(in crate::module::http_webhook) struct Connector(HttpsConnector<Guard>);
 
 impl Connector {
-    pub(super) fn new(policy: Arc<EgressPolicy>, tls: ClientConfig) -> Self {
+    pub(super) fn new(policy: Arc<EgressPolicy>, resolver: Resolver, tls: ClientConfig) -> Self {
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-        Self(https.wrap_connector(Guard(policy)))
+        Self(https.wrap_connector(Guard { policy, resolver }))
     }
 }
 
@@ -78,7 +72,10 @@ impl Service<Uri> for Connector {
 /// The check is made on the very address that is connected to, whether the URL names it or a lookup has brought it: a
 /// name that is checked and then looked up again may mean something else by then.
 #[derive(Clone)]
-struct Guard(Arc<EgressPolicy>);
+struct Guard {
+    policy: Arc<EgressPolicy>,
+    resolver: Resolver,
+}
 
 impl Service<Uri> for Guard {
     type Response = TokioIo<TcpStream>;
@@ -90,10 +87,14 @@ impl Service<Uri> for Guard {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let policy = Arc::clone(&self.0);
+        let Self { policy, resolver } = self.clone();
+        // Not later: the client may go on connecting in a task of its own.
+        let namespace = namespace();
         Box::pin(async move {
-            let addresses = allowed(&policy, resolve(&uri).await?)?;
-            let stream = first_to_connect(addresses).await.map_err(ConnectError::Connect)?;
+            let host = uri.host().unwrap_or_default();
+            let addresses = allowed(&policy, addresses(&uri, &resolver, namespace).await?)?;
+            let connected = first_to_connect(addresses).await;
+            let stream = connected.inspect_err(|_| resolver.forget(host)).map_err(ConnectError::Connect)?;
             stream.set_nodelay(true).map_err(ConnectError::Connect)?;
             Ok(TokioIo::new(stream))
         })
@@ -105,7 +106,7 @@ impl Service<Uri> for Guard {
 pub(in crate::module::http_webhook) enum ConnectError {
     /// The policy allows none of the addresses. This is the first, and what it is.
     Forbidden(IpAddr, &'static str),
-    Resolve(io::Error),
+    Resolve(Arc<io::Error>),
     Connect(io::Error),
     Timeout,
 }
@@ -126,19 +127,14 @@ impl fmt::Display for ConnectError {
 impl Error for ConnectError {}
 
 /// The addresses of a URL's host.
-async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, ConnectError> {
+async fn addresses(uri: &Uri, resolver: &Resolver, namespace: Arc<str>) -> Result<Vec<SocketAddr>, ConnectError> {
     let host = uri.host().unwrap_or_default();
     let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
     if let Some(address) = literal(host) {
         return Ok(vec![(address, port).into()]);
     }
-    let name = host.to_owned();
-    let permit = LOOKUPS.acquire().await.map_err(|error| ConnectError::Resolve(io::Error::other(error)))?;
-    let lookup = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        (name.as_str(), port).to_socket_addrs().map(Vec::from_iter)
-    });
-    lookup.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(ConnectError::Resolve)
+    let found = resolver.resolve(host, namespace).await.map_err(ConnectError::Resolve)?;
+    Ok(found.iter().map(|&address| (address, port).into()).collect())
 }
 
 /// The address that a URL's host is, if it is one and no name.
@@ -161,7 +157,7 @@ fn allowed(policy: &EgressPolicy, mut addresses: Vec<SocketAddr>) -> Result<Vec<
     match refused {
         _ if !addresses.is_empty() => Ok(addresses),
         Some(refused) => Err(refused),
-        None => Err(ConnectError::Resolve(io::Error::other("it has no address"))),
+        None => Err(ConnectError::Resolve(Arc::new(io::Error::other("it has no address")))),
     }
 }
 
@@ -188,7 +184,28 @@ mod tests {
     use super::*;
 
     async fn connect(policy: &str, url: &str) -> Result<TokioIo<TcpStream>, ConnectError> {
-        Guard(Arc::new(policy.parse().unwrap())).call(url.parse().unwrap()).await
+        let policy = Arc::new(policy.parse().unwrap());
+        Guard { policy, resolver: Resolver::system() }.call(url.parse().unwrap()).await
+    }
+
+    /// The resolver is a mock: no name hangs on demand.
+    #[tokio::test]
+    async fn a_name_that_nobody_answers_for_is_charged_to_the_namespace_that_sends() {
+        let resolver = Resolver::new(|_| {
+            std::thread::sleep(Duration::from_millis(500));
+            Err(io::Error::other("no answer"))
+        });
+        let tls = super::super::tls::config(&[]).unwrap();
+        let client = super::super::client(Connector::new(Arc::default(), resolver.clone(), tls), 1);
+        let mut requests = FuturesUnordered::new();
+        for number in 0..5 {
+            let uri: Uri = format!("http://{number}.hangs/").parse().unwrap();
+            let request = http::Request::post(uri).body(http_body_util::Full::default()).unwrap();
+            let webhook = crate::key::WebhookKey::new(if number < 3 { "many" } else { "few" }, "hook").unwrap();
+            requests.push(super::super::ON_BEHALF_OF.scope(webhook, client.request(request)));
+        }
+        assert!(timeout(Duration::from_millis(200), requests.next()).await.is_err());
+        assert_eq!((resolver.under_way("many"), resolver.under_way("few")), (3, 2));
     }
 
     /// However a private address is written, and whatever the system's resolver makes of it.

@@ -1,0 +1,288 @@
+//! From a name to addresses, so that names which nobody answers for hold up no others.
+//!
+//! The system's resolver takes a thread for each lookup, and keeps the thread for as long as its name servers are silent. So
+//! there is a bound on lookups, and namespaces have shares of it; a name is looked up once for all who ask at the same
+//! time; and what came of it is known for moments.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::key::WebhookKey;
+
+/// How many names are looked up at a time, by all webhooks together.
+const MOST_LOOKUPS: usize = 64;
+
+/// How long the addresses of a name are known, and how long it is known that it has none.
+const KNOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+
+/// Of how many names something is known.
+const MOST_KNOWN: usize = 1024;
+
+tokio::task_local! {
+    /// The webhook that this task sends for. A client tells its connector nothing but the URL.
+    pub(in crate::module::http_webhook) static ON_BEHALF_OF: WebhookKey;
+}
+
+/// The namespace that this task makes a connection for.
+pub(super) fn namespace() -> Arc<str> {
+    ON_BEHALF_OF.try_with(|webhook| webhook.namespace().into()).unwrap_or_default()
+}
+
+/// The addresses of a name, or why there are none.
+pub(super) type Answer = Result<Arc<[IpAddr]>, Arc<io::Error>>;
+
+type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
+
+#[derive(Clone)]
+pub(super) struct Resolver(Arc<Shared>);
+
+struct Shared {
+    lookup: Lookup,
+    state: Mutex<State>,
+    /// Something is known that was not, or there is room for a lookup.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    known: HashMap<Arc<str>, (Answer, Instant)>,
+    /// The names that are being looked up.
+    names: HashMap<Arc<str>, Arc<str>>,
+    /// How many of them, by the namespace that asked first.
+    namespaces: HashMap<Arc<str>, usize>,
+}
+
+impl Resolver {
+    /// Asks the system.
+    pub(super) fn system() -> Self {
+        Self::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    }
+
+    pub(super) fn new(lookup: Lookup) -> Self {
+        Self(Arc::new(Shared { lookup, state: Mutex::default(), changed: Notify::new() }))
+    }
+
+    /// The addresses of `name`. A namespace may have as many lookups under way as there is still room for.
+    pub(super) async fn resolve(&self, name: &str, namespace: Arc<str>) -> Answer {
+        let name: Arc<str> = name.to_ascii_lowercase().into();
+        loop {
+            // Made before the look, so that it misses nothing.
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.0.state().ask(&name, &namespace, Instant::now()) {
+                Step::Known(answer) => return answer,
+                Step::Wait => {}
+                Step::Look => {
+                    let looking = Looking { shared: Arc::clone(&self.0), name: Arc::clone(&name), answer: None };
+                    tokio::task::spawn_blocking(move || looking.look());
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes it that the addresses of `name` are old: none of them can be reached.
+    pub(super) fn forget(&self, name: &str) {
+        self.0.state().known.remove(name.to_ascii_lowercase().as_str());
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Step {
+    Known(Answer),
+    /// It is being looked up, or there is no room.
+    Wait,
+    /// To be looked up; counted already.
+    Look,
+}
+
+impl State {
+    fn ask(&mut self, name: &Arc<str>, namespace: &Arc<str>, now: Instant) -> Step {
+        if let Some((answer, until)) = self.known.get(name)
+            && now < *until
+        {
+            return Step::Known(answer.clone());
+        }
+        let under_way = self.namespaces.get(namespace).copied().unwrap_or(0);
+        if self.names.contains_key(name) || under_way >= MOST_LOOKUPS.saturating_sub(self.names.len()) {
+            return Step::Wait;
+        }
+        self.names.insert(Arc::clone(name), Arc::clone(namespace));
+        *self.namespaces.entry(Arc::clone(namespace)).or_default() += 1;
+        Step::Look
+    }
+
+    fn answered(&mut self, name: &Arc<str>, answer: Answer, now: Instant) {
+        if let Some(namespace) = self.names.remove(name)
+            && let Some(under_way) = self.namespaces.get_mut(&namespace)
+        {
+            *under_way -= 1;
+            if *under_way == 0 {
+                self.namespaces.remove(&namespace);
+            }
+        }
+        if self.known.len() >= MOST_KNOWN {
+            self.known.retain(|_, (_, until)| now < *until);
+        }
+        if self.known.len() >= MOST_KNOWN
+            && let Some(soonest) =
+                self.known.iter().min_by_key(|(_, (_, until))| *until).map(|(name, _)| Arc::clone(name))
+        {
+            self.known.remove(&soonest);
+        }
+        let time = if answer.is_ok() { KNOWN.0 } else { KNOWN.1 };
+        self.known.insert(Arc::clone(name), (answer, now + time));
+    }
+}
+
+/// A lookup. Dropped, it tells what came of it, also when its thread panics or never begins.
+struct Looking {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    answer: Option<Answer>,
+}
+
+impl Looking {
+    fn look(mut self) {
+        self.answer = Some((self.shared.lookup)(&self.name).map(Arc::from).map_err(Arc::new));
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let answer = self.answer.take().unwrap_or_else(|| Err(Arc::new(io::Error::other("the lookup was broken off"))));
+        self.shared.state().answered(&self.name, answer, Instant::now());
+        self.shared.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+impl Resolver {
+    /// How many lookups are under way for `namespace`.
+    pub(super) fn under_way(&self, namespace: &str) -> usize {
+        self.0.state().namespaces.get(namespace).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(200);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A mock of the system's resolver: names in `.hangs` get no answer before the test is long over.
+    fn lookup(name: &str) -> io::Result<Vec<IpAddr>> {
+        match name.rsplit_once('.') {
+            Some((_, "hangs")) => {
+                std::thread::sleep(Duration::from_secs(2));
+                Err(io::Error::other("no answer"))
+            }
+            Some((_, "missing")) => Err(io::Error::other("no such name")),
+            _ => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
+        }
+    }
+
+    async fn ask(resolver: &Resolver, name: &str, namespace: &str) -> Answer {
+        resolver.resolve(name, namespace.into()).await
+    }
+
+    fn start(resolver: &Resolver, name: String, namespace: &'static str) {
+        let resolver = resolver.clone();
+        tokio::spawn(async move { ask(&resolver, &name, namespace).await });
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_answers_for_hold_up_no_other_namespace() {
+        let resolver = Resolver::new(lookup);
+        for namespace in ["greedy", "greedier", "greediest"] {
+            for number in 0..200 {
+                start(&resolver, format!("{namespace}-{number}.hangs"), namespace);
+            }
+            tokio::time::sleep(MOMENT).await;
+        }
+        assert_eq!(["greedy", "greedier", "greediest"].map(|name| resolver.under_way(name)), [32, 16, 8]);
+        let answer = timeout(MOMENT * 5, ask(&resolver, "shop.example", "modest")).await;
+        assert_eq!(answer.unwrap().unwrap().len(), 1);
+        assert_eq!(resolver.under_way("modest"), 0);
+        // A name that waits for its namespace's turn makes nobody else wait.
+        start(&resolver, "late.example".to_owned(), "greedy");
+        tokio::time::sleep(MOMENT).await;
+        timeout(MOMENT * 5, ask(&resolver, "late.example", "modest")).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_for_all_who_ask() {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let resolver = Resolver::new(|name| {
+            LOOKUPS.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(MOMENT);
+            lookup(name)
+        });
+        let all = (0..500).map(|number| {
+            let resolver = resolver.clone();
+            let (name, namespace) = (["a.example", "A.Example"][number % 2], ["one", "other"][number % 2]);
+            tokio::spawn(async move { ask(&resolver, name, namespace).await })
+        });
+        for answer in timeout(LONG, futures_util::future::join_all(all)).await.unwrap() {
+            answer.unwrap().unwrap();
+        }
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
+        resolver.forget("A.example");
+        ask(&resolver, "a.example", "one").await.unwrap();
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn what_came_of_a_lookup_is_known_for_moments() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let (good, bad, one): (Arc<str>, Arc<str>, Arc<str>) = ("a".into(), "b".into(), "one".into());
+        for name in [&good, &bad] {
+            assert!(matches!(state.ask(name, &one, now), Step::Look));
+            assert!(matches!(state.ask(name, &one, now), Step::Wait));
+        }
+        state.answered(&good, Ok([IpAddr::from([192, 0, 2, 1])].into()), now);
+        state.answered(&bad, Err(Arc::new(io::Error::other("no"))), now);
+        for (after, good_is_known, bad_is_known) in [(0, true, true), (1_900, true, true), (2_000, true, false)] {
+            let now = now + Duration::from_millis(after);
+            let mut is_known = |name| matches!(state.ask(name, &one, now), Step::Known(_));
+            assert_eq!((is_known(&good), is_known(&bad)), (good_is_known, bad_is_known), "{after}");
+        }
+        assert!(matches!(state.ask(&good, &one, now + Duration::from_secs(5)), Step::Look));
+    }
+
+    #[test]
+    fn few_names_are_known_at_a_time() {
+        let (mut state, now) = (State::default(), Instant::now());
+        for number in 0..5_000 {
+            let name: Arc<str> = number.to_string().into();
+            assert!(matches!(state.ask(&name, &name, now), Step::Look));
+            state.answered(&name, Ok([].into()), now);
+            assert!(state.known.len() <= MOST_KNOWN);
+        }
+        assert!(state.names.is_empty() && state.namespaces.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_panics_is_a_failure() {
+        let resolver = Resolver::new(|_| panic!("a broken resolver"));
+        assert!(timeout(LONG, ask(&resolver, "a.example", "one")).await.unwrap().is_err());
+        assert_eq!(resolver.under_way("one"), 0);
+    }
+}
