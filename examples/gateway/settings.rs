@@ -100,7 +100,10 @@ impl Settings {
             spool,
             spool_max_bytes: problems.collect(spool_max_bytes()),
             dead_letter_age: problems.collect(days("DEAD_LETTER_DAYS")),
-            egress: Egress::new(problems.collect(parsed("EGRESS_ALLOW", EgressPolicy::default()))),
+            egress: Egress::new(nat64(
+                problems.collect(parsed("EGRESS_ALLOW", EgressPolicy::default())),
+                &mut problems,
+            )),
             egress_ca: problems.collect(var("EGRESS_CA_CERT")).map(PathBuf::from),
             admin: problems.collect(admin_token()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
@@ -306,6 +309,13 @@ fn parsed<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, Error> 
         Some(value) => value.parse().map_err(|error| wrong(name, format!("found `{}`: {error}", shown(&value)))),
         None => Ok(default),
     }
+}
+
+/// The policy, with the prefixes of translators that the operator names.
+fn nat64(policy: EgressPolicy, problems: &mut Problems) -> EgressPolicy {
+    let text = problems.collect(var("EGRESS_NAT64")).unwrap_or_default();
+    let with = policy.nat64(&text).map_err(|error| wrong("EGRESS_NAT64", format!("found `{}`: {error}", shown(&text))));
+    problems.collect(with)
 }
 
 /// A port to listen on; 0 lets the system choose one. `None` if there is neither a value nor a default.

@@ -47,6 +47,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("SPOOL_MAX_BYTES", "1GiB", "how large the accepted events may become on disk"),
     variable("DEAD_LETTER_DAYS", "14", "how long dead letters are kept"),
     variable("EGRESS_ALLOW", "", "networks that http_webhook may reach besides public addresses"),
+    variable("EGRESS_NAT64", "", "IPv6 prefixes from which a translator leads to IPv4: 2001:db8:64::/96"),
     variable("EGRESS_CA_CERT", "", "PEM file: whom http_webhook trusts as well, read again when it changes"),
     variable("ADMIN_TOKEN", "", "the token that opens /admin, without `Bearer`"),
     variable("RUST_LOG", "info", "the log's filter"),

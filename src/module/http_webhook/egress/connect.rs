@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use super::EgressPolicy;
 use super::life::Watched;
+use super::nat64::{self, Prefix};
 use super::resolve::{Resolver, namespace};
 
 /// For the name, TCP and TLS together.
@@ -92,7 +93,12 @@ impl Service<Uri> for Guard {
         let namespace = namespace();
         Box::pin(async move {
             let host = uri.host().unwrap_or_default();
-            let addresses = allowed(&policy, addresses(&uri, &resolver, namespace).await?)?;
+            let addresses = addresses(&uri, &resolver, &namespace).await?;
+            let announced = match addresses.iter().any(SocketAddr::is_ipv6) {
+                true => nat64::announced(&resolver, &namespace).await,
+                false => Vec::new(),
+            };
+            let addresses = allowed(&policy, &announced, addresses)?;
             let connected = first_to_connect(addresses).await;
             let stream = connected.inspect_err(|_| resolver.forget(host)).map_err(ConnectError::Connect)?;
             stream.set_nodelay(true).map_err(ConnectError::Connect)?;
@@ -127,13 +133,13 @@ impl fmt::Display for ConnectError {
 impl Error for ConnectError {}
 
 /// The addresses of a URL's host.
-async fn addresses(uri: &Uri, resolver: &Resolver, namespace: Arc<str>) -> Result<Vec<SocketAddr>, ConnectError> {
+async fn addresses(uri: &Uri, resolver: &Resolver, namespace: &Arc<str>) -> Result<Vec<SocketAddr>, ConnectError> {
     let host = uri.host().unwrap_or_default();
     let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
     if let Some(address) = literal(host) {
         return Ok(vec![(address, port).into()]);
     }
-    let found = resolver.resolve(host, namespace).await.map_err(ConnectError::Resolve)?;
+    let found = resolver.resolve(host, Arc::clone(namespace)).await.map_err(ConnectError::Resolve)?;
     Ok(found.iter().map(|&address| (address, port).into()).collect())
 }
 
@@ -146,10 +152,14 @@ pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
 }
 
 /// The addresses that may be connected to.
-fn allowed(policy: &EgressPolicy, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+fn allowed(
+    policy: &EgressPolicy,
+    announced: &[Prefix],
+    mut addresses: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, ConnectError> {
     let mut refused: Option<ConnectError> = None;
     addresses.retain(|address| {
-        let refusal = policy.refusal(address.ip());
+        let refusal = policy.refusal_where(address.ip(), announced);
         refused = refused.take().or(refusal.map(|class| ConnectError::Forbidden(address.ip(), class)));
         refusal.is_none()
     });
@@ -208,6 +218,19 @@ mod tests {
         assert_eq!((resolver.under_way("many"), resolver.under_way("few")), (3, 2));
     }
 
+    /// The resolver is a mock, of a network with DNS64.
+    #[tokio::test]
+    async fn a_prefix_that_the_network_announces_leads_to_no_private_address() {
+        let resolver = Resolver::new(|name| {
+            let last: [u8; 4] = if name == "ipv4only.arpa" { [192, 0, 0, 170] } else { [10, 0, 0, 1] };
+            let [a, b, c, d] = last.map(u16::from);
+            Ok(vec![IpAddr::from([0x2600, 0x64, 0, 0, 0, 0, a << 8 | b, c << 8 | d])])
+        });
+        let mut guard = Guard { policy: Arc::default(), resolver };
+        let error = guard.call("http://intern.example/".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
+    }
+
     /// However a private address is written, and whatever the system's resolver makes of it.
     #[tokio::test]
     async fn no_spelling_leads_to_a_private_address() {
@@ -259,13 +282,13 @@ mod tests {
         let policy = EgressPolicy::default();
         let mixed = addresses(&["10.0.0.1:80", "93.184.216.34:80", "[::1]:80", "[2606:4700::1]:80"]);
         let expected = addresses(&["93.184.216.34:80", "[2606:4700::1]:80"]);
-        assert_eq!(allowed(&policy, mixed).unwrap(), expected);
-        assert!(matches!(allowed(&policy, addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden(..))));
-        assert!(matches!(allowed(&policy, Vec::new()), Err(ConnectError::Resolve(_))));
+        assert_eq!(allowed(&policy, &[], mixed).unwrap(), expected);
+        assert!(matches!(allowed(&policy, &[], addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden(..))));
+        assert!(matches!(allowed(&policy, &[], Vec::new()), Err(ConnectError::Resolve(_))));
         // Refused ones use up no places.
         let mut many = addresses(&["10.0.0.1:80"; 20]);
         many.extend(addresses(&["93.184.216.34:80"; 20]));
-        assert_eq!(allowed(&policy, many).unwrap().len(), MAX_ADDRESSES);
+        assert_eq!(allowed(&policy, &[], many).unwrap().len(), MAX_ADDRESSES);
     }
 
     #[tokio::test]

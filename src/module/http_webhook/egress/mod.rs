@@ -3,6 +3,7 @@
 mod connect;
 mod flood;
 mod life;
+mod nat64;
 mod policy;
 mod resolve;
 mod tls;

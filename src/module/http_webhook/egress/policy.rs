@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::InvalidEgress;
+use super::nat64::Prefix;
 
 /// Which addresses connections may be made to: public ones, and the networks that the operator allows besides.
 ///
 /// The default allows public addresses only. Refused are, of IPv4, the special-purpose addresses (RFC 6890 and its IANA
 /// registry: loopback, private, link-local, shared, documentation, benchmarking, reserved), multicast, and the address
 /// under which Azure answers its own machines. Of IPv6 only global unicast (`2000::/3`) is public, without what IETF
-/// protocols and documentation have of it, Teredo and 6to4; an address of the NAT64 prefix `64:ff9b::/96` is
-/// what the IPv4 address inside it is. IPv4-mapped addresses are not public.
+/// protocols and documentation have of it, Teredo and 6to4. An address of the NAT64 prefix `64:ff9b::/96`, or of one
+/// given to [`nat64`](Self::nat64), is what the IPv4 address inside it is. Prefixes that the network announces (RFC 7050)
+/// are looked up before a connection to an IPv6 address: what leads to a refused IPv4 address is refused. IPv4-mapped addresses are not public.
 ///
 /// Read from a comma-separated list of what is allowed besides: addresses and networks in CIDR notation.
 ///
@@ -29,6 +31,7 @@ use super::InvalidEgress;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EgressPolicy {
     allowed: Vec<Network>,
+    nat64: Vec<Prefix>,
 }
 
 impl EgressPolicy {
@@ -39,7 +42,38 @@ impl EgressPolicy {
 
     /// The kind of `address`, if no connection may be made to it.
     pub(in crate::module::http_webhook) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
-        special(address).filter(|_| !self.allowed.iter().any(|network| network.contains(address)))
+        self.refusal_where(address, &[])
+    }
+
+    /// As [`refusal`](Self::refusal), where the network has announced these prefixes. They refuse more and open nothing:
+    /// whoever answers for a name is no operator.
+    pub(super) fn refusal_where(&self, address: IpAddr, announced: &[Prefix]) -> Option<&'static str> {
+        if self.allowed.iter().any(|network| network.contains(address)) {
+            return None;
+        }
+        let IpAddr::V6(v6) = address else { return special(address) };
+        let judge = |prefixes: &[Prefix]| -> Vec<Option<&'static str>> {
+            prefixes.iter().filter_map(|prefix| prefix.inside(v6)).map(|inside| special(inside.into())).collect()
+        };
+        let known = [judge(&[Prefix::WELL_KNOWN]), judge(&self.nat64)].concat();
+        let refusal = match known.is_empty() {
+            true => special(address),
+            false => known.into_iter().flatten().next(),
+        };
+        refusal.or_else(|| judge(announced).into_iter().flatten().next())
+    }
+
+    /// Takes the addresses below these prefixes for what the IPv4 addresses inside them are: a comma-separated list of
+    /// IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, from which a translator (NAT64) leads to IPv4 (RFC 6052).
+    ///
+    /// # Errors
+    ///
+    /// When an item is no such prefix, or has bits beyond its length.
+    pub fn nat64(mut self, prefixes: &str) -> Result<Self, InvalidEgress> {
+        for item in prefixes.split(',').filter(|_| !prefixes.trim().is_empty()) {
+            self.nat64.push(Prefix::parse(item.trim())?);
+        }
+        Ok(self)
     }
 }
 
@@ -53,7 +87,7 @@ impl FromStr for EgressPolicy {
             return Ok(Self::default());
         }
         let allowed = text.split(',').map(|item| Network::parse(item.trim())).collect::<Result<_, _>>()?;
-        Ok(Self { allowed })
+        Ok(Self { allowed, nat64: Vec::new() })
     }
 }
 
@@ -111,10 +145,6 @@ fn special(address: IpAddr) -> Option<&'static str> {
             let row = SPECIAL_V4.iter().find(|&&(network, prefix, _)| in_v4(address, network, prefix));
             row.map(|&(_, _, class)| class)
         }
-        // RFC 6052 §3.1 forbids other than global addresses in there; the translator need not know.
-        IpAddr::V6(address) if in_v6(address, NAT64, 96) => {
-            special(Ipv4Addr::from_bits(address.to_bits() as u32).into())
-        }
         IpAddr::V6(address) => {
             let row = SPECIAL_V6.iter().find(|&&(network, prefix, _)| in_v6(address, network, prefix));
             let beyond =
@@ -155,8 +185,6 @@ const SPECIAL_V4: [(Ipv4Addr, u32, &str); 17] = [
 ];
 
 const GLOBAL_UNICAST: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
-
-const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
 
 /// The parts of global unicast that are not public, and the names of some networks beyond it.
 const SPECIAL_V6: [(Ipv6Addr, u32, &str); 10] = [
@@ -245,6 +273,29 @@ mod tests {
         }
         assert!(allows("0.0.0.0/0,::/0", "169.254.169.254") && allows("0.0.0.0/0,::/0", "fe80::1"));
         assert!(allows("::ffff:0:0/96", "::ffff:127.0.0.1"));
+    }
+
+    #[test]
+    fn an_address_below_a_prefix_of_nat64_is_what_is_inside_it() {
+        let configured = EgressPolicy::default().nat64("2600:64::/96, fd00:64::/96,64:ff9b:1::/48").unwrap();
+        let allows = |policy: &EgressPolicy, address: &str| policy.allows(address.parse().unwrap());
+        for (inside, is_public) in [("8.8.8.8", true), ("10.0.0.1", false), ("169.254.169.254", false)] {
+            for prefix in ["2600:64::", "fd00:64::", "64:ff9b::"] {
+                assert_eq!(allows(&configured, &format!("{prefix}{inside}")), is_public, "{prefix}{inside}");
+            }
+        }
+        assert!(allows(&configured, "64:ff9b:1:808:8:800::") && !allows(&configured, "64:ff9b:1:a00:0:100::"));
+        assert!(allows(&configured, "2600:65::10.0.0.1") && !allows(&configured, "fd00:65::8.8.8.8"));
+        assert!(EgressPolicy::default().nat64(" ").unwrap() == EgressPolicy::default());
+        // What is announced opens nothing, and what the operator allows stays allowed.
+        let announced = ["2600:64::/96", "fd00:64::/96"].map(|prefix| Prefix::parse(prefix).unwrap());
+        let refusal = |policy: &str, address: &str| {
+            policy.parse::<EgressPolicy>().unwrap().refusal_where(address.parse().unwrap(), &announced)
+        };
+        assert_eq!(refusal("", "2600:64::10.0.0.1"), Some(PRIVATE));
+        assert_eq!(refusal("", "2600:64::8.8.8.8"), None);
+        assert_eq!(refusal("", "fd00:64::8.8.8.8"), Some(PRIVATE));
+        assert_eq!(refusal("2600:64::/96", "2600:64::10.0.0.1"), None);
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! Networks from which a translator leads to IPv4 addresses (NAT64, RFC 6146).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::InvalidEgress;
+use super::resolve::Resolver;
+
+/// The name whose IPv6 addresses show a network's prefixes, and the IPv4 addresses that are inside them (RFC 7050).
+const NAME: &str = "ipv4only.arpa";
+const KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
+
+/// How long the network's own prefixes are waited for. Then it is taken to have none, as most have.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The lengths that a prefix may have (RFC 6052 §2.2).
+const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+/// The prefix of a translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Prefix {
+    network: Ipv6Addr,
+    length: u8,
+}
+
+impl Prefix {
+    /// The one that needs no announcement (RFC 6052 §2.1).
+    pub(super) const WELL_KNOWN: Self = Self { network: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), length: 96 };
+
+    fn of(address: Ipv6Addr, length: u8) -> Self {
+        Self { network: Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - length))), length }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, InvalidEgress> {
+        let (network, length) = text.split_once('/').ok_or(WRONG)?;
+        let network = network.parse().map_err(|_| WRONG)?;
+        let length = LENGTHS.into_iter().find(|known| known.to_string() == length).ok_or(WRONG)?;
+        let prefix = Self::of(network, length);
+        match prefix.network == network {
+            true => Ok(prefix),
+            false => Err(InvalidEgress("a prefix's address has bits beyond its length")),
+        }
+    }
+
+    /// The IPv4 address that `address` leads to, if it begins with this prefix.
+    pub(super) fn inside(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        (Self::of(address, self.length) == self).then(|| inside(address, self.length))
+    }
+}
+
+const WRONG: InvalidEgress =
+    InvalidEgress("each item must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96");
+
+/// The IPv4 address behind the first `length` bits. The ninth byte is none of it.
+fn inside(address: Ipv6Addr, length: u8) -> Ipv4Addr {
+    let mut bytes = address.octets().into_iter().enumerate().skip(usize::from(length / 8));
+    let mut next = || bytes.find(|&(place, _)| place != 8).map_or(0, |(_, byte)| byte);
+    Ipv4Addr::from([next(), next(), next(), next()])
+}
+
+/// The prefixes that the network announces.
+pub(super) async fn announced(resolver: &Resolver, namespace: &str) -> Vec<Prefix> {
+    match timeout(PATIENCE, resolver.resolve(NAME, namespace.into())).await {
+        Ok(Ok(addresses)) => found(&addresses),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
+
+/// What the addresses of [`NAME`] show.
+fn found(addresses: &[IpAddr]) -> Vec<Prefix> {
+    let of_one = |&address: &IpAddr| {
+        let IpAddr::V6(address) = address else { return Vec::new() };
+        let lengths = LENGTHS.into_iter().filter(|&length| KNOWN.contains(&inside(address, length)));
+        lengths.map(|length| Prefix::of(address, length)).collect()
+    };
+    addresses.iter().flat_map(of_one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples of RFC 6052 §2.4.
+    const EXAMPLES: [(&str, &str); 6] = [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+    ];
+
+    #[test]
+    fn an_address_below_a_prefix_holds_an_ipv4_address() {
+        for (prefix, address) in EXAMPLES {
+            let inside = Prefix::parse(prefix).unwrap().inside(address.parse().unwrap());
+            assert_eq!(inside, Some(Ipv4Addr::new(192, 0, 2, 33)), "{prefix}");
+            assert_eq!(Prefix::parse(prefix).unwrap().inside("2002:db8::1".parse().unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn what_the_network_announces_is_found() {
+        for (prefix, address) in [
+            ("2600::/32", "2600:0:c000:aa::"),
+            ("2600:0:100::/40", "2600:0:1c0:0:aa::"),
+            ("2600:0:122::/48", "2600:0:122:c000:0:ab00::"),
+            ("2600:0:122:300::/56", "2600:0:122:3c0:0:aa::"),
+            ("2600:0:122:344::/64", "2600:0:122:344:c0:0:aa00::"),
+            ("2600:0:122:344::/96", "2600:0:122:344::192.0.0.171"),
+        ] {
+            let addresses = [IpAddr::from(KNOWN[0]), address.parse().unwrap()];
+            assert_eq!(found(&addresses), [Prefix::parse(prefix).unwrap()], "{prefix}");
+        }
+        assert_eq!(found(&[KNOWN[0].into(), "2600::1".parse().unwrap()]), []);
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused() {
+        for text in ["", "x", "2600::", "2600::/33", "2600::/+96", "2600::1/96", "10.0.0.0/8", "2600::/128", "/96"] {
+            assert!(Prefix::parse(text).is_err(), "{text}");
+        }
+    }
+}
