@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tower_webhook::{Change, Key, Target};
 
-use crate::support::{filled, key, value};
+use crate::support::{at_once, filled, key, value};
 
 fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("lookup");
@@ -44,7 +44,7 @@ fn lookup(c: &mut Criterion) {
                 while !stop.load(Ordering::Relaxed) {
                     let key = Key::Webhook(key(revision as usize % webhooks));
                     let value = Some(value(revision as usize));
-                    feed.apply(revision, [Change { key, value }]);
+                    at_once(feed.apply(revision, [Change { key, value }]));
                     revision += 1;
                     std::thread::sleep(Duration::from_micros(200));
                 }

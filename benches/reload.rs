@@ -7,7 +7,7 @@ mod support;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tower_webhook::{Change, Key};
 
-use crate::support::{fill, filled, key, value};
+use crate::support::{at_once, fill, filled, key, value};
 
 fn reload(c: &mut Criterion) {
     let mut group = c.benchmark_group("reload");
@@ -19,7 +19,7 @@ fn reload(c: &mut Criterion) {
             b.iter(|| {
                 stamp += 1;
                 let key = Key::Webhook(key(stamp % webhooks));
-                feed.apply(stamp as u64, [Change { key, value: Some(value(stamp)) }]);
+                at_once(feed.apply(stamp as u64, [Change { key, value: Some(value(stamp)) }]));
             });
         });
     }

@@ -283,6 +283,8 @@ pub(crate) fn fuzz(json: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -583,6 +585,143 @@ mod tests {
                     Err(error) => prop_assert!(!error.contains(&secret), "{}", error),
                 }
             }
+        }
+    }
+
+    /// The most work that can be packed into the bounds, of each kind that came to mind.
+    fn worst_values() -> Vec<(&'static str, String)> {
+        let fields = |count: usize, value: &str| {
+            let fields: Vec<_> = (0..count).map(|n| format!(r#""f{n}":{value}"#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let metadata = |inner: &str| format!(r#"{{"module":"discard","metadata":{inner}}}"#);
+        let config = |inner: &str| format!(r#"{{"module":"discard","module-config":{inner}}}"#);
+        let deep = |inner: &str, depth: usize| {
+            let (opened, closed) = (r#"{"a":"#.repeat(depth), "}".repeat(depth));
+            format!("{opened}{inner}{closed}")
+        };
+        let long = "x".repeat(500_000);
+        let item =
+            |count: usize, value: &str| format!(r#"{{"module":"discard","module-config":{}}}"#, fields(count, value));
+        let chain = |items: usize, of_item: usize, of_all: usize| {
+            let items = vec![item(of_item, "0"); items].join(",");
+            format!(r#"{{"chain":[{items}],"module-config":{}}}"#, fields(of_all, "0"))
+        };
+        let similar = |count: usize| {
+            let fields: Vec<_> = (0..count).map(|n| format!(r#""{}{n:05}":0"#, "k".repeat(14))).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let secrets = |text: &str, count: usize| {
+            let fields: Vec<_> = (0..count).map(|n| format!(r#""secret{n}":"{text}""#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let many = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
+        vec![
+            ("fields", metadata(&fields(19_990, "0"))),
+            ("fields of a module", config(&fields(19_990, "0"))),
+            ("items", metadata(&many("1.5e300", 19_990))),
+            ("similar names", metadata(&similar(19_990))),
+            ("deep", metadata(&many(&deep("0", 60), 320))),
+            ("a long string", metadata(&format!("\"{long}\""))),
+            ("a long name", metadata(&format!("{{\"{long}\":0}}"))),
+            ("a long unknown name", format!("{{\"{long}\":0}}")),
+            (
+                "a long name deep inside of what is refused",
+                config(&deep(&format!(r#"{{"{}":{{"secret":"${{x}}"}}}}"#, "x".repeat(500_000)), 55)),
+            ),
+            ("escapes", metadata(&format!("\"{}\"", r"\u00e9".repeat(80_000)))),
+            ("a chain of large items", chain(20, 900, 40)),
+            ("a chain of copies", chain(20, 40, 900)),
+            (
+                "secrets",
+                config(&secrets("$a ${ {$ {{ %b", 10_000).replace("{$", "[$").replace("${", "$(").replace("{{", "((")),
+            ),
+            ("secrets of many words", config(&secrets("a b", 19_900))),
+            ("a long secret", config(&secrets(&"$A(".repeat(160_000), 1))),
+            ("a long secret of percents", config(&secrets(&"%A".repeat(240_000), 1))),
+            ("a long secret of blanks", config(&secrets(&" ".repeat(500_000), 1))),
+            ("a long secret of words", config(&secrets(&"a ".repeat(250_000), 1))),
+            ("a long secret of braces", config(&secrets(&"{ $".repeat(160_000), 1))),
+            ("a long secret of double braces", config(&secrets(&"} {".repeat(160_000), 1))),
+            ("long names of secrets", config(&format!(r#"{{"{}":0}}"#, "secre-".repeat(80_000)))),
+            ("long names of short words", config(&format!(r#"{{"{}":0}}"#, "k_e_y".repeat(100_000)))),
+            ("long names of capitals", config(&format!(r#"{{"{}":0}}"#, "KeY".repeat(160_000)))),
+            (
+                "names of words",
+                config(&{
+                    let names: Vec<_> = (0..10_000).map(|n| format!(r#""a_b_c_d_e_ke_y_tok_{n}":0"#)).collect();
+                    format!("{{{}}}", names.join(","))
+                }),
+            ),
+            ("placeholders", metadata(&many(r#""{$TOKEN}""#, 19_990))),
+            ("placeholders in a string", metadata(&format!("\"{}\"", "{$TOKEN}".repeat(60_000)))),
+            ("defaults", metadata(&format!("\"{}\"", "{$NO:x}".repeat(70_000)))),
+            ("openings", metadata(&format!("\"{}\"", "{$NO:".repeat(100_000)))),
+            ("openings and an end", metadata(&format!("\"{}}}\"", "{$NO:".repeat(100_000)))),
+            (
+                "guards of placeholders",
+                format!(r#"{{"module":"discard","authorization":"{}"}}"#, "{$NO:x}".repeat(70_000)),
+            ),
+            ("a guard", format!(r#"{{"module":"discard","authorization":"{}"}}"#, "a ".repeat(250_000))),
+            (
+                "fields to clean",
+                format!(r#"{{"module":"discard","credential_cleanup":{{"fields":{}}}}}"#, many(r#""A""#, 19_990)),
+            ),
+            (
+                "errors to try again",
+                format!(r#"{{"module":"discard","retry":{{"retryable_errors":{}}}}}"#, many(r#""timeout""#, 19_900)),
+            ),
+            ("a pointer", format!(r#"{{"module":"discard","dedup":{{"pointer":"{}"}}}}"#, "/~0".repeat(160_000))),
+            ("a chain of names", format!(r#"{{"chain":{}}}"#, many(r#""discard""#, 19_990))),
+            ("an unknown module", format!(r#"{{"module":"{long}"}}"#)),
+            ("an unknown variant", format!(r#"{{"module":"discard","data_type":"{long}"}}"#)),
+            ("a long number", metadata(&"1".repeat(500_000))),
+            ("digits", metadata(&format!("0.{}", "1".repeat(500_000)))),
+            ("what is no JSON", "[".repeat(500_000)),
+            ("quotes", "'".repeat(500_000)),
+            ("a form", "a=b&".repeat(125_000)),
+            ("files", format!(r#"{{"module":"save_to_disk","module-config":{{"path":"{}"}}}}"#, "a/".repeat(250_000))),
+            (
+                "names of files",
+                format!(
+                    r#"{{"module":"save_to_disk","module-config":{{"filename_template":"{}"}}}}"#,
+                    "{event_id}".repeat(50_000)
+                ),
+            ),
+            (
+                "headers",
+                format!(
+                    r#"{{"module":"http_webhook","module-config":{{"url":"http://example.com/","headers":{}}}}}"#,
+                    fields(19_900, r#""v""#)
+                ),
+            ),
+            (
+                "hosts",
+                format!(
+                    r#"{{"module":"http_webhook","module-config":{{"url":"http://example.com/","allowed_hosts":{}}}}}"#,
+                    many(r#""a.b""#, 19_900)
+                ),
+            ),
+            ("a target", format!(r#"{{"module":"http_webhook","module-config":{{"url":"http://{long}/"}}}}"#)),
+            ("a log", format!(r#"{{"module":"log","module-config":{{"pretty_print":"{long}"}}}}"#)),
+            ("items of log", format!(r#"{{"module":"log","module-config":{}}}"#, fields(19_900, "0"))),
+        ]
+    }
+
+    #[test]
+    fn no_value_within_the_bounds_takes_long_to_compile() {
+        // What it takes is less than 10 ms with optimization; the machine of a test may be busy.
+        let limit = if cfg!(debug_assertions) { Duration::from_secs(2) } else { Duration::from_millis(50) };
+        for (name, json) in worst_values() {
+            assert!(json.len() <= LONGEST, "{name} has {} bytes", json.len());
+            let fastest = (0..3).map(|_| {
+                let began = Instant::now();
+                let _ = compile(&json);
+                began.elapsed()
+            });
+            let fastest = fastest.min().unwrap();
+            println!("{fastest:>12.1?} {name}: {}", compile(&json).err().unwrap_or_default());
+            assert!(fastest < limit, "{name} takes {fastest:?}");
         }
     }
 }

@@ -13,7 +13,22 @@ pub(super) fn holds_secret(key: &str) -> bool {
 
 /// Refuses such placeholders in what stands at `key`; all of a guard is secret.
 pub(super) fn check(key: &str, node: &Node, is_guard: bool) -> Result<(), CompileError> {
+    // To look into the names costs more, and hardly any value needs it.
+    if !holds_placeholder(node) {
+        return Ok(());
+    }
     Walk { is_guard }.check(node, is_guard || holds_secret(key)).map_err(|error| error.inside(key))
+}
+
+fn holds_placeholder(node: &Node) -> bool {
+    match node {
+        Node::String(text) | Node::Expanded(text) | Node::Filled(text) => {
+            matches!(check_secret(text), Err(InvalidSecret::Placeholder(_)))
+        }
+        Node::Array(items) => items.iter().any(holds_placeholder),
+        Node::Object(fields) => fields.iter().any(|(_, value)| holds_placeholder(value)),
+        Node::Null | Node::Bool(_) | Node::Number(_) => false,
+    }
 }
 
 struct Walk {

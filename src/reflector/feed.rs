@@ -9,11 +9,12 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::OnInvalid;
+use super::aside::Aside;
 use super::changes::{Changes, Seen};
 use super::each::for_each;
 use super::links::{Compiled, Digest, Links, digest};
 use super::reasons::Reasons;
-use super::replacement::{Brought, Look, Replacement};
+use super::replacement::{Brought, Look, Looked, Replacement};
 use crate::config::{CompileError, Compiler, Webhook};
 use crate::key::{Key, WebhookKey};
 #[cfg(feature = "etcd")]
@@ -25,12 +26,24 @@ use crate::telemetry;
 ///
 /// A source first brings everything there is with [`replace`](Self::replace), then each change with
 /// [`apply`](Self::apply), and says in between how it is doing with [`state`](Self::state).
+///
+/// What has more than 16 KiB is compiled on one of tokio's blocking threads, and waited for. If a future of this type is
+/// dropped after it was polled, what it has begun may be published all the same, in its order: whatever is called next
+/// waits for that.
 pub struct Feed {
+    published: Aside<Published>,
     compiler: Compiler,
-    writer: Writer,
+    on_invalid: OnInvalid,
+    writer: Arc<Writer>,
+    reasons: Reasons,
+}
+
+/// What makes the next snapshot from the one before.
+struct Published {
+    compiler: Compiler,
+    writer: Arc<Writer>,
     on_invalid: OnInvalid,
     links: Links,
-    reasons: Reasons,
 }
 
 /// One key's new value.
@@ -44,94 +57,37 @@ pub struct Change {
 
 impl Feed {
     pub(super) fn new(compiler: Compiler, writer: Writer, on_invalid: OnInvalid) -> Self {
-        Self { compiler, writer, on_invalid, links: Links::default(), reasons: Reasons::default() }
+        let (writer, links) = (Arc::new(writer), Links::default());
+        let published = Published { compiler: compiler.clone(), writer: Arc::clone(&writer), on_invalid, links };
+        Self { published: Aside::new(published), compiler, on_invalid, writer, reasons: Reasons::default() }
     }
 
     /// Begins to replace everything. Readers see nothing of it before [`commit`](Self::commit).
-    pub fn replace(&self) -> Replacement {
+    pub async fn replace(&mut self) -> Replacement {
+        self.published.here().await;
         Replacement::new(self.compiler.clone(), self.on_invalid, self.writer.current())
     }
 
     /// Publishes what was brought as the state at `revision`: what was not brought is gone.
-    pub fn commit(&mut self, replacement: Replacement, revision: Revision) {
-        let Replacement { mut draft, mut slots, before, connections, waiting, .. } = replacement.looked_through();
-        let mut old = std::mem::take(&mut self.links);
-        for (name, bytes, brought_at) in connections {
-            if let Some(digest) = old.digests.get(&name) {
-                self.links.digests.insert(name.clone(), *digest);
-            }
-            if let Some(connection) = old.connections.get(&name) {
-                self.links.connections.insert(name.clone(), Arc::clone(connection));
-            }
-            let key = Key::Connection(name.clone());
-            draft.set_refusal(key.clone(), before.refusal(&key).cloned());
-            self.set_connection(&mut draft, brought_at, &name, Some(bytes));
-        }
-        let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
-            let digest = digest(bytes);
-            match before.slot(key).filter(|slot| slot.digest == digest) {
-                Some(slot) if self.links.are_as_before(&old, key) => Look::Same(slot),
-                _ => Look::Compiled(digest, self.links.compile(&self.compiler, key, bytes)),
-            }
-        });
-        for (Brought { key, revision, .. }, look) in waiting.into_iter().zip(looks) {
-            let slot = match look {
-                Look::Same(slot) => {
-                    self.links.relink(&key, old.dependents.remove(&key));
-                    take_over(&mut draft, &before, &key, slot)
-                }
-                Look::Compiled(digest, compiled) => {
-                    let last_good = last_good(&before, &key, self.on_invalid);
-                    self.settle(&mut draft, revision, &key, digest, compiled, last_good)
-                }
-            };
-            slots.push((key, slot));
-        }
-        let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
-        draft.fill(slots);
-        self.publish(draft, revision, &changes);
+    pub async fn commit(&mut self, replacement: Replacement, revision: Revision) {
+        let (mut looked, brought, bytes) = replacement.into_parts().await;
+        let work = move |published: &mut Published| {
+            looked.look_through(brought);
+            published.commit(looked, revision);
+        };
+        self.published.work(bytes, work).await;
     }
 
     /// Applies changes, in order, and publishes them all at once as `revision`.
-    pub fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change>) {
-        let before = self.writer.current();
-        let mut draft = (*before).clone();
-        let mut relinked = BTreeSet::new();
-        let (mut connections, mut webhooks, mut touched) = (Vec::new(), Vec::new(), Vec::new());
-        // Connections first: a webhook of the same revision may name them.
-        for Change { key, value } in changes {
-            match key {
-                Key::Webhook(key) => webhooks.push((key, value)),
-                Key::Connection(name) => {
-                    connections.push((name.clone(), self.links.digests.get(&name).copied()));
-                    if self.set_connection(&mut draft, revision, &name, value) {
-                        relinked.insert(name);
-                    }
-                }
-            }
-        }
-        for (key, value) in webhooks {
-            touched.push(key.clone());
-            self.set_webhook(&mut draft, revision, key, value);
-        }
-        touched.extend(self.rebuild_dependents(&mut draft, revision, &relinked));
-        touched.sort_unstable();
-        touched.dedup();
-        let mut changes = Changes::default();
-        for (name, digest) in &connections {
-            self.note_connection(&mut changes, name, (&before, digest.as_ref()), &draft);
-        }
-        for key in &touched {
-            changes.note_webhook(key, (&before, before.slot(key)), (&draft, draft.slot(key)));
-        }
-        self.publish(draft, revision, &changes);
+    pub async fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change> + Send) {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        let bytes = self.published.here().await.links.weight(&changes);
+        self.published.work(bytes, move |published| published.apply(revision, changes)).await;
     }
 
     /// Says that nothing but the revision has changed: the source is known to hold at `revision` what it held before.
-    pub fn advance(&mut self, revision: Revision) {
-        let mut draft = (*self.writer.current()).clone();
-        draft.finish(revision, self.links.connections.len());
-        self.show(draft);
+    pub async fn advance(&mut self, revision: Revision) {
+        self.published.here().await.advance(revision);
     }
 
     /// Says how the source is doing. A change is logged once; so is another reason, unless it was logged within the last
@@ -192,6 +148,87 @@ impl Feed {
     /// Says that what is published was what the source held at `at`.
     pub fn proven(&mut self, at: Instant) {
         self.writer.set_proven(at);
+    }
+}
+
+impl Published {
+    fn commit(&mut self, looked: Looked, revision: Revision) {
+        let Looked { mut draft, mut slots, before, connections, waiting, .. } = looked;
+        let mut old = std::mem::take(&mut self.links);
+        for (name, bytes, brought_at) in connections {
+            if let Some(digest) = old.digests.get(&name) {
+                self.links.digests.insert(name.clone(), *digest);
+            }
+            if let Some(connection) = old.connections.get(&name) {
+                self.links.connections.insert(name.clone(), Arc::clone(connection));
+            }
+            let key = Key::Connection(name.clone());
+            draft.set_refusal(key.clone(), before.refusal(&key).cloned());
+            self.set_connection(&mut draft, brought_at, &name, Some(bytes));
+        }
+        let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
+            let digest = digest(bytes);
+            match before.slot(key).filter(|slot| slot.digest == digest) {
+                Some(slot) if self.links.are_as_before(&old, key) => Look::Same(slot),
+                _ => Look::Compiled(digest, self.links.compile(&self.compiler, key, bytes)),
+            }
+        });
+        for (Brought { key, revision, .. }, look) in waiting.into_iter().zip(looks) {
+            let slot = match look {
+                Look::Same(slot) => {
+                    self.links.relink(&key, old.dependents.remove(&key));
+                    take_over(&mut draft, &before, &key, slot)
+                }
+                Look::Compiled(digest, compiled) => {
+                    let last_good = last_good(&before, &key, self.on_invalid);
+                    self.settle(&mut draft, revision, &key, digest, compiled, last_good)
+                }
+            };
+            slots.push((key, slot));
+        }
+        let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
+        draft.fill(slots);
+        self.publish(draft, revision, &changes);
+    }
+
+    fn apply(&mut self, revision: Revision, changes: Vec<Change>) {
+        let before = self.writer.current();
+        let mut draft = (*before).clone();
+        let mut relinked = BTreeSet::new();
+        let (mut connections, mut webhooks, mut touched) = (Vec::new(), Vec::new(), Vec::new());
+        // Connections first: a webhook of the same revision may name them.
+        for Change { key, value } in changes {
+            match key {
+                Key::Webhook(key) => webhooks.push((key, value)),
+                Key::Connection(name) => {
+                    connections.push((name.clone(), self.links.digests.get(&name).copied()));
+                    if self.set_connection(&mut draft, revision, &name, value) {
+                        relinked.insert(name);
+                    }
+                }
+            }
+        }
+        for (key, value) in webhooks {
+            touched.push(key.clone());
+            self.set_webhook(&mut draft, revision, key, value);
+        }
+        touched.extend(self.rebuild_dependents(&mut draft, revision, &relinked));
+        touched.sort_unstable();
+        touched.dedup();
+        let mut changes = Changes::default();
+        for (name, digest) in &connections {
+            self.note_connection(&mut changes, name, (&before, digest.as_ref()), &draft);
+        }
+        for key in &touched {
+            changes.note_webhook(key, (&before, before.slot(key)), (&draft, draft.slot(key)));
+        }
+        self.publish(draft, revision, &changes);
+    }
+
+    fn advance(&mut self, revision: Revision) {
+        let mut draft = (*self.writer.current()).clone();
+        draft.finish(revision, self.links.connections.len());
+        self.show(draft);
     }
 
     /// Returns whether the connection is another one now.

@@ -1,12 +1,14 @@
 //! From a source to a store.
 //!
 //! [`reflect`] ties a [`Source`] to a [`Store`]; the [`Reflector`] is the one task between them. What the source brings
-//! is compiled when its bytes change and published one revision at a time.
+//! is compiled when its bytes change and published one revision at a time. More than a few KiB are compiled on tokio's
+//! blocking threads, so that requests do not wait for it; outside of a runtime of tokio, where the reflector runs.
 //!
 //! A value that does not compile touches only its own webhook: the last good value keeps serving
 //! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). A webhook that
 //! never had a good value answers 503.
 
+mod aside;
 mod changes;
 mod each;
 mod feed;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::OnInvalid;
+use super::aside::Aside;
 use super::each::for_each;
 use super::feed::{last_good, settle, take_over};
 use super::links::{Compiled, Digest, digest, guarded};
@@ -16,14 +17,25 @@ use crate::store::{Revision, Slot, Snapshot};
 /// Everything that the source holds at one revision, being brought. Dropped before
 /// [`Feed::commit`](super::Feed::commit) it changes nothing.
 pub struct Replacement {
+    looked: Aside<Looked>,
+    /// Webhooks that nobody has looked at yet.
+    brought: Vec<Brought>,
+    /// What these have.
+    fresh: usize,
+    /// What all that was brought has, in bytes.
+    bytes: usize,
+    /// How many webhooks and connections.
+    count: usize,
+}
+
+/// What was brought, as far as it has been looked at.
+pub(super) struct Looked {
     compiler: Compiler,
     on_invalid: OnInvalid,
     pub(super) before: Arc<Snapshot>,
     /// With the refusals only.
     pub(super) draft: Snapshot,
     pub(super) slots: Vec<(WebhookKey, Slot)>,
-    /// Webhooks that nobody has looked at yet.
-    brought: Vec<Brought>,
     /// Each with the revision that changed it last.
     pub(super) connections: Vec<(Box<str>, Bytes, Revision)>,
     /// Webhooks that name connections, which may be still to come.
@@ -33,6 +45,9 @@ pub struct Replacement {
 /// So many webhooks are looked at together: enough for several threads, and few enough to be looked at while the source
 /// still reads what follows.
 const TOGETHER: usize = 4096;
+
+/// Or so many bytes of them.
+const BYTES_TOGETHER: usize = 8 << 20;
 
 /// A webhook's value, last changed at a revision.
 pub(super) struct Brought {
@@ -50,39 +65,46 @@ pub(super) enum Look<'a> {
 
 impl Replacement {
     pub(super) fn new(compiler: Compiler, on_invalid: OnInvalid, before: Arc<Snapshot>) -> Self {
-        Self {
+        let looked = Looked {
             compiler,
             on_invalid,
             before,
             draft: Snapshot::default(),
             slots: Vec::new(),
-            brought: Vec::new(),
             connections: Vec::new(),
             waiting: Vec::new(),
-        }
+        };
+        Self { looked: Aside::new(looked), brought: Vec::new(), fresh: 0, bytes: 0, count: 0 }
     }
 
     /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
-    pub fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
+    ///
+    /// Waits now and then, while what was brought is compiled.
+    pub async fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
+        self.count += 1;
+        self.bytes += value.len();
         match key {
             Key::Webhook(key) => {
+                self.fresh += value.len();
                 self.brought.push(Brought { key, bytes: value, revision });
-                if self.brought.len() >= TOGETHER {
-                    self.look_through();
+                if self.brought.len() >= TOGETHER || self.fresh >= BYTES_TOGETHER {
+                    let (brought, bytes) = (std::mem::take(&mut self.brought), std::mem::take(&mut self.fresh));
+                    self.looked.work(bytes, |looked| looked.look_through(brought)).await;
                 }
             }
-            Key::Connection(name) => self.connections.push((name, value, revision)),
+            Key::Connection(name) => self.looked.here().await.connections.push((name, value, revision)),
         }
     }
 
-    pub(super) fn looked_through(mut self) -> Self {
-        self.look_through();
-        self
+    /// What was looked at, what was not yet, and how many bytes all of it has.
+    pub(super) async fn into_parts(self) -> (Looked, Vec<Brought>, usize) {
+        (self.looked.into_state().await, self.brought, self.bytes)
     }
+}
 
+impl Looked {
     /// Compiles what was brought, but for what names connections.
-    fn look_through(&mut self) {
-        let brought = std::mem::take(&mut self.brought);
+    pub(super) fn look_through(&mut self, brought: Vec<Brought>) {
         let before = Arc::clone(&self.before);
         let looks = for_each(&brought, |brought| self.look(&before, brought));
         for (brought, look) in brought.into_iter().zip(looks) {
@@ -120,6 +142,6 @@ impl Replacement {
 // Shows no value: any may be a secret.
 impl fmt::Debug for Replacement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replacement").field("webhooks", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Replacement").field("keys", &self.count).finish_non_exhaustive()
     }
 }

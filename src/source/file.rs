@@ -76,7 +76,7 @@ impl Source for FileSource {
                     Ok(contents) => {
                         if served.as_ref() != Some(&contents) {
                             revision += 1;
-                            replace(&mut feed, revision, &contents, &mut said);
+                            replace(&mut feed, revision, &contents, &mut said).await;
                             served = Some(contents);
                         }
                         feed.state(SourceState::Live);
@@ -98,15 +98,15 @@ struct Contents {
     ignored: Vec<String>,
 }
 
-fn replace(feed: &mut Feed, revision: Revision, contents: &Contents, said: &mut Said) {
-    let mut replacement = feed.replace();
+async fn replace(feed: &mut Feed, revision: Revision, contents: &Contents, said: &mut Said) {
+    let mut replacement = feed.replace().await;
     for (key, value) in &contents.entries {
-        replacement.put(key.clone(), revision, value.clone());
+        replacement.put(key.clone(), revision, value.clone()).await;
     }
     let mut ignored = Ignored::default();
     contents.ignored.iter().for_each(|key| ignored.add("", key.as_bytes(), said));
     feed.ignored_keys(ignored.total(), ignored.list());
-    feed.commit(replacement, revision);
+    feed.commit(replacement, revision).await;
 }
 
 impl FileSource {

@@ -54,11 +54,11 @@ impl Source for FixedSource {
     const NAME: &'static str = "fixed";
 
     async fn run(self, mut feed: Feed) {
-        let mut replacement = feed.replace();
+        let mut replacement = feed.replace().await;
         for (key, json) in self.entries {
-            replacement.put(key, 1, json);
+            replacement.put(key, 1, json).await;
         }
-        feed.commit(replacement, 1);
+        feed.commit(replacement, 1).await;
         feed.state(SourceState::Live);
     }
 }

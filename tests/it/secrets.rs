@@ -174,15 +174,15 @@ impl Source for Shown {
 
     async fn run(self, mut feed: Feed) {
         let connected = format!(r#"{{"module": "discard", "connection": "c", "authorization": "Bearer {SECRET}"}}"#);
-        let mut replacement = feed.replace();
+        let mut replacement = feed.replace().await;
         for (id, json) in [("a", config()), ("b", connected)] {
             let key = Key::Webhook(WebhookKey::new("shop", id).unwrap());
-            replacement.put(key, 1, Bytes::from(json));
+            replacement.put(key, 1, Bytes::from(json)).await;
         }
         let connection = format!(r#"{{"type": "x", "password": "{SECRET}"}}"#);
-        replacement.put(Key::Connection("c".into()), 1, Bytes::from(connection));
+        replacement.put(Key::Connection("c".into()), 1, Bytes::from(connection)).await;
         self.0.lock().unwrap().push(format!("{replacement:?}"));
-        feed.commit(replacement, 1);
+        feed.commit(replacement, 1).await;
         self.0.lock().unwrap().push(format!("{feed:?}"));
     }
 }

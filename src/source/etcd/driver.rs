@@ -29,7 +29,7 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
     let began = Instant::now();
     let mut machine = Machine::new(options.endpoints.len(), fastrand::u64(..));
     let mut driver = Driver::new(options, feed, began);
-    if let Some(saved) = driver.load_copy() {
+    if let Some(saved) = driver.load_copy().await {
         machine.resume(saved.header, saved.keys.iter().map(|(key, kept)| (key.as_slice(), kept.meta)));
     }
     let mut ticks = interval(TICK);
@@ -127,7 +127,7 @@ impl Driver {
     }
 
     /// Publishes what an earlier process has left on disk.
-    fn load_copy(&mut self) -> Option<Saved> {
+    async fn load_copy(&mut self) -> Option<Saved> {
         let saved = match self.copy.as_mut()?.read() {
             Ok(saved) => saved?,
             Err(reason) => {
@@ -137,7 +137,7 @@ impl Driver {
             }
         };
         let revision = saved.header.revision.unsigned_abs();
-        let mut replacement = self.feed.replace();
+        let mut replacement = self.feed.replace().await;
         let mut refused = Vec::new();
         for (key, kept) in saved.keys.iter() {
             let Some(key) = self.key(key) else {
@@ -147,18 +147,18 @@ impl Driver {
             let modified = kept.meta.modified.unsigned_abs();
             match &kept.last_good {
                 Some(good) => {
-                    replacement.put(key.clone(), modified, good.clone());
+                    replacement.put(key.clone(), modified, good.clone()).await;
                     refused.push(Change { key, value: Some(kept.value.clone()) });
                 }
-                None => replacement.put(key, modified, kept.value.clone()),
+                None => replacement.put(key, modified, kept.value.clone()).await,
             }
         }
         tracing::info!(revision, keys = saved.keys.len(), "serving the saved configuration until etcd is reached");
         self.feed.report(|report| report.from_saved_copy = true);
         self.show_ignored();
-        self.feed.commit(replacement, revision);
+        self.feed.commit(replacement, revision).await;
         if !refused.is_empty() {
-            self.feed.apply(revision, refused);
+            self.feed.apply(revision, refused).await;
         }
         Some(saved)
     }
@@ -196,18 +196,18 @@ impl Driver {
             }
             Command::Begin(reason) => {
                 self.stream = None;
-                self.listing = Some(Listing::new(self.feed.replace()));
+                self.listing = Some(Listing::new(self.feed.replace().await));
                 self.feed.report(|report| *report.lists.entry(reason).or_default() += 1);
             }
-            Command::Bring(entries) => self.bring(entries),
-            Command::Commit(header) => self.commit(header),
+            Command::Bring(entries) => self.bring(entries).await,
+            Command::Commit(header) => self.commit(header).await,
             Command::NewEpoch => {
                 tracing::warn!("etcd tells another history than before: it is taken over");
                 self.feed.report(|report| report.epoch += 1);
             }
-            Command::Apply { revision, events } => self.apply(revision, events),
+            Command::Apply { revision, events } => self.apply(revision, events).await,
             Command::Advance(revision) => {
-                self.feed.advance(revision.unsigned_abs());
+                self.feed.advance(revision.unsigned_abs()).await;
                 self.copy.iter_mut().for_each(|copy| copy.at(revision));
             }
             Command::Proven { asked } => self.feed.proven((self.began + asked).into_std()),
@@ -327,11 +327,11 @@ impl Driver {
         });
     }
 
-    fn bring(&mut self, entries: Vec<Entry>) {
+    async fn bring(&mut self, entries: Vec<Entry>) {
         let Some(mut listing) = self.listing.take() else { return };
         for Entry { key, value, meta } in entries {
             match self.key(&key) {
-                Some(ours) => listing.replacement.put(ours, meta.modified.unsigned_abs(), value.clone()),
+                Some(ours) => listing.replacement.put(ours, meta.modified.unsigned_abs(), value.clone()).await,
                 None => listing.ignored.add(&self.options.prefix, &key, &mut self.said),
             }
             if self.copy.is_some() {
@@ -341,11 +341,11 @@ impl Driver {
         self.listing = Some(listing);
     }
 
-    fn commit(&mut self, header: Header) {
+    async fn commit(&mut self, header: Header) {
         let Some(Listing { replacement, ignored, mut keys }) = self.listing.take() else { return };
         self.ignored = ignored;
         self.show_ignored();
-        self.feed.commit(replacement, header.revision.unsigned_abs());
+        self.feed.commit(replacement, header.revision.unsigned_abs()).await;
         self.look_for_webhooks();
         if let Some(mut copy) = self.copy.take() {
             for (key, kept) in &mut keys {
@@ -356,7 +356,7 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self, revision: Revision, events: Vec<Event>) {
+    async fn apply(&mut self, revision: Revision, events: Vec<Event>) {
         let mut changes = Vec::with_capacity(events.len());
         for Event { key: name, put, .. } in &events {
             match (self.key(name), put) {
@@ -369,7 +369,7 @@ impl Driver {
         if changes.len() < events.len() {
             self.show_ignored();
         }
-        self.feed.apply(revision.unsigned_abs(), changes);
+        self.feed.apply(revision.unsigned_abs(), changes).await;
         self.look_for_webhooks();
         if let Some(mut copy) = self.copy.take() {
             for event in events {

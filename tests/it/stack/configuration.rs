@@ -1,10 +1,12 @@
 //! A configuration that changes, brought by a source from elsewhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::unbounded_channel;
+use tower_webhook::module::{Discard, DiscardConfig};
 use tower_webhook::source::{Feed, Source};
 use tower_webhook::{Key, OnInvalid, Receiver, Registry, SourceState, Webhook, receiver, reflect};
 
@@ -313,6 +315,45 @@ async fn a_dropped_reflector_leaves_what_was_served() {
     assert_eq!(status(&receiver, "a").await, 200);
 }
 
+/// The runtime has one thread: were the value compiled there, the request that it waits for would never be answered.
+#[tokio::test]
+async fn what_takes_long_to_compile_holds_up_no_request() {
+    let (begins, mut began) = unbounded_channel();
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let registry = Registry::builtin().module_fn("slow", move |_: DiscardConfig, _| {
+        begins.send(()).map_err(|_| "the test has ended")?;
+        let waited = gone.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        waited.map(|()| Discard).map_err(|_| "no request was answered meanwhile".into())
+    });
+    let mut driver = Driver::new(registry, OnInvalid::Keep);
+    let receiver = receiver(driver.store.clone());
+    let slow = format!(r#"{{"module": "slow", "metadata": "{}"}}"#, "x".repeat(20_000));
+    let connected = format!(r#"{{"module": "slow", "connection": "c", "metadata": "{}"}}"#, "x".repeat(20_000));
+    driver.replace(vec![(webhook("shop", "a"), bytes(OPEN)), (connection("c"), bytes(r#"{"type": "x"}"#))]).await;
+    for round in 0..4 {
+        let ask = async {
+            within("the compiler", began.recv()).await.unwrap();
+            assert_eq!(status(&receiver, "a").await, 200);
+            go.send(()).unwrap();
+        };
+        let change = async {
+            match round {
+                0 => driver.put(webhook("shop", "b"), &slow).await,
+                1 => driver.put(webhook("shop", "b"), &connected).await,
+                2 => driver.put(connection("c"), r#"{"type": "y"}"#).await,
+                _ => {
+                    driver
+                        .replace(vec![(webhook("shop", "a"), bytes(OPEN)), (webhook("shop", "c"), bytes(&slow))])
+                        .await
+                }
+            }
+        };
+        tokio::join!(ask, change);
+        assert_eq!(status(&receiver, if round < 3 { "b" } else { "c" }).await, 200, "round {round}");
+    }
+}
+
 /// Brings one webhook, and breaks.
 struct Breaks;
 
@@ -320,9 +361,9 @@ impl Source for Breaks {
     const NAME: &'static str = "breaks";
 
     async fn run(self, mut feed: Feed) {
-        let mut replacement = feed.replace();
-        replacement.put(webhook("shop", "a"), 1, bytes(OPEN));
-        feed.commit(replacement, 1);
+        let mut replacement = feed.replace().await;
+        replacement.put(webhook("shop", "a"), 1, bytes(OPEN)).await;
+        feed.commit(replacement, 1).await;
         feed.state(SourceState::Live);
         panic!("as it should");
     }

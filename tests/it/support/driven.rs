@@ -26,14 +26,14 @@ impl Source for Driven {
         while let Some((command, done)) = self.commands.recv().await {
             match command {
                 Command::Replace(revision, entries) => {
-                    let mut replacement = feed.replace();
+                    let mut replacement = feed.replace().await;
                     for (key, value) in entries {
-                        replacement.put(key, revision, value);
+                        replacement.put(key, revision, value).await;
                     }
-                    feed.commit(replacement, revision);
+                    feed.commit(replacement, revision).await;
                 }
-                Command::Apply(revision, changes) => feed.apply(revision, changes),
-                Command::Advance(revision) => feed.advance(revision),
+                Command::Apply(revision, changes) => feed.apply(revision, changes).await,
+                Command::Advance(revision) => feed.advance(revision).await,
                 Command::State(state) => feed.state(state),
                 Command::Ignored(keys) => feed.ignored_keys(keys, Vec::new()),
             }
