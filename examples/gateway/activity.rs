@@ -1,10 +1,14 @@
-//! The activity of a connection, and how long its peer may keep the server waiting.
+//! The activity of a connection, and how long its peer may keep the server waiting: for a request, or for an answer to be
+//! read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
+
+/// How many bytes a second of the answers that wait for it a peer has to take at least, over [`Limits::head`].
+const SLOWEST: u128 = 1 << 10;
 
 /// How long a peer may keep the server waiting for a request.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +26,14 @@ pub(crate) struct Activity {
     began: Instant,
     /// Requests that are being answered.
     running: AtomicUsize,
+    /// Answers that are not yet written as far as the peer lets them, and one more while the socket takes no bytes.
+    owed: AtomicUsize,
+    /// How often all that was owed has been taken.
+    settled: AtomicUsize,
+    /// How many bytes the peer, or the system for it, has taken.
+    taken: AtomicU64,
+    /// The peer was too slow to read.
+    stalled: AtomicBool,
     /// While nothing is being answered: since when the peer is waited for, in milliseconds from `began`, and in the lowest
     /// bit whether a [`HEAD`] has begun.
     waiting: AtomicU64,
@@ -40,6 +52,10 @@ impl Activity {
         Arc::new(Self {
             began: Instant::now(),
             running: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
+            settled: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
             waiting: AtomicU64::new(HEAD),
             is_http2: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -71,9 +87,41 @@ impl Activity {
         self.waiting.store((self.began.elapsed().as_millis() as u64) << 1 | what, Ordering::Relaxed);
     }
 
-    /// When the peer has kept the server waiting for too long; `None` while the server keeps the peer waiting.
+    /// Something waits for the peer to take it.
+    pub(crate) fn owe(&self) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The end of one [`owe`](Self::owe).
+    pub(crate) fn settle(&self) {
+        if self.owed.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.settled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes have been taken. Only the stream itself says so, one time after the other.
+    pub(crate) fn took(&self, bytes: usize) {
+        self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    /// Whether the connection ends because the peer was too slow to read.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Relaxed) > 0
+    }
+
+    /// The time in which the peer reads is not idle time.
+    fn restart_waiting(&self) {
+        self.wait_for(self.waiting.load(Ordering::Relaxed) & HEAD);
+    }
+
+    /// When the peer has kept the server waiting for a request for too long; `None` while the server keeps the peer
+    /// waiting, or waits for an answer to be read.
     fn deadline(&self, limits: Limits) -> Option<Instant> {
-        if self.running.load(Ordering::Acquire) > 0 {
+        if self.running.load(Ordering::Acquire) > 0 || self.is_owed() {
             return None;
         }
         let waiting = self.waiting.load(Ordering::Relaxed);
@@ -83,13 +131,23 @@ impl Activity {
 
     /// Resolves when the peer has kept the server waiting for too long.
     pub(crate) async fn expired(&self, limits: Limits) {
+        let mut reading = None;
         loop {
-            // Often enough to see in time whatever begins in the meantime.
-            let next = Instant::now() + limits.head.min(limits.idle);
+            let now = Instant::now();
+            reading = match Reading::next(reading, self, now, limits.head) {
+                Ok(reading) => reading,
+                Err(TooSlow) => return self.stalled.store(true, Ordering::Relaxed),
+            };
+            if reading.is_some() {
+                self.restart_waiting();
+            }
             let deadline = self.deadline(limits);
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if deadline.is_some_and(|deadline| deadline <= now) {
                 return;
             }
+            // Often enough to see in time whatever begins in the meantime.
+            let next = now + limits.head.min(limits.idle);
+            let next = reading.map_or(next, |reading| next.min(reading.since + limits.head));
             sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
         }
     }
@@ -105,25 +163,74 @@ impl Activity {
     }
 }
 
-/// A request that is being answered.
+/// The state at a time from which on something has been owed without a break, as far as has been seen.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    since: Instant,
+    taken: u64,
+    settled: usize,
+}
+
+struct TooSlow;
+
+impl Reading {
+    /// What there is to compare with the next time; `None` if nothing is owed. `limit` is how long a peer may be too slow.
+    fn next(last: Option<Self>, activity: &Activity, now: Instant, limit: Duration) -> Result<Option<Self>, TooSlow> {
+        let taken = activity.taken.load(Ordering::Relaxed);
+        let this = Self { since: now, taken, settled: activity.settled.load(Ordering::Relaxed) };
+        if !activity.is_owed() {
+            return Ok(None);
+        }
+        let Some(last) = last.filter(|last| last.settled == this.settled) else { return Ok(Some(this)) };
+        let time = now.saturating_duration_since(last.since);
+        if time < limit {
+            return Ok(Some(last));
+        }
+        let read = u128::from(taken.wrapping_sub(last.taken));
+        match read * 1000 < SLOWEST * time.as_millis() {
+            true => Err(TooSlow),
+            false => Ok(Some(this)),
+        }
+    }
+}
+
+/// A request that is being answered, and then its answer that is being read.
 #[derive(Debug)]
-pub(crate) struct Running(Arc<Activity>);
+pub(crate) struct Running {
+    activity: Arc<Activity>,
+    is_answered: bool,
+}
 
 impl Running {
     pub(crate) fn begin(activity: &Arc<Activity>) -> Self {
         activity.running.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
+        Self { activity: Arc::clone(activity), is_answered: false }
     }
 
     pub(crate) fn activity(&self) -> &Activity {
-        &self.0
+        &self.activity
+    }
+
+    /// The answer is there: from now on the peer is waited for.
+    pub(crate) fn answered(mut self) -> Self {
+        self.activity.owe();
+        self.is_answered = true;
+        self.end();
+        self
+    }
+
+    fn end(&self) {
+        // First the time: a reader that sees that nothing runs must see since when.
+        self.activity.wait_for(0);
+        self.activity.running.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // First the time: a reader that sees that nothing runs must see since when.
-        self.0.wait_for(0);
-        self.0.running.fetch_sub(1, Ordering::Release);
+        match self.is_answered {
+            true => self.activity.settle(),
+            false => self.end(),
+        }
     }
 }

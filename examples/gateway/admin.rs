@@ -2,17 +2,22 @@
 
 #![allow(clippy::result_large_err)] // the error is the answer, and goes no further than a handler
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{any, get, post};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_webhook::module::EventId;
 use tower_webhook::spool::{DeadLetter, Letter, Spool};
@@ -27,6 +32,12 @@ const PAGE: usize = 100;
 
 /// Dead letters in one answer at most.
 const MAX_PAGE: usize = 1000;
+
+/// Answers that are being made or read at a time: some hold a whole event.
+const ANSWERS: usize = 4;
+
+/// How long a request waits for its turn to be one of [`ANSWERS`].
+const TURN: Duration = Duration::from_secs(10);
 
 /// Header fields whose values are not shown.
 const SECRET: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
@@ -45,8 +56,23 @@ pub(crate) fn routes(settings: &Settings, refused: RefusedLog) -> Router<Operato
         .route("/dead-letters/{id}", get(dead_letter).delete(remove))
         .route("/dead-letters/{id}/replay", post(replay))
         .route("/{*path}", any(not_found))
+        .layer(from_fn_with_state(Arc::new(Semaphore::new(ANSWERS)), bounded))
         .layer(guard)
         .layer(from_fn_with_state(refused, log_unauthenticated))
+}
+
+/// Counts an answer until it has been read.
+async fn bounded(State(places): State<Arc<Semaphore>>, req: Request, next: Next) -> Response {
+    let Ok(Ok(place)) = timeout(TURN, places.acquire_owned()).await else {
+        let busy = "other answers below /admin are being read; read those, or end their connections, and try again";
+        return ([(header::RETRY_AFTER, "1")], detail(StatusCode::SERVICE_UNAVAILABLE, busy)).into_response();
+    };
+    // The place goes with the body.
+    let hold = move |error| {
+        let _ = &place;
+        error
+    };
+    next.run(req).await.map(|body| Body::new(body.map_err(hold)))
 }
 
 async fn config_status(State(operator): State<Operator>) -> Json<Value> {

@@ -29,7 +29,7 @@ use crate::server::Shutdown;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Requests at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 200;
+const MAX_STREAMS: u32 = 64;
 
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const PING: Duration = Duration::from_secs(20);
@@ -77,6 +77,10 @@ impl Connections {
         let more_expected = self.talk(lent, peer, &activity).await;
         // All that its requests held has been dropped, and the stream with it.
         if let Ok(stream) = returned.try_recv() {
+            if activity.has_stalled() {
+                // Else the system would go on offering the rest to the peer for minutes.
+                return drop(stream.set_zero_linger());
+            }
             self.lingering.close(stream, more_expected, &self.shutdown).await;
         }
     }

@@ -1,10 +1,11 @@
 //! One request and its answer, from the connection's side.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use axum::http::{Request, Version};
+use axum::http::{Request, Response, Version};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use pin_project::pin_project;
@@ -53,43 +54,106 @@ impl Body for RequestBody {
     }
 }
 
+/// The largest piece of an answer that is handed to the protocol at a time. HTTP/2 takes a piece as soon as the peer lets
+/// it send a byte, and holds the rest of it; nobody sees then how the peer reads.
+const PIECE: usize = 64 << 10;
+
 /// A request that is being answered.
 #[pin_project]
-pub(crate) struct Answering<F: Future> {
+pub(crate) struct Answering<F, B> {
     #[pin]
-    state: State<F>,
-    running: Running,
+    state: State<F, B>,
+    /// There until the answer is.
+    running: Option<Running>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<F: Future> {
+enum State<F, B> {
     Asking(#[pin] F),
     /// It waits one turn for hyper to learn, before it writes the head, that nobody reads the rest of the body. Only
     /// then does hyper read the rest, if that is there already, or else say `Connection: close`.
-    Early(Option<F::Output>),
+    Early(Option<Response<B>>),
 }
 
-impl<F: Future> Answering<F> {
+impl<F, B> Answering<F, B> {
     pub(crate) fn new(answer: F, running: Running) -> Self {
-        Self { state: State::Asking(answer), running }
+        Self { state: State::Asking(answer), running: Some(running) }
     }
 }
 
-impl<F: Future> Future for Answering<F> {
-    type Output = F::Output;
+impl<F, B> Future for Answering<F, B>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<AnswerBody<B>>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let answer = match this.state.as_mut().project() {
-            StateProj::Asking(answer) => ready!(answer.poll(cx)),
-            StateProj::Early(answer) => return answer.take().map_or(Poll::Pending, Poll::Ready),
+            StateProj::Asking(answer) => ready!(answer.poll(cx))?,
+            StateProj::Early(answer) => match answer.take() {
+                Some(answer) => return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take()))),
+                None => return Poll::Pending,
+            },
         };
-        if !this.running.activity().is_unread() {
-            return Poll::Ready(answer);
+        if !this.running.as_ref().is_some_and(|running| running.activity().is_unread()) {
+            return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take())));
         }
         // The request goes with the state that this replaces.
         this.state.set(State::Early(Some(answer)));
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+/// An answer's body in pieces, which tells the connection how long it waits for the peer.
+#[pin_project]
+pub(crate) struct AnswerBody<B> {
+    #[pin]
+    body: B,
+    rest: Bytes,
+    _running: Option<Running>,
+}
+
+impl<B> AnswerBody<B> {
+    fn of(answer: Response<B>, running: Option<Running>) -> Response<Self> {
+        answer.map(|body| Self { body, rest: Bytes::new(), _running: running.map(Running::answered) })
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let mut data = std::mem::take(this.rest);
+        if data.is_empty() {
+            data = match ready!(this.body.poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+        }
+        if data.len() > PIECE {
+            *this.rest = data.split_off(PIECE);
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if rest > 0 {
+            let (lower, upper) = (hint.lower().saturating_add(rest), hint.upper());
+            hint = SizeHint::new();
+            hint.set_lower(lower);
+            upper.iter().for_each(|upper| hint.set_upper(upper.saturating_add(rest)));
+        }
+        hint
     }
 }

@@ -90,17 +90,37 @@ pub(crate) struct Lent {
     stream: Option<TcpStream>,
     back: Option<oneshot::Sender<TcpStream>>,
     activity: Arc<Activity>,
+    /// The socket takes no bytes.
+    is_blocked: bool,
 }
 
-/// Lends `stream`, and informs `activity` of the bytes that are read from it.
+/// Lends `stream`, and informs `activity` of the bytes that come and go.
 pub(crate) fn lend(stream: TcpStream, activity: Arc<Activity>) -> (Lent, oneshot::Receiver<TcpStream>) {
     let (back, returned) = oneshot::channel();
-    (Lent { stream: Some(stream), back: Some(back), activity }, returned)
+    (Lent { stream: Some(stream), back: Some(back), activity, is_blocked: false }, returned)
 }
 
 impl Lent {
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => {
+                self.activity.took(bytes);
+                if self.is_blocked {
+                    self.is_blocked = false;
+                    self.activity.settle();
+                }
+            }
+            Poll::Pending if !self.is_blocked => {
+                self.is_blocked = true;
+                self.activity.owe();
+            }
+            _ => {}
+        }
+        outcome
     }
 }
 
@@ -126,7 +146,8 @@ impl AsyncRead for Lent {
 
 impl AsyncWrite for Lent {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, buf)
+        let outcome = self.stream()?.poll_write(cx, buf);
+        self.wrote(outcome)
     }
 
     fn poll_write_vectored(
@@ -134,7 +155,8 @@ impl AsyncWrite for Lent {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, bufs)
+        let outcome = self.stream()?.poll_write_vectored(cx, bufs);
+        self.wrote(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

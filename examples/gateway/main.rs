@@ -18,6 +18,7 @@ mod misspelt;
 mod open_files;
 mod refused;
 mod reload;
+mod rendering;
 mod routes;
 mod rules;
 mod server;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use tower_webhook::{Receiver, Store};
 
 use crate::exchange::RequestBody;
 use crate::refused::RefusedLog;
+use crate::rendering::Rendering;
 use crate::server::Shutdown;
 use crate::settings::Settings;
 use crate::{Error, admin, rules};
@@ -45,7 +47,7 @@ pub(crate) struct Operator {
     pub(crate) store: Store,
     pub(crate) spool: Option<Spool>,
     body_memory: BodyMemory,
-    metrics: PrometheusHandle,
+    metrics: Arc<Rendering>,
     shutdown: Shutdown,
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn apps(
         .route("/ready", get(ready))
         .route("/metrics", get(render_metrics))
         .nest("/admin", admin::routes(settings, refused.clone()));
+    let metrics = Arc::new(Rendering::new(metrics));
     let state = Operator { store, spool, body_memory, metrics, shutdown };
     let finish = |routes: Router<Operator>| {
         routes
@@ -220,10 +223,12 @@ async fn ready(
 }
 
 async fn render_metrics(State(operator): State<Operator>) -> Response {
-    if let Some(staleness) = operator.store.status().staleness() {
-        metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
-    }
-    metrics::gauge!("tower_webhook_body_memory_bytes").set(operator.body_memory.held() as f64);
-    operator.spool.iter().for_each(Spool::measure);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], operator.metrics.render()).into_response()
+    let text = operator.metrics.text(|| {
+        if let Some(staleness) = operator.store.status().staleness() {
+            metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
+        }
+        metrics::gauge!("tower_webhook_body_memory_bytes").set(operator.body_memory.held() as f64);
+        operator.spool.iter().for_each(Spool::measure);
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -13,6 +13,7 @@ mod loops;
 mod modules;
 mod operator;
 mod protocols;
+mod readers;
 mod reload;
 mod routes;
 mod sockets;

@@ -72,6 +72,8 @@ async fn http2_by_prior_knowledge_serves_many_at_once() {
             .await
             .unwrap();
     tokio::spawn(connection);
+    // From its answer on the client knows how many streams it may open at a time, and lets the others wait.
+    within("an answer", sender.clone().send_request(post("http://localhost/webhook/guarded", "{}"))).await.unwrap();
     let answers = (0..150).map(|n| {
         let mut sender = sender.clone();
         async move {

@@ -48,11 +48,16 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::connect_with(address, &[]).await
+    }
+
+    /// With these SETTINGS: for each its number in two bytes, and its value in four.
+    pub(crate) async fn connect_with(address: SocketAddr, settings: &[u8]) -> Self {
         let stream = within("a connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut frames = Self { stream };
         frames.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        frames.send(SETTINGS, 0, 0, &[]).await;
+        frames.send(SETTINGS, 0, 0, settings).await;
         frames
     }
 

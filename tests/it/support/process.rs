@@ -154,6 +154,14 @@ impl Gateway {
         assert!(status.success());
     }
 
+    /// What it has of the machine's memory, in kB.
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let id = self.child.id().expect("it has ended already");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Ends it as a crash does, and leaves its directory.
     pub(crate) async fn kill(mut self) -> TempDir {
         self.child.kill().await.unwrap();
