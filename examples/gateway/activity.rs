@@ -34,6 +34,8 @@ pub(crate) struct Activity {
     taken: AtomicU64,
     /// The peer was too slow to read.
     stalled: AtomicBool,
+    /// One of its requests has got past the guard of a webhook.
+    let_in: AtomicBool,
     /// While nothing is being answered: since when the peer is waited for, in milliseconds from `began`, and in the lowest
     /// bit whether a [`HEAD`] has begun.
     waiting: AtomicU64,
@@ -56,6 +58,7 @@ impl Activity {
             settled: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            let_in: AtomicBool::new(false),
             waiting: AtomicU64::new(HEAD),
             is_http2: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -85,6 +88,25 @@ impl Activity {
 
     fn wait_for(&self, what: u64) {
         self.waiting.store((self.began.elapsed().as_millis() as u64) << 1 | what, Ordering::Relaxed);
+    }
+
+    pub(crate) fn let_in(&self) {
+        if !self.is_let_in() {
+            self.let_in.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_let_in(&self) -> bool {
+        self.let_in.load(Ordering::Relaxed)
+    }
+
+    /// Since when the peer has kept the server waiting for a request or for the rest of its body. `None` while a request
+    /// that has arrived is being answered.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        if self.running.load(Ordering::Acquire) > 0 && !self.is_unread() {
+            return None;
+        }
+        Some(self.began + Duration::from_millis(self.waiting.load(Ordering::Relaxed) >> 1))
     }
 
     /// Something waits for the peer to take it.

@@ -21,6 +21,7 @@ use tower_webhook::Peer;
 use crate::activity::{Activity, Limits, Running};
 use crate::certificates::TlsAcceptor;
 use crate::exchange::{Answering, RequestBody};
+use crate::guests::Place;
 use crate::linger::{Lent, Lingering, lend};
 use crate::routes::App;
 use crate::server::Shutdown;
@@ -71,8 +72,7 @@ impl Connections {
     }
 
     /// Serves `stream` until its end.
-    pub(crate) async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        let activity = Activity::begin();
+    pub(crate) async fn serve(self, stream: TcpStream, peer: SocketAddr, activity: Arc<Activity>, _place: Place) {
         let (lent, mut returned) = lend(stream, Arc::clone(&activity));
         let more_expected = self.talk(lent, peer, &activity).await;
         // All that its requests held has been dropped, and the stream with it.
@@ -149,10 +149,12 @@ enum Closing {
     Stopping,
 }
 
-async fn watch(activity: Arc<Activity>, limits: Limits, shutdown: Shutdown, close: oneshot::Sender<Closing>) {
+async fn watch(activity: Arc<Activity>, limits: Limits, shutdown: Shutdown, mut close: oneshot::Sender<Closing>) {
     let reason = tokio::select! {
         () = shutdown.begun() => Closing::Stopping,
         () = activity.expired(limits) => Closing::Expired,
+        // Another connection has taken its place.
+        () = close.closed() => return,
     };
     let _ = close.send(reason);
 }

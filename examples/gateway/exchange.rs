@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use pin_project::pin_project;
 
 use crate::activity::{Activity, Running};
+use crate::routes::{AppBody, is_let_in};
 
 /// A request's body that tells the connection when it has been read to its end.
 #[derive(Debug)]
@@ -60,32 +61,32 @@ const PIECE: usize = 64 << 10;
 
 /// A request that is being answered.
 #[pin_project]
-pub(crate) struct Answering<F, B> {
+pub(crate) struct Answering<F> {
     #[pin]
-    state: State<F, B>,
+    state: State<F>,
     /// There until the answer is.
     running: Option<Running>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<F, B> {
+enum State<F> {
     Asking(#[pin] F),
     /// It waits one turn for hyper to learn, before it writes the head, that nobody reads the rest of the body. Only
     /// then does hyper read the rest, if that is there already, or else say `Connection: close`.
-    Early(Option<Response<B>>),
+    Early(Option<Response<AppBody>>),
 }
 
-impl<F, B> Answering<F, B> {
+impl<F> Answering<F> {
     pub(crate) fn new(answer: F, running: Running) -> Self {
         Self { state: State::Asking(answer), running: Some(running) }
     }
 }
 
-impl<F, B> Future for Answering<F, B>
+impl<F> Future for Answering<F>
 where
-    F: Future<Output = Result<Response<B>, Infallible>>,
+    F: Future<Output = Result<Response<AppBody>, Infallible>>,
 {
-    type Output = Result<Response<AnswerBody<B>>, Infallible>;
+    type Output = Result<Response<AnswerBody<AppBody>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -96,6 +97,9 @@ where
                 None => return Poll::Pending,
             },
         };
+        if is_let_in(&answer) {
+            this.running.iter().for_each(|running| running.activity().let_in());
+        }
         if !this.running.as_ref().is_some_and(|running| running.activity().is_unread()) {
             return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take())));
         }

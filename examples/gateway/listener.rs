@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower_webhook::LogLimit;
 
+use crate::activity::Activity;
 use crate::connection::Connections;
+use crate::guests::Guests;
 use crate::server::Shutdown;
 
 /// The pause after a connection could not be accepted, for example because too many files are open.
@@ -22,6 +24,7 @@ const LINES: Duration = Duration::from_secs(10);
 pub(crate) struct Listener {
     socket: TcpListener,
     connections: Connections,
+    guests: Guests,
     max_connections: usize,
     refused: Refused,
 }
@@ -34,7 +37,8 @@ impl Listener {
         connections: Connections,
         max_connections: usize,
     ) -> Self {
-        Self { socket, connections, max_connections, refused: Refused::new(name, max_connections) }
+        let refused = Refused::new(name, max_connections);
+        Self { socket, connections, guests: Guests::default(), max_connections, refused }
     }
 
     /// Serves until the stop begins. Returns the connections that are still served then.
@@ -45,8 +49,8 @@ impl Listener {
                 biased;
                 () = shutdown.clone().begun() => break,
                 Some(_) = running.join_next() => {}
-                (stream, peer) = self.accept() => match running.len() < self.max_connections {
-                    true => drop(running.spawn(self.connections.clone().serve(stream, peer))),
+                (stream, peer) = self.accept() => match self.has_room(running.len(), peer) {
+                    true => self.begin(&mut running, stream, peer),
                     // One too many is closed at once.
                     false => self.refused.add(peer),
                 }
@@ -55,6 +59,19 @@ impl Listener {
         // From here on the system refuses new connections.
         drop(self.socket);
         running
+    }
+
+    /// Whether one more can be served beside those that run, perhaps in the place of another.
+    fn has_room(&self, running: usize, peer: SocketAddr) -> bool {
+        running < self.max_connections || (self.guests.make_room() && self.refused.replaced(peer))
+    }
+
+    fn begin(&self, running: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
+        let activity = Activity::begin();
+        let place = self.guests.enter(peer.ip(), &activity);
+        let id = place.id();
+        let task = running.spawn(self.connections.clone().serve(stream, peer, activity, place));
+        self.guests.serves(peer.ip(), id, task);
     }
 
     async fn accept(&self) -> (TcpStream, SocketAddr) {
@@ -79,13 +96,15 @@ struct Refused {
     name: &'static str,
     max_connections: usize,
     counter: Counter,
+    replaced: Counter,
     lines: LogLimit<&'static str>,
 }
 
 impl Refused {
     fn new(name: &'static str, max_connections: usize) -> Self {
         let counter = metrics::counter!("tower_webhook_connections_refused_total", "listener" => name);
-        Self { name, max_connections, counter, lines: LogLimit::new(1, LINES) }
+        let replaced = metrics::counter!("tower_webhook_connections_replaced_total", "listener" => name);
+        Self { name, max_connections, counter, replaced, lines: LogLimit::new(1, LINES) }
     }
 
     fn add(&self, peer: SocketAddr) {
@@ -98,6 +117,22 @@ impl Refused {
             limit = self.max_connections,
             "new connections are refused: all connections that the limit allows are in use"
         );
+    }
+
+    /// True.
+    fn replaced(&self, peer: SocketAddr) -> bool {
+        self.replaced.increment(1);
+        if let Some(left_out) = self.lines.admit("replaced") {
+            tracing::warn!(
+                listener = self.name,
+                replaced = left_out + 1,
+                %peer,
+                limit = self.max_connections,
+                "idle connections that have had no request let in make room for new ones: all connections that the limit \
+                 allows are in use"
+            );
+        }
+        true
     }
 
     fn failed(&self, error: &std::io::Error) {

@@ -10,6 +10,7 @@ mod connection;
 mod directories;
 mod endpoint;
 mod exchange;
+mod guests;
 mod healthcheck;
 mod linger;
 mod listener;

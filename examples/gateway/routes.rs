@@ -114,6 +114,16 @@ pub(crate) struct Apps {
     pub(crate) remainders: Remainders,
 }
 
+/// Of a webhook, or of another route.
+pub(crate) type AppBody = Either<ResponseBody, Body>;
+
+/// Whether the answer shows that its request has got past the guard of a webhook: it was taken, or its delivery failed.
+pub(crate) fn is_let_in(answer: &http::Response<AppBody>) -> bool {
+    let status = answer.status();
+    let is_past = status.is_success() || [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT].contains(&status);
+    is_past && matches!(answer.body(), Either::Left(_))
+}
+
 /// The webhooks, which have the shortest way, and the other routes.
 #[derive(Clone)]
 pub(crate) struct App {
@@ -123,7 +133,7 @@ pub(crate) struct App {
 }
 
 impl Service<Request<RequestBody>> for App {
-    type Response = http::Response<Either<ResponseBody, Body>>;
+    type Response = http::Response<AppBody>;
     type Error = Infallible;
     type Future = AppFuture;
 
@@ -156,7 +166,7 @@ pub(crate) enum AppFuture {
 }
 
 impl Future for AppFuture {
-    type Output = Result<http::Response<Either<ResponseBody, Body>>, Infallible>;
+    type Output = Result<http::Response<AppBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match self.project() {

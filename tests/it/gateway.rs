@@ -4,6 +4,7 @@ mod arguments;
 mod certificates;
 mod configuration;
 mod dedup;
+mod flood;
 mod health;
 mod http_rules;
 mod limits;

@@ -118,6 +118,9 @@ async fn strangers_cannot_take_the_files_that_events_are_saved_to() {
         gateway.post_with_credential("/webhook/save", "{}").await.status == 200
     })
     .await;
+    // From now on it makes no room for others.
+    sender.send(&save).await;
+    sender.answer().await.unwrap().assert_accepted();
     let strangers = strangers(&gateway, 300).await;
     for _ in 0..5 {
         sender.send(&save).await;

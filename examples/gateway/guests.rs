@@ -1,0 +1,182 @@
+//! The connections of a listener by their peers, and which of them makes room when no place is left.
+//!
+//! There is no bound per peer: a balancer is one peer, and so is everybody behind one NAT. But if all places are taken, of
+//! the peer that has most connections the one goes that has been idle longest and has had no request let in. So a flood
+//! of connections takes the places of its own.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::AbortHandle;
+
+use crate::activity::Activity;
+
+/// How many connections are looked at to find one.
+const LOOKS: usize = 32;
+
+/// The connections that have had no request let in, as far as is known: another is forgotten when it is looked at.
+#[derive(Default)]
+pub(crate) struct Guests(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    peers: HashMap<Network, Peer>,
+    /// The peers by the number of their connections.
+    by_number: BTreeSet<(usize, Network)>,
+}
+
+#[derive(Default)]
+struct Peer {
+    guests: HashMap<u64, Guest>,
+    /// From the first to come to the last. Those that have gone are taken out later.
+    order: VecDeque<u64>,
+}
+
+struct Guest {
+    activity: Arc<Activity>,
+    /// Not there before its task is.
+    task: Option<AbortHandle>,
+}
+
+/// An address of IPv4, or a network of IPv6: whoever has one address of it has all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Network {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Network {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+/// A connection's place among the guests, until it is dropped.
+pub(crate) struct Place {
+    guests: Arc<Mutex<State>>,
+    network: Network,
+    id: u64,
+}
+
+impl Guests {
+    pub(crate) fn enter(&self, peer: IpAddr, activity: &Arc<Activity>) -> Place {
+        let network = Network::of(peer);
+        let mut state = lock(&self.0);
+        let id = state.next;
+        state.next += 1;
+        state.change(network, |peer| {
+            peer.guests.insert(id, Guest { activity: Arc::clone(activity), task: None });
+            peer.order.push_back(id);
+        });
+        Place { guests: Arc::clone(&self.0), network, id }
+    }
+
+    /// The task that serves `id`, the [`Place::id`] of a connection that has not ended yet or has.
+    pub(crate) fn serves(&self, peer: IpAddr, id: u64, task: AbortHandle) {
+        let mut state = lock(&self.0);
+        let guest = state.peers.get_mut(&Network::of(peer)).and_then(|peer| peer.guests.get_mut(&id));
+        if let Some(guest) = guest {
+            guest.task = Some(task);
+        }
+    }
+
+    /// Ends the connection that makes room. Whether there is one.
+    pub(crate) fn make_room(&self) -> bool {
+        let mut state = lock(&self.0);
+        let mut looks = LOOKS;
+        let mut below = None;
+        while looks > 0 {
+            let largest = match below {
+                None => state.by_number.last(),
+                Some(last) => state.by_number.range(..last).next_back(),
+            };
+            let Some(&(number, network)) = largest else { return false };
+            below = Some((number, network));
+            if let Some(task) = state.change(network, |peer| peer.longest_idle(&mut looks)) {
+                task.abort();
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl State {
+    /// Changes one peer, and keeps [`by_number`](Self::by_number) right.
+    fn change<T>(&mut self, network: Network, change: impl FnOnce(&mut Peer) -> T) -> T {
+        let peer = self.peers.entry(network).or_default();
+        let before = peer.guests.len();
+        let outcome = change(peer);
+        let after = peer.guests.len();
+        if before != after {
+            self.by_number.remove(&(before, network));
+            if after > 0 {
+                self.by_number.insert((after, network));
+            }
+        }
+        if after == 0 {
+            self.peers.remove(&network);
+        }
+        outcome
+    }
+}
+
+impl Peer {
+    fn remove(&mut self, id: u64) -> Option<Guest> {
+        let guest = self.guests.remove(&id);
+        if self.order.len() > 2 * self.guests.len() + LOOKS {
+            self.order.retain(|id| self.guests.contains_key(id));
+        }
+        guest
+    }
+
+    /// Of those that came first, the one that has been idle longest. Those that are busy are looked at last the next time.
+    fn longest_idle(&mut self, looks: &mut usize) -> Option<AbortHandle> {
+        let (mut idle, mut busy) = (Vec::new(), Vec::new());
+        while *looks > 0
+            && let Some(id) = self.order.pop_front()
+        {
+            let Some(guest) = self.guests.get(&id) else { continue };
+            if guest.activity.is_let_in() {
+                self.guests.remove(&id);
+                continue;
+            }
+            *looks -= 1;
+            match (guest.activity.idle_since(), &guest.task) {
+                (Some(since), Some(_)) => idle.push((since, id)),
+                _ => busy.push(id),
+            }
+        }
+        let longest = idle.iter().min_by_key(|(since, _)| *since).map(|(_, id)| *id);
+        idle.iter().rev().filter(|(_, id)| Some(*id) != longest).for_each(|(_, id)| self.order.push_front(*id));
+        self.order.extend(busy);
+        self.remove(longest?)?.task
+    }
+}
+
+impl Place {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = lock(&self.guests);
+        if state.peers.contains_key(&self.network) {
+            state.change(self.network, |peer| drop(peer.remove(self.id)));
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
