@@ -2,8 +2,8 @@
 //!
 //! Files of records of one size, each with its own checksum, so that damage to one touches no other. Only what is at an
 //! end is ever changed: records are appended to the newest file, the oldest is removed, and its records that are still
-//! remembered are appended once more before. One thread writes and another
-//! syncs, so that a disk that hangs holds up neither the runtime nor, for long, an answer.
+//! remembered are appended once more before. One thread writes and another syncs, so that a disk that hangs holds up
+//! neither the runtime nor, for long, an answer.
 
 mod files;
 mod record;
