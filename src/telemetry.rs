@@ -61,6 +61,7 @@ mod imp {
         counter!("tower_webhook_source_connects_total").absolute(report.connects);
         counter!("tower_webhook_source_anomalies_total").absolute(report.anomalies);
         counter!("tower_webhook_source_audits_total").absolute(report.audits);
+        counter!("tower_webhook_source_differences_total").absolute(report.differences);
         for (reason, lists) in &report.lists {
             counter!("tower_webhook_source_lists_total", "reason" => reason.label()).absolute(*lists);
         }

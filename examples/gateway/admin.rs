@@ -126,6 +126,7 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
         "lists": lists,
         "anomalies": report.anomalies,
         "audits": report.audits,
+        "differences": report.differences,
         "last_error": last_error,
         "from_saved_copy": report.from_saved_copy,
         "saved_copy_error": report.copy_error,

@@ -97,7 +97,9 @@ impl Store {
         let mut revisions = self.revision.clone();
         let epoch = revisions.borrow_and_update().map(|seen| seen.epoch);
         // The next proof may tell it sooner than an event, for a revision that changed nothing here.
-        self.demand.notify_one();
+        if revisions.borrow().is_none_or(|seen| seen.revision < revision) {
+            self.demand.notify_one();
+        }
         let seen = revisions.wait_for(|seen| {
             seen.is_some_and(|seen| seen.revision >= revision || epoch.is_some_and(|epoch| epoch != seen.epoch))
         });

@@ -147,8 +147,10 @@ pub struct SourceReport {
     pub lists: BTreeMap<ListReason, u64>,
     /// How often it was found that a change had been missed.
     pub anomalies: u64,
-    /// How often every key was compared and found as known.
+    /// How often every key and its value was compared and found as known.
     pub audits: u64,
+    /// How often the comparison of every key and its value found one that is not as known.
+    pub differences: u64,
     /// How often something went wrong, and what.
     pub errors: BTreeMap<ErrorKind, u64>,
     /// What went wrong last.

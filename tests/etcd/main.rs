@@ -16,6 +16,7 @@ mod keys;
 mod members;
 mod network;
 mod process;
+mod proof;
 mod restore;
 mod saved;
 mod scale;

@@ -15,7 +15,9 @@ use tokio::time::timeout;
 
 use self::fault::{broken, ended, explained, fault, no_header, refused};
 use self::login::Login;
-use super::machine::{AuditPage, Entry, Event, Fault, Header, Memory, Message, Meta, Page, Past, Proof, Put, Revision};
+use super::machine::{
+    AuditPage, Entry, Event, Fault, Header, Known, Look, Memory, Message, Meta, Page, Past, Proof, Put, Revision,
+};
 use super::{EtcdOptions, EtcdTls};
 use crate::store::ErrorKind;
 
@@ -200,19 +202,22 @@ impl Session {
         Ok(Page { header, entries: entries.collect(), more })
     }
 
-    /// Reads a page of at most `limit` keys at a revision, without their values. It is no fault of the connection when
-    /// the revision has been compacted.
+    /// Reads a page of at most `limit` keys at a revision, with their values' digests. It is no fault of the connection when
+    /// the revision has been compacted, or when there is too much in the page.
     pub(super) async fn audit(mut self, at: Revision, after: Option<Vec<u8>>, limit: i64) -> Result<AuditPage, Fault> {
-        let options =
-            GetOptions::new().with_range(self.range.end.clone()).with_revision(at).with_keys_only().with_limit(limit);
+        let options = GetOptions::new().with_range(self.range.end.clone()).with_revision(at).with_limit(limit);
         let start = self.range.start_after(after);
-        let page = bounded(AUDIT_TIMEOUT, "comparing the keys", async { self.get(start, options).await });
+        let page = bounded(AUDIT_TIMEOUT, "comparing the values", async { self.get(start, options).await });
         match page.await {
             Ok(page) => {
-                let keys = page.kvs().iter().map(|kv| (kv.key().to_vec(), meta(kv)));
-                Ok(AuditPage::Keys { keys: keys.collect(), more: page.more() })
+                let bytes = page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum();
+                let keys = page.kvs().iter().map(|kv| (kv.key().to_vec(), Known::new(meta(kv), kv.value())));
+                Ok(AuditPage::Keys { keys: keys.collect(), bytes, more: page.more() })
             }
             Err(fault) if fault.kind == ErrorKind::Compacted => Ok(AuditPage::Compacted),
+            Err(fault) if matches!(fault.kind, ErrorKind::TooLarge | ErrorKind::Timeout) => {
+                Ok(AuditPage::Unwieldy(fault))
+            }
             Err(fault) => Err(fault),
         }
     }
@@ -239,6 +244,16 @@ impl Session {
             Ok((Stream { ask, messages }, revision))
         })
         .await
+    }
+
+    /// Asks where etcd is and how many keys there are: it counts them and reads none.
+    pub(super) async fn look(mut self, after: Revision) -> Result<Look, Fault> {
+        let options = GetOptions::new().with_range(self.range.end.clone()).with_count_only();
+        let response = bounded(PROVE_TIMEOUT + for_all(self.keys), "asking where etcd is", async {
+            self.get(self.range.start.clone(), options).await
+        })
+        .await?;
+        Ok(Look { header: header(response.header())?, total: response.count(), after })
     }
 
     /// Asks which keys changed after a revision.

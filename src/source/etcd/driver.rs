@@ -11,7 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::EtcdOptions;
 use super::client::{Account, Session, Stream};
 use super::health::Health;
-use super::machine::{Command, Entry, Event, Fault, Header, Input, Machine, Memory, Message, Past, Put, Revision};
+use super::machine::{
+    Command, Entry, Event, Fault, Header, Input, Known, Machine, Memory, Message, Past, Put, Revision,
+};
 use super::saved::{Copy, Kept, Keys, Saved};
 use crate::key::Key;
 use crate::reflector::{Change, Feed, Replacement};
@@ -30,7 +32,8 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
     let mut machine = Machine::new(options.endpoints.len(), fastrand::u64(..));
     let mut driver = Driver::new(options, feed, began);
     if let Some(saved) = driver.load_copy().await {
-        machine.resume(saved.header, saved.keys.iter().map(|(key, kept)| (key.as_slice(), kept.meta)));
+        let known = |kept: &Kept| Known::new(kept.meta, &kept.value);
+        machine.resume(saved.header, saved.keys.iter().map(|(key, kept)| (key.as_slice(), known(kept))));
     }
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,6 +189,9 @@ impl Driver {
             Command::Prove { after } => {
                 self.ask(move |session| async move { session.prove(after).await.map(Input::Proof) });
             }
+            Command::Look { after } => {
+                self.ask(move |session| async move { session.look(after).await.map(Input::Looked) });
+            }
             Command::Audit { at, after, limit } => {
                 self.ask(move |session| async move { session.audit(at, after, limit).await.map(Input::Audited) });
             }
@@ -212,6 +218,10 @@ impl Driver {
             }
             Command::Proven { asked } => self.feed.proven((self.began + asked).into_std()),
             Command::AuditHeld => self.feed.report(|report| report.audits += 1),
+            Command::AuditDiffers => {
+                tracing::warn!("a key or a value in etcd is not what is served: everything is read again");
+                self.feed.report(|report| report.differences += 1);
+            }
             Command::Live => {
                 self.feed.report(|report| report.from_saved_copy = false);
                 self.feed.state(SourceState::Live);

@@ -10,13 +10,19 @@
 //!   are as many keys as we know: then what we hold is what etcd held when it answered, whatever its version. Keys that
 //!   did change may still be under way on the watch; when they do not come, everything is read again.
 //! * A header's revision is never a place to resume from.
+//! * A request for a proof causes a look: etcd names its revision and counts its keys. If the revision is the applied one,
+//!   the look is a proof; if not, the read of the keys follows. Looks are shared and paced, and so are these reads.
 //! * Each event must follow from what is known of its key. One that does not tells of another that was missed: it is not
-//!   published, and everything is read again. Now and then every key is compared with etcd's in any case: the audit.
+//!   published, and everything is read again.
+//! * Revisions and versions are the same in an etcd that was wiped and written by the same script again. So the values
+//!   are compared, by digest: on each connection on which nothing was listed, and now and then: the audit. Before the
+//!   audit has held, no proof of that connection is published. A difference is another history.
 //! * A linearizable read of another cluster, of an earlier raft term or of an earlier revision tells of another history: a
 //!   backup was restored, or the data wiped. So does a past that is not the one that was lived through here, which each
 //!   new connection is asked about. It is asked for twice, then taken over as a new epoch.
 //! * An empty list is asked for twice before it empties a configuration that was not.
 
+mod audit;
 mod backoff;
 mod exchange;
 mod index;
@@ -28,9 +34,9 @@ use std::time::Duration;
 use self::backoff::Backoff;
 pub(super) use self::exchange::*;
 use self::index::Index;
-pub(super) use self::index::Meta;
+pub(super) use self::index::{Known, Meta};
 use self::listing::{LARGEST_PAGE, Listing};
-use self::watching::{Untrue, Watching};
+use self::watching::{Untrue, Values, Watching};
 use crate::store::{ErrorKind, ListReason};
 
 /// A connection that held this long was good: the next break starts with a short wait again.
@@ -54,11 +60,11 @@ const DOUBTS: u32 = 4;
 /// How often every key is compared, give or take a fifth.
 const AUDIT_EVERY: Duration = Duration::from_secs(600);
 
-/// How soon an audit is tried again that could not be finished.
-const AUDIT_AGAIN: Duration = Duration::from_secs(30);
+/// Two looks begin at least this far apart, however many ask for a proof.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A break that was longer than this is followed by an audit.
-const LONG_BREAK: Duration = Duration::from_secs(60);
+/// A look or a proof that somebody asked for is followed by a pause of this many times what it took.
+const REST: u32 = 9;
 
 /// Between two looks at another history.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -69,9 +75,6 @@ const SPREAD: Duration = Duration::from_secs(2);
 
 /// Between two looks at an empty list.
 const CONFIRM_EMPTY: Duration = Duration::from_secs(5);
-
-/// Keys in one page of an audit: they come without values.
-const AUDIT_PAGE: i64 = 5000;
 
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -95,8 +98,6 @@ pub(super) struct Machine {
     other_history: bool,
     /// Somebody has asked for a proof while there was no watch to hold it against.
     wanted: bool,
-    /// When the last watch ended, or the machine began.
-    left: Time,
     audit_at: Time,
     state: State,
 }
@@ -111,8 +112,10 @@ enum State {
     Opening {
         /// Where a linearizable read found etcd. The watch may be another member's, that is behind.
         head: Revision,
+        /// Whether the values are proven, by a list.
+        values: Values,
     },
-    Watching(Watching),
+    Watching(Box<Watching>),
 }
 
 impl Machine {
@@ -133,7 +136,6 @@ impl Machine {
             doubted: false,
             other_history: false,
             wanted: false,
-            left: Time::ZERO,
             audit_at: AUDIT_EVERY,
             state: State::Idle,
         }
@@ -141,20 +143,25 @@ impl Machine {
 
     /// Goes on from what an earlier process has left: its header, with the revision it had applied, and every key.
     ///
-    /// It is audited soon, as nobody knows what happened to it meanwhile.
-    pub(super) fn resume<'a>(&mut self, held: Header, keys: impl IntoIterator<Item = (&'a [u8], Meta)>) {
-        for (key, meta) in keys {
-            self.index.insert(key, meta);
+    /// Nobody knows what happened to etcd meanwhile: the values are compared on the first connection.
+    pub(super) fn resume<'a>(&mut self, held: Header, keys: impl IntoIterator<Item = (&'a [u8], Known)>) {
+        for (key, known) in keys {
+            self.index.insert(key, known);
         }
         self.held = Some(held);
         self.must_list = None;
-        self.audit_at = Time::ZERO;
     }
 
     /// Takes one input at `now` and says what to do.
     pub(super) fn step(&mut self, now: Time, input: Input) -> Vec<Command> {
-        if let (State::Watching(_), Input::Proof(proof)) = (&self.state, &input)
-            && !self.continues(proof.header, proof.after)
+        let told = match &input {
+            Input::Proof(Proof { header, after, .. }) | Input::Looked(Look { header, after, .. }) => {
+                Some((*header, *after))
+            }
+            _ => None,
+        };
+        if let (State::Watching(_), Some((header, after))) = (&self.state, told)
+            && !self.continues(header, after)
         {
             let reason = "etcd's history went back, or it is another cluster".to_owned();
             return self.give_up(now, Fault { kind: ErrorKind::HistoryChanged, reason });
@@ -171,22 +178,26 @@ impl Machine {
             (&mut State::Connecting { asked }, Input::Connected(header, past)) => {
                 return self.connected(now, asked, header, &past);
             }
-            (State::Listing(_), Input::Page(page)) => return self.page(now, page),
+            (State::Listing(_), Input::Page(page)) => return self.page(page),
             (State::Listing(listing), Input::Woke) => {
                 listing.asked = now;
                 return vec![Command::Begin(listing.reason), listing.first_page()];
             }
-            (&mut State::Opening { head }, Input::Opened { revision }) => return self.opened(now, revision.max(head)),
+            (&mut State::Opening { head, values }, Input::Opened { revision }) => {
+                return self.opened(now, revision.max(head), values);
+            }
             (State::Watching(_), Input::Message(Message { canceled: Some(canceled), .. })) => {
                 return self.fault(now, canceled);
             }
             (State::Watching(watching), Input::Message(message)) => watching.message(now, message, &mut self.index),
             (State::Watching(watching), Input::Proof(proof)) => watching.proof(now, &proof, &self.index),
+            (State::Watching(watching), Input::Looked(look)) => Ok(watching.looked(now, &look, &self.index)),
             (State::Watching(watching), Input::Audited(page)) => {
                 let next = now + AUDIT_EVERY.mul_f64(0.8 + 0.4 * self.random.f64());
                 watching.audited(now, page, &self.index, next)
             }
             (State::Watching(watching), Input::Wanted) => Ok(watching.wanted(now)),
+            (State::Watching(watching), Input::Woke) => Ok(watching.ask(now)),
             (State::Watching(watching), Input::Tick) => Ok(watching.tick(now)),
             (_, Input::Wanted) => {
                 self.wanted = true;
@@ -199,7 +210,18 @@ impl Machine {
             held.revision = watching.applied;
             self.audit_at = watching.audit_at;
         }
-        outcome.unwrap_or_else(|Untrue(fault)| self.relist(now, ListReason::LostEvents, fault))
+        match outcome {
+            Ok(commands) => commands,
+            Err(Untrue::Lost(fault)) => self.relist(now, ListReason::LostEvents, fault),
+            Err(Untrue::Differs(fault)) => {
+                self.other_history = true;
+                let mut commands = self.relist(now, ListReason::HistoryChanged, fault);
+                commands.insert(0, Command::AuditDiffers);
+                commands
+            }
+            // It may be as slow elsewhere: a break and no list.
+            Err(Untrue::Broken(fault)) => self.give_up(now, fault),
+        }
     }
 
     /// Whether a linearizable read is of the history that is held, at or after what had been applied when it was asked
@@ -239,13 +261,9 @@ impl Machine {
         match (self.held, self.must_list) {
             // The same history: etcd itself says if the place to go on from has been compacted.
             (Some(held), None) => {
-                let mut commands = Vec::new();
-                // Nothing has happened since: this read is a proof.
-                if header.revision == held.revision && matches!(past, Past::Known { .. }) {
-                    commands.push(Command::Proven { asked });
-                }
-                commands.extend(self.open(held.revision, header.revision));
-                commands
+                // Nothing has happened since: this read is a proof, of all but the values.
+                let proves = header.revision == held.revision && matches!(past, Past::Known { .. });
+                self.open(held.revision, header.revision, Values::Unproven { withheld: proves.then_some(asked) })
             }
             (_, reason) => self.list(now, reason.unwrap_or(ListReason::Start), 0),
         }
@@ -260,7 +278,7 @@ impl Machine {
         commands
     }
 
-    fn page(&mut self, now: Time, page: Page) -> Vec<Command> {
+    fn page(&mut self, page: Page) -> Vec<Command> {
         let State::Listing(listing) = &mut self.state else { return Vec::new() };
         if let Some(next) = listing.take(&page, self.page) {
             // Asked for first: etcd reads it while this one is compiled.
@@ -274,30 +292,29 @@ impl Machine {
         let mut commands = vec![Command::Bring(page.entries)];
         if std::mem::take(&mut self.other_history) | !self.continues(header, self.applied()) {
             commands.push(Command::NewEpoch);
-            self.audit_at = now;
         }
         self.held = Some(header);
         self.must_list = None;
         self.doubted = false;
         commands.push(Command::Commit(header));
         commands.push(Command::Proven { asked });
-        commands.extend(self.open(header.revision, header.revision));
+        commands.extend(self.open(header.revision, header.revision, Values::Proven));
         commands
     }
 
-    fn open(&mut self, applied: Revision, head: Revision) -> Vec<Command> {
-        self.state = State::Opening { head };
+    fn open(&mut self, applied: Revision, head: Revision, values: Values) -> Vec<Command> {
+        self.state = State::Opening { head, values };
         vec![Command::Watch { from: applied + 1 }]
     }
 
-    fn opened(&mut self, now: Time, revision: Revision) -> Vec<Command> {
+    fn opened(&mut self, now: Time, revision: Revision, values: Values) -> Vec<Command> {
         let applied = self.applied();
-        if now.saturating_sub(self.left) >= LONG_BREAK {
+        if values != Values::Proven {
             self.audit_at = self.audit_at.min(now);
         }
-        let mut watching = Watching::new(now, applied, revision, self.audit_at);
+        let mut watching = Watching::new(now, applied, revision, self.audit_at, values);
         let commands = watching.begin(now, std::mem::take(&mut self.wanted));
-        self.state = State::Watching(watching);
+        self.state = State::Watching(Box::new(watching));
         commands
     }
 
@@ -335,12 +352,11 @@ impl Machine {
     }
 
     fn give_up(&mut self, now: Time, fault: Fault) -> Vec<Command> {
-        if let State::Watching(watching) = &self.state {
-            self.left = now;
-            if now.saturating_sub(watching.since) >= GOOD_FOR {
-                self.backoff.reset();
-                self.refused.reset();
-            }
+        if let State::Watching(watching) = &self.state
+            && now.saturating_sub(watching.since) >= GOOD_FOR
+        {
+            self.backoff.reset();
+            self.refused.reset();
         }
         self.state = State::Idle;
         self.endpoint = (self.endpoint + 1) % self.endpoints.max(1);

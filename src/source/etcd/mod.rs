@@ -27,6 +27,10 @@ use super::{Feed, Source};
 ///   everything is read again.
 /// * Silence is not believed: HTTP/2 keepalive finds a dead peer, and every 10 s a linearizable read on a second
 ///   connection proves that what is served is what etcd holds.
+/// * Revisions are not believed either: an etcd that was wiped, and written by the same script again, has the same. On each
+///   new connection, and every ten minutes, each value is compared by digest (16 bytes are kept for each key), in pages with
+///   pauses in proportion to the time that they took. A difference is another history. Staleness grows until the comparison
+///   has held.
 /// * While etcd is away the last configuration is served, and the source reconnects with jittered backoff, each time to
 ///   the next endpoint.
 #[derive(Clone, Debug)]

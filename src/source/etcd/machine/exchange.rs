@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::index::Meta;
+use super::index::{Known, Meta};
 use crate::store::{ErrorKind, ListReason};
 
 /// Time since the driver began. Monotonic.
@@ -30,6 +30,8 @@ pub(in super::super) enum Input {
     Message(Message),
     /// The proof came back.
     Proof(Proof),
+    /// The look at where etcd is came back.
+    Looked(Look),
     /// One page of the audit came back.
     Audited(AuditPage),
     /// Somebody waits for a proof.
@@ -114,6 +116,16 @@ impl Event {
     }
 }
 
+/// Where etcd is.
+#[derive(Debug)]
+pub(in super::super) struct Look {
+    pub(in super::super) header: Header,
+    /// All keys under the prefix.
+    pub(in super::super) total: i64,
+    /// Where we were when it was asked for.
+    pub(in super::super) after: Revision,
+}
+
 #[derive(Debug)]
 pub(in super::super) struct Proof {
     pub(in super::super) header: Header,
@@ -125,15 +137,19 @@ pub(in super::super) struct Proof {
     pub(in super::super) after: Revision,
 }
 
-/// Keys without values, at the revision that was asked for.
+/// Keys with their values' digests, at the revision that was asked for.
 #[derive(Debug)]
 pub(in super::super) enum AuditPage {
     Keys {
-        keys: Vec<(Vec<u8>, Meta)>,
+        keys: Vec<(Vec<u8>, Known)>,
+        /// How much the keys and values take.
+        bytes: usize,
         more: bool,
     },
     /// The revision has been compacted meanwhile.
     Compacted,
+    /// It is too large, or takes too long.
+    Unwieldy(Fault),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +159,7 @@ pub(in super::super) struct Fault {
 }
 
 /// What to do. Commands are done in order; at most one of a step's commands leads to a later input of its own
-/// (`Connect`, `List`, `Watch`, `Prove`, `Audit`, `Wait`).
+/// (`Connect`, `List`, `Watch`, `Look`, `Prove`, `Audit`, `Wait`).
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum Command {
     /// Give up every connection.
@@ -158,9 +174,11 @@ pub(in super::super) enum Command {
     Watch { from: Revision },
     /// Ask the watch for its progress.
     AskProgress,
-    /// Ask which keys changed after a revision.
+    /// Ask where etcd is and how many keys there are: none is read. `after` is where we are.
+    Look { after: Revision },
+    /// Ask which keys changed after a revision. etcd looks at every key.
     Prove { after: Revision },
-    /// Ask for a page of keys at a revision, after a key or from the first.
+    /// Ask for a page of keys and values at a revision, after a key or from the first.
     Audit { at: Revision, after: Option<Vec<u8>>, limit: i64 },
 
     /// A list begins.
@@ -177,8 +195,10 @@ pub(in super::super) enum Command {
     Advance(Revision),
     /// What is published was current at this time: when the proof was asked for.
     Proven { asked: Time },
-    /// Every key was compared and found as known.
+    /// Every key and value was compared and found as known.
     AuditHeld,
+    /// A key or a value was compared and is not as known.
+    AuditDiffers,
     /// Every change is followed.
     Live,
     /// The watch is silent.

@@ -1,6 +1,6 @@
 //! A list, page by page.
 
-use super::index::Index;
+use super::index::{Index, Known};
 use super::{Command, Header, Page, Time};
 use crate::store::ListReason;
 
@@ -43,7 +43,7 @@ impl Listing {
     pub(super) fn take(&mut self, page: &Page, most: i64) -> Option<Command> {
         let header = *self.header.get_or_insert(page.header);
         for entry in &page.entries {
-            self.index.insert(&entry.key, entry.meta);
+            self.index.insert(&entry.key, Known::new(entry.meta, &entry.value));
         }
         let last = page.entries.last().filter(|_| page.more)?;
         let bytes: usize = page.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::audit::FIRST_PAGE;
 use super::listing::PAGE;
 use super::*;
 
@@ -67,6 +68,25 @@ fn page(revision: Revision, entries: &[Entry], more: bool) -> Input {
 
 fn proof(after: Revision, revision: Revision, changed: bool, total: i64) -> Input {
     Input::Proof(Proof { header: at(revision), changed, total, after })
+}
+
+fn look(after: Revision, revision: Revision, total: i64) -> Input {
+    Input::Looked(Look { header: at(revision), total, after })
+}
+
+fn known(entry: &Entry) -> Known {
+    Known::new(entry.meta, &entry.value)
+}
+
+/// A page of the audit.
+fn audited(entries: &[Entry], more: bool) -> Input {
+    let keys = entries.iter().map(|entry| (entry.key.clone(), known(entry)));
+    Input::Audited(AuditPage::Keys { keys: keys.collect(), bytes: 9, more })
+}
+
+/// The first question of an audit.
+fn audit(at: Revision) -> Command {
+    Command::Audit { at, after: None, limit: FIRST_PAGE }
 }
 
 fn connected(revision: Revision) -> Input {
@@ -300,10 +320,12 @@ fn a_connection_to_what_was_left_proves_it() {
     };
     let known = Past::Known { keys: 1, changed: Some((b"a".to_vec(), entry("a", 5).meta)) };
     let watch = Command::Watch { from: 11 };
-    // As of when the connection was begun, which is before the read was sent.
     let (mut machine, commands) = again(10, known.clone());
-    assert_eq!(commands, [Command::Proven { asked: secs(21) }, watch]);
-    assert_eq!(machine.step(secs(24), Input::Opened { revision: 10 }), [Command::Live]);
+    assert_eq!(commands, [watch]);
+    assert_eq!(machine.step(secs(24), Input::Opened { revision: 10 }), [Command::Live, audit(10)]);
+    // As of when the connection was begun, which is before the read was sent; and not before the values are proven.
+    let held = [Command::AuditHeld, Command::Proven { asked: secs(21) }];
+    assert_eq!(machine.step(secs(25), audited(&[entry("a", 5)], false)), held);
     // It was somewhere else, or here: nothing is said before the proof.
     let (mut machine, commands) = again(12, known);
     assert_eq!(commands, [Command::Watch { from: 11 }]);
@@ -334,11 +356,13 @@ fn who_asks_before_the_watch_is_open_is_not_forgotten() {
             }
             commands = machine.step(secs(2), input);
         }
-        assert_eq!(commands, [Command::Live, Command::Prove { after: 10 }]);
-        machine.step(secs(2), proof(10, 10, false, 1));
+        assert_eq!(commands, [Command::Live, Command::Look { after: 10 }]);
+        assert_eq!(machine.step(secs(2), look(10, 10, 1)), [audit(10)]);
+        let held = [Command::AuditHeld, Command::Proven { asked: secs(2) }];
+        assert_eq!(machine.step(secs(2), audited(&[entry("a", 5)], false)), held);
         // Once.
         reconnect(&mut machine, secs(3), at(10));
-        assert_eq!(machine.step(secs(3), Input::Opened { revision: 10 }), [Command::Live]);
+        assert_eq!(machine.step(secs(3), Input::Opened { revision: 10 }), [Command::Live, audit(10)]);
     }
 }
 
@@ -537,60 +561,120 @@ fn an_empty_list_that_was_a_mistake_empties_nothing() {
     assert_eq!(commands[..2], [Command::Bring(vec![entry("a", 5)]), Command::Commit(at(21))]);
 }
 
-#[test]
-fn what_an_earlier_process_has_left_is_gone_on_from() {
+/// A machine that goes on from these keys at revision 10, with the commands on its watch, opened at `revision`.
+fn resumed(keys: &[Entry], revision: Revision) -> (Machine, Vec<Command>) {
     let mut machine = Machine::new(1, 1);
-    machine.resume(at(10), [(&b"a"[..], entry("a", 5).meta)]);
+    machine.resume(at(10), keys.iter().map(|entry| (entry.key.as_slice(), known(entry))));
     machine.step(secs(0), Input::Start);
-    assert_eq!(machine.step(secs(0), connected(20)), [Command::Watch { from: 11 }]);
-    // It must be proven before it is live, and is audited then.
-    assert_eq!(machine.step(secs(0), Input::Opened { revision: 20 }), [Command::Prove { after: 10 }]);
-    assert_eq!(
-        machine.step(secs(0), proof(10, 20, false, 1)),
-        [Command::Advance(20), Command::Proven { asked: secs(0) }, Command::Live]
-    );
-    assert_eq!(machine.step(secs(1), Input::Tick), [Command::Audit { at: 20, after: None, limit: AUDIT_PAGE }]);
+    assert_eq!(machine.step(secs(0), connected(revision)), [Command::Watch { from: 11 }]);
+    let commands = machine.step(secs(0), Input::Opened { revision });
+    (machine, commands)
 }
 
 #[test]
-fn an_audit_that_holds_is_told_and_one_that_does_not_reads_everything() {
-    let keys = |keys: &[Entry]| {
-        let keys = keys.iter().map(|entry| (entry.key.clone(), entry.meta)).collect();
-        Input::Audited(AuditPage::Keys { keys, more: false })
-    };
-    // What an earlier process has left is audited soon.
-    let auditing = || {
-        let mut machine = Machine::new(1, 1);
-        machine.resume(at(10), [(&b"a"[..], entry("a", 5).meta)]);
-        machine.step(secs(0), Input::Start);
-        machine.step(secs(0), connected(10));
-        machine.step(secs(0), Input::Opened { revision: 10 });
-        let audit = Command::Audit { at: 10, after: None, limit: AUDIT_PAGE };
-        assert_eq!(machine.step(secs(1), Input::Tick), [audit]);
-        machine
-    };
-    assert_eq!(auditing().step(secs(3), keys(&[entry("a", 5)])), [Command::AuditHeld]);
-    for wrong in [vec![], vec![entry("a", 4)], vec![entry("a", 5), entry("b", 6)]] {
-        let mut machine = auditing();
-        assert!(is_closing(&machine.step(secs(3), keys(&wrong)), ErrorKind::LostEvents), "{wrong:?}");
+fn what_an_earlier_process_has_left_is_gone_on_from() {
+    let (mut machine, commands) = resumed(&[entry("a", 5)], 20);
+    // It must be proven before it is live, and its values before it is said to be proven.
+    assert_eq!(commands, [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(0), proof(10, 20, false, 1)), [Command::Advance(20), Command::Live, audit(20)]);
+    assert_eq!(
+        machine.step(secs(1), audited(&[entry("a", 5)], false)),
+        [Command::AuditHeld, Command::Proven { asked: secs(0) }]
+    );
+}
+
+#[test]
+fn a_value_that_differs_is_another_history() {
+    // The revisions are the same, only the value is not.
+    let other = Entry { value: "other".into(), ..entry("a", 5) };
+    for wrong in [vec![], vec![other], vec![entry("a", 4)], vec![entry("a", 5), entry("b", 6)]] {
+        let (mut machine, commands) = resumed(&[entry("a", 5)], 10);
+        assert_eq!(commands, [Command::Live, audit(10)]);
+        let commands = machine.step(secs(3), audited(&wrong, false));
+        assert_eq!(commands[0], Command::AuditDiffers);
+        assert!(is_closing(&commands[1..], ErrorKind::HistoryChanged), "{wrong:?}");
         machine.step(secs(4), Input::Woke);
-        assert_eq!(machine.step(secs(4), connected(11))[0], Command::Begin(ListReason::LostEvents));
+        assert_eq!(machine.step(secs(4), connected(11))[0], Command::Begin(ListReason::HistoryChanged));
+        assert_eq!(
+            machine.step(secs(4), page(11, &wrong, false)).iter().find(|command| **command == Command::NewEpoch),
+            (!wrong.is_empty()).then_some(&Command::NewEpoch),
+            "an empty list is asked for twice"
+        );
     }
-    // Compacted meanwhile: nobody's fault, and tried again.
-    let mut machine = auditing();
-    assert_eq!(machine.step(secs(3), Input::Audited(AuditPage::Compacted)), []);
-    machine.step(secs(34), Input::Tick);
-    assert_eq!(machine.step(secs(34), proof(10, 10, false, 1)), [Command::Proven { asked: secs(34) }, Command::Live]);
-    let audit = Command::Audit { at: 10, after: None, limit: AUDIT_PAGE };
-    assert_eq!(machine.step(secs(35), Input::Tick), [audit]);
+}
+
+#[test]
+fn a_list_proves_the_values_and_each_later_connection_compares_them() {
+    let mut machine = live();
+    machine.step(secs(1), Input::Wanted);
+    assert_eq!(machine.step(secs(1), look(10, 10, 1)), [Command::Proven { asked: secs(1) }]);
+    for n in 1..4 {
+        let now = secs(100 * n);
+        reconnect(&mut machine, now, at(10));
+        assert_eq!(machine.step(now, Input::Opened { revision: 10 }), [Command::Live, audit(10)]);
+        // Nobody has asked what etcd holds since the break but the audit itself.
+        assert_eq!(
+            machine.step(now, audited(&[entry("a", 5)], false)),
+            [Command::AuditHeld, Command::Look { after: 10 }]
+        );
+        assert_eq!(machine.step(now, look(10, 10, 1)), [Command::Proven { asked: now }]);
+    }
+}
+
+#[test]
+fn no_proof_is_told_before_the_values_are_compared() {
+    let (mut machine, commands) = resumed(&[entry("a", 5), entry("b", 6)], 10);
+    assert_eq!(commands, [Command::Live, audit(10)]);
+    let pause = Command::Wait(secs(9));
+    assert_eq!(machine.step(secs(1), audited(&[entry("a", 5)], true)), [pause]);
+    assert_eq!(machine.step(secs(2), Input::Wanted), [Command::Look { after: 10 }]);
+    // It waits for the rest of the pause.
+    assert_eq!(machine.step(secs(3), look(10, 10, 2)), [Command::Wait(secs(7))]);
+    let next = Command::Audit { at: 10, after: Some(b"a".to_vec()), limit: 2 * FIRST_PAGE };
+    let commands = machine.step(secs(10), Input::Woke);
+    assert_eq!(commands, [Command::Prove { after: 10 }], "the proof that is due comes first");
+    assert_eq!(machine.step(secs(11), proof(10, 10, false, 2)), [next]);
+    assert_eq!(
+        machine.step(secs(12), audited(&[entry("b", 6)], false)),
+        [Command::AuditHeld, Command::Proven { asked: secs(10) }]
+    );
+}
+
+#[test]
+fn an_audit_that_holds_is_told_and_comes_again() {
+    let (mut machine, _) = resumed(&[entry("a", 5)], 10);
+    machine.step(secs(1), audited(&[entry("a", 5)], false));
+    machine.step(secs(1), look(10, 10, 1));
+    machine.step(secs(400), Input::Tick);
+    assert!(!machine.step(secs(400), proof(10, 10, false, 1)).contains(&audit(10)));
+    machine.step(secs(800), Input::Tick);
+    let commands = machine.step(secs(800), proof(10, 10, false, 1));
+    assert_eq!(commands.last(), Some(&audit(10)));
+}
+
+#[test]
+fn a_page_that_is_compacted_or_too_large_is_asked_for_again() {
+    let (mut machine, _) = resumed(&[entry("a", 5)], 10);
+    assert_eq!(machine.step(secs(1), events(&[again(11, 1)])).len(), 1);
+    let wait = [Command::Wait(Duration::from_millis(500))];
+    assert_eq!(machine.step(secs(1), Input::Audited(AuditPage::Compacted)), wait);
+    assert_eq!(machine.step(secs(2), Input::Woke), [audit(11)]);
+    let mut limit = FIRST_PAGE;
+    let mut now = secs(2);
+    while limit > 1 {
+        let unwieldy = Input::Audited(AuditPage::Unwieldy(broken(ErrorKind::TooLarge)));
+        assert_eq!(machine.step(now, unwieldy), wait);
+        limit /= 2;
+        now += Duration::from_millis(500);
+        assert_eq!(machine.step(now, Input::Woke), [Command::Audit { at: 11, after: None, limit }]);
+    }
+    let unwieldy = Input::Audited(AuditPage::Unwieldy(broken(ErrorKind::TooLarge)));
+    assert!(is_closing(&machine.step(now, unwieldy), ErrorKind::TooLarge));
 }
 
 #[test]
 fn what_happens_in_the_midst_of_an_audit_is_no_doubt() {
     let keys = ["a", "b", "c", "d"].map(|name| entry(name, 5));
-    let audited = |keys: &[Entry], more| {
-        Input::Audited(AuditPage::Keys { keys: keys.iter().map(|key| (key.key.clone(), key.meta)).collect(), more })
-    };
     for changes in [
         vec![put("a", 11, 2, 5)],
         vec![delete("a", 11)],
@@ -598,30 +682,79 @@ fn what_happens_in_the_midst_of_an_audit_is_no_doubt() {
         vec![new("aa", 11)],
         vec![put("c", 11, 2, 5), delete("d", 12), new("e", 13), delete("e", 14)],
     ] {
-        let mut machine = Machine::new(1, 1);
-        machine.resume(at(10), keys.iter().map(|key| (key.key.as_slice(), key.meta)));
-        machine.step(secs(0), Input::Start);
-        machine.step(secs(0), connected(10));
-        machine.step(secs(0), Input::Opened { revision: 10 });
-        machine.step(secs(1), Input::Tick);
-        let next = Command::Audit { at: 10, after: Some(b"b".to_vec()), limit: AUDIT_PAGE };
-        assert_eq!(machine.step(secs(2), audited(&keys[..2], true)), [next]);
-        machine.step(secs(2), events(&changes));
-        assert_eq!(machine.step(secs(3), audited(&keys[2..], false)), [Command::AuditHeld], "{changes:?}");
+        let (mut machine, _) = resumed(&keys, 10);
+        assert_eq!(machine.step(secs(0), audited(&keys[..2], true)).len(), 1);
+        machine.step(secs(0), events(&changes));
+        let commands = machine.step(secs(1), audited(&keys[2..], false));
+        assert_eq!(commands[0], Command::AuditHeld, "{changes:?}");
     }
 }
 
 #[test]
-fn who_waits_for_a_proof_gets_one_that_was_asked_for_since() {
+fn one_look_serves_all_who_ask_and_the_next_begins_later() {
     let mut machine = live();
-    assert_eq!(machine.step(secs(1), Input::Wanted), [Command::Prove { after: 10 }]);
-    // Another one wants a proof while that is on its way: it may be too old for him.
-    assert_eq!(machine.step(secs(2), Input::Wanted), []);
+    let ms = Duration::from_millis;
+    assert_eq!(machine.step(secs(1), Input::Wanted), [Command::Look { after: 10 }]);
+    // Others want a proof while that is on its way: it may be too old for them.
+    for _ in 0..100 {
+        assert_eq!(machine.step(secs(1), Input::Wanted), []);
+    }
+    // It took 5 ms: the next one begins 100 ms after it began.
     assert_eq!(
-        machine.step(secs(3), proof(10, 10, false, 1)),
-        [Command::Proven { asked: secs(1) }, Command::Prove { after: 10 }]
+        machine.step(secs(1) + ms(5), look(10, 10, 1)),
+        [Command::Proven { asked: secs(1) }, Command::Wait(ms(95))]
     );
-    assert_eq!(machine.step(secs(4), proof(10, 10, false, 1)), [Command::Proven { asked: secs(3) }]);
+    assert_eq!(machine.step(secs(1) + ms(50), Input::Wanted), [Command::Wait(ms(50))]);
+    assert_eq!(machine.step(secs(1) + ms(100), Input::Woke), [Command::Look { after: 10 }]);
+    // It took 30 ms: etcd has 270 ms for others.
+    assert_eq!(machine.step(secs(1) + ms(130), look(10, 10, 1)), [Command::Proven { asked: secs(1) + ms(100) }]);
+    assert_eq!(machine.step(secs(1) + ms(150), Input::Wanted), [Command::Wait(ms(250))]);
+    assert_eq!(machine.step(secs(1) + ms(400), Input::Woke), [Command::Look { after: 10 }]);
+}
+
+#[test]
+fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
+    let mut machine = live();
+    let ms = Duration::from_millis;
+    machine.step(secs(1), Input::Wanted);
+    assert_eq!(machine.step(secs(1), look(10, 12, 1)), [Command::Prove { after: 10 }]);
+    // That took 100 ms: the next one that somebody asks for begins 900 ms later.
+    assert_eq!(
+        machine.step(secs(1) + ms(100), proof(10, 12, false, 1)),
+        [Command::Advance(12), Command::Proven { asked: secs(1) }]
+    );
+    assert_eq!(machine.step(secs(1) + ms(200), Input::Wanted), [Command::Look { after: 12 }]);
+    assert_eq!(machine.step(secs(1) + ms(200), look(12, 14, 1)), [Command::Wait(ms(800))]);
+    assert_eq!(machine.step(secs(2), Input::Woke), [Command::Prove { after: 12 }]);
+    machine.step(secs(2), proof(12, 14, false, 1));
+    // A proof that waits for the watch ends when the watch has brought the change.
+    machine.step(secs(3), Input::Wanted);
+    assert_eq!(machine.step(secs(3), look(14, 15, 1)), [Command::Prove { after: 14 }]);
+    machine.step(secs(4), proof(14, 15, true, 1));
+    let commands = machine.step(secs(4), events(&[again(15, 1)]));
+    assert_eq!(commands.last(), Some(&Command::Proven { asked: secs(3) }));
+}
+
+#[test]
+fn a_look_that_counts_otherwise_is_followed_by_a_proof() {
+    let mut machine = live();
+    machine.step(secs(1), Input::Wanted);
+    assert_eq!(machine.step(secs(1), look(10, 10, 2)), [Command::Prove { after: 10 }]);
+    // Events have come in since: their count is of another revision.
+    machine.step(secs(1), proof(10, 10, false, 1));
+    machine.step(secs(2), Input::Wanted);
+    machine.step(secs(2), events(&[new("b", 11)]));
+    assert_eq!(machine.step(secs(2), look(10, 10, 1)), [Command::Proven { asked: secs(2) }]);
+}
+
+#[test]
+fn a_look_at_another_history_ends_the_connection() {
+    for header in other_histories() {
+        let mut machine = live();
+        machine.step(secs(1), Input::Wanted);
+        let look = Input::Looked(Look { header, total: 1, after: 10 });
+        assert!(is_closing(&machine.step(secs(1), look), ErrorKind::HistoryChanged));
+    }
 }
 
 #[test]
@@ -883,9 +1016,15 @@ fn carry_out(etcd: &mut Etcd, published: &mut Published, command: Command) -> Op
             return Some(proof(after, etcd.revision(), changed, etcd.live.len() as i64));
         }
         Command::Audit { at, .. } => {
-            let keys = etcd.keys_at(at).into_iter().collect();
-            return Some(Input::Audited(AuditPage::Keys { keys, more: false }));
+            let keys = etcd.keys_at(at);
+            let known = keys.into_iter().map(|(key, meta)| {
+                let value = format!("{}@{}", String::from_utf8_lossy(&key), meta.modified);
+                (key, Known::new(meta, value.as_bytes()))
+            });
+            return Some(Input::Audited(AuditPage::Keys { keys: known.collect(), bytes: 9, more: false }));
         }
+        Command::Look { after } => return Some(look(after, etcd.revision(), etcd.live.len() as i64)),
+        Command::AuditDiffers => panic!("{command:?}"),
         Command::NewEpoch => panic!("{command:?}"),
         Command::Wait(_) => return Some(Input::Woke),
         Command::Close => etcd.watch = None,

@@ -1,9 +1,10 @@
 //! An open watch: what it has brought, and how it is kept honest.
 
-use super::index::{Audit, Index};
+use super::audit::{Audit, Compared};
+use super::index::Index;
 use super::{
-    ASK_EVERY, AUDIT_AGAIN, AUDIT_PAGE, AuditPage, Command, DOUBTS, Event, Fault, Message, PROVE_AGAIN, PROVE_EVERY,
-    Proof, Revision, SILENCE, Time,
+    ASK_EVERY, AuditPage, Command, DOUBTS, Event, Fault, Header, LOOK_EVERY, Look, Message, PROVE_AGAIN, PROVE_EVERY,
+    Proof, REST, Revision, SILENCE, Time,
 };
 use crate::store::ErrorKind;
 
@@ -25,6 +26,13 @@ pub(super) struct Watching {
     doubts: u32,
     /// Somebody waits for a proof that is asked for from now on.
     wanted: bool,
+    /// When the next look that somebody waits for may begin.
+    look_at: Time,
+    /// Somebody waits, and etcd has moved: only a proof that looks at every key can say where.
+    moved: bool,
+    /// When the next proof that somebody waits for may begin.
+    next_proof_at: Time,
+    values: Values,
     /// A proof that was asked for at a time and is good once this revision has been applied.
     awaited: Option<(Time, Revision)>,
     /// When the next audit is due.
@@ -38,21 +46,39 @@ pub(super) struct Watching {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
+    Look { asked: Time },
     Proof { asked: Time },
     Audit,
 }
 
-/// The watch cannot go on: everything must be read again.
-pub(super) struct Untrue(pub(super) Fault);
+/// Whether the values have been compared, or read, since the connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    Proven,
+    /// With the newest proof that is to be told once they are.
+    Unproven {
+        withheld: Option<Time>,
+    },
+}
+
+/// Why the watch cannot go on.
+pub(super) enum Untrue {
+    /// A change was lost: everything must be read again.
+    Lost(Fault),
+    /// etcd holds another value than it held: another history.
+    Differs(Fault),
+    /// The values cannot be read.
+    Broken(Fault),
+}
 
 impl Untrue {
     fn because(kind: ErrorKind, reason: &str) -> Self {
-        Self(Fault { kind, reason: reason.to_owned() })
+        Self::Lost(Fault { kind, reason: reason.to_owned() })
     }
 }
 
 impl Watching {
-    pub(super) fn new(now: Time, applied: Revision, opened_at: Revision, audit_at: Time) -> Self {
+    pub(super) fn new(now: Time, applied: Revision, opened_at: Revision, audit_at: Time, values: Values) -> Self {
         Self {
             since: now,
             opened_at,
@@ -63,6 +89,10 @@ impl Watching {
             prove_at: now + PROVE_EVERY,
             doubts: 0,
             wanted: false,
+            look_at: now,
+            moved: false,
+            next_proof_at: now,
+            values,
             awaited: None,
             audit_at,
             audit: None,
@@ -75,10 +105,12 @@ impl Watching {
     pub(super) fn begin(&mut self, now: Time, wanted: bool) -> Vec<Command> {
         let current = self.opened_at <= self.applied;
         let mut commands = if current { self.go_live() } else { Vec::new() };
-        // What happened since may be elsewhere in etcd, and only a proof can say.
-        if wanted || !current {
-            commands.extend(self.prove(now));
-        }
+        self.wanted = wanted && current;
+        commands.extend(match current {
+            true => self.ask(now),
+            // What happened since may be elsewhere in etcd, and only a proof can say.
+            false => self.prove(now),
+        });
         commands
     }
 
@@ -122,7 +154,8 @@ impl Watching {
                 .map(|events| Command::Apply { revision: events[0].revision, events: events.to_vec() }),
         );
         if let Some((asked, _)) = self.awaited.take_if(|(_, revision)| *revision <= newest) {
-            commands.push(Command::Proven { asked });
+            self.moved = false;
+            commands.extend(self.tell_proven(asked));
         }
         if newest >= self.opened_at {
             commands.extend(self.go_live());
@@ -135,6 +168,7 @@ impl Watching {
             Some(Question::Proof { asked }) => asked,
             _ => now,
         };
+        self.next_proof_at = now + rest(now, asked);
         if self.applied != proof.after || !self.held.is_empty() {
             // Events came in while it was on its way, so that the counts cannot be compared. But once they have come up
             // to where the proof was made, what is published was true then.
@@ -168,12 +202,44 @@ impl Watching {
         self.prove_at = now + PROVE_EVERY;
         // One that was asked for earlier has no more to tell.
         self.awaited = None;
-        let mut commands = vec![Command::Proven { asked }];
+        self.moved = false;
+        let mut commands: Vec<_> = self.tell_proven(asked).into_iter().collect();
         commands.extend(self.go_live());
-        if self.wanted {
-            commands.extend(self.prove(now));
-        }
+        commands.extend(self.ask(now));
         commands
+    }
+
+    /// A proof is published when the values are proven too.
+    fn tell_proven(&mut self, at: Time) -> Option<Command> {
+        match &mut self.values {
+            Values::Proven => Some(Command::Proven { asked: at }),
+            Values::Unproven { withheld } => {
+                *withheld = (*withheld).max(Some(at));
+                None
+            }
+        }
+    }
+
+    /// Takes the answer to a look.
+    pub(super) fn looked(&mut self, now: Time, look: &Look, index: &Index) -> Vec<Command> {
+        let Some(Question::Look { asked }) = self.question.take() else { return Vec::new() };
+        self.look_at = self.look_at.max(now + rest(now, asked));
+        let Header { revision, .. } = look.header;
+        // Keys of later revisions are not in its count.
+        if revision < self.applied || (revision == self.applied && look.total == index.len()) {
+            self.heard = now;
+            self.moved = false;
+            let mut commands: Vec<_> = self.tell_proven(asked).into_iter().collect();
+            commands.extend(self.go_live());
+            commands.extend(self.ask(now));
+            return commands;
+        }
+        // The watch may be about to bring the change, or it was made elsewhere, or lost.
+        if revision > self.applied {
+            self.awaited = Some((asked, revision));
+        }
+        self.moved = true;
+        self.ask(now)
     }
 
     /// Takes a page of the audit. `next` is when the next audit is due once this one has held.
@@ -186,24 +252,34 @@ impl Watching {
     ) -> Result<Vec<Command>, Untrue> {
         self.question = None;
         let Some(audit) = &mut self.audit else { return Ok(Vec::new()) };
-        let (keys, more) = match page {
-            AuditPage::Keys { keys, more } => (keys, more),
+        let compared = match page {
+            AuditPage::Keys { keys, bytes, more } => audit.compare(now, index, &keys, bytes, more),
             AuditPage::Compacted => {
-                self.audit = None;
-                self.audit_at = now + AUDIT_AGAIN;
-                return Ok(Vec::new());
+                audit.renew(now, self.applied);
+                Compared::More
             }
+            AuditPage::Unwieldy(_) if audit.shorten(now) => Compared::More,
+            AuditPage::Unwieldy(fault) => return Err(Untrue::Broken(fault)),
         };
-        let ended = !more || keys.is_empty();
-        if !audit.compare(index, &keys) || (ended && !audit.finish(index)) {
-            return Err(Untrue::because(ErrorKind::LostEvents, "the audit found a key that is not as in etcd"));
+        let mut commands = Vec::new();
+        match compared {
+            Compared::More => {}
+            Compared::Held => {
+                self.audit = None;
+                self.audit_at = next;
+                commands.push(Command::AuditHeld);
+                if let Values::Unproven { withheld } = std::mem::replace(&mut self.values, Values::Proven) {
+                    commands.extend(withheld.map(|asked| Command::Proven { asked }));
+                    self.wanted |= withheld.is_none();
+                }
+            }
+            Compared::Differs => {
+                let reason = "a key or a value is not as etcd holds it: it is another history".to_owned();
+                return Err(Untrue::Differs(Fault { kind: ErrorKind::HistoryChanged, reason }));
+            }
         }
-        if !ended {
-            return Ok(self.ask(now));
-        }
-        self.audit = None;
-        self.audit_at = next;
-        Ok(vec![Command::AuditHeld])
+        commands.extend(self.ask(now));
+        Ok(commands)
     }
 
     pub(super) fn tick(&mut self, now: Time) -> Vec<Command> {
@@ -226,25 +302,45 @@ impl Watching {
         self.ask(now)
     }
 
-    /// Asks the next question that is due, if none is open.
-    fn ask(&mut self, now: Time) -> Vec<Command> {
+    /// Asks the next question that is due, if none is open; or waits for the next one that somebody waits for.
+    pub(super) fn ask(&mut self, now: Time) -> Vec<Command> {
         if self.question.is_some() {
             return Vec::new();
         }
         // A stream that lives has nothing to tell of a quiet prefix on some servers: the proof has the word.
-        if now >= self.prove_at || self.is_silent(now) || self.wanted {
+        if now >= self.prove_at || self.is_silent(now) || (self.moved && now >= self.next_proof_at) {
             return self.prove(now);
         }
-        if self.audit.is_none() && now >= self.audit_at && self.held.is_empty() {
-            self.audit = Some(Audit::new(self.applied));
+        if self.wanted && now >= self.look_at {
+            return self.look(now);
         }
-        let Some(audit) = &self.audit else { return Vec::new() };
-        self.question = Some(Question::Audit);
-        vec![Command::Audit { at: audit.at, after: audit.after.clone(), limit: AUDIT_PAGE }]
+        if self.audit.is_none() && now >= self.audit_at && self.held.is_empty() {
+            self.audit = Some(Audit::new(now, self.applied));
+        }
+        if let Some(audit) = self.audit.as_mut().filter(|audit| now >= audit.next_at) {
+            self.question = Some(Question::Audit);
+            return vec![audit.ask(now)];
+        }
+        let waits = [
+            self.wanted.then_some(self.look_at),
+            self.moved.then_some(self.next_proof_at),
+            self.audit.as_ref().map(|audit| audit.next_at),
+        ];
+        let next = waits.into_iter().flatten().min();
+        next.map(|at| Command::Wait(at.saturating_sub(now))).into_iter().collect()
+    }
+
+    /// Its answer serves everybody that waits.
+    fn look(&mut self, now: Time) -> Vec<Command> {
+        self.wanted = false;
+        self.look_at = now + LOOK_EVERY;
+        self.question = Some(Question::Look { asked: now });
+        vec![Command::Look { after: self.applied }]
     }
 
     fn prove(&mut self, now: Time) -> Vec<Command> {
         self.wanted = false;
+        self.moved = false;
         self.question = Some(Question::Proof { asked: now });
         vec![Command::Prove { after: self.applied }]
     }
@@ -259,4 +355,9 @@ impl Watching {
             false => vec![Command::Live],
         }
     }
+}
+
+/// The pause after an answer, however many ask.
+fn rest(now: Time, asked: Time) -> Time {
+    (now.saturating_sub(asked) * REST).min(PROVE_EVERY)
 }
