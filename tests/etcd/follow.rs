@@ -124,7 +124,7 @@ async fn a_bad_value_touches_only_itself(version: Version) {
     assert_eq!(stamp(&store, "default", "a"), Some(3));
     assert_eq!(store.snapshot().counts().refused, 0);
 
-    let large = format!(r#"{{"module": "discard", "metadata": "{}"}}"#, "x".repeat(1_400_000));
+    let large = format!(r#"{{"module": "discard", "metadata": "{}"}}"#, "x".repeat(500_000));
     reached(&store, etcd.put("default/webhooks/large", large).await).await;
     assert!(store.snapshot().webhook(&Target::new("default", "large").unwrap()).is_some());
     live(&store).await;

@@ -46,7 +46,7 @@ async fn nothing_of_a_revision_is_lost_to_what_is_wrong_in_it(version: Version) 
         put(b"default/webhooks/a/b/c", stamped(2).as_bytes()),
         put(b"", stamped(2).as_bytes()),
         put(b"\x00", b""),
-        put(b"default/webhooks/large", large(2, 1_300_000).as_bytes()),
+        put(b"default/webhooks/large", large(2, 500_000).as_bytes()),
         put(b"default/webhooks/good", stamped(2).as_bytes()),
         put(b"global/connections/none", b"[]"),
     ]);
@@ -179,7 +179,8 @@ async fn fragments_are_put_together(version: Version) {
 /// Cases 35 and 36.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_megabytes_are_caught_up_with_and_listed() {
-    const KEYS: u64 = 80;
+    const KEYS: u64 = 160;
+    const PUTS: u64 = 400;
     let etcd = Etcd::start(Version::V35).await;
     let proxy = Proxy::before(etcd.port()).await;
     let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]));
@@ -188,8 +189,8 @@ async fn two_hundred_megabytes_are_caught_up_with_and_listed() {
     disconnected(&store).await;
     let mut client = etcd.client().await;
     let mut revision = 0;
-    for n in 0..200 {
-        let put = client.put(format!("/cwm/default/webhooks/w{}", n % KEYS), large(n, 1_000_000), None).await;
+    for n in 0..PUTS {
+        let put = client.put(format!("/cwm/default/webhooks/w{}", n % KEYS), large(n, 500_000), None).await;
         revision = put.unwrap().header().unwrap().revision().unsigned_abs();
     }
     proxy.set(Mode::Pass);
@@ -203,7 +204,7 @@ async fn two_hundred_megabytes_are_caught_up_with_and_listed() {
     let newest = |store: &Store| {
         let state = state(&store.snapshot());
         assert_eq!(state.len() as u64, KEYS);
-        for n in 200 - KEYS..200 {
+        for n in PUTS - KEYS..PUTS {
             assert_eq!(state[&format!("default/w{}", n % KEYS)], Some(n));
         }
     };
