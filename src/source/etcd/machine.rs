@@ -244,7 +244,9 @@ impl Machine {
     }
 
     fn connected(&mut self, now: Time, asked: Time, header: Header, past: &Past) -> Vec<Command> {
-        let remembered = self.index.remembers(past);
+        // After a lost change the index is not what etcd had in any history.
+        let spoiled = self.must_list == Some(ListReason::LostEvents) && matches!(past, Past::Known { .. });
+        let remembered = spoiled || self.index.remembers(past);
         if !remembered || !self.continues(header, self.applied()) {
             // One member may be wrong (etcd #20418): the next one is asked before it is believed.
             if !std::mem::replace(&mut self.doubted, true) {

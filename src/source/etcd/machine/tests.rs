@@ -506,6 +506,40 @@ fn a_past_that_was_not_lived_through_here_is_another_history() {
 }
 
 #[test]
+fn a_lost_change_is_read_again_and_is_no_other_history() {
+    let doubted = |machine: &mut Machine| {
+        for n in 0..u64::from(DOUBTS) {
+            machine.step(secs(10 * n + 10), Input::Tick);
+            machine.step(secs(10 * n + 10), proof(10, 12, true, 1));
+        }
+    };
+    let unfollowed = |machine: &mut Machine| drop(machine.step(secs(1), events(&[delete("a", 11), delete("b", 12)])));
+    // As etcd remembers revision 10: `a` as it was known, which the event has removed, and another key, which was missed.
+    let known = Past::Known { keys: 2, changed: Some((b"a".to_vec(), entry("a", 5).meta)) };
+    for lose in [&doubted as &dyn Fn(&mut Machine), &unfollowed] {
+        for past in [Past::Unknown, known.clone()] {
+            let mut machine = live();
+            lose(&mut machine);
+            assert_eq!(machine.must_list, Some(ListReason::LostEvents));
+            machine.step(secs(60), Input::Woke);
+            let commands = machine.step(secs(61), Input::Connected(at(12), past));
+            assert_eq!(commands[0], Command::Begin(ListReason::LostEvents));
+            let commands = machine.step(secs(61), page(12, &[entry("b", 6)], false));
+            assert!(!commands.contains(&Command::NewEpoch), "{commands:?}");
+        }
+    }
+    // What etcd itself tells of another history is believed all the same.
+    let others = other_histories().map(|header| (header, Past::Unknown));
+    for (header, past) in others.into_iter().chain([(at(12), Past::Future)]) {
+        let mut machine = live();
+        unfollowed(&mut machine);
+        machine.step(secs(60), Input::Woke);
+        let commands = machine.step(secs(61), Input::Connected(header, past));
+        assert!(is_closing(&commands, ErrorKind::HistoryChanged), "{header:?}");
+    }
+}
+
+#[test]
 fn one_member_that_is_wrong_is_not_believed() {
     let mut machine = live();
     reconnect(&mut machine, secs(1), Header { revision: 9, ..at(0) });
