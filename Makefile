@@ -12,7 +12,7 @@ export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 export NGINX := $(TOOLS)/bin/nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-kills soak fuzz scale bench instructions load fmt lint ci clean
+.PHONY: help run test test-attacks test-faults test-kills soak fuzz scale bench instructions load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,11 @@ test-kills: ## kills the gateway under load, and looks for what was acknowledged
 	@bash .ci/tools.sh build
 	cargo build --locked --all-features --example gateway
 	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) cargo test --locked --all-features --test delivery many_kills -- --ignored --nocapture
+
+test-attacks: ## attacks on the gateway at their full size, with what was measured
+	@bash .ci/tools.sh build
+	cargo build --release --locked --features gateway --example gateway
+	GATEWAY=$(CURDIR)/target/release/examples/gateway cargo test --locked --all-features --test it attacks:: -- --ignored --nocapture --test-threads=1
 
 soak: SECONDS ?= 600
 SEED ?=

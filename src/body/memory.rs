@@ -15,8 +15,8 @@ pub const SMALL: usize = 64 << 10;
 
 /// A budget for bodies in memory, which all clones share.
 ///
-/// Bodies are charged as their bytes arrive, until their events are delivered or on disk; an announced length reserves
-/// nothing. An eighth of the budget is kept for bodies of up to [`SMALL`] bytes, so that small events go on while large ones
+/// Bodies are charged as their bytes arrive, until their events are delivered or handed to the spool, which holds at most
+/// 64 MiB that are not on disk yet; an announced length reserves nothing. An eighth of the budget is kept for bodies of up to [`SMALL`] bytes, so that small events go on while large ones
 /// wait. A webhook may hold as many bytes as are still free, and a namespace twice as many, but always one largest body:
 /// one tenant whose target hangs leaves room for the others.
 ///
@@ -187,7 +187,8 @@ impl Arriving {
     fn is_in(&self, scope: Scope, of: Option<&Webhook>) -> bool {
         match (scope, self.webhook.as_deref(), of) {
             (Scope::All, ..) => true,
-            (Scope::Webhook, Some(mine), Some(other)) => mine.key() == other.key(),
+            // Not by name: another version of the webhook has a share of its own.
+            (Scope::Webhook, Some(mine), Some(other)) => std::ptr::eq(mine, other),
             (Scope::Namespace, Some(mine), Some(other)) => mine.namespace() == other.namespace(),
             _ => false,
         }

@@ -26,6 +26,9 @@ use crate::store::{Found, Store};
 /// How many events are begun or read at a time.
 const AT_A_TIME: usize = 64;
 
+/// How many events are looked at before everybody else has a turn: those of a fenced webhook may be millions.
+const LOOKED_AT: usize = 16 * AT_A_TIME;
+
 /// An event of so many bytes at most is tried by the worker itself, until it first has to wait. Most need no task then.
 const SMALL: u32 = 16 << 10;
 
@@ -207,10 +210,12 @@ impl Work {
         if self.is_reading {
             return false;
         }
-        let mut found = Vec::new();
+        let (mut found, mut looked_at) = (Vec::new(), 0);
         while found.len() < AT_A_TIME
+            && looked_at < LOOKED_AT
             && let Some(ticket) = self.schedule.next()
         {
+            looked_at += 1;
             match self.find(&ticket) {
                 // Before it is read: a webhook may be fenced for long.
                 Err(NotYet) => self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
@@ -218,7 +223,7 @@ impl Work {
             }
         }
         if found.is_empty() {
-            return false;
+            return looked_at == LOOKED_AT;
         }
         let fresh = self.spool.take_fresh(found.iter().map(|(ticket, _)| ticket));
         let found = found.into_iter().zip(fresh).map(|((ticket, webhook), event)| {

@@ -1,6 +1,7 @@
 //! The built gateway, as a process.
 
 mod arguments;
+mod attacks;
 mod certificates;
 mod configuration;
 mod dedup;
@@ -23,13 +24,3 @@ mod stderr;
 mod stdout;
 mod stop;
 mod waiting;
-
-// Pure parts of the gateway, whose unit tests run here: an example has none of its own.
-#[path = "../../examples/gateway/endpoint.rs"]
-mod endpoint;
-#[path = "../../examples/gateway/misspelt.rs"]
-mod misspelt;
-#[path = "../../examples/gateway/open_files.rs"]
-mod open_files;
-#[path = "../../examples/gateway/units.rs"]
-mod units;

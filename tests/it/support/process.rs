@@ -207,7 +207,11 @@ fn command_of(program: &OsStr, directory: &Path) -> Command {
     command
 }
 
+/// The gateway that was built beside this test, or another one that `GATEWAY` names.
 fn binary() -> PathBuf {
+    if let Some(binary) = std::env::var_os("GATEWAY") {
+        return binary.into();
+    }
     let test = std::env::current_exe().unwrap();
     let binary = test.parent().unwrap().parent().unwrap().join("examples/gateway");
     assert!(

@@ -1,0 +1,117 @@
+//! The attacks of the other files at their full size: `make test-attacks`. Each prints what it measured.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::frames::{END_STREAM, Frames};
+use crate::support::process::{AUTHORIZATION, Gateway};
+use crate::support::raw::{Raw, text};
+use crate::support::within;
+
+/// How long one of a hundred requests of a sender that was let in may take at most, while strangers attack.
+const P99: Duration = Duration::from_millis(250);
+
+/// How much the process may grow, in kB.
+const GROWTH: u64 = 300 << 10;
+
+/// How much an idle connection may cost, in bytes.
+const IDLE: u64 = 10 << 10;
+
+fn may_open(files: u64) {
+    let limit = rlimit::increase_nofile_limit(files).unwrap();
+    assert!(limit >= files, "the limit of open files is {limit}: these tests need {files}");
+}
+
+/// A connection from one of a hundred addresses of the loopback interface.
+async fn connect(gateway: &Gateway, nth: usize) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, (nth % 100) as u8 + 1), 0))).unwrap();
+    within("a connection", socket.connect(gateway.address)).await.unwrap()
+}
+
+/// The time within which 99 of 100 events of a sender are answered, each over a connection of its own.
+async fn p99(gateway: &Gateway) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let began = Instant::now();
+        let mut sender = Raw::connect(gateway.address).await;
+        sender.send(text(&["POST /webhook/guarded HTTP/1.1", AUTHORIZATION], "{}")).await;
+        let answer = sender.answer().await.expect("a sender is shut out");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+/// Holds the process against the bounds. `before` is its size before the attack.
+async fn assert_serves_quickly(gateway: &Gateway, before: u64, attack: &str) {
+    let p99 = p99(gateway).await;
+    let growth = gateway.resident_kb().saturating_sub(before);
+    println!("{attack}: p99 of a sender {p99:?}, {growth} kB more");
+    assert!(p99 < P99, "{p99:?}");
+    assert!(growth < GROWTH, "{growth} kB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-attacks"]
+async fn ten_thousand_idle_connections_cost_little() {
+    may_open(11_000);
+    let gateway = Gateway::start(&[("MAX_CONNECTIONS", "12000"), ("IDLE_TIMEOUT_SECONDS", "600")]).await;
+    let mut idle = Vec::new();
+    let mut before = 0;
+    for n in 0..10_100 {
+        // What the process takes once is not what a connection costs.
+        if n == 100 {
+            before = gateway.resident_kb();
+        }
+        let mut raw = gateway.connect().await;
+        raw.send(text(&["POST /webhook/open HTTP/1.1"], "{}")).await;
+        assert_eq!(raw.answer().await.unwrap().status, 200);
+        idle.push(raw);
+    }
+    let each = gateway.resident_kb().saturating_sub(before) * 1024 / 10_000;
+    println!("an idle connection costs {each} bytes");
+    assert!(each < IDLE, "{each} bytes");
+    assert_serves_quickly(&gateway, before, "10,000 idle connections").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-attacks"]
+async fn twelve_thousand_connections_shut_nobody_out() {
+    may_open(13_000);
+    let gateway = Gateway::start(&[]).await;
+    let before = gateway.resident_kb();
+    let mut strangers = Vec::new();
+    for n in 0..12_000 {
+        let mut stranger = connect(&gateway, n).await;
+        let begin = ["", "POST /webhook/open HTTP/1.1\r\nHost: a"][n % 2];
+        let _ = within("the peer to read", stranger.write_all(begin.as_bytes())).await;
+        strangers.push(stranger);
+    }
+    assert_serves_quickly(&gateway, before, "12,000 connections that ask nothing").await;
+}
+
+/// SETTINGS_INITIAL_WINDOW_SIZE 0: no byte of an answer's body may be sent.
+const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-attacks"]
+async fn answers_that_nobody_reads_take_little_memory() {
+    may_open(4_000);
+    let gateway = Gateway::start(&[]).await;
+    let before = gateway.resident_kb();
+    let mut unread = Vec::new();
+    for _ in 0..2_000 {
+        let mut frames = Frames::connect_with(gateway.address, &NO_WINDOW).await;
+        for number in 0..64 {
+            let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/metrics")];
+            frames.request(2 * number + 1, &fields, END_STREAM).await;
+        }
+        unread.push(frames);
+    }
+    assert_serves_quickly(&gateway, before, "answers that nobody reads on 2,000 connections").await;
+}
