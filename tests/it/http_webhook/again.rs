@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tower_webhook::module::DeliverErrorKind::Connect;
 
@@ -270,4 +271,34 @@ async fn a_new_connection_that_closes_instead_of_an_answer_is_a_failure() {
     let mut hook = Hook::new(json!({"url": target.url()})).await;
     hook.fail(Connect).await;
     assert_eq!(target.connections(), 1);
+}
+
+/// More than the sockets' buffers hold.
+const LARGE: usize = 20 << 20;
+
+/// Reads `length` bytes.
+async fn read(connection: &mut Connection, length: usize) -> bool {
+    connection.stream.read_exact(&mut vec![0; length]).await.is_ok()
+}
+
+#[tokio::test]
+async fn nothing_is_repeated_once_an_answer_has_begun_before_the_end_of_the_request() {
+    for early in ["HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 2"] {
+        let target = Target::serving(move |mut connection: Connection| async move {
+            connection.request().await;
+            connection.send(OK).await;
+            read(&mut connection, 1 << 10).await;
+            connection.send(early).await;
+            tokio::time::sleep(BREATH * 4).await;
+            // As much as makes room for a write, which comes after the answer's beginning.
+            read(&mut connection, LARGE / 2).await;
+        })
+        .await;
+        let mut hook = Hook::new(json!({"url": target.url()})).await;
+        hook.deliver(event("{}")).await;
+        tokio::time::sleep(BREATH).await;
+        let (_, outcome) = hook.send(event(b"POST ".repeat(LARGE / 5))).await;
+        assert_eq!(outcome.unwrap_err().kind(), Connect, "{early}");
+        assert_eq!(target.connections(), 1, "{early}");
+    }
 }

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 
 use super::flood::{Credit, Meter};
 
+/// How the head of a request over HTTP/1.1 begins.
+const METHODS: [&[u8]; 3] = [b"POST ", b"PUT ", b"PATCH "];
+
 /// Whether a connection is there, and whose turn it is if it is one of HTTP/1.1: the target's, once a request is being
 /// written, or ours, once an answer has been read.
 #[derive(Clone, Debug, Default)]
@@ -71,8 +74,8 @@ impl Life {
         self.0.heard.store(true, Relaxed);
     }
 
-    /// Whether this is the beginning of a further request.
-    fn written(&self) -> bool {
+    /// A request begins. Whether it is a further one.
+    fn begun(&self) -> bool {
         let turns = self.0.heard.load(Relaxed);
         if turns {
             self.0.heard.store(false, Relaxed);
@@ -87,11 +90,20 @@ pub(in crate::module::http_webhook) struct Watched<T> {
     stream: T,
     life: Life,
     meter: Meter,
+    /// Everything that there was to write has been written.
+    is_flushed: bool,
 }
 
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, is_http2: bool) -> Self {
-        Self { stream, life: Life::default(), meter: Meter::new(is_http2) }
+        Self { stream, life: Life::default(), meter: Meter::new(is_http2), is_flushed: false }
+    }
+
+    /// Whether a further request begins with these bytes: not the rest of one while its answer comes already, which may
+    /// look like one. hyper takes up a request at once, body and all, and flushes when none of it is left.
+    fn writes(&mut self, bytes: &[u8]) -> bool {
+        let was_flushed = std::mem::take(&mut self.is_flushed);
+        was_flushed && METHODS.iter().any(|method| bytes.starts_with(method)) && self.life.begun()
     }
 
     fn wrote(&mut self, polled: &Poll<io::Result<usize>>, is_request: bool) {
@@ -132,7 +144,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let is_request = self.life.written();
+        let is_request = self.writes(bytes);
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(&polled, is_request);
         polled
@@ -143,7 +155,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let is_request = self.life.written();
+        let is_request = self.writes(slices.iter().find(|slice| !slice.is_empty()).map_or(&[], |slice| slice));
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.wrote(&polled, is_request);
         polled
@@ -154,6 +166,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_flushed = true;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -164,6 +177,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
     use super::*;
 
     #[tokio::test]
@@ -178,20 +193,73 @@ mod tests {
         late.ended().await;
     }
 
-    #[test]
-    fn only_a_later_request_without_a_byte_of_its_answer_may_have_met_a_closed_connection() {
-        let life = Life::default();
+    type Pipe = (Watched<DuplexStream>, DuplexStream);
+
+    /// A connection, and its target.
+    fn pipe() -> Pipe {
+        let (ours, target) = tokio::io::duplex(1 << 20);
+        (Watched::new(ours, false), target)
+    }
+
+    async fn answer((watched, target): &mut Pipe, bytes: &[u8]) -> io::Result<()> {
+        target.write_all(bytes).await.unwrap();
+        watched.read_exact(&mut vec![0; bytes.len()]).await.map(drop)
+    }
+
+    /// Writes a whole request. The end of the body looks like a request.
+    async fn request(watched: &mut Watched<DuplexStream>) {
+        for part in ["PUT / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabcde", "POST "] {
+            watched.write_all(part.as_bytes()).await.unwrap();
+        }
+        watched.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_a_later_request_without_a_byte_of_its_answer_may_have_met_a_closed_connection() {
+        let mut pipe = pipe();
+        let life = pipe.0.life.clone();
         assert!(!life.ended_between_requests());
-        life.written();
-        life.written();
+        request(&mut pipe.0).await;
         assert!(!life.ended_between_requests(), "the first request");
-        life.read();
+        answer(&mut pipe, b"x").await.unwrap();
         assert!(!life.ended_between_requests(), "an answer");
-        life.written();
+        request(&mut pipe.0).await;
         assert!(life.ended_between_requests(), "the second request");
-        life.written();
-        assert!(life.ended_between_requests(), "the rest of the second request");
-        life.read();
+        answer(&mut pipe, b"x").await.unwrap();
         assert!(!life.ended_between_requests(), "the answer to the second request has begun");
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_request_whose_answer_has_begun_is_no_further_request() {
+        let mut pipe = pipe();
+        let life = pipe.0.life.clone();
+        request(&mut pipe.0).await;
+        answer(&mut pipe, b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        pipe.0.write_all(b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\nPOST ").await.unwrap();
+        assert!(life.ended_between_requests(), "the second request");
+        for rest in [&b"abc"[..], b"POST ", b"PATCH / HTTP/1.1\r\n"] {
+            answer(&mut pipe, b"HTTP/1.1 103 Early Hints\r\n\r\n").await.unwrap();
+            let slices = [io::IoSlice::new(b""), io::IoSlice::new(rest)];
+            assert_eq!(pipe.0.write_vectored(&slices).await.unwrap(), rest.len());
+            assert!(!life.ended_between_requests(), "the rest of the second request");
+            pipe.0.write_all(rest).await.unwrap();
+            assert!(!life.ended_between_requests(), "the rest of the second request");
+        }
+    }
+
+    #[tokio::test]
+    async fn interim_answers_are_counted_on_while_the_rest_of_a_request_is_written() {
+        let mut pipe = pipe();
+        let interim = [b'x'; 64 << 10];
+        pipe.0.write_all(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n").await.unwrap();
+        let mut count = 0;
+        while count < 100 && answer(&mut pipe, &interim).await.is_ok() {
+            pipe.0.write_all(b"POST ").await.unwrap();
+            count += 1;
+        }
+        assert!(count < 10, "{count}");
+        pipe.0.flush().await.unwrap();
+        request(&mut pipe.0).await;
+        pipe.0.read_exact(&mut [0]).await.unwrap();
     }
 }
