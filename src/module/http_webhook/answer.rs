@@ -53,7 +53,7 @@ pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError
     let kind = match connect {
         ConnectError::Forbidden(..) => DeliverErrorKind::Config,
         ConnectError::Timeout => DeliverErrorKind::Timeout,
-        ConnectError::Resolve(_) | ConnectError::Connect(_) => DeliverErrorKind::Connect,
+        ConnectError::Unknown(_) | ConnectError::Resolve(_) | ConnectError::Connect(_) => DeliverErrorKind::Connect,
     };
     DeliverError::new(kind, format!("{host}: {connect}"))
 }

@@ -94,11 +94,11 @@ impl Service<Uri> for Guard {
         Box::pin(async move {
             let host = uri.host().unwrap_or_default();
             let addresses = addresses(&uri, &resolver, &namespace).await?;
-            let announced = match addresses.iter().any(SocketAddr::is_ipv6) {
-                true => nat64::announced(&resolver, &namespace).await,
-                false => Vec::new(),
+            let announced = match addresses.iter().any(|address| depends_on_prefixes(&policy, address.ip())) {
+                true => nat64::announced(&resolver).await,
+                false => None,
             };
-            let addresses = allowed(&policy, &announced, addresses)?;
+            let addresses = allowed(&policy, announced.as_deref(), addresses)?;
             let connected = first_to_connect(addresses).await;
             let stream = connected.inspect_err(|_| resolver.forget(host)).map_err(ConnectError::Connect)?;
             stream.set_nodelay(true).map_err(ConnectError::Connect)?;
@@ -112,6 +112,8 @@ impl Service<Uri> for Guard {
 pub(in crate::module::http_webhook) enum ConnectError {
     /// The policy allows none of the addresses. This is the first, and what it is.
     Forbidden(IpAddr, &'static str),
+    /// It is not known whether this address leads to a refused one.
+    Unknown(IpAddr),
     Resolve(Arc<io::Error>),
     Connect(io::Error),
     Timeout,
@@ -123,6 +125,12 @@ impl fmt::Display for ConnectError {
             Self::Forbidden(address, class) => {
                 write!(f, "its address {address} is {class}: {}", super::OPENED_BY)
             }
+            Self::Unknown(address) => write!(
+                f,
+                "its address {address} may lead to a private IPv4 address (NAT64): the name servers did not answer for \
+                 ipv4only.arpa within {:?}, which tells; an address in EGRESS_ALLOW needs no answer",
+                nat64::PATIENCE
+            ),
             Self::Resolve(error) => write!(f, "its name cannot be resolved: {error}"),
             Self::Connect(error) => write!(f, "no connection: {error}"),
             Self::Timeout => write!(f, "no connection within {CONNECT_TIMEOUT:?}"),
@@ -151,17 +159,30 @@ pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// The addresses that may be connected to.
+/// Whether `address` may only be connected to if the prefixes that the network announces are known.
+fn depends_on_prefixes(policy: &EgressPolicy, address: IpAddr) -> bool {
+    address.is_ipv6() && !policy.lists(address)
+}
+
+/// The addresses that may be connected to. `announced`: if known.
 fn allowed(
     policy: &EgressPolicy,
-    announced: &[Prefix],
+    announced: Option<&[Prefix]>,
     mut addresses: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, ConnectError> {
     let mut refused: Option<ConnectError> = None;
     addresses.retain(|address| {
-        let refusal = policy.refusal_where(address.ip(), announced);
-        refused = refused.take().or(refusal.map(|class| ConnectError::Forbidden(address.ip(), class)));
-        refusal.is_none()
+        let address = address.ip();
+        if let Some(class) = policy.refusal_where(address, announced.unwrap_or_default()) {
+            refused.get_or_insert(ConnectError::Forbidden(address, class));
+            return false;
+        }
+        let is_unknown = announced.is_none() && depends_on_prefixes(policy, address);
+        if is_unknown {
+            // Goes before the others: only this one may change.
+            refused = Some(ConnectError::Unknown(address));
+        }
+        !is_unknown
     });
     addresses.truncate(MAX_ADDRESSES);
     match refused {
@@ -231,6 +252,32 @@ mod tests {
         assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
     }
 
+    /// The resolver is a mock, of a network with DNS64 and of name servers that are silent about some names.
+    #[tokio::test]
+    async fn names_that_nobody_answers_for_open_no_way_through_a_prefix_of_the_network() {
+        let resolver = Resolver::new(|name| match name {
+            "ipv4only.arpa" => Ok(vec!["2600:64::192.0.0.170".parse().unwrap()]),
+            _ => {
+                std::thread::sleep(nat64::PATIENCE + Duration::from_secs(2));
+                Err(io::Error::other("no answer"))
+            }
+        });
+        // So many namespaces that there is no room for one lookup more.
+        for (namespace, number) in (0..10).flat_map(|namespace| (0..64).map(move |number| (namespace, number))) {
+            let resolver = resolver.clone();
+            let name = format!("{number}.{namespace}.hangs");
+            tokio::spawn(async move { resolver.resolve(&name, format!("tenant-{namespace}").into()).await });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!((0..10).map(|number| resolver.under_way(&format!("tenant-{number}"))).sum::<usize>(), 64);
+        let webhook = crate::key::WebhookKey::new("tenant-0", "hook").unwrap();
+        let mut guard = Guard { policy: Arc::default(), resolver };
+        let connecting = super::super::ON_BEHALF_OF
+            .sync_scope(webhook, || guard.call("http://[2600:64::10.0.0.1]/".parse().unwrap()));
+        let error = connecting.await.unwrap_err();
+        assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
+    }
+
     /// However a private address is written, and whatever the system's resolver makes of it.
     #[tokio::test]
     async fn no_spelling_leads_to_a_private_address() {
@@ -282,13 +329,26 @@ mod tests {
         let policy = EgressPolicy::default();
         let mixed = addresses(&["10.0.0.1:80", "93.184.216.34:80", "[::1]:80", "[2606:4700::1]:80"]);
         let expected = addresses(&["93.184.216.34:80", "[2606:4700::1]:80"]);
-        assert_eq!(allowed(&policy, &[], mixed).unwrap(), expected);
-        assert!(matches!(allowed(&policy, &[], addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden(..))));
-        assert!(matches!(allowed(&policy, &[], Vec::new()), Err(ConnectError::Resolve(_))));
+        assert_eq!(allowed(&policy, Some(&[]), mixed).unwrap(), expected);
+        assert!(matches!(allowed(&policy, Some(&[]), addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden(..))));
+        assert!(matches!(allowed(&policy, Some(&[]), Vec::new()), Err(ConnectError::Resolve(_))));
         // Refused ones use up no places.
         let mut many = addresses(&["10.0.0.1:80"; 20]);
         many.extend(addresses(&["93.184.216.34:80"; 20]));
-        assert_eq!(allowed(&policy, &[], many).unwrap().len(), MAX_ADDRESSES);
+        assert_eq!(allowed(&policy, Some(&[]), many).unwrap().len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn while_the_prefixes_of_the_network_are_unknown_only_what_the_operator_allows_is_left_of_ipv6() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let policy = "fd00::/8".parse().unwrap();
+        let mixed = addresses(&["[2606:4700::1]:80", "93.184.216.34:80", "[fd00::1]:80", "[::1]:80"]);
+        let expected = addresses(&["93.184.216.34:80", "[fd00::1]:80"]);
+        assert_eq!(allowed(&policy, None, mixed).unwrap(), expected);
+        let error = allowed(&policy, None, addresses(&["10.0.0.1:80", "[2606:4700::1]:80", "[::1]:80"])).unwrap_err();
+        assert!(matches!(error, ConnectError::Unknown(_)), "{error}");
+        let error = allowed(&policy, None, addresses(&["[::1]:80"])).unwrap_err();
+        assert!(matches!(error, ConnectError::Forbidden(..)), "{error}");
     }
 
     #[tokio::test]

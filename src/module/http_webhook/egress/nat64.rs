@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::InvalidEgress;
-use super::resolve::Resolver;
+use super::resolve::{OWN, Resolver};
 
 /// The name whose IPv6 addresses show a network's prefixes, and the IPv4 addresses that are inside them (RFC 7050).
 const NAME: &str = "ipv4only.arpa";
 const KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
 
-/// How long the network's own prefixes are waited for. Then it is taken to have none, as most have.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the network's own prefixes are waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The lengths that a prefix may have (RFC 6052 §2.2).
 const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
@@ -60,11 +60,23 @@ fn inside(address: Ipv6Addr, length: u8) -> Ipv4Addr {
     Ipv4Addr::from([next(), next(), next(), next()])
 }
 
-/// The prefixes that the network announces.
-pub(super) async fn announced(resolver: &Resolver, namespace: &str) -> Vec<Prefix> {
-    match timeout(PATIENCE, resolver.resolve(NAME, namespace.into())).await {
-        Ok(Ok(addresses)) => found(&addresses),
-        Ok(Err(_)) | Err(_) => Vec::new(),
+/// The prefixes that the network announces, if that is known.
+///
+/// Prefixes that were once found hold until others are found: names that nobody answers for must not make them unknown,
+/// and an answer may lack its IPv6 part. A network without the name has none. If nobody ever answered, nothing is known.
+pub(super) async fn announced(resolver: &Resolver) -> Option<Vec<Prefix>> {
+    let answer = timeout(PATIENCE, resolver.resolve(NAME, OWN.into())).await;
+    let mut last = resolver.prefixes();
+    match answer {
+        Ok(Ok(addresses)) => {
+            let found = found(&addresses);
+            if last.is_none() || !found.is_empty() {
+                *last = Some(found);
+            }
+            last.clone()
+        }
+        Ok(Err(_)) => Some(last.clone().unwrap_or_default()),
+        Err(_) => last.clone(),
     }
 }
 
@@ -80,6 +92,9 @@ fn found(addresses: &[IpAddr]) -> Vec<Prefix> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
     use super::*;
 
     /// The examples of RFC 6052 §2.4.
@@ -115,6 +130,38 @@ mod tests {
             assert_eq!(found(&addresses), [Prefix::parse(prefix).unwrap()], "{prefix}");
         }
         assert_eq!(found(&[KNOWN[0].into(), "2600::1".parse().unwrap()]), []);
+    }
+
+    /// The resolver is a mock: the system's cannot be silenced.
+    #[tokio::test]
+    async fn prefixes_that_were_found_hold_while_nobody_answers() {
+        const SILENCE: fn() -> io::Result<Vec<IpAddr>> = || {
+            std::thread::sleep(PATIENCE + Duration::from_secs(1));
+            Err(io::Error::other("no answer"))
+        };
+        const NONE: fn() -> io::Result<Vec<IpAddr>> = || Err(io::Error::other("no such name"));
+        static MODE: Mutex<fn() -> io::Result<Vec<IpAddr>>> = Mutex::new(SILENCE);
+        let lookup = |_: &str| {
+            let mode = *MODE.lock().unwrap();
+            mode()
+        };
+        let resolver = Resolver::new(lookup);
+        assert_eq!(announced(&resolver).await, None, "silence from the start");
+        *MODE.lock().unwrap() = NONE;
+        let resolver = Resolver::new(lookup);
+        assert_eq!(announced(&resolver).await, Some(vec![]), "no such name");
+        let found = Some(vec![Prefix::parse("2600:64::/96").unwrap()]);
+        let modes: [(_, fn() -> io::Result<Vec<IpAddr>>); 4] = [
+            ("an answer", || Ok(vec!["2600:64::192.0.0.170".parse().unwrap()])),
+            ("an answer without IPv6 addresses", || Ok(vec![KNOWN[0].into()])),
+            ("an error", NONE),
+            ("silence", SILENCE),
+        ];
+        for (name, mode) in modes {
+            *MODE.lock().unwrap() = mode;
+            resolver.forget(NAME);
+            assert_eq!(announced(&resolver).await, found, "{name}");
+        }
     }
 
     #[test]

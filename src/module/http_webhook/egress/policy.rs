@@ -14,7 +14,9 @@ use super::nat64::Prefix;
 /// under which Azure answers its own machines. Of IPv6 only global unicast (`2000::/3`) is public, without what IETF
 /// protocols and documentation have of it, Teredo and 6to4. An address of the NAT64 prefix `64:ff9b::/96`, or of one
 /// given to [`nat64`](Self::nat64), is what the IPv4 address inside it is. Prefixes that the network announces (RFC 7050)
-/// are looked up before a connection to an IPv6 address: what leads to a refused IPv4 address is refused. IPv4-mapped addresses are not public.
+/// are looked up before a connection to an IPv6 address: what leads to a refused IPv4 address is refused, and while
+/// nobody has ever answered that lookup, each IPv6 address that the operator does not allow. IPv4-mapped addresses are not
+/// public.
 ///
 /// Read from a comma-separated list of what is allowed besides: addresses and networks in CIDR notation.
 ///
@@ -45,10 +47,15 @@ impl EgressPolicy {
         self.refusal_where(address, &[])
     }
 
+    /// Whether the operator allows `address`, whatever it is.
+    pub(super) fn lists(&self, address: IpAddr) -> bool {
+        self.allowed.iter().any(|network| network.contains(address))
+    }
+
     /// As [`refusal`](Self::refusal), where the network has announced these prefixes. They refuse more and open nothing:
     /// whoever answers for a name is no operator.
     pub(super) fn refusal_where(&self, address: IpAddr, announced: &[Prefix]) -> Option<&'static str> {
-        if self.allowed.iter().any(|network| network.contains(address)) {
+        if self.lists(address) {
             return None;
         }
         let IpAddr::V6(v6) = address else { return special(address) };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::nat64::Prefix;
 use crate::key::WebhookKey;
 
 /// How many names are looked up at a time, by all webhooks together.
@@ -23,6 +24,10 @@ const KNOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 
 /// Of how many names something is known.
 const MOST_KNOWN: usize = 1024;
+
+/// The namespace of the lookups that every tenant depends on. They wait for no room, which tenants could use up. No tenant
+/// has it: a namespace has no dot.
+pub(super) const OWN: &str = ".";
 
 tokio::task_local! {
     /// The webhook that this task sends for. A client tells its connector nothing but the URL.
@@ -47,6 +52,8 @@ struct Shared {
     state: Mutex<State>,
     /// Something is known that was not, or there is room for a lookup.
     changed: Notify,
+    /// See [`announced`](super::nat64::announced).
+    prefixes: Mutex<Option<Vec<Prefix>>>,
 }
 
 #[derive(Default)]
@@ -65,10 +72,12 @@ impl Resolver {
     }
 
     pub(super) fn new(lookup: Lookup) -> Self {
-        Self(Arc::new(Shared { lookup, state: Mutex::default(), changed: Notify::new() }))
+        let (state, changed, prefixes) = (Mutex::default(), Notify::new(), Mutex::default());
+        Self(Arc::new(Shared { lookup, state, changed, prefixes }))
     }
 
-    /// The addresses of `name`. A namespace may have as many lookups under way as there is still room for.
+    /// The addresses of `name`. A namespace may have as many lookups under way as there is still room for, and [`OWN`] as
+    /// many as it asks for.
     pub(super) async fn resolve(&self, name: &str, namespace: Arc<str>) -> Answer {
         let name: Arc<str> = name.to_ascii_lowercase().into();
         loop {
@@ -91,6 +100,11 @@ impl Resolver {
     /// Takes it that the addresses of `name` are old: none of them can be reached.
     pub(super) fn forget(&self, name: &str) {
         self.0.state().known.remove(name.to_ascii_lowercase().as_str());
+    }
+
+    /// The prefixes that the network announced last, if it ever answered.
+    pub(super) fn prefixes(&self) -> MutexGuard<'_, Option<Vec<Prefix>>> {
+        self.0.prefixes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +130,8 @@ impl State {
             return Step::Known(answer.clone());
         }
         let under_way = self.namespaces.get(namespace).copied().unwrap_or(0);
-        if self.names.contains_key(name) || under_way >= MOST_LOOKUPS.saturating_sub(self.names.len()) {
+        let has_room = &**namespace == OWN || under_way < MOST_LOOKUPS.saturating_sub(self.names.len());
+        if self.names.contains_key(name) || !has_room {
             return Step::Wait;
         }
         self.names.insert(Arc::clone(name), Arc::clone(namespace));
