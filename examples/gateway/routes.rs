@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use http_body_util::Either;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pin_project::pin_project;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_webhook::body::{BodyMemory, ResponseBody};
@@ -42,6 +44,9 @@ const WEBHOOKS: &str = "/webhook/";
 /// How long `/ready?min_revision=N` waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// How many requests may wait so at a time: anybody may send them, and a connection that waits makes no room for another.
+const WAITS: usize = 32;
+
 #[derive(Clone)]
 pub(crate) struct Operator {
     pub(crate) store: Store,
@@ -49,6 +54,8 @@ pub(crate) struct Operator {
     body_memory: BodyMemory,
     metrics: Arc<Rendering>,
     shutdown: Shutdown,
+    /// For those that wait for a revision.
+    waits: Arc<Semaphore>,
 }
 
 /// What is kept in `SPOOL_DIR`.
@@ -85,7 +92,8 @@ pub(crate) fn apps(
         .route("/metrics", get(render_metrics))
         .nest("/admin", admin::routes(settings, refused.clone()));
     let metrics = Arc::new(Rendering::new(metrics));
-    let state = Operator { store, spool, body_memory, metrics, shutdown };
+    let waits = Arc::new(Semaphore::new(WAITS));
+    let state = Operator { store, spool, body_memory, metrics, shutdown, waits };
     let finish = |routes: Router<Operator>| {
         routes
             .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
@@ -216,20 +224,48 @@ async fn ready(
         return detail(StatusCode::BAD_REQUEST, "min_revision must be a whole number");
     };
     if operator.shutdown.has_begun() {
-        return detail(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
+        return shutting_down();
     }
-    if let Some(revision) = query.min_revision {
-        let waiting = operator.store.wait_for_revision(revision);
-        // Not in time, or not any more: in another history of etcd the number means something else.
-        if !tokio::time::timeout(LONGEST_WAIT, waiting).await.unwrap_or(false) {
-            return detail(StatusCode::SERVICE_UNAVAILABLE, "the revision has not been reached");
-        }
+    if let Some(revision) = query.min_revision
+        && let Err(answer) = wait_for(revision, &operator).await
+    {
+        return answer;
     }
     let snapshot = operator.store.snapshot();
     if !snapshot.is_loaded() {
         return detail(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet");
     }
     Json(json!({"status": "ready", "revision": snapshot.revision()})).into_response()
+}
+
+async fn wait_for(revision: u64, operator: &Operator) -> Result<(), Response> {
+    let mut waiting = pin!(operator.store.wait_for_revision(revision));
+    // Most revisions have been reached already, and take no place.
+    let reached = match waiting.as_mut().now_or_never() {
+        Some(reached) => reached,
+        None => {
+            let Ok(_place) = operator.waits.try_acquire() else {
+                let busy = "too many requests wait for a revision; try again later";
+                return Err(
+                    ([(header::RETRY_AFTER, "1")], detail(StatusCode::SERVICE_UNAVAILABLE, busy)).into_response()
+                );
+            };
+            tokio::select! {
+                reached = waiting => reached,
+                () = operator.shutdown.clone().begun() => return Err(shutting_down()),
+                () = sleep(LONGEST_WAIT) => false,
+            }
+        }
+    };
+    // Or not any more: in another history of etcd the number means something else.
+    match reached {
+        true => Ok(()),
+        false => Err(detail(StatusCode::SERVICE_UNAVAILABLE, "the revision has not been reached")),
+    }
+}
+
+fn shutting_down() -> Response {
+    detail(StatusCode::SERVICE_UNAVAILABLE, "shutting down")
 }
 
 async fn render_metrics(State(operator): State<Operator>) -> Response {
