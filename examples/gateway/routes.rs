@@ -26,6 +26,7 @@ use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_webhook::body::{BodyMemory, ResponseBody};
 use tower_webhook::dedup::Claims;
+use tower_webhook::dispatch::EVENT_ID;
 use tower_webhook::finish::Remainders;
 use tower_webhook::spool::Spool;
 use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
@@ -125,11 +126,9 @@ pub(crate) struct Apps {
 /// Of a webhook, or of another route.
 pub(crate) type AppBody = Either<ResponseBody, Body>;
 
-/// Whether the answer shows that its request has got past the guard of a webhook: it was taken, or its delivery failed.
+/// Whether the answer shows that its request has got past the guard of a webhook: only then does it name the event.
 pub(crate) fn is_let_in(answer: &http::Response<AppBody>) -> bool {
-    let status = answer.status();
-    let is_past = status.is_success() || [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT].contains(&status);
-    is_past && matches!(answer.body(), Either::Left(_))
+    matches!(answer.body(), Either::Left(_)) && answer.headers().contains_key(EVENT_ID)
 }
 
 /// The webhooks, which have the shortest way, and the other routes.
