@@ -100,6 +100,8 @@ pub(crate) async fn serve(
         tokio::select! {
             () = async { while running.join_next().await.is_some() {} } => {}
             () = drained.over() => {}
+            // Asked again it stops at once.
+            () = shutdown.over() => {}
         }
     };
     tokio::join!(serve_webhooks, serve_admin);

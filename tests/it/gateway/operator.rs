@@ -155,6 +155,21 @@ async fn a_probe_is_answered_while_the_gateway_stops() {
 }
 
 #[tokio::test]
+async fn asked_again_it_stops_at_once_though_the_operators_listener_has_connections() {
+    let mut both = Both::start(&[("SHUTDOWN_GRACE_SECONDS", "3600"), ("HEADER_TIMEOUT_SECONDS", "3600")]).await;
+    let mut half = Raw::connect(both.admin).await;
+    half.send("GET /health HTTP/1.1\r\n").await;
+    assert_eq!(both.get("/health").await.status, 200);
+    both.gateway.signal("TERM").await;
+    eventually("the stop to begin", async || both.gateway.err().contains("stopping")).await;
+    // The other listener has nothing to finish.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(!both.gateway.has_ended(), "a head is on its way");
+    both.gateway.signal("TERM").await;
+    assert_eq!(both.gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_variable_of_the_operators_listener_that_is_wrong_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
