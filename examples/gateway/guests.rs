@@ -13,7 +13,11 @@ use tokio::task::AbortHandle;
 use crate::activity::Activity;
 
 /// How many connections are looked at to find one.
-const LOOKS: usize = 32;
+const LOOKS: usize = 40;
+
+/// How many of one peer are looked at before those of the next one: a peer whose connections are all busy must not use up
+/// the looks.
+const LOOKS_AT_A_PEER: usize = 8;
 
 /// The connections that have had no request let in, as far as is known: another is forgotten when it is looked at.
 #[derive(Default)]
@@ -92,18 +96,30 @@ impl Guests {
     pub(crate) fn make_room(&self) -> bool {
         let mut state = lock(&self.0);
         let mut looks = LOOKS;
+        let mut before = looks;
         let mut below = None;
         while looks > 0 {
             let largest = match below {
                 None => state.by_number.last(),
                 Some(last) => state.by_number.range(..last).next_back(),
             };
-            let Some(&(number, network)) = largest else { return false };
+            let Some(&(number, network)) = largest else {
+                // All peers have had their turn. If looks are left they have another one.
+                if looks == before {
+                    return false;
+                }
+                (before, below) = (looks, None);
+                continue;
+            };
             below = Some((number, network));
-            if let Some(task) = state.change(network, |peer| peer.longest_idle(&mut looks)) {
+            let at_peer = looks.min(LOOKS_AT_A_PEER);
+            let mut left = at_peer;
+            let task = state.change(network, |peer| peer.longest_idle(&mut left));
+            if let Some(task) = task {
                 task.abort();
                 return true;
             }
+            looks -= at_peer - left;
         }
         false
     }

@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::process::{AUTHORIZATION, Gateway, command};
+use crate::support::process::{AUTHORIZATION, Gateway, command, webhooks};
 use crate::support::raw::text;
-use crate::support::within;
+use crate::support::{eventually, within};
 
 const MAX: usize = 200;
 
@@ -126,4 +127,66 @@ async fn connections_that_were_let_in_make_no_room() {
         assert!(delivers(stream).await, "a sender that was let in has lost its connection");
     }
     drop(strangers);
+}
+
+/// The answer is a 503, and the sender is no stranger all the same.
+#[tokio::test]
+async fn a_sender_whose_delivery_is_put_off_makes_no_room() {
+    let gateway = start().await;
+    // In the way of the directory that events are saved to.
+    std::fs::write(gateway.path("data"), "").unwrap();
+    let mut kept = connect(&gateway, 1).await;
+    send(&mut kept, text(&["POST /webhook/save HTTP/1.1", AUTHORIZATION], "{}")).await;
+    assert!(answers(&mut kept, 503).await);
+    let _strangers = flood(&gateway, 1, MAX + 20).await;
+    gateway.assert_serves().await;
+    assert!(is_open(&mut kept).await, "a sender that was let in has lost its connection");
+}
+
+#[tokio::test]
+async fn a_peer_whose_connections_are_all_busy_does_not_save_those_of_the_others() {
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut webhooks = webhooks();
+    let url = format!("http://{}/", target.local_addr().unwrap());
+    webhooks["namespaces"]["default"]["hangs"] = json!({"module": "http_webhook", "module-config": {"url": url}});
+    std::fs::write(directory.path().join("webhooks.json"), webhooks.to_string()).unwrap();
+    let variables = [("MAX_CONNECTIONS", "120"), ("SAVE_TO_DISK_ROOT", "data"), ("EGRESS_ALLOW", "127.0.0.1")];
+    let gateway = Gateway::start_in(directory, &variables).await;
+    eventually("the gateway to be ready", async || gateway.get("/ready").await.status == 200).await;
+    let mut busy = Vec::new();
+    for _ in 0..90 {
+        let mut stream = connect(&gateway, 1).await;
+        send(&mut stream, text(&["POST /webhook/hangs HTTP/1.1"], "{}")).await;
+        busy.push(stream);
+    }
+    let _idle = flood(&gateway, 2, 30).await;
+    for _ in 0..5 {
+        let mut new = connect(&gateway, 10).await;
+        assert!(delivers(&mut new).await, "a new sender is shut out");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_a_revision_do_not_take_all_connections() {
+    let gateway = start().await;
+    // Those that find no place to wait are answered at once, and their connections make room.
+    let wait = "GET /ready?min_revision=1000 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut waiting = Vec::new();
+    for _ in 0..MAX {
+        let mut stream = connect(&gateway, 1).await;
+        send(&mut stream, wait).await;
+        waiting.push(stream);
+    }
+    let mut one_more = connect(&gateway, 2).await;
+    send(&mut one_more, wait).await;
+    let mut answer = vec![0; 4096];
+    let read = within("an answer", one_more.read(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: 1\r\n"), "{answer}");
+    // What has been reached already waits for nothing.
+    send(&mut one_more, "GET /ready?min_revision=1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(answers(&mut one_more, 200).await);
+    let mut new = connect(&gateway, 10).await;
+    assert!(delivers(&mut new).await, "a new sender is shut out");
 }
