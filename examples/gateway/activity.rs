@@ -43,6 +43,8 @@ pub(crate) struct Activity {
     is_http2: AtomicBool,
     /// The body of the last HTTP/1 request has not been read to its end.
     unread: AtomicBool,
+    /// The connection ends, and the peer has had the time to learn of it.
+    refuses_more: AtomicBool,
 }
 
 /// A head has begun, and not yet ended.
@@ -62,13 +64,14 @@ impl Activity {
             waiting: AtomicU64::new(HEAD),
             is_http2: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            refuses_more: AtomicBool::new(false),
         })
     }
 
     /// Bytes have come.
     pub(crate) fn heard(&self) {
         let is_idle = self.waiting.load(Ordering::Relaxed) & HEAD == 0 && self.running.load(Ordering::Relaxed) == 0;
-        if is_idle && !self.is_http2.load(Ordering::Relaxed) {
+        if is_idle && !self.is_http2() {
             self.wait_for(HEAD);
         }
     }
@@ -84,6 +87,19 @@ impl Activity {
 
     pub(crate) fn speaks_http2(&self) {
         self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Requests that begin from now on are no reason to keep the connection.
+    pub(crate) fn refuse_more(&self) {
+        self.refuses_more.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refuses_more(&self) -> bool {
+        self.refuses_more.load(Ordering::Relaxed)
     }
 
     fn wait_for(&self, what: u64) {
@@ -174,13 +190,10 @@ impl Activity {
         }
     }
 
-    /// Resolves after `limit`, or later, when nothing is being answered.
-    pub(crate) async fn quiet(&self, limit: Duration) {
-        loop {
-            sleep(limit).await;
-            if self.running.load(Ordering::Relaxed) == 0 {
-                return;
-            }
+    /// Resolves when nothing is being answered, as is looked for from time to time.
+    pub(crate) async fn quiet(&self, pause: Duration) {
+        while self.running.load(Ordering::Relaxed) > 0 {
+            sleep(pause).await;
         }
     }
 }

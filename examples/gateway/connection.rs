@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{self, StatusCode, Version};
+use http_body_util::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,7 +16,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::Service;
 use tower_webhook::Peer;
 
@@ -23,7 +25,7 @@ use crate::certificates::TlsAcceptor;
 use crate::exchange::{Answering, RequestBody};
 use crate::guests::Place;
 use crate::linger::{Lent, Lingering, lend};
-use crate::routes::App;
+use crate::routes::{App, AppBody, detail};
 use crate::server::Shutdown;
 
 /// The largest head of a request; more is answered 431.
@@ -107,6 +109,9 @@ impl Connections {
         let service = {
             let activity = Arc::clone(activity);
             service_fn(move |mut req: Request<Incoming>| {
+                if activity.refuses_more() && req.version() == Version::HTTP_2 {
+                    return Answering::refused(closing());
+                }
                 req.extensions_mut().insert(Peer::new(peer));
                 let running = Running::begin(&activity);
                 Answering::new(app.borrow_mut().call(RequestBody::of(req, &activity)), running)
@@ -127,9 +132,17 @@ impl Connections {
         };
         connection.as_mut().graceful_shutdown();
         let patience = async {
+            // What was on its way when the peer was told is served. In HTTP/2 hyper takes more until the peer has
+            // answered a PING, which it may never do.
+            sleep(GOODBYE).await;
+            activity.refuse_more();
             match reason {
+                Closing::Expired if activity.has_stalled() => {}
                 Closing::Expired => activity.quiet(GOODBYE).await,
-                Closing::Stopping => activity.expired(Limits { idle: self.limits.head, ..self.limits }).await,
+                Closing::Stopping => {
+                    let idle = if activity.is_http2() { GOODBYE } else { self.limits.head };
+                    activity.expired(Limits { idle, ..self.limits }).await;
+                }
             }
         };
         tokio::select! {
@@ -138,6 +151,11 @@ impl Connections {
             () = patience => false,
         }
     }
+}
+
+fn closing() -> http::Response<AppBody> {
+    let again = "this connection is being closed; send the request again on another one";
+    detail(StatusCode::SERVICE_UNAVAILABLE, again).map(Either::Right)
 }
 
 /// Why the server ends a connection.

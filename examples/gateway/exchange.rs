@@ -80,6 +80,11 @@ impl<F> Answering<F> {
     pub(crate) fn new(answer: F, running: Running) -> Self {
         Self { state: State::Asking(answer), running: Some(running) }
     }
+
+    /// The answer to a request for which the connection does not stay.
+    pub(crate) fn refused(answer: Response<AppBody>) -> Self {
+        Self { state: State::Early(Some(answer)), running: None }
+    }
 }
 
 impl<F> Future for Answering<F>

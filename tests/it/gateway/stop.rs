@@ -1,8 +1,12 @@
 //! A stop finishes what runs.
 
+use std::time::Duration;
+
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use crate::support::eventually;
+use crate::support::frames::{END_STREAM, Frames};
 use crate::support::process::{AUTHORIZATION, Gateway};
 use crate::support::raw::text;
 
@@ -72,16 +76,38 @@ async fn what_never_ends_does_not_hold_the_stop_beyond_the_grace_time() {
     assert!(running.is_closed_by_peer().await);
 }
 
-/// Who waits for a revision waits ten seconds at most, and gets an answer also while the gateway stops.
 #[tokio::test]
-async fn a_wait_for_a_revision_ends_and_is_answered_though_the_gateway_stops() {
+async fn a_wait_for_a_revision_does_not_hold_up_the_stop() {
     let mut gateway = Gateway::start(&[]).await;
     let mut waiting = gateway.connect().await;
     waiting.send("GET /ready?min_revision=1000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     gateway.assert_serves().await;
     gateway.signal("TERM").await;
-    waiting.answer().await.unwrap().problem(503);
+    assert_eq!(waiting.answer().await.unwrap().problem(503), "shutting down");
     assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+/// A peer that never answers the PING with which the stop begins is not told which request is the last.
+#[tokio::test]
+async fn an_http2_peer_that_sends_on_does_not_hold_up_the_stop() {
+    let mut gateway = Gateway::start(&[("SHUTDOWN_GRACE_SECONDS", "60")]).await;
+    let mut frames = Frames::connect(gateway.address).await;
+    let ask = async |frames: &mut Frames, stream| {
+        let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/health")];
+        frames.request(stream, &fields, END_STREAM).await
+    };
+    ask(&mut frames, 1).await;
+    assert_eq!(frames.next().await.unwrap().status(), Some(200));
+    gateway.signal("TERM").await;
+    // It reads nothing from here on, and so answers no PING.
+    let mut stream = 1;
+    while !gateway.has_ended() {
+        stream += 2;
+        assert!(stream < 100, "the stop waits for a peer that sends on: {}", gateway.err());
+        ask(&mut frames, stream).await;
+        sleep(Duration::from_millis(400)).await;
+    }
+    assert!(gateway.err().contains("stopped"), "{}", gateway.err());
 }
 
 #[tokio::test]
