@@ -11,7 +11,7 @@ use http_body_util::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -27,6 +27,7 @@ use crate::guests::Place;
 use crate::linger::{Lent, Lingering, lend};
 use crate::routes::{App, AppBody, detail};
 use crate::server::Shutdown;
+use crate::streams::Streams;
 
 /// The largest head of a request; more is answered 431.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -45,7 +46,7 @@ pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 pub(crate) struct Connections {
     app: App,
     tls: Option<TlsAcceptor>,
-    protocols: Arc<Builder<TokioExecutor>>,
+    protocols: Arc<Builder<Streams>>,
     limits: Limits,
     lingering: Arc<Lingering>,
     shutdown: Shutdown,
@@ -57,9 +58,10 @@ impl Connections {
         tls: Option<TlsAcceptor>,
         limits: Limits,
         lingering: Arc<Lingering>,
+        streams: Streams,
         shutdown: Shutdown,
     ) -> Self {
-        let mut protocols = Builder::new(TokioExecutor::new());
+        let mut protocols = Builder::new(streams);
         // Hyper's own limit costs a timer for each head, and counts idle time as part of the head's time. A sender that
         // has sent its whole request is answered, though it has closed its half of the connection.
         protocols.http1().half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);

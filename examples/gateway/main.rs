@@ -26,6 +26,7 @@ mod server;
 mod settings;
 mod sockets;
 mod stderr;
+mod streams;
 mod telemetry;
 mod units;
 mod variables;

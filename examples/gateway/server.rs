@@ -17,6 +17,7 @@ use crate::open_files::Places;
 use crate::routes::Apps;
 use crate::settings::Settings;
 use crate::sockets::Sockets;
+use crate::streams::streams;
 
 /// How many connections the operator's own listener serves: enough for probes, scrapers and the operator.
 const ADMIN_CONNECTIONS: usize = 128;
@@ -68,11 +69,12 @@ pub(crate) async fn serve(
     tracing::info!(%address, tls = tls.is_some(), admin, "listening");
 
     let listener = |name, socket, app, tls, max_connections, shutdown: &Shutdown| {
+        let (streams, ended) = streams();
         let lingering = Lingering::new(max_connections, settings.max_body_bytes);
-        let connections = Connections::new(app, tls, settings.waiting, lingering, shutdown.clone());
-        Listener::new(name, socket, connections, max_connections)
+        let connections = Connections::new(app, tls, settings.waiting, lingering, streams, shutdown.clone());
+        (Listener::new(name, socket, connections, max_connections), ended)
     };
-    let webhooks = listener("webhooks", sockets.webhooks, apps.main, tls, places.webhooks, &shutdown);
+    let (webhooks, mut streams) = listener("webhooks", sockets.webhooks, apps.main, tls, places.webhooks, &shutdown);
     let drained = Shutdown::default();
     let admin = match (sockets.admin, apps.admin) {
         (Some(socket), Some(app)) => Some(listener("admin", socket, app, None, places.admin, &drained)),
@@ -84,6 +86,8 @@ pub(crate) async fn serve(
         tracing::info!(connections = running.len(), ?grace, "stopping: finishing what runs");
         let all_done = async {
             while running.join_next().await.is_some() {}
+            // A stream may outlive its connection by a moment, and becomes a remainder only then.
+            streams.all().await;
             apps.remainders.ended().await;
         };
         tokio::select! {
@@ -95,7 +99,7 @@ pub(crate) async fn serve(
         drained.begin_with(&shutdown);
     };
     let serve_admin = async {
-        let Some(admin) = admin else { return };
+        let Some((admin, _)) = admin else { return };
         let mut running = admin.serve(&drained).await;
         tokio::select! {
             () = async { while running.join_next().await.is_some() {} } => {}

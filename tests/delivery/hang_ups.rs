@@ -213,6 +213,31 @@ async fn a_stop_waits_for_events_whose_senders_are_gone_as_long_as_the_grace_tim
     }
 }
 
+/// The streams of a connection end after it, and only then does it show that their events go on without a sender.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_for_events_whose_senders_close_while_it_waits() {
+    let _guard = beside_others().await;
+    let target = Target::start(|_| Reply::Late(Duration::from_secs(3))).await;
+    let home = home(&target).with("SHUTDOWN_GRACE_SECONDS", 30);
+    let mut gateway = home.start().await;
+    let (mut sender, socket) = http2(gateway.address).await;
+    for id in 0..MANY {
+        tokio::spawn(ask(&mut sender, "delivered", id));
+    }
+    target.count_at("/delivered", MANY).await;
+    gateway.signal("TERM").await;
+    eventually("the stop to begin", async || gateway.log().contains("stopping")).await;
+    socket.shutdown(Shutdown::Both).unwrap();
+    assert_eq!(gateway.ended().await.code(), Some(0), "{}", gateway.log());
+    let gateway = home.start().await;
+    let (mut sender, _connection) = http2(gateway.address).await;
+    for id in 0..MANY {
+        let again = within("an answer", ask(&mut sender, "delivered", id)).await.unwrap();
+        assert!(again.headers().contains_key("x-duplicate"), "{id}: {again:?}");
+    }
+    gateway.stop().await;
+}
+
 /// CVE-2023-44487: a stream is reset as soon as it has begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_resets_win_no_more_than_waiting_does() {
