@@ -30,7 +30,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const PROVE_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -18,12 +18,12 @@ const SMALL: usize = 1 << 20;
 /// A page that holds more bytes than this is followed by one of half as many keys.
 const LARGE: usize = 4 << 20;
 
-/// Each page is followed by a pause of this many times what the page took.
+/// Each page, also one that was too large or too slow, is followed by a pause of this many times what the page took.
 const PAUSES: u32 = 9;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// After a page that could not be read: its revision has been compacted, or it was too large or too slow.
+/// After a page that could not be read since its revision has been compacted.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// A comparison of the index with etcd's keys and values, page by page, while events go on coming in.
@@ -102,15 +102,20 @@ impl Audit {
             SMALL..=LARGE => self.limit,
             _ => (self.limit / 2).max(1),
         };
-        self.next_at = now + (now.saturating_sub(self.asked) * PAUSES).min(LONGEST_PAUSE);
+        self.next_at = now + self.pause(now);
         Compared::More
+    }
+
+    /// After a page that was asked for last and came now, or did not.
+    fn pause(&self, now: Time) -> Duration {
+        (now.saturating_sub(self.asked) * PAUSES).min(LONGEST_PAUSE)
     }
 
     /// The page was too large, or took too long. Returns whether a shorter one may do.
     pub(super) fn shorten(&mut self, now: Time) -> bool {
         let shorter = self.limit > 1;
         self.limit = (self.limit / 2).max(1);
-        self.next_at = now + AGAIN;
+        self.next_at = now + self.pause(now);
         shorter
     }
 
@@ -205,7 +210,15 @@ mod tests {
             next(9, ms(0));
         }
         assert_eq!(next(9, ms(0)).0, LARGEST_PAGE);
-        for _ in 0..13 {
+        audit.ask(now);
+        now += ms(300);
+        assert!(audit.shorten(now));
+        assert_eq!(audit.next_at - now, ms(2700), "one that was too slow has cost etcd its time too");
+        audit.ask(now);
+        now += secs(3);
+        assert!(audit.shorten(now));
+        assert_eq!(audit.next_at - now, LONGEST_PAUSE);
+        for _ in 0..11 {
             assert!(audit.shorten(now));
         }
         assert!(!audit.shorten(now), "one key cannot be halved");

@@ -697,9 +697,10 @@ fn a_page_that_is_compacted_or_too_large_is_asked_for_again() {
     let mut now = secs(2);
     while limit > 1 {
         let unwieldy = Input::Audited(AuditPage::Unwieldy(broken(ErrorKind::TooLarge)));
-        assert_eq!(machine.step(now, unwieldy), wait);
+        now += Duration::from_millis(50);
+        assert_eq!(machine.step(now, unwieldy), [Command::Wait(Duration::from_millis(450))]);
         limit /= 2;
-        now += Duration::from_millis(500);
+        now += Duration::from_millis(450);
         assert_eq!(machine.step(now, Input::Woke), [Command::Audit { at: 11, after: None, limit }]);
     }
     let unwieldy = Input::Audited(AuditPage::Unwieldy(broken(ErrorKind::TooLarge)));
