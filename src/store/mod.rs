@@ -74,6 +74,10 @@ impl Store {
     /// when a proof, which is asked for at once, shows that it changed nothing here. Returns `false` if the source's history
     /// became another meanwhile, where the number means something else, and if the reflector was dropped.
     ///
+    /// After a reconnect that read no list, and after a start from a saved copy, it may say yes in the old epoch before
+    /// every value has been compared with etcd's: should etcd have been wiped and written again meanwhile, the comparison
+    /// finds it and a new epoch begins after the yes. [`wait_fresh`](Self::wait_fresh) waits for the comparison.
+    ///
     /// Like all three of these it never says yes too early, and waits for ever if nothing comes: a deadline is
     /// [`tokio::time::timeout`]'s, and nothing is lost by it.
     ///
