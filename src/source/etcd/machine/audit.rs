@@ -19,7 +19,11 @@ const SMALL: usize = 1 << 20;
 const LARGE: usize = 4 << 20;
 
 /// Each page, also one that was too large or too slow, is followed by a pause of this many times what the page took.
-const PAUSES: u32 = 9;
+pub(super) const PAUSES: u32 = 9;
+
+/// The same while no proof can be told before the comparison has held: a connection that is cut every few minutes must come
+/// to an end of it.
+pub(super) const PAUSES_UNPROVEN: u32 = 1;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -42,6 +46,8 @@ pub(super) struct Audit {
     told: i64,
     /// Keys in the page that is asked for.
     limit: i64,
+    /// How many times what a page took the pause after it is.
+    pauses: u32,
     /// When the page was asked for.
     asked: Time,
     /// When the next page may be asked for.
@@ -60,9 +66,9 @@ pub(super) enum Compared {
 }
 
 impl Audit {
-    pub(super) fn new(now: Time, at: Revision) -> Self {
+    pub(super) fn new(now: Time, at: Revision, pauses: u32) -> Self {
         let touched = HashMap::new();
-        Self { at, after: None, touched, told: 0, limit: FIRST_PAGE, asked: now, next_at: now }
+        Self { at, after: None, touched, told: 0, limit: FIRST_PAGE, pauses, asked: now, next_at: now }
     }
 
     pub(super) fn ask(&mut self, now: Time) -> Command {
@@ -108,7 +114,7 @@ impl Audit {
 
     /// After a page that was asked for last and came now, or did not.
     fn pause(&self, now: Time) -> Duration {
-        (now.saturating_sub(self.asked) * PAUSES).min(LONGEST_PAUSE)
+        (now.saturating_sub(self.asked) * self.pauses).min(LONGEST_PAUSE)
     }
 
     /// The page was too large, or took too long. Returns whether a shorter one may do.
@@ -154,7 +160,7 @@ mod tests {
         let (a, b) = (("a", known(1, 2, 2)), ("b", known(2, 3, 4)));
         let audit = |keys: &[(&str, Known)], touched: &[Event]| {
             let (now, index) = (Time::ZERO, index(keys));
-            let mut audit = Audit::new(now, 10);
+            let mut audit = Audit::new(now, 10, PAUSES);
             touched.iter().for_each(|event| audit.touch(event));
             match audit.compare(now, &index, &page(&[a]), 9, true) {
                 Compared::More => audit.compare(now, &index, &page(&[b]), 9, false) == Compared::Held,
@@ -176,7 +182,7 @@ mod tests {
         let (a, b, c) = (("a", known(1, 2, 2)), ("b", known(2, 3, 4)), ("d", known(1, 12, 12)));
         let changes = [delete("a", 11), put("d", 12, 1, 12)];
         let compared = |then: &[(&str, Known)], more: &[(&str, Known)]| {
-            let mut audit = Audit::new(now, 10);
+            let mut audit = Audit::new(now, 10, PAUSES);
             assert_eq!(audit.compare(now, &index(&[a, b]), &page(&[a]), 9, true), Compared::More);
             changes.iter().for_each(|event| audit.touch(event));
             audit.renew(now, 12);
@@ -193,7 +199,7 @@ mod tests {
     fn its_pages_follow_their_bytes_and_its_pauses_their_time() {
         let a = ("a", known(1, 2, 2));
         let index = index(&[a]);
-        let mut audit = Audit::new(Time::ZERO, 10);
+        let mut audit = Audit::new(Time::ZERO, 10, PAUSES);
         let mut now = Time::ZERO;
         let mut next = |bytes: usize, took: Duration| {
             let Command::Audit { limit, .. } = audit.ask(now) else { panic!() };

@@ -1,6 +1,6 @@
 //! An open watch: what it has brought, and how it is kept honest.
 
-use super::audit::{Audit, Compared};
+use super::audit::{Audit, Compared, PAUSES, PAUSES_UNPROVEN};
 use super::index::Index;
 use super::{
     ASK_EVERY, AuditPage, Command, DOUBTS, Event, Fault, Header, LOOK_EVERY, Look, Message, PROVE_AGAIN, PROVE_EVERY,
@@ -315,7 +315,8 @@ impl Watching {
             return self.look(now);
         }
         if self.audit.is_none() && now >= self.audit_at && self.held.is_empty() {
-            self.audit = Some(Audit::new(now, self.applied));
+            let pauses = if self.values == Values::Proven { PAUSES } else { PAUSES_UNPROVEN };
+            self.audit = Some(Audit::new(now, self.applied, pauses));
         }
         if let Some(audit) = self.audit.as_mut().filter(|audit| now >= audit.next_at) {
             self.question = Some(Question::Audit);
