@@ -34,7 +34,8 @@ pub fn feed() -> (Store, Feed) {
 /// A store of so many webhooks, a hundred to a namespace.
 pub fn filled(webhooks: usize) -> (Store, Feed) {
     let (store, mut feed) = feed();
-    fill(&mut feed, webhooks, 0);
+    // On a thread of its own, which is outside of the caller's runtime.
+    std::thread::scope(|scope| scope.spawn(|| fill(&mut feed, webhooks, 0)).join().unwrap());
     (store, feed)
 }
 
