@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh SECONDS [TARGET...]: fuzzes each target (or the named ones) for this many seconds with libFuzzer. The first
-# failure ends the run, and the input that caused it is kept. Needs no nightly toolchain: the flags are those that
-# cargo-fuzz sets, without a sanitizer, as the library has no unsafe code.
+# failure ends the run, and the input that caused it is kept. FUZZ_SEED=1 begins with the same inputs each time.
+# Needs no nightly toolchain: the flags are those that cargo-fuzz sets, without a sanitizer, as the library has no
+# unsafe code.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -27,7 +28,7 @@ for target; do
   log=$out/$target.log
   # libFuzzer writes new inputs to the first folder, and reads the seeds besides.
   if ! FUZZ_TARGET=$target "$out/$triple/release/fuzz" "$out/corpus/$target" $seeds -max_total_time="$seconds" \
-    -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$out/found/$target/" >"$log" 2>&1; then
+    -seed="${FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$out/found/$target/" >"$log" 2>&1; then
     tail -n 40 "$log"
     echo "fuzz: $target failed; the input is in target/fuzz/found/$target/"
     exit 1
