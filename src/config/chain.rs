@@ -3,24 +3,11 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::compile::read_field;
-use super::error::{missing_key, unknown_key};
+use super::error::missing_key;
 use super::node::MOST_HELD;
-use super::{CompileError, Name, Node, Notes};
+use super::spec::{ItemSpec, Spec};
+use super::{CompileError, Name, Node, Notes, Promise};
 use crate::delivery::{MAX_STEPS, Plan, Retry, RetryConfig};
-
-/// Keys of an item of a chain.
-const ITEM_KEYS: [&str; 4] = ["module", "connection", "module-config", "retry"];
-
-/// What a webhook says of where its events go.
-pub(super) struct Route {
-    pub(super) module: Option<Name>,
-    pub(super) connection: Option<Name>,
-    pub(super) config: Node,
-    pub(super) retry: Option<Retry>,
-    pub(super) chain: Option<Node>,
-    pub(super) plan: Option<Plan>,
-}
 
 /// One module, read and not yet built.
 pub(super) struct StepSpec {
@@ -33,85 +20,67 @@ pub(super) struct StepSpec {
     pub(super) retry: Retry,
 }
 
-impl Route {
-    pub(super) fn new() -> Self {
-        let config = Node::Object(Vec::new());
-        Self { module: None, connection: None, config, retry: None, chain: None, plan: None }
+/// Takes from `spec` the modules of the webhook, and how they are done.
+pub(super) fn take_steps(spec: &mut Spec, notes: &Notes) -> Result<(Vec<StepSpec>, Plan), CompileError> {
+    let retry = match (spec.retry.take(), spec.ack) {
+        (Some(config), _) => read_retry(config, notes)?,
+        (None, Promise::Delivered) => Retry::never(),
+        (None, Promise::Accepted) => Retry::accepted(),
+    };
+    let config = spec.raw.config.take().unwrap_or(Node::Object(Vec::new()));
+    if let Some(chain) = spec.raw.chain.take() {
+        let steps = read_items(chain, &config, retry, notes).map_err(|error| error.inside("chain"))?;
+        return Ok((steps, spec.chain_config.unwrap_or(Plan::CHAIN)));
     }
+    if spec.chain_config.is_some() {
+        return Err(CompileError::new("`chain-config` requires `chain`"));
+    }
+    let module = spec.module.take().ok_or_else(module_is_missing)?;
+    Ok((vec![StepSpec { item: None, module, connection: None, config, retry }], Plan::ONE))
+}
 
-    /// The modules, and how they are done. `retry` is for those of which nothing else is said.
-    pub(super) fn into_steps(mut self, retry: Retry, notes: &Notes) -> Result<(Vec<StepSpec>, Plan), CompileError> {
-        let retry = self.retry.unwrap_or(retry);
-        if let Some(chain) = self.chain.take() {
-            let steps = self.items(chain, retry, notes).map_err(|error| error.inside("chain"))?;
-            return Ok((steps, self.plan.unwrap_or(Plan::CHAIN)));
-        }
-        if self.plan.is_some() {
-            return Err(CompileError::new("`chain-config` requires `chain`"));
-        }
-        let module = self.module.ok_or_else(module_is_missing)?;
-        Ok((vec![StepSpec { item: None, module, connection: None, config: self.config, retry }], Plan::ONE))
+/// The items of a chain. Each starts from what the webhook says of all: its `module-config` and `retry`.
+fn read_items(chain: Node, config: &Node, retry: Retry, notes: &Notes) -> Result<Vec<StepSpec>, CompileError> {
+    let items = match chain {
+        Node::Array(items) => items,
+        other => return Err(other.is_not("an array")),
+    };
+    if !(1..=MAX_STEPS).contains(&items.len()) {
+        return Err(CompileError::new(format!("expected 1 to {MAX_STEPS} items, found {}", items.len())));
     }
+    // Each item has a copy of the webhook's `module-config`.
+    let held = items.iter().map(|item| config.held() + item.held()).sum::<usize>();
+    if held > MOST_HELD {
+        let text = format!("expected at most {MOST_HELD} keys and items in the `module-config` of all items together");
+        return Err(CompileError::new(format!("{text}, found {held}")));
+    }
+    let steps = items.into_iter().enumerate().map(|(at, item)| {
+        let (place, of_item) = (at.to_string(), Notes::new());
+        let step = read_item(at, item, config, retry, &of_item).map_err(|error| error.inside(&place));
+        notes.take(&of_item, &["chain", &place]);
+        step
+    });
+    steps.collect()
+}
 
-    fn items(&self, chain: Node, retry: Retry, notes: &Notes) -> Result<Vec<StepSpec>, CompileError> {
-        let items = match chain {
-            Node::Array(items) => items,
-            other => return Err(other.is_not("an array")),
-        };
-        if !(1..=MAX_STEPS).contains(&items.len()) {
-            return Err(CompileError::new(format!("expected 1 to {MAX_STEPS} items, found {}", items.len())));
-        }
-        // Each item has a copy of what the webhook says of all.
-        let held = items.iter().map(|item| self.config.held() + item.held()).sum::<usize>();
-        if held > MOST_HELD {
-            let text =
-                format!("expected at most {MOST_HELD} keys and items in the `module-config` of all items together");
-            return Err(CompileError::new(format!("{text}, found {held}")));
-        }
-        let steps = items.into_iter().enumerate().map(|(at, item)| {
-            let (place, of_item) = (at.to_string(), Notes::new());
-            let step = self.item(at, item, retry, &of_item).map_err(|error| error.inside(&place));
-            notes.take(&of_item, &["chain", &place]);
-            step
-        });
-        steps.collect()
-    }
-
-    /// An item starts from what the webhook says of all.
-    fn item(&self, at: usize, item: Node, retry: Retry, notes: &Notes) -> Result<StepSpec, CompileError> {
-        let fields = match item {
-            Node::Object(fields) => fields,
-            name @ (Node::String(_) | Node::Expanded(_) | Node::Filled(_)) => vec![("module".to_owned(), name)],
-            other => return Err(other.is_not("the name of a module, or an object")),
-        };
-        let (mut module, mut connection) = (None, None);
-        let (mut config, mut retry) = (self.config.clone(), retry);
-        for (key, value) in fields {
-            match key.as_str() {
-                "module" => module = Some(Name::read(&key, value)?),
-                "connection" => connection = Some(Name::read(&key, value)?),
-                "module-config" => config = merge(config, value).map_err(|error| error.inside(&key))?,
-                "retry" => retry = read_retry(&key, value, notes)?,
-                // The service before this one took them, and called them deprecated.
-                "topic" | "queue_name" | "destination" => {
-                    let text = format!("the key `{key}` is not supported; `module-config` says where events go");
-                    return Err(CompileError::new(text));
-                }
-                _ => return Err(CompileError::new(unknown_key(&key, ITEM_KEYS.into_iter()))),
-            }
-        }
-        Ok(StepSpec { item: Some(at), module: module.ok_or_else(module_is_missing)?, connection, config, retry })
-    }
+fn read_item(at: usize, item: Node, config: &Node, retry: Retry, notes: &Notes) -> Result<StepSpec, CompileError> {
+    let item = ItemSpec::read(item)?;
+    let config = match item.config {
+        Some(own) => merge(config.clone(), own).map_err(|error| error.inside("module-config"))?,
+        None => config.clone(),
+    };
+    let retry = item.retry.map_or(Ok(retry), |own| read_retry(own, notes))?;
+    let module = item.module.ok_or_else(module_is_missing)?;
+    Ok(StepSpec { item: Some(at), module, connection: item.connection, config, retry })
 }
 
 /// What a `retry` says; what was moved into range is noted.
-pub(super) fn read_retry(key: &str, value: Node, notes: &Notes) -> Result<Retry, CompileError> {
-    let config = read_field::<RetryConfig>(key, value)?;
-    let wrong = |(inner, wrong)| CompileError::new(wrong).inside(inner).inside(key);
+fn read_retry(config: RetryConfig, notes: &Notes) -> Result<Retry, CompileError> {
+    let wrong = |(key, wrong)| CompileError::new(wrong).inside(key).inside("retry");
     let (retry, warnings) = Retry::new(config).map_err(wrong)?;
-    for (inner, text) in warnings {
+    for (key, text) in warnings {
         let warning = CompileError::new(text);
-        notes.warn(inner.into_iter().fold(warning, |warning, inner| warning.inside(inner)).inside(key));
+        notes.warn(key.into_iter().fold(warning, |warning, key| warning.inside(key)).inside("retry"));
     }
     Ok(retry)
 }

@@ -3,55 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use super::chain::{Route, StepSpec, identity, read_retry};
-use super::error::{missing_key, unknown_key};
+use super::chain::{StepSpec, identity, take_steps};
+use super::error::missing_key;
 use super::node::LONGEST;
 use super::placeholder::expand;
 use super::secrets;
+use super::spec::Spec;
 use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
 use crate::dedup::DedupRule;
-use crate::delivery::{Cleanup, NamespaceGates, Plan, Retry, Step, Steps};
+use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 use crate::key::WebhookKey;
 use crate::payload::DataType;
-
-/// Keys of a webhook that are not a scheme's.
-const KEYS: [&str; 11] = [
-    "module",
-    "module-config",
-    "data_type",
-    "ack",
-    "dedup",
-    "connection",
-    "retry",
-    "chain",
-    "chain-config",
-    "credential_cleanup",
-    "metadata",
-];
-
-/// Keys that the service this one replaces knew, and whose promise is not kept here: refused by name, so that nobody
-/// searches for a spelling mistake.
-const UNSUPPORTED: [&str; 16] = [
-    "basic_auth",
-    "digest_auth",
-    "header_auth",
-    "hmac",
-    "ip_whitelist",
-    "json_schema",
-    "jwt",
-    "oauth1",
-    "oauth2",
-    "query_auth",
-    "rate_limit",
-    "recaptcha",
-    "queue_name",
-    "redis",
-    "topic",
-    "trusted_proxies",
-];
 
 /// How what is missing is put there.
 const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
@@ -67,24 +30,18 @@ pub(crate) struct Compiler {
 }
 
 /// A webhook that has been read and not yet built: it may name connections.
-pub(crate) struct WebhookSpec {
-    data_type: DataType,
-    promise: Promise,
-    connection: Option<Name>,
-    guards: Vec<(String, Node)>,
-    dedup: Option<DedupRule>,
+pub(crate) struct Parsed {
+    spec: Spec,
     steps: Vec<StepSpec>,
     plan: Plan,
-    cleanup: Option<Cleanup>,
-    metadata: Option<Node>,
     notes: Notes,
 }
 
-impl WebhookSpec {
+impl Parsed {
     /// The connections it names; some of them more than once.
     pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
         let own = self.steps.iter().filter_map(|step| step.connection.as_ref());
-        own.chain(&self.connection).map(Name::as_str)
+        own.chain(&self.spec.connection).map(Name::as_str)
     }
 }
 
@@ -93,66 +50,44 @@ impl Compiler {
         Self { registry, gates: NamespaceGates::default() }
     }
 
-    pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<WebhookSpec, CompileError> {
+    pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<Parsed, CompileError> {
         let notes = Notes::new();
-        let mut route = Route::new();
-        let (mut data_type, mut promise) = (DataType::default(), Promise::default());
-        let (mut guards, mut dedup, mut cleanup, mut metadata) = (Vec::new(), None, None, None);
-        for (key, value) in self.read_object(json)? {
-            match key.as_str() {
-                "module" => route.module = Some(Name::read(&key, value)?),
-                "module-config" => route.config = value,
-                "connection" => route.connection = Some(Name::read(&key, value)?),
-                "retry" => route.retry = Some(read_retry(&key, value, &notes)?),
-                "chain" => route.chain = Some(value),
-                "chain-config" => route.plan = Some(read_field(&key, value)?),
-                "data_type" => data_type = read_field(&key, value)?,
-                "ack" => promise = self.read_promise(&key, value)?,
-                "dedup" => dedup = Some(self.read_dedup(value).map_err(|error| error.inside(&key))?),
-                "credential_cleanup" => cleanup = Some(read_field(&key, value)?).filter(Cleanup::is_enabled),
-                "metadata" => metadata = Some(value),
-                _ if self.registry.scheme_keys().any(|scheme| scheme == key) => guards.push((key, value)),
-                _ => return Err(CompileError::new(self.refuse_key(&key))),
-            }
+        let schemes: Vec<_> = self.registry.scheme_keys().collect();
+        let mut spec = Spec::read(self.read_object(json)?, &schemes)?;
+        self.check_promise(spec.ack).map_err(|error| error.inside("ack"))?;
+        if let Some(dedup) = &spec.dedup {
+            self.check_dedup(dedup, spec.data_type).map_err(|error| error.inside("dedup"))?;
         }
-        if data_type != DataType::Json && dedup.as_ref().is_some_and(DedupRule::needs_json) {
-            return Err(CompileError::new("a `pointer` needs the `data_type` json").inside("dedup"));
-        }
-        if let (Some(module), Some(_)) = (&route.module, &route.chain) {
+        if let (Some(module), Some(_)) = (&spec.module, &spec.raw.chain) {
             let known = match self.registry.has_module(module.as_str()) {
                 true => String::new(),
                 false => format!("; besides, there is no module {module}"),
             };
             notes.warn(CompileError::new(format!("has no effect beside `chain`{known}")).inside("module"));
         }
-        let connection = route.connection.take();
-        let retry = match promise {
-            Promise::Delivered => Retry::never(),
-            Promise::Accepted => Retry::accepted(),
-        };
-        let (steps, plan) = route.into_steps(retry, &notes)?;
-        Ok(WebhookSpec { data_type, promise, connection, guards, dedup, steps, plan, cleanup, metadata, notes })
+        let (steps, plan) = take_steps(&mut spec, &notes)?;
+        Ok(Parsed { spec, steps, plan, notes })
     }
 
     pub(crate) fn build_webhook(
         &self,
         key: &WebhookKey,
-        spec: WebhookSpec,
+        Parsed { spec, steps, plan, notes }: Parsed,
         connections: &Connections,
     ) -> Result<Webhook, CompileError> {
         let connection = find(spec.connection.as_ref(), connections)?;
-        let notes = spec.notes;
         let of_guards = Notes::new();
         let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, notes: &of_guards };
         let guards = spec
+            .raw
             .guards
             .into_iter()
             .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
             .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
         notes.take(&of_guards, &[]);
-        let identity = identity(&spec.steps, spec.connection.as_ref());
+        let identity = identity(&steps, spec.connection.as_ref());
         let mut has_asked = of_guards.has_asked();
-        let steps = spec.steps.into_iter().map(|step| {
+        let steps = steps.into_iter().map(|step| {
             let item = step.item.map(|at| at.to_string());
             let place: Vec<&str> = item.iter().flat_map(|at| ["chain", at]).collect();
             let of_step = Notes::new();
@@ -173,12 +108,12 @@ impl Compiler {
         Ok(Webhook {
             key: key.clone(),
             data_type: spec.data_type,
-            promise: spec.promise,
+            promise: spec.ack,
             guards: Guards::new(guards),
             dedup: spec.dedup,
             gates: self.gates.for_webhook(key.namespace()),
-            steps: Steps::new(steps, spec.plan, spec.cleanup, identity),
-            metadata: spec.metadata.map(|node| Box::new(node.into_value())),
+            steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),
+            metadata: spec.raw.metadata.map(|node| Box::new(node.into_value())),
             warnings: notes.into_warnings(),
         })
     }
@@ -202,26 +137,28 @@ impl Compiler {
         let mut fields = self.read_object(json)?;
         let at = fields.iter().position(|(key, _)| key == "type").ok_or_else(|| missing_key("type"))?;
         let (key, kind) = fields.remove(at);
-        let kind: String = read_field(&key, kind)?;
+        let kind: String = kind.read_at(&key)?;
         Ok(Connection { name: name.into(), kind: kind.into(), config: Node::Object(fields) })
     }
 
-    fn read_promise(&self, key: &str, value: Node) -> Result<Promise, CompileError> {
-        match read_field(key, value)? {
+    fn check_promise(&self, promise: Promise) -> Result<(), CompileError> {
+        match promise {
             Promise::Accepted if !self.registry.is_accepting() => {
                 let text = format!("`accepted` needs a spool, and this application has none{SPOOL_DIR}");
-                Err(CompileError::new(text).inside(key))
+                Err(CompileError::new(text))
             }
-            promise => Ok(promise),
+            Promise::Accepted | Promise::Delivered => Ok(()),
         }
     }
 
-    fn read_dedup(&self, value: Node) -> Result<DedupRule, CompileError> {
-        let rule = value.read()?;
-        match self.registry.has_dedup() {
-            true => Ok(rule),
+    fn check_dedup(&self, rule: &DedupRule, data_type: DataType) -> Result<(), CompileError> {
+        if !self.registry.has_dedup() {
             // To let events pass twice would be to break what the key promises.
-            false => Err(CompileError::new(format!("this application keeps no store of events{SPOOL_DIR}"))),
+            return Err(CompileError::new(format!("this application keeps no store of events{SPOOL_DIR}")));
+        }
+        match rule.needs_json() && data_type != DataType::Json {
+            true => Err(CompileError::new("a `pointer` needs the `data_type` json")),
+            false => Ok(()),
         }
     }
 
@@ -243,13 +180,6 @@ impl Compiler {
         });
         fields.collect()
     }
-
-    fn refuse_key(&self, key: &str) -> String {
-        if UNSUPPORTED.contains(&key) {
-            return format!("the key `{key}` is not supported by this version");
-        }
-        unknown_key(key, KEYS.into_iter().chain(self.registry.scheme_keys()))
-    }
 }
 
 fn find<'a>(name: Option<&Name>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
@@ -263,10 +193,6 @@ fn find<'a>(name: Option<&Name>, connections: &'a Connections) -> Result<Option<
 
 fn no_effect(why: &str) -> CompileError {
     CompileError::new(format!("has no effect: {why}")).inside("connection")
-}
-
-pub(super) fn read_field<T: for<'de> Deserialize<'de>>(key: &str, value: Node) -> Result<T, CompileError> {
-    value.read().map_err(|error| error.inside(key))
 }
 
 /// No value makes the compiler panic, and no error quotes much of it.
@@ -450,6 +376,17 @@ mod tests {
     }
 
     #[test]
+    fn retry_may_name_classes_of_python() {
+        let retry = |name: &str| {
+            let retry = format!(r#"{{"enabled":true,"retryable_errors":[{name:?}]}}"#);
+            compile(&format!(r#"{{"module":"discard","retry":{retry}}}"#))?;
+            compile(&format!(r#"{{"chain":[{{"module":"discard","retry":{retry}}}]}}"#)).map(drop)
+        };
+        assert_eq!(retry("asyncio.TimeoutError"), Ok(()));
+        assert!(retry("asyncio.Timeout").unwrap_err().starts_with("retry.retryable_errors: no kind of error"));
+    }
+
+    #[test]
     fn a_module_that_is_not_known_is_told_with_those_that_are() {
         let error = compile(r#"{"module":"my_\n_broker"}"#).unwrap_err();
         assert!(error.starts_with("module: there is no module `my_\\n_broker`; known are `discard`, "), "{error}");
@@ -513,7 +450,7 @@ mod tests {
         let dedup = |has_dedup, rest: &str| {
             let compiler = Compiler::new(Registry::builtin().dedup(has_dedup));
             let spec = compiler.read_webhook(format!(r#"{{"module":"discard","dedup":{rest}}}"#).as_bytes());
-            spec.map(|spec| assert!(spec.dedup.is_some())).map_err(|error| error.to_string())
+            spec.map(|parsed| assert!(parsed.spec.dedup.is_some())).map_err(|error| error.to_string())
         };
         assert_eq!(dedup(true, r#"{"header":"X-GitHub-Delivery","ttl":60}"#), Ok(()));
         assert_eq!(dedup(true, r#"{"digest":true},"data_type":"blob""#), Ok(()));

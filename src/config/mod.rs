@@ -49,7 +49,7 @@
 //! The delay is the longest wait: each is drawn evenly between nothing and it. What a target asks for in `Retry-After`
 //! is waited for besides, one hour at most. Errors are the labels of
 //! [`DeliverErrorKind`](crate::module::DeliverErrorKind) or `any`; these class names of Python's, plain or qualified,
-//! stand for one: `ConnectionError`, `ConnectionRefusedError`, `ConnectionResetError`, `ConnectionAbortedError`,
+//! are read as labels: `ConnectionError`, `ConnectionRefusedError`, `ConnectionResetError`, `ConnectionAbortedError`,
 //! `BrokenPipeError` (`connect`), `TimeoutError` (`timeout`), `OSError`, `IOError` (`io`), `AuthenticationError`,
 //! `PermissionError` (`auth`), `ValueError`, `KeyError`, `TypeError` (`config`).
 //!
@@ -104,11 +104,13 @@
 mod chain;
 mod compile;
 mod error;
+mod legacy;
 mod name;
 mod node;
 mod placeholder;
 mod registry;
 mod secrets;
+mod spec;
 mod warning;
 
 use std::fmt;

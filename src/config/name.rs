@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, Visitor};
+
 use super::error::shown;
-use super::{CompileError, Node};
 
 /// A name. Its `Display` is for an operator's eyes.
 pub(super) struct Name {
@@ -13,15 +14,37 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// Reads the name that stands at `key`.
-    pub(super) fn read(key: &str, node: Node) -> Result<Self, CompileError> {
-        let is_written = matches!(node, Node::String(_));
-        let text = node.read().map_err(|error| error.inside(key))?;
-        Ok(Self { text, is_written })
-    }
+    /// By this type a [`Node`](super::Node) knows that a name is read, and says where its text comes from.
+    pub(super) const TYPE: &'static str = "tower_webhook::Name";
 
     pub(super) fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(Self::TYPE, Reading)
+    }
+}
+
+struct Reading;
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    /// The configuration spells it out.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
+        Ok(Name { text: String::deserialize(deserializer)?, is_written: true })
+    }
+
+    /// At least a part of it is what a variable holds.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
+        Ok(Name { text: String::deserialize(deserializer)?, is_written: false })
     }
 }
 

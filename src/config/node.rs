@@ -15,6 +15,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Number, Value};
 
 use super::error::{CompileError, duplicate_key, quote, unknown_key};
+use super::name::Name;
 use crate::instead::Instead;
 
 #[derive(Clone, PartialEq, Hash)]
@@ -62,6 +63,11 @@ impl Node {
     /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
     pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, CompileError> {
         T::deserialize(self)
+    }
+
+    /// Reads what stands at `key`.
+    pub(super) fn read_at<T: DeserializeOwned>(self, key: &str) -> Result<T, CompileError> {
+        self.read().map_err(|error| error.inside(key))
     }
 
     pub(super) fn into_value(self) -> Value {
@@ -283,10 +289,13 @@ impl<'de> Deserializer<'de> for Node {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, CompileError> {
-        visitor.visit_newtype_struct(self)
+        match self {
+            Self::Expanded(_) | Self::Filled(_) if name == Name::TYPE => visitor.visit_some(self),
+            other => visitor.visit_newtype_struct(other),
+        }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -325,6 +334,41 @@ impl<'de> Deserializer<'de> for Node {
 
     forward_to_deserialize_any! {
         i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+/// The names of the fields of the struct `T`; none if it is no struct.
+pub(super) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
+    let names = Cell::new(&[][..]);
+    let _ = T::deserialize(Probe { names: &names });
+    names.get()
+}
+
+/// Holds no value: it only learns which fields are asked for.
+struct Probe<'a> {
+    names: &'a Cell<&'static [&'static str]>,
+}
+
+impl<'de> Deserializer<'de> for Probe<'_> {
+    type Error = CompileError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, CompileError> {
+        Err(CompileError::new("there is no value"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CompileError> {
+        self.names.set(known);
+        self.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 

@@ -1,6 +1,7 @@
 //! `{$VAR}` and `{$VAR:default}`.
 
 use super::error::CompileError;
+use super::legacy;
 use super::node::{LONGEST, Node};
 
 /// Looks up a variable.
@@ -79,9 +80,8 @@ impl<'a> Placeholder<'a> {
             Some((name, default)) => (name, Some(default)),
             None => (inner, None),
         };
-        // `{$vault:path#field}` of the service this one replaces would else be a default that anybody can read.
-        if name == "vault" && default.is_some() {
-            return Err(CompileError::new("`{$vault:…}` references are not supported"));
+        if let Some(refusal) = legacy::placeholder(name, default.is_some()) {
+            return Err(refusal);
         }
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(malformed());
