@@ -37,6 +37,7 @@ impl Clock {
     }
 
     /// How long this process has known of this clock.
+    #[cfg(feature = "queue-disk")]
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }

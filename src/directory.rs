@@ -19,11 +19,11 @@ pub(crate) fn sync(directory: &Path) -> io::Result<()> {
 }
 
 /// The name of the file in a directory that its process has locked.
-#[cfg(feature = "spool")]
+#[cfg(any(feature = "durable", feature = "queue-disk"))]
 pub(crate) const LOCK: &str = "lock";
 
 /// Takes the directory for this process, as long as the file is open. Waits 2 s for who is just letting go of it.
-#[cfg(feature = "spool")]
+#[cfg(any(feature = "durable", feature = "queue-disk"))]
 pub(crate) fn lock(directory: &Path) -> io::Result<File> {
     use std::fs::{OpenOptions, TryLockError};
     use std::os::unix::fs::OpenOptionsExt;

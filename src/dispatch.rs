@@ -12,7 +12,7 @@
 //!
 //! What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;
 //! the sender is told of the last error. After a 504 the module may still finish what it has begun: the sender's next
-//! try is then a second one. What fails after a 202 is the affair of the spool's [`Worker`](crate::spool::Worker).
+//! try is then a second one. What fails after a 202 is the affair of the spool's [`Worker`](crate::queue::disk::Worker).
 //!
 //! At most 256 events of a webhook and 1,024 of a namespace are being delivered while their senders wait; four times as
 //! many may wait for a place, for at most 5 s for the webhook's and 5 s for the namespace's. The rest gets 503 with
@@ -84,9 +84,9 @@ use crate::delivery::lines::{self, Line};
 use crate::delivery::{Crowded, Done, Failure};
 use crate::evidence::Evidence;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery, EventId};
+#[cfg(feature = "queue-disk")]
+use crate::queue::disk::{Spool, SpoolError};
 use crate::rejection::{Rejection, RejectionKind};
-#[cfg(feature = "spool")]
-use crate::spool::{Spool, SpoolError};
 
 /// The header that names the event in an answer: a UUIDv7 (RFC 9562).
 pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
@@ -104,7 +104,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     deadline: Duration,
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     spool: Option<Spool>,
 }
 
@@ -113,14 +113,14 @@ impl Dispatch {
     pub fn new() -> Self {
         Self {
             deadline: DEFAULT_DEADLINE,
-            #[cfg(feature = "spool")]
+            #[cfg(feature = "queue-disk")]
             spool: None,
         }
     }
 
     /// Where the events of webhooks with `"ack": "accepted"` go. A [`Registry`](crate::Registry) that is
     /// [`accepting`](crate::Registry::accepting) belongs to it.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     #[must_use]
     pub fn spool(mut self, spool: Spool) -> Self {
         self.spool = Some(spool);
@@ -199,7 +199,7 @@ fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
 
 impl Dispatch {
     /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     fn accept(&self, delivery: Delivery) -> Result<impl Future<Output = Result<(), Rejection>> + use<>, Rejection> {
         let rejection = |error| match error {
             SpoolError::Full => RejectionKind::SpoolFull.into(),
@@ -212,9 +212,9 @@ impl Dispatch {
         Ok(async move { written.await.map_err(rejection) })
     }
 
-    #[cfg(not(feature = "spool"))]
+    #[cfg(not(feature = "queue-disk"))]
     fn accept(&self, _: Delivery) -> Result<std::future::Ready<Result<(), Rejection>>, Rejection> {
-        Err(Rejection::misassembled("the feature `spool`"))
+        Err(Rejection::misassembled("the feature `queue-disk`"))
     }
 }
 

@@ -21,7 +21,7 @@
 //! says so in the log, never a pass.
 //!
 //! A 200 says that the webhook's [module] has the event. A webhook with `"ack": "accepted"` answers 202 when the
-//! event is on disk: a [`Spool`](spool::Spool) keeps it, and a [`Worker`](spool::Worker) delivers it, at least once.
+//! event is on disk: a [`Spool`](queue::disk::Spool) keeps it, and a [`Worker`](queue::disk::Worker) delivers it, at least once.
 //!
 //! # The configuration's way
 //!
@@ -50,7 +50,8 @@
 //! | `etcd` | [`source::EtcdSource`]; building it needs `protoc` |
 //! | `file` | [`source::FileSource`] |
 //! | `save-to-disk` | the module `save_to_disk` |
-//! | `spool` | what outlives a crash: accepted events ([`spool`]), and the ids of those taken ([`dedup::Claims::open`]) |
+//! | `durable` | the ids of events that were taken outlive a crash: [`dedup::Claims::open`] |
+//! | `queue-disk` | accepted events, on disk: [`queue::disk`] |
 //! | `http-webhook` | the module `http_webhook` |
 //! | `metrics` | metrics of requests, configuration, `dedup` and spool, through the facade `metrics` |
 //! | `full` | all of these |
@@ -62,13 +63,13 @@
 
 pub mod auth;
 pub mod body;
-#[cfg(feature = "spool")]
+#[cfg(any(feature = "durable", feature = "queue-disk"))]
 mod clock;
 pub mod config;
 mod deadline;
 pub mod dedup;
 mod delivery;
-#[cfg(any(feature = "etcd", feature = "save-to-disk", feature = "spool"))]
+#[cfg(any(feature = "durable", feature = "etcd", feature = "queue-disk", feature = "save-to-disk"))]
 mod directory;
 pub mod dispatch;
 mod evidence;
@@ -89,17 +90,19 @@ mod peer;
 #[cfg(feature = "etcd")]
 mod private;
 pub mod problem;
+#[cfg(feature = "queue-disk")]
+pub mod queue;
 mod reflector;
 pub mod rejection;
 mod round;
 pub mod route;
 mod sensitive;
 pub mod source;
-#[cfg(feature = "spool")]
-pub mod spool;
 pub mod stack;
 mod store;
 mod telemetry;
+#[cfg(feature = "queue-disk")]
+mod worker;
 
 pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-#[cfg(all(test, feature = "spool"))]
+#[cfg(all(test, feature = "queue-disk"))]
 pub(crate) use self::crowd::GATHER;
 pub(crate) use self::crowd::{Crowd, HasCrowd, gather, idle};
 

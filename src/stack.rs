@@ -148,9 +148,9 @@ impl ReceiverBuilder {
     }
 
     /// Where the events of webhooks with `"ack": "accepted"` go.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     #[must_use]
-    pub fn spool(mut self, spool: crate::spool::Spool) -> Self {
+    pub fn spool(mut self, spool: crate::queue::disk::Spool) -> Self {
         self.dispatch = self.dispatch.spool(spool);
         self
     }

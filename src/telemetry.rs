@@ -3,7 +3,7 @@
 //! Labels are bounded: nothing a stranger sent, no webhook's name.
 
 pub(crate) use self::imp::{Requests, Timer, dedup, dedup_entries, gone, published, reported, source_state};
-#[cfg(feature = "spool")]
+#[cfg(feature = "durable")]
 pub(crate) use self::imp::{dedup_damaged, dedup_disk_error};
 
 /// What an event with an id turned out to be.
@@ -97,12 +97,12 @@ mod imp {
         }
     }
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     pub(crate) fn dedup_disk_error() {
         counter!("tower_webhook_dedup_disk_errors_total").increment(1);
     }
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     pub(crate) fn dedup_damaged(records: u64) {
         counter!("tower_webhook_dedup_damaged_records_total").increment(records);
     }
@@ -220,10 +220,10 @@ mod imp {
 
     pub(crate) fn dedup_entries(_: usize, _: u64) {}
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     pub(crate) fn dedup_disk_error() {}
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     pub(crate) fn dedup_damaged(_: u64) {}
 
     #[derive(Clone, Debug, Default)]

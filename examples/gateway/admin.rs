@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_webhook::module::EventId;
-use tower_webhook::spool::{DeadLetter, Letter, Spool};
+use tower_webhook::queue::disk::{DeadLetter, Letter, Spool};
 use tower_webhook::{ProblemJsonLayer, RequireAuthLayer, WebhookKey};
 
 use crate::refused::{RefusedLog, log_unauthenticated};

@@ -28,7 +28,7 @@ use tower_webhook::body::{BodyMemory, ResponseBody};
 use tower_webhook::dedup::Claims;
 use tower_webhook::dispatch::EVENT_ID;
 use tower_webhook::finish::Remainders;
-use tower_webhook::spool::Spool;
+use tower_webhook::queue::disk::Spool;
 use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
 use tower_webhook::{Receiver, Store};
 

@@ -1,9 +1,9 @@
 //! Who may process an event: the first who asks, until it is known what became of it.
 
 use std::fmt;
-#[cfg(feature = "spool")]
+#[cfg(feature = "durable")]
 use std::io;
-#[cfg(feature = "spool")]
+#[cfg(feature = "durable")]
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::journal::Journal;
 use super::rule::Event;
 use super::table::{Answer, Known, Table, Taken};
-#[cfg(feature = "spool")]
+#[cfg(feature = "durable")]
 use crate::clock::Clock;
 use crate::telemetry;
 
@@ -54,7 +54,7 @@ impl Claims {
     /// # Errors
     ///
     /// As there.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
         ClaimsOptions::new().open(directory)
     }
@@ -166,12 +166,12 @@ impl ClaimsOptions {
     /// # Errors
     ///
     /// When the directory cannot be made, read or written, or another process has it. It blocks meanwhile.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     pub fn open(&self, directory: impl AsRef<Path>) -> io::Result<Claims> {
         self.open_by(Clock::start(), directory.as_ref())
     }
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     fn open_by(&self, clock: Clock, directory: &Path) -> io::Result<Claims> {
         let shards = self.shards();
         let theirs = Arc::clone(&shards);
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "durable")]
     #[tokio::test]
     async fn what_an_earlier_process_has_taken_expires_once_the_clock_is_believed() {
         let folder = tempfile::tempdir().unwrap();

@@ -63,9 +63,9 @@
 
 mod claims;
 mod future;
-#[cfg(feature = "spool")]
+#[cfg(feature = "durable")]
 mod journal;
-#[cfg(not(feature = "spool"))]
+#[cfg(not(feature = "durable"))]
 #[path = "no_journal.rs"]
 mod journal;
 mod pointer;

@@ -1,4 +1,4 @@
-//! Without the feature `spool` there is no journal.
+//! Without the feature `durable` there is no journal.
 
 use futures_util::future::BoxFuture;
 

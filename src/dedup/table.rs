@@ -111,7 +111,7 @@ impl Table {
 
     /// The event was taken by an earlier process, by its wall clock then. The oldest come first. Of the same event that
     /// comes again, the one that is remembered longer counts.
-    #[cfg(any(test, feature = "spool"))]
+    #[cfg(any(test, feature = "durable"))]
     pub(super) fn recover(&mut self, event: Event, taken: Taken) {
         if let Some(Some(known)) = self.events.get(&event)
             && known.until >= taken.until
@@ -126,7 +126,7 @@ impl Table {
     }
 
     /// Whether the event is remembered with this answer.
-    #[cfg(any(test, feature = "spool"))]
+    #[cfg(any(test, feature = "durable"))]
     pub(super) fn remembers(&self, event: Event, answer: Answer) -> bool {
         matches!(self.events.get(&event), Some(Some(known)) if known.answer == answer)
     }

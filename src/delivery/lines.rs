@@ -1,7 +1,7 @@
 //! Log lines about deliveries, limited in rate for each webhook: a sender decides how many events fail.
 
 use std::sync::LazyLock;
-#[cfg(feature = "spool")]
+#[cfg(feature = "queue-disk")]
 use std::time::Duration;
 
 use crate::key::WebhookKey;
@@ -18,13 +18,13 @@ pub(crate) enum Line {
     /// An item of a chain failed.
     Item(usize),
     /// No other attempt follows.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     Dead(DeliverErrorKind),
     /// An event cannot be read from the spool now.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     Unreadable,
     /// An event can never be read from the spool.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     Lost,
 }
 
@@ -36,12 +36,12 @@ pub(crate) fn admit(webhook: &WebhookKey, line: Line) -> Option<Option<u64>> {
 }
 
 /// Events of webhooks that are not configured any more: all of them become dead letters at about the same time.
-#[cfg(feature = "spool")]
+#[cfg(feature = "queue-disk")]
 static ORPHANS: LazyLock<LogLimit<WebhookKey>> = LazyLock::new(|| LogLimit::new(1, Duration::from_secs(60)));
 
 /// Notes that an event is given up as its webhook is not configured any more.
-#[cfg(feature = "spool")]
-pub(super) fn orphan(webhook: &WebhookKey) {
+#[cfg(feature = "queue-disk")]
+pub(crate) fn orphan(webhook: &WebhookKey) {
     if let Some(left_out) = ORPHANS.admit(webhook.clone()) {
         let events = left_out.saturating_add(1);
         tracing::error!(%webhook, events, "not delivered: the webhook is not configured any more, and its events are dead letters now");
@@ -49,8 +49,8 @@ pub(super) fn orphan(webhook: &WebhookKey) {
 }
 
 /// Tells how many lines were left out at the end of a flood, once it is over.
-#[cfg(feature = "spool")]
-pub(super) fn tell_rest() {
+#[cfg(feature = "queue-disk")]
+pub(crate) fn tell_rest() {
     for (webhook, events) in ORPHANS.take_rest(Duration::from_secs(2)) {
         let webhook = webhook.as_ref().map(tracing::field::display);
         tracing::error!(

@@ -1,20 +1,14 @@
 //! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
 
-#[cfg(feature = "spool")]
-mod attempt;
 mod clean;
 mod done;
 mod gate;
 pub(crate) mod lines;
 mod plan;
 mod retry;
-#[cfg(feature = "spool")]
-mod schedule;
 mod steps;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "spool")]
-mod worker;
 
 pub(crate) use self::clean::Cleanup;
 pub(crate) use self::done::{Done, MAX_STEPS};
@@ -22,5 +16,3 @@ pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::{Retry, RetryConfig};
 pub(crate) use self::steps::{Failure, Step, Steps};
-#[cfg(feature = "spool")]
-pub use self::worker::Worker;

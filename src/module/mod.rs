@@ -143,7 +143,7 @@ impl Delivery {
     }
 
     /// An event that was accepted earlier.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     pub(crate) fn restored(
         id: EventId,
         at: SystemTime,
@@ -237,7 +237,7 @@ impl EventId {
         Self(uuid)
     }
 
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     pub(crate) fn uuid(&self) -> &Uuid {
         &self.0
     }

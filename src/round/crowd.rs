@@ -37,7 +37,7 @@ impl<T> Crowd<T> {
     }
 
     /// Whether the thread sleeps as there is nothing to do.
-    #[cfg(feature = "spool")]
+    #[cfg(feature = "queue-disk")]
     pub(crate) fn is_idle(&self) -> bool {
         self.wake_at == IDLE
     }

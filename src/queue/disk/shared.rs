@@ -312,7 +312,7 @@ fn damaged(what: &'static str) -> io::Error {
 }
 
 /// Reads the payload of a frame.
-fn read(segment: &dyn super::disk::Segment, salt: Salt, sequence: u64, place: Place) -> io::Result<Bytes> {
+fn read(segment: &dyn super::storage::Segment, salt: Salt, sequence: u64, place: Place) -> io::Result<Bytes> {
     let mut bytes = vec![0; place.length as usize];
     segment.read_at(&mut bytes, u64::from(place.offset))?;
     match frame::read(salt, &bytes) {

@@ -1,5 +1,8 @@
 //! Delivers what was accepted.
 
+mod attempt;
+mod schedule;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
@@ -14,13 +17,13 @@ use futures_util::FutureExt;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::attempt::{Outcome, attempt_once, give_up, orphan};
-use super::lines::{self, Line};
-use super::schedule::{Limits, Schedule};
+use self::attempt::{Outcome, attempt_once, give_up, orphan};
+use self::schedule::{Limits, Schedule};
 use crate::config::Webhook;
+use crate::delivery::lines::{self, Line};
 use crate::dispatch::DEFAULT_DEADLINE;
 use crate::module::{DeliverError, DeliverErrorKind};
-use crate::spool::{Event, Spool, State, Ticket, Tickets, measure};
+use crate::queue::disk::{Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
 
 /// How many events are begun or read at a time.

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::spool::disk::{Disk, Segment};
+use crate::queue::disk::storage::{Disk, Segment};
 
 /// A disk in memory that can lose power and fail.
 #[derive(Clone, Default)]

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use self::room::{Ahead, Copying};
 use super::current::Current;
-use super::disk::Disk;
 use super::frame::{SEGMENT_HEAD, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Place;
 use super::queue::Batch;
 use super::shared::Shared;
+use super::storage::Disk;
 use super::{SpoolError, measure};
 use crate::log_limit::LogLimit;
 use crate::round::Recent;

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::key::WebhookKey;
-use crate::spool::Ticket;
+use crate::queue::disk::Ticket;
 
 /// How much may be under way at a time.
 #[derive(Clone, Copy, Debug)]

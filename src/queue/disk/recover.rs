@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use super::disk::{Disk, Segment};
 use super::event::decode_name;
 use super::frame::{self, FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
 use super::ledger::{Ledger, Place};
 use super::shares::Shares;
 use super::state;
+use super::storage::{Disk, Segment};
 use super::{Ticket, measure};
 use crate::key::WebhookKey;
 use crate::module::EventId;

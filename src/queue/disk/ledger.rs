@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::Ticket;
-use super::disk::Segment;
 use super::frame::{self, Salt};
 use super::state::{Death, State};
+use super::storage::Segment;
 use crate::module::EventId;
 
 #[derive(Default)]

@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use tower_webhook::stack::ReceiverBuilder;
-//! use tower_webhook::spool::{Spool, SpoolOptions};
+//! use tower_webhook::queue::disk::{Spool, SpoolOptions};
 //! use tower_webhook::{FixedSource, Registry, reflect};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,7 +42,6 @@
 
 mod current;
 mod dead;
-mod disk;
 mod event;
 mod frame;
 mod frames;
@@ -53,6 +52,7 @@ mod recover;
 mod shared;
 mod shares;
 mod state;
+mod storage;
 mod writer;
 
 #[cfg(fuzzing)]
@@ -70,17 +70,17 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub use self::dead::{DeadLetter, Letter};
-use self::disk::{Directory, Disk};
 pub(crate) use self::event::Event;
 use self::shared::Shared;
 pub(crate) use self::state::{Again, Death, State};
+use self::storage::{Directory, Disk};
 use self::writer::Writer;
 #[cfg(fuzzing)]
 pub(crate) use self::{frame::fuzz as fuzz_frames, recover::fuzz as fuzz_recovery};
 use crate::clock::Clock;
-pub use crate::delivery::Worker;
 use crate::key::WebhookKey;
 use crate::module::Delivery;
+pub use crate::worker::Worker;
 
 /// Room for events, if [`SpoolOptions`] are not told: 1 GiB.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;

@@ -2,13 +2,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::lines::{self, Line};
-use super::{Done, Failure};
 use crate::config::Webhook;
 use crate::deadline::within;
+use crate::delivery::lines::{self, Line};
+use crate::delivery::{Done, Failure};
 use crate::key::WebhookKey;
 use crate::module::{DeliverError, DeliverErrorKind, EventId};
-use crate::spool::{Again, Death, Event, Spool, State, Ticket, measure};
+use crate::queue::disk::{Again, Death, Event, Spool, State, Ticket, measure};
 
 /// What came of an attempt.
 pub(super) enum Outcome {

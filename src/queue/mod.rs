@@ -1,0 +1,3 @@
+//! Where accepted events wait for their delivery.
+
+pub mod disk;
