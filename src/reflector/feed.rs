@@ -22,7 +22,7 @@ use crate::store::Counts;
 use crate::store::{IgnoredKey, Refusal, Revision, Slot, Snapshot, SourceReport, SourceState, Writer};
 use crate::telemetry;
 
-/// The write end of a store, for a [`Source`](crate::source::Source).
+/// The write end of a store, for a [`Source`](super::Source).
 ///
 /// A source first brings everything there is with [`replace`](Self::replace), then each change with
 /// [`apply`](Self::apply), and says in between how it is doing with [`state`](Self::state).

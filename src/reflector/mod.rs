@@ -15,13 +15,14 @@ mod feed;
 mod links;
 mod reasons;
 mod replacement;
+mod source;
 
 use crate::config::{Compiler, Registry};
-use crate::source::Source;
 use crate::store::{Store, Writer, store};
 
 pub use self::feed::{Change, Feed};
 pub use self::replacement::Replacement;
+pub use self::source::Source;
 
 /// Ties `source` to a new store, whose webhooks may use what is in `registry`.
 ///

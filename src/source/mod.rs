@@ -16,8 +16,6 @@ mod fixed;
 #[cfg(any(feature = "etcd", feature = "file"))]
 mod ignored;
 
-use std::future::Future;
-
 #[cfg(fuzzing)]
 pub(crate) use self::etcd::fuzz;
 #[cfg(feature = "etcd")]
@@ -25,14 +23,4 @@ pub use self::etcd::{BadTlsFile, EtcdOptions, EtcdSource, EtcdTls, InvalidOption
 #[cfg(feature = "file")]
 pub use self::file::FileSource;
 pub use self::fixed::FixedSource;
-pub use crate::reflector::{Feed, Replacement};
-
-/// Brings configuration to a [`Feed`].
-pub trait Source: Send + 'static {
-    /// The kind of the source, for status pages.
-    const NAME: &'static str;
-
-    /// Brings everything, then every change, for as long as there may be one. It never ends for an error: it keeps
-    /// trying, and says so with [`Feed::state`].
-    fn run(self, feed: Feed) -> impl Future<Output = ()> + Send;
-}
+pub use crate::reflector::{Feed, Replacement, Source};
