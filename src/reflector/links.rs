@@ -7,9 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::feed::Change;
 use crate::config::{CompileError, Compiler, Connections, Webhook};
-use crate::key::{Key, WebhookKey};
+use crate::key::WebhookKey;
 
 /// The connections, and the webhooks that must be built again when one of them changes.
 #[derive(Default)]
@@ -44,22 +43,6 @@ impl Links {
         let connections: BTreeSet<Box<str>> = spec.connections().map(Box::from).collect();
         let dependent = (!connections.is_empty()).then(|| Dependent { connections, bytes: bytes.clone() });
         Compiled { outcome: guarded(|| compiler.build_webhook(key, spec, &self.connections).map(Arc::new)), dependent }
-    }
-
-    /// How many bytes are compiled for these changes, those of webhooks that hang on changed connections included.
-    pub(super) fn weight(&self, changes: &[Change]) -> usize {
-        let values = changes.iter().filter_map(|change| change.value.as_ref()).map(Bytes::len).sum::<usize>();
-        let connections = changes.iter().filter_map(|change| match &change.key {
-            Key::Connection(name) => Some(&**name),
-            Key::Webhook(_) => None,
-        });
-        let connections: BTreeSet<&str> = connections.collect();
-        if connections.is_empty() {
-            return values;
-        }
-        let dependents = self.dependents.values();
-        let dependents = dependents.filter(|it| it.connections.iter().any(|name| connections.contains(&**name)));
-        values + dependents.map(|dependent| dependent.bytes.len()).sum::<usize>()
     }
 
     /// Remembers what a webhook hangs on, or that it hangs on nothing.

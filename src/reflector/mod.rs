@@ -13,15 +13,19 @@ mod changes;
 mod each;
 mod feed;
 mod links;
+mod published;
 mod reasons;
 mod replacement;
+mod settle;
 mod source;
 
 use crate::config::{Compiler, Registry};
 use crate::store::{Store, Writer, store};
 
-pub use self::feed::{Change, Feed};
+pub use self::feed::Feed;
+pub use self::published::Change;
 pub use self::replacement::Replacement;
+pub use self::settle::OnInvalid;
 pub use self::source::Source;
 
 /// Ties `source` to a new store, whose webhooks may use what is in `registry`.
@@ -41,16 +45,6 @@ pub struct Reflector<S> {
     compiler: Compiler,
     writer: Writer,
     on_invalid: OnInvalid,
-}
-
-/// What is served in place of a value that does not compile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnInvalid {
-    /// The last value that did, if there was one; else 503.
-    #[default]
-    Keep,
-    /// 503 until a good value comes: what is served is then a function of what the source holds.
-    Fence,
 }
 
 impl<S: Source> Reflector<S> {

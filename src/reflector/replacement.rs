@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::OnInvalid;
 use super::aside::Aside;
 use super::each::for_each;
-use super::feed::{last_good, settle, take_over};
 use super::links::{Compiled, Digest, digest, guarded};
+use super::settle::{OnInvalid, last_good, settle, take_over};
 use crate::config::{Compiler, Connections};
 use crate::key::{Key, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot};

@@ -1,0 +1,298 @@
+//! From one snapshot to the next.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+
+use super::changes::{Changes, Seen};
+use super::each::for_each;
+use super::links::{Compiled, Digest, Links, digest};
+use super::replacement::{Brought, Look, Looked};
+use super::settle::{OnInvalid, last_good, refuse, settle, take_over};
+use crate::config::{Compiler, Webhook};
+use crate::key::{Key, WebhookKey};
+use crate::store::{Revision, Slot, Snapshot, Writer};
+use crate::telemetry;
+
+/// One key's new value.
+#[derive(Clone)]
+pub struct Change {
+    /// The key.
+    pub key: Key,
+    /// The value; `None` when the key was deleted.
+    pub value: Option<Bytes>,
+}
+
+/// What makes the next snapshot from the one before.
+pub(super) struct Published {
+    compiler: Compiler,
+    writer: Arc<Writer>,
+    on_invalid: OnInvalid,
+    links: Links,
+}
+
+impl Published {
+    pub(super) fn new(compiler: Compiler, writer: Arc<Writer>, on_invalid: OnInvalid) -> Self {
+        Self { compiler, writer, on_invalid, links: Links::default() }
+    }
+
+    /// How many bytes are compiled for these changes, those of webhooks that hang on changed connections included.
+    pub(super) fn weight(&self, changes: &[Change]) -> usize {
+        let values = changes.iter().filter_map(|change| change.value.as_ref()).map(Bytes::len).sum::<usize>();
+        let connections = changes.iter().filter_map(|change| match &change.key {
+            Key::Connection(name) => Some(&**name),
+            Key::Webhook(_) => None,
+        });
+        let connections: BTreeSet<&str> = connections.collect();
+        if connections.is_empty() {
+            return values;
+        }
+        let dependents = self.links.dependents.values();
+        let dependents = dependents.filter(|it| it.connections.iter().any(|name| connections.contains(&**name)));
+        values + dependents.map(|dependent| dependent.bytes.len()).sum::<usize>()
+    }
+
+    pub(super) fn commit(&mut self, looked: Looked, revision: Revision) {
+        let Looked { mut draft, mut slots, before, connections, waiting, .. } = looked;
+        let mut old = std::mem::take(&mut self.links);
+        for (name, bytes, brought_at) in connections {
+            if let Some(digest) = old.digests.get(&name) {
+                self.links.digests.insert(name.clone(), *digest);
+            }
+            if let Some(connection) = old.connections.get(&name) {
+                self.links.connections.insert(name.clone(), Arc::clone(connection));
+            }
+            let key = Key::Connection(name.clone());
+            draft.set_refusal(key.clone(), before.refusal(&key).cloned());
+            self.set_connection(&mut draft, brought_at, &name, Some(bytes));
+        }
+        let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
+            let digest = digest(bytes);
+            match before.slot(key).filter(|slot| slot.digest == digest) {
+                Some(slot) if self.links.are_as_before(&old, key) => Look::Same(slot),
+                _ => Look::Compiled(digest, self.links.compile(&self.compiler, key, bytes)),
+            }
+        });
+        for (Brought { key, revision, .. }, look) in waiting.into_iter().zip(looks) {
+            let slot = match look {
+                Look::Same(slot) => {
+                    self.links.relink(&key, old.dependents.remove(&key));
+                    take_over(&mut draft, &before, &key, slot)
+                }
+                Look::Compiled(digest, compiled) => {
+                    let last_good = last_good(&before, &key, self.on_invalid);
+                    self.settle(&mut draft, revision, &key, digest, compiled, last_good)
+                }
+            };
+            slots.push((key, slot));
+        }
+        let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
+        draft.fill(slots);
+        self.publish(draft, revision, &changes);
+    }
+
+    pub(super) fn apply(&mut self, revision: Revision, changes: Vec<Change>) {
+        let before = self.writer.current();
+        let mut draft = (*before).clone();
+        let mut relinked = BTreeSet::new();
+        let (mut connections, mut webhooks, mut touched) = (Vec::new(), Vec::new(), Vec::new());
+        // Connections first: a webhook of the same revision may name them.
+        for Change { key, value } in changes {
+            match key {
+                Key::Webhook(key) => webhooks.push((key, value)),
+                Key::Connection(name) => {
+                    connections.push((name.clone(), self.links.digests.get(&name).copied()));
+                    if self.set_connection(&mut draft, revision, &name, value) {
+                        relinked.insert(name);
+                    }
+                }
+            }
+        }
+        for (key, value) in webhooks {
+            touched.push(key.clone());
+            self.set_webhook(&mut draft, revision, key, value);
+        }
+        touched.extend(self.rebuild_dependents(&mut draft, revision, &relinked));
+        touched.sort_unstable();
+        touched.dedup();
+        let mut changes = Changes::default();
+        for (name, digest) in &connections {
+            self.note_connection(&mut changes, name, (&before, digest.as_ref()), &draft);
+        }
+        for key in &touched {
+            changes.note_webhook(key, (&before, before.slot(key)), (&draft, draft.slot(key)));
+        }
+        self.publish(draft, revision, &changes);
+    }
+
+    pub(super) fn advance(&mut self, revision: Revision) {
+        let mut draft = (*self.writer.current()).clone();
+        draft.finish(revision, self.links.connections.len());
+        self.show(draft);
+    }
+
+    /// Returns whether the connection is another one now.
+    fn set_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, value: Option<Bytes>) -> bool {
+        let key = Key::Connection(name.into());
+        let Some(bytes) = value else {
+            self.links.digests.remove(name);
+            draft.set_refusal(key, None);
+            return self.links.connections.remove(name).is_some();
+        };
+        let digest = digest(&bytes);
+        if self.links.digests.insert(name.into(), digest) == Some(digest) {
+            return false;
+        }
+        match self.compiler.connection(name, &bytes) {
+            Ok(connection) => {
+                self.links.connections.insert(name.into(), Arc::new(connection));
+                draft.set_refusal(key, None);
+                true
+            }
+            Err(error) => {
+                let fenced = self.on_invalid == OnInvalid::Fence && self.links.connections.remove(name).is_some();
+                let serving = self.links.connections.contains_key(name);
+                refuse(draft, key, revision, &error, serving);
+                fenced
+            }
+        }
+    }
+
+    fn set_webhook(&mut self, draft: &mut Snapshot, revision: Revision, key: WebhookKey, value: Option<Bytes>) {
+        let Some(bytes) = value else {
+            self.links.dependents.remove(&key);
+            draft.remove_slot(&key);
+            draft.set_refusal(Key::Webhook(key), None);
+            return;
+        };
+        let digest = digest(&bytes);
+        if draft.slot(&key).is_some_and(|slot| slot.digest == digest) {
+            return;
+        }
+        let compiled = self.links.compile(&self.compiler, &key, &bytes);
+        let last_good = last_good(draft, &key, self.on_invalid);
+        let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
+        draft.set_slot(key, slot);
+    }
+
+    /// Returns the keys of those that were built again.
+    fn rebuild_dependents(
+        &mut self,
+        draft: &mut Snapshot,
+        revision: Revision,
+        relinked: &BTreeSet<Box<str>>,
+    ) -> Vec<WebhookKey> {
+        if relinked.is_empty() {
+            return Vec::new();
+        }
+        let dependents = self.links.dependents.iter().filter(|(_, webhook)| !webhook.connections.is_disjoint(relinked));
+        let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
+        let compiled =
+            for_each(&dependents, |(key, bytes)| (digest(bytes), self.links.compile(&self.compiler, key, bytes)));
+        let mut rebuilt = Vec::new();
+        for ((key, _), (digest, compiled)) in dependents.into_iter().zip(compiled) {
+            let last_good = last_good(draft, &key, self.on_invalid);
+            let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
+            draft.set_slot(key.clone(), slot);
+            rebuilt.push(key);
+        }
+        rebuilt
+    }
+
+    /// What becomes of a webhook that may name connections; `last_good` serves if it does not compile.
+    fn settle(
+        &mut self,
+        draft: &mut Snapshot,
+        revision: Revision,
+        key: &WebhookKey,
+        digest: Digest,
+        Compiled { outcome, dependent }: Compiled,
+        last_good: Option<Arc<Webhook>>,
+    ) -> Slot {
+        let slot = Slot { digest, linked: dependent.is_some(), serving: last_good };
+        self.links.relink(key, dependent);
+        settle(draft, revision, key, slot, outcome)
+    }
+
+    /// Makes the draft what readers and metrics see.
+    fn show(&self, draft: Snapshot) {
+        self.writer.publish(draft);
+        telemetry::published(&self.writer.current());
+    }
+
+    /// The difference between everything before and everything now; `slots` are the webhooks now.
+    fn changes_of_all(
+        &self,
+        before: &Snapshot,
+        after: &Snapshot,
+        connections: &HashMap<Box<str>, Digest>,
+        slots: &[(WebhookKey, Slot)],
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let names: BTreeSet<&Box<str>> = self.links.digests.keys().chain(connections.keys()).collect();
+        for name in names {
+            self.note_connection(&mut changes, name, (before, connections.get(name)), after);
+        }
+        let mut known = 0;
+        for (key, slot) in slots {
+            let old = before.slot(key);
+            known += usize::from(old.is_some());
+            changes.note_webhook(key, (before, old), (after, Some(slot)));
+        }
+        let all = before.counts();
+        if known < all.webhooks + all.fenced {
+            let kept: HashSet<&WebhookKey, RandomState> = slots.iter().map(|(key, _)| key).collect();
+            for (key, slot) in before.slots().filter(|(key, _)| !kept.contains(key)) {
+                changes.note_webhook(key, (before, Some(slot)), (after, None));
+            }
+        }
+        changes
+    }
+
+    fn note_connection(
+        &self,
+        changes: &mut Changes,
+        name: &str,
+        (before, digest): (&Snapshot, Option<&Digest>),
+        after: &Snapshot,
+    ) {
+        let key = Key::Connection(name.into());
+        let before = Seen { digest, refusal: before.refusal(&key) };
+        let after = Seen { digest: self.links.digests.get(name), refusal: after.refusal(&key) };
+        changes.note(|| key.clone(), before, after);
+    }
+
+    fn publish(&self, mut draft: Snapshot, revision: Revision, changes: &Changes) {
+        let first = !self.writer.current().is_loaded();
+        draft.finish(revision, self.links.connections.len());
+        let counts = draft.counts();
+        self.show(draft);
+        changes.log_refusals(revision);
+        if first {
+            tracing::info!(
+                revision,
+                webhooks = counts.webhooks,
+                namespaces = counts.namespaces,
+                connections = counts.connections,
+                refused = counts.refused,
+                warned = counts.warned,
+                open = counts.open,
+                "configuration loaded"
+            );
+        } else {
+            changes.log_changes(revision);
+        }
+    }
+}
+
+// A value may be a secret: none is shown.
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.value.as_ref().map(Bytes::len);
+        f.debug_struct("Change").field("key", &self.key).field("bytes", &bytes).finish()
+    }
+}

@@ -1,0 +1,59 @@
+//! What becomes of a key when its newest value has been compiled.
+
+use std::sync::Arc;
+
+use crate::config::{CompileError, Webhook};
+use crate::key::{Key, WebhookKey};
+use crate::store::{Refusal, Revision, Slot, Snapshot};
+
+/// What is served in place of a value that does not compile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// The last value that did, if there was one; else 503.
+    #[default]
+    Keep,
+    /// 503 until a good value comes: what is served is then a function of what the source holds.
+    Fence,
+}
+
+/// Takes over what was served before.
+pub(super) fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKey, slot: &Slot) -> Slot {
+    let key = Key::Webhook(key.clone());
+    let refusal = before.refusal(&key).cloned();
+    draft.set_refusal(key, refusal);
+    slot.clone()
+}
+
+/// What goes on serving if a new value does not compile.
+pub(super) fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Option<Arc<Webhook>> {
+    let serving = before.slot(key).and_then(|slot| slot.serving.clone());
+    serving.filter(|_| on_invalid == OnInvalid::Keep)
+}
+
+/// What becomes of a webhook whose bytes have been compiled; the draft learns of a refusal. `slot` holds what serves if
+/// nothing better came.
+pub(super) fn settle(
+    draft: &mut Snapshot,
+    revision: Revision,
+    key: &WebhookKey,
+    mut slot: Slot,
+    outcome: Result<Arc<Webhook>, CompileError>,
+) -> Slot {
+    let name = Key::Webhook(key.clone());
+    match outcome {
+        Ok(webhook) => {
+            for warning in webhook.warnings() {
+                tracing::warn!(key = %name, revision, warning, "configuration taken with a warning");
+            }
+            draft.set_refusal(name, None);
+            slot.serving = Some(webhook);
+        }
+        Err(error) => refuse(draft, name, revision, &error, slot.serving.is_some()),
+    }
+    slot
+}
+
+/// Shows a refusal of the newest value; `serving` if an earlier one serves in its place.
+pub(super) fn refuse(draft: &mut Snapshot, key: Key, revision: Revision, error: &CompileError, serving: bool) {
+    draft.set_refusal(key, Some(Arc::new(Refusal { reason: error.to_string(), revision, serving })));
+}
