@@ -10,15 +10,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::EtcdOptions;
 use super::client::{Account, Session, Stream};
-use super::health::Health;
-use super::machine::{
-    Command, Entry, Event, Fault, Header, Input, Known, Machine, Memory, Message, Past, Put, Revision,
-};
-use super::saved::{Copy, Kept, Keys, Saved};
-use crate::key::Key;
-use crate::reflector::{Change, Feed, Replacement};
-use crate::source::ignored::{Ignored, Said};
-use crate::store::{ErrorKind, SourceState};
+use super::machine::{Command, Fault, Header, Input, Known, Machine, Memory, Message, Past, Revision};
+use super::publish::Publisher;
+use super::saved::Kept;
+use crate::reflector::Feed;
 
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_millis(250);
@@ -31,7 +26,7 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
     let began = Instant::now();
     let mut machine = Machine::new(options.endpoints.len(), fastrand::u64(..));
     let mut driver = Driver::new(options, feed, began);
-    if let Some(saved) = driver.load_copy().await {
+    if let Some(saved) = driver.publisher.load_copy().await {
         let known = |kept: &Kept| Known::new(kept.meta, &kept.value);
         machine.resume(saved.header, saved.keys.iter().map(|(key, kept)| (key.as_slice(), known(kept))));
     }
@@ -49,7 +44,7 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
                 message = next_message(&mut driver.stream) => {
                     break message.map_or_else(Input::Fault, Input::Message);
                 }
-                () = driver.feed.wanted() => break Input::Wanted,
+                () = driver.publisher.wanted() => break Input::Wanted,
                 account = &mut driver.asked_how_it_is => driver.told_how_it_is(account),
                 _ = ticks.tick() => {
                     driver.tick().await;
@@ -70,7 +65,7 @@ async fn next_message(stream: &mut Option<Stream>) -> Result<Message, Fault> {
 struct Driver {
     began: Instant,
     options: EtcdOptions,
-    feed: Feed,
+    publisher: Publisher,
     session: Option<Session>,
     stream: Option<Stream>,
     /// What is under way, never more than one thing; [`pending`] if nothing is.
@@ -78,26 +73,6 @@ struct Driver {
     /// The question that goes on beside it, for status pages.
     asked_how_it_is: Pin<Box<dyn Future<Output = Result<Account, Fault>> + Send>>,
     ask_how_it_is_at: Instant,
-    health: Health,
-    listing: Option<Listing>,
-    /// The published keys that are not ours.
-    ignored: Ignored,
-    said: Said,
-    copy: Option<Copy>,
-}
-
-/// The list that is being brought.
-struct Listing {
-    replacement: Replacement,
-    ignored: Ignored,
-    /// For the copy on disk, if there is to be one.
-    keys: Keys,
-}
-
-impl Listing {
-    fn new(replacement: Replacement) -> Self {
-        Self { replacement, ignored: Ignored::default(), keys: Keys::new() }
-    }
 }
 
 type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -111,59 +86,16 @@ enum Done {
 
 impl Driver {
     fn new(options: EtcdOptions, feed: Feed, began: Instant) -> Self {
-        let copy = options.copy.clone().map(|directory| Copy::new(directory, options.prefix.clone()));
         Self {
             began,
+            publisher: Publisher::new(&options, feed),
             options,
-            feed,
             session: None,
             stream: None,
             operation: Box::pin(pending()),
             asked_how_it_is: Box::pin(pending()),
             ask_how_it_is_at: began,
-            health: Health::default(),
-            listing: None,
-            ignored: Ignored::default(),
-            said: Said::default(),
-            copy,
         }
-    }
-
-    /// Publishes what an earlier process has left on disk.
-    async fn load_copy(&mut self) -> Option<Saved> {
-        let saved = match self.copy.as_mut()?.read() {
-            Ok(saved) => saved?,
-            Err(reason) => {
-                tracing::warn!(reason, "the saved configuration is not used");
-                self.feed.report(|report| report.copy_error = Some(reason));
-                return None;
-            }
-        };
-        let revision = saved.header.revision.unsigned_abs();
-        let mut replacement = self.feed.replace().await;
-        let mut refused = Vec::new();
-        for (key, kept) in saved.keys.iter() {
-            let Some(key) = self.key(key) else {
-                self.ignored.add(&self.options.prefix, key, &mut self.said);
-                continue;
-            };
-            let modified = kept.meta.modified.unsigned_abs();
-            match &kept.last_good {
-                Some(good) => {
-                    replacement.put(key.clone(), modified, good.clone()).await;
-                    refused.push(Change { key, value: Some(kept.value.clone()) });
-                }
-                None => replacement.put(key, modified, kept.value.clone()).await,
-            }
-        }
-        tracing::info!(revision, keys = saved.keys.len(), "serving the saved configuration until etcd is reached");
-        self.feed.report(|report| report.from_saved_copy = true);
-        self.show_ignored();
-        self.feed.commit(replacement, revision).await;
-        if !refused.is_empty() {
-            self.feed.apply(revision, refused).await;
-        }
-        Some(saved)
     }
 
     async fn execute(&mut self, command: Command) {
@@ -171,7 +103,7 @@ impl Driver {
             Command::Close => {
                 self.session = None;
                 self.stream = None;
-                self.listing = None;
+                self.publisher.drop_list();
                 self.operation = Box::pin(pending());
                 self.asked_how_it_is = Box::pin(pending());
             }
@@ -202,38 +134,19 @@ impl Driver {
             }
             Command::Begin(reason) => {
                 self.stream = None;
-                self.listing = Some(Listing::new(self.feed.replace().await));
-                self.feed.report(|report| *report.lists.entry(reason).or_default() += 1);
+                self.publisher.begin(reason).await;
             }
-            Command::Bring(entries) => self.bring(entries).await,
-            Command::Commit(header) => self.commit(header).await,
-            Command::NewEpoch => {
-                tracing::warn!("etcd tells another history than before: it is taken over");
-                self.feed.report(|report| report.epoch += 1);
-            }
-            Command::Apply { revision, events } => self.apply(revision, events).await,
-            Command::Advance(revision) => {
-                self.feed.advance(revision.unsigned_abs()).await;
-                self.copy.iter_mut().for_each(|copy| copy.at(revision));
-            }
-            Command::Proven { asked } => self.feed.proven((self.began + asked).into_std()),
-            Command::AuditHeld => self.feed.report(|report| report.audits += 1),
-            Command::AuditDiffers => {
-                tracing::warn!("a key or a value in etcd is not what is served: everything is read again");
-                self.feed.report(|report| report.differences += 1);
-            }
-            Command::Live => {
-                self.feed.report(|report| report.from_saved_copy = false);
-                self.feed.state(SourceState::Live);
-            }
-            Command::Stale => self.feed.state(SourceState::Stale),
-            Command::Disconnected(Fault { kind, reason }) => {
-                self.feed.report(|report| {
-                    report.anomalies += u64::from(kind == ErrorKind::LostEvents);
-                    report.failed(kind, reason.clone());
-                });
-                self.feed.state(SourceState::Disconnected(reason));
-            }
+            Command::Bring(entries) => self.publisher.bring(entries).await,
+            Command::Commit(header) => self.publisher.commit(header).await,
+            Command::NewEpoch => self.publisher.new_epoch(),
+            Command::Apply { revision, events } => self.publisher.apply(revision, events).await,
+            Command::Advance(revision) => self.publisher.advance(revision).await,
+            Command::Proven { asked } => self.publisher.proven((self.began + asked).into_std()),
+            Command::AuditHeld => self.publisher.audit_held(),
+            Command::AuditDiffers => self.publisher.audit_differs(),
+            Command::Live => self.publisher.live(),
+            Command::Stale => self.publisher.stale(),
+            Command::Disconnected(fault) => self.publisher.disconnected(fault),
         }
     }
 
@@ -242,7 +155,7 @@ impl Driver {
         self.operation = Box::pin(pending());
         let input = match done {
             Done::Connected(session, header, past) => {
-                self.feed.report(|report| report.connects += 1);
+                self.publisher.connected();
                 self.session = Some(*session);
                 self.ask_how_it_is();
                 Input::Connected(header, past)
@@ -253,10 +166,8 @@ impl Driver {
             }
             Done::Input(input) => input,
         };
-        if let Some(session) = &self.session
-            && self.health.credentials_are_idle(session.has_idle_credentials())
-        {
-            self.show_health();
+        if let Some(session) = &self.session {
+            self.publisher.credentials_are_idle(session.has_idle_credentials());
         }
         input
     }
@@ -270,14 +181,7 @@ impl Driver {
 
     fn told_how_it_is(&mut self, account: Result<Account, Fault>) {
         self.asked_how_it_is = Box::pin(pending());
-        if self.health.told(account) {
-            self.show_health();
-        }
-    }
-
-    fn show_health(&mut self) {
-        let health = &self.health;
-        self.feed.report(|report| health.show(report));
+        self.publisher.told_how_it_is(account);
     }
 
     /// Asks for alarms when it is time, and keeps the copy on disk up to date.
@@ -285,20 +189,13 @@ impl Driver {
         if Instant::now() >= self.ask_how_it_is_at {
             self.ask_how_it_is();
         }
-        let Some(copy) = &mut self.copy else { return };
-        if let Some(outcome) = copy.tick().await {
-            let error = outcome.err().map(|error| error.to_string());
-            if let Some(error) = &error {
-                tracing::warn!(error, "the configuration cannot be saved");
-            }
-            self.feed.report(|report| report.copy_error = error);
-        }
+        self.publisher.save().await;
     }
 
     fn connect(&mut self, endpoint: usize, memory: Option<Memory>) {
         let options = self.options.clone();
         let endpoint = options.endpoints.get(endpoint).cloned().unwrap_or_default();
-        self.feed.report(|report| report.endpoint = Some(endpoint.clone()));
+        self.publisher.connecting(&endpoint);
         self.operation = Box::pin(async move {
             match Session::open(&options, &endpoint, memory).await {
                 Ok((session, header, past)) => Done::Connected(Box::new(session), header, past),
@@ -335,87 +232,5 @@ impl Driver {
                 _ => pending().await,
             }
         });
-    }
-
-    async fn bring(&mut self, entries: Vec<Entry>) {
-        let Some(mut listing) = self.listing.take() else { return };
-        for Entry { key, value, meta } in entries {
-            match self.key(&key) {
-                Some(ours) => listing.replacement.put(ours, meta.modified.unsigned_abs(), value.clone()).await,
-                None => listing.ignored.add(&self.options.prefix, &key, &mut self.said),
-            }
-            if self.copy.is_some() {
-                listing.keys.insert(key, Kept { meta, value, last_good: None });
-            }
-        }
-        self.listing = Some(listing);
-    }
-
-    async fn commit(&mut self, header: Header) {
-        let Some(Listing { replacement, ignored, mut keys }) = self.listing.take() else { return };
-        self.ignored = ignored;
-        self.show_ignored();
-        self.feed.commit(replacement, header.revision.unsigned_abs()).await;
-        self.look_for_webhooks();
-        if let Some(mut copy) = self.copy.take() {
-            for (key, kept) in &mut keys {
-                kept.last_good = self.last_good(key, copy.keys().get(key));
-            }
-            copy.replace(header, keys);
-            self.copy = Some(copy);
-        }
-    }
-
-    async fn apply(&mut self, revision: Revision, events: Vec<Event>) {
-        let mut changes = Vec::with_capacity(events.len());
-        for Event { key: name, put, .. } in &events {
-            match (self.key(name), put) {
-                (Some(key), put) => changes.push(Change { key, value: put.as_ref().map(|put| put.value.clone()) }),
-                (None, None) => self.ignored.remove(name),
-                (None, Some(Put { version: 1, .. })) => self.ignored.add(&self.options.prefix, name, &mut self.said),
-                (None, Some(_)) => {}
-            }
-        }
-        if changes.len() < events.len() {
-            self.show_ignored();
-        }
-        self.feed.apply(revision.unsigned_abs(), changes).await;
-        self.look_for_webhooks();
-        if let Some(mut copy) = self.copy.take() {
-            for event in events {
-                let meta = event.meta();
-                let kept = event.put.zip(meta).map(|(put, meta)| {
-                    let last_good = self.last_good(&event.key, copy.keys().get(&event.key));
-                    Kept { meta, value: put.value, last_good }
-                });
-                copy.set(event.key, kept);
-            }
-            copy.at(revision);
-            self.copy = Some(copy);
-        }
-    }
-
-    /// The value that serves in place of the newest of a key, from what was kept of the key before.
-    fn last_good(&self, key: &[u8], before: Option<&Kept>) -> Option<bytes::Bytes> {
-        let key = self.key(key)?;
-        let before = before.filter(|_| self.feed.is_serving_last_good(&key))?;
-        Some(before.last_good.clone().unwrap_or_else(|| before.value.clone()))
-    }
-
-    /// The key below the prefix, if it is one of ours.
-    fn key(&self, key: &[u8]) -> Option<Key> {
-        let relative = key.strip_prefix(self.options.prefix.as_bytes())?;
-        Key::parse(relative).ok()
-    }
-
-    fn look_for_webhooks(&mut self) {
-        let counts = self.feed.counts();
-        if self.health.holds(&self.options.prefix, counts.webhooks + counts.fenced, self.ignored.total()) {
-            self.show_health();
-        }
-    }
-
-    fn show_ignored(&mut self) {
-        self.feed.ignored_keys(self.ignored.total(), self.ignored.list());
     }
 }

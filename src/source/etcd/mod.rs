@@ -8,6 +8,7 @@ mod client;
 mod driver;
 mod health;
 mod machine;
+mod publish;
 mod saved;
 mod tls;
 
