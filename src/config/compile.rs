@@ -7,7 +7,7 @@ use super::chain::{StepSpec, identity, take_steps};
 use super::error::missing_key;
 use super::node::LONGEST;
 use super::placeholder::expand;
-use super::secrets;
+use super::secrets::{self, Place};
 use super::spec::Spec;
 use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
@@ -170,12 +170,10 @@ impl Compiler {
         let mut room = LONGEST;
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
-            // A variable that is set to nothing would leave of a credential what everybody knows: `Token `.
-            let value =
-                expand(value, self.registry.lookup(), is_guard(&key), &mut room).map_err(|error| error.inside(&key))?;
-            if key != "metadata" {
-                secrets::check(&key, &value, is_guard(&key))?;
-            }
+            let place = Place::of(&key, is_guard(&key));
+            let value = expand(value, self.registry.lookup(), &place, &mut room)
+                .and_then(|value| secrets::check(&value, &place).map(|()| value))
+                .map_err(|error| error.inside(&key))?;
             Ok((key, value))
         });
         fields.collect()
@@ -284,6 +282,52 @@ mod tests {
     }
 
     #[test]
+    fn a_blank_is_no_secret_wherever_it_stands() {
+        let module = |rest: &str| {
+            compile(&format!(r#"{{"module":"http_webhook","module-config":{{"url":"https://example.com/",{rest}}}}}"#))
+        };
+        let item = |rest: &str| compile(&format!(r#"{{"chain":[{{"module":"log","module-config":{{{rest}}}}}]}}"#));
+        let connection = |rest: &str| {
+            let variables = |name: &str| (name == "BLANK").then(|| "\t ".to_owned());
+            let compiler = Compiler::new(Registry::builtin().variables(variables));
+            let connection = compiler.connection("a", format!(r#"{{"type":"x",{rest}}}"#).as_bytes());
+            connection.map_err(|error| error.to_string())
+        };
+        for value in [r#""""#, r#"" \n""#, r#""{$BLANK}""#, r#""{$NO:}""#, r#""Token {$BLANK}""#, r#""{$NO:}{$NO: }""#]
+        {
+            let is_refused = |place: &str, error: String| {
+                let rest = error.strip_prefix(place).unwrap_or_else(|| panic!("{place} {value}: {error}"));
+                assert!(rest.starts_with(": the ") && rest.ends_with(" is empty"), "{place} {value}: {error}");
+            };
+            for (rest, place) in [
+                (format!(r#""signing_secret":{value}"#), "signing_secret"),
+                (format!(r#""headers":{{"X-Api-Key":{value}}}"#), "headers.X-Api-Key"),
+                (format!(r#""headers":{{"authorization":{value}}}"#), "headers.authorization"),
+            ] {
+                is_refused(&format!("module-config.{place}"), module(&rest).unwrap_err());
+                is_refused(&format!("chain.0.module-config.{place}"), item(&rest).unwrap_err());
+            }
+            for (rest, place) in [
+                (format!(r#""password":{value}"#), "password"),
+                (format!(r#""api_keys":["a",{value}]"#), "api_keys.1"),
+                (format!(r#""client_secret":[{{"value":{value}}}]"#), "client_secret.0.value"),
+                (format!(r#""tls":{{"passphrase":{value}}}"#), "tls.passphrase"),
+                (format!(r#""dsn":{value}"#), "dsn"),
+            ] {
+                is_refused(place, connection(&rest).err().unwrap());
+            }
+            // What is no secret may be blank.
+            let rest = format!(r#""headers":{{"X-Colour":{value}}},"prefix":{value},"secret":{{"prefix":{value}}}"#);
+            assert!(connection(&rest).is_ok(), "{value}");
+            let metadata = format!(r#"{{"module":"discard","metadata":{{"password":{value}}}}}"#);
+            assert!(compile(&metadata).is_ok(), "{value}");
+        }
+        assert!(connection(r#""password":null"#).is_ok());
+        let error = connection(r#""url":"https://user:{$BLANK}@example.com/""#).err().unwrap();
+        assert_eq!(error, "url: the variable `BLANK` is empty");
+    }
+
+    #[test]
     fn a_placeholder_that_nothing_fills_in_is_no_secret_wherever_it_stands() {
         let registry = Registry::builtin().variables(|name| (name == "UNFILLED").then(|| "$OTHER".into()));
         let compiler = Compiler::new(registry);
@@ -303,7 +347,6 @@ mod tests {
             (r#""headers": {"X-Api-Key": "%S3CRET%"}"#, Some("headers.X-Api-Key")),
             (r#""url": "amqp://user:${s3cret}@host""#, Some("url")),
             (r#""password": "$2y$10$abc""#, None),
-            (r#""password": """#, None),
             (r#""topic": "$TOPIC""#, None),
             (r#""template": "{{ name }}""#, None),
         ] {
@@ -349,7 +392,7 @@ mod tests {
             Compiler::new(registry.clone()).read_webhook(json.as_bytes()).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(filled(7), Ok(()));
-        assert!(filled(8).unwrap_err().starts_with("metadata: expected placeholders that come to at most 512 KiB"));
+        assert!(filled(8).unwrap_err().starts_with("metadata.1: expected placeholders that come to at most 512 KiB"));
         assert!(filled(100_000).is_err());
     }
 

@@ -97,9 +97,10 @@
 //! or a boolean, it is read as one. A variable that is not set and has no default is an error, and so is a `{$` that
 //! begins no placeholder.
 //!
-//! Other placeholders are not filled in. A guard must be no such placeholder, and neither may what stands in `module-config`
-//! or in a connection under the name of a secret (`password`, `api_key`, `signing_secret`, `Authorization`) or of an address
-//! (`url`, `uri`, `dsn`): see [`check_secret`](crate::auth::check_secret). In a guard a variable that is blank is an error.
+//! Other placeholders are not filled in. A secret must be no such placeholder, and must not be blank; a variable in it, or
+//! the default, must not be blank either, also inside a longer text. The texts of a guard are secrets, and what stands in
+//! `module-config` or in a connection under the name of a secret (`password`, `api_key`, `signing_secret`,
+//! `Authorization`) or of an address (`url`, `uri`, `dsn`): see [`check_secret`](crate::auth::check_secret).
 
 mod chain;
 mod compile;

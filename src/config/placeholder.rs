@@ -3,42 +3,48 @@
 use super::error::CompileError;
 use super::legacy;
 use super::node::{LONGEST, Node};
+use super::secrets::Place;
 
 /// Looks up a variable.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Fills in the placeholders of every string in `node`; keys stay as they are. With `refuse_empty` one that comes to
-/// nothing, or to blanks, is an error. What is filled in is taken from `room`, which is for a whole value.
+/// Fills in the placeholders of every string in `node`; keys stay as they are. Where `place` is that of a secret, a
+/// placeholder that comes to nothing, or to blanks, is an error. What is filled in is taken from `room`, which is for a
+/// whole value.
 pub(super) fn expand(
     node: Node,
     lookup: Lookup<'_>,
-    refuse_empty: bool,
+    place: &Place<'_>,
     room: &mut usize,
 ) -> Result<Node, CompileError> {
     Ok(match node {
-        Node::String(text) => expand_text(text, lookup, refuse_empty, room)?,
+        Node::String(text) => expand_text(text, lookup, place, room)?,
         Node::Array(items) => {
-            let items = items.into_iter().map(|item| expand(item, lookup, refuse_empty, room));
+            let items = items.into_iter().enumerate();
+            let items = items
+                .map(|(at, item)| expand(item, lookup, place, room).map_err(|error| error.inside(&at.to_string())));
             Node::Array(items.collect::<Result<_, _>>()?)
         }
         Node::Object(fields) => {
-            let fields = fields.into_iter().map(|(key, value)| match expand(value, lookup, refuse_empty, room) {
-                Ok(value) => Ok((key, value)),
-                Err(error) => Err(error.inside(&key)),
-            });
+            let fields =
+                fields.into_iter().map(|(key, value)| match expand(value, lookup, &place.inside(&key), room) {
+                    Ok(value) => Ok((key, value)),
+                    Err(error) => Err(error.inside(&key)),
+                });
             Node::Object(fields.collect::<Result<_, _>>()?)
         }
         other => other,
     })
 }
 
-fn expand_text(text: String, lookup: Lookup<'_>, refuse_empty: bool, room: &mut usize) -> Result<Node, CompileError> {
+fn expand_text(text: String, lookup: Lookup<'_>, place: &Place<'_>, room: &mut usize) -> Result<Node, CompileError> {
     if !text.contains("{$") {
         return Ok(Node::String(text));
     }
     let mut value = |placeholder: Placeholder<'_>| {
         let value = placeholder.value(lookup)?;
-        if refuse_empty && value.trim().is_empty() {
+        // Of a credential a blank would leave what everybody knows: `Token `.
+        if value.trim().is_empty() && place.is_guarded() {
             return Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)));
         }
         *room = room.checked_sub(value.len()).ok_or_else(|| {
@@ -105,7 +111,7 @@ fn malformed() -> CompileError {
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_ascii_uppercase());
-    let expanded = expand_text(text.to_owned(), &lookup, false, &mut { LONGEST });
+    let expanded = expand_text(text.to_owned(), &lookup, &Place::of("text", false), &mut { LONGEST });
     if !text.contains("{$") {
         assert!(matches!(expanded, Ok(Node::String(same)) if same == text));
     }
@@ -128,7 +134,8 @@ mod tests {
     }
 
     fn text(input: &str) -> Result<Node, String> {
-        expand_text(input.to_owned(), &lookup, false, &mut { LONGEST }).map_err(|error| error.to_string())
+        expand_text(input.to_owned(), &lookup, &Place::of("text", false), &mut { LONGEST })
+            .map_err(|error| error.to_string())
     }
 
     fn expanded(text: &str) -> Result<Node, String> {
@@ -175,19 +182,26 @@ mod tests {
     #[test]
     fn errors_tell_where_and_keys_are_not_touched() {
         let node = Node::parse(br#"{"a": [{"{$TOKEN}": "{$NO}"}]}"#).unwrap();
-        let error = expand(node, &lookup, false, &mut { LONGEST }).err().unwrap().to_string();
-        assert_eq!(error, "a.{$TOKEN}: the variable `NO` is not set and has no default");
+        let error = expand(node, &lookup, &Place::of("text", false), &mut { LONGEST }).err().unwrap().to_string();
+        assert_eq!(error, "a.0.{$TOKEN}: the variable `NO` is not set and has no default");
     }
 
     #[test]
-    fn where_nothing_will_not_do_it_is_an_error() {
+    fn a_blank_placeholder_in_a_secret_is_an_error() {
+        let text = Place::of("text", false);
+        let (secret, metadata) = (text.inside("api_key"), Place::of("metadata", false));
+        let expand = |input: &str, place: &Place<'_>| {
+            expand_text(input.to_owned(), &lookup, place, &mut { LONGEST }).map_err(|error| error.to_string())
+        };
         for input in ["{$EMPTY}", "{$NO:}", "{$NO: }", "Token {$EMPTY}", "Token {$BLANK}", "{$TOKEN}{$NO:}"] {
-            assert!(
-                expand_text(input.to_owned(), &lookup, true, &mut { LONGEST })
-                    .is_err_and(|e| e.to_string().contains("is empty"))
-            );
+            for place in [Place::of("anything", true), Place::of("password", false), secret.inside("value")] {
+                assert!(expand(input, &place).is_err_and(|error| error.ends_with("is empty")), "{input}");
+            }
+            for place in [text.inside("value"), metadata.inside("password")] {
+                assert!(expand(input, &place).is_ok(), "{input}");
+            }
         }
-        assert!(expand_text("Token {$TOKEN}".to_owned(), &lookup, true, &mut { LONGEST }).is_ok());
+        assert!(expand("Token {$TOKEN}", &secret).is_ok());
     }
 
     proptest! {
