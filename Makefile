@@ -19,15 +19,13 @@ help: ## this list
 
 run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without etcd; CHECK=1: test it and stop)
 	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),build,run)
-	cargo build --release --locked --example gateway --features gateway
+	cargo build --release --locked --bin gateway --features gateway
 	@python3 examples/gateway/run.py --backend $(BACKEND) $(if $(CHECK),--check) $(ARGS)
 
 test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- name" narrows it)
 	@bash .ci/tools.sh all
 ifeq ($(ARGS),)
-# As a program: the tests start the gateway.
-	cargo build --locked --all-features --examples
-	cargo test --locked --all-features --lib --example gateway --test allocations --test it
+	cargo test --locked --all-features --lib --bin gateway --test allocations --test it
 	cargo test --locked --all-features --test delivery
 # These wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
@@ -46,13 +44,12 @@ test-kills: ROUNDS ?= 200
 
 test-kills: ## kills the gateway under load, and looks for what was acknowledged (ROUNDS=200 SEED=7)
 	@bash .ci/tools.sh build
-	cargo build --locked --all-features --example gateway
 	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) cargo test --locked --all-features --test delivery many_kills -- --ignored --nocapture
 
 test-attacks: ## attacks on the gateway at their full size, with what was measured
 	@bash .ci/tools.sh build
-	cargo build --release --locked --features gateway --example gateway
-	GATEWAY=$(CURDIR)/target/release/examples/gateway cargo test --locked --all-features --test it attacks:: -- --ignored --nocapture --test-threads=1
+	cargo build --release --locked --features gateway --bin gateway
+	GATEWAY=$(CURDIR)/target/release/gateway cargo test --locked --all-features --test it attacks:: -- --ignored --nocapture --test-threads=1
 
 soak: SECONDS ?= 600
 SEED ?=
@@ -74,7 +71,7 @@ scale: ## how it goes with a million webhooks in etcd, in figures (SCALE_WEBHOOK
 
 bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 	@bash .ci/tools.sh build
-	cargo bench --locked --all-features $(ARGS)
+	cargo bench --locked --features full $(ARGS)
 
 UPDATE ?=
 
@@ -88,7 +85,9 @@ CONNECTIONS ?= 64
 
 load: ## the gateway against bare hyper and nginx under load: a table of ratios (ROUNDS=5 SECONDS=5 CONNECTIONS=64)
 	@bash .ci/tools.sh build
-	cargo build --release --locked --features gateway --example gateway --example load_floor
+# Each alone, so that the gateway is built as it is installed: without what only tests and examples ask of the dependencies.
+	cargo build --release --locked --features gateway --bin gateway
+	cargo build --release --locked --example load_floor
 	@python3 benches/load/load.py --rounds $(ROUNDS) --seconds $(SECONDS) --connections $(CONNECTIONS) $(ARGS)
 
 fmt: ## formats the code

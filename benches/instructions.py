@@ -68,7 +68,7 @@ def valgrind():
 
 
 def build():
-    command = ["cargo", "bench", "--locked", "--all-features", "--bench", "instructions", "--no-run"]
+    command = ["cargo", "bench", "--locked", "--features", "full", "--bench", "instructions", "--no-run"]
     lines = subprocess.run([*command, "--message-format=json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     for line in lines.splitlines():
         message = json.loads(line)

@@ -28,8 +28,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
-PROGRAMS = TARGET / "release/examples"
-FLOOR, GATEWAY = PROGRAMS / "load_floor", PROGRAMS / "gateway"
+FLOOR, GATEWAY = TARGET / "release/examples/load_floor", TARGET / "release/gateway"
 ANSWER = {"message": "200 OK"}
 PATH = "/webhook/load"
 TOKEN = "test_token_123"

@@ -1,6 +1,6 @@
 //! The whole scenario as a server: webhooks from etcd or from files, received over HTTP.
 //!
-//! `cargo run --release --example gateway --features gateway`; the README lists its routes and variables.
+//! `cargo run --release --bin gateway --features gateway`; the README lists its routes and variables.
 
 mod activity;
 mod admin;

@@ -508,7 +508,7 @@ def main():
     parser.add_argument("--backend", choices=["etcd", "file"], default="etcd")
     parser.add_argument("--check", action="store_true", help="send the scenario's requests, tell what held, stop")
     parser.add_argument("--keep", action="store_true", help="go on with the configuration of the run before")
-    parser.add_argument("--gateway", type=Path, default=TARGET / "release/examples/gateway", help="another executable")
+    parser.add_argument("--gateway", type=Path, default=TARGET / "release/gateway", help="another executable")
     args = parser.parse_args()
 
     processes = Processes()

@@ -1,5 +1,6 @@
 //! The gateway as a process that is started again and again in the same directory.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -108,8 +109,7 @@ impl Home {
     pub(crate) fn spawn_by(&self, way: &[&str]) -> Gateway {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let (log, file) = self.new_log();
-        let binary = binary();
-        let mut words = way.iter().map(AsRef::as_ref).chain([binary.as_os_str()]);
+        let mut words = way.iter().map(AsRef::as_ref).chain([OsStr::new(env!("CARGO_BIN_EXE_gateway"))]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).current_dir(self.directory.path()).env_clear();
         for (name, value) in [
@@ -245,12 +245,4 @@ fn is_log(path: &Path) -> bool {
 fn files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().path()).collect()
-}
-
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join("examples/gateway");
-    let made = "`cargo build --example gateway --all-features` makes it";
-    assert!(binary.is_file(), "{} is missing: {made}", binary.display());
-    binary
 }

@@ -1,8 +1,7 @@
 //! The gateway as a process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,28 +12,6 @@ use tokio::time::{sleep, timeout};
 
 use super::PATIENCE;
 use super::etcd::{Etcd, free_port};
-
-/// The example, built as this test is.
-fn gateway() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let target = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args(["build", "--locked", "--all-features", "--example", "gateway"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if target.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(
-            build.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(),
-            "the gateway does not build"
-        );
-        let built = target.join("examples/gateway");
-        assert!(built.exists(), "there is no gateway at {}", built.display());
-        built
-    })
-}
 
 /// A gateway of its own process. Dropping it kills it.
 pub struct Gateway {
@@ -53,9 +30,8 @@ impl Gateway {
 
     /// With these variables.
     pub async fn with(variables: &[(&str, &str)]) -> Self {
-        let binary = tokio::task::spawn_blocking(gateway).await.unwrap();
         let (port, folder, log) = (free_port(), tempfile::tempdir().unwrap(), NamedTempFile::new().unwrap());
-        let child = Command::new(binary)
+        let child = Command::new(env!("CARGO_BIN_EXE_gateway"))
             .env("CONFIG_BACKEND", "etcd")
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())

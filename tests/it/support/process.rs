@@ -1,6 +1,6 @@
 //! The gateway as a process, with the file backend and a directory of its own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ impl Gateway {
     /// The same, with a hard limit of open files.
     pub(crate) async fn start_with_files(directory: TempDir, variables: &[(&str, &str)], files: u64) -> Self {
         let script = directory.path().join("limited.sh");
-        let text = format!("#!/bin/sh\nulimit -n {files} && exec '{}' \"$@\"\n", binary().display());
+        let text = format!("#!/bin/sh\nulimit -n {files} && exec '{}' \"$@\"\n", Path::new(&binary()).display());
         std::fs::write(&script, text).unwrap();
         std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
         Self::start_as(script.as_ref(), directory, variables).await
@@ -207,19 +207,9 @@ fn command_of(program: &OsStr, directory: &Path) -> Command {
     command
 }
 
-/// The gateway that was built beside this test, or another one that `GATEWAY` names.
-fn binary() -> PathBuf {
-    if let Some(binary) = std::env::var_os("GATEWAY") {
-        return binary.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join("examples/gateway");
-    assert!(
-        binary.is_file(),
-        "{} is missing: `cargo build --example gateway --features gateway` makes it",
-        binary.display()
-    );
-    binary
+/// The gateway that was built with this test, or another one that `GATEWAY` names.
+fn binary() -> OsString {
+    std::env::var_os("GATEWAY").unwrap_or_else(|| env!("CARGO_BIN_EXE_gateway").into())
 }
 
 pub(crate) fn free_address() -> SocketAddr {
