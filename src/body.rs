@@ -33,9 +33,9 @@
 //! # }
 //! ```
 
+mod collected;
 mod memory;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -45,11 +45,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response, request};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::collected::{Collected, ResponseBody};
 pub(crate) use self::memory::Charge;
 pub use self::memory::{BodyMemory, SMALL};
 use crate::deadline::Deadline;
@@ -268,7 +269,7 @@ impl<B: Body> Collecting<B> {
                         return Poll::Ready(Err(RejectionKind::MemoryFull));
                     }
                     let (whole, charge) = (std::mem::take(this.gathered).finish(), std::mem::take(this.charge));
-                    return Poll::Ready(Ok(Collected { whole, is_read: false, charge }));
+                    return Poll::Ready(Ok(Collected::charged(whole, charge)));
                 }
                 Poll::Pending => {
                     if this.charge.poll_evicted(cx.waker()) {
@@ -318,90 +319,5 @@ impl Gathered {
 
     fn finish(self) -> Bytes {
         if self.rest.is_empty() { self.first } else { self.rest.into() }
-    }
-}
-
-/// A request body that is all there.
-///
-/// As a [`Body`] it is one frame, so that any service that takes a body takes this one.
-#[derive(Clone, Default)]
-pub struct Collected {
-    whole: Bytes,
-    is_read: bool,
-    charge: Charge,
-}
-
-impl Collected {
-    /// The body `bytes`.
-    pub fn new(bytes: Bytes) -> Self {
-        Self { whole: bytes, is_read: false, charge: Charge::default() }
-    }
-
-    /// All of the body, byte for byte as received.
-    pub fn bytes(&self) -> &Bytes {
-        &self.whole
-    }
-
-    /// All of the body, byte for byte as received. A [`BodyMemory`] does not count it any more.
-    pub fn into_bytes(self) -> Bytes {
-        self.whole
-    }
-
-    pub(crate) fn into_parts(self) -> (Bytes, Charge) {
-        (self.whole, self.charge)
-    }
-}
-
-/// Not the bytes: they may hold secrets.
-impl fmt::Debug for Collected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Collected({} bytes)", self.whole.len())
-    }
-}
-
-impl Body for Collected {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let is_over = self.is_end_stream();
-        self.is_read = true;
-        Poll::Ready((!is_over).then(|| Ok(Frame::data(self.whole.clone()))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_read || self.whole.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(if self.is_read { 0 } else { self.whole.len() as u64 })
-    }
-}
-
-/// The body of the answers this crate gives: all there, or empty.
-#[derive(Clone, Debug, Default)]
-pub struct ResponseBody(Bytes);
-
-impl From<Bytes> for ResponseBody {
-    fn from(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = std::mem::take(&mut self.0);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
     }
 }

@@ -106,7 +106,7 @@ mod worker;
 
 pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
-pub use crate::config::{BuildContext, BuildError, Connection, Promise, Registry, Webhook};
+pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook};
 pub use crate::dedup::{Dedup, DedupLayer};
 pub use crate::dispatch::Dispatch;
 pub use crate::finish::{Finish, FinishLayer};
@@ -116,7 +116,7 @@ pub use crate::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey}
 pub use crate::log_limit::LogLimit;
 pub use crate::lookup::{LookupWebhook, LookupWebhookLayer, Matched};
 pub use crate::observe::{Observe, ObserveLayer};
-pub use crate::payload::{CheckPayload, CheckPayloadLayer, DataType};
+pub use crate::payload::{CheckPayload, CheckPayloadLayer};
 pub use crate::peer::Peer;
 pub use crate::problem::{ProblemJson, ProblemJsonLayer};
 pub use crate::reflector::{Change, OnInvalid, Reflector, reflect};

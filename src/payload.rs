@@ -32,7 +32,6 @@ use std::task::{Context, Poll};
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Request, Response};
-use serde::Deserialize;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -40,22 +39,11 @@ pub use self::json::MAX_DEPTH;
 #[cfg(fuzzing)]
 pub(crate) use self::json::fuzz;
 use crate::body::Collected;
+use crate::config::DataType;
 use crate::evidence::Evidence;
 use crate::future::ResponseFuture;
 use crate::lookup::Matched;
 use crate::rejection::{Rejection, RejectionKind};
-
-/// What a webhook's body is: the key `data_type` of its configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum DataType {
-    /// One JSON value.
-    #[default]
-    Json,
-    /// Any bytes.
-    Blob,
-}
 
 /// Refuses bodies that are not what they should be. See the [module docs](self) for an example.
 #[derive(Clone, Copy, Debug)]

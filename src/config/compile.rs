@@ -11,10 +11,10 @@ use super::secrets::{self, Place};
 use super::spec::Spec;
 use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
 use crate::auth::{Guards, Scheme};
+use crate::config::DataType;
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 use crate::key::WebhookKey;
-use crate::payload::DataType;
 
 /// How what is missing is put there.
 const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";

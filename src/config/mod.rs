@@ -104,6 +104,9 @@
 
 mod chain;
 mod compile;
+mod connection;
+mod context;
+mod data_type;
 mod error;
 mod legacy;
 mod name;
@@ -113,15 +116,12 @@ mod registry;
 mod secrets;
 mod spec;
 mod warning;
-
-use std::fmt;
-use std::sync::Arc;
-
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+mod webhook;
 
 pub(crate) use self::compile::{Compiler, Connections};
+pub use self::connection::Connection;
+pub use self::context::BuildContext;
+pub use self::data_type::DataType;
 #[cfg(feature = "file")]
 pub(crate) use self::error::shown;
 pub use self::error::{BuildError, CompileError};
@@ -130,191 +130,6 @@ use self::node::Node;
 pub use self::registry::Registry;
 use self::warning::Notes;
 pub(crate) use self::warning::Warnings;
+pub use self::webhook::{Promise, Webhook};
 #[cfg(fuzzing)]
 pub(crate) use self::{compile::fuzz as fuzz_compile, node::fuzz as fuzz_node, placeholder::fuzz as fuzz_placeholder};
-use crate::auth::Guards;
-use crate::dedup::DedupRule;
-use crate::delivery::{Gates, Steps};
-use crate::key::WebhookKey;
-use crate::payload::DataType;
-
-/// What a webhook's 2xx answer promises: the key `ack`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Promise {
-    /// 200: the module has the event.
-    #[default]
-    Delivered,
-    /// 202: the event is on disk, and will be delivered or become a dead letter.
-    Accepted,
-}
-
-/// A configured webhook, compiled.
-pub struct Webhook {
-    key: WebhookKey,
-    data_type: DataType,
-    promise: Promise,
-    guards: Guards,
-    dedup: Option<DedupRule>,
-    gates: Gates,
-    steps: Steps,
-    metadata: Option<Box<Value>>,
-    warnings: Warnings,
-}
-
-impl Webhook {
-    /// Its name.
-    pub fn key(&self) -> &WebhookKey {
-        &self.key
-    }
-
-    /// The namespace it belongs to.
-    pub fn namespace(&self) -> &str {
-        self.key.namespace()
-    }
-
-    /// Its id within the namespace.
-    pub fn id(&self) -> &str {
-        self.key.id()
-    }
-
-    /// What its body must be.
-    pub fn data_type(&self) -> DataType {
-        self.data_type
-    }
-
-    /// What its answer promises.
-    pub fn promise(&self) -> Promise {
-        self.promise
-    }
-
-    /// The name of its module; of a chain, of the first one.
-    pub fn module_name(&self) -> &str {
-        self.steps.module_name()
-    }
-
-    /// Whether it has no guard: anybody may send.
-    pub fn is_open(&self) -> bool {
-        self.guards.is_empty()
-    }
-
-    /// The value of the key `metadata`, placeholders filled in: whatever an application that puts single layers before
-    /// its own handler wants to keep with the webhook. This crate does not look at it.
-    pub fn metadata(&self) -> Option<&Value> {
-        self.metadata.as_deref()
-    }
-
-    /// What makes two of its events the same; `None` if each is its own.
-    pub fn dedup(&self) -> Option<&DedupRule> {
-        self.dedup.as_ref()
-    }
-
-    /// What is odd about its configuration, though it compiles: a number that was moved into range, a key without
-    /// effect. At most 16 texts, of at most 500 characters; none quotes a text of the configuration that may be a secret.
-    pub fn warnings(&self) -> impl Iterator<Item = &str> {
-        self.warnings.iter().map(|text| &**text)
-    }
-
-    pub(crate) fn shared_warnings(&self) -> &Warnings {
-        &self.warnings
-    }
-
-    pub(crate) fn guards(&self) -> &Guards {
-        &self.guards
-    }
-
-    pub(crate) fn gates(&self) -> &Gates {
-        &self.gates
-    }
-
-    pub(crate) fn steps(&self) -> &Steps {
-        &self.steps
-    }
-}
-
-impl fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Webhook")
-            .field("key", &self.key)
-            .field("data_type", &self.data_type)
-            .field("guards", &self.guards)
-            .field("dedup", &self.dedup)
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a module or scheme may know when it is built.
-#[derive(Clone, Copy, Debug)]
-pub struct BuildContext<'a> {
-    webhook: &'a WebhookKey,
-    data_type: DataType,
-    connection: Option<&'a Arc<Connection>>,
-    notes: &'a Notes,
-}
-
-impl<'a> BuildContext<'a> {
-    /// The webhook it is built for.
-    pub fn webhook(&self) -> &'a WebhookKey {
-        self.webhook
-    }
-
-    /// The webhook's data type.
-    pub fn data_type(&self) -> DataType {
-        self.data_type
-    }
-
-    /// The connection that the webhook names, if it names one. Webhooks that name the same one get the same `Arc`. If it
-    /// is never asked for, the operator is warned that the webhook's key `connection` has no effect.
-    pub fn connection(&self) -> Option<&'a Arc<Connection>> {
-        self.notes.asked();
-        self.connection
-    }
-
-    /// Tells the operator of something odd that is no reason to refuse the configuration, as
-    /// [`Webhook::warnings`] does. The text must hold no secret. Of one webhook 16 warnings are kept, and of each 500
-    /// characters.
-    pub fn warn(&self, text: impl fmt::Display) {
-        self.notes.warn(CompileError::new(text.to_string()));
-    }
-
-    #[cfg(test)]
-    pub(crate) fn bare(webhook: &'a WebhookKey) -> Self {
-        static NOTES: Notes = Notes::new();
-        Self { webhook, data_type: DataType::Json, connection: None, notes: &NOTES }
-    }
-}
-
-/// A configured connection: the address and credentials that modules share.
-pub struct Connection {
-    name: Box<str>,
-    kind: Box<str>,
-    config: Node,
-}
-
-impl Connection {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its `type`.
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Everything but its `type`, read as `T`. Unknown fields are refused.
-    ///
-    /// # Errors
-    ///
-    /// When it does not fit. The text holds no value.
-    pub fn config<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
-        Ok(self.config.clone().read()?)
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
-    }
-}

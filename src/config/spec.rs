@@ -5,12 +5,12 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::DataType;
 use super::error::unknown_key;
 use super::node::field_names;
 use super::{CompileError, Name, Node, Promise, legacy};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
-use crate::payload::DataType;
 
 /// What a webhook's value says, its placeholders filled in.
 #[derive(Default, Deserialize)]

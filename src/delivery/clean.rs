@@ -7,8 +7,8 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use crate::config::DataType;
 use crate::module::{DeliverError, DeliverErrorKind, Delivery};
-use crate::payload::DataType;
 use crate::sensitive::{REDACTED, json, sounds_secret};
 
 /// The largest JSON body that is cleaned in passing, in bytes: others would wait for it.

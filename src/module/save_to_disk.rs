@@ -13,10 +13,10 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use crate::config::DataType;
 use crate::config::{BuildContext, BuildError};
 use crate::directory;
 use crate::key::WebhookKey;
-use crate::payload::DataType;
 
 /// Where files go if no root was given.
 const DEFAULT_ROOT: &str = "./data";

@@ -5,8 +5,8 @@ use std::time::UNIX_EPOCH;
 
 use super::LogConfig;
 use super::layout::{MAX_STRING, Page};
+use crate::config::DataType;
 use crate::module::Delivery;
-use crate::payload::DataType;
 use crate::sensitive::json::clean;
 use crate::sensitive::{REDACTED, is_secret};
 

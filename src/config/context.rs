@@ -1,0 +1,49 @@
+//! What a module or a scheme learns of the webhook that it is built for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::warning::Notes;
+use super::{CompileError, Connection, DataType};
+use crate::key::WebhookKey;
+
+/// What a module or scheme may know when it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildContext<'a> {
+    pub(super) webhook: &'a WebhookKey,
+    pub(super) data_type: DataType,
+    pub(super) connection: Option<&'a Arc<Connection>>,
+    pub(super) notes: &'a Notes,
+}
+
+impl<'a> BuildContext<'a> {
+    /// The webhook it is built for.
+    pub fn webhook(&self) -> &'a WebhookKey {
+        self.webhook
+    }
+
+    /// The webhook's data type.
+    pub fn data_type(&self) -> DataType {
+        self.data_type
+    }
+
+    /// The connection that the webhook names, if it names one. Webhooks that name the same one get the same `Arc`. If it
+    /// is never asked for, the operator is warned that the webhook's key `connection` has no effect.
+    pub fn connection(&self) -> Option<&'a Arc<Connection>> {
+        self.notes.asked();
+        self.connection
+    }
+
+    /// Tells the operator of something odd that is no reason to refuse the configuration, as
+    /// [`Webhook::warnings`](super::Webhook::warnings) does. The text must hold no secret. Of one webhook 16 warnings are kept, and of each 500
+    /// characters.
+    pub fn warn(&self, text: impl fmt::Display) {
+        self.notes.warn(CompileError::new(text.to_string()));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bare(webhook: &'a WebhookKey) -> Self {
+        static NOTES: Notes = Notes::new();
+        Self { webhook, data_type: DataType::Json, connection: None, notes: &NOTES }
+    }
+}
