@@ -190,6 +190,12 @@ impl Activity {
         }
     }
 
+    /// Whether all answers have been taken, and no byte of another request has come.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let is_idle = self.running.load(Ordering::Relaxed) == 0 && self.waiting.load(Ordering::Relaxed) & HEAD == 0;
+        is_idle && !self.is_owed() && !self.is_unread()
+    }
+
     /// Resolves when nothing is being answered, as is looked for from time to time.
     pub(crate) async fn quiet(&self, pause: Duration) {
         while self.running.load(Ordering::Relaxed) > 0 {

@@ -1,33 +1,42 @@
 //! One connection, from its first byte to its last.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::http::{self, StatusCode, Version};
 use http_body_util::Either;
-use hyper::Request;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::server::conn::http1::Parts;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use tower::Service;
+use tokio_rustls::server::TlsStream;
+use tower::Service as _;
 use tower_webhook::Peer;
 
 use crate::activity::{Activity, Limits, Running};
 use crate::certificates::TlsAcceptor;
-use crate::exchange::{Answering, RequestBody};
+use crate::exchange::{AnswerBody, Answering, RequestBody};
 use crate::guests::Place;
 use crate::linger::{Lent, Lingering, lend};
-use crate::routes::{App, AppBody, detail};
+use crate::opening::{Opening, Protocol};
+use crate::routes::{App, AppBody, AppFuture, detail};
 use crate::server::Shutdown;
 use crate::streams::Streams;
+
+type Answer = Response<AnswerBody<AppBody>>;
 
 /// The largest head of a request; more is answered 431.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -41,15 +50,26 @@ const PING: Duration = Duration::from_secs(20);
 /// How long a peer that does nothing has for its goodbye.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How many HTTP/1 connections keep their buffers, of about 20 KiB each, while they wait for a request. If there are more,
+/// others make new ones for each request that they have waited for.
+const KEPT: usize = 1024;
+
+/// The bytes of a connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
 /// How connections are served.
-#[derive(Clone)]
 pub(crate) struct Connections {
     app: App,
     tls: Option<TlsAcceptor>,
-    protocols: Arc<Builder<Streams>>,
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
     limits: Limits,
     lingering: Arc<Lingering>,
     shutdown: Shutdown,
+    /// HTTP/1 connections that have buffers.
+    buffered: AtomicUsize,
 }
 
 impl Connections {
@@ -60,23 +80,29 @@ impl Connections {
         lingering: Arc<Lingering>,
         streams: Streams,
         shutdown: Shutdown,
-    ) -> Self {
-        let mut protocols = Builder::new(streams);
+    ) -> Arc<Self> {
+        let mut http1 = http1::Builder::new();
         // Hyper's own limit costs a timer for each head, and counts idle time as part of the head's time. A sender that
         // has sent its whole request is answered, though it has closed its half of the connection.
-        protocols.http1().half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
-        protocols
-            .http2()
+        http1.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
+        let mut http2 = http2::Builder::new(streams);
+        http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD_BYTES as u32)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        Self { app, tls, protocols: Arc::new(protocols), limits, lingering, shutdown }
+        Arc::new(Self { app, tls, http1, http2, limits, lingering, shutdown, buffered: AtomicUsize::new(0) })
     }
 
     /// Serves `stream` until its end.
-    pub(crate) async fn serve(self, stream: TcpStream, peer: SocketAddr, activity: Arc<Activity>, _place: Place) {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: Arc<Activity>,
+        _place: Place,
+    ) {
         let (lent, mut returned) = lend(stream, Arc::clone(&activity));
         let more_expected = self.talk(lent, peer, &activity).await;
         // All that its requests held has been dropped, and the stream with it.
@@ -91,48 +117,139 @@ impl Connections {
 
     /// Speaks TLS or not. Returns whether the peer may still be sending.
     async fn talk(&self, stream: Lent, peer: SocketAddr, activity: &Arc<Activity>) -> bool {
-        let Some(tls) = &self.tls else { return self.talk_http(stream, peer, activity).await };
+        match &self.tls {
+            None => self.talk_http(stream, peer, activity).await,
+            // In a box: a connection without TLS need not have the room.
+            Some(tls) => match Box::pin(self.handshake(tls, stream)).await {
+                Some(stream) => self.talk_http(stream, peer, activity).await,
+                None => false,
+            },
+        }
+    }
+
+    async fn handshake(&self, tls: &TlsAcceptor, stream: Lent) -> Option<Box<TlsStream<Lent>>> {
         match timeout(self.limits.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => return self.talk_http(stream, peer, activity).await,
+            Ok(Ok(stream)) => return Some(Box::new(stream)),
             Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
             Err(_) => tracing::debug!("no TLS in time"),
         }
-        false
+        None
     }
 
-    async fn talk_http(
+    async fn talk_http(&self, stream: impl Stream, peer: SocketAddr, activity: &Arc<Activity>) -> bool {
+        let mut opening = Opening::new(stream);
+        let protocol = tokio::select! {
+            biased;
+            protocol = opening.protocol() => protocol,
+            () = self.waited_enough(activity) => return opening.has_begun(),
+        };
+        match protocol {
+            Ok(Some(Protocol::Http1)) => self.talk_http1(opening, peer, activity).await,
+            Ok(Some(Protocol::Http2)) => {
+                let service = self.service(peer, activity);
+                let connection = self.http2.serve_connection(TokioIo::new(opening), service);
+                let mut connection = Box::pin(connection);
+                let end = http2::Connection::graceful_shutdown;
+                let attended = self.attend(connection.as_mut(), end, || false, activity).await;
+                matches!(attended, Attended::Over { more_expected: true })
+            }
+            Ok(None) => false,
+            // The peer's fault: it may go on sending.
+            Err(_) => true,
+        }
+    }
+
+    async fn talk_http1(&self, mut opening: Opening<impl Stream>, peer: SocketAddr, activity: &Arc<Activity>) -> bool {
+        let mut service = self.service(peer, activity);
+        loop {
+            let buffered = Counted::new(&self.buffered);
+            // In a box, which goes when the connection waits without it.
+            let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(opening), service));
+            let end = http1::Connection::graceful_shutdown;
+            let gives_back = || self.buffered.load(Ordering::Relaxed) > KEPT && activity.is_at_rest();
+            match self.attend(Pin::new(&mut *connection), end, gives_back, activity).await {
+                Attended::Over { more_expected } => return more_expected,
+                Attended::GivesBack => {}
+            }
+            let Parts { io, read_buf, service: again, .. } = connection.into_parts();
+            (opening, service) = (io.into_inner(), again);
+            if !read_buf.is_empty() {
+                // Of the next request, which has come with the last one.
+                activity.heard();
+                opening.put_back(read_buf);
+                continue;
+            }
+            drop(read_buf);
+            drop(buffered);
+            tokio::select! {
+                biased;
+                more = opening.wait_for_more() => match more {
+                    Ok(true) => {}
+                    Ok(false) => return false,
+                    Err(_) => return true,
+                },
+                () = self.waited_enough(activity) => return false,
+            }
+        }
+    }
+
+    /// Answers the requests of a connection one after the other, or those of HTTP/2 at the same time.
+    fn service(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
         activity: &Arc<Activity>,
-    ) -> bool {
+    ) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future = Answering<AppFuture>> + use<>
+    {
         // Asked by one request after the other, so that no request needs a clone.
         let app = RefCell::new(self.app.clone());
-        let service = {
-            let activity = Arc::clone(activity);
-            service_fn(move |mut req: Request<Incoming>| {
-                if activity.refuses_more() && req.version() == Version::HTTP_2 {
-                    return Answering::refused(closing());
-                }
-                req.extensions_mut().insert(Peer::new(peer));
-                let running = Running::begin(&activity);
-                Answering::new(app.borrow_mut().call(RequestBody::of(req, &activity)), running)
-            })
-        };
-        let mut connection = pin!(self.protocols.serve_connection(TokioIo::new(stream), service));
+        let activity = Arc::clone(activity);
+        service_fn(move |mut req: Request<Incoming>| {
+            if activity.refuses_more() && req.version() == Version::HTTP_2 {
+                return Answering::refused(closing());
+            }
+            req.extensions_mut().insert(Peer::new(peer));
+            let running = Running::begin(&activity);
+            Answering::new(app.borrow_mut().call(RequestBody::of(req, &activity)), running)
+        })
+    }
+
+    /// Resolves when a connection of which nothing runs is to end.
+    async fn waited_enough(&self, activity: &Activity) {
+        tokio::select! {
+            () = self.shutdown.clone().begun() => {}
+            () = activity.expired(self.limits) => {}
+        }
+    }
+
+    /// Polls `connection` until it has ended, or waits and `gives_back`. `end` makes it end gracefully.
+    async fn attend<C: Future<Output = hyper::Result<()>>>(
+        &self,
+        mut connection: Pin<&mut C>,
+        end: impl Fn(Pin<&mut C>),
+        gives_back: impl Fn() -> bool,
+        activity: &Arc<Activity>,
+    ) -> Attended {
         let (close, closing) = oneshot::channel();
         // In a task of its own: every request polls all that is waited for here.
         let watch = tokio::spawn(watch(Arc::clone(activity), self.limits, self.shutdown.clone(), close));
+        let over = |outcome: hyper::Result<()>| {
+            // An error is the peer's fault: it may go on sending bytes that were not understood.
+            Attended::Over { more_expected: outcome.is_err() || activity.is_unread() }
+        };
+        let talk = poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(over(outcome)),
+            Poll::Pending if gives_back() => Poll::Ready(Attended::GivesBack),
+            Poll::Pending => Poll::Pending,
+        });
         let reason = tokio::select! {
             biased;
-            outcome = connection.as_mut() => {
+            attended = talk => {
                 watch.abort();
-                // An error is the peer's fault: it may go on sending bytes that were not understood.
-                return outcome.is_err() || activity.is_unread();
+                return attended;
             }
             reason = closing => reason.unwrap_or(Closing::Expired),
         };
-        connection.as_mut().graceful_shutdown();
+        end(connection.as_mut());
         let patience = async {
             // What was on its way when the peer was told is served. In HTTP/2 hyper takes more until the peer has
             // answered a PING, which it may never do.
@@ -149,9 +266,33 @@ impl Connections {
         };
         tokio::select! {
             biased;
-            outcome = connection => outcome.is_err() || activity.is_unread(),
-            () = patience => false,
+            outcome = connection => over(outcome),
+            () = patience => Attended::Over { more_expected: false },
         }
+    }
+}
+
+/// The state in which a connection needs no more attention.
+enum Attended {
+    /// It has ended.
+    Over { more_expected: bool },
+    /// It waits for a request, and gives back its buffers.
+    GivesBack,
+}
+
+/// One more, until this is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A listening socket and its connections.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter;
@@ -23,7 +24,7 @@ const LINES: Duration = Duration::from_secs(10);
 /// A socket, and how many of its connections are served at a time.
 pub(crate) struct Listener {
     socket: TcpListener,
-    connections: Connections,
+    connections: Arc<Connections>,
     guests: Guests,
     max_connections: usize,
     refused: Refused,
@@ -34,7 +35,7 @@ impl Listener {
     pub(crate) fn new(
         name: &'static str,
         socket: TcpListener,
-        connections: Connections,
+        connections: Arc<Connections>,
         max_connections: usize,
     ) -> Self {
         let refused = Refused::new(name, max_connections);
@@ -70,7 +71,7 @@ impl Listener {
         let activity = Activity::begin();
         let place = self.guests.enter(peer.ip(), &activity);
         let id = place.id();
-        let task = running.spawn(self.connections.clone().serve(stream, peer, activity, place));
+        let task = running.spawn(Arc::clone(&self.connections).serve(stream, peer, activity, place));
         self.guests.serves(peer.ip(), id, task);
     }
 

@@ -17,6 +17,7 @@ mod listener;
 mod memory;
 mod misspelt;
 mod open_files;
+mod opening;
 mod refused;
 mod reload;
 mod rendering;

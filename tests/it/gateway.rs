@@ -8,6 +8,7 @@ mod dedup;
 mod flood;
 mod health;
 mod http_rules;
+mod idle;
 mod limits;
 mod lines;
 mod linger;

@@ -1,0 +1,82 @@
+//! More idle connections than keep their buffers.
+
+use crate::support::process::Gateway;
+use crate::support::raw::{Raw, text};
+
+/// More than the gateway keeps buffers for while they are idle.
+const MANY: usize = 1100;
+
+const OPEN: &str = "POST /webhook/open HTTP/1.1";
+
+fn may_open(files: u64) {
+    let limit = rlimit::increase_nofile_limit(files).unwrap();
+    assert!(limit >= files, "the limit of open files is {limit}: these tests need {files}");
+}
+
+async fn asks(raw: &mut Raw) {
+    raw.send(text(&[OPEN], "{}")).await;
+    assert_eq!(raw.answer().await.unwrap().status, 200);
+}
+
+/// Connections that have had one answer each.
+async fn idle(gateway: &Gateway, number: usize) -> Vec<Raw> {
+    let mut idle = Vec::new();
+    for _ in 0..number {
+        let mut raw = gateway.connect().await;
+        asks(&mut raw).await;
+        idle.push(raw);
+    }
+    idle
+}
+
+#[tokio::test]
+async fn idle_connections_cost_little_and_are_served_like_others() {
+    const MORE: usize = 1000;
+    may_open(3000);
+    let mut gateway = Gateway::start(&[]).await;
+    let _first = idle(&gateway, MANY).await;
+    let before = gateway.resident_kb();
+    let mut more = idle(&gateway, MORE).await;
+    let each = gateway.resident_kb().saturating_sub(before) * 1024 / MORE as u64;
+    println!("an idle connection costs {each} bytes");
+    assert!(each < 10 << 10, "{each} bytes");
+
+    let [first, second, third, ..] = &mut more[..] else { panic!("there are more") };
+    for _ in 0..3 {
+        asks(first).await;
+    }
+    // More than hyper takes at a time, and a half.
+    let request = text(&[OPEN], "{}");
+    let (begin, rest) = request.split_at(10);
+    second.send([&request.repeat(40)[..], begin].concat()).await;
+    for _ in 0..40 {
+        assert_eq!(second.answer().await.unwrap().status, 200);
+    }
+    second.send(rest).await;
+    assert_eq!(second.answer().await.unwrap().status, 200);
+    // A byte at a time.
+    for byte in &request {
+        third.send([*byte]).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(third.answer().await.unwrap().status, 200);
+
+    gateway.signal("TERM").await;
+    for raw in more.iter_mut().take(10) {
+        assert!(raw.is_closed_by_peer().await);
+    }
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
+async fn an_idle_connection_without_buffers_ends_in_time() {
+    may_open(2000);
+    let limits = [("IDLE_TIMEOUT_SECONDS", "2"), ("HEADER_TIMEOUT_SECONDS", "2")];
+    let gateway = Gateway::start(&limits).await;
+    let mut idle = idle(&gateway, MANY).await;
+    let [.., half, last] = &mut idle[..] else { panic!("there are more") };
+    half.send(OPEN).await;
+    assert!(half.is_closed_by_peer().await);
+    assert!(last.is_closed_by_peer().await);
+    gateway.assert_serves().await;
+}
