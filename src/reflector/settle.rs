@@ -1,4 +1,4 @@
-//! What becomes of a key when its newest value has been compiled.
+//! Decides what serves once the newest value of a key has been compiled.
 
 use std::sync::Arc;
 

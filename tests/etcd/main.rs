@@ -13,6 +13,7 @@ mod fleet;
 mod follow;
 mod history;
 mod keys;
+mod lost;
 mod members;
 mod network;
 mod process;

@@ -39,6 +39,9 @@ const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Alarms that are shown at most.
 const MOST_ERRORS: usize = 32;
 
+/// Changed keys that a proof names at most.
+const MOST_CHANGED: i64 = 1000;
+
 /// How much longer a read that makes etcd look at every key may take, for each of them.
 const PER_KEY: Duration = Duration::from_micros(10);
 
@@ -256,19 +259,20 @@ impl Session {
         Ok(Look { header: header(response.header())?, total: response.count(), after })
     }
 
-    /// Asks which keys changed after a revision.
-    pub(super) async fn prove(mut self, after: Revision) -> Result<Proof, Fault> {
+    /// Asks which keys changed after the revision `since`, and how many there are.
+    pub(super) async fn prove(mut self, since: Revision, after: Revision) -> Result<Proof, Fault> {
         let options = GetOptions::new()
             .with_range(self.range.end.clone())
-            .with_min_mod_revision(after + 1)
+            .with_min_mod_revision(since + 1)
             .with_keys_only()
-            .with_limit(1);
+            .with_limit(MOST_CHANGED);
         let response = bounded(PROVE_TIMEOUT + for_all(self.keys), "proving that nothing was missed", async {
             self.get(self.range.start.clone(), options).await
         })
         .await?;
-        let header = header(response.header())?;
-        Ok(Proof { header, changed: !response.kvs().is_empty(), total: response.count(), after })
+        let changed = response.kvs().iter().map(|kv| (kv.key().to_vec(), meta(kv))).collect();
+        let (header, more, total) = (header(response.header())?, response.more(), response.count());
+        Ok(Proof { header, changed, more, total, since, after })
     }
 }
 

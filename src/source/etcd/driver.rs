@@ -118,8 +118,8 @@ impl Driver {
                 self.ask(move |session| async move { session.list(at, after, limit).await.map(Input::Page) });
             }
             Command::Watch { from } => self.watch(from),
-            Command::Prove { after } => {
-                self.ask(move |session| async move { session.prove(after).await.map(Input::Proof) });
+            Command::Prove { since, after } => {
+                self.ask(move |session| async move { session.prove(since, after).await.map(Input::Proof) });
             }
             Command::Look { after } => {
                 self.ask(move |session| async move { session.look(after).await.map(Input::Looked) });

@@ -9,6 +9,10 @@
 //! * The proof is a linearizable read of the keys under the prefix that changed after `applied`. None changed, and there
 //!   are as many keys as we know: then what we hold is what etcd held when it answered, whatever its version. Keys that
 //!   did change may still be under way on the watch; when they do not come, everything is read again.
+//! * Keys that change all the time do not hide a change that the watch lost. The number of keys in each answer is compared
+//!   with the number here at the answer's own revision, which may be behind or ahead of what is applied: one that is merely
+//!   late never differs. Keys that changed since the last proof are compared too, by their revisions, up to 1000 of them.
+//!   Four answers in a row that differ, whatever the watch brings in between, have everything read again.
 //! * A header's revision is never a place to resume from.
 //! * A request for a proof causes a look: etcd names its revision and counts its keys. If the revision is the applied one,
 //!   the look is a proof; if not, the read of the keys follows. Looks are shared and paced, and so are these reads.
@@ -27,6 +31,7 @@ mod backoff;
 mod exchange;
 mod index;
 mod listing;
+mod tally;
 mod watching;
 
 use std::time::Duration;
@@ -191,7 +196,7 @@ impl Machine {
             }
             (State::Watching(watching), Input::Message(message)) => watching.message(now, message, &mut self.index),
             (State::Watching(watching), Input::Proof(proof)) => watching.proof(now, &proof, &self.index),
-            (State::Watching(watching), Input::Looked(look)) => Ok(watching.looked(now, &look, &self.index)),
+            (State::Watching(watching), Input::Looked(look)) => watching.looked(now, &look),
             (State::Watching(watching), Input::Audited(page)) => {
                 let next = now + AUDIT_EVERY.mul_f64(0.8 + 0.4 * self.random.f64());
                 watching.audited(now, page, &self.index, next)
@@ -314,7 +319,7 @@ impl Machine {
         if values != Values::Proven {
             self.audit_at = self.audit_at.min(now);
         }
-        let mut watching = Watching::new(now, applied, revision, self.audit_at, values);
+        let mut watching = Watching::new(now, applied, revision, self.index.len(), self.audit_at, values);
         let commands = watching.begin(now, std::mem::take(&mut self.wanted));
         self.state = State::Watching(Box::new(watching));
         commands

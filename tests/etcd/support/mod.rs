@@ -1,5 +1,6 @@
 pub mod etcd;
 pub mod gateway;
+pub mod lossy;
 pub mod oracle;
 pub mod proxy;
 

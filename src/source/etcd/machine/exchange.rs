@@ -129,12 +129,28 @@ pub(in super::super) struct Look {
 #[derive(Debug)]
 pub(in super::super) struct Proof {
     pub(in super::super) header: Header,
-    /// Whether any key changed after the revision that was asked about.
-    pub(in super::super) changed: bool,
+    /// Keys that changed after `since`.
+    pub(in super::super) changed: Vec<(Vec<u8>, Meta)>,
+    /// Whether there are more of them.
+    pub(in super::super) more: bool,
     /// All keys under the prefix.
     pub(in super::super) total: i64,
     /// The revision that was asked about.
+    pub(in super::super) since: Revision,
+    /// Where we were when it was asked for.
     pub(in super::super) after: Revision,
+}
+
+impl Proof {
+    /// Whether any key changed after where we were; also if that is not known.
+    pub(in super::super) fn has_news(&self) -> bool {
+        self.more || self.changed.iter().any(|(_, meta)| meta.modified > self.after)
+    }
+
+    /// Whether it says nothing of news because there were too many keys that had changed before.
+    pub(in super::super) fn is_cut_short(&self) -> bool {
+        self.more && self.since < self.after
+    }
 }
 
 /// Keys with their values' digests, at the revision that was asked for.
@@ -176,8 +192,9 @@ pub(in super::super) enum Command {
     AskProgress,
     /// Ask where etcd is and how many keys there are: none is read. `after` is where we are.
     Look { after: Revision },
-    /// Ask which keys changed after a revision. etcd looks at every key.
-    Prove { after: Revision },
+    /// Ask which keys changed after the revision `since`, and how many keys there are. etcd looks at every key. `after` is
+    /// where we are.
+    Prove { since: Revision, after: Revision },
     /// Ask for a page of keys and values at a revision, after a key or from the first.
     Audit { at: Revision, after: Option<Vec<u8>>, limit: i64 },
 

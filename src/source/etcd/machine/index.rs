@@ -68,6 +68,12 @@ impl Index {
         self.keys.get(key) == Some(as_this)
     }
 
+    /// Whether one of these keys is known as it was before a change at or before the revision `applied`.
+    pub(super) fn is_behind(&self, changed: &[(Vec<u8>, Meta)], applied: Revision) -> bool {
+        let mut due = changed.iter().filter(|(_, meta)| meta.modified <= applied);
+        due.any(|(key, meta)| self.keys.get(key.as_slice()).is_some_and(|known| known.meta.modified < meta.modified))
+    }
+
     pub(super) fn insert(&mut self, key: &[u8], known: Known) {
         self.keys.insert(key.into(), known);
     }

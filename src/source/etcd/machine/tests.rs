@@ -5,7 +5,10 @@ use proptest::prelude::*;
 
 use super::audit::FIRST_PAGE;
 use super::listing::PAGE;
+use super::tally::MISSES;
 use super::*;
+
+mod late;
 
 const CLUSTER: u64 = 7;
 const TERM: u64 = 3;
@@ -66,8 +69,21 @@ fn page(revision: Revision, entries: &[Entry], more: bool) -> Input {
     Input::Page(Page { header: at(revision), entries: entries.to_vec(), more })
 }
 
+fn prove(since: Revision, after: Revision) -> Command {
+    Command::Prove { since, after }
+}
+
+/// `changed` if it names a key that changed last.
 fn proof(after: Revision, revision: Revision, changed: bool, total: i64) -> Input {
-    Input::Proof(Proof { header: at(revision), changed, total, after })
+    let changed: &[(&str, Revision)] = if changed { &[("z", revision)] } else { &[] };
+    proof_of(after, revision, changed, total)
+}
+
+/// A proof that names keys, each with the revision that changed it.
+fn proof_of(after: Revision, revision: Revision, changed: &[(&str, Revision)], total: i64) -> Input {
+    let changed = changed.iter().map(|&(key, modified)| (key.into(), Meta { version: 9, created: 5, modified }));
+    let changed = changed.collect();
+    Input::Proof(Proof { header: at(revision), changed, more: false, total, since: after, after })
 }
 
 fn look(after: Revision, revision: Revision, total: i64) -> Input {
@@ -164,7 +180,7 @@ fn behind_the_store_it_is_live_only_when_a_proof_says_so() {
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
     machine.step(secs(0), page(10, &[entry("a", 5)], false));
-    assert_eq!(machine.step(secs(1), Input::Opened { revision: 20 }), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(1), Input::Opened { revision: 20 }), [prove(10, 10)]);
     assert_eq!(
         machine.step(secs(2), proof(10, 20, false, 1)),
         [Command::Advance(20), Command::Proven { asked: secs(1) }, Command::Live]
@@ -329,7 +345,7 @@ fn a_connection_to_what_was_left_proves_it() {
     // It was somewhere else, or here: nothing is said before the proof.
     let (mut machine, commands) = again(12, known);
     assert_eq!(commands, [Command::Watch { from: 11 }]);
-    assert_eq!(machine.step(secs(24), Input::Opened { revision: 12 }), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(24), Input::Opened { revision: 12 }), [prove(10, 10)]);
     // How many keys there are was not told.
     assert_eq!(again(10, Past::Unknown).1, [Command::Watch { from: 11 }]);
 }
@@ -338,7 +354,7 @@ fn a_connection_to_what_was_left_proves_it() {
 fn a_watch_of_a_member_that_is_behind_is_not_live() {
     let mut machine = live();
     reconnect(&mut machine, secs(1), at(12));
-    assert_eq!(machine.step(secs(1), Input::Opened { revision: 10 }), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(1), Input::Opened { revision: 10 }), [prove(10, 10)]);
     assert_eq!(machine.step(secs(1), events(&[again(11, 1)])).len(), 1);
     assert_eq!(machine.step(secs(1), events(&[again(12, 2)])).last(), Some(&Command::Live));
 }
@@ -565,8 +581,8 @@ fn a_list_that_fails_after_the_history_changed_is_not_passed_over() {
 fn a_proof_of_another_history_ends_the_connection() {
     for header in other_histories() {
         let mut machine = live();
-        assert!(machine.step(secs(10), Input::Tick).contains(&Command::Prove { after: 10 }));
-        let proof = Proof { header, changed: false, total: 1, after: 10 };
+        assert!(machine.step(secs(10), Input::Tick).contains(&prove(10, 10)));
+        let proof = Proof { header, changed: Vec::new(), more: false, total: 1, since: 10, after: 10 };
         assert!(is_closing(&machine.step(secs(10), Input::Proof(proof)), ErrorKind::HistoryChanged));
     }
 }
@@ -609,7 +625,7 @@ fn resumed(keys: &[Entry], revision: Revision) -> (Machine, Vec<Command>) {
 fn what_an_earlier_process_has_left_is_gone_on_from() {
     let (mut machine, commands) = resumed(&[entry("a", 5)], 20);
     // It must be proven before it is live, and its values before it is said to be proven.
-    assert_eq!(commands, [Command::Prove { after: 10 }]);
+    assert_eq!(commands, [prove(10, 10)]);
     assert_eq!(machine.step(secs(0), proof(10, 20, false, 1)), [Command::Advance(20), Command::Live, audit(20)]);
     assert_eq!(
         machine.step(secs(1), audited(&[entry("a", 5)], false)),
@@ -666,7 +682,7 @@ fn no_proof_is_told_before_the_values_are_compared() {
     assert_eq!(machine.step(secs(8), look(10, 10, 2)), [Command::Wait(secs(4))]);
     let next = Command::Audit { at: 10, after: Some(b"a".to_vec()), limit: 2 * FIRST_PAGE };
     let commands = machine.step(secs(10), Input::Woke);
-    assert_eq!(commands, [Command::Prove { after: 10 }], "the proof that is due comes first");
+    assert_eq!(commands, [prove(10, 10)], "the proof that is due comes first");
     assert_eq!(machine.step(secs(12), proof(10, 10, false, 2)), [next]);
     assert_eq!(
         machine.step(secs(13), audited(&[entry("b", 6)], false)),
@@ -754,7 +770,7 @@ fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
     let mut machine = live();
     let ms = Duration::from_millis;
     machine.step(secs(1), Input::Wanted);
-    assert_eq!(machine.step(secs(1), look(10, 12, 1)), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(1), look(10, 12, 1)), [prove(10, 10)]);
     // That took 100 ms: the next one that somebody asks for begins 900 ms later.
     assert_eq!(
         machine.step(secs(1) + ms(100), proof(10, 12, false, 1)),
@@ -762,11 +778,11 @@ fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
     );
     assert_eq!(machine.step(secs(1) + ms(200), Input::Wanted), [Command::Look { after: 12 }]);
     assert_eq!(machine.step(secs(1) + ms(200), look(12, 14, 1)), [Command::Wait(ms(800))]);
-    assert_eq!(machine.step(secs(2), Input::Woke), [Command::Prove { after: 12 }]);
+    assert_eq!(machine.step(secs(2), Input::Woke), [prove(12, 12)]);
     machine.step(secs(2), proof(12, 14, false, 1));
     // A proof that waits for the watch ends when the watch has brought the change.
     machine.step(secs(3), Input::Wanted);
-    assert_eq!(machine.step(secs(3), look(14, 15, 1)), [Command::Prove { after: 14 }]);
+    assert_eq!(machine.step(secs(3), look(14, 15, 1)), [prove(14, 14)]);
     machine.step(secs(4), proof(14, 15, true, 1));
     let commands = machine.step(secs(4), events(&[again(15, 1)]));
     assert_eq!(commands.last(), Some(&Command::Proven { asked: secs(3) }));
@@ -776,7 +792,7 @@ fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
 fn a_look_that_counts_otherwise_is_followed_by_a_proof() {
     let mut machine = live();
     machine.step(secs(1), Input::Wanted);
-    assert_eq!(machine.step(secs(1), look(10, 10, 2)), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(1), look(10, 10, 2)), [prove(10, 10)]);
     // Events have come in since: their count is of another revision.
     machine.step(secs(1), proof(10, 10, false, 1));
     machine.step(secs(2), Input::Wanted);
@@ -844,10 +860,10 @@ fn only_a_connection_that_held_makes_the_next_wait_short() {
 fn silence_is_doubted_and_settled_by_a_proof() {
     let mut machine = live();
     machine.step(secs(9), events(&[again(11, 1)]));
-    assert_eq!(machine.step(secs(10), Input::Tick), [Command::AskProgress, Command::Prove { after: 11 }]);
+    assert_eq!(machine.step(secs(10), Input::Tick), [Command::AskProgress, prove(10, 11)]);
     assert_eq!(machine.step(secs(10), proof(11, 11, false, 1)), [Command::Proven { asked: secs(10) }]);
     // Nothing at all, not even the answer to the next proof.
-    assert_eq!(machine.step(secs(20), Input::Tick), [Command::AskProgress, Command::Prove { after: 11 }]);
+    assert_eq!(machine.step(secs(20), Input::Tick), [Command::AskProgress, prove(11, 11)]);
     assert_eq!(machine.step(secs(23), Input::Tick), [Command::Stale]);
     assert_eq!(machine.step(secs(24), proof(11, 11, false, 1)), [Command::Proven { asked: secs(20) }, Command::Live]);
 }
@@ -857,7 +873,7 @@ fn a_change_that_the_watch_never_brings_is_found() {
     let mut machine = live();
     let mut now = secs(10);
     for _ in 1..DOUBTS {
-        assert!(machine.step(now, Input::Tick).contains(&Command::Prove { after: 10 }));
+        assert!(machine.step(now, Input::Tick).contains(&prove(10, 10)));
         assert_eq!(machine.step(now, proof(10, 12, true, 1)), []);
         now += PROVE_AGAIN;
     }
@@ -872,7 +888,104 @@ fn a_lost_deletion_shows_in_the_count() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), proof(10, 12, false, 0));
-    assert!(machine.step(secs(10) + PROVE_AGAIN, Input::Tick).contains(&Command::Prove { after: 10 }));
+    assert!(machine.step(secs(10) + PROVE_AGAIN, Input::Tick).contains(&prove(10, 10)));
+}
+
+/// Where the watch is when an answer comes, seen from the answer's revision.
+#[derive(Clone, Copy, Debug)]
+enum Watch {
+    Behind,
+    There,
+    Ahead,
+}
+
+#[test]
+fn a_key_too_many_is_found_while_keys_change_all_the_time() {
+    for watch in [Watch::Behind, Watch::There, Watch::Ahead] {
+        let mut machine = live();
+        // Of `b` it is not told that it was deleted. `a` changes all the time.
+        machine.step(secs(1), events(&[new("b", 11)]));
+        let (mut now, mut n) = (secs(10), 1);
+        let mut change = |machine: &mut Machine, now: Time| {
+            n += 1;
+            machine.step(now, events(&[again(20 + n, n - 1)]))
+        };
+        for miss in 1..=MISSES {
+            now += secs(10);
+            assert!(machine.step(now, Input::Tick).iter().any(|it| matches!(it, Command::Prove { .. })));
+            let after = machine.applied();
+            let mut commands = match watch {
+                Watch::Behind => machine.step(now, proof(after, after + 1, true, 1)),
+                Watch::There | Watch::Ahead => change(&mut machine, now),
+            };
+            commands.extend(match watch {
+                Watch::There => machine.step(now, proof(after, machine.applied(), true, 1)),
+                Watch::Ahead => {
+                    change(&mut machine, now);
+                    machine.step(now, proof(after, machine.applied() - 1, true, 1))
+                }
+                Watch::Behind => change(&mut machine, now),
+            });
+            assert!(!commands.iter().any(|it| matches!(it, Command::Proven { .. })), "{watch:?}: {commands:?}");
+            assert_eq!(commands.contains(&Command::Close), miss == MISSES, "{watch:?}: {commands:?}");
+        }
+        assert_eq!(machine.must_list, Some(ListReason::LostEvents));
+    }
+}
+
+#[test]
+fn a_look_finds_a_key_too_many_too() {
+    let mut machine = live();
+    machine.step(secs(1), events(&[new("b", 11)]));
+    let mut commands = Vec::new();
+    for n in 1..=i64::from(MISSES) / 2 {
+        let now = secs(2) + n.unsigned_abs() as u32 * Duration::from_millis(200);
+        let after = machine.applied();
+        assert_eq!(machine.step(now, Input::Wanted), [Command::Look { after }]);
+        machine.step(now, events(&[again(20 + n, n)]));
+        // The proof that follows is another comparison.
+        let asked = machine.step(now, look(after, 20 + n, 1));
+        assert!(matches!(asked[..], [Command::Prove { .. }]), "{asked:?}");
+        commands = machine.step(now, proof(20 + n, 20 + n, false, 1));
+    }
+    assert!(is_closing(&commands, ErrorKind::LostEvents), "{commands:?}");
+}
+
+#[test]
+fn an_update_that_was_lost_is_found_while_keys_change_all_the_time() {
+    let mut machine = live();
+    let mut commands = Vec::new();
+    // `a` was changed at 12, and the watch goes on behind that.
+    machine.step(secs(1), events(&[new("b", 11)]));
+    for n in 1..=i64::from(MISSES) / 2 {
+        let now = secs(10 * n.unsigned_abs());
+        machine.step(now, events(&[put("b", 20 + n, 1 + n, 11)]));
+        assert!(machine.step(now, Input::Tick).contains(&prove(10, 20 + n)));
+        let names = || proof_of(20 + n, 20 + n, &[("a", 12), ("b", 20 + n)], 2);
+        assert_eq!(machine.step(now, names()), []);
+        // That the counts agree says nothing of `a`.
+        assert_eq!(machine.step(now, Input::Wanted), [Command::Look { after: 20 + n }]);
+        assert_eq!(machine.step(now, look(20 + n, 20 + n, 2)), [prove(10, 20 + n)]);
+        commands = machine.step(now, names());
+    }
+    assert!(is_closing(&commands, ErrorKind::LostEvents), "{commands:?}");
+}
+
+#[test]
+fn changes_that_are_under_way_or_too_many_to_name_are_no_loss() {
+    let mut machine = live();
+    let cut = |since, after| {
+        let changed = vec![(b"a".to_vec(), Meta { version: 9, created: 5, modified: 12 })];
+        Input::Proof(Proof { header: at(12), changed, more: true, total: 1, since, after })
+    };
+    machine.step(secs(1), events(&[again(11, 1)]));
+    assert!(machine.step(secs(20), Input::Tick).contains(&prove(10, 11)));
+    assert_eq!(machine.step(secs(20), cut(10, 11)), []);
+    assert!(matches!(&machine.state, State::Watching(watching) if !watching.tally.is_in_doubt()));
+    // It does not ask again for what was compared.
+    assert!(machine.step(secs(21), Input::Tick).contains(&prove(11, 11)));
+    machine.step(secs(21), events(&[again(12, 2)]));
+    assert_eq!(machine.step(secs(21), cut(11, 11)), [Command::Proven { asked: secs(21) }]);
 }
 
 #[test]
@@ -921,7 +1034,7 @@ fn events_alone_can_show_that_it_is_live() {
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
     machine.step(secs(0), page(10, &[entry("a", 5)], false));
-    assert_eq!(machine.step(secs(0), Input::Opened { revision: 12 }), [Command::Prove { after: 10 }]);
+    assert_eq!(machine.step(secs(0), Input::Opened { revision: 12 }), [prove(10, 10)]);
     machine.step(secs(1), events(&[again(11, 1)]));
     let commands = machine.step(secs(1), events(&[again(12, 2)]));
     assert_eq!(commands.last(), Some(&Command::Live));
@@ -1014,6 +1127,16 @@ impl Etcd {
         keys
     }
 
+    /// Names two keys at most.
+    fn prove(&self, since: Revision, after: Revision) -> Input {
+        let mut changed: Vec<_> = self.live.values().filter(|entry| entry.meta.modified > since).collect();
+        let more = changed.len() > 2;
+        changed.truncate(2);
+        let changed = changed.into_iter().map(|entry| (entry.key.clone(), entry.meta)).collect();
+        let (header, total) = (at(self.revision()), self.live.len() as i64);
+        Input::Proof(Proof { header, changed, more, total, since, after })
+    }
+
     fn since(&self, revision: Revision) -> &[Event] {
         let from = self.history.partition_point(|event| event.revision < revision);
         &self.history[from..]
@@ -1048,10 +1171,7 @@ fn carry_out(etcd: &mut Etcd, published: &mut Published, command: Command) -> Op
             etcd.watch = Some(from);
             return Some(Input::Opened { revision: etcd.revision() });
         }
-        Command::Prove { after } => {
-            let changed = etcd.live.values().any(|entry| entry.meta.modified > after);
-            return Some(proof(after, etcd.revision(), changed, etcd.live.len() as i64));
-        }
+        Command::Prove { since, after } => return Some(etcd.prove(since, after)),
         Command::Audit { at, .. } => {
             let keys = etcd.keys_at(at);
             let known = keys.into_iter().map(|(key, meta)| {

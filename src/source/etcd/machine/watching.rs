@@ -2,9 +2,10 @@
 
 use super::audit::{Audit, Compared, PAUSES, PAUSES_UNPROVEN};
 use super::index::Index;
+use super::tally::{Answer, Tally, Told};
 use super::{
-    ASK_EVERY, AuditPage, Command, DOUBTS, Event, Fault, Header, LOOK_EVERY, Look, Message, PROVE_AGAIN, PROVE_EVERY,
-    Proof, REST, Revision, SILENCE, Time,
+    ASK_EVERY, AuditPage, Command, DOUBTS, Event, Fault, LOOK_EVERY, Look, Message, PROVE_AGAIN, PROVE_EVERY, Proof,
+    REST, Revision, SILENCE, Time,
 };
 use crate::store::ErrorKind;
 
@@ -33,8 +34,10 @@ pub(super) struct Watching {
     /// When the next proof that somebody waits for may begin.
     next_proof_at: Time,
     values: Values,
-    /// A proof that was asked for at a time and is good once this revision has been applied.
-    awaited: Option<(Time, Revision)>,
+    /// How etcd's count of the keys goes with ours.
+    pub(super) tally: Tally,
+    /// Changes up to this revision have been compared with those that etcd names.
+    compared: Revision,
     /// When the next audit is due.
     pub(super) audit_at: Time,
     audit: Option<Audit>,
@@ -78,7 +81,15 @@ impl Untrue {
 }
 
 impl Watching {
-    pub(super) fn new(now: Time, applied: Revision, opened_at: Revision, audit_at: Time, values: Values) -> Self {
+    /// With `keys` at the revision `applied`, on a watch that was opened at another.
+    pub(super) fn new(
+        now: Time,
+        applied: Revision,
+        opened_at: Revision,
+        keys: i64,
+        audit_at: Time,
+        values: Values,
+    ) -> Self {
         Self {
             since: now,
             opened_at,
@@ -93,7 +104,8 @@ impl Watching {
             moved: false,
             next_proof_at: now,
             values,
-            awaited: None,
+            tally: Tally::new(keys),
+            compared: applied,
             audit_at,
             audit: None,
             question: None,
@@ -135,25 +147,25 @@ impl Watching {
         let rest = self.held.split_off(complete);
         let events = std::mem::replace(&mut self.held, rest);
         let Some(newest) = events.last().map(|event| event.revision) else { return Ok(Vec::new()) };
-        for event in &events {
-            if let Some(audit) = &mut self.audit {
-                audit.touch(event);
+        let (mut commands, mut agreed) = (Vec::new(), None);
+        for events in events.chunk_by(|a, b| a.revision == b.revision) {
+            for event in events {
+                if let Some(audit) = &mut self.audit {
+                    audit.touch(event);
+                }
+                // What it would be applied to is not what etcd had: nothing of it is published.
+                if !index.apply(event) {
+                    return Err(Untrue::because(ErrorKind::LostEvents, "an event does not follow from what was known"));
+                }
             }
-            // What it would be applied to is not what etcd had: nothing of it is published.
-            if !index.apply(event) {
-                return Err(Untrue::because(ErrorKind::LostEvents, "an event does not follow from what was known"));
-            }
+            let revision = events[0].revision;
+            agreed = self.tally.pass(revision, index.len()).or(agreed);
+            commands.push(Command::Apply { revision, events: events.to_vec() });
         }
         self.applied = newest;
         self.doubts = 0;
-
-        let mut commands = Vec::new();
-        commands.extend(
-            events
-                .chunk_by(|a, b| a.revision == b.revision)
-                .map(|events| Command::Apply { revision: events[0].revision, events: events.to_vec() }),
-        );
-        if let Some((asked, _)) = self.awaited.take_if(|(_, revision)| *revision <= newest) {
+        self.doubt(now)?;
+        if let Some(asked) = agreed {
             self.moved = false;
             commands.extend(self.tell_proven(asked));
         }
@@ -169,39 +181,51 @@ impl Watching {
             _ => now,
         };
         self.next_proof_at = now + rest(now, asked);
-        if self.applied != proof.after || !self.held.is_empty() {
-            // Events came in while it was on its way, so that the counts cannot be compared. But once they have come up
-            // to where the proof was made, what is published was true then.
-            if self.applied < proof.header.revision {
-                self.awaited = Some((asked, proof.header.revision));
-                self.prove_at = now + PROVE_AGAIN;
-                return Ok(Vec::new());
+        let (revision, total) = (proof.header.revision, proof.total);
+        let behind = index.is_behind(&proof.changed, self.applied);
+        self.tally.overdue(behind);
+        if !behind {
+            self.compared = revision.min(self.applied);
+        }
+        // Events may have come in while it was on its way: then only the counts at its revision can be compared.
+        let still = self.applied == proof.after && self.held.is_empty();
+        let told = self.tally.answer(Answer { asked, revision, total }, self.applied);
+        let holds = match told {
+            Told::Agrees => true,
+            Told::Differs => false,
+            Told::Later => still && !behind && !proof.has_news() && total == index.len(),
+        };
+        if holds {
+            self.doubts = 0;
+            self.heard = now;
+            let mut commands = Vec::new();
+            if revision > self.applied {
+                (self.applied, self.compared) = (revision, revision);
+                commands.push(Command::Advance(revision));
             }
-            return Ok(self.proven(now, asked));
+            commands.extend(self.proven(now, asked));
+            return Ok(commands);
         }
-        if proof.changed || proof.total != index.len() {
-            self.doubts += 1;
-            self.prove_at = now + PROVE_AGAIN;
-            if self.doubts >= DOUBTS {
-                return Err(Untrue::because(ErrorKind::LostEvents, "the watch missed a change"));
-            }
-            return Ok(Vec::new());
+        self.doubts += u32::from(still && !proof.is_cut_short());
+        self.prove_at = now + PROVE_AGAIN;
+        self.doubt(now)?;
+        Ok(Vec::new())
+    }
+
+    /// Asks soon again after an answer that differs from what is known; an error if there were too many.
+    fn doubt(&mut self, now: Time) -> Result<(), Untrue> {
+        if self.doubts >= DOUBTS || self.tally.is_lost() {
+            return Err(Untrue::because(ErrorKind::LostEvents, "the watch missed a change"));
         }
-        self.doubts = 0;
-        self.heard = now;
-        let mut commands = Vec::new();
-        if proof.header.revision > self.applied {
-            self.applied = proof.header.revision;
-            commands.push(Command::Advance(self.applied));
+        if self.tally.is_in_doubt() {
+            self.prove_at = self.prove_at.min(now + PROVE_AGAIN);
         }
-        commands.extend(self.proven(now, asked));
-        Ok(commands)
+        Ok(())
     }
 
     fn proven(&mut self, now: Time, asked: Time) -> Vec<Command> {
         self.prove_at = now + PROVE_EVERY;
-        // One that was asked for earlier has no more to tell.
-        self.awaited = None;
+        self.tally.settle();
         self.moved = false;
         let mut commands: Vec<_> = self.tell_proven(asked).into_iter().collect();
         commands.extend(self.go_live());
@@ -221,25 +245,26 @@ impl Watching {
     }
 
     /// Takes the answer to a look.
-    pub(super) fn looked(&mut self, now: Time, look: &Look, index: &Index) -> Vec<Command> {
-        let Some(Question::Look { asked }) = self.question.take() else { return Vec::new() };
+    pub(super) fn looked(&mut self, now: Time, look: &Look) -> Result<Vec<Command>, Untrue> {
+        let Some(Question::Look { asked }) = self.question.take() else { return Ok(Vec::new()) };
         self.look_at = self.look_at.max(now + rest(now, asked));
-        let Header { revision, .. } = look.header;
-        // Keys of later revisions are not in its count.
-        if revision < self.applied || (revision == self.applied && look.total == index.len()) {
-            self.heard = now;
-            self.moved = false;
-            let mut commands: Vec<_> = self.tell_proven(asked).into_iter().collect();
-            commands.extend(self.go_live());
-            commands.extend(self.ask(now));
-            return commands;
+        let answer = Answer { asked, revision: look.header.revision, total: look.total };
+        let mut commands = Vec::new();
+        match self.tally.answer(answer, self.applied) {
+            Told::Agrees => {
+                self.heard = now;
+                self.moved = false;
+                commands.extend(self.tell_proven(asked));
+                commands.extend(self.go_live());
+            }
+            // A change was lost; or the watch may be about to bring it, or it was made elsewhere.
+            Told::Differs | Told::Later => {
+                self.doubt(now)?;
+                self.moved = true;
+            }
         }
-        // The watch may be about to bring the change, or it was made elsewhere, or lost.
-        if revision > self.applied {
-            self.awaited = Some((asked, revision));
-        }
-        self.moved = true;
-        self.ask(now)
+        commands.extend(self.ask(now));
+        Ok(commands)
     }
 
     /// Takes a page of the audit. `next` is when the next audit is due once this one has held.
@@ -336,6 +361,7 @@ impl Watching {
         self.wanted = false;
         self.look_at = now + LOOK_EVERY;
         self.question = Some(Question::Look { asked: now });
+        self.tally.ask(self.applied);
         vec![Command::Look { after: self.applied }]
     }
 
@@ -343,7 +369,8 @@ impl Watching {
         self.wanted = false;
         self.moved = false;
         self.question = Some(Question::Proof { asked: now });
-        vec![Command::Prove { after: self.applied }]
+        self.tally.ask(self.applied);
+        vec![Command::Prove { since: self.compared, after: self.applied }]
     }
 
     fn is_silent(&self, now: Time) -> bool {
