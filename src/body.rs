@@ -51,8 +51,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::collected::{Collected, ResponseBody};
-pub(crate) use self::memory::Charge;
 pub use self::memory::{BodyMemory, SMALL};
+pub(crate) use self::memory::{Charge, Share};
 use crate::deadline::Deadline;
 use crate::evidence::Evidence;
 use crate::rejection::{Rejection, RejectionKind};
@@ -150,7 +150,9 @@ where
             return CollectBodyFuture { state: State::Rejected(RejectionKind::BodyTooLarge) };
         }
         let charge = match &self.limits.memory {
-            Some(memory) => memory.begin(Evidence::webhook(&head.extensions).map(Arc::clone)),
+            Some(memory) => {
+                memory.begin(Evidence::webhook(&head.extensions).map(|webhook| Arc::clone(webhook.gates().share())))
+            }
             None => Charge::default(),
         };
         // The inner service that was polled ready goes into the future; the clone stays behind.

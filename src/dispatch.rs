@@ -152,14 +152,14 @@ impl Service<Request<Collected>> for Dispatch {
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
         // Before the box is made, which is then as small as what is waited for.
-        let delivery = match admit(req) {
-            Ok(delivery) => delivery,
+        let (webhook, delivery) = match admit(req) {
+            Ok(admitted) => admitted,
             Err(rejection) => return DispatchFuture(Box::pin(ready(rejection.into_response()))),
         };
         let (id, deadline) = (delivery.id(), self.deadline);
-        DispatchFuture(match delivery.webhook().promise() {
+        DispatchFuture(match webhook.promise() {
             Promise::Delivered => Box::pin(async move {
-                let outcome = deliver(delivery, deadline).await;
+                let outcome = deliver(&webhook, delivery, deadline).await;
                 answer(id, outcome, StatusCode::OK, DELIVERED)
             }),
             Promise::Accepted => match self.accept(delivery) {
@@ -189,12 +189,13 @@ impl Future for DispatchFuture {
     }
 }
 
-/// Makes a delivery of a request that may be delivered.
-fn admit(req: Request<Collected>) -> Result<Delivery, Rejection> {
+/// Turns a request that may be delivered into a delivery to its webhook.
+fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection> {
     let (mut head, body) = req.into_parts();
     let webhook = Evidence::admit(&mut head.extensions)?;
     let (body, charge) = body.into_parts();
-    Ok(Delivery::charged(webhook, head.headers, body, charge))
+    let delivery = Delivery::charged(Arc::clone(webhook.info()), head.headers, body, charge);
+    Ok((webhook, delivery))
 }
 
 impl Dispatch {
@@ -219,11 +220,11 @@ impl Dispatch {
 }
 
 /// Tries until the event is delivered, is not to be tried again, or the time is over.
-async fn deliver(delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
-    let (id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
+async fn deliver(webhook: &Webhook, delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
+    let id = delivery.id();
     let _pass = webhook.gates().enter().await.map_err(|Crowded| RejectionKind::Crowded)?;
     let done = Done::default();
-    let error = match within(deadline, attempts(&webhook, delivery, &done, deadline)).await {
+    let error = match within(deadline, attempts(webhook, delivery, &done, deadline)).await {
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => error,
         None => webhook.steps().too_slow(&done),

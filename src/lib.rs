@@ -106,7 +106,7 @@ mod worker;
 
 pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
-pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook};
+pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook, WebhookInfo};
 pub use crate::dedup::{Dedup, DedupLayer};
 pub use crate::dispatch::Dispatch;
 pub use crate::finish::{Finish, FinishLayer};

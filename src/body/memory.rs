@@ -8,8 +8,6 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::config::Webhook;
-
 /// The largest body, in bytes, that counts as small.
 pub const SMALL: usize = 64 << 10;
 
@@ -53,9 +51,9 @@ impl BodyMemory {
         self.0.held.load(Relaxed)
     }
 
-    /// A body of which nothing has arrived yet.
-    pub(super) fn begin(&self, webhook: Option<Arc<Webhook>>) -> Charge {
-        Charge { memory: Some(self.clone()), webhook, bytes: 0, arriving: None }
+    /// A body of which nothing has arrived yet, for the webhook of this share, if the webhook is known.
+    pub(super) fn begin(&self, share: Option<Arc<Share>>) -> Charge {
+        Charge { memory: Some(self.clone()), share, bytes: 0, arriving: None }
     }
 }
 
@@ -65,12 +63,30 @@ impl fmt::Debug for BodyMemory {
     }
 }
 
+/// How many bytes the bodies of one webhook hold, and how many those of its namespace.
+#[derive(Debug)]
+pub(crate) struct Share {
+    webhook: AtomicUsize,
+    namespace: Arc<AtomicUsize>,
+}
+
+impl Share {
+    /// The share of a webhook whose namespace counts its bytes in `namespace`.
+    pub(crate) fn new(namespace: Arc<AtomicUsize>) -> Self {
+        Self { webhook: AtomicUsize::new(0), namespace }
+    }
+
+    fn held(&self) -> [&AtomicUsize; 2] {
+        [&self.webhook, &self.namespace]
+    }
+}
+
 /// The bytes that one body holds. Dropped, it gives them back. A clone holds as many again.
 #[derive(Default)]
 pub(crate) struct Charge {
     /// Without one nothing is counted.
     memory: Option<BodyMemory>,
-    webhook: Option<Arc<Webhook>>,
+    share: Option<Arc<Share>>,
     bytes: usize,
     arriving: Option<Arc<Arriving>>,
 }
@@ -94,7 +110,7 @@ impl Charge {
         let bytes = bytes.max(self.bytes);
         let more = bytes - self.bytes;
         let is_small = bytes <= SMALL;
-        if is_small && memory.0.take(self.webhook.as_deref(), more, bytes).is_ok() {
+        if is_small && memory.0.take(self.share.as_deref(), more, bytes).is_ok() {
             self.bytes = bytes;
             return Ok(());
         }
@@ -102,16 +118,16 @@ impl Charge {
         if self.is_evicted() {
             return Err(NoRoom);
         }
-        while let Err(scope) = memory.0.take(self.webhook.as_deref(), more, bytes) {
+        while let Err(scope) = memory.0.take(self.share.as_deref(), more, bytes) {
             let victim = list.remove_slowest(scope, self).ok_or(NoRoom)?;
             // Its own task drops the bytes as soon as it runs.
-            memory.0.give_back(victim.webhook.as_deref(), victim.bytes.load(Relaxed));
+            memory.0.give_back(victim.share.as_deref(), victim.bytes.load(Relaxed));
             victim.waker.wake();
         }
         self.bytes = bytes;
         if !is_small {
-            let webhook = &self.webhook;
-            let arriving = self.arriving.get_or_insert_with(|| list.add(webhook.clone()));
+            let share = &self.share;
+            let arriving = self.arriving.get_or_insert_with(|| list.add(share.clone()));
             arriving.bytes.store(bytes, Relaxed);
         }
         Ok(())
@@ -145,9 +161,9 @@ impl Charge {
 impl Clone for Charge {
     fn clone(&self) -> Self {
         if let Some(memory) = &self.memory {
-            memory.0.add(self.webhook.as_deref(), self.bytes);
+            memory.0.add(self.share.as_deref(), self.bytes);
         }
-        Self { memory: self.memory.clone(), webhook: self.webhook.clone(), bytes: self.bytes, arriving: None }
+        Self { memory: self.memory.clone(), share: self.share.clone(), bytes: self.bytes, arriving: None }
     }
 }
 
@@ -157,12 +173,11 @@ impl Drop for Charge {
         if self.arrived().is_ok()
             && let Some(memory) = &self.memory
         {
-            memory.0.give_back(self.webhook.as_deref(), self.bytes);
+            memory.0.give_back(self.share.as_deref(), self.bytes);
         }
     }
 }
 
-/// Without the webhook, which holds everything about itself.
 impl fmt::Debug for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Charge").field("bytes", &self.bytes).finish_non_exhaustive()
@@ -171,7 +186,7 @@ impl fmt::Debug for Charge {
 
 /// A large body on its way. All but the waker changes while the list is locked, and then only.
 struct Arriving {
-    webhook: Option<Arc<Webhook>>,
+    share: Option<Arc<Share>>,
     since: Instant,
     bytes: AtomicUsize,
     is_evicted: AtomicBool,
@@ -184,12 +199,12 @@ impl Arriving {
         self.bytes.load(Relaxed) as f64 / seconds.max(0.001)
     }
 
-    fn is_in(&self, scope: Scope, of: Option<&Webhook>) -> bool {
-        match (scope, self.webhook.as_deref(), of) {
+    fn is_in(&self, scope: Scope, of: Option<&Share>) -> bool {
+        match (scope, self.share.as_deref(), of) {
             (Scope::All, ..) => true,
             // Not by name: another version of the webhook has a share of its own.
             (Scope::Webhook, Some(mine), Some(other)) => std::ptr::eq(mine, other),
-            (Scope::Namespace, Some(mine), Some(other)) => mine.namespace() == other.namespace(),
+            (Scope::Namespace, Some(mine), Some(other)) => Arc::ptr_eq(&mine.namespace, &other.namespace),
             _ => false,
         }
     }
@@ -199,9 +214,9 @@ impl Arriving {
 struct List(Vec<Arc<Arriving>>);
 
 impl List {
-    fn add(&mut self, webhook: Option<Arc<Webhook>>) -> Arc<Arriving> {
+    fn add(&mut self, share: Option<Arc<Share>>) -> Arc<Arriving> {
         let arriving = Arc::new(Arriving {
-            webhook,
+            share,
             since: Instant::now(),
             bytes: AtomicUsize::new(0),
             is_evicted: AtomicBool::new(false),
@@ -214,7 +229,7 @@ impl List {
     /// Removes the slowest body of the scope; `None` if there is none, or if it is the one that asks for room.
     fn remove_slowest(&mut self, scope: Scope, asking: &Charge) -> Option<Arc<Arriving>> {
         let now = Instant::now();
-        let among = self.0.iter().enumerate().filter(|(_, body)| body.is_in(scope, asking.webhook.as_deref()));
+        let among = self.0.iter().enumerate().filter(|(_, body)| body.is_in(scope, asking.share.as_deref()));
         let speed = |body: &Arriving| body.bytes_per_second(now);
         let (at, slowest) = among.min_by(|(_, one), (_, other)| speed(one).total_cmp(&speed(other)))?;
         if asking.arriving.as_ref().is_some_and(|asking| Arc::ptr_eq(asking, slowest)) {
@@ -227,8 +242,8 @@ impl List {
 
 impl Shared {
     /// Takes `more` bytes for a body that then holds `bytes`, or says whose bytes are too many.
-    fn take(&self, webhook: Option<&Webhook>, more: usize, bytes: usize) -> Result<(), Scope> {
-        let [of_all, of_webhook, of_namespace] = self.add(webhook, more);
+    fn take(&self, share: Option<&Share>, more: usize, bytes: usize) -> Result<(), Scope> {
+        let [of_all, of_webhook, of_namespace] = self.add(share, more);
         let limit = match bytes <= SMALL {
             true => self.max_bytes,
             false => self.max_bytes - self.max_bytes / 8,
@@ -243,20 +258,20 @@ impl Shared {
         } else {
             return Ok(());
         };
-        self.give_back(webhook, more);
+        self.give_back(share, more);
         Err(scope)
     }
 
     /// The sums after that: of all, of the webhook, of its namespace.
-    fn add(&self, webhook: Option<&Webhook>, bytes: usize) -> [usize; 3] {
+    fn add(&self, share: Option<&Share>, bytes: usize) -> [usize; 3] {
         let add = |held: &AtomicUsize| held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        let [of_webhook, of_namespace] = webhook.map_or([0, 0], |webhook| webhook.gates().held().map(add));
+        let [of_webhook, of_namespace] = share.map_or([0, 0], |share| share.held().map(add));
         [add(&self.held), of_webhook, of_namespace]
     }
 
-    fn give_back(&self, webhook: Option<&Webhook>, bytes: usize) {
+    fn give_back(&self, share: Option<&Share>, bytes: usize) {
         self.held.fetch_sub(bytes, Relaxed);
-        for held in webhook.into_iter().flat_map(|webhook| webhook.gates().held()) {
+        for held in share.into_iter().flat_map(Share::held) {
             held.fetch_sub(bytes, Relaxed);
         }
     }
@@ -277,20 +292,20 @@ mod tests {
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
 
-    fn webhook(registry: &crate::config::Compiler, namespace: &str, id: &str) -> Option<Arc<Webhook>> {
-        let key = crate::WebhookKey::new(namespace, id).unwrap();
-        let spec = registry.read_webhook(br#"{"module": "discard"}"#).unwrap();
-        Some(Arc::new(registry.build_webhook(&key, spec, &Default::default()).unwrap()))
+    /// The share of a new webhook in a namespace of its own.
+    fn alone() -> Option<Arc<Share>> {
+        beside(&Arc::default())
     }
 
-    fn compiler() -> crate::config::Compiler {
-        crate::config::Compiler::new(crate::Registry::builtin())
+    /// The share of a new webhook in this namespace.
+    fn beside(namespace: &Arc<AtomicUsize>) -> Option<Arc<Share>> {
+        Some(Arc::new(Share::new(Arc::clone(namespace))))
     }
 
     #[test]
     fn bytes_count_until_they_are_dropped() {
         let memory = BodyMemory::new(8 * MIB, MIB);
-        let mut charge = memory.begin(webhook(&compiler(), "n", "a"));
+        let mut charge = memory.begin(alone());
         charge.grow(KIB).unwrap();
         charge.grow(MIB).unwrap();
         charge.grow(KIB).unwrap();
@@ -306,12 +321,12 @@ mod tests {
 
     #[test]
     fn a_webhook_takes_as_much_as_is_left_to_others_and_a_namespace_twice_as_much() {
-        let (memory, compiler) = (BodyMemory::new(80 * MIB, MIB), compiler());
+        let (memory, namespace) = (BodyMemory::new(80 * MIB, MIB), Arc::default());
         let mut held = Vec::new();
-        let mut fill = |webhook: Option<Arc<Webhook>>| {
+        let mut fill = |share: Option<Arc<Share>>| {
             let before = held.len();
             loop {
-                let mut charge = memory.begin(webhook.clone());
+                let mut charge = memory.begin(share.clone());
                 if charge.grow(MIB).is_err() {
                     break held.len() - before;
                 }
@@ -320,12 +335,12 @@ mod tests {
             }
         };
         // 70 MiB are for large bodies.
-        assert_eq!(fill(webhook(&compiler, "n", "a")), 35);
-        assert_eq!(fill(webhook(&compiler, "n", "b")) + fill(webhook(&compiler, "n", "c")), 11);
-        let others: Vec<_> = (0..4).map(|n| fill(webhook(&compiler, &format!("n{n}"), "a"))).collect();
+        assert_eq!(fill(beside(&namespace)), 35);
+        assert_eq!(fill(beside(&namespace)) + fill(beside(&namespace)), 11);
+        let others: Vec<_> = (0..4).map(|_| fill(alone())).collect();
         assert!(others.iter().all(|bodies| *bodies >= 1), "{others:?}");
         // The eighth for small ones is still there.
-        let mut small = memory.begin(webhook(&compiler, "late", "a"));
+        let mut small = memory.begin(alone());
         small.grow(SMALL).unwrap();
         drop(held);
         drop(small);
@@ -343,9 +358,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_slowest_of_the_bodies_that_are_arriving_makes_room() {
-        let (memory, compiler) = (BodyMemory::new(8 * MIB, 4 * MIB), compiler());
-        let (slow_webhook, quick_webhook) = (webhook(&compiler, "a", "a"), webhook(&compiler, "b", "b"));
-        let (mut slow, mut quick) = (memory.begin(slow_webhook), memory.begin(quick_webhook));
+        let memory = BodyMemory::new(8 * MIB, 4 * MIB);
+        let (mut slow, mut quick) = (memory.begin(alone()), memory.begin(alone()));
         slow.grow(3 * MIB).unwrap();
         tokio::time::advance(std::time::Duration::from_secs(10)).await;
         quick.grow(3 * MIB).unwrap();
@@ -354,7 +368,7 @@ mod tests {
         // 7 MiB are for large ones.
         quick.grow(4 * MIB + 1).unwrap_err();
         quick.grow(4 * MIB).unwrap();
-        let mut third = memory.begin(webhook(&compiler, "c", "c"));
+        let mut third = memory.begin(alone());
         third.grow(MIB).unwrap();
         assert!(woken.0.load(SeqCst) && slow.poll_evicted(&waker(woken)), "the slow one is refused");
         assert_eq!(memory.held(), 5 * MIB);
@@ -369,16 +383,16 @@ mod tests {
 
     #[test]
     fn a_body_that_is_the_slowest_itself_is_refused() {
-        let (memory, compiler) = (BodyMemory::new(4 * MIB, MIB), compiler());
+        let memory = BodyMemory::new(4 * MIB, MIB);
         let full: Vec<_> = (0..3)
-            .map(|n| {
-                let mut charge = memory.begin(webhook(&compiler, &format!("n{n}"), "a"));
+            .map(|_| {
+                let mut charge = memory.begin(alone());
                 charge.grow(MIB).unwrap();
                 charge.arrived().unwrap();
                 charge
             })
             .collect();
-        let mut more = memory.begin(webhook(&compiler, "late", "a"));
+        let mut more = memory.begin(alone());
         more.grow(SMALL + 1).unwrap();
         more.grow(MIB).unwrap_err();
         drop(full);
@@ -387,15 +401,15 @@ mod tests {
 
     #[test]
     fn many_threads_leave_nothing_behind() {
-        let (memory, compiler) = (BodyMemory::new(4 * MIB, MIB), compiler());
-        let webhooks: Vec<_> = (0..3).map(|n| webhook(&compiler, &format!("n{n}"), "a")).collect();
+        let memory = BodyMemory::new(4 * MIB, MIB);
+        let shares: Vec<_> = (0..3).map(|_| alone()).collect();
         std::thread::scope(|scope| {
-            for webhook in &webhooks {
+            for share in &shares {
                 for _ in 0..2 {
                     scope.spawn(|| {
                         let mut random = fastrand::Rng::new();
                         for _ in 0..2000 {
-                            let mut charge = memory.begin(webhook.clone());
+                            let mut charge = memory.begin(share.clone());
                             let mut bytes = 0;
                             while bytes < MIB && charge.grow(bytes).is_ok() {
                                 bytes += random.usize(..300 * KIB);
@@ -409,9 +423,7 @@ mod tests {
             }
         });
         assert_eq!(memory.held(), 0);
-        assert!(
-            webhooks.iter().flatten().flat_map(|webhook| webhook.gates().held()).all(|held| held.load(SeqCst) == 0)
-        );
+        assert!(shares.iter().flatten().flat_map(|share| share.held()).all(|held| held.load(SeqCst) == 0));
         assert!(memory.0.list().0.is_empty());
     }
 }

@@ -9,9 +9,10 @@ use super::node::LONGEST;
 use super::placeholder::expand;
 use super::secrets::{self, Place};
 use super::spec::Spec;
-use super::{BuildContext, CompileError, Connection, Name, Node, Notes, Promise, Registry, Webhook};
+use super::{
+    BuildContext, CompileError, Connection, DataType, Name, Node, Notes, Promise, Registry, Webhook, WebhookInfo,
+};
 use crate::auth::{Guards, Scheme};
-use crate::config::DataType;
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 use crate::key::WebhookKey;
@@ -105,15 +106,18 @@ impl Compiler {
         if connection.is_some() && !has_asked {
             notes.warn(no_effect("no module of this webhook uses it"));
         }
+        let info = WebhookInfo::new(key.clone(), spec.data_type);
+        let info = match spec.raw.metadata {
+            Some(metadata) => info.with_metadata(metadata.into_value()),
+            None => info,
+        };
         Ok(Webhook {
-            key: key.clone(),
-            data_type: spec.data_type,
+            info: Arc::new(info),
             promise: spec.ack,
             guards: Guards::new(guards),
             dedup: spec.dedup,
             gates: self.gates.for_webhook(key.namespace()),
             steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),
-            metadata: spec.raw.metadata.map(|node| Box::new(node.into_value())),
             warnings: notes.into_warnings(),
         })
     }

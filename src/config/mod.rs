@@ -108,6 +108,7 @@ mod connection;
 mod context;
 mod data_type;
 mod error;
+mod info;
 mod legacy;
 mod name;
 mod node;
@@ -125,6 +126,7 @@ pub use self::data_type::DataType;
 #[cfg(feature = "file")]
 pub(crate) use self::error::shown;
 pub use self::error::{BuildError, CompileError};
+pub use self::info::WebhookInfo;
 use self::name::Name;
 use self::node::Node;
 pub use self::registry::Registry;

@@ -5,10 +5,9 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::DataType;
 use super::error::unknown_key;
 use super::node::field_names;
-use super::{CompileError, Name, Node, Promise, legacy};
+use super::{CompileError, DataType, Name, Node, Promise, legacy};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
 

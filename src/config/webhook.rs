@@ -1,11 +1,12 @@
 //! A webhook, compiled.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DataType, Warnings};
+use super::{DataType, Warnings, WebhookInfo};
 use crate::auth::Guards;
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};
@@ -24,36 +25,39 @@ pub enum Promise {
 
 /// A configured webhook, compiled.
 pub struct Webhook {
-    pub(super) key: WebhookKey,
-    pub(super) data_type: DataType,
+    pub(super) info: Arc<WebhookInfo>,
     pub(super) promise: Promise,
     pub(super) guards: Guards,
     pub(super) dedup: Option<DedupRule>,
     pub(super) gates: Gates,
     pub(super) steps: Steps,
-    pub(super) metadata: Option<Box<Value>>,
     pub(super) warnings: Warnings,
 }
 
 impl Webhook {
+    /// The part of it that its events carry along.
+    pub fn info(&self) -> &Arc<WebhookInfo> {
+        &self.info
+    }
+
     /// Its name.
     pub fn key(&self) -> &WebhookKey {
-        &self.key
+        self.info.key()
     }
 
     /// The namespace it belongs to.
     pub fn namespace(&self) -> &str {
-        self.key.namespace()
+        self.info.namespace()
     }
 
     /// Its id within the namespace.
     pub fn id(&self) -> &str {
-        self.key.id()
+        self.info.id()
     }
 
     /// What its body must be.
     pub fn data_type(&self) -> DataType {
-        self.data_type
+        self.info.data_type()
     }
 
     /// What its answer promises.
@@ -74,7 +78,7 @@ impl Webhook {
     /// The value of the key `metadata`, placeholders filled in: whatever an application that puts single layers before
     /// its own handler wants to keep with the webhook. This crate does not look at it.
     pub fn metadata(&self) -> Option<&Value> {
-        self.metadata.as_deref()
+        self.info.metadata()
     }
 
     /// What makes two of its events the same; `None` if each is its own.
@@ -108,8 +112,7 @@ impl Webhook {
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Webhook")
-            .field("key", &self.key)
-            .field("data_type", &self.data_type)
+            .field("info", &self.info)
             .field("guards", &self.guards)
             .field("dedup", &self.dedup)
             .field("steps", &self.steps)

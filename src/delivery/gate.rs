@@ -11,6 +11,8 @@ use foldhash::fast::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::body::Share;
+
 /// Events of one webhook that are being delivered while their senders wait.
 const MAX_PER_WEBHOOK: usize = 256;
 
@@ -26,7 +28,16 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The gates of one webhook: its own and that of its namespace.
 pub(crate) struct Gates {
     webhook: Gate,
-    namespace: Arc<Gate>,
+    namespace: Arc<Namespace>,
+    /// The webhook's share of the memory for bodies.
+    share: Arc<Share>,
+}
+
+/// What all webhooks of a namespace share.
+struct Namespace {
+    gate: Gate,
+    /// The bytes that the bodies of the namespace hold.
+    held: Arc<AtomicUsize>,
 }
 
 /// As long as it is there, the event has its places.
@@ -41,12 +52,12 @@ pub(crate) struct Crowded;
 
 impl Gates {
     pub(crate) async fn enter(&self) -> Result<Pass<'_>, Crowded> {
-        Ok(Pass { _webhook: self.webhook.enter().await?, _namespace: self.namespace.enter().await? })
+        Ok(Pass { _webhook: self.webhook.enter().await?, _namespace: self.namespace.gate.enter().await? })
     }
 
-    /// The bytes of bodies that are in memory, of the webhook and of its namespace.
-    pub(crate) fn held(&self) -> [&AtomicUsize; 2] {
-        [&self.webhook.held, &self.namespace.held]
+    /// The webhook's share of the memory for bodies.
+    pub(crate) fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 }
 
@@ -60,17 +71,11 @@ struct Gate {
     places: Semaphore,
     waiting: AtomicUsize,
     max_waiting: usize,
-    held: AtomicUsize,
 }
 
 impl Gate {
     fn new(places: usize) -> Self {
-        Self {
-            places: Semaphore::new(places),
-            waiting: AtomicUsize::new(0),
-            max_waiting: places * WAITING,
-            held: AtomicUsize::new(0),
-        }
+        Self { places: Semaphore::new(places), waiting: AtomicUsize::new(0), max_waiting: places * WAITING }
     }
 
     async fn enter(&self) -> Result<SemaphorePermit<'_>, Crowded> {
@@ -112,7 +117,7 @@ pub(crate) struct NamespaceGates(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    gates: HashMap<Box<str>, Weak<Gate>, RandomState>,
+    namespaces: HashMap<Box<str>, Weak<Namespace>, RandomState>,
     /// When there are so many, those of namespaces that are gone are looked for.
     sweep_at: usize,
 }
@@ -120,21 +125,23 @@ struct Known {
 impl NamespaceGates {
     /// The gates of a webhook in this namespace.
     pub(crate) fn for_webhook(&self, namespace: &str) -> Gates {
-        Gates { webhook: Gate::new(MAX_PER_WEBHOOK), namespace: self.of(namespace) }
+        let namespace = self.of(namespace);
+        let share = Arc::new(Share::new(Arc::clone(&namespace.held)));
+        Gates { webhook: Gate::new(MAX_PER_WEBHOOK), namespace, share }
     }
 
-    fn of(&self, namespace: &str) -> Arc<Gate> {
+    fn of(&self, namespace: &str) -> Arc<Namespace> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gate) = known.gates.get(namespace).and_then(Weak::upgrade) {
-            return gate;
+        if let Some(shared) = known.namespaces.get(namespace).and_then(Weak::upgrade) {
+            return shared;
         }
-        if known.gates.len() >= known.sweep_at {
-            known.gates.retain(|_, gate| gate.strong_count() > 0);
-            known.sweep_at = 64.max(2 * known.gates.len());
+        if known.namespaces.len() >= known.sweep_at {
+            known.namespaces.retain(|_, shared| shared.strong_count() > 0);
+            known.sweep_at = 64.max(2 * known.namespaces.len());
         }
-        let gate = Arc::new(Gate::new(MAX_PER_NAMESPACE));
-        known.gates.insert(namespace.into(), Arc::downgrade(&gate));
-        gate
+        let shared = Arc::new(Namespace { gate: Gate::new(MAX_PER_NAMESPACE), held: Arc::default() });
+        known.namespaces.insert(namespace.into(), Arc::downgrade(&shared));
+        shared
     }
 }
 
@@ -184,6 +191,6 @@ mod tests {
         for n in 0..1000 {
             gates.for_webhook(&format!("n{n}"));
         }
-        assert!(gates.0.lock().unwrap().gates.len() <= 128);
+        assert!(gates.0.lock().unwrap().namespaces.len() <= 128);
     }
 }

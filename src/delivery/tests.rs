@@ -70,7 +70,7 @@ impl Module for Scripted {
 }
 
 async fn attempt(webhook: &Arc<Webhook>, number: u32, done: &Done) -> Result<(), Failure> {
-    let delivery = Delivery::new(Arc::clone(webhook), HeaderMap::new(), Bytes::from("{}"));
+    let delivery = Delivery::new(Arc::clone(webhook.info()), HeaderMap::new(), Bytes::from("{}"));
     webhook.steps().attempt(delivery.attempted(number), done).await
 }
 

@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::EventId;
 use crate::body::Charge;
-use crate::config::Webhook;
+use crate::config::WebhookInfo;
 
 /// One event, on its way to a module. A clone shares what was received.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Delivery {
 struct Received {
     id: EventId,
     at: SystemTime,
-    webhook: Arc<Webhook>,
+    webhook: Arc<WebhookInfo>,
     headers: HeaderMap,
     body: Bytes,
     charge: Charge,
@@ -29,13 +29,13 @@ struct Received {
 
 impl Delivery {
     /// A new event. Its body is charged for as long as the event is there.
-    pub(crate) fn charged(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes, charge: Charge) -> Self {
+    pub(crate) fn charged(webhook: Arc<WebhookInfo>, headers: HeaderMap, body: Bytes, charge: Charge) -> Self {
         let at = SystemTime::now();
         Self::of(Received { id: EventId::new(at), at, webhook, headers, body, charge })
     }
 
     #[cfg(test)]
-    pub(crate) fn new(webhook: Arc<Webhook>, headers: HeaderMap, body: Bytes) -> Self {
+    pub(crate) fn new(webhook: Arc<WebhookInfo>, headers: HeaderMap, body: Bytes) -> Self {
         Self::charged(webhook, headers, body, Charge::default())
     }
 
@@ -45,7 +45,7 @@ impl Delivery {
         id: EventId,
         at: SystemTime,
         attempt: u32,
-        webhook: Arc<Webhook>,
+        webhook: Arc<WebhookInfo>,
         headers: HeaderMap,
         body: Bytes,
     ) -> Self {
@@ -87,7 +87,7 @@ impl Delivery {
     }
 
     /// The webhook that received it.
-    pub fn webhook(&self) -> &Arc<Webhook> {
+    pub fn webhook(&self) -> &Arc<WebhookInfo> {
         &self.received.webhook
     }
 

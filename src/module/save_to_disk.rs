@@ -13,8 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
-use crate::config::DataType;
-use crate::config::{BuildContext, BuildError};
+use crate::config::{BuildContext, BuildError, DataType};
 use crate::directory;
 use crate::key::WebhookKey;
 
@@ -312,7 +311,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::config::{Compiler, Connections, Registry};
+    use crate::config::WebhookInfo;
 
     fn config(path: &str, template: Option<&str>) -> SaveToDiskConfig {
         SaveToDiskConfig { path: path.into(), filename_template: template.map(str::to_owned) }
@@ -324,10 +323,7 @@ mod tests {
     }
 
     fn delivery(body: &'static [u8]) -> Delivery {
-        let compiler = Compiler::new(Registry::builtin());
-        let key = WebhookKey::new("ns", "hook").unwrap();
-        let spec = compiler.read_webhook(br#"{"module":"discard"}"#).unwrap();
-        let webhook = compiler.build_webhook(&key, spec, &Connections::new()).unwrap();
+        let webhook = WebhookInfo::new(WebhookKey::new("ns", "hook").unwrap(), DataType::Json);
         Delivery::new(webhook.into(), HeaderMap::new(), body.into())
     }
 

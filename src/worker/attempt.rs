@@ -39,7 +39,7 @@ pub(super) async fn attempt_once(
             spool.note(&ticket, State { attempts, done: done.bits(), ..State::default() });
         });
     }
-    let delivery = event.into_delivery(Arc::clone(&webhook), attempt);
+    let delivery = event.into_delivery(Arc::clone(webhook.info()), attempt);
     let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
     let Failure { error, again } = match tried {
         Some(Ok(())) => {

@@ -113,15 +113,11 @@ mod tests {
 
     use super::super::layout::is_hidden;
     use super::*;
-    use crate::config::{Compiler, Connections, Registry};
+    use crate::config::WebhookInfo;
     use crate::key::WebhookKey;
 
-    fn rendered(data_type: &str, body: impl Into<Bytes>, config: LogConfig) -> String {
-        let compiler = Compiler::new(Registry::builtin());
-        let json = format!(r#"{{"module":"log","data_type":{data_type:?}}}"#);
-        let key = WebhookKey::new("ns", "hook").unwrap();
-        let spec = compiler.read_webhook(json.as_bytes()).unwrap();
-        let webhook = compiler.build_webhook(&key, spec, &Connections::new()).unwrap();
+    fn rendered(data_type: DataType, body: impl Into<Bytes>, config: LogConfig) -> String {
+        let webhook = WebhookInfo::new(WebhookKey::new("ns", "hook").unwrap(), data_type);
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "Bearer hunter2".parse().unwrap());
         let delivery = Delivery::new(webhook.into(), headers, body.into());
@@ -134,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_event_is_one_line() {
-        let line = rendered("json", r#"{"hello": "wor\nld"}"#, LogConfig::default());
+        let line = rendered(DataType::Json, r#"{"hello": "wor\nld"}"#, LogConfig::default());
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.ends_with("}\n") && line.contains(r#""namespace":"ns","webhook":"hook""#), "{line}");
         assert!(!line.contains("hunter2"));
@@ -142,32 +138,39 @@ mod tests {
 
     #[test]
     fn pretty_is_indented() {
-        let text =
-            rendered("json", r#"{"hello": ["world"]}"#, LogConfig { pretty_print: true, ..LogConfig::default() });
+        let text = rendered(
+            DataType::Json,
+            r#"{"hello": ["world"]}"#,
+            LogConfig { pretty_print: true, ..LogConfig::default() },
+        );
         assert!(text.contains("\n    \"hello\": [\n"), "{text}");
     }
 
     #[test]
     fn secrets_are_redacted_unless_switched_off() {
         let body = r#"{"token": "hunter2", "author": "me"}"#;
-        let line = rendered("json", body, LogConfig::default());
+        let line = rendered(DataType::Json, body, LogConfig::default());
         assert!(!line.contains("hunter2") && line.contains("me"), "{line}");
         assert!(
-            rendered("json", body, LogConfig { redact_sensitive: false, ..LogConfig::default() }).contains("hunter2")
+            rendered(DataType::Json, body, LogConfig { redact_sensitive: false, ..LogConfig::default() })
+                .contains("hunter2")
         );
     }
 
     #[test]
     fn nothing_unprintable_comes_through() {
-        let line =
-            rendered("json", "{\"k\u{9b}\": \"\u{9b}31m\u{7f}\u{202e}\u{2028}\\u001b[0m\\r\"}", LogConfig::default());
+        let line = rendered(
+            DataType::Json,
+            "{\"k\u{9b}\": \"\u{9b}31m\u{7f}\u{202e}\u{2028}\\u001b[0m\\r\"}",
+            LogConfig::default(),
+        );
         assert!(line.trim_end_matches('\n').chars().all(|c| !is_hidden(c)), "{line:?}");
         assert_eq!(payload_of(&line)["k\u{9b}"], "\u{9b}31m\u{7f}\u{202e}\u{2028}\u{1b}[0m\r");
     }
 
     #[test]
     fn blobs_are_text() {
-        let line = rendered("blob", &b"\xff\x00\x1b[31m{"[..], LogConfig::default());
+        let line = rendered(DataType::Blob, &b"\xff\x00\x1b[31m{"[..], LogConfig::default());
         assert_eq!(payload_of(&line), "\u{fffd}\u{0}\u{1b}[31m{");
         assert!(line.contains("\\u0000\\u001b[31m{"), "{line}");
     }
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_long_is_cut() {
         let long = format!(r#"{{"a": "{}"}}"#, "é".repeat(20_000));
-        let line = rendered("json", long, LogConfig::default());
+        let line = rendered(DataType::Json, long, LogConfig::default());
         assert!(payload_of(&line)["a"].as_str().unwrap().ends_with("é… (cut)"));
 
         // A tree of many small pieces grows most when it is indented.
@@ -184,7 +187,7 @@ mod tests {
         let many = format!("[{deep}{}]", format!(",{deep}").repeat(1_000));
         for body in [wide, many] {
             for pretty_print in [false, true] {
-                let line = rendered("json", body.clone(), LogConfig { pretty_print, ..LogConfig::default() });
+                let line = rendered(DataType::Json, body.clone(), LogConfig { pretty_print, ..LogConfig::default() });
                 assert!(line.len() <= MAX_PRINTED + 1, "{}", line.len());
                 let event: Value = serde_json::from_str(&line).unwrap();
                 assert_eq!(event["note"], "cut");
@@ -196,13 +199,13 @@ mod tests {
     #[test]
     fn what_cannot_be_redacted_is_not_printed() {
         let huge = format!(r#"{{"token": "hunter2", "rest": "{}"}}"#, "x".repeat(MAX_READ));
-        let line = rendered("json", huge, LogConfig::default());
+        let line = rendered(DataType::Json, huge, LogConfig::default());
         assert!(!line.contains("hunter2") && line.contains("not printed: too large"), "{line}");
         for body in [r#"{"password": "hunter2""#, "{\"password\": \"hunter2\", \"a\": \"\n\"}", "password=hunter2"] {
-            let line = rendered("json", body, LogConfig::default());
+            let line = rendered(DataType::Json, body, LogConfig::default());
             assert!(!line.contains("hunter2") && line.contains("not printed: it cannot be redacted"), "{line}");
             let open = LogConfig { redact_sensitive: false, ..LogConfig::default() };
-            assert_eq!(payload_of(&rendered("json", body, open)), body);
+            assert_eq!(payload_of(&rendered(DataType::Json, body, open)), body);
         }
     }
 
@@ -210,10 +213,10 @@ mod tests {
     fn only_redacted_fields_are_changed() {
         let body = r#"{"n": [7615917337495251231111, 1e400, -0, 1.0], "a": "\ud800", "\udc00": 1, "a": 1, "pass\u0077ord": {"x": ["hunter2"]},
             "pass\ud800word": "hunter2", "PassWord": "hunter2", "é\/": "\u00e9"}"#;
-        let line = rendered("json", body, LogConfig::default());
+        let line = rendered(DataType::Json, body, LogConfig::default());
         let payload = r#"{"n":[7615917337495251231111,1e400,-0,1.0],"a":"\ud800","\udc00":1,"a":1,"pass\u0077ord":"***REDACTED***","pass\ud800word":"***REDACTED***","PassWord":"***REDACTED***","é\/":"\u00e9"}"#;
         assert!(line.ends_with(&format!(",\"payload\":{payload}}}\n")), "{line}");
-        let pretty = rendered("json", body, LogConfig { pretty_print: true, ..LogConfig::default() });
+        let pretty = rendered(DataType::Json, body, LogConfig { pretty_print: true, ..LogConfig::default() });
         assert_eq!(pretty.lines().filter(|line| line.contains("7615917337495251231111")).count(), 1, "{pretty}");
         assert!(!pretty.contains("hunter2") && pretty.contains("\n    \"a\": \"\\ud800\",\n"), "{pretty}");
     }
@@ -249,7 +252,7 @@ mod tests {
         #[test]
         fn what_is_printed_means_what_came_but_for_redacted_fields(value in values(), pretty_print in any::<bool>()) {
             let config = LogConfig { pretty_print, ..LogConfig::default() };
-            let text = rendered("json", value.to_string(), config);
+            let text = rendered(DataType::Json, value.to_string(), config);
             prop_assert_eq!(payload_of(&text), expected(value));
         }
     }

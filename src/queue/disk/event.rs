@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::config::Webhook;
+use crate::config::WebhookInfo;
 use crate::key::WebhookKey;
 use crate::module::{Delivery, EventId};
 
@@ -22,7 +22,7 @@ pub(crate) struct Event {
 
 impl Event {
     /// The `attempt`th try to deliver it, by the webhook as it is configured now.
-    pub(crate) fn into_delivery(self, webhook: Arc<Webhook>, attempt: u32) -> Delivery {
+    pub(crate) fn into_delivery(self, webhook: Arc<WebhookInfo>, attempt: u32) -> Delivery {
         Delivery::restored(self.id, self.received_at, attempt, webhook, self.headers, self.body)
     }
 }
