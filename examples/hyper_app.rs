@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_webhook::{
     CollectBodyLayer, Collected, FixedSource, LookupWebhookLayer, Matched, ProblemJsonLayer, Registry,
-    RequireAuthLayer, RouteNamespaceLayer, reflect,
+    RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, reflect,
 };
 
 /// What etcd would hold as `/cwm/shop/webhooks/orders`. The service takes the events, so its module is never asked.
@@ -32,6 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let service = ServiceBuilder::new()
         .layer(ProblemJsonLayer::new())
         .layer(RouteNamespaceLayer::from_path().default_namespace("shop")?)
+        .layer(RequirePostLayer::new())
         .layer(LookupWebhookLayer::new(store))
         .layer(RequireAuthLayer::from_webhook())
         .layer(CollectBodyLayer::new().max_bytes(64 << 10).deadline(Duration::from_secs(10)))

@@ -7,7 +7,7 @@
 //!
 //! | needs | answers |
 //! |---|---|
-//! | [`Collected`], [`Matched`](crate::Matched), [`Permit`](crate::auth::Permit), [`CheckPayload`](crate::CheckPayload) before it, [`Dedup`](crate::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | [`Collected`], [`Matched`](crate::Matched), [`Permit`](crate::Permit), [`CheckPayload`](crate::CheckPayload) before it, [`Dedup`](crate::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
 //! | the same, and a [`Spool`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
 //!
 //! What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;

@@ -2,29 +2,93 @@
 //!
 //! It is in one slot of the request's extensions. A copy of [`Matched`] has a slot of its own, so that handlers can
 //! extract it; anybody can put another one there, so no layer decides by the copy. All the rules by which evidence comes
-//! and goes are here: nothing that was learned of one webhook may speak for another.
+//! and goes are here: nothing that was learned of one webhook may speak for another. Nothing else can make it.
 
 use std::sync::Arc;
 
 use http::Extensions;
 
-use crate::auth::{Pending, Permit};
+use crate::auth::Pending;
 use crate::config::Webhook;
 use crate::key::Target;
-use crate::lookup::Matched;
 use crate::rejection::Rejection;
+
+/// The webhook that a request is for, as it was configured when the request was looked up.
+///
+/// Only [`LookupWebhook`](crate::LookupWebhook) brings one about.
+#[derive(Clone, Debug)]
+pub struct Matched(Arc<Webhook>);
+
+impl Matched {
+    /// What [`LookupWebhook`](crate::LookupWebhook) found for the request these extensions belong to.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when that layer is missing.
+    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
+        Evidence::matched(extensions)
+    }
+
+    /// The webhook.
+    pub fn webhook(&self) -> &Arc<Webhook> {
+        &self.0
+    }
+}
+
+/// The evidence, beside a request, that its sender was let in.
+///
+/// Only [`RequireAuth`] and [`VerifyBody`] bring one about. It is taken away again by a [`RouteNamespace`] or
+/// [`LookupWebhook`] further in: a permit for one webhook must not serve another.
+///
+/// [`RequireAuth`]: crate::RequireAuth
+/// [`VerifyBody`]: crate::VerifyBody
+/// [`RouteNamespace`]: crate::RouteNamespace
+/// [`LookupWebhook`]: crate::LookupWebhook
+#[derive(Clone, Debug)]
+pub struct Permit {
+    _private: (),
+}
+
+impl Permit {
+    /// The permit of the request these extensions belong to.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer is missing that would have given it.
+    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
+        Evidence::permit(extensions)
+    }
+}
+
+impl Target {
+    /// What [`RouteNamespace`](crate::RouteNamespace) found for the request these extensions belong to.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when that layer is missing.
+    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
+        Evidence::target(extensions)
+    }
+}
 
 #[derive(Clone, Default)]
 pub(crate) struct Evidence {
     target: Option<Target>,
     matched: Option<Matched>,
     permit: Option<Permit>,
-    /// An obligation: unlike a permit it is not taken back when the request is routed elsewhere.
-    pending: Option<Pending>,
+    owed: Option<Owed>,
     is_checked: bool,
     is_deduplicated: bool,
     /// A layer further out holds a claim, of whatever rule. Wherever the request is routed, it does.
     is_claimed: bool,
+}
+
+/// A proof that is still to come. Unlike a permit it is not taken back when the request is routed elsewhere.
+#[derive(Clone)]
+struct Owed {
+    pending: Pending,
+    /// Whether it is owed to the guards of what the request is routed to now: only then a permit follows.
+    permits: bool,
 }
 
 // --- what the layers bring
@@ -33,36 +97,37 @@ impl Evidence {
     pub(crate) fn set_target(extensions: &mut Extensions, target: Target) {
         let evidence = Self::slot(extensions);
         let is_claimed = evidence.is_claimed;
-        *evidence = Self { target: Some(target), pending: evidence.elsewhere(), is_claimed, ..Self::default() };
+        *evidence = Self { target: Some(target), owed: evidence.elsewhere(), is_claimed, ..Self::default() };
         extensions.remove::<Matched>();
     }
 
     /// A permit that was given before the webhook was known says nothing of its guards.
-    pub(crate) fn set_matched(extensions: &mut Extensions, matched: Matched) {
+    pub(crate) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>) {
+        let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
-        let (target, pending, is_claimed) = (evidence.target, evidence.elsewhere(), evidence.is_claimed);
-        *evidence = Self { target, matched: Some(matched.clone()), pending, is_claimed, ..Self::default() };
+        let (target, owed, is_claimed) = (evidence.target, evidence.elsewhere(), evidence.is_claimed);
+        *evidence = Self { target, matched: Some(matched.clone()), owed, is_claimed, ..Self::default() };
         extensions.insert(matched);
     }
 
-    pub(crate) fn set_permit(extensions: &mut Extensions, permit: Permit) {
-        Self::slot(extensions).permit = Some(permit);
+    pub(crate) fn set_permit(extensions: &mut Extensions) {
+        Self::slot(extensions).permit = Some(Permit { _private: () });
     }
 
     /// Adds to what other layers left open.
     pub(crate) fn add_pending(extensions: &mut Extensions, more: Pending) {
-        let pending = &mut Self::slot(extensions).pending;
-        *pending = Some(match pending.take() {
-            Some(before) => before.and(more),
+        let owed = &mut Self::slot(extensions).owed;
+        let pending = match owed.take() {
+            Some(before) => before.pending.and(more),
             None => more,
-        });
+        };
+        *owed = Some(Owed { pending, permits: true });
     }
 
     /// Everything that was waited for is proven.
     pub(crate) fn settle(extensions: &mut Extensions) {
-        let evidence = Self::slot(extensions);
-        if let Some(permit) = evidence.pending.take().and_then(Pending::settled) {
-            evidence.permit = Some(permit);
+        if Self::slot(extensions).owed.take().is_some_and(|owed| owed.permits) {
+            Self::set_permit(extensions);
         }
     }
 
@@ -83,8 +148,8 @@ impl Evidence {
     }
 
     /// What is still open, of which nothing lets anybody in where the request goes now.
-    fn elsewhere(&mut self) -> Option<Pending> {
-        self.pending.take().map(Pending::elsewhere)
+    fn elsewhere(&mut self) -> Option<Owed> {
+        self.owed.take().map(|owed| Owed { permits: false, ..owed })
     }
 }
 
@@ -111,7 +176,7 @@ impl Evidence {
     }
 
     pub(crate) fn pending(extensions: &Extensions) -> Option<&Pending> {
-        extensions.get::<Self>()?.pending.as_ref()
+        extensions.get::<Self>()?.owed.as_ref().map(|owed| &owed.pending)
     }
 
     pub(crate) fn require_no_pending(extensions: &Extensions) -> Result<(), Rejection> {
@@ -135,13 +200,13 @@ impl Evidence {
         let shown = extensions.remove::<Matched>();
         let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
         let missing = |layer, is_missing| if is_missing { Err(Rejection::misassembled(layer)) } else { Ok(()) };
-        missing("VerifyBody", evidence.pending.is_some())?;
+        missing("VerifyBody", evidence.owed.is_some())?;
         missing("RequireAuth", evidence.permit.is_none())?;
         missing("CheckPayload", !evidence.is_checked)?;
         let is_its_own =
             |matched: &Matched| shown.as_ref().is_none_or(|shown| Arc::ptr_eq(shown.webhook(), matched.webhook()));
         let matched = evidence.matched.take().filter(is_its_own);
-        let webhook = matched.ok_or_else(|| Rejection::misassembled("LookupWebhook"))?.into_webhook();
+        let webhook = matched.ok_or_else(|| Rejection::misassembled("LookupWebhook"))?.0;
         missing("Dedup", webhook.dedup().is_some() && !evidence.is_deduplicated)?;
         Ok(webhook)
     }

@@ -9,10 +9,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrayvec::ArrayString;
-use http::Extensions;
-
-use crate::evidence::Evidence;
-use crate::rejection::Rejection;
 
 /// The longest namespace, webhook id or connection name, in bytes.
 pub const MAX_NAME: usize = 64;
@@ -46,15 +42,6 @@ pub struct Target {
 }
 
 impl Target {
-    /// What [`RouteNamespace`](crate::RouteNamespace) found for the request these extensions belong to.
-    ///
-    /// # Errors
-    ///
-    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when that layer is missing.
-    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
-        Evidence::target(extensions)
-    }
-
     /// Names the webhook `id` of `namespace`.
     ///
     /// # Errors

@@ -7,13 +7,14 @@
 //! | layer | needs | establishes | refuses with |
 //! |---|---|---|---|
 //! | [`RouteNamespace`] | a path `/{id}` or `/{namespace}/{id}` | [`Target`] | 400, 404 |
-//! | [`LookupWebhook`] | [`Target`] | [`Matched`] | 404, 405, 503 |
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`](auth::Permit) | 401 |
+//! | [`RequirePost`] | nothing | nothing | 405 |
+//! | [`LookupWebhook`] | [`Target`] | [`Matched`] | 404, 503 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`] | 401 |
 //! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
-//! | [`VerifyBody`] | [`Collected`] | [`Permit`](auth::Permit) | 401 |
+//! | [`VerifyBody`] | [`Collected`] | [`Permit`] | 401 |
 //! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
 //! | [`Finish`] | [`Collected`] | nothing: the event is processed also if its sender does not wait | |
-//! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`](auth::Permit) | that it was deduplicated | 409, 400 |
+//! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`] | that it was deduplicated | 409, 400 |
 //! | [`Dispatch`] | all of these | the answer: 200 delivered, 202 accepted | 502, 503, 504 |
 //!
 //! [`receiver`] stacks them in this order; each works alone in front of a service of yours, and its module has an
@@ -83,6 +84,7 @@ mod instead;
 mod key;
 mod log_limit;
 pub mod lookup;
+pub mod method;
 pub mod module;
 pub mod observe;
 pub mod payload;
@@ -109,12 +111,14 @@ pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
 pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook, WebhookInfo};
 pub use crate::dedup::{Dedup, DedupLayer};
 pub use crate::dispatch::Dispatch;
+pub use crate::evidence::{Matched, Permit};
 pub use crate::finish::{Finish, FinishLayer};
 pub use crate::future::ResponseFuture;
 pub use crate::head::Head;
 pub use crate::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub use crate::log_limit::LogLimit;
-pub use crate::lookup::{LookupWebhook, LookupWebhookLayer, Matched};
+pub use crate::lookup::{LookupWebhook, LookupWebhookLayer};
+pub use crate::method::{RequirePost, RequirePostLayer};
 pub use crate::observe::{Observe, ObserveLayer};
 pub use crate::payload::{CheckPayload, CheckPayloadLayer};
 pub use crate::peer::Peer;

@@ -1,12 +1,13 @@
 //! The webhook's configuration, looked up for each request.
 //!
 //! [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
-//! snapshot and puts it beside the request as [`Matched`]. One snapshot is read per request, so a change of the
-//! configuration in the middle of a request cannot mix two.
+//! snapshot and puts it beside the request as [`Matched`](crate::Matched). One snapshot is read per request, so a change of the
+//! configuration in the middle of a request cannot mix two. Any method is let through: put
+//! [`RequirePost`](crate::RequirePost) before this layer, or a route of your own.
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | [`Target`] | [`Matched`] | 405 not a POST, 404 unknown, 503 nothing loaded yet or never validly configured |
+//! | [`Target`] | [`Matched`](crate::Matched) | 404 unknown, 503 nothing loaded yet or never validly configured |
 //!
 //! ```
 //! use http::{Request, Response};
@@ -31,21 +32,19 @@
 //!         Ok::<_, std::convert::Infallible>(Response::new(()))
 //!     });
 //!
-//! let status = |method: &str, path: &str| {
-//!     let request = Request::builder().method(method).uri(path).body(()).unwrap();
-//!     let response = service.clone().oneshot(request);
+//! let status = |path: &str| {
+//!     let response = service.clone().oneshot(Request::post(path).body(()).unwrap());
 //!     async move { response.await.unwrap().status().as_u16() }
 //! };
-//! assert_eq!(status("POST", "/shop/orders").await, 200);
-//! assert_eq!(status("POST", "/shop/nothing").await, 404);
-//! assert_eq!(status("GET", "/shop/orders").await, 405);
+//! assert_eq!(status("/shop/orders").await, 200);
+//! assert_eq!(status("/shop/nothing").await, 404);
 //! # }
 //! ```
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, Method, Request, Response};
+use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -99,8 +98,8 @@ where
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
         match find(&self.store, &req) {
-            Ok(matched) => {
-                Evidence::set_matched(req.extensions_mut(), matched);
+            Ok(webhook) => {
+                Evidence::set_matched(req.extensions_mut(), webhook);
                 ResponseFuture::inner(self.inner.call(req))
             }
             Err(rejection) => ResponseFuture::rejected(rejection),
@@ -108,41 +107,12 @@ where
     }
 }
 
-fn find<B>(store: &Store, req: &Request<B>) -> Result<Matched, Rejection> {
+fn find<B>(store: &Store, req: &Request<B>) -> Result<Arc<Webhook>, Rejection> {
     let target = Target::of(req.extensions())?;
-    if req.method() != Method::POST {
-        return Err(RejectionKind::MethodNotAllowed.into());
-    }
     store.read(|snapshot| match snapshot.find(target) {
-        Found::Serving(webhook) => Ok(Matched(Arc::clone(webhook))),
+        Found::Serving(webhook) => Ok(Arc::clone(webhook)),
         Found::Fenced => Err(RejectionKind::Misconfigured.into()),
         Found::Nothing if snapshot.is_loaded() => Err(RejectionKind::UnknownWebhook.into()),
         Found::Nothing => Err(RejectionKind::NotReady.into()),
     })
-}
-
-/// The webhook that a request is for, as it was configured when the request was looked up.
-///
-/// Only [`LookupWebhook`] makes one.
-#[derive(Clone, Debug)]
-pub struct Matched(Arc<Webhook>);
-
-impl Matched {
-    /// What [`LookupWebhook`] found for the request these extensions belong to.
-    ///
-    /// # Errors
-    ///
-    /// A 500 [`Misassembled`](RejectionKind::Misassembled) when that layer is missing.
-    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
-        Evidence::matched(extensions)
-    }
-
-    /// The webhook.
-    pub fn webhook(&self) -> &Arc<Webhook> {
-        &self.0
-    }
-
-    pub(crate) fn into_webhook(self) -> Arc<Webhook> {
-        self.0
-    }
 }

@@ -40,9 +40,8 @@ pub use self::json::MAX_DEPTH;
 pub(crate) use self::json::fuzz;
 use crate::body::Collected;
 use crate::config::DataType;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Matched};
 use crate::future::ResponseFuture;
-use crate::lookup::Matched;
 use crate::rejection::{Rejection, RejectionKind};
 
 /// Refuses bodies that are not what they should be. See the [module docs](self) for an example.

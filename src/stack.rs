@@ -4,7 +4,8 @@
 //! ProblemJson        refusals get a body
 //! Observe            metrics, with the feature `metrics`
 //! RouteNamespace     400 404
-//! LookupWebhook      404 405 503
+//! RequirePost        405
+//! LookupWebhook      404 503
 //! RequireAuth        401          not one byte of the body has been read so far
 //! CollectBody        413 408 400
 //! VerifyBody         401
@@ -63,6 +64,7 @@ use crate::dispatch::Dispatch;
 use crate::finish::{Finish, FinishLayer, Remainders};
 use crate::key::InvalidName;
 use crate::lookup::{LookupWebhook, LookupWebhookLayer};
+use crate::method::{RequirePost, RequirePostLayer};
 use crate::observe::{Observe, ObserveLayer};
 use crate::payload::{CheckPayload, CheckPayloadLayer};
 use crate::problem::{ProblemJson, ProblemJsonLayer};
@@ -164,7 +166,7 @@ impl ReceiverBuilder {
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
         let service = RequireAuthLayer::from_webhook().verify_body_follows().layer(service);
-        let service = LookupWebhookLayer::new(store).layer(service);
+        let service = RequirePostLayer::new().layer(LookupWebhookLayer::new(store).layer(service));
         let service = self.route.layer(service);
         let service = ObserveLayer::new().layer(service);
         Receiver { stack: ProblemJsonLayer::new().layer(service), remainders }
@@ -178,7 +180,7 @@ impl Default for ReceiverBuilder {
 }
 
 type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Finish<Dedup<Dispatch>>>>>>;
-type Stack = ProblemJson<Observe<RouteNamespace<LookupWebhook<Guarded>>>>;
+type Stack = ProblemJson<Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>>;
 
 /// A whole webhook receiver. See the [module docs](self).
 #[derive(Clone, Debug)]

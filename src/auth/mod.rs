@@ -2,13 +2,13 @@
 //!
 //! A [`Scheme`] is one way of proving it. [`RequireAuthLayer`] asks the scheme for what the head alone can prove,
 //! before one byte of the body is read; [`VerifyBodyLayer`] asks those schemes that need the bytes once these have
-//! been collected. Only these two layers can make a [`Permit`], and [`Dispatch`](crate::Dispatch) takes no request
+//! been collected. Only these two layers bring about a [`Permit`](crate::Permit), and [`Dispatch`](crate::Dispatch) takes no request
 //! without one.
 //!
 //! | layer | needs | establishes | refuses |
 //! |---|---|---|---|
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`], or a pending proof | 401 |
-//! | [`VerifyBody`] | [`Collected`](crate::Collected), and [`RequireAuth`] before it | [`Permit`] | 401 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`](crate::Permit), or a pending proof | 401 |
+//! | [`VerifyBody`] | [`Collected`](crate::Collected), and [`RequireAuth`] before it | [`Permit`](crate::Permit) | 401 |
 //!
 //! A fixed bearer token before any service, without any store:
 //!
@@ -42,13 +42,14 @@
 
 mod authorization;
 mod bearer;
+mod guards;
 mod require;
 mod secret;
 mod verify;
 
 use std::fmt;
 
-use http::{Extensions, HeaderValue};
+use http::HeaderValue;
 use serde::de::DeserializeOwned;
 
 pub use self::authorization::Authorization;
@@ -59,11 +60,9 @@ pub use self::require::{RequireAuth, RequireAuthLayer};
 pub use self::secret::{InvalidSecret, SecretDigest, check_secret};
 pub use self::verify::{VerifyBody, VerifyBodyLayer};
 use crate::config::{BuildContext, BuildError};
-use crate::evidence::Evidence;
 use crate::head::Head;
-use crate::rejection::Rejection;
 
-pub(crate) use self::require::{Guards, Pending};
+pub(crate) use self::guards::{Guards, Pending};
 
 /// One way of proving who sent a request.
 ///
@@ -135,30 +134,3 @@ impl fmt::Display for AuthError {
 }
 
 impl std::error::Error for AuthError {}
-
-/// The evidence, beside a request, that its sender was let in.
-///
-/// Only [`RequireAuth`] and [`VerifyBody`] make one. It is taken away again by a [`RouteNamespace`] or
-/// [`LookupWebhook`] further in: a permit for one webhook must not serve another.
-///
-/// [`RouteNamespace`]: crate::RouteNamespace
-/// [`LookupWebhook`]: crate::LookupWebhook
-#[derive(Clone, Debug)]
-pub struct Permit {
-    _private: (),
-}
-
-impl Permit {
-    /// The permit of the request these extensions belong to.
-    ///
-    /// # Errors
-    ///
-    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer is missing that would have given it.
-    pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
-        Evidence::permit(extensions)
-    }
-
-    fn new() -> Self {
-        Self { _private: () }
-    }
-}

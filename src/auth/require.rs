@@ -7,11 +7,10 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{AuthError, Permit, Proof, Scheme};
-use crate::evidence::Evidence;
+use super::{Guards, Scheme};
+use crate::evidence::{Evidence, Matched};
 use crate::future::ResponseFuture;
 use crate::head::Head;
-use crate::lookup::Matched;
 use crate::rejection::Rejection;
 
 /// Refuses requests that do not prove who sent them. See the [module docs](super) for an example.
@@ -94,76 +93,12 @@ impl RequireAuthLayer {
         };
         let unproven = guards.check_head(head)?;
         if unproven.is_empty() {
-            Evidence::set_permit(req.extensions_mut(), Permit::new());
+            Evidence::set_permit(req.extensions_mut());
         } else if self.verify_body_follows {
-            Evidence::add_pending(req.extensions_mut(), Pending { schemes: unproven, permits: true });
+            Evidence::add_pending(req.extensions_mut(), unproven);
         } else {
             return Err(Rejection::misassembled("VerifyBody"));
         }
         Ok(())
     }
-}
-
-/// The schemes that guard something: all of them must agree. None at all means open to everybody.
-#[derive(Clone, Debug)]
-pub(crate) struct Guards(Arc<[Arc<dyn Scheme>]>);
-
-impl Guards {
-    pub(crate) fn new(schemes: Vec<Arc<dyn Scheme>>) -> Self {
-        Self(schemes.into())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Returns the schemes that must see the body too.
-    fn check_head(&self, head: Head<'_>) -> Result<Vec<Arc<dyn Scheme>>, Rejection> {
-        let mut unproven = Vec::new();
-        for scheme in self.0.iter() {
-            match scheme.check_head(head) {
-                Ok(Proof::Complete) => {}
-                Ok(Proof::NeedsBody) => unproven.push(Arc::clone(scheme)),
-                Err(error) => return Err(refuse(&**scheme, error)),
-            }
-        }
-        Ok(unproven)
-    }
-}
-
-/// The schemes that wait for the body, between the two authentication layers.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
-    schemes: Vec<Arc<dyn Scheme>>,
-    /// Whether it is about what the request is routed to now.
-    permits: bool,
-}
-
-impl Pending {
-    /// This and `more`, of another [`RequireAuth`] layer of the stack.
-    pub(crate) fn and(mut self, more: Self) -> Self {
-        self.schemes.extend(more.schemes);
-        Self { schemes: self.schemes, permits: more.permits }
-    }
-
-    pub(super) fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), Rejection> {
-        for scheme in &self.schemes {
-            scheme.check_body(head, body).map_err(|error| refuse(&**scheme, error))?;
-        }
-        Ok(())
-    }
-
-    /// What follows when all of them agree.
-    pub(crate) fn settled(self) -> Option<Permit> {
-        self.permits.then(Permit::new)
-    }
-
-    /// The request is routed elsewhere.
-    pub(crate) fn elsewhere(self) -> Self {
-        Self { permits: false, ..self }
-    }
-}
-
-fn refuse(scheme: &dyn Scheme, error: AuthError) -> Rejection {
-    Rejection::unauthenticated(scheme.challenge(error))
 }

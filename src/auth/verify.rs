@@ -6,9 +6,8 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::Permit;
 use crate::body::Collected;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Permit};
 use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::rejection::Rejection;

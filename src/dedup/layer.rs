@@ -12,10 +12,8 @@ use tower_service::Service;
 use super::claims::{Claim, Claims};
 use super::future::DedupFuture;
 use super::rule::{DedupRule, Scope};
-use crate::auth::Permit;
 use crate::body::Collected;
-use crate::evidence::Evidence;
-use crate::lookup::Matched;
+use crate::evidence::{Evidence, Matched, Permit};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::telemetry::{self, Dedup as Outcome};
 

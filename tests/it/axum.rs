@@ -68,6 +68,15 @@ async fn lookup_webhook_brings_the_configuration_to_the_handler() {
         post(module).layer(LookupWebhookLayer::new(store().await)),
     );
     assert_eq!(send(&app, "/a", &[], "").await.text(), "discard");
+    // By any method that the route takes.
+    let guard = ServiceBuilder::new()
+        .layer(RouteNamespaceLayer::fixed("shop", "open").unwrap())
+        .layer(LookupWebhookLayer::new(store().await));
+    let any = Router::new().route("/a", axum::routing::any(module).layer(guard));
+    for method in ["GET", "PUT", "BREW"] {
+        let request = Request::builder().method(method).uri("/a").body(Body::empty()).unwrap();
+        assert_eq!(ask(&any, request).await.text(), "discard", "{method}");
+    }
     let answer = send(&app, "/b", &[], "").await;
     assert_eq!(
         (answer.status, answer.rejection),

@@ -11,7 +11,7 @@ use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::Claims;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer, LookupWebhookLayer,
-    ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+    ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use crate::support::schemes::{Checksum, HeaderKey};
@@ -150,6 +150,7 @@ every_layer_keeps_the_contract! {
     route_namespace: RouteNamespaceLayer::from_path();
     route_namespace_fixed: RouteNamespaceLayer::fixed("shop", "guarded").unwrap();
     route_namespace_from_fn: RouteNamespaceLayer::from_fn(|_| Ok(target("shop", "guarded")));
+    require_post: RequirePostLayer::new();
     lookup_webhook: LookupWebhookLayer::new(store().await);
     require_auth: RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap());
     require_auth_that_needs_the_body: RequireAuthLayer::new(Checksum::new(7)).verify_body_follows();

@@ -9,7 +9,7 @@ use tower_webhook::auth::Bearer;
 use tower_webhook::body::ResponseBody;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, OnInvalid, ProblemJsonLayer,
-    Registry, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+    Registry, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use super::contract::Inner;
@@ -70,10 +70,14 @@ async fn lookup_webhook_refuses_what_it_does_not_know() {
     refused(layer.clone(), with_target("nowhere", "open"), UnknownWebhook).await;
     refused(layer.clone(), with_target("shop", "broken"), Misconfigured).await;
     refused(layer.clone(), request("/shop/open"), Misassembled).await;
-    for method in ["GET", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "BREW"] {
-        let mut request = with_target("shop", "open");
+}
+
+#[tokio::test]
+async fn require_post_refuses_every_other_method() {
+    for method in ["GET", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "BREW", "post"] {
+        let mut request = request("/anything");
         *request.method_mut() = method.parse().unwrap();
-        let answer = refused(layer.clone(), request, MethodNotAllowed).await;
+        let answer = refused(RequirePostLayer::new(), request, MethodNotAllowed).await;
         assert_eq!(answer.header("allow"), "POST");
     }
 }
