@@ -37,10 +37,11 @@ impl Matched {
 
 /// The evidence, beside a request, that its sender was let in.
 ///
-/// Only [`RequireAuth`] and [`VerifyBody`] bring one about. It is taken away again by a [`RouteNamespace`] or
+/// Only [`RequireAuth`], [`CallAuth`] and [`VerifyBody`] bring one about. It is taken away again by a [`RouteNamespace`] or
 /// [`LookupWebhook`] further in: a permit for one webhook must not serve another.
 ///
 /// [`RequireAuth`]: crate::RequireAuth
+/// [`CallAuth`]: crate::CallAuth
 /// [`VerifyBody`]: crate::VerifyBody
 /// [`RouteNamespace`]: crate::RouteNamespace
 /// [`LookupWebhook`]: crate::LookupWebhook
@@ -124,6 +125,15 @@ impl Evidence {
         *owed = Some(Owed { pending, permits: true });
     }
 
+    /// The calls have been made, and `pending` is what waits for the body.
+    pub(crate) fn set_called(extensions: &mut Extensions, pending: Pending) {
+        let evidence = Self::slot(extensions);
+        match &mut evidence.owed {
+            Some(owed) if !pending.is_empty() => owed.pending = pending,
+            _ => Self::settle(extensions),
+        }
+    }
+
     /// Everything that was waited for is proven.
     pub(crate) fn settle(extensions: &mut Extensions) {
         if Self::slot(extensions).owed.take().is_some_and(|owed| owed.permits) {
@@ -147,7 +157,8 @@ impl Evidence {
         extensions.get_or_insert_default()
     }
 
-    /// What is still open, of which nothing lets anybody in where the request goes now.
+    /// Takes the proof that is still owed, and marks it: no permit follows from it for the webhook that the request goes to
+    /// now.
     fn elsewhere(&mut self) -> Option<Owed> {
         self.owed.take().map(|owed| Owed { permits: false, ..owed })
     }
@@ -169,7 +180,7 @@ impl Evidence {
         extensions.get::<Self>()?.matched.as_ref().map(Matched::webhook)
     }
 
-    /// The permit, if no scheme is still waiting for the body.
+    /// The permit, if no scheme is still waiting for a call or the body.
     pub(crate) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
         Self::require_no_pending(extensions)?;
         Self::find(extensions, |evidence| evidence.permit.as_ref(), "RequireAuth")
@@ -179,10 +190,25 @@ impl Evidence {
         extensions.get::<Self>()?.owed.as_ref().map(|owed| &owed.pending)
     }
 
+    /// Whether a scheme waits for a call. Refuses a request of which nothing has been proven or is waited for.
+    pub(crate) fn needs_call(extensions: &Extensions) -> Result<bool, Rejection> {
+        let evidence = extensions.get::<Self>();
+        let owed = evidence.and_then(|evidence| evidence.owed.as_ref());
+        match evidence.is_some_and(|evidence| evidence.permit.is_some()) || owed.is_some_and(|owed| owed.permits) {
+            true => Ok(owed.is_some_and(|owed| owed.pending.needs_call())),
+            false => Err(Rejection::misassembled("RequireAuth")),
+        }
+    }
+
     pub(crate) fn require_no_pending(extensions: &Extensions) -> Result<(), Rejection> {
-        match Self::pending(extensions) {
-            Some(_) => Err(Rejection::misassembled("VerifyBody")),
+        extensions.get::<Self>().map_or(Ok(()), Self::require_nothing_owed)
+    }
+
+    fn require_nothing_owed(&self) -> Result<(), Rejection> {
+        match &self.owed {
             None => Ok(()),
+            Some(owed) if owed.pending.needs_call() => Err(Rejection::misassembled("CallAuth")),
+            Some(_) => Err(Rejection::misassembled("VerifyBody")),
         }
     }
 
@@ -200,7 +226,7 @@ impl Evidence {
         let shown = extensions.remove::<Matched>();
         let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
         let missing = |layer, is_missing| if is_missing { Err(Rejection::misassembled(layer)) } else { Ok(()) };
-        missing("VerifyBody", evidence.owed.is_some())?;
+        evidence.require_nothing_owed()?;
         missing("RequireAuth", evidence.permit.is_none())?;
         missing("CheckPayload", !evidence.is_checked)?;
         let is_its_own =

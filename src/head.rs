@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 /// The head of a request, borrowed: all that may be judged before a byte of the body is read.
@@ -29,5 +30,10 @@ impl<'a> Head<'a> {
     /// The head of `req`.
     pub fn of<B>(req: &'a Request<B>) -> Self {
         Self { method: req.method(), uri: req.uri(), headers: req.headers(), extensions: req.extensions() }
+    }
+
+    /// The same, of a request whose body is elsewhere.
+    pub(crate) fn of_parts(parts: &'a Parts) -> Self {
+        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, extensions: &parts.extensions }
     }
 }

@@ -9,9 +9,10 @@
 //! | [`RouteNamespace`] | a path `/{id}` or `/{namespace}/{id}` | [`Target`] | 400, 404 |
 //! | [`RequirePost`] | nothing | nothing | 405 |
 //! | [`LookupWebhook`] | [`Target`] | [`Matched`] | 404, 503 |
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`] | 401 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`], or a pending proof | 401, 403, 503 |
+//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`], or a pending proof | 401, 403, 503 |
 //! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
-//! | [`VerifyBody`] | [`Collected`] | [`Permit`] | 401 |
+//! | [`VerifyBody`] | [`Collected`] | [`Permit`] | 401, 403, 503 |
 //! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
 //! | [`Finish`] | [`Collected`] | nothing: the event is processed also if its sender does not wait | |
 //! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`] | that it was deduplicated | 409, 400 |
@@ -106,7 +107,7 @@ mod telemetry;
 #[cfg(feature = "queue-disk")]
 mod worker;
 
-pub use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
+pub use crate::auth::{CallAuth, CallAuthLayer, RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
 pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook, WebhookInfo};
 pub use crate::dedup::{Dedup, DedupLayer};

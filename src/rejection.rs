@@ -129,6 +129,10 @@ pub enum RejectionKind {
     Misconfigured,
     /// No credential, or a wrong one.
     Unauthenticated,
+    /// The sender is known, and may not send here.
+    Forbidden,
+    /// The credential cannot be verified now; the sender should try again.
+    AuthUnavailable,
     /// The body is, or announces to be, over the limit.
     BodyTooLarge,
     /// The body did not arrive in time.
@@ -186,6 +190,10 @@ impl RejectionKind {
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "No configuration has been loaded yet"),
             Self::Misconfigured => (S::SERVICE_UNAVAILABLE, "misconfigured", "This webhook's configuration is invalid"),
             Self::Unauthenticated => (S::UNAUTHORIZED, "unauthenticated", "Unauthorized"),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "Forbidden"),
+            Self::AuthUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "auth_unavailable", "The credential cannot be verified now")
+            }
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "Payload too large"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time"),
             Self::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body could not be read to its end"),
@@ -224,7 +232,9 @@ impl RejectionKind {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            Self::Crowded | Self::MemoryFull => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
+            Self::AuthUnavailable | Self::Crowded | Self::MemoryFull => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("5")))
+            }
             Self::SpoolFull => Some((header::RETRY_AFTER, HeaderValue::from_static("10"))),
             Self::NotReady | Self::DeliveryUnavailable | Self::SpoolFailed => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))

@@ -6,7 +6,8 @@
 //! RouteNamespace     400 404
 //! RequirePost        405
 //! LookupWebhook      404 503
-//! RequireAuth        401          not one byte of the body has been read so far
+//! RequireAuth        401 403 503
+//! CallAuth           401 403 503  not one byte of the body has been read so far
 //! CollectBody        413 408 400
 //! VerifyBody         401
 //! CheckPayload       400 415
@@ -57,7 +58,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::auth::{RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
+use crate::auth::{CallAuth, CallAuthLayer, RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 use crate::body::{BodyMemory, CollectBody, CollectBodyLayer, ResponseBody};
 use crate::dedup::{Claims, Dedup, DedupLayer};
 use crate::dispatch::Dispatch;
@@ -80,16 +81,18 @@ pub fn receiver(store: Store) -> Receiver {
 #[derive(Clone, Debug)]
 pub struct ReceiverBuilder {
     route: RouteNamespaceLayer,
+    call: CallAuthLayer,
     collect: CollectBodyLayer,
     dedup: DedupLayer,
     dispatch: Dispatch,
 }
 
 impl ReceiverBuilder {
-    /// The default limits: see [`CollectBodyLayer`] and [`Dispatch`].
+    /// The default limits: see [`CallAuthLayer`], [`CollectBodyLayer`] and [`Dispatch`].
     pub fn new() -> Self {
         Self {
             route: RouteNamespaceLayer::from_path(),
+            call: CallAuthLayer::new(),
             collect: CollectBodyLayer::new(),
             dedup: DedupLayer::without_claims(),
             dispatch: Dispatch::new(),
@@ -110,6 +113,20 @@ impl ReceiverBuilder {
     #[must_use]
     pub fn prefix(mut self, path: &str) -> Self {
         self.route = self.route.prefix(path);
+        self
+    }
+
+    /// The time that guards may take to ask other servers about one request.
+    #[must_use]
+    pub fn call_deadline(mut self, deadline: Duration) -> Self {
+        self.call = self.call.deadline(deadline);
+        self
+    }
+
+    /// How many requests of a webhook may wait for other servers at a time: see [`CallAuthLayer::max_calls`].
+    #[must_use]
+    pub fn max_calls(mut self, per_webhook: usize) -> Self {
+        self.call = self.call.max_calls(per_webhook);
         self
     }
 
@@ -165,7 +182,8 @@ impl ReceiverBuilder {
         let service = CheckPayloadLayer::from_webhook().layer(service);
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
-        let service = RequireAuthLayer::from_webhook().verify_body_follows().layer(service);
+        let service = self.call.layer(service);
+        let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
         let service = RequirePostLayer::new().layer(LookupWebhookLayer::new(store).layer(service));
         let service = self.route.layer(service);
         let service = ObserveLayer::new().layer(service);
@@ -179,7 +197,7 @@ impl Default for ReceiverBuilder {
     }
 }
 
-type Guarded = RequireAuth<CollectBody<VerifyBody<CheckPayload<Finish<Dedup<Dispatch>>>>>>;
+type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<CheckPayload<Finish<Dedup<Dispatch>>>>>>>;
 type Stack = ProblemJson<Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>>;
 
 /// A whole webhook receiver. See the [module docs](self).

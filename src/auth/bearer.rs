@@ -42,7 +42,7 @@ impl Scheme for Bearer {
     fn challenge(&self, error: AuthError) -> HeaderValue {
         HeaderValue::from_static(match error {
             AuthError::Missing => r#"Bearer realm="webhook""#,
-            AuthError::Invalid => r#"Bearer realm="webhook", error="invalid_token""#,
+            _ => r#"Bearer realm="webhook", error="invalid_token""#,
         })
     }
 }

@@ -1,14 +1,16 @@
 //! Who sent the request.
 //!
 //! A [`Scheme`] is one way of proving it. [`RequireAuthLayer`] asks the scheme for what the head alone can prove,
-//! before one byte of the body is read; [`VerifyBodyLayer`] asks those schemes that need the bytes once these have
-//! been collected. Only these two layers bring about a [`Permit`](crate::Permit), and [`Dispatch`](crate::Dispatch) takes no request
-//! without one.
+//! before one byte of the body is read. [`CallAuthLayer`] lets those schemes that must ask another server do so, still
+//! before the body is read. [`VerifyBodyLayer`] asks those schemes that need the bytes once these have been collected.
+//! Only these three layers bring about a [`Permit`](crate::Permit), and [`Dispatch`](crate::Dispatch) takes no request without
+//! one.
 //!
 //! | layer | needs | establishes | refuses |
 //! |---|---|---|---|
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`](crate::Permit), or a pending proof | 401 |
-//! | [`VerifyBody`] | [`Collected`](crate::Collected), and [`RequireAuth`] before it | [`Permit`](crate::Permit) | 401 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`](crate::Permit), or a pending proof | 401, 403, 503 |
+//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`](crate::Permit), or a pending proof by the body | 401, 403, 503 |
+//! | [`VerifyBody`] | [`Collected`](crate::Collected), and [`RequireAuth`] before it | [`Permit`](crate::Permit) | 401, 403, 503 |
 //!
 //! A fixed bearer token before any service, without any store:
 //!
@@ -42,12 +44,15 @@
 
 mod authorization;
 mod bearer;
+mod call;
+mod calls;
 mod guards;
 mod require;
 mod secret;
 mod verify;
 
 use std::fmt;
+use std::future::{Future, ready};
 
 use http::HeaderValue;
 use serde::de::DeserializeOwned;
@@ -56,15 +61,21 @@ pub use self::authorization::Authorization;
 pub use self::bearer::Bearer;
 #[cfg(fuzzing)]
 pub(crate) use self::bearer::fuzz;
+pub use self::call::{CallAuth, CallAuthFuture, CallAuthLayer, DEFAULT_CALL_DEADLINE, DEFAULT_MAX_CALLS};
 pub use self::require::{RequireAuth, RequireAuthLayer};
 pub use self::secret::{InvalidSecret, SecretDigest, check_secret};
 pub use self::verify::{VerifyBody, VerifyBodyLayer};
 use crate::config::{BuildContext, BuildError};
 use crate::head::Head;
 
-pub(crate) use self::guards::{Guards, Pending};
+pub(crate) use self::guards::{ErasedScheme, Guards, Pending};
 
 /// One way of proving who sent a request.
+///
+/// Each half of a scheme returns what is still missing: [`check_head`](Self::check_head) comes first;
+/// [`check_call`](Self::check_call) follows if it returned [`Proof::NeedsCall`]; [`check_body`](Self::check_body) follows if the
+/// half before it returned [`Proof::NeedsBody`]. A scheme that needs a call and the body returns `NeedsCall` first, and
+/// `NeedsBody` from its call.
 ///
 /// `Debug` must not show a secret.
 pub trait Scheme: fmt::Debug + Send + Sync + 'static {
@@ -74,6 +85,21 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
     ///
     /// When the proof is missing or wrong.
     fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError>;
+
+    /// Asks another server. Called only after [`Proof::NeedsCall`].
+    ///
+    /// An implementation may be written as `async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError>`. The future
+    /// is dropped when the sender hangs up, and when the deadline of the [`CallAuthLayer`] passes.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Unavailable`] when the other server gives no answer that can be relied on; another error when it says
+    /// that the credential is wrong. Always an error if a scheme that asked for the call forgot this half, and the scheme lets
+    /// nobody in either if this half returns [`Proof::NeedsCall`] again.
+    fn check_call(&self, head: Head<'_>) -> impl Future<Output = Result<Proof, AuthError>> + Send {
+        let _ = head;
+        ready(Err(AuthError::Invalid))
+    }
 
     /// Checks what needs the whole body, byte for byte as received. Called only after [`Proof::NeedsBody`].
     ///
@@ -85,7 +111,8 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
         Err(AuthError::Invalid)
     }
 
-    /// The `WWW-Authenticate` challenge of the 401 that follows `error` (RFC 9110 §11.6.1).
+    /// The `WWW-Authenticate` challenge of the 401 that follows [`Missing`](AuthError::Missing) or
+    /// [`Invalid`](AuthError::Invalid) (RFC 9110 §11.6.1).
     fn challenge(&self, error: AuthError) -> HeaderValue;
 }
 
@@ -105,13 +132,15 @@ pub trait ConfigScheme: Scheme + Sized {
     fn build(config: Self::Config, cx: &BuildContext<'_>) -> Result<Self, BuildError>;
 }
 
-/// What a head proved.
+/// The result of one half of a scheme: the proof is complete, or the next half must follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// All that the scheme asks for.
     Complete,
-    /// So far so good; the scheme must see the body too.
+    /// Nothing is wrong so far; the scheme must see the body too.
     NeedsBody,
+    /// Nothing is wrong so far; the scheme must ask another server.
+    NeedsCall,
 }
 
 /// Why a scheme does not let a request in. It says no more, so that it cannot leak.
@@ -122,6 +151,10 @@ pub enum AuthError {
     Missing,
     /// The proof is malformed or wrong.
     Invalid,
+    /// The sender is known and may not send here. The answer is a 403.
+    Forbidden,
+    /// The proof cannot be checked now, for example because another server is away. The answer is a 503 with `Retry-After`.
+    Unavailable,
 }
 
 impl fmt::Display for AuthError {
@@ -129,6 +162,8 @@ impl fmt::Display for AuthError {
         f.write_str(match self {
             Self::Missing => "no credential",
             Self::Invalid => "invalid credential",
+            Self::Forbidden => "forbidden",
+            Self::Unavailable => "the credential cannot be verified now",
         })
     }
 }

@@ -7,6 +7,7 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::guards::Follows;
 use super::{Guards, Scheme};
 use crate::evidence::{Evidence, Matched};
 use crate::future::ResponseFuture;
@@ -17,7 +18,7 @@ use crate::rejection::Rejection;
 #[derive(Clone, Debug)]
 pub struct RequireAuthLayer {
     select: Select,
-    verify_body_follows: bool,
+    follows: Follows,
 }
 
 #[derive(Clone, Debug)]
@@ -29,12 +30,12 @@ enum Select {
 impl RequireAuthLayer {
     /// Requires the same `scheme` of every request.
     pub fn new(scheme: impl Scheme) -> Self {
-        Self { select: Select::Fixed(Guards::new(vec![Arc::new(scheme)])), verify_body_follows: false }
+        Self { select: Select::Fixed(Guards::new(vec![Arc::new(scheme)])), follows: Follows::default() }
     }
 
     /// Requires what the matched webhook's configuration asks for: every one of its guards.
     pub fn from_webhook() -> Self {
-        Self { select: Select::Matched, verify_body_follows: false }
+        Self { select: Select::Matched, follows: Follows::default() }
     }
 
     /// Lets requests pass whose proof needs the body, for a [`VerifyBody`](super::VerifyBody) further in to settle.
@@ -43,7 +44,17 @@ impl RequireAuthLayer {
     /// given a signature scheme would open the service behind this layer.
     #[must_use]
     pub fn verify_body_follows(mut self) -> Self {
-        self.verify_body_follows = true;
+        self.follows.verify_body = true;
+        self
+    }
+
+    /// Lets requests pass whose proof needs a call to another server, for a [`CallAuth`](super::CallAuth) further in to
+    /// settle.
+    ///
+    /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled).
+    #[must_use]
+    pub fn call_auth_follows(mut self) -> Self {
+        self.follows.call = true;
         self
     }
 }
@@ -91,13 +102,10 @@ impl RequireAuthLayer {
             Select::Fixed(guards) => guards,
             Select::Matched => Matched::of(head.extensions)?.webhook().guards(),
         };
-        let unproven = guards.check_head(head)?;
-        if unproven.is_empty() {
-            Evidence::set_permit(req.extensions_mut());
-        } else if self.verify_body_follows {
-            Evidence::add_pending(req.extensions_mut(), unproven);
-        } else {
-            return Err(Rejection::misassembled("VerifyBody"));
+        let pending = guards.check_head(head, self.follows)?;
+        match pending.is_empty() {
+            true => Evidence::set_permit(req.extensions_mut()),
+            false => Evidence::add_pending(req.extensions_mut(), pending),
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ use crate::future::ResponseFuture;
 use crate::head::Head;
 use crate::rejection::Rejection;
 
-/// Finishes what [`RequireAuth`](super::RequireAuth) could not prove from the head alone: signatures over the body.
+/// Finishes what [`RequireAuth`](super::RequireAuth) and [`CallAuth`](super::CallAuth) could not prove without the body:
+/// signatures over it.
 ///
 /// It stands behind [`CollectBody`](crate::CollectBody), which its request type demands, and passes requests that
 /// are permitted already.
@@ -64,9 +65,10 @@ where
 }
 
 fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
-    if let Some(pending) = Evidence::pending(req.extensions()) {
-        pending.check_body(Head::of(req), req.body().bytes())?;
-        Evidence::settle(req.extensions_mut());
-    }
+    let Some(pending) = Evidence::pending(req.extensions()) else {
+        return Permit::of(req.extensions()).map(|_| ());
+    };
+    pending.check_body(Head::of(req), req.body().bytes())?;
+    Evidence::settle(req.extensions_mut());
     Permit::of(req.extensions()).map(|_| ())
 }

@@ -12,7 +12,7 @@ use super::spec::Spec;
 use super::{
     BuildContext, CompileError, Connection, DataType, Name, Node, Notes, Promise, Registry, Webhook, WebhookInfo,
 };
-use crate::auth::{Guards, Scheme};
+use crate::auth::{ErasedScheme, Guards};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 use crate::key::WebhookKey;
@@ -84,7 +84,7 @@ impl Compiler {
             .guards
             .into_iter()
             .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
-            .collect::<Result<Vec<Arc<dyn Scheme>>, _>>()?;
+            .collect::<Result<Vec<Arc<dyn ErasedScheme>>, _>>()?;
         notes.take(&of_guards, &[]);
         let identity = identity(&steps, spec.connection.as_ref());
         let mut has_asked = of_guards.has_asked();

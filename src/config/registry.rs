@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::error::{did_you_mean, quote};
 use super::{BuildContext, BuildError, CompileError, Name, Node};
-use crate::auth::{Authorization, ConfigScheme, Scheme};
+use crate::auth::{Authorization, ConfigScheme, ErasedScheme};
 use crate::module::{Delivery, Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
 
 /// The modules and schemes that webhooks may use, by name.
@@ -33,7 +33,7 @@ struct ModuleEntry {
 }
 
 type BuildModule = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Box<dyn ErasedModule>, CompileError> + Send + Sync>;
-type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn Scheme>, CompileError> + Send + Sync>;
+type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn ErasedScheme>, CompileError> + Send + Sync>;
 
 impl Registry {
     /// Everything this crate brings: **the** list of its schemes and modules.
@@ -194,7 +194,7 @@ impl Registry {
         key: &str,
         config: Node,
         cx: &BuildContext<'_>,
-    ) -> Result<Arc<dyn Scheme>, CompileError> {
+    ) -> Result<Arc<dyn ErasedScheme>, CompileError> {
         let build = self.schemes.get(key).ok_or_else(|| CompileError::new("unknown scheme"))?;
         build(config, cx).map_err(|error| error.inside(key))
     }

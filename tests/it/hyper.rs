@@ -28,7 +28,7 @@ use crate::support::schemes::Checksum;
 use crate::support::{Answer, eventually, post, store, within};
 
 /// Serves `service` on a socket, as one does with bare hyper.
-async fn serve<S>(service: S) -> SocketAddr
+pub(crate) async fn serve<S>(service: S) -> SocketAddr
 where
     S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,

@@ -4,6 +4,7 @@
 #![allow(clippy::assertions_on_constants)] // what does not compile is asserted as a constant
 
 mod axum;
+mod call_auth;
 mod gateway;
 mod http_webhook;
 mod hyper;

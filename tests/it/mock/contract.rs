@@ -10,11 +10,12 @@ use tower_webhook::auth::Bearer;
 use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::Claims;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer, LookupWebhookLayer,
-    ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer,
+    LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer,
+    VerifyBodyLayer,
 };
 
-use crate::support::schemes::{Checksum, HeaderKey};
+use crate::support::schemes::{Call, Checksum, HeaderKey};
 use crate::support::{CREDENTIAL, routed, store, target, within};
 
 pub(super) type Inner = Mock<Request<Collected>, Response<ResponseBody>>;
@@ -29,6 +30,7 @@ fn good() -> Request<Collected> {
         .version(Version::HTTP_2)
         .header("authorization", CREDENTIAL)
         .header("x-key", "k")
+        .header("x-call", "right")
         .header("x-checksum", Checksum::sign(7, b" {\"a\": 1}\n"))
         .header("x-twice", "1")
         .header("x-twice", "2")
@@ -157,6 +159,14 @@ every_layer_keeps_the_contract! {
     require_auth_from_webhook: ServiceBuilder::new()
         .layer(LookupWebhookLayer::new(store().await))
         .layer(RequireAuthLayer::from_webhook())
+        .into_inner();
+    call_auth: ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Call).call_auth_follows())
+        .layer(CallAuthLayer::new())
+        .into_inner();
+    call_auth_that_has_nothing_to_do: ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(HeaderKey::new("k")))
+        .layer(CallAuthLayer::new())
         .into_inner();
     collect_body: CollectBodyLayer::new();
     verify_body: ServiceBuilder::new()

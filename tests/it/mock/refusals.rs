@@ -5,16 +5,16 @@ use http::{Request, Response};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::spawn_layer;
 use tower_webhook::RejectionKind::{self, *};
-use tower_webhook::auth::Bearer;
+use tower_webhook::auth::{Bearer, DEFAULT_CALL_DEADLINE};
 use tower_webhook::body::ResponseBody;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, OnInvalid, ProblemJsonLayer,
-    Registry, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, OnInvalid,
+    ProblemJsonLayer, Registry, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use super::contract::Inner;
 use crate::support::driven::Driver;
-use crate::support::schemes::{Checksum, Forgetful};
+use crate::support::schemes::{Call, Checksum, Forgetful, ForgetfulCall};
 use crate::support::{Answer, routed, store, within};
 
 fn request(path: &str) -> Request<Collected> {
@@ -121,6 +121,97 @@ async fn verify_body_refuses_what_is_not_proved() {
         .layer(VerifyBodyLayer::new())
         .into_inner();
     refused(forgetful, request("/"), Unauthenticated).await;
+}
+
+fn call_auth(scheme: impl tower_webhook::auth::Scheme) -> tower::layer::util::Stack<CallAuthLayer, RequireAuthLayer> {
+    let require = RequireAuthLayer::new(scheme).call_auth_follows();
+    tower::layer::util::Stack::new(CallAuthLayer::new(), require)
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_auth_refuses_what_is_not_confirmed() {
+    let wrong = refused(call_auth(Call), with_header("x-call", "wrong"), Unauthenticated).await;
+    assert_eq!(wrong.header("www-authenticate"), "Call");
+    refused(call_auth(Call), request("/"), Unauthenticated).await;
+    refused(call_auth(Call), with_header("x-call", "again"), Unauthenticated).await;
+    refused(call_auth(ForgetfulCall), request("/"), Unauthenticated).await;
+    let forbidden = refused(call_auth(Call), with_header("x-call", "forbidden"), Forbidden).await;
+    assert!(!forbidden.headers.contains_key("www-authenticate"));
+    let away = refused(call_auth(Call), with_header("x-call", "away"), AuthUnavailable).await;
+    assert_eq!(away.header("retry-after"), "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_auth_refuses_at_its_deadline() {
+    let begin = tokio::time::Instant::now();
+    let slow = refused(call_auth(Call), with_header("x-call", "never"), AuthUnavailable).await;
+    assert_eq!(slow.header("retry-after"), "5");
+    assert_eq!(begin.elapsed().as_secs(), DEFAULT_CALL_DEADLINE.as_secs());
+}
+
+#[tokio::test]
+async fn call_auth_refuses_what_nobody_has_judged() {
+    refused(CallAuthLayer::new(), request("/"), Misassembled).await;
+    // Without having been told that `CallAuth` follows.
+    refused(RequireAuthLayer::new(Call), with_header("x-call", "right"), Misassembled).await;
+    let without_verify_body = with_header("x-call", "body");
+    refused(call_auth(Call), without_verify_body, Misassembled).await;
+    let too_late = ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Call).call_auth_follows().verify_body_follows())
+        .layer(VerifyBodyLayer::new())
+        .layer(CallAuthLayer::new())
+        .into_inner();
+    refused(too_late, with_header("x-call", "right"), Misassembled).await;
+}
+
+#[tokio::test]
+async fn call_auth_leaves_the_body_to_verify_body() {
+    let layer = ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Call).call_auth_follows().verify_body_follows())
+        .layer(CallAuthLayer::new())
+        .layer(VerifyBodyLayer::new())
+        .into_inner();
+    let request = |checksum: u64| {
+        let mut request = with_header("x-call", "body");
+        request.headers_mut().insert("x-checksum", Checksum::sign(checksum, b"{}").parse().unwrap());
+        request
+    };
+    refused(layer.clone(), request(8), Unauthenticated).await;
+    let (mut service, mut handle) = spawn_layer(layer);
+    assert!(service.poll_ready().is_ready());
+    let answer = tokio::spawn(service.call(request(7)));
+    let (_, respond) = within("the request", handle.next_request()).await.unwrap();
+    respond.send_response(Response::<ResponseBody>::default());
+    assert_eq!(within("the answer", answer).await.unwrap().unwrap().status(), 200);
+}
+
+/// A request whose call hangs takes a place; one whose sender has gone does not.
+#[tokio::test(start_paused = true)]
+async fn call_auth_refuses_more_calls_than_it_may_make() {
+    let layer = ServiceBuilder::new()
+        .layer(RequireAuthLayer::new(Call).call_auth_follows())
+        .layer(CallAuthLayer::new().max_calls(1))
+        .into_inner();
+    let (mut service, mut handle) = spawn_layer::<_, Response<ResponseBody>, _>(layer);
+    let mut hanging = Vec::new();
+    // The requests for no webhook have four places together.
+    for _ in 0..4 {
+        assert!(service.poll_ready().is_ready());
+        hanging.push(tokio::spawn(service.call(with_header("x-call", "never"))));
+        tokio::task::yield_now().await;
+    }
+    assert!(service.poll_ready().is_ready());
+    let begin = tokio::time::Instant::now();
+    let refused = within("a refusal", service.call(with_header("x-call", "right"))).await.unwrap();
+    assert_eq!((refused.status().as_u16(), begin.elapsed().as_secs()), (503, 0));
+
+    hanging.pop().unwrap().abort();
+    tokio::task::yield_now().await;
+    assert!(service.poll_ready().is_ready());
+    let answer = tokio::spawn(service.call(with_header("x-call", "right")));
+    let (_, respond) = within("the request", handle.next_request()).await.unwrap();
+    respond.send_response(Response::default());
+    assert_eq!(within("the answer", answer).await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use tower::{Layer, ServiceBuilder};
 use tower_webhook::RejectionKind::{self, *};
 use tower_webhook::auth::Bearer;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, DataType, Dispatch, LookupWebhookLayer, Matched, ProblemJsonLayer,
-    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, DataType, Dispatch, LookupWebhookLayer, Matched,
+    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
 use crate::support::modules::Seen;
-use crate::support::schemes::{Checksum, Forgetful, HeaderKey};
+use crate::support::schemes::{Call, Checksum, Forgetful, HeaderKey};
 use crate::support::{CREDENTIAL, ask, store_of};
 
 async fn store(seen: &Seen) -> Store {
@@ -152,6 +152,47 @@ async fn of_two_layers_both_must_agree_also_when_one_needs_the_body() {
     }
     assert_both!(known.clone().layer(own.clone()).layer(RequireAuthLayer::from_webhook()));
     assert_both!(known.clone().layer(RequireAuthLayer::from_webhook()).layer(own.clone()));
+}
+
+#[tokio::test]
+async fn of_two_layers_both_must_agree_also_when_one_needs_a_call() {
+    let seen = Seen::default();
+    let store = store(&seen).await;
+    let known = ServiceBuilder::new().layer(RouteNamespaceLayer::from_path()).layer(LookupWebhookLayer::new(store));
+    let own = RequireAuthLayer::new(Call).call_auth_follows();
+    let of_webhook = RequireAuthLayer::from_webhook().verify_body_follows();
+    let checksum = Checksum::sign(7, b"{}");
+    let body = ("x-checksum", checksum.as_str());
+
+    macro_rules! assert_both {
+        ($stack:expr) => {
+            assert_answers!($stack, request("/shop/open", &[("x-call", "right")], b"{}"), None);
+            assert_answers!($stack, request("/shop/open", &[("x-call", "wrong")], b"{}"), Some(Unauthenticated));
+            assert_answers!($stack, request("/shop/open", &[], b"{}"), Some(Unauthenticated));
+            assert_answers!($stack, request("/shop/checksum", &[("x-call", "right"), body], b"{}"), None);
+            assert_answers!($stack, request("/shop/checksum", &[("x-call", "right")], b"{}"), Some(Unauthenticated));
+            assert_answers!(
+                $stack,
+                request("/shop/checksum", &[("x-call", "wrong"), body], b"{}"),
+                Some(Unauthenticated)
+            );
+        };
+    }
+    let call = CallAuthLayer::new();
+    assert_both!(known.clone().layer(own.clone()).layer(of_webhook.clone()).layer(call.clone()));
+    assert_both!(known.clone().layer(of_webhook.clone()).layer(own.clone()).layer(call.clone()));
+    assert_both!(known.clone().layer(own.clone()).layer(call.clone()).layer(of_webhook.clone()));
+    // Without the layer that makes the call.
+    let missing = known.clone().layer(own.clone()).layer(of_webhook.clone());
+    assert_answers!(missing, request("/shop/open", &[("x-call", "right")], b"{}"), Some(Misassembled));
+    // A call that was asked for before the webhook was known is made, and says nothing of the guards of the webhook.
+    let first = ServiceBuilder::new().layer(own).layer(known.into_inner());
+    assert_answers!(
+        first.clone().layer(call.clone()),
+        request("/shop/open", &[("x-call", "right")], b"{}"),
+        Some(Misassembled)
+    );
+    assert_both!(first.clone().layer(of_webhook.clone()).layer(call.clone()));
 }
 
 /// A guard that still waits for the body when the webhook becomes known must not be forgotten: what it was asked to

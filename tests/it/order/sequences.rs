@@ -7,13 +7,13 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 use tower_webhook::RejectionKind::{self, *};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, FinishLayer, LookupWebhookLayer, RequireAuthLayer,
-    RouteNamespaceLayer, Store, VerifyBodyLayer,
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, FinishLayer, LookupWebhookLayer,
+    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
 };
 
 use super::{Boxed, boxed};
 use crate::support::modules::Seen;
-use crate::support::schemes::{Checksum, HeaderKey};
+use crate::support::schemes::{Call as CallScheme, Checksum, HeaderKey};
 use crate::support::{Answer, store_of, within};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,8 +21,9 @@ enum Step {
     Route,
     Lookup,
     Auth,
-    /// As `Auth`, without having been told that `Verify` follows.
+    /// As `Auth`, without having been told that `Call` and `Verify` follow.
     AuthAlone,
+    Call,
     Collect,
     Verify,
     Check,
@@ -33,17 +34,18 @@ enum Step {
 use Step::*;
 
 /// The right order, written once more.
-const RIGHT: [Step; 6] = [Route, Lookup, Auth, Collect, Verify, Check];
+const RIGHT: [Step; 7] = [Route, Lookup, Auth, Call, Collect, Verify, Check];
 
-const STEPS: [Step; 8] = [Route, Lookup, Auth, AuthAlone, Collect, Verify, Check, Finish];
+const STEPS: [Step; 9] = [Route, Lookup, Auth, AuthAlone, Call, Collect, Verify, Check, Finish];
 
 impl Step {
     fn put_before(self, inner: Boxed, store: &Store) -> Boxed {
         match self {
             Route => boxed(RouteNamespaceLayer::from_path(), inner),
             Lookup => boxed(LookupWebhookLayer::new(store.clone()), inner),
-            Auth => boxed(RequireAuthLayer::from_webhook().verify_body_follows(), inner),
+            Auth => boxed(RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows(), inner),
             AuthAlone => boxed(RequireAuthLayer::from_webhook(), inner),
+            Call => boxed(CallAuthLayer::new(), inner),
             Collect => boxed(CollectBodyLayer::new(), inner),
             Verify => boxed(VerifyBodyLayer::new(), inner),
             Check => boxed(CheckPayloadLayer::from_webhook(), inner),
@@ -57,10 +59,10 @@ fn assemble(steps: &[Step], store: &Store) -> Boxed {
     steps.iter().rev().fold(BoxCloneSyncService::new(Dispatch::new()), |inner, step| step.put_before(inner, store))
 }
 
-/// A request for one of the three webhooks.
+/// A request for one of the five webhooks.
 #[derive(Clone, Copy, Debug)]
 struct Ask {
-    /// Its id: by a header, by the body's checksum, or open to everybody.
+    /// Its id: by a header, by the body's checksum, by a call, by a call and then the body, or open to everybody.
     webhook: &'static str,
     knows: bool,
     json: bool,
@@ -69,6 +71,9 @@ struct Ask {
 impl Ask {
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
+        for webhook in ["call", "both"] {
+            all.extend([true, false].map(|knows| Self { webhook, knows, json: true }));
+        }
         for webhook in ["key", "checksum", "open"] {
             for knows in [true, false] {
                 all.extend([true, false].map(|json| Self { webhook, knows, json }));
@@ -82,6 +87,16 @@ impl Ask {
         // A stranger's signature is one of another secret.
         let checksum = Checksum::sign(if self.knows { 7 } else { 8 }, body);
         let request = Request::post(format!("/shop/{}", self.webhook)).header("x-checksum", checksum);
+        let request = request.header(
+            "x-call",
+            if !self.knows {
+                "wrong"
+            } else if self.webhook == "both" {
+                "body"
+            } else {
+                "right"
+            },
+        );
         let request = if self.knows { request.header("x-key", "k") } else { request };
         request.body(Collected::new(Bytes::from_static(body))).unwrap()
     }
@@ -90,8 +105,9 @@ impl Ask {
 /// What a request has proved so far, in a stack of which the model says what it answers.
 fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
     let (mut target, mut matched, mut permit, mut checked) = (false, false, false, false);
-    // Whether a proof by the body is owed, and whether it is owed to the guards of the webhook that is matched now.
-    let (mut pending, mut for_this) = (false, false);
+    // Whether a proof by a call or by the body is owed, and whether it is owed to the guards of the webhook that is matched
+    // now.
+    let (mut call, mut body, mut for_this) = (false, false, false);
     let need = |evidence: bool| if evidence { Ok(()) } else { Err(Misassembled) };
     for step in steps {
         match step {
@@ -104,18 +120,33 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
                 need(matched)?;
                 match ask.webhook {
                     "key" if !ask.knows => return Err(Unauthenticated),
-                    "checksum" if *step == AuthAlone => return Err(Misassembled),
-                    "checksum" => (pending, for_this) = (true, true),
+                    "checksum" | "call" | "both" if *step == AuthAlone => return Err(Misassembled),
+                    "checksum" => (body, for_this) = (true, true),
+                    "call" | "both" => (call, for_this) = (true, true),
                     _ => permit = true,
                 }
             }
             Collect | Finish => {}
-            Verify => {
-                if pending && !ask.knows {
+            Call => {
+                need(permit || ((call || body) && for_this))?;
+                if call && !ask.knows {
                     return Err(Unauthenticated);
                 }
-                permit |= pending && for_this;
-                (pending, for_this) = (false, false);
+                let was_owed = call || body;
+                body |= call && ask.webhook == "both";
+                call = false;
+                if !body {
+                    permit |= was_owed && for_this;
+                    for_this = false;
+                }
+            }
+            Verify => {
+                need(!call)?;
+                if body && !ask.knows {
+                    return Err(Unauthenticated);
+                }
+                permit |= body && for_this;
+                (body, for_this) = (false, false);
                 need(permit)?;
             }
             Check => {
@@ -127,7 +158,7 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
             }
         }
     }
-    need(permit && !pending && matched && checked)
+    need(permit && !call && !body && matched && checked)
 }
 
 /// Written without the model: where these stand, an event of a stranger may never be delivered.
@@ -136,6 +167,19 @@ fn is_sound(steps: &[Step]) -> bool {
     match (last(Route), last(Lookup), last(Auth).max(last(AuthAlone)), last(Check)) {
         (Some(route), Some(lookup), Some(auth), Some(check)) => route < lookup && lookup < auth && lookup < check,
         _ => false,
+    }
+}
+
+/// The same for the webhooks that need a call, and for the one that needs the body after it.
+fn is_confirmed(steps: &[Step], webhook: &str) -> bool {
+    let behind =
+        |steps: &'_ [Step], step| steps.iter().position(|other| *other == step).map(|at| steps[at + 1..].to_vec());
+    let last_auth = steps.iter().rposition(|step| *step == Auth);
+    let behind_call = last_auth.and_then(|auth| behind(&steps[auth..], Call));
+    match webhook {
+        "call" => behind_call.is_some(),
+        "both" => behind_call.is_some_and(|steps| steps.contains(&Verify)),
+        _ => true,
     }
 }
 
@@ -150,6 +194,7 @@ async fn check(steps: &[Step], store: &Store, seen: &Seen) {
 
         if delivered == 1 {
             assert!(is_sound(steps), "delivered through {steps:?}: {ask:?}");
+            assert!(is_confirmed(steps, ask.webhook), "delivered through {steps:?}: {ask:?}");
             assert!(ask.knows || ask.webhook == "open", "a stranger got through {steps:?}: {ask:?}");
         }
         match model(steps, ask) {
@@ -164,10 +209,12 @@ async fn check(steps: &[Step], store: &Store, seen: &Seen) {
 
 async fn fixture() -> (Store, Seen) {
     let seen = Seen::default();
-    let registry = seen.registry().scheme::<HeaderKey>().scheme::<Checksum>();
+    let registry = seen.registry().scheme::<HeaderKey>().scheme::<Checksum>().scheme::<CallScheme>();
     let webhooks = [
         ("shop", "key", r#"{"module": "capture", "header_key": "k"}"#),
         ("shop", "checksum", r#"{"module": "capture", "checksum": 7}"#),
+        ("shop", "call", r#"{"module": "capture", "call": true}"#),
+        ("shop", "both", r#"{"module": "capture", "call": true}"#),
         ("shop", "open", r#"{"module": "capture"}"#),
     ];
     (store_of(registry, &webhooks).await, seen)
@@ -180,13 +227,13 @@ async fn the_recommended_order_delivers_to_who_knows() {
     for ask in Ask::all() {
         let answer = crate::support::ask(&service, ask.request()).await;
         let expected = match ask {
-            Ask { knows: false, webhook: "key" | "checksum", .. } => 401,
+            Ask { knows: false, webhook: "key" | "checksum" | "call" | "both", .. } => 401,
             Ask { json: false, .. } => 400,
             _ => 200,
         };
         assert_eq!(answer.status, expected, "{ask:?}");
     }
-    assert_eq!(seen.count(), 4);
+    assert_eq!(seen.count(), 6);
 }
 
 /// Omissions and permutations, and layers that stand there more than once.
@@ -206,7 +253,7 @@ async fn every_sequence_of_up_to_four_layers_refuses_or_is_right() {
         }
         from = until;
     }
-    assert_eq!(sequences.len(), 1 + 8 + 64 + 512 + 4096);
+    assert_eq!(sequences.len(), 1 + 9 + 81 + 729 + 6561);
 }
 
 #[tokio::test]
@@ -222,7 +269,7 @@ async fn every_permutation_of_all_layers_refuses_or_is_right() {
             })
             .collect();
     }
-    assert_eq!(permutations.len(), 720);
+    assert_eq!(permutations.len(), 5040);
     for steps in &permutations {
         check(steps, &store, &seen).await;
     }
@@ -236,6 +283,7 @@ async fn the_right_order_with_anything_added_refuses_or_is_right() {
         for second in STEPS {
             for third in STEPS {
                 check(&[Route, first, Lookup, second, Auth, third, Check], &store, &seen).await;
+                check(&[Route, Lookup, Auth, first, Call, second, third, Check], &store, &seen).await;
                 check(&[Route, Lookup, Auth, first, second, third, Check], &store, &seen).await;
                 check(&[Route, Lookup, first, second, third, Check], &store, &seen).await;
             }

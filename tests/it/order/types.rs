@@ -8,8 +8,8 @@ use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_webhook::dedup::Claims;
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, LookupWebhookLayer, RequireAuthLayer,
-    RouteNamespaceLayer, VerifyBodyLayer,
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, LookupWebhookLayer,
+    RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use crate::support::store;
@@ -73,6 +73,7 @@ async fn every_service_can_be_cloned_sent_and_shared() {
     check(tower_webhook::receiver(store.clone()));
     check(LookupWebhookLayer::new(store.clone()));
     check(RequireAuthLayer::from_webhook().layer(Dispatch::new()));
+    check(CallAuthLayer::new().layer(Dispatch::new()));
     check(DedupLayer::new(Claims::in_memory()).layer(Dispatch::new()));
     check(store);
 }

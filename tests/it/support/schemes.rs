@@ -105,3 +105,61 @@ impl Scheme for Forgetful {
         HeaderValue::from_static("Forgetful")
     }
 }
+
+/// Needs a call that asks nobody and ends as `x-call` says; then, if it says so, the body as [`Checksum`] does with 7.
+#[derive(Debug)]
+pub(crate) struct Call;
+
+impl ConfigScheme for Call {
+    const KEY: &'static str = "call";
+
+    type Config = bool;
+
+    fn build(_: bool, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self)
+    }
+}
+
+impl Scheme for Call {
+    fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
+        match head.headers.get("x-call") {
+            Some(_) => Ok(Proof::NeedsCall),
+            None => Err(AuthError::Missing),
+        }
+    }
+
+    async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError> {
+        tokio::task::yield_now().await;
+        match head.headers["x-call"].to_str().unwrap() {
+            "right" => Ok(Proof::Complete),
+            "body" => Ok(Proof::NeedsBody),
+            "again" => Ok(Proof::NeedsCall),
+            "forbidden" => Err(AuthError::Forbidden),
+            "away" => Err(AuthError::Unavailable),
+            "never" => std::future::pending().await,
+            _ => Err(AuthError::Invalid),
+        }
+    }
+
+    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), AuthError> {
+        Checksum(7).check_body(head, body)
+    }
+
+    fn challenge(&self, _: AuthError) -> HeaderValue {
+        HeaderValue::from_static("Call")
+    }
+}
+
+/// Asks for a call and has no `check_call`.
+#[derive(Debug)]
+pub(crate) struct ForgetfulCall;
+
+impl Scheme for ForgetfulCall {
+    fn check_head(&self, _: Head<'_>) -> Result<Proof, AuthError> {
+        Ok(Proof::NeedsCall)
+    }
+
+    fn challenge(&self, _: AuthError) -> HeaderValue {
+        HeaderValue::from_static("ForgetfulCall")
+    }
+}
