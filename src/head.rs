@@ -5,6 +5,8 @@ use std::fmt;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
+use crate::peer::Peer;
+
 /// The head of a request, borrowed: all that may be judged before a byte of the body is read.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -32,7 +34,12 @@ impl<'a> Head<'a> {
         Self { method: req.method(), uri: req.uri(), headers: req.headers(), extensions: req.extensions() }
     }
 
-    /// The same, of a request whose body is elsewhere.
+    /// The other end of the connection, if the server has put it beside the request.
+    pub fn peer(&self) -> Option<&'a Peer> {
+        Peer::of(self.extensions)
+    }
+
+    /// The head of a request whose body is elsewhere.
     pub(crate) fn of_parts(parts: &'a Parts) -> Self {
         Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, extensions: &parts.extensions }
     }

@@ -65,6 +65,7 @@
 
 pub mod auth;
 pub mod body;
+mod client_address;
 #[cfg(any(feature = "durable", feature = "queue-disk"))]
 mod clock;
 pub mod config;
@@ -87,6 +88,7 @@ mod log_limit;
 pub mod lookup;
 pub mod method;
 pub mod module;
+mod network;
 pub mod observe;
 pub mod payload;
 mod peer;
@@ -109,6 +111,7 @@ mod worker;
 
 pub use crate::auth::{CallAuth, CallAuthLayer, RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
 pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
+pub use crate::client_address::{ClientAddress, InvalidClientAddress};
 pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook, WebhookInfo};
 pub use crate::dedup::{Dedup, DedupLayer};
 pub use crate::dispatch::Dispatch;
@@ -120,9 +123,10 @@ pub use crate::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey}
 pub use crate::log_limit::LogLimit;
 pub use crate::lookup::{LookupWebhook, LookupWebhookLayer};
 pub use crate::method::{RequirePost, RequirePostLayer};
+pub use crate::network::{InvalidNetwork, Network};
 pub use crate::observe::{Observe, ObserveLayer};
 pub use crate::payload::{CheckPayload, CheckPayloadLayer};
-pub use crate::peer::Peer;
+pub use crate::peer::{ClientCertificate, Peer};
 pub use crate::problem::{ProblemJson, ProblemJsonLayer};
 pub use crate::reflector::{Change, OnInvalid, Reflector, reflect};
 pub use crate::rejection::{Rejection, RejectionKind};

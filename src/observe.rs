@@ -2,7 +2,7 @@
 //!
 //! A refused request is logged at INFO, with the target `tower_webhook::rejection`: `webhook` (`namespace/id`, or the path
 //! if it names none), `kind` (the refusal's [label](crate::RejectionKind::label)), `reason`, and `peer` if the server has
-//! put a [`Peer`](crate::Peer) into the request's extensions. For each webhook and kind ten lines may come at once, and then
+//! put a [`Peer`](crate::Peer) into the request's extensions; `client` if that peer is a proxy that forwards for it. For each webhook and kind ten lines may come at once, and then
 //! one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
 //! exist have one limit together. A failed delivery has a line of its own instead (see [`Dispatch`](crate::Dispatch)), which
 //! names the event and the error. `webhook` needs [`RouteNamespace`](crate::RouteNamespace) behind this layer.

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tower::Service as _;
-use tower_webhook::Peer;
+use tower_webhook::{ClientCertificate, Peer};
 
 use crate::activity::{Activity, Limits, Running};
 use crate::certificates::TlsAcceptor;
@@ -104,7 +104,7 @@ impl Connections {
         _place: Place,
     ) {
         let (lent, mut returned) = lend(stream, Arc::clone(&activity));
-        let more_expected = self.talk(lent, peer, &activity).await;
+        let more_expected = self.talk(lent, Peer::new(peer), &activity).await;
         // All that its requests held has been dropped, and the stream with it.
         if let Ok(stream) = returned.try_recv() {
             if activity.has_stalled() {
@@ -116,12 +116,15 @@ impl Connections {
     }
 
     /// Speaks TLS or not. Returns whether the peer may still be sending.
-    async fn talk(&self, stream: Lent, peer: SocketAddr, activity: &Arc<Activity>) -> bool {
+    async fn talk(&self, stream: Lent, peer: Peer, activity: &Arc<Activity>) -> bool {
         match &self.tls {
             None => self.talk_http(stream, peer, activity).await,
             // In a box: a connection without TLS need not have the room.
             Some(tls) => match Box::pin(self.handshake(tls, stream)).await {
-                Some(stream) => self.talk_http(stream, peer, activity).await,
+                Some(stream) => {
+                    let peer = identified(peer, stream.get_ref().1);
+                    self.talk_http(stream, peer, activity).await
+                }
                 None => false,
             },
         }
@@ -136,7 +139,7 @@ impl Connections {
         None
     }
 
-    async fn talk_http(&self, stream: impl Stream, peer: SocketAddr, activity: &Arc<Activity>) -> bool {
+    async fn talk_http(&self, stream: impl Stream, peer: Peer, activity: &Arc<Activity>) -> bool {
         let mut opening = Opening::new(stream);
         let protocol = tokio::select! {
             biased;
@@ -159,7 +162,7 @@ impl Connections {
         }
     }
 
-    async fn talk_http1(&self, mut opening: Opening<impl Stream>, peer: SocketAddr, activity: &Arc<Activity>) -> bool {
+    async fn talk_http1(&self, mut opening: Opening<impl Stream>, peer: Peer, activity: &Arc<Activity>) -> bool {
         let mut service = self.service(peer, activity);
         loop {
             let buffered = Counted::new(&self.buffered);
@@ -196,7 +199,7 @@ impl Connections {
     /// Answers the requests of a connection one after the other, or those of HTTP/2 at the same time.
     fn service(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         activity: &Arc<Activity>,
     ) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future = Answering<AppFuture>> + use<>
     {
@@ -207,7 +210,7 @@ impl Connections {
             if activity.refuses_more() && req.version() == Version::HTTP_2 {
                 return Answering::refused(closing());
             }
-            req.extensions_mut().insert(Peer::new(peer));
+            req.extensions_mut().insert(peer.clone());
             let running = Running::begin(&activity);
             Answering::new(app.borrow_mut().call(RequestBody::of(req, &activity)), running)
         })
@@ -293,6 +296,14 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The peer, with its certificate if TLS has asked for one and verified it.
+fn identified(peer: Peer, tls: &rustls::ServerConnection) -> Peer {
+    match tls.peer_certificates().and_then(<[_]>::first) {
+        Some(certificate) => peer.with_certificate(ClientCertificate::new(certificate.as_ref())),
+        None => peer,
     }
 }
 

@@ -5,6 +5,7 @@
 mod activity;
 mod admin;
 mod certificates;
+mod clients;
 mod command;
 mod connection;
 mod directories;

@@ -1,5 +1,6 @@
 //! Lines about requests that the gateway itself refuses, limited in rate: anybody can send such requests.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -7,6 +8,7 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use tower_webhook::{LogLimit, Peer};
+use tracing::field::{DisplayValue, display};
 
 use crate::rules::Violation;
 
@@ -18,12 +20,13 @@ impl RefusedLog {
     /// A request breaks a rule of HTTP.
     pub(crate) fn violation<B>(&self, req: &Request<B>, violation: &Violation) {
         let Some(left_out) = self.admit(violation.detail) else { return };
-        let peer = peer(req);
+        let (peer, client) = peer(req);
         tracing::info!(
             target: "tower_webhook::rejection",
             kind = "invalid_http",
             reason = violation.detail,
             peer,
+            client,
             left_out,
             "request refused"
         );
@@ -38,16 +41,18 @@ impl RefusedLog {
 /// Tells of admin requests without the right token: somebody may be guessing.
 pub(crate) async fn log_unauthenticated(State(log): State<RefusedLog>, req: Request, next: Next) -> Response {
     const ABOUT: &str = "an admin request was refused: its bearer token is missing or wrong";
-    let peer = peer(&req);
+    let (peer, client) = peer(&req);
     let response = next.run(req).await;
     if response.status() == StatusCode::UNAUTHORIZED
         && let Some(left_out) = log.admit(ABOUT)
     {
-        tracing::warn!(peer, left_out, "{ABOUT}");
+        tracing::warn!(peer, client, left_out, "{ABOUT}");
     }
     response
 }
 
-fn peer<B>(req: &Request<B>) -> Option<tracing::field::DisplayValue<std::net::SocketAddr>> {
-    Peer::of(req.extensions()).map(|peer| tracing::field::display(peer.address()))
+/// The peer, and the client that it has sent the request for.
+fn peer<B>(req: &Request<B>) -> (Option<DisplayValue<SocketAddr>>, Option<DisplayValue<IpAddr>>) {
+    let peer = Peer::of(req.extensions());
+    (peer.map(Peer::address).map(display), peer.and_then(Peer::forwarded_for).map(display))
 }

@@ -32,6 +32,7 @@ use tower_webhook::queue::disk::Spool;
 use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
 use tower_webhook::{Receiver, Store};
 
+use crate::clients::Clients;
 use crate::exchange::RequestBody;
 use crate::refused::RefusedLog;
 use crate::rendering::Rendering;
@@ -103,12 +104,13 @@ pub(crate) fn apps(
     };
     let remainders = receiver.remainders();
     let receiver = Some(receiver);
+    let clients = Clients::new(settings.clients.clone());
     let everything = root.clone().merge(operator);
     Ok(match settings.admin_address {
-        None => Apps { main: App { receiver, routes: finish(everything), refused }, admin: None, remainders },
+        None => Apps { main: App { receiver, routes: finish(everything), clients, refused }, admin: None, remainders },
         Some(_) => Apps {
-            main: App { receiver, routes: finish(root), refused: refused.clone() },
-            admin: Some(App { receiver: None, routes: finish(everything), refused }),
+            main: App { receiver, routes: finish(root), clients: clients.clone(), refused: refused.clone() },
+            admin: Some(App { receiver: None, routes: finish(everything), clients, refused }),
             remainders,
         },
     })
@@ -136,6 +138,7 @@ pub(crate) fn is_let_in(answer: &http::Response<AppBody>) -> bool {
 pub(crate) struct App {
     receiver: Option<Receiver>,
     routes: Router,
+    clients: Clients,
     refused: RefusedLog,
 }
 
@@ -149,8 +152,8 @@ impl Service<Request<RequestBody>> for App {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, req: Request<RequestBody>) -> AppFuture {
-        if let Err(violation) = rules::check(&req) {
+    fn call(&mut self, mut req: Request<RequestBody>) -> AppFuture {
+        if let Err(violation) = self.clients.note(&mut req).and_then(|()| rules::check(&req)) {
             self.refused.violation(&req, &violation);
             return AppFuture::Refused(Some(detail(violation.status, violation.detail)));
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use tower_webhook::OnInvalid;
 use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
 use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls, TlsFile};
+use tower_webhook::{ClientAddress, Network, OnInvalid};
 
 use crate::activity::Limits;
 use crate::endpoint::endpoint;
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) admin_address: Option<(String, u16)>,
     /// The files of the certificate and of its key.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// Finds the client behind proxies.
+    pub(crate) clients: Option<ClientAddress>,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) body_memory_bytes: usize,
@@ -85,6 +87,7 @@ impl Settings {
             port: problems.collect(listening_port("PORT", &mut notes)).unwrap_or_default(),
             admin_address,
             tls: problems.collect(both("TLS_CERT", "TLS_KEY")).map(|(cert, key)| (cert.into(), key.into())),
+            clients: problems.collect(clients()),
             max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
             max_body_bytes,
             body_memory_bytes: problems.collect(body_memory_bytes(max_body_bytes)),
@@ -245,6 +248,22 @@ fn host(name: &str) -> Result<Option<String>, Error> {
         true => Ok(Some(host)),
         false => Err(found(name, &host, "an address or the name of a host alone, such as 0.0.0.0, :: or localhost")),
     }
+}
+
+/// The proxies that may name the client, and the field in which they do.
+fn clients() -> Result<Option<ClientAddress>, Error> {
+    const PROXIES: &str = "TRUSTED_PROXIES";
+    const FIELD: &str = "CLIENT_ADDRESS_HEADER";
+    let Some((proxies, field)) = both(PROXIES, FIELD)? else { return Ok(None) };
+    let networks = Network::parse_list(&proxies)
+        .map_err(|error| wrong(PROXIES, format!("found `{}`: {error}", shown(&proxies))))?;
+    if networks.is_empty() {
+        return Err(found(PROXIES, &proxies, "networks, such as 10.0.0.0/8"));
+    }
+    let field = field
+        .parse()
+        .map_err(|_| found(FIELD, &field, "the name of one field, such as X-Forwarded-For or Forwarded"))?;
+    Ok(Some(ClientAddress::new(networks, field)))
 }
 
 /// The token that opens `/admin`. No message quotes it.

@@ -33,6 +33,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("ADMIN_PORT", "", "opens a listener of its own, in plain HTTP, for /admin, /metrics, /health and /ready"),
     variable("TLS_CERT", "", "PEM file for HTTPS, read again when it changes; needs TLS_KEY"),
     variable("TLS_KEY", "", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
+    variable(
+        "TRUSTED_PROXIES",
+        "",
+        "networks of proxies that name the client, comma-separated; needs CLIENT_ADDRESS_HEADER",
+    ),
+    variable("CLIENT_ADDRESS_HEADER", "", "the one field in which they do: X-Forwarded-For, Forwarded or another one"),
     variable("MAX_CONNECTIONS", "10000", "more connections are closed at once"),
     variable("MAX_BODY_BYTES", "25MiB", "the largest body"),
     variable("BODY_MEMORY_BYTES", "", "for all bodies in memory; not set, an eighth of the memory"),

@@ -1,7 +1,7 @@
 //! A line for each refused request, limited in rate.
 
 use std::fmt::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{Extensions, Request, Response};
@@ -27,13 +27,18 @@ type Subject = Option<(Target, RejectionKind)>;
 pub(super) struct Pending {
     log: RefusedLog,
     peer: Option<SocketAddr>,
+    /// Behind proxies: the client that they have named.
+    client: Option<IpAddr>,
 }
 
 impl RefusedLog {
     /// `None` if nothing would be logged.
     pub(super) fn begin<B>(&self, req: &Request<B>) -> Option<Pending> {
-        let peer = || Peer::of(req.extensions()).map(Peer::address);
-        is_logged().then(|| Pending { log: self.clone(), peer: peer() })
+        is_logged().then(|| {
+            let peer = Peer::of(req.extensions());
+            let client = peer.and_then(Peer::forwarded_for);
+            Pending { log: self.clone(), peer: peer.map(Peer::address), client }
+        })
     }
 }
 
@@ -49,6 +54,7 @@ impl Pending {
             kind = rejection.kind().label(),
             reason = %Shown(rejection.detail()),
             peer = self.peer.map(tracing::field::display),
+            client = self.client.map(tracing::field::display),
             left_out = (left_out > 0).then_some(left_out),
             "request refused"
         );

@@ -3,6 +3,7 @@
 mod arguments;
 mod attacks;
 mod certificates;
+mod clients;
 mod configuration;
 mod dedup;
 mod flood;

@@ -57,6 +57,8 @@ async fn a_wrong_variable_is_named() {
         ("ETCD_NAMESPACE", "a/b"),
         ("ADMIN_TOKEN", " "),
         ("TLS_CERT", "cert.pem"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("CLIENT_ADDRESS_HEADER", "X-Forwarded-For"),
         ("TLS_KEY", "key.pem"),
         ("SPOOL_DIR", "/proc/nothing"),
         ("SPOOL_MAX_BYTES", "1000"),

@@ -1,11 +1,11 @@
 //! Where connections may lead.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::InvalidEgress;
 use super::nat64::Prefix;
+use crate::network::{Network, in_v4, in_v6};
 
 /// Which addresses connections may be made to: public ones, and the networks that the operator allows besides.
 ///
@@ -90,58 +90,8 @@ impl FromStr for EgressPolicy {
     /// An empty text allows nothing besides. A network whose address has bits beyond its prefix is refused: it may be
     /// another one than was meant.
     fn from_str(text: &str) -> Result<Self, InvalidEgress> {
-        if text.trim().is_empty() {
-            return Ok(Self::default());
-        }
-        let allowed = text.split(',').map(|item| Network::parse(item.trim())).collect::<Result<_, _>>()?;
+        let allowed = Network::parse_list(text).map_err(|error| InvalidEgress(error.reason()))?;
         Ok(Self { allowed, nat64: Vec::new() })
-    }
-}
-
-/// The addresses that begin with the first `prefix` bits of `address`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
-
-impl Network {
-    fn parse(text: &str) -> Result<Self, InvalidEgress> {
-        const WRONG: InvalidEgress = InvalidEgress("each item must be an address or `address/prefix`");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| WRONG)?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().map_err(|_| WRONG)?,
-            Some(_) => return Err(WRONG),
-            None => bits,
-        };
-        let beyond = match address {
-            _ if prefix > bits => return Err(WRONG),
-            IpAddr::V4(address) => address.to_bits().checked_shl(prefix).unwrap_or(0) != 0,
-            IpAddr::V6(address) => address.to_bits().checked_shl(prefix).unwrap_or(0) != 0,
-        };
-        if beyond {
-            return Err(InvalidEgress("a network's address has bits beyond its prefix"));
-        }
-        Ok(Self { address, prefix })
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        match (address, self.address) {
-            (IpAddr::V4(address), IpAddr::V4(network)) => in_v4(address, network, self.prefix),
-            (IpAddr::V6(address), IpAddr::V6(network)) => in_v6(address, network, self.prefix),
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
@@ -206,14 +156,6 @@ const SPECIAL_V6: [(Ipv6Addr, u32, &str); 10] = [
     (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, LINK_LOCAL),
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, MULTICAST),
 ];
-
-fn in_v4(address: Ipv4Addr, network: Ipv4Addr, prefix: u32) -> bool {
-    (address.to_bits() ^ network.to_bits()).checked_shr(32 - prefix).unwrap_or(0) == 0
-}
-
-fn in_v6(address: Ipv6Addr, network: Ipv6Addr, prefix: u32) -> bool {
-    (address.to_bits() ^ network.to_bits()).checked_shr(128 - prefix).unwrap_or(0) == 0
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,35 @@
+//! The client of a request, behind proxies.
+
+use std::sync::Arc;
+
+use axum::http::{Request, StatusCode};
+use tower_webhook::{ClientAddress, Peer};
+
+use crate::rules::Violation;
+
+/// Finds the client of each request, if `TRUSTED_PROXIES` and `CLIENT_ADDRESS_HEADER` are set.
+#[derive(Clone, Default)]
+pub(crate) struct Clients(Option<Arc<ClientAddress>>);
+
+impl Clients {
+    pub(crate) fn new(addresses: Option<ClientAddress>) -> Self {
+        Self(addresses.map(Arc::new))
+    }
+
+    /// Notes the client in the request's [`Peer`].
+    ///
+    /// # Errors
+    ///
+    /// When a trusted proxy has not named the client. Nobody guesses then.
+    pub(crate) fn note<B>(&self, req: &mut Request<B>) -> Result<(), Violation> {
+        let (Some(addresses), Some(peer)) = (&self.0, Peer::of(req.extensions())) else { return Ok(()) };
+        let client = addresses
+            .resolve(peer.address().ip(), req.headers())
+            .map_err(|error| Violation { status: StatusCode::BAD_REQUEST, detail: error.reason() })?;
+        if client != peer.client() {
+            let peer = peer.clone().with_client(client);
+            req.extensions_mut().insert(peer);
+        }
+        Ok(())
+    }
+}
