@@ -127,7 +127,7 @@ pub use crate::network::{InvalidNetwork, Network};
 pub use crate::observe::{Observe, ObserveLayer};
 pub use crate::payload::{CheckPayload, CheckPayloadLayer};
 pub use crate::peer::{ClientCertificate, Peer};
-pub use crate::problem::{ProblemJson, ProblemJsonLayer};
+pub use crate::problem::{ProblemBody, ProblemJson, ProblemJsonLayer};
 pub use crate::reflector::{Change, OnInvalid, Reflector, reflect};
 pub use crate::rejection::{Rejection, RejectionKind};
 pub use crate::route::{RouteNamespace, RouteNamespaceLayer};

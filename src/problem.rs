@@ -3,6 +3,9 @@
 //! The layers refuse with an empty body, so that they fit any response type. This one, put outside of them, fills it:
 //! `application/problem+json` with `type`, `title`, `status` and `detail`.
 //!
+//! The inner service may answer with any body whose data can be [`Bytes`], such as that of hyper, axum or tonic: a
+//! [`ProblemBody`] is that body or a document.
+//!
 //! ```
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Empty, Full};
@@ -36,6 +39,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use serde::Serialize;
 use tower_layer::Layer;
@@ -73,9 +77,8 @@ pub struct ProblemJson<S> {
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ProblemJson<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: From<Bytes>,
 {
-    type Response = S::Response;
+    type Response = Response<ProblemBody<ResBody>>;
     type Error = S::Error;
     type Future = ProblemJsonFuture<S::Future>;
 
@@ -99,19 +102,75 @@ pub struct ProblemJsonFuture<F> {
 impl<F, B, E> Future for ProblemJsonFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: From<Bytes>,
 {
-    type Output = F::Output;
+    type Output = Result<Response<ProblemBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.project().inner.poll(cx))?;
-        if let Some(rejection) = response.extensions().get::<Rejection>() {
-            let body = document(rejection);
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-            *response.body_mut() = B::from(body);
-        }
-        Poll::Ready(Ok(response))
+        let document = describe(&mut response);
+        Poll::Ready(Ok(response.map(|body| ProblemBody {
+            kind: match document {
+                Some(document) => Kind::Document(document),
+                None => Kind::Inner(body),
+            },
+        })))
     }
+}
+
+/// The body of a response behind [`ProblemJson`]: the inner service's own, or a problem document.
+#[pin_project]
+#[derive(Clone, Debug, Default)]
+pub struct ProblemBody<B> {
+    #[pin]
+    kind: Kind<B>,
+}
+
+#[pin_project(project = KindProj)]
+#[derive(Clone, Debug)]
+enum Kind<B> {
+    Inner(#[pin] B),
+    /// Empty once it has been read.
+    Document(Bytes),
+}
+
+impl<B: Default> Default for Kind<B> {
+    fn default() -> Self {
+        Self::Inner(B::default())
+    }
+}
+
+impl<B: Body<Data: From<Bytes>>> Body for ProblemBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Inner(body) => body.poll_frame(cx),
+            KindProj::Document(document) if document.is_empty() => Poll::Ready(None),
+            KindProj::Document(document) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(document).into())))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner(body) => body.is_end_stream(),
+            Kind::Document(document) => document.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner(body) => body.size_hint(),
+            Kind::Document(document) => SizeHint::with_exact(document.len() as u64),
+        }
+    }
+}
+
+/// The document that is the body of `response` if that is a refusal. Its type is noted in the header.
+pub(crate) fn describe<B>(response: &mut Response<B>) -> Option<Bytes> {
+    let document = document(response.extensions().get::<Rejection>()?);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    Some(document)
 }
 
 #[derive(Serialize)]

@@ -49,7 +49,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -68,7 +68,7 @@ use crate::lookup::{LookupWebhook, LookupWebhookLayer};
 use crate::method::{RequirePost, RequirePostLayer};
 use crate::observe::{Observe, ObserveLayer};
 use crate::payload::{CheckPayload, CheckPayloadLayer};
-use crate::problem::{ProblemJson, ProblemJsonLayer};
+use crate::problem;
 use crate::route::{RouteNamespace, RouteNamespaceLayer};
 use crate::store::Store;
 
@@ -186,8 +186,7 @@ impl ReceiverBuilder {
         let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
         let service = RequirePostLayer::new().layer(LookupWebhookLayer::new(store).layer(service));
         let service = self.route.layer(service);
-        let service = ObserveLayer::new().layer(service);
-        Receiver { stack: ProblemJsonLayer::new().layer(service), remainders }
+        Receiver { stack: ObserveLayer::new().layer(service), remainders }
     }
 }
 
@@ -198,7 +197,7 @@ impl Default for ReceiverBuilder {
 }
 
 type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<CheckPayload<Finish<Dedup<Dispatch>>>>>>>;
-type Stack = ProblemJson<Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>>;
+type Stack = Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>;
 
 /// A whole webhook receiver. See the [module docs](self).
 #[derive(Clone, Debug)]
@@ -245,6 +244,11 @@ impl<B: Body> Future for ReceiverFuture<B> {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx)
+        let mut response = ready!(self.project().future.poll(cx))?;
+        // As `ProblemJson` does it, without a body type of its own.
+        if let Some(document) = problem::describe(&mut response) {
+            *response.body_mut() = document.into();
+        }
+        Poll::Ready(Ok(response))
     }
 }

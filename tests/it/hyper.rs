@@ -28,10 +28,11 @@ use crate::support::schemes::Checksum;
 use crate::support::{Answer, eventually, post, store, within};
 
 /// Serves `service` on a socket, as one does with bare hyper.
-pub(crate) async fn serve<S>(service: S) -> SocketAddr
+pub(crate) async fn serve<S, B>(service: S) -> SocketAddr
 where
-    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    B: Body<Data: Send, Error: Into<tower::BoxError>> + Send + 'static,
 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

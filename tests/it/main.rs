@@ -13,3 +13,4 @@ mod order;
 mod secrets;
 mod stack;
 mod support;
+mod tonic;

@@ -4,6 +4,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, Version};
+use http_body::Body;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::{Mock, spawn_layer};
 use tower_webhook::auth::Bearer;
@@ -59,10 +60,11 @@ where
     }
 }
 
-async fn the_request_arrives_unchanged<L>(layer: L)
+async fn the_request_arrives_unchanged<L, B>(layer: L)
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    L::Service: Service<Request<Collected>, Response = Response<B>, Error = BoxError>,
+    B: Body<Error: std::fmt::Debug> + Send + 'static,
     <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
 {
     let (mut service, mut handle) = spawn_layer(layer);
@@ -88,10 +90,11 @@ where
     assert_eq!(crate::support::Answer::of(answer).await.body, "short and stout");
 }
 
-async fn an_error_passes_through<L>(layer: L)
+async fn an_error_passes_through<L, B>(layer: L)
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    L::Service: Service<Request<Collected>, Response = Response<B>, Error = BoxError>,
+    B: Body<Error: std::fmt::Debug> + Send + 'static,
     <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
 {
     let (mut service, mut handle) = spawn_layer(layer);
@@ -99,15 +102,16 @@ where
     let answer = tokio::spawn(service.call(good()));
     let (_, respond) = within("the request", handle.next_request()).await.unwrap();
     respond.send_error("the inner broke");
-    let error = within("the answer", answer).await.unwrap().unwrap_err();
+    let error = within("the answer", answer).await.unwrap().map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), "the inner broke");
 }
 
 /// The mock panics unless the very service that was polled ready is called.
-async fn the_service_that_was_ready_is_called<L>(layer: L)
+async fn the_service_that_was_ready_is_called<L, B>(layer: L)
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    L::Service: Service<Request<Collected>, Response = Response<B>, Error = BoxError>,
+    B: Body<Error: std::fmt::Debug> + Send + 'static,
     <L::Service as Service<Request<Collected>>>::Future: Send + 'static,
 {
     let (mut service, mut handle) = spawn_layer(layer);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::spawn_layer;
 use tower_webhook::RejectionKind::{self, *};
@@ -35,10 +36,11 @@ fn with_target(namespace: &str, id: &str) -> Request<Collected> {
     routed(request("/anything"), namespace, id)
 }
 
-async fn refused<L>(layer: L, request: Request<Collected>, kind: RejectionKind) -> Answer
+async fn refused<L, B>(layer: L, request: Request<Collected>, kind: RejectionKind) -> Answer
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<Collected>, Response = Response<ResponseBody>, Error = BoxError>,
+    L::Service: Service<Request<Collected>, Response = Response<B>, Error = BoxError>,
+    B: Body<Error: std::fmt::Debug>,
 {
     let shown = format!("{request:?}");
     let (mut service, mut handle) = spawn_layer(layer);
