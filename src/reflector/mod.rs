@@ -6,7 +6,8 @@
 //!
 //! A value that does not compile touches only its own webhook: the last good value keeps serving
 //! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). A webhook that
-//! never had a good value answers 503.
+//! never had a good value answers 503. So does one whose last good value is of another history of the source, such as before
+//! a backup was restored: a history that is gone cannot revoke its tokens any more, so they must not let anybody in.
 
 mod aside;
 mod changes;

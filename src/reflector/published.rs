@@ -11,7 +11,7 @@ use super::changes::{Changes, Seen};
 use super::each::for_each;
 use super::links::{Compiled, Digest, Links, digest};
 use super::replacement::{Brought, Look, Looked};
-use super::settle::{OnInvalid, last_good, refuse, settle, take_over};
+use super::settle::{OnInvalid, forsake, last_good, refuse, settle, take_over};
 use crate::config::{Compiler, Webhook};
 use crate::key::{Key, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot, Writer};
@@ -55,18 +55,22 @@ impl Published {
         values + dependents.map(|dependent| dependent.bytes.len()).sum::<usize>()
     }
 
+    /// Publishes everything that was brought.
     pub(super) fn commit(&mut self, looked: Looked, revision: Revision) {
-        let Looked { mut draft, mut slots, before, connections, waiting, .. } = looked;
+        let Looked { begins_history, mut draft, mut slots, before, connections, waiting, .. } = looked;
         let mut old = std::mem::take(&mut self.links);
         for (name, bytes, brought_at) in connections {
-            if let Some(digest) = old.digests.get(&name) {
-                self.links.digests.insert(name.clone(), *digest);
-            }
-            if let Some(connection) = old.connections.get(&name) {
-                self.links.connections.insert(name.clone(), Arc::clone(connection));
-            }
             let key = Key::Connection(name.clone());
-            draft.set_refusal(key.clone(), before.refusal(&key).cloned());
+            let refused = before.refusal(&key);
+            let known = old.digests.get(&name).copied();
+            // In another history one that is good and the same goes on being used, and nothing else.
+            if !begins_history || (refused.is_none() && known == Some(digest(&bytes))) {
+                known.and_then(|digest| self.links.digests.insert(name.clone(), digest));
+                if let Some(connection) = old.connections.get(&name) {
+                    self.links.connections.insert(name.clone(), Arc::clone(connection));
+                }
+                draft.set_refusal(key, refused.cloned());
+            }
             self.set_connection(&mut draft, brought_at, &name, Some(bytes));
         }
         let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
@@ -88,6 +92,9 @@ impl Published {
                 }
             };
             slots.push((key, slot));
+        }
+        if begins_history {
+            slots.iter_mut().for_each(|(key, slot)| forsake(&mut draft, key, slot));
         }
         let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
         draft.fill(slots);

@@ -17,6 +17,7 @@ use crate::store::{Revision, Slot, Snapshot};
 /// [`Feed::commit`](super::Feed::commit) it changes nothing.
 pub struct Replacement {
     looked: Aside<Looked>,
+    begins_history: bool,
     /// Webhooks that nobody has looked at yet.
     brought: Vec<Brought>,
     /// What these have.
@@ -29,6 +30,8 @@ pub struct Replacement {
 
 /// What was brought, as far as it has been looked at.
 pub(super) struct Looked {
+    /// Whether nothing of before may serve in place of what does not compile.
+    pub(super) begins_history: bool,
     compiler: Compiler,
     on_invalid: OnInvalid,
     pub(super) before: Arc<Snapshot>,
@@ -65,6 +68,7 @@ pub(super) enum Look<'a> {
 impl Replacement {
     pub(super) fn new(compiler: Compiler, on_invalid: OnInvalid, before: Arc<Snapshot>) -> Self {
         let looked = Looked {
+            begins_history: false,
             compiler,
             on_invalid,
             before,
@@ -73,7 +77,18 @@ impl Replacement {
             connections: Vec::new(),
             waiting: Vec::new(),
         };
-        Self { looked: Aside::new(looked), brought: Vec::new(), fresh: 0, bytes: 0, count: 0 }
+        let looked = Aside::new(looked);
+        Self { looked, begins_history: false, brought: Vec::new(), fresh: 0, bytes: 0, count: 0 }
+    }
+
+    /// Says that what is brought is of another history than what was published before: a backup was restored, or the source
+    /// was wiped.
+    ///
+    /// Then no earlier value serves in place of one that does not compile, whatever [`OnInvalid`] says: such a webhook answers
+    /// 503. Serving on would be more available, and less safe: the earlier value may hold a token that was revoked, and no
+    /// later value of its history can come to revoke it.
+    pub fn begin_history(&mut self) {
+        self.begins_history = true;
     }
 
     /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
@@ -97,7 +112,9 @@ impl Replacement {
 
     /// What was looked at, what was not yet, and how many bytes all of it has.
     pub(super) async fn into_parts(self) -> (Looked, Vec<Brought>, usize) {
-        (self.looked.into_state().await, self.brought, self.bytes)
+        let mut looked = self.looked.into_state().await;
+        looked.begins_history = self.begins_history;
+        (looked, self.brought, self.bytes)
     }
 }
 

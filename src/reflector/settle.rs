@@ -9,7 +9,8 @@ use crate::store::{Refusal, Revision, Slot, Snapshot};
 /// What is served in place of a value that does not compile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnInvalid {
-    /// The last value that did, if there was one; else 503.
+    /// The last value that did, if there was one in the same history of the source; else 503. See
+    /// [`Replacement::begin_history`](super::Replacement::begin_history).
     #[default]
     Keep,
     /// 503 until a good value comes: what is served is then a function of what the source holds.
@@ -28,6 +29,16 @@ pub(super) fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKe
 pub(super) fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Option<Arc<Webhook>> {
     let serving = before.slot(key).and_then(|slot| slot.serving.clone());
     serving.filter(|_| on_invalid == OnInvalid::Keep)
+}
+
+/// Takes an earlier value out of service that serves in place of one that does not compile, because the history changed.
+pub(super) fn forsake(draft: &mut Snapshot, key: &WebhookKey, slot: &mut Slot) {
+    let key = Key::Webhook(key.clone());
+    let Some(refusal) = draft.refusal(&key).filter(|refusal| refusal.serving) else { return };
+    let reason = format!("{}; the earlier value is not served: it belongs to a history that is gone", refusal.reason);
+    let refusal = Refusal { reason, revision: refusal.revision, serving: false };
+    draft.set_refusal(key, Some(Arc::new(refusal)));
+    slot.serving = None;
 }
 
 /// What becomes of a webhook whose bytes have been compiled; the draft learns of a refusal. `slot` holds what serves if

@@ -15,6 +15,7 @@ use crate::support::{
 against_each_etcd!(
     a_restored_backup_is_taken_over,
     an_emptied_etcd_is_asked_twice,
+    no_value_of_a_history_that_is_gone_serves_for_a_bad_one,
     fresh_means_asked_since,
     a_barrier_does_not_pass_into_another_history,
     a_long_catch_up_is_no_early_yes,
@@ -64,6 +65,41 @@ async fn an_emptied_etcd_is_asked_twice(version: Version) {
     until("it is not dropped", &store, |store| stamp(store, "default", "a").is_none()).await;
     live(&store).await;
     assert_eq!(store.status().report.epoch, 1);
+}
+
+/// Within one history the last good value serves. After the history changed it does not, also where the bad value is the
+/// same in both.
+async fn no_value_of_a_history_that_is_gone_serves_for_a_bad_one(version: Version) {
+    const BAD: &str = r#"{"module": "discard", "autorization": "Bearer x"}"#;
+    let mut etcd = Etcd::start(version).await;
+    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    for key in ["good", "bad", "bad-before"] {
+        etcd.put(&format!("default/webhooks/{key}"), stamped(1)).await;
+    }
+    live(&store).await;
+    reached(&store, etcd.put("default/webhooks/bad-before", BAD).await).await;
+    assert_eq!(stamp(&store, "default", "bad-before"), Some(1), "the last good value");
+    etcd.kill();
+    etcd.wipe();
+    etcd.run().await;
+    let seed = [("good", &*stamped(1)), ("bad", BAD), ("bad-before", BAD)];
+    etcd.put_all(seed.map(|(key, value)| (format!("default/webhooks/{key}"), value.to_owned()))).await;
+
+    until("the new history is not served", &store, |store| store.status().report.epoch == 1).await;
+    live(&store).await;
+    let snapshot = store.snapshot();
+    let stamps = ["good", "bad", "bad-before"].map(|key| stamp(&store, "default", key));
+    assert_eq!(stamps, [Some(1), None, None]);
+    assert_eq!((snapshot.counts().webhooks, snapshot.counts().fenced), (1, 2));
+    for (key, refusal) in snapshot.refusals() {
+        assert!(!refusal.is_serving_last_good(), "{key}");
+        assert!(refusal.reason().contains("did you mean `authorization`"), "{}", refusal.reason());
+        assert!(refusal.reason().ends_with("it belongs to a history that is gone"), "{}", refusal.reason());
+    }
+    // Within the new history it is as before.
+    reached(&store, etcd.put("default/webhooks/bad", stamped(2)).await).await;
+    reached(&store, etcd.put("default/webhooks/bad", BAD).await).await;
+    assert_eq!(stamp(&store, "default", "bad"), Some(2));
 }
 
 async fn fresh_means_asked_since(version: Version) {

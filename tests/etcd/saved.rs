@@ -14,6 +14,7 @@ use crate::support::{against_each_etcd, follow, follow_with, lists, live, reache
 
 against_each_etcd!(
     without_etcd_the_copy_serves_and_is_gone_on_from,
+    no_value_of_a_copy_serves_for_a_bad_one_of_another_history,
     the_last_good_value_outlives_a_restart,
     what_was_compacted_meanwhile_is_made_up_for,
     a_damaged_copy_is_told_and_not_used,
@@ -90,6 +91,33 @@ async fn the_last_good_value_outlives_a_restart(version: Version) {
     etcd.run().await;
     reached(&store, etcd.put("default/webhooks/a", stamped(3)).await).await;
     assert_eq!((stamp(&store, "default", "a"), store.snapshot().counts().refused), (Some(3), 0));
+}
+
+async fn no_value_of_a_copy_serves_for_a_bad_one_of_another_history(version: Version) {
+    const BAD: &str = r#"{"modul": 1}"#;
+    let directory = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::start(version).await;
+    etcd.put("default/webhooks/a", stamped(1)).await;
+    let (store, following) = follow(options(&etcd, directory.path()));
+    live(&store).await;
+    reached(&store, etcd.put("default/webhooks/a", BAD).await).await;
+    saved(&directory, BAD).await;
+    drop(following);
+    etcd.kill();
+    etcd.wipe();
+    etcd.run().await;
+    // Another life of the key than before: two histories with the same lives and values cannot be told apart.
+    etcd.put("default/webhooks/a", BAD).await;
+    etcd.put("default/webhooks/new", stamped(2)).await;
+
+    for _ in 0..2 {
+        let (store, _following) = follow(options(&etcd, directory.path()));
+        until("the new history is not served", &store, |store| stamp(store, "default", "new") == Some(2)).await;
+        assert_eq!((stamp(&store, "default", "a"), store.snapshot().counts().fenced), (None, 1));
+        live(&store).await;
+        // And the copy that is left serves nothing of it either.
+        saved(&directory, "webhooks/new").await;
+    }
 }
 
 async fn what_was_compacted_meanwhile_is_made_up_for(version: Version) {

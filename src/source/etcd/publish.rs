@@ -155,7 +155,9 @@ impl Publisher {
         }
     }
 
+    /// What is being listed is of another history than what is published.
     pub(super) fn new_epoch(&mut self) {
+        self.listing.iter_mut().for_each(|listing| listing.replacement.begin_history());
         tracing::warn!("etcd tells another history than before: it is taken over");
         self.feed.report(|report| report.epoch += 1);
     }

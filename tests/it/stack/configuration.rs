@@ -183,6 +183,43 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn no_connection_of_a_history_that_is_gone_is_used_for_a_bad_one() {
+    let (hello, bad) = (r#"{"type": "x", "greeting": "hello"}"#, r#"{"greeting": "no type"}"#);
+    let everything = |value: &str| {
+        vec![
+            (webhook("shop", "a"), bytes(GREETS)),
+            (webhook("shop", "b"), bytes(OPEN)),
+            (connection("c"), bytes(value)),
+        ]
+    };
+    // Bad only in the new history, or in both.
+    for is_bad_before in [false, true] {
+        let (mut driver, receiver) = driver(OnInvalid::Keep);
+        driver.replace(everything(hello)).await;
+        let (a, b) = (serving(&driver, "a").unwrap(), serving(&driver, "b").unwrap());
+        if is_bad_before {
+            driver.put(connection("c"), bad).await;
+        }
+        assert_eq!(status(&receiver, "a").await, 200);
+        driver.begin_history(everything(bad)).await;
+        assert_eq!((status(&receiver, "a").await, status(&receiver, "b").await), (503, 200));
+        assert!(Arc::ptr_eq(&b, &serving(&driver, "b").unwrap()), "what is the same is not built again");
+        assert!(!refusal(&driver, &connection("c")).unwrap().1);
+        let (reason, last_good) = refusal(&driver, &webhook("shop", "a")).unwrap();
+        assert!(reason.contains("no valid connection") && !last_good, "{reason}");
+        driver.begin_history(everything(hello)).await;
+        assert_eq!(status(&receiver, "a").await, 200);
+        assert!(!Arc::ptr_eq(&a, &serving(&driver, "a").unwrap()));
+    }
+    // A good connection is no reason to build anything again.
+    let (mut driver, _) = driver(OnInvalid::Keep);
+    driver.replace(everything(hello)).await;
+    let a = serving(&driver, "a").unwrap();
+    driver.begin_history(everything(hello)).await;
+    assert!(Arc::ptr_eq(&a, &serving(&driver, "a").unwrap()));
+}
+
+#[tokio::test]
 async fn a_change_of_any_connection_of_a_chain_rebuilds_it() {
     let (mut driver, _) = driver(OnInvalid::Keep);
     let chain =

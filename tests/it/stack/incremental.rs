@@ -189,6 +189,25 @@ proptest! {
         });
     }
 
+    /// After a change of the history nothing of the past is served, whatever happened before: only the words differ.
+    #[test]
+    fn another_history_is_a_fresh_start(operations in operations()) {
+        block_on(async {
+            let mut driver = self::driver(OnInvalid::Keep);
+            let held = run(&mut driver, &operations).await;
+            driver.begin_history(held.clone()).await;
+            check_counts(&driver);
+            let mut fresh = self::driver(OnInvalid::Keep);
+            fresh.replace(held).await;
+            let (after, anew) = (Seen::of(&driver.store.snapshot()), Seen::of(&fresh.store.snapshot()));
+            assert_eq!((&after.serving, after.counts), (&anew.serving, anew.counts));
+            for (key, reason) in anew.reasons() {
+                let (other, last_good) = &after.refusals[key];
+                assert!(other.starts_with(reason) && !last_good, "{key}: {other}");
+            }
+        });
+    }
+
     /// To bring the same again, in any order, changes nothing at all.
     #[test]
     fn bringing_everything_again_changes_nothing(operations in operations(), fence in any::<bool>()) {

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tower_webhook::source::{Feed, Source};
+use tower_webhook::source::{Feed, Replacement, Source};
 use tower_webhook::{Change, Key, OnInvalid, Registry, Revision, SourceState, Store, WebhookKey, reflect};
 
 use super::within;
 
 enum Command {
     Replace(Revision, Vec<(Key, Bytes)>),
+    /// As of another history.
+    Begin(Revision, Vec<(Key, Bytes)>),
     Apply(Revision, Vec<Change>),
     Advance(Revision),
     State(SourceState),
@@ -26,10 +28,12 @@ impl Source for Driven {
         while let Some((command, done)) = self.commands.recv().await {
             match command {
                 Command::Replace(revision, entries) => {
-                    let mut replacement = feed.replace().await;
-                    for (key, value) in entries {
-                        replacement.put(key, revision, value).await;
-                    }
+                    let replacement = bring(&mut feed, revision, entries).await;
+                    feed.commit(replacement, revision).await;
+                }
+                Command::Begin(revision, entries) => {
+                    let mut replacement = bring(&mut feed, revision, entries).await;
+                    replacement.begin_history();
                     feed.commit(replacement, revision).await;
                 }
                 Command::Apply(revision, changes) => feed.apply(revision, changes).await,
@@ -40,6 +44,14 @@ impl Source for Driven {
             let _ = done.send(());
         }
     }
+}
+
+async fn bring(feed: &mut Feed, revision: Revision, entries: Vec<(Key, Bytes)>) -> Replacement {
+    let mut replacement = feed.replace().await;
+    for (key, value) in entries {
+        replacement.put(key, revision, value).await;
+    }
+    replacement
 }
 
 /// The wheel of a [`Driven`] source, and the store it fills.
@@ -67,6 +79,13 @@ impl Driver {
     pub(crate) async fn replace(&mut self, entries: Vec<(Key, Bytes)>) {
         self.revision += 1;
         self.command(Command::Replace(self.revision, entries)).await;
+        self.check_revision().await;
+    }
+
+    /// Makes the store hold just this, as another history of the source.
+    pub(crate) async fn begin_history(&mut self, entries: Vec<(Key, Bytes)>) {
+        self.revision += 1;
+        self.command(Command::Begin(self.revision, entries)).await;
         self.check_revision().await;
     }
 
