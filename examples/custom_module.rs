@@ -9,7 +9,8 @@ use axum::body::Body;
 use axum::http::Request;
 use serde::Deserialize;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_webhook::module::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use tower_webhook::module::Module;
 use tower_webhook::{BuildContext, BuildError, FixedSource, Registry, receiver, reflect};
 
 /// Counts events by the trait [`Module`]: it has a configuration of its own, checked when a webhook is configured.

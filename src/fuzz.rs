@@ -6,12 +6,12 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub const TARGETS: &[Target] = &[
     ("bearer", crate::auth::fuzz),
-    ("compile", crate::config::fuzz_compile),
+    ("compile", crate::webhook::fuzz),
     ("frames", crate::queue::disk::fuzz_frames),
     ("journal", crate::dedup::fuzz),
-    ("json", crate::payload::fuzz),
+    ("json", crate::json::fuzz),
     ("node", crate::config::fuzz_node),
-    ("path", crate::route::fuzz),
+    ("path", crate::layers::fuzz),
     ("placeholder", crate::config::fuzz_placeholder),
     ("recovery", crate::queue::disk::fuzz_recovery),
     ("saved-copy", crate::source::fuzz),

@@ -18,12 +18,12 @@
 //! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`] | that it was deduplicated | 409, 400 |
 //! | [`Dispatch`] | all of these | the answer: 200 delivered, 202 accepted | 502, 503, 504 |
 //!
-//! [`receiver`] stacks them in this order; each works alone in front of a service of yours, and its module has an
+//! [`receiver()`] stacks them in this order; each works alone in front of a service of yours, and its module has an
 //! example. What a layer learned travels in the request's extensions. A layer that is missing upstream is a 500 that
 //! says so in the log, never a pass.
 //!
 //! A 200 says that the webhook's [module] has the event. A webhook with `"ack": "accepted"` answers 202 when the
-//! event is on disk: a [`Spool`](queue::disk::Spool) keeps it, and a [`Worker`](queue::disk::Worker) delivers it, at least once.
+//! event is on disk: a [`Spool`](queue::disk::Spool) keeps it, and a [`Worker`](worker::Worker) delivers it, at least once.
 //!
 //! # The configuration's way
 //!
@@ -64,76 +64,48 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod auth;
-pub mod body;
-mod client_address;
-#[cfg(any(feature = "durable", feature = "queue-disk"))]
-mod clock;
+mod base;
 pub mod config;
-mod deadline;
 pub mod dedup;
 mod delivery;
-#[cfg(any(feature = "durable", feature = "etcd", feature = "queue-disk", feature = "save-to-disk"))]
-mod directory;
-pub mod dispatch;
-mod evidence;
-pub mod finish;
-mod future;
+pub mod event;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
-mod head;
-mod instead;
-mod key;
-mod log_limit;
-pub mod lookup;
-pub mod method;
+mod json;
+pub mod layers;
 pub mod module;
-mod network;
-pub mod observe;
-pub mod payload;
-mod peer;
-#[cfg(feature = "etcd")]
-mod private;
-pub mod problem;
 #[cfg(feature = "queue-disk")]
 pub mod queue;
+pub mod receiver;
 mod reflector;
-pub mod rejection;
-mod round;
-pub mod route;
-mod sensitive;
+pub mod request;
 pub mod source;
-pub mod stack;
 mod store;
-mod telemetry;
+pub mod webhook;
 #[cfg(feature = "queue-disk")]
-mod worker;
+pub mod worker;
 
-pub use crate::auth::{CallAuth, CallAuthLayer, RequireAuth, RequireAuthLayer, VerifyBody, VerifyBodyLayer};
-pub use crate::body::{CollectBody, CollectBodyLayer, Collected};
-pub use crate::client_address::{ClientAddress, InvalidClientAddress};
-pub use crate::config::{BuildContext, BuildError, Connection, DataType, Promise, Registry, Webhook, WebhookInfo};
-pub use crate::dedup::{Dedup, DedupLayer};
-pub use crate::dispatch::Dispatch;
-pub use crate::evidence::{Matched, Permit};
-pub use crate::finish::{Finish, FinishLayer};
-pub use crate::future::ResponseFuture;
-pub use crate::head::Head;
-pub use crate::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
-pub use crate::log_limit::LogLimit;
-pub use crate::lookup::{LookupWebhook, LookupWebhookLayer};
-pub use crate::method::{RequirePost, RequirePostLayer};
-pub use crate::network::{InvalidNetwork, Network};
-pub use crate::observe::{Observe, ObserveLayer};
-pub use crate::payload::{CheckPayload, CheckPayloadLayer};
-pub use crate::peer::{ClientCertificate, Peer};
-pub use crate::problem::{ProblemBody, ProblemJson, ProblemJsonLayer};
-pub use crate::reflector::{Change, OnInvalid, Reflector, reflect};
-pub use crate::rejection::{Rejection, RejectionKind};
-pub use crate::route::{RouteNamespace, RouteNamespaceLayer};
-pub use crate::source::FixedSource;
-pub use crate::stack::{Receiver, receiver};
-pub use crate::store::{
+pub use self::config::{BuildContext, BuildError, Connection, DataType, WebhookInfo};
+pub use self::receiver::{Receiver, receiver};
+pub use self::reflector::{Change, OnInvalid, Reflector, reflect};
+pub use self::source::FixedSource;
+pub use self::store::{
     Counts, ErrorKind, IgnoredKey, LastError, ListReason, Refusal, Revision, Snapshot, SourceReport, SourceState,
     Status, Store,
 };
+pub use self::webhook::{Promise, Webhook};
+pub use crate::base::log_limit::LogLimit;
+pub use crate::base::network::{InvalidNetwork, Network};
+pub use crate::config::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
+pub use crate::layers::{
+    CallAuth, CallAuthLayer, CheckPayload, CheckPayloadLayer, CollectBody, CollectBodyLayer, Dedup, DedupLayer,
+    Dispatch, Finish, FinishLayer, LookupWebhook, LookupWebhookLayer, Matched, Observe, ObserveLayer, Permit,
+    ProblemBody, ProblemJson, ProblemJsonLayer, RequireAuth, RequireAuthLayer, RequirePost, RequirePostLayer,
+    RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer,
+};
+pub use crate::request::{
+    ClientAddress, ClientCertificate, Collected, Head, InvalidClientAddress, Peer, Rejection, RejectionKind,
+    ResponseFuture,
+};
+pub use crate::webhook::Registry;

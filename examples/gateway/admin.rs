@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceBuilder;
-use tower_webhook::module::EventId;
+use tower_webhook::event::EventId;
 use tower_webhook::queue::disk::{DeadLetter, Letter, Spool};
 use tower_webhook::{ProblemJsonLayer, RequireAuthLayer, WebhookKey};
 

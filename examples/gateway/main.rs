@@ -41,8 +41,9 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tower_webhook::dedup::Claims;
 use tower_webhook::module::{Egress, HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
-use tower_webhook::queue::disk::{Spool, SpoolOptions, Worker};
+use tower_webhook::queue::disk::{Spool, SpoolOptions};
 use tower_webhook::source::{EtcdSource, FileSource, Source};
+use tower_webhook::worker::Worker;
 use tower_webhook::{Registry, Store, reflect};
 
 use crate::certificates::Certificates;

@@ -24,12 +24,11 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_webhook::body::{BodyMemory, ResponseBody};
 use tower_webhook::dedup::Claims;
-use tower_webhook::dispatch::EVENT_ID;
-use tower_webhook::finish::Remainders;
+use tower_webhook::layers::{EVENT_ID, Remainders};
 use tower_webhook::queue::disk::Spool;
-use tower_webhook::stack::{ReceiverBuilder, ReceiverFuture};
+use tower_webhook::receiver::{ReceiverBuilder, ReceiverFuture};
+use tower_webhook::request::{BodyMemory, ResponseBody};
 use tower_webhook::{Receiver, Store};
 
 use crate::clients::Clients;

@@ -14,10 +14,9 @@ use tower_webhook::{ClientAddress, Network, OnInvalid};
 
 use crate::activity::Limits;
 use crate::endpoint::endpoint;
-use crate::memory;
-use crate::misspelt::{self, misspelt};
-use crate::variables::{self, VARIABLES};
-use crate::{Error, units};
+use crate::misspelt::misspelt;
+use crate::variables::VARIABLES;
+use crate::{Error, memory, misspelt, units, variables};
 
 pub(crate) struct Settings {
     pub(crate) backend: Backend,

@@ -7,9 +7,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_webhook::LogLimit;
 use tracing_subscriber::EnvFilter;
 
-use crate::Error;
 use crate::settings::Settings;
-use crate::stderr::{self, Stderr};
+use crate::stderr::Stderr;
+use crate::{Error, stderr};
 
 /// Upper bounds of the latency histogram, in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];

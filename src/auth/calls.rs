@@ -1,18 +1,18 @@
-//! How many calls of [`CallAuth`](super::CallAuth) run at a time.
+//! How many calls of [`CallAuth`](crate::layers::CallAuth) run at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
-use crate::key::WebhookKey;
+use crate::config::WebhookKey;
 
 /// A namespace has this many times the places of one of its webhooks.
 const WEBHOOKS: usize = 4;
 
 /// The requests whose calls run, counted by webhook and by namespace.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     max_per_webhook: usize,
     running: Mutex<HashMap<Share, usize, RandomState>>,
 }
@@ -28,18 +28,18 @@ enum Share {
 
 /// As long as it is there, a request has its places.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     calls: Arc<Calls>,
     shares: Vec<Share>,
 }
 
 impl Calls {
-    pub(super) fn new(max_per_webhook: usize) -> Arc<Self> {
+    pub(crate) fn new(max_per_webhook: usize) -> Arc<Self> {
         Arc::new(Self { max_per_webhook, running: Mutex::default() })
     }
 
     /// A place for the calls of one request; `None` if all are taken.
-    pub(super) fn begin(self: &Arc<Self>, webhook: Option<&WebhookKey>) -> Option<Place> {
+    pub(crate) fn begin(self: &Arc<Self>, webhook: Option<&WebhookKey>) -> Option<Place> {
         let shares = match webhook {
             Some(key) => vec![Share::Webhook(key.clone()), Share::Namespace(key.namespace().into())],
             None => vec![Share::NoWebhook],

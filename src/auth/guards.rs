@@ -7,8 +7,7 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
 use super::{AuthError, Proof, Scheme};
-use crate::head::Head;
-use crate::rejection::{Rejection, RejectionKind};
+use crate::request::{Head, Rejection, RejectionKind};
 
 /// The object-safe twin of [`Scheme`].
 pub(crate) trait ErasedScheme: fmt::Debug + Send + Sync {
@@ -50,7 +49,7 @@ impl Guards {
     }
 
     /// Returns the schemes that are not settled by the head. `follows` says which layers can settle them.
-    pub(super) fn check_head(&self, head: Head<'_>, follows: Follows) -> Result<Pending, Rejection> {
+    pub(crate) fn check_head(&self, head: Head<'_>, follows: Follows) -> Result<Pending, Rejection> {
         let mut open = Vec::new();
         for scheme in self.0.iter() {
             let next = match scheme.check_head(head) {
@@ -75,9 +74,9 @@ impl Guards {
 
 /// Which layers follow the one that judges the head.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Follows {
-    pub(super) call: bool,
-    pub(super) verify_body: bool,
+pub(crate) struct Follows {
+    pub(crate) call: bool,
+    pub(crate) verify_body: bool,
 }
 
 /// The schemes of a request that wait for a call or for the body.
@@ -108,14 +107,14 @@ impl Pending {
         self.0.iter().any(|open| matches!(open.next, Next::Call { .. }))
     }
 
-    /// These and `more`, of another [`RequireAuth`](super::RequireAuth) layer of the stack.
+    /// These and `more`, of another [`RequireAuth`](crate::layers::RequireAuth) layer of the stack.
     pub(crate) fn and(mut self, more: Self) -> Self {
         self.0.extend(more.0);
         self
     }
 
     /// Makes the calls, one after the other. Returns the schemes that wait for the body.
-    pub(super) async fn check_calls(&self, head: Head<'_>) -> Result<Self, Rejection> {
+    pub(crate) async fn check_calls(&self, head: Head<'_>) -> Result<Self, Rejection> {
         let mut open = Vec::new();
         for Open { scheme, next } in &self.0 {
             if let Next::Call { verify_body } = *next {
@@ -133,7 +132,7 @@ impl Pending {
         Ok(Self(open))
     }
 
-    pub(super) fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), Rejection> {
+    pub(crate) fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), Rejection> {
         if self.needs_call() {
             return Err(Rejection::misassembled("CallAuth"));
         }

@@ -3,21 +3,22 @@
 //! A [`Scheme`] is one way of proving it. [`RequireAuthLayer`] asks the scheme for what the head alone can prove,
 //! before one byte of the body is read. [`CallAuthLayer`] lets those schemes that must ask another server do so, still
 //! before the body is read. [`VerifyBodyLayer`] asks those schemes that need the bytes once these have been collected.
-//! Only these three layers bring about a [`Permit`](crate::Permit), and [`Dispatch`](crate::Dispatch) takes no request without
+//! Only these three layers bring about a [`Permit`](crate::layers::Permit), and [`Dispatch`](crate::layers::Dispatch) takes no request without
 //! one.
 //!
 //! | layer | needs | establishes | refuses |
 //! |---|---|---|---|
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`](crate::Permit), or a pending proof | 401, 403, 503 |
-//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`](crate::Permit), or a pending proof by the body | 401, 403, 503 |
-//! | [`VerifyBody`] | [`Collected`](crate::Collected), and [`RequireAuth`] before it | [`Permit`](crate::Permit) | 401, 403, 503 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::layers::Matched) | [`Permit`](crate::layers::Permit), or a pending proof | 401, 403, 503 |
+//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`](crate::layers::Permit), or a pending proof by the body | 401, 403, 503 |
+//! | [`VerifyBody`] | [`Collected`](crate::request::Collected), and [`RequireAuth`] before it | [`Permit`](crate::layers::Permit) | 401, 403, 503 |
 //!
 //! A fixed bearer token before any service, without any store:
 //!
 //! ```
 //! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::{RequireAuthLayer, auth::Bearer};
+//! use tower_webhook::RequireAuthLayer;
+//! use tower_webhook::auth::Bearer;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
@@ -39,17 +40,24 @@
 //! # Adding a scheme
 //!
 //! One file with a type that implements [`Scheme`] and [`ConfigScheme`], and one line in
-//! [`Registry::builtin`](crate::Registry::builtin); one of your own is registered from outside with
-//! [`Registry::scheme`](crate::Registry::scheme).
+//! [`Registry::builtin`](crate::webhook::Registry::builtin); one of your own is registered from outside with
+//! [`Registry::scheme`](crate::webhook::Registry::scheme).
+//!
+//! [`CallAuth`]: crate::CallAuth
+//! [`CallAuthLayer`]: crate::CallAuthLayer
+//! [`RequireAuth`]: crate::RequireAuth
+//! [`RequireAuthLayer`]: crate::RequireAuthLayer
+//! [`RequireAuthLayer::from_webhook`]: crate::RequireAuthLayer::from_webhook
+//! [`VerifyBody`]: crate::VerifyBody
+//! [`VerifyBodyLayer`]: crate::VerifyBodyLayer
 
-mod authorization;
-mod bearer;
-mod call;
+mod schemes;
+
 mod calls;
 mod guards;
-mod require;
-mod secret;
-mod verify;
+
+pub(crate) use self::calls::Calls;
+pub(crate) use self::guards::Follows;
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -57,16 +65,12 @@ use std::future::{Future, ready};
 use http::HeaderValue;
 use serde::de::DeserializeOwned;
 
-pub use self::authorization::Authorization;
-pub use self::bearer::Bearer;
 #[cfg(fuzzing)]
-pub(crate) use self::bearer::fuzz;
-pub use self::call::{CallAuth, CallAuthFuture, CallAuthLayer, DEFAULT_CALL_DEADLINE, DEFAULT_MAX_CALLS};
-pub use self::require::{RequireAuth, RequireAuthLayer};
-pub use self::secret::{InvalidSecret, SecretDigest, check_secret};
-pub use self::verify::{VerifyBody, VerifyBodyLayer};
+pub(crate) use self::schemes::fuzz;
+pub use self::schemes::{Authorization, Bearer};
+pub use crate::base::secret::{InvalidSecret, SecretDigest, check_secret};
 use crate::config::{BuildContext, BuildError};
-use crate::head::Head;
+use crate::request::Head;
 
 pub(crate) use self::guards::{ErasedScheme, Guards, Pending};
 
@@ -89,7 +93,7 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
     /// Asks another server. Called only after [`Proof::NeedsCall`].
     ///
     /// An implementation may be written as `async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError>`. The future
-    /// is dropped when the sender hangs up, and when the deadline of the [`CallAuthLayer`] passes.
+    /// is dropped when the sender hangs up, and when the deadline of the [`CallAuthLayer`](crate::CallAuthLayer) passes.
     ///
     /// # Errors
     ///

@@ -9,9 +9,9 @@ use super::node::Node;
 
 /// A configured connection: the address and credentials that modules share.
 pub struct Connection {
-    pub(super) name: Box<str>,
-    pub(super) kind: Box<str>,
-    pub(super) config: Node,
+    pub(crate) name: Box<str>,
+    pub(crate) kind: Box<str>,
+    pub(crate) config: Node,
 }
 
 impl Connection {

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::key::WebhookKey;
 use super::warning::Notes;
 use super::{CompileError, Connection, DataType};
-use crate::key::WebhookKey;
 
 /// What a module or scheme may know when it is built.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildContext<'a> {
-    pub(super) webhook: &'a WebhookKey,
-    pub(super) data_type: DataType,
-    pub(super) connection: Option<&'a Arc<Connection>>,
-    pub(super) notes: &'a Notes,
+    pub(crate) webhook: &'a WebhookKey,
+    pub(crate) data_type: DataType,
+    pub(crate) connection: Option<&'a Arc<Connection>>,
+    pub(crate) notes: &'a Notes,
 }
 
 impl<'a> BuildContext<'a> {
@@ -35,7 +35,7 @@ impl<'a> BuildContext<'a> {
     }
 
     /// Tells the operator of something odd that is no reason to refuse the configuration, as
-    /// [`Webhook::warnings`](super::Webhook::warnings) does. The text must hold no secret. Of one webhook 16 warnings are kept, and of each 500
+    /// [`Webhook::warnings`](crate::webhook::Webhook::warnings) does. The text must hold no secret. Of one webhook 16 warnings are kept, and of each 500
     /// characters.
     pub fn warn(&self, text: impl fmt::Display) {
         self.notes.warn(CompileError::new(text.to_string()));

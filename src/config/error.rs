@@ -82,12 +82,12 @@ impl de::Error for CompileError {
 }
 
 /// The words for a key that nobody asked for, with the nearest known one.
-pub(super) fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     format!("unknown key `{}`{}", shown(key), did_you_mean(key, known))
 }
 
 /// The nearest of `known`, if one is near.
-pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     // The distance to a long text costs time and memory, and none is near it.
     if name.len() > LONGEST_SHOWN {
         return String::new();
@@ -107,18 +107,18 @@ pub(crate) fn shown(key: &str) -> String {
 }
 
 /// The names, each between backticks.
-pub(super) fn quote(names: &[&str]) -> String {
+pub(crate) fn quote(names: &[&str]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
 }
 
 /// The words for a key that must be there, and is not.
-pub(super) fn missing_key(key: &str) -> CompileError {
+pub(crate) fn missing_key(key: &str) -> CompileError {
     CompileError::new(format!("the key `{key}` is missing"))
 }
 
 /// The words for a key that stands more than once.
-pub(super) fn duplicate_key<E: de::Error>(key: &str) -> E {
+pub(crate) fn duplicate_key<E: de::Error>(key: &str) -> E {
     E::custom(format_args!("duplicate key `{}`", shown(key)))
 }
 

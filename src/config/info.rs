@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::DataType;
-use crate::key::WebhookKey;
+use super::key::WebhookKey;
 
 /// What an event says about the webhook that received it. It is made once, when the webhook is compiled, and all events
 /// of the webhook share it.

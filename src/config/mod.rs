@@ -9,10 +9,10 @@
 //! |---|---|---|---|
 //! | `module` | string | required, unless there is a `chain` | the module's name in the [`Registry`] |
 //! | `module-config` | object | `{}` | the module's options |
-//! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::CheckPayload) demands of the body |
+//! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::layers::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
 //! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what a 2xx promises: see [`Promise`]; `"accepted"` needs [`Registry::accepting`] |
-//! | `dedup` | object | none | see [`Dedup`](crate::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
+//! | `dedup` | object | none | see [`Dedup`](crate::layers::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
 //! | `retry` | object | none: 1 attempt, or 20 if `ack` is `"accepted"` | see [retries](#retries) |
 //! | `chain` | array | none | see [chains](#chains) |
@@ -23,7 +23,7 @@
 //! A key that is not known is refused, with the nearest one that is, as is a key that stands twice: a misspelt guard
 //! must not open a webhook. A webhook without any guard is open to everybody; the store counts those.
 //!
-//! What is odd and no reason to refuse the value is a [warning](Webhook::warnings): a number of `retry` that was moved
+//! What is odd and no reason to refuse the value is a [warning](crate::Webhook::warnings): a number of `retry` that was moved
 //! into range, `retry` without `enabled`, a `module` beside a `chain`, a `connection` that no module asks for. Every other
 //! number that is out of range is refused.
 //!
@@ -48,7 +48,7 @@
 //!
 //! The delay is the longest wait: each is drawn evenly between nothing and it. What a target asks for in `Retry-After`
 //! is waited for besides, one hour at most. Errors are the labels of
-//! [`DeliverErrorKind`](crate::module::DeliverErrorKind) or `any`; these class names of Python's, plain or qualified,
+//! [`DeliverErrorKind`](crate::event::DeliverErrorKind) or `any`; these class names of Python's, plain or qualified,
 //! are read as labels: `ConnectionError`, `ConnectionRefusedError`, `ConnectionResetError`, `ConnectionAbortedError`,
 //! `BrokenPipeError` (`connect`), `TimeoutError` (`timeout`), `OSError`, `IOError` (`io`), `AuthenticationError`,
 //! `PermissionError` (`auth`), `ValueError`, `KeyError`, `TypeError` (`config`).
@@ -100,26 +100,32 @@
 //! Other placeholders are not filled in. A secret must be no such placeholder, and must not be blank; a variable in it, or
 //! the default, must not be blank either, also inside a longer text. The texts of a guard are secrets, and what stands in
 //! `module-config` or in a connection under the name of a secret (`password`, `api_key`, `signing_secret`,
-//! `Authorization`) or of an address (`url`, `uri`, `dsn`): see [`check_secret`](crate::auth::check_secret).
+//! `Authorization`) or of an address (`url`, `uri`, `dsn`): see [`check_secret`](crate::base::secret::check_secret).
+//!
+//! [`Registry`]: crate::Registry
+//! [`Registry::accepting`]: crate::Registry::accepting
+//! [`Promise`]: crate::Promise
+//! [`Webhook::metadata`]: crate::Webhook::metadata
 
-mod chain;
-mod compile;
+pub(crate) mod key;
+
 mod connection;
 mod context;
 mod data_type;
 mod error;
 mod info;
-mod legacy;
 mod name;
 mod node;
 mod placeholder;
-mod registry;
-mod secrets;
-mod spec;
+pub(crate) mod secrets;
 mod warning;
-mod webhook;
 
-pub(crate) use self::compile::{Compiler, Connections};
+pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
+pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
+pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
+pub(crate) use self::placeholder::expand;
+pub(crate) use self::secrets::Place;
+
 pub use self::connection::Connection;
 pub use self::context::BuildContext;
 pub use self::data_type::DataType;
@@ -127,11 +133,10 @@ pub use self::data_type::DataType;
 pub(crate) use self::error::shown;
 pub use self::error::{BuildError, CompileError};
 pub use self::info::WebhookInfo;
-use self::name::Name;
-use self::node::Node;
-pub use self::registry::Registry;
-use self::warning::Notes;
-pub(crate) use self::warning::Warnings;
-pub use self::webhook::{Promise, Webhook};
+pub(crate) use self::name::Name;
+pub(crate) use self::node::Node;
 #[cfg(fuzzing)]
-pub(crate) use self::{compile::fuzz as fuzz_compile, node::fuzz as fuzz_node, placeholder::fuzz as fuzz_placeholder};
+pub(crate) use self::node::fuzz as fuzz_node;
+#[cfg(fuzzing)]
+pub(crate) use self::placeholder::fuzz as fuzz_placeholder;
+pub(crate) use self::warning::{Notes, Warnings};

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use super::error::shown;
 
 /// A name. Its `Display` is for an operator's eyes.
-pub(super) struct Name {
+pub(crate) struct Name {
     text: String,
     /// Whether the configuration spells it out: what a variable holds may be a secret, and is not shown.
     is_written: bool,
@@ -15,9 +15,9 @@ pub(super) struct Name {
 
 impl Name {
     /// By this type a [`Node`](super::Node) knows that a name is read, and says where its text comes from.
-    pub(super) const TYPE: &'static str = "tower_webhook::Name";
+    pub(crate) const TYPE: &'static str = "tower_webhook::Name";
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 }

@@ -16,10 +16,10 @@ use serde_json::{Number, Value};
 
 use super::error::{CompileError, duplicate_key, quote, unknown_key};
 use super::name::Name;
-use crate::instead::Instead;
+use crate::json::Instead;
 
 #[derive(Clone, PartialEq, Hash)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Null,
     Bool(bool),
     Number(Number),
@@ -33,7 +33,7 @@ pub(super) enum Node {
 }
 
 impl Node {
-    pub(super) fn parse(json: &[u8]) -> Result<Self, CompileError> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, CompileError> {
         if json.len() > LONGEST {
             let (most, found) = (LONGEST >> 10, json.len().div_ceil(1 << 10));
             return Err(CompileError::new(format!("expected at most {most} KiB, found {found} KiB")));
@@ -52,7 +52,7 @@ impl Node {
     }
 
     /// How many keys and items it holds.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         match self {
             Self::Array(items) => items.iter().map(|item| 1 + item.held()).sum(),
             Self::Object(fields) => fields.iter().map(|(_, value)| 1 + value.held()).sum(),
@@ -61,16 +61,16 @@ impl Node {
     }
 
     /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
-    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, CompileError> {
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, CompileError> {
         T::deserialize(self)
     }
 
     /// Reads what stands at `key`.
-    pub(super) fn read_at<T: DeserializeOwned>(self, key: &str) -> Result<T, CompileError> {
+    pub(crate) fn read_at<T: DeserializeOwned>(self, key: &str) -> Result<T, CompileError> {
         self.read().map_err(|error| error.inside(key))
     }
 
-    pub(super) fn into_value(self) -> Value {
+    pub(crate) fn into_value(self) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(value),
@@ -82,7 +82,7 @@ impl Node {
     }
 
     /// The error for a value that is of another kind than `expected`.
-    pub(super) fn is_not(&self, expected: &str) -> CompileError {
+    pub(crate) fn is_not(&self, expected: &str) -> CompileError {
         de::Error::invalid_type(self.unexpected(), &expected)
     }
 
@@ -99,10 +99,10 @@ impl Node {
 }
 
 /// A value is no longer than this, in bytes, and its placeholders do not come to more.
-pub(super) const LONGEST: usize = 512 << 10;
+pub(crate) const LONGEST: usize = 512 << 10;
 
 /// A value does not hold more keys and items.
-pub(super) const MOST_HELD: usize = 20_000;
+pub(crate) const MOST_HELD: usize = 20_000;
 
 /// Arrays and objects do not stand deeper inside one another.
 const DEEPEST: usize = 64;
@@ -338,7 +338,7 @@ impl<'de> Deserializer<'de> for Node {
 }
 
 /// The names of the fields of the struct `T`; none if it is no struct.
-pub(super) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
+pub(crate) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     let names = Cell::new(&[][..]);
     let _ = T::deserialize(Probe { names: &names });
     names.get()

@@ -1,17 +1,17 @@
 //! `{$VAR}` and `{$VAR:default}`.
 
 use super::error::CompileError;
-use super::legacy;
 use super::node::{LONGEST, Node};
 use super::secrets::Place;
+use crate::webhook::legacy;
 
 /// Looks up a variable.
-pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Fills in the placeholders of every string in `node`; keys stay as they are. Where `place` is that of a secret, a
 /// placeholder that comes to nothing, or to blanks, is an error. What is filled in is taken from `room`, which is for a
 /// whole value.
-pub(super) fn expand(
+pub(crate) fn expand(
     node: Node,
     lookup: Lookup<'_>,
     place: &Place<'_>,

@@ -3,13 +3,13 @@
 use std::cell::OnceCell;
 
 use super::{CompileError, Node};
-use crate::auth::{InvalidSecret, check_secret};
-use crate::sensitive::is_secret;
+use crate::base::secret::{InvalidSecret, check_secret};
+use crate::base::secret_names::is_secret;
 
 /// A place in a value, named by the keys that lead to it. Items of an array share the place of the array.
 ///
 /// To look into a name costs more than to look at most texts, so a place decides only when it is asked, and once.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     key: &'a str,
     outer: Option<&'a Place<'a>>,
     kind: Kind,
@@ -28,7 +28,7 @@ enum Kind {
 
 impl<'a> Place<'a> {
     /// The place of a key of the whole value.
-    pub(super) fn of(key: &'a str, is_guard: bool) -> Self {
+    pub(crate) fn of(key: &'a str, is_guard: bool) -> Self {
         let kind = match key {
             _ if is_guard => Kind::Guard,
             "metadata" => Kind::Metadata,
@@ -38,12 +38,12 @@ impl<'a> Place<'a> {
     }
 
     /// The place of a key of the object at this place.
-    pub(super) fn inside(&'a self, key: &'a str) -> Self {
+    pub(crate) fn inside(&'a self, key: &'a str) -> Self {
         Self { key, outer: Some(self), kind: self.kind, holds_secret: OnceCell::new() }
     }
 
     /// Whether a text at this place is a secret, holds one, or is a part of a guard.
-    pub(super) fn is_guarded(&self) -> bool {
+    pub(crate) fn is_guarded(&self) -> bool {
         matches!(self.kind, Kind::Guard) || self.is_secret()
     }
 
@@ -65,7 +65,7 @@ fn holds_secret(key: &str) -> bool {
 }
 
 /// Refuses secrets that are blank, or a placeholder that nothing has filled in.
-pub(super) fn check(node: &Node, place: &Place<'_>) -> Result<(), CompileError> {
+pub(crate) fn check(node: &Node, place: &Place<'_>) -> Result<(), CompileError> {
     match node {
         Node::String(text) | Node::Expanded(text) | Node::Filled(text) => match check_secret(text) {
             // A guard itself refuses a secret that is blank. Its other texts, such as a prefix, may be.

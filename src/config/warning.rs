@@ -16,18 +16,18 @@ pub(crate) type Warnings = Arc<[Box<str>]>;
 
 /// Collects warnings while a value, or one part of it, is compiled. A warning is worded and placed as an error is.
 #[derive(Debug)]
-pub(super) struct Notes {
+pub(crate) struct Notes {
     warnings: Mutex<Vec<CompileError>>,
     /// Whether the connection was asked for.
     has_asked: AtomicBool,
 }
 
 impl Notes {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { warnings: Mutex::new(Vec::new()), has_asked: AtomicBool::new(false) }
     }
 
-    pub(super) fn warn(&self, warning: CompileError) {
+    pub(crate) fn warn(&self, warning: CompileError) {
         let mut warnings = self.locked();
         if warnings.len() < MOST {
             warnings.push(warning);
@@ -35,21 +35,21 @@ impl Notes {
     }
 
     /// Takes the warnings of a part over: `place` says where the part stands.
-    pub(super) fn take(&self, part: &Self, place: &[&str]) {
+    pub(crate) fn take(&self, part: &Self, place: &[&str]) {
         for warning in std::mem::take(&mut *part.locked()) {
             self.warn(place.iter().rev().fold(warning, |warning, key| warning.inside(key)));
         }
     }
 
-    pub(super) fn asked(&self) {
+    pub(crate) fn asked(&self) {
         self.has_asked.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn has_asked(&self) -> bool {
+    pub(crate) fn has_asked(&self) -> bool {
         self.has_asked.load(Ordering::Relaxed)
     }
 
-    pub(super) fn into_warnings(self) -> Warnings {
+    pub(crate) fn into_warnings(self) -> Warnings {
         let warnings = self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
         warnings.iter().map(|warning| warning.to_string().chars().take(LONGEST).collect()).collect()
     }

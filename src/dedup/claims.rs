@@ -15,8 +15,8 @@ use super::journal::Journal;
 use super::rule::Event;
 use super::table::{Answer, Known, Table, Taken};
 #[cfg(feature = "durable")]
-use crate::clock::Clock;
-use crate::telemetry;
+use crate::base::clock::Clock;
+use crate::base::telemetry;
 
 /// How many events are remembered if nothing is said.
 pub const DEFAULT_MAX_ENTRIES: usize = 1_000_000;
@@ -26,7 +26,7 @@ const MAX_SHARDS: usize = 64;
 
 const ENTRIES_PER_SHARD: usize = 1024;
 
-/// The events that are being processed, and those that were taken: what [`Dedup`](super::Dedup) asks.
+/// The events that are being processed, and those that were taken: what [`Dedup`](crate::layers::Dedup) asks.
 ///
 /// A clone is the same store. It is of one process: two that share the work each need to get the retries of their own
 /// senders, or a duplicate that goes to the other is processed.
@@ -66,7 +66,7 @@ impl Claims {
     }
 
     /// Claims `event`, to be remembered for `ttl` seconds if it is taken.
-    pub(super) fn claim(&self, event: Event, ttl: u32) -> Claim {
+    pub(crate) fn claim(&self, event: Event, ttl: u32) -> Claim {
         let inner = &self.inner;
         let now = inner.now();
         let claim = |table: &mut Table| {
@@ -134,7 +134,7 @@ impl ClaimsOptions {
     /// If there are more, some are forgotten before their time: the oldest of the webhook that has the most, of the
     /// namespace that has the most. One webhook alone may have all the room; but it takes nothing from a namespace that has
     /// no more than an equal share, nor from a webhook that has no more than an equal share of its namespace's, also when
-    /// they come later. A scope of [`DedupLayer::rule`](crate::DedupLayer::rule) counts as a namespace. The shares are
+    /// they come later. A scope of [`DedupLayer::rule`](crate::layers::DedupLayer::rule) counts as a namespace. The shares are
     /// those of each part, so that they are exact only to within some events.
     #[must_use]
     pub fn max_entries(mut self, max_entries: usize) -> Self {
@@ -203,7 +203,7 @@ impl Default for ClaimsOptions {
 
 /// What came of a claim.
 #[derive(Debug)]
-pub(super) enum Claim {
+pub(crate) enum Claim {
     /// The event may be processed.
     First(Pending),
     /// Somebody else is about it.
@@ -214,7 +214,7 @@ pub(super) enum Claim {
 
 /// An event that is being processed. Dropped, by whatever comes in between, it is anybody's again.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     claims: Claims,
     event: Event,
     ttl: u32,
@@ -223,7 +223,7 @@ pub(super) struct Pending {
 
 impl Pending {
     /// The event was taken. The future, if there is one, is over when this will outlive a crash.
-    pub(super) fn taken(mut self, answer: Answer) -> Option<BoxFuture<'static, ()>> {
+    pub(crate) fn taken(mut self, answer: Answer) -> Option<BoxFuture<'static, ()>> {
         self.is_settled = true;
         let inner = &self.claims.inner;
         let at = inner.now();
@@ -331,7 +331,7 @@ mod tests {
             assert!(matches!(claims.claim(event(number), 60), Claim::Duplicate(_)), "{number}");
         }
         drop(claims);
-        let claims = open(Clock::started_before(crate::clock::AGREED));
+        let claims = open(Clock::started_before(crate::base::clock::AGREED));
         assert!(matches!(claims.claim(event(1), 60), Claim::First(_)), "its time is over");
         assert!(matches!(claims.claim(event(2), 60), Claim::Duplicate(_)));
     }

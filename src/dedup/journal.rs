@@ -27,8 +27,8 @@ pub(crate) use self::record::fuzz;
 use self::writer::Writer;
 use super::rule::Event;
 use super::table::{Answer, Taken};
-use crate::clock::Clock;
-use crate::telemetry;
+use crate::base::clock::Clock;
+use crate::base::telemetry;
 
 /// How many records may wait to be written.
 const QUEUE: usize = 16 * 1024;
@@ -42,7 +42,7 @@ const TELL: Duration = Duration::from_secs(1);
 static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
 
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     writer: SyncSender<Entry>,
     clock: Arc<Clock>,
     /// Nothing has been written for longer than an answer waits. Then none does.
@@ -55,7 +55,7 @@ type Entry = (Record, oneshot::Sender<()>);
 impl Journal {
     /// Opens the journal and tells what is in it, about the oldest first, times that are over and copies included.
     /// Records that `is_remembered` says yes to stay in it; there are at most about `max_records`.
-    pub(super) fn open(
+    pub(crate) fn open(
         directory: &Path,
         max_records: usize,
         clock: Clock,
@@ -72,12 +72,12 @@ impl Journal {
     }
 
     /// The time, in seconds since 1970, that what was found may expire by, once it is known.
-    pub(super) fn time_for_expiry(&self) -> Option<u32> {
+    pub(crate) fn time_for_expiry(&self) -> Option<u32> {
         self.clock.for_expiry().map(seconds)
     }
 
     /// Writes down that `event` was taken, and is to be remembered for `ttl` seconds. The future is over when that outlives the process, or cannot be had.
-    pub(super) fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
+    pub(crate) fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
         let at = seconds(self.clock.for_stamps());
         let taken = Taken { answer, at, until: at.saturating_add(ttl) };
         let (written, was_written) = oneshot::channel();

@@ -8,20 +8,20 @@
 //! |---|---|
 //! | that is new | the inner service's answer |
 //! | that is being processed | 409 and `Retry-After`: what will become of it is not known yet |
-//! | that was taken: answered 2xx | the same status and `X-Event-Id`, and [`X-Duplicate: true`](DUPLICATE) |
+//! | that was taken: answered 2xx | the same status and `X-Event-Id`, and [`X-Duplicate: true`](crate::layers::DUPLICATE) |
 //! | that was not: any other answer, an error, a panic | what a new one gets |
 //! | without the id | 400: to take it for another would lose it, to let it pass would process it twice |
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | [`Matched`], [`Permit`], [`Collected`] | the evidence that [`Dispatch`](crate::Dispatch) asks for if the webhook has a rule | 409 in progress, 400 no id |
+//! | [`Matched`], [`Permit`], [`Collected`] | the evidence that [`Dispatch`](crate::layers::Dispatch) asks for if the webhook has a rule | 409 in progress, 400 no id |
 //!
 //! It stands behind the authentication, so that no stranger can use up an id. A webhook without the key passes at no
 //! cost. [`Claims`] holds what is known, in memory or on disk too. With a digest two events of the same bytes are one:
 //! it is for senders who give no id and put the time, or a number, into the body.
 //!
 //! A sender that does not wait for the answer ends the processing, and with it the claim, unless
-//! [`Finish`](crate::Finish) stands before this layer, as it does in [`receiver`](crate::receiver()): then the event is
+//! [`Finish`](crate::layers::Finish) stands before this layer, as it does in [`receiver`](crate::receiver::receiver()): then the event is
 //! being processed until its end.
 //!
 //! An event is processed again, rather than lost, when there is doubt: after a crash in the middle, after a power cut
@@ -60,24 +60,28 @@
 //! assert_eq!(without.status(), 400);
 //! # }
 //! ```
+//!
+//! [`DedupLayer`]: crate::DedupLayer
+//! [`Matched`]: crate::Matched
+//! [`Permit`]: crate::Permit
+//! [`Collected`]: crate::Collected
 
 mod claims;
-mod future;
 #[cfg(feature = "durable")]
 mod journal;
 #[cfg(not(feature = "durable"))]
 #[path = "no_journal.rs"]
 mod journal;
-mod layer;
-mod pointer;
 mod queues;
 mod ranking;
 mod rule;
 mod table;
 
+pub(crate) use self::claims::{Claim, Pending};
+pub(crate) use self::rule::Scope;
+pub(crate) use self::table::Answer;
+
 pub use self::claims::{Claims, ClaimsOptions, DEFAULT_MAX_ENTRIES};
-pub use self::future::DedupFuture;
 #[cfg(fuzzing)]
 pub(crate) use self::journal::fuzz;
-pub use self::layer::{DUPLICATE, Dedup, DedupLayer};
 pub use self::rule::{DEFAULT_TTL, DedupRule, InvalidRule, MAX_ID, MAX_TTL};

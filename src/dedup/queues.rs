@@ -13,7 +13,7 @@ use super::rule::{Event, MAX_TTL, Owner};
 ///
 /// All queues are linked in one vector, so that a webhook with few events takes little.
 #[derive(Debug)]
-pub(super) struct Queues {
+pub(crate) struct Queues {
     nodes: Vec<Node>,
     /// The first of those that are not used.
     spare_node: u32,
@@ -29,10 +29,10 @@ pub(super) struct Queues {
 
 /// An event that is to be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Due {
-    pub(super) event: Event,
-    pub(super) at: u32,
-    pub(super) until: u32,
+pub(crate) struct Due {
+    pub(crate) event: Event,
+    pub(crate) at: u32,
+    pub(crate) until: u32,
 }
 
 /// A [`Due`], whose owner is that of its queue.
@@ -66,7 +66,7 @@ const NONE: u32 = u32::MAX;
 const MAX_MAGNITUDE: u32 = MAX_TTL.as_secs().ilog2();
 
 impl Queues {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             nodes: Vec::new(),
             spare_node: NONE,
@@ -79,12 +79,12 @@ impl Queues {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// A recovered event is of an earlier process, and so older than all that are not recovered.
-    pub(super) fn push(&mut self, due: Due, is_recovered: bool) {
+    pub(crate) fn push(&mut self, due: Due, is_recovered: bool) {
         let owner = due.event.owner();
         let magnitude = due.until.saturating_sub(due.at).max(1).ilog2().min(MAX_MAGNITUDE) as u8;
         let queue = self.queue(owner, Kind { is_recovered, magnitude });
@@ -100,7 +100,7 @@ impl Queues {
     }
 
     /// Takes out the oldest event of the largest webhook of the largest namespace.
-    pub(super) fn pop_from_largest(&mut self) -> Option<Due> {
+    pub(crate) fn pop_from_largest(&mut self) -> Option<Due> {
         let mut queue = *self.owners.get(&self.shares.largest()?)?;
         let (mut oldest, mut age) = (NONE, (true, u32::MAX));
         while let Some(Queue { kind, head, sibling, .. }) = self.queues.get(queue as usize).copied() {
@@ -115,7 +115,7 @@ impl Queues {
 
     /// Takes out an event whose time is over, if one is found in the next few queues: `looks` is how many may be looked
     /// at, and counts down. Recovered events count only if `with_recovered`.
-    pub(super) fn expired(&mut self, now: u32, with_recovered: bool, looks: &mut usize) -> Option<Due> {
+    pub(crate) fn expired(&mut self, now: u32, with_recovered: bool, looks: &mut usize) -> Option<Due> {
         while *looks > 0 && !self.queues.is_empty() {
             *looks -= 1;
             self.hand %= self.queues.len();
@@ -130,7 +130,7 @@ impl Queues {
     }
 
     /// Gives each recovered event another last second.
-    pub(super) fn date(&mut self, mut until: impl FnMut(Due) -> u32) {
+    pub(crate) fn date(&mut self, mut until: impl FnMut(Due) -> u32) {
         for queue in self.queues.iter().filter(|queue| queue.kind.is_recovered) {
             let mut node = queue.head;
             while let Some(found) = self.nodes.get_mut(node as usize) {

@@ -12,18 +12,18 @@ use super::rule::Owner;
 /// and in that namespace the largest webhook. So an entry of a namespace, or of a webhook of its namespace, that has no
 /// more than an equal share is never the one to go, and a namespace that comes later finds room at once.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     namespaces: Ranking,
     webhooks: HashMap<u16, Ranking, RandomState>,
 }
 
 impl Shares {
-    pub(super) fn add(&mut self, owner: Owner) {
+    pub(crate) fn add(&mut self, owner: Owner) {
         self.namespaces.add(owner.namespace);
         self.webhooks.entry(owner.namespace).or_default().add(owner.webhook);
     }
 
-    pub(super) fn subtract(&mut self, owner: Owner) {
+    pub(crate) fn subtract(&mut self, owner: Owner) {
         self.namespaces.subtract(owner.namespace);
         if let Some(webhooks) = self.webhooks.get_mut(&owner.namespace) {
             webhooks.subtract(owner.webhook);
@@ -34,7 +34,7 @@ impl Shares {
     }
 
     /// The largest webhook of the largest namespace.
-    pub(super) fn largest(&self) -> Option<Owner> {
+    pub(crate) fn largest(&self) -> Option<Owner> {
         let namespace = self.namespaces.largest()?;
         let webhook = self.webhooks.get(&namespace)?.largest()?;
         Some(Owner { namespace, webhook })

@@ -8,10 +8,9 @@ use http::{HeaderMap, Request};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::pointer::{Pointer, Scalar};
-use crate::body::Collected;
-use crate::key::WebhookKey;
-use crate::rejection::{Rejection, RejectionKind};
+use crate::config::WebhookKey;
+use crate::json::{Pointer, Scalar};
+use crate::request::{Collected, Rejection, RejectionKind};
 
 /// How long an event is remembered if the rule does not say: senders try again for about three days.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(72 * 3600);
@@ -85,7 +84,7 @@ impl DedupRule {
         Ok(self)
     }
 
-    pub(super) fn ttl_seconds(&self) -> u32 {
+    pub(crate) fn ttl_seconds(&self) -> u32 {
         self.ttl
     }
 
@@ -99,7 +98,7 @@ impl DedupRule {
     }
 
     /// The event that `req` is, among all there are.
-    pub(super) fn event(&self, scope: Scope<'_>, req: &Request<Collected>) -> Result<Event, Rejection> {
+    pub(crate) fn event(&self, scope: Scope<'_>, req: &Request<Collected>) -> Result<Event, Rejection> {
         let missing = |why: String| Rejection::with_detail(RejectionKind::MissingEventId, why);
         match &self.source {
             Source::Header(name) => {
@@ -142,7 +141,7 @@ fn checked(id: &[u8]) -> Result<&[u8], &'static str> {
 
 /// Within what an id names one event.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Scope<'a> {
+pub(crate) enum Scope<'a> {
     Webhook(&'a WebhookKey),
     /// A name that the application gave.
     Named(&'a str),
@@ -153,14 +152,14 @@ pub(super) enum Scope<'a> {
 /// 96 bits of a SHA-256 are enough: a sender who could find two ids of one digest could only make an event of its own be
 /// taken for another of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Event(pub(super) [u8; 16]);
+pub(crate) struct Event(pub(crate) [u8; 16]);
 
 /// Whose share an event counts for. Namespaces whose tags are the same share one share, and so do webhooks; their events
 /// differ all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
-    pub(super) namespace: u16,
-    pub(super) webhook: u16,
+pub(crate) struct Owner {
+    pub(crate) namespace: u16,
+    pub(crate) webhook: u16,
 }
 
 impl Event {
@@ -188,7 +187,7 @@ impl Event {
         Self::from_parts(owner, digest)
     }
 
-    pub(super) fn from_parts(owner: Owner, digest: [u8; 12]) -> Self {
+    pub(crate) fn from_parts(owner: Owner, digest: [u8; 12]) -> Self {
         let mut bytes = [0; 16];
         bytes[..2].copy_from_slice(&owner.namespace.to_be_bytes());
         bytes[2..4].copy_from_slice(&owner.webhook.to_be_bytes());
@@ -196,18 +195,18 @@ impl Event {
         Self(bytes)
     }
 
-    pub(super) fn owner(self) -> Owner {
+    pub(crate) fn owner(self) -> Owner {
         let [n1, n2, w1, w2, ..] = self.0;
         Owner { namespace: u16::from_be_bytes([n1, n2]), webhook: u16::from_be_bytes([w1, w2]) }
     }
 
-    pub(super) fn digest(self) -> [u8; 12] {
+    pub(crate) fn digest(self) -> [u8; 12] {
         let [_, _, _, _, digest @ ..] = self.0;
         digest
     }
 
     /// Which of so many parts it belongs to: by its digest, so that each owner has its share in all parts.
-    pub(super) fn part(self, parts: usize) -> usize {
+    pub(crate) fn part(self, parts: usize) -> usize {
         usize::from(self.0[4]) % parts
     }
 }
@@ -236,7 +235,7 @@ pub struct InvalidRule {
 }
 
 impl InvalidRule {
-    pub(super) fn new(rule: &'static str) -> Self {
+    pub(crate) fn new(rule: &'static str) -> Self {
         Self { rule }
     }
 }

@@ -11,25 +11,25 @@ use super::rule::Event;
 
 /// What the sender of an event was answered. Of the answer no more is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    /// What [`EVENT_ID`](crate::dispatch::EVENT_ID) said; nil if nothing, or no UUID.
-    pub(super) event_id: Uuid,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// What [`EVENT_ID`](crate::layers::EVENT_ID) said; nil if nothing, or no UUID.
+    pub(crate) event_id: Uuid,
 }
 
 /// An event that was taken. Times are in seconds: in a [`Table`] since this process's start, in the journal since 1970, so
 /// that they mean the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) answer: Answer,
-    pub(super) at: u32,
+pub(crate) struct Taken {
+    pub(crate) answer: Answer,
+    pub(crate) at: u32,
     /// The last second in which it is remembered.
-    pub(super) until: u32,
+    pub(crate) until: u32,
 }
 
 /// What is known of an event that comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(crate) enum Known {
     /// Nothing: it is being processed from now on.
     First,
     /// It is being processed.
@@ -43,7 +43,7 @@ pub(super) enum Known {
 /// An entry takes about a hundred bytes: 41 in the map and 24 in a queue, and the room that both keep to grow. A webhook
 /// takes about as much.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     events: HashMap<Event, Option<Remembered>, RandomState>,
     queues: Queues,
     /// There are events of an earlier process whose age is not known yet, with times since 1970. They are remembered until
@@ -68,7 +68,7 @@ struct Remembered {
 }
 
 impl Table {
-    pub(super) fn new(max_taken: usize) -> Self {
+    pub(crate) fn new(max_taken: usize) -> Self {
         Self {
             events: HashMap::default(),
             queues: Queues::new(),
@@ -79,7 +79,7 @@ impl Table {
     }
 
     /// What is known of `event`; if nothing is, it is now pending.
-    pub(super) fn claim(&mut self, event: Event, now: u32) -> Known {
+    pub(crate) fn claim(&mut self, event: Event, now: u32) -> Known {
         self.sweep(now);
         match self.events.get(&event) {
             Some(None) => Known::Pending,
@@ -95,14 +95,14 @@ impl Table {
     }
 
     /// A pending event was not taken: the next one of the same id is a first one again.
-    pub(super) fn release(&mut self, event: Event) {
+    pub(crate) fn release(&mut self, event: Event) {
         if let Some(None) = self.events.get(&event) {
             self.events.remove(&event);
         }
     }
 
     /// The event was taken. If there are too many, the oldest of the largest owner is forgotten.
-    pub(super) fn take(&mut self, event: Event, taken: Taken) {
+    pub(crate) fn take(&mut self, event: Event, taken: Taken) {
         let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: false };
         self.events.insert(event, Some(remembered));
         self.queues.push(Due { event, at: taken.at, until: taken.until }, false);
@@ -112,7 +112,7 @@ impl Table {
     /// The event was taken by an earlier process, by its wall clock then. The oldest come first. Of the same event that
     /// comes again, the one that is remembered longer counts.
     #[cfg(any(test, feature = "durable"))]
-    pub(super) fn recover(&mut self, event: Event, taken: Taken) {
+    pub(crate) fn recover(&mut self, event: Event, taken: Taken) {
         if let Some(Some(known)) = self.events.get(&event)
             && known.until >= taken.until
         {
@@ -127,17 +127,17 @@ impl Table {
 
     /// Whether the event is remembered with this answer.
     #[cfg(any(test, feature = "durable"))]
-    pub(super) fn remembers(&self, event: Event, answer: Answer) -> bool {
+    pub(crate) fn remembers(&self, event: Event, answer: Answer) -> bool {
         matches!(self.events.get(&event), Some(Some(known)) if known.answer == answer)
     }
 
     /// Whether there are events whose age is not known.
-    pub(super) fn has_undated(&self) -> bool {
+    pub(crate) fn has_undated(&self) -> bool {
         self.has_undated
     }
 
     /// The time is known: `wall` since 1970, `now` since the start. From here on what was recovered has its age.
-    pub(super) fn date(&mut self, wall: u32, now: u32) {
+    pub(crate) fn date(&mut self, wall: u32, now: u32) {
         let events = &mut self.events;
         self.queues.date(|due| {
             // Of a clock that was ahead: it is remembered for its whole time, and no longer.
@@ -168,12 +168,12 @@ impl Table {
         forgotten
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
     /// How many events were forgotten before their time.
-    pub(super) fn forgotten(&self) -> u64 {
+    pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
@@ -198,8 +198,8 @@ fn remove(events: &mut HashMap<Event, Option<Remembered>, RandomState>, due: Due
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::rule::Owner;
     use super::*;
+    use crate::dedup::rule::Owner;
 
     fn event(number: u8) -> Event {
         of(0, 0, number.into())

@@ -7,9 +7,10 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use crate::base::secret_names::{REDACTED, sounds_secret};
 use crate::config::DataType;
-use crate::module::{DeliverError, DeliverErrorKind, Delivery};
-use crate::sensitive::{REDACTED, json, sounds_secret};
+use crate::event::{DeliverError, DeliverErrorKind, Delivery};
+use crate::json::secrets as json;
 
 /// The largest JSON body that is cleaned in passing, in bytes: others would wait for it.
 const MAX_IN_PASSING: usize = 64 << 10;
@@ -45,7 +46,7 @@ impl Cleanup {
     }
 
     /// The event without what sounds secret in its header fields and, if it is JSON, in its body.
-    pub(super) async fn clean(self: &Arc<Self>, delivery: Delivery) -> Result<Delivery, DeliverError> {
+    pub(crate) async fn clean(self: &Arc<Self>, delivery: Delivery) -> Result<Delivery, DeliverError> {
         if delivery.body().len() <= MAX_IN_PASSING || delivery.webhook().data_type() == DataType::Blob {
             return self.clean_now(delivery);
         }

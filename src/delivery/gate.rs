@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use crate::body::Share;
+use crate::request::Share;
 
 /// Events of one webhook that are being delivered while their senders wait.
 const MAX_PER_WEBHOOK: usize = 256;

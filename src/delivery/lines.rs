@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 #[cfg(feature = "queue-disk")]
 use std::time::Duration;
 
-use crate::key::WebhookKey;
-use crate::log_limit::LogLimit;
-use crate::module::DeliverErrorKind;
+use crate::base::log_limit::LogLimit;
+use crate::config::WebhookKey;
+use crate::event::DeliverErrorKind;
 
 /// The lines of which there may be one for each event or attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

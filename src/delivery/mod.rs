@@ -1,7 +1,6 @@
 //! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
 
 mod clean;
-mod done;
 mod gate;
 pub(crate) mod lines;
 mod plan;
@@ -10,8 +9,9 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::lines::Line;
+
 pub(crate) use self::clean::Cleanup;
-pub(crate) use self::done::{Done, MAX_STEPS};
 pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::{Retry, RetryConfig};

@@ -8,16 +8,16 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "ChainConfig")]
 pub(crate) struct Plan {
-    pub(super) execution: Execution,
+    pub(crate) execution: Execution,
     /// Whether the first failure ends the attempt.
-    pub(super) stops: bool,
+    pub(crate) stops: bool,
     /// For one attempt at all of them.
-    pub(super) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Execution {
+pub(crate) enum Execution {
     Sequential,
     Parallel,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::module::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
+use crate::event::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
 
 /// The shortest wait: a delay of zero must not make a tight loop.
 const SHORTEST: Duration = Duration::from_millis(5);

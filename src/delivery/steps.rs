@@ -9,10 +9,11 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::lines::{self, Line};
+use super::lines::Line;
 use super::plan::Execution;
-use super::{Cleanup, Done, Plan, Retry};
-use crate::module::{DeliverError, DeliverErrorKind, Delivery, ErasedModule};
+use super::{Cleanup, Plan, Retry, lines};
+use crate::event::{DeliverError, DeliverErrorKind, Delivery, Done};
+use crate::module::ErasedModule;
 
 /// The modules that an event is given to.
 pub(crate) struct Steps {
@@ -40,7 +41,7 @@ pub(crate) struct Failure {
 }
 
 impl Steps {
-    /// At most [`MAX_STEPS`](super::MAX_STEPS).
+    /// At most [`MAX_STEPS`](crate::event::MAX_STEPS).
     pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: u64) -> Self {
         Self { steps: steps.into(), plan, cleanup: cleanup.map(Arc::new), identity }
     }

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use super::{Done, Failure};
-use crate::config::{Compiler, Connections};
-use crate::key::WebhookKey;
-use crate::module::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
-use crate::{BuildContext, BuildError, Registry, Webhook};
+use super::Failure;
+use crate::config::{BuildContext, BuildError, WebhookKey};
+use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery, Done};
+use crate::module::Module;
+use crate::webhook::{Compiler, Connections, Registry, Webhook};
 
 /// What was called, in order.
 #[derive(Clone, Default)]

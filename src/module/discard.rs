@@ -4,8 +4,9 @@ use std::future::{Future, ready};
 
 use serde::Deserialize;
 
-use super::{Ack, DeliverError, Delivery, Module};
+use super::Module;
 use crate::config::{BuildContext, BuildError};
+use crate::event::{Ack, DeliverError, Delivery};
 
 /// Takes every event and drops it, for load tests and dry runs. It has no options.
 #[derive(Clone, Copy, Debug)]

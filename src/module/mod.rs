@@ -15,12 +15,13 @@
 //! # Adding a module
 //!
 //! One file with a type that implements [`Module`], and one line in
-//! [`Registry::builtin`](crate::Registry::builtin). One of your own is registered from outside:
+//! [`Registry::builtin`](crate::webhook::Registry::builtin). One of your own is registered from outside:
 //!
 //! ```
 //! use serde::Deserialize;
 //! use tower_webhook::{BuildContext, BuildError, Registry};
-//! use tower_webhook::module::{Ack, DeliverError, Delivery, Module};
+//! use tower_webhook::event::{Ack, DeliverError, Delivery};
+//! use tower_webhook::module::Module;
 //!
 //! struct Count { by: u64, total: std::sync::atomic::AtomicU64 }
 //!
@@ -44,14 +45,11 @@
 //! let registry = Registry::builtin().module::<Count>();
 //! ```
 //!
-//! A tower service will do as well: see [`Registry::service`](crate::Registry::service) and `examples/custom_module.rs`.
+//! A tower service will do as well: see [`Registry::service`](crate::webhook::Registry::service) and `examples/custom_module.rs`.
 
-mod delivery;
 mod discard;
-mod error;
 #[cfg(feature = "http-webhook")]
 mod http_webhook;
-mod id;
 mod log;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
@@ -62,20 +60,17 @@ use std::future::Future;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-pub use self::delivery::{Ack, Delivery};
 pub use self::discard::{Discard, DiscardConfig};
-pub(crate) use self::error::LONGEST_WAIT;
-pub use self::error::{DeliverError, DeliverErrorKind};
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{Egress, EgressPolicy, HttpMethod, HttpWebhook, HttpWebhookConfig, InvalidEgress};
 #[cfg(fuzzing)]
 pub(crate) use self::http_webhook::{fuzz_trace, fuzz_url};
-pub use self::id::EventId;
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
 pub(crate) use self::service::ServiceModule;
 use crate::config::{BuildContext, BuildError};
+use crate::event::{Ack, DeliverError, Delivery};
 
 /// Takes the events of a webhook. See the [module docs](self) for the contract and an example.
 pub trait Module: Send + Sync + Sized + 'static {

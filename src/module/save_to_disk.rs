@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
-use crate::config::{BuildContext, BuildError, DataType};
-use crate::directory;
-use crate::key::WebhookKey;
+use super::Module;
+use crate::base::directory;
+use crate::config::{BuildContext, BuildError, DataType, WebhookKey};
+use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
 /// Where files go if no root was given.
 const DEFAULT_ROOT: &str = "./data";

@@ -6,7 +6,8 @@ use std::future::poll_fn;
 use futures_util::future::BoxFuture;
 use tower_service::Service;
 
-use super::{Ack, DeliverError, DeliverErrorKind, Delivery, ErasedModule};
+use super::ErasedModule;
+use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
 pub(crate) struct ServiceModule<S> {
     service: S,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::links::Digest;
-use crate::key::{Key, WebhookKey};
+use crate::config::{Key, WebhookKey};
 use crate::store::{Refusal, Revision, Slot, Snapshot};
 
 /// Of a revision that changes more keys than this only the counts are logged, and of its refusals the first ones.

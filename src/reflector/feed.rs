@@ -9,12 +9,12 @@ use super::published::{Change, Published};
 use super::reasons::Reasons;
 use super::replacement::Replacement;
 use super::settle::OnInvalid;
-use crate::config::Compiler;
-use crate::key::Key;
+use crate::base::telemetry;
+use crate::config::Key;
 #[cfg(feature = "etcd")]
 use crate::store::Counts;
 use crate::store::{IgnoredKey, Revision, SourceReport, SourceState, Writer};
-use crate::telemetry;
+use crate::webhook::Compiler;
 
 /// The write end of a store, for a [`Source`](super::Source).
 ///

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{CompileError, Compiler, Connections, Webhook};
-use crate::key::WebhookKey;
+use crate::config::{CompileError, WebhookKey};
+use crate::webhook::{Compiler, Connections, Webhook};
 
 /// The connections, and the webhooks that must be built again when one of them changes.
 #[derive(Default)]

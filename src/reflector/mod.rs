@@ -20,8 +20,8 @@ mod replacement;
 mod settle;
 mod source;
 
-use crate::config::{Compiler, Registry};
 use crate::store::{Store, Writer, store};
+use crate::webhook::{Compiler, Registry};
 
 pub use self::feed::Feed;
 pub use self::published::Change;

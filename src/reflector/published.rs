@@ -12,10 +12,10 @@ use super::each::for_each;
 use super::links::{Compiled, Digest, Links, digest};
 use super::replacement::{Brought, Look, Looked};
 use super::settle::{OnInvalid, forsake, last_good, refuse, settle, take_over};
-use crate::config::{Compiler, Webhook};
-use crate::key::{Key, WebhookKey};
+use crate::base::telemetry;
+use crate::config::{Key, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot, Writer};
-use crate::telemetry;
+use crate::webhook::{Compiler, Webhook};
 
 /// One key's new value.
 #[derive(Clone)]

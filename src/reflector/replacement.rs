@@ -9,9 +9,9 @@ use super::aside::Aside;
 use super::each::for_each;
 use super::links::{Compiled, Digest, digest, guarded};
 use super::settle::{OnInvalid, last_good, settle, take_over};
-use crate::config::{Compiler, Connections};
-use crate::key::{Key, WebhookKey};
+use crate::config::{Key, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot};
+use crate::webhook::{Compiler, Connections};
 
 /// Everything that the source holds at one revision, being brought. Dropped before
 /// [`Feed::commit`](super::Feed::commit) it changes nothing.

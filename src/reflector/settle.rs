@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{CompileError, Webhook};
-use crate::key::{Key, WebhookKey};
+use crate::config::{CompileError, Key, WebhookKey};
 use crate::store::{Refusal, Revision, Slot, Snapshot};
+use crate::webhook::Webhook;
 
 /// What is served in place of a value that does not compile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,10 +13,9 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::ignored::{Ignored, Said};
-use super::{Feed, Source};
-use crate::config::shown;
-use crate::instead::Instead;
-use crate::key::{Key, WebhookKey};
+use crate::config::{Key, WebhookKey, shown};
+use crate::json::Instead;
+use crate::reflector::{Feed, Source};
 use crate::store::{Revision, SourceState};
 
 /// How often the files are looked at.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Feed, Source};
-use crate::key::{InvalidName, Key, WebhookKey};
+use crate::config::{InvalidName, Key, WebhookKey};
+use crate::reflector::{Feed, Source};
 use crate::store::SourceState;
 
 /// Webhooks from constants, for tests and for embedding.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState;
 use sha2::{Digest as _, Sha256};
 
-use crate::key::{InvalidKey, Key};
+use crate::config::{InvalidKey, Key};
 use crate::store::IgnoredKey;
 
 /// This many ignored keys are listed, and this many get a line in the log.

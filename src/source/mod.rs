@@ -5,7 +5,7 @@
 //!
 //! # Adding a source
 //!
-//! One file with a type that implements [`Source`]; it is passed to [`reflect`](crate::reflect), so there is nothing to
+//! One file with a type that implements [`Source`]; it is passed to [`reflect`](crate::reflector::reflect), so there is nothing to
 //! register.
 
 #[cfg(feature = "etcd")]

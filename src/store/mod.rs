@@ -1,7 +1,7 @@
 //! The configuration as it is now.
 //!
 //! A [`Store`] is the read half: cheap to clone, never blocking, one whole snapshot at a time. There is one writer, and
-//! it belongs to the [`Reflector`](crate::Reflector). Each revision of the source becomes visible at once or not at all.
+//! it belongs to the [`Reflector`](crate::reflector::Reflector). Each revision of the source becomes visible at once or not at all.
 
 mod cell;
 mod map;
@@ -83,7 +83,8 @@ impl Store {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tower_webhook::{Registry, reflect, source::FixedSource};
+    /// # use tower_webhook::source::FixedSource;
+    /// # use tower_webhook::{Registry, reflect};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// # let (store, reflector) = reflect(FixedSource::new(), Registry::builtin());

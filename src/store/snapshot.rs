@@ -8,8 +8,8 @@ use foldhash::fast::RandomState;
 
 use super::Revision;
 use super::map::Map;
-use crate::config::{Warnings, Webhook};
-use crate::key::{Key, Target, WebhookKey};
+use crate::config::{Key, Target, Warnings, WebhookKey};
+use crate::webhook::Webhook;
 
 /// The configuration at one revision. It never changes.
 #[derive(Clone, Default)]

@@ -2,13 +2,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::Webhook;
-use crate::deadline::within;
-use crate::delivery::lines::{self, Line};
-use crate::delivery::{Done, Failure};
-use crate::key::WebhookKey;
-use crate::module::{DeliverError, DeliverErrorKind, EventId};
+use crate::base::deadline::within;
+use crate::config::WebhookKey;
+use crate::delivery::{Failure, Line, lines};
+use crate::event::{DeliverError, DeliverErrorKind, Done, EventId};
 use crate::queue::disk::{Again, Death, Event, Spool, State, Ticket, measure};
+use crate::webhook::Webhook;
 
 /// What came of an attempt.
 pub(super) enum Outcome {

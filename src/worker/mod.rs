@@ -19,12 +19,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::attempt::{Outcome, attempt_once, give_up, orphan};
 use self::schedule::{Limits, Schedule};
-use crate::config::Webhook;
-use crate::delivery::lines::{self, Line};
-use crate::dispatch::DEFAULT_DEADLINE;
-use crate::module::{DeliverError, DeliverErrorKind};
+use crate::delivery::{Line, lines};
+use crate::event::{DeliverError, DeliverErrorKind};
+use crate::layers::DEFAULT_DEADLINE;
 use crate::queue::disk::{Event, Spool, State, Ticket, Tickets, measure};
 use crate::store::{Found, Store};
+use crate::webhook::Webhook;
 
 /// How many events are begun or read at a time.
 const AT_A_TIME: usize = 64;

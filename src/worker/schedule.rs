@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::key::WebhookKey;
+use crate::config::WebhookKey;
 use crate::queue::disk::Ticket;
 
 /// How much may be under way at a time.

@@ -266,7 +266,7 @@ async fn the_receiver_is_mounted_below_a_path() {
 #[tokio::test]
 async fn the_receiver_is_a_route_of_its_own_and_a_fallback() {
     let store = store().await;
-    let receiver = tower_webhook::stack::ReceiverBuilder::new().prefix("/v1").build(store);
+    let receiver = tower_webhook::receiver::ReceiverBuilder::new().prefix("/v1").build(store);
     let app = Router::new().route_service("/v1/shop/{id}", receiver.clone()).fallback_service(receiver);
     send(&app, "/v1/shop/open", &[], "{}").await.assert_accepted();
     assert_eq!(send(&app, "/v2/shop/open", &[], "{}").await.problem(404), "Not Found");

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower_webhook::auth::{AuthError, ConfigScheme, Proof, Scheme};
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{BuildContext, BuildError, Head, Receiver};
 
 use crate::hyper::serve;

@@ -18,9 +18,8 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tower_webhook::module::{
-    Ack, DeliverError, DeliverErrorKind, Delivery, Egress, HttpWebhook, HttpWebhookConfig, Module,
-};
+use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use tower_webhook::module::{Egress, HttpWebhook, HttpWebhookConfig, Module};
 use tower_webhook::{BuildContext, BuildError, Receiver, Registry, Store, receiver};
 
 use crate::support::{Answer, ask, store_of};

@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
-use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::request::ResponseBody;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
     ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer, receiver,

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 use tower_webhook::Collected;
-use tower_webhook::body::ResponseBody;
+use tower_webhook::request::ResponseBody;
 
 /// A stack that is made at run time.
 type Boxed = BoxCloneSyncService<Request<Collected>, Response<ResponseBody>, Infallible>;

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::{Record, SIZE};
+use crate::base::{directory, telemetry};
 use crate::dedup::rule::Event;
 use crate::dedup::table::Taken;
-use crate::directory;
-use crate::telemetry;
 
 /// `taken-v1-` and the second in which it was begun; another format gets another name.
 const PREFIX: &str = "taken-v1-";
@@ -294,8 +293,8 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::record::sample;
     use super::*;
+    use crate::dedup::journal::record::sample;
 
     struct Fixture(TempDir);
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::files::{Files, Replaced};
 use super::{Entry, failed, seconds};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 /// How many records are written at a time.
 const BATCH: usize = 1024;

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::egress::ConnectError;
-use crate::module::{Ack, DeliverError, DeliverErrorKind, LONGEST_WAIT};
+use crate::event::{Ack, DeliverError, DeliverErrorKind, LONGEST_WAIT};
 
 /// How much of an answer's body is read, and for how long, so that its connection can be used again. Beyond that a new
 /// one is cheaper.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::{hops, signature, trace};
 use crate::config::BuildError;
-use crate::dispatch::EVENT_ID;
-use crate::module::Delivery;
+use crate::event::Delivery;
+use crate::layers::EVENT_ID;
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 const RECEIVED_AT: HeaderName = HeaderName::from_static("x-received-at");

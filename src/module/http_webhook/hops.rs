@@ -2,7 +2,7 @@
 
 use http::header::{HeaderMap, HeaderName};
 
-use crate::module::{DeliverError, DeliverErrorKind};
+use crate::event::{DeliverError, DeliverErrorKind};
 
 /// A request has it once, with the number of webhooks that the event has passed.
 pub(super) const FIELD: HeaderName = HeaderName::from_static("x-webhook-hops");

@@ -26,9 +26,12 @@ pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
 use self::fields::{Fields, Forward};
 use self::signature::SigningKey;
 #[cfg(fuzzing)]
-pub(crate) use self::{trace::fuzz as fuzz_trace, url::fuzz as fuzz_url};
-use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+pub(crate) use self::trace::fuzz as fuzz_trace;
+#[cfg(fuzzing)]
+pub(crate) use self::url::fuzz as fuzz_url;
+use super::Module;
 use crate::config::{BuildContext, BuildError};
+use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
 /// The longest `timeout`, in seconds.
 const LONGEST_TIMEOUT: f64 = 300.0;
@@ -189,7 +192,7 @@ impl Module for HttpWebhook {
 
     type Config = HttpWebhookConfig;
 
-    /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::Registry::builtin)
+    /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::webhook::Registry::builtin)
     /// shares them instead.
     fn build(config: HttpWebhookConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
         Self::new(&Egress::default(), config)

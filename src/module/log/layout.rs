@@ -1,6 +1,6 @@
 //! JSON, written piece by piece and within a bound.
 
-use crate::sensitive::json::{scalar_len, string_len};
+use crate::json::{scalar_len, string_len};
 
 /// The longest string that is printed whole, in characters; an escape is one.
 pub(super) const MAX_STRING: usize = 10_000;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use self::out::Out;
-use crate::round::{Crowd, HasCrowd, Recent, Seat, gather, idle};
+use crate::base::group::{Crowd, HasCrowd, Recent, Seat, gather, idle};
 
 /// How many bytes may wait for the thread; senders beyond that wait for room. It is also how much the thread writes at a
 /// time: of that it is not known, while nobody reads, whether it will be printed.

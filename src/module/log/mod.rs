@@ -8,8 +8,9 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 pub use self::lines::Lines;
-use super::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use super::Module;
 use crate::config::{BuildContext, BuildError};
+use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
 /// The largest body that is printed in passing, in bytes: others would wait for it.
 const MAX_IN_PASSING: usize = 64 << 10;
@@ -61,7 +62,7 @@ impl Module for Log {
 
     type Config = LogConfig;
 
-    /// Prints to a stdout of its own; [`Registry::builtin`](crate::Registry::builtin) shares one instead.
+    /// Prints to a stdout of its own; [`Registry::builtin`](crate::webhook::Registry::builtin) shares one instead.
     fn build(config: LogConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
         Ok(Self::new(config, Lines::stdout()))
     }

@@ -5,10 +5,10 @@ use std::time::UNIX_EPOCH;
 
 use super::LogConfig;
 use super::layout::{MAX_STRING, Page};
+use crate::base::secret_names::{REDACTED, is_secret};
 use crate::config::DataType;
-use crate::module::Delivery;
-use crate::sensitive::json::clean;
-use crate::sensitive::{REDACTED, is_secret};
+use crate::event::Delivery;
+use crate::json::clean;
 
 /// The longest event that is printed whole, in bytes as printed.
 const MAX_PRINTED: usize = 64 << 10;
@@ -111,10 +111,9 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::super::layout::is_hidden;
     use super::*;
-    use crate::config::WebhookInfo;
-    use crate::key::WebhookKey;
+    use crate::config::{WebhookInfo, WebhookKey};
+    use crate::module::log::layout::is_hidden;
 
     fn rendered(data_type: DataType, body: impl Into<Bytes>, config: LogConfig) -> String {
         let webhook = WebhookInfo::new(WebhookKey::new("ns", "hook").unwrap(), data_type);

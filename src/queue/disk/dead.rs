@@ -5,9 +5,8 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use super::{Death, Event, Spool, State, Ticket};
-use crate::delivery::Done;
-use crate::key::WebhookKey;
-use crate::module::{DeliverErrorKind, EventId};
+use crate::config::WebhookKey;
+use crate::event::{DeliverErrorKind, Done, EventId};
 
 /// 2020, since 1970: an earlier time is that of a clock that had not been set.
 const EARLIEST: Duration = Duration::from_secs(1_577_836_800);

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::config::WebhookInfo;
-use crate::key::WebhookKey;
-use crate::module::{Delivery, EventId};
+use crate::config::{WebhookInfo, WebhookKey};
+use crate::event::{Delivery, EventId};
 
 /// An accepted event, as it was received.
 #[derive(Clone)]

@@ -15,7 +15,8 @@
 
 use std::ops::Range;
 
-use super::state::{self, State};
+use super::state;
+use super::state::State;
 
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"TWSPOOL2";

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::frame::{self, FRAME_HEAD, Kind, Salt};
-use super::state::{self, State};
+use super::frame::{FRAME_HEAD, Kind, Salt};
+use super::state::State;
+use super::{frame, state};
 
 /// A body that is larger is not copied to its fellows.
 const LARGE: usize = 64 << 10;

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::Ticket;
-use super::frame::{self, Salt};
+use super::frame::Salt;
 use super::state::{Death, State};
 use super::storage::Segment;
-use crate::module::EventId;
+use super::{Ticket, frame};
+use crate::event::EventId;
 
 #[derive(Default)]
 pub(super) struct Ledger {

@@ -4,7 +4,7 @@
 //! or becomes a dead letter; nothing else happens to it.
 //!
 //! ```no_run
-//! use tower_webhook::stack::ReceiverBuilder;
+//! use tower_webhook::receiver::ReceiverBuilder;
 //! use tower_webhook::queue::disk::{Spool, SpoolOptions};
 //! use tower_webhook::{FixedSource, Registry, reflect};
 //!
@@ -40,24 +40,24 @@
 //! Files hold events as received, credentials included: mode 0600, in a directory of mode 0700, which one process at a
 //! time can have.
 
-mod current;
-mod dead;
-mod event;
-mod frame;
-mod frames;
-mod ledger;
+pub(crate) mod current;
+pub(crate) mod dead;
+pub(crate) mod event;
+pub(crate) mod frame;
+pub(crate) mod frames;
+pub(crate) mod ledger;
 pub(crate) mod measure;
-mod queue;
-mod recover;
-mod shared;
-mod shares;
-mod state;
-mod storage;
-mod writer;
+pub(crate) mod queue;
+pub(crate) mod recover;
+pub(crate) mod shared;
+pub(crate) mod shares;
+pub(crate) mod state;
+pub(crate) mod storage;
+pub(crate) mod writer;
 
 #[cfg(fuzzing)]
 #[path = "tests/faulty.rs"]
-mod faulty;
+pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;
 
@@ -71,16 +71,18 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub use self::dead::{DeadLetter, Letter};
 pub(crate) use self::event::Event;
+#[cfg(fuzzing)]
+pub(crate) use self::frame::fuzz as fuzz_frames;
+#[cfg(fuzzing)]
+pub(crate) use self::recover::fuzz as fuzz_recovery;
 use self::shared::Shared;
 pub(crate) use self::state::{Again, Death, State};
 use self::storage::{Directory, Disk};
 use self::writer::Writer;
-#[cfg(fuzzing)]
-pub(crate) use self::{frame::fuzz as fuzz_frames, recover::fuzz as fuzz_recovery};
-use crate::clock::Clock;
-use crate::key::WebhookKey;
-use crate::module::Delivery;
-pub use crate::worker::Worker;
+use crate::base::clock::Clock;
+use crate::config::WebhookKey;
+use crate::event::Delivery;
+use crate::worker::Worker;
 
 /// Room for events, if [`SpoolOptions`] are not told: 1 GiB.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;

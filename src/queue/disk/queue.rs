@@ -1,14 +1,13 @@
 //! What is to be written, and whether there is room for it.
 
-use super::event;
 use super::frame::{Kind, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Sizes;
 use super::shares::{Shares, largest_event};
-use super::{SpoolError, Ticket};
-use crate::key::WebhookKey;
-use crate::module::Delivery;
-use crate::round::{Crowd, HasCrowd, Round};
+use super::{SpoolError, Ticket, event};
+use crate::base::group::{Crowd, HasCrowd, Round};
+use crate::config::WebhookKey;
+use crate::event::Delivery;
 
 /// Bytes of events that may be on their way into a segment.
 const MAX_QUEUED: u64 = 64 << 20;

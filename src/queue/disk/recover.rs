@@ -5,14 +5,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::event::decode_name;
-use super::frame::{self, FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
+use super::frame::{FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
 use super::ledger::{Ledger, Place};
 use super::shares::Shares;
-use super::state;
 use super::storage::{Disk, Segment};
-use super::{Ticket, measure};
-use crate::key::WebhookKey;
-use crate::module::EventId;
+use super::{Ticket, frame, measure, state};
+use crate::config::WebhookKey;
+use crate::event::EventId;
 
 pub(super) struct Recovered {
     pub(super) ledger: Ledger,

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::event::{self, Event};
-use super::frame::{self, FRAME_HEAD, Kind, Salt};
+use super::event::Event;
+use super::frame::{FRAME_HEAD, Kind, Salt};
 use super::frames::Memory;
 use super::ledger::{Ledger, Place, Sizes};
 use super::queue::{Batch, Queue};
 use super::recover::Recovered;
 use super::state::State;
-use super::{SpoolError, Ticket};
-use crate::module::{Delivery, EventId};
-use crate::round::{HasCrowd, Recent, Seat, gather, idle};
+use super::{SpoolError, Ticket, event, frame};
+use crate::base::group::{HasCrowd, Recent, Seat, gather, idle};
+use crate::event::{Delivery, EventId};
 
 /// How long a note of what became of an event may wait for others before it is written.
 const LINGER: Duration = Duration::from_millis(10);

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::key::WebhookKey;
+use crate::config::WebhookKey;
 
 /// The bytes of the events that are there, those on their way into a segment included.
 #[derive(Default)]

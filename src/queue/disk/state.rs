@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Reader, micros, time};
-use crate::module::{DeliverErrorKind, LONGEST_WAIT};
+use crate::event::{DeliverErrorKind, LONGEST_WAIT};
 
 /// More of a reason is not kept, in bytes.
 const LONGEST_REASON: usize = 1000;
@@ -13,7 +13,7 @@ const LONGEST_REASON: usize = 1000;
 pub(crate) struct State {
     /// How often it was tried.
     pub(crate) attempts: u32,
-    /// What the attempts have done: the bits of [`Done`](crate::delivery::Done).
+    /// What the attempts have done: the bits of [`Done`](crate::event::Done).
     pub(crate) done: u64,
     /// When it is tried again, if not at once.
     pub(crate) again: Option<Again>,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::directory;
+use crate::base::directory;
 
 /// Keeps segments, by number.
 pub(super) trait Disk: Send + Sync + 'static {

@@ -1,4 +1,4 @@
-mod faulty;
+pub(crate) mod faulty;
 mod model;
 mod segments;
 
@@ -12,7 +12,7 @@ use http::HeaderMap;
 use self::faulty::{Content, Faulty};
 use super::*;
 use crate::config::{DataType, WebhookInfo};
-use crate::module::{DeliverErrorKind, EventId};
+use crate::event::{DeliverErrorKind, EventId};
 
 fn webhook(id: &str) -> Arc<WebhookInfo> {
     Arc::new(WebhookInfo::new(WebhookKey::new("ns", id).unwrap(), DataType::Json))
@@ -161,7 +161,7 @@ async fn a_lone_sender_is_not_kept_waiting() {
     }
     times.sort();
     // Not the median: the machine may be busy.
-    assert!(times[20] < crate::round::GATHER, "{times:?}");
+    assert!(times[20] < crate::base::group::GATHER, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! The one thread that writes.
 
-mod room;
+pub(crate) mod room;
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::queue::Batch;
 use super::shared::Shared;
 use super::storage::Disk;
 use super::{SpoolError, measure};
-use crate::log_limit::LogLimit;
-use crate::round::Recent;
+use crate::base::group::Recent;
+use crate::base::log_limit::LogLimit;
 
 /// When copying goes on after the disk has failed.
 const COPY_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };

@@ -19,7 +19,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use self::tls::{BadTlsFile, EtcdTls, TlsFile};
-use super::{Feed, Source};
+use crate::reflector::{Feed, Source};
 
 /// Follows the keys under a prefix in etcd 3.4 or newer.
 ///

@@ -7,7 +7,7 @@ use super::client::Account;
 use super::health::Health;
 use super::machine::{Entry, Event, Fault, Header, Put, Revision};
 use super::saved::{Copy, Kept, Keys, Saved};
-use crate::key::Key;
+use crate::config::Key;
 use crate::reflector::{Change, Feed, Replacement};
 use crate::source::ignored::{Ignored, Said};
 use crate::store::{ErrorKind, ListReason, SourceState};

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::machine::{Header, Meta};
-use crate::private::PrivateDirectory;
+use crate::base::private::PrivateDirectory;
 
 const MAGIC: &[u8] = b"tower-webhook: saved configuration 1\n";
 

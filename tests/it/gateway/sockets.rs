@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::process::{AUTHORIZATION, Gateway, free_address, webhooks};
-use crate::support::raw::{self, Raw, text};
-use crate::support::{eventually, within};
+use crate::support::raw::{Raw, text};
+use crate::support::{eventually, raw, within};
 
 /// More than the 128 of the standard library, and fewer than a test may have open.
 const AT_ONCE: usize = 600;

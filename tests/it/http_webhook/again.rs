@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
-use tower_webhook::module::DeliverErrorKind::Connect;
+use tower_webhook::event::DeliverErrorKind::Connect;
 
 use super::h2::{H2, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM};
 use super::target::{Connection, OK, Target};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tower_webhook::module::DeliverErrorKind;
+use tower_webhook::event::DeliverErrorKind;
 
 use super::connections::Tls;
 use super::target::{OK, Target};

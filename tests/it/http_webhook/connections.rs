@@ -18,7 +18,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tower_webhook::module::{DeliverErrorKind, Egress};
+use tower_webhook::event::DeliverErrorKind;
+use tower_webhook::module::Egress;
 
 use super::target::{Connection, OK, Target};
 use super::{Hook, event, loopback};

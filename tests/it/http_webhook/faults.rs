@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
-use tower_webhook::module::DeliverErrorKind::{Connect, Timeout};
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::event::DeliverErrorKind::{Connect, Timeout};
+use tower_webhook::receiver::ReceiverBuilder;
 
 use super::h2::{H2, Peer};
 use super::target::{Connection, OK, Target, url};

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::json;
-use tower_webhook::module::{DeliverErrorKind, Egress};
+use tower_webhook::event::DeliverErrorKind;
+use tower_webhook::module::Egress;
 
 use super::target::{OK, Target, url};
 use super::{Hook, event};

@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::json;
-use tower_webhook::module::DeliverErrorKind::Connect;
+use tower_webhook::event::DeliverErrorKind::Connect;
 
 use super::connections::Tls;
 use super::{Hook, event, loopback};

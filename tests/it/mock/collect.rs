@@ -9,8 +9,9 @@ use http_body_util::{Empty, Full};
 use tokio::time::Instant;
 use tower::Service;
 use tower_test::mock::{Handle, Spawn, spawn_layer};
-use tower_webhook::RejectionKind::{self, *};
-use tower_webhook::body::ResponseBody;
+use tower_webhook::RejectionKind;
+use tower_webhook::RejectionKind::*;
+use tower_webhook::request::ResponseBody;
 use tower_webhook::{CollectBody, CollectBodyLayer, Collected};
 
 use super::contract::Inner;

@@ -8,8 +8,8 @@ use http_body::Body;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::{Mock, spawn_layer};
 use tower_webhook::auth::Bearer;
-use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::Claims;
+use tower_webhook::request::ResponseBody;
 use tower_webhook::{
     CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer,
     LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::{Layer, Service, service_fn};
 use tower_test::mock::{Handle, Spawn, spawn_layer};
-use tower_webhook::body::ResponseBody;
 use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::request::ResponseBody;
 use tower_webhook::{Collected, Dedup, DedupLayer, RejectionKind};
 
 use super::contract::Inner;

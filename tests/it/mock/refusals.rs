@@ -5,9 +5,11 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::spawn_layer;
-use tower_webhook::RejectionKind::{self, *};
-use tower_webhook::auth::{Bearer, DEFAULT_CALL_DEADLINE};
-use tower_webhook::body::ResponseBody;
+use tower_webhook::RejectionKind;
+use tower_webhook::RejectionKind::*;
+use tower_webhook::auth::Bearer;
+use tower_webhook::layers::DEFAULT_CALL_DEADLINE;
+use tower_webhook::request::ResponseBody;
 use tower_webhook::{
     CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, OnInvalid,
     ProblemJsonLayer, Registry, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,

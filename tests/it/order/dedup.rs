@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
-use tower_webhook::RejectionKind::{self, *};
-use tower_webhook::body::ResponseBody;
+use tower_webhook::RejectionKind;
+use tower_webhook::RejectionKind::*;
 use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::request::ResponseBody;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
     RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tower::{Layer, ServiceBuilder};
-use tower_webhook::RejectionKind::{self, *};
+use tower_webhook::RejectionKind;
+use tower_webhook::RejectionKind::*;
 use tower_webhook::auth::Bearer;
 use tower_webhook::{
     CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, DataType, Dispatch, LookupWebhookLayer, Matched,

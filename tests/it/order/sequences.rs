@@ -5,7 +5,8 @@ use http::Request;
 use proptest::prelude::*;
 use tower::Service;
 use tower::util::BoxCloneSyncService;
-use tower_webhook::RejectionKind::{self, *};
+use tower_webhook::RejectionKind;
+use tower_webhook::RejectionKind::*;
 use tower_webhook::{
     CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, FinishLayer, LookupWebhookLayer,
     RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,

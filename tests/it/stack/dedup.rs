@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tower_webhook::dedup::{Claims, ClaimsOptions};
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{Receiver, Registry};
 
 use crate::support::modules::{Broken, Gate, Nothing};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{Receiver, Registry, receiver};
 
 use crate::support::modules::{Broken, Seen};

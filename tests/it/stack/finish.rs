@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use tower_webhook::dedup::Claims;
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{Receiver, Registry};
 
 use crate::support::body::{Script, Step};

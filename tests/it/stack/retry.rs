@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_webhook::Receiver;
-use tower_webhook::stack::ReceiverBuilder;
+use tower_webhook::receiver::ReceiverBuilder;
 
 use crate::support::scripted::Journal;
 use crate::support::{ask, post, store_of};

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::watch;
-use tower_webhook::module::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use tower_webhook::module::Module;
 use tower_webhook::{BuildContext, BuildError, Connection, Registry};
 
 /// Everything that was delivered.

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::raw::{self, Raw};
-use super::{Answer, CREDENTIAL, eventually, within};
+use super::raw::Raw;
+use super::{Answer, CREDENTIAL, eventually, raw, within};
 
 /// [`CREDENTIAL`] as a header line.
 pub(crate) const AUTHORIZATION: &str = "Authorization: Bearer s3cret-token";

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::sleep;
-use tower_webhook::module::{Ack, DeliverError, DeliverErrorKind, Delivery, Module};
+use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use tower_webhook::module::Module;
 use tower_webhook::{BuildContext, BuildError, Registry};
 
 /// What happened, in order: `name` when a module began, `name!` when it failed, `name.` when it had the event.

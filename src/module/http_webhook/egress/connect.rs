@@ -21,10 +21,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::EgressPolicy;
 use super::life::Watched;
-use super::nat64::{self, Prefix};
+use super::nat64::Prefix;
 use super::resolve::{Resolver, namespace};
+use super::{EgressPolicy, nat64};
 
 /// For the name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -226,14 +226,15 @@ mod tests {
             std::thread::sleep(Duration::from_millis(500));
             Err(io::Error::other("no answer"))
         });
-        let tls = super::super::tls::config(&[]).unwrap();
-        let client = super::super::client(Connector::new(Arc::default(), resolver.clone(), tls), 1);
+        let tls = crate::module::http_webhook::egress::tls::config(&[]).unwrap();
+        let client =
+            crate::module::http_webhook::egress::client(Connector::new(Arc::default(), resolver.clone(), tls), 1);
         let mut requests = FuturesUnordered::new();
         for number in 0..5 {
             let uri: Uri = format!("http://{number}.hangs/").parse().unwrap();
             let request = http::Request::post(uri).body(http_body_util::Full::default()).unwrap();
-            let webhook = crate::key::WebhookKey::new(if number < 3 { "many" } else { "few" }, "hook").unwrap();
-            requests.push(super::super::ON_BEHALF_OF.scope(webhook, client.request(request)));
+            let webhook = crate::config::WebhookKey::new(if number < 3 { "many" } else { "few" }, "hook").unwrap();
+            requests.push(crate::module::http_webhook::egress::ON_BEHALF_OF.scope(webhook, client.request(request)));
         }
         assert!(timeout(Duration::from_millis(200), requests.next()).await.is_err());
         assert_eq!((resolver.under_way("many"), resolver.under_way("few")), (3, 2));
@@ -270,9 +271,9 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!((0..10).map(|number| resolver.under_way(&format!("tenant-{number}"))).sum::<usize>(), 64);
-        let webhook = crate::key::WebhookKey::new("tenant-0", "hook").unwrap();
+        let webhook = crate::config::WebhookKey::new("tenant-0", "hook").unwrap();
         let mut guard = Guard { policy: Arc::default(), resolver };
-        let connecting = super::super::ON_BEHALF_OF
+        let connecting = crate::module::http_webhook::egress::ON_BEHALF_OF
             .sync_scope(webhook, || guard.call("http://[2600:64::10.0.0.1]/".parse().unwrap()));
         let error = connecting.await.unwrap_err();
         assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");

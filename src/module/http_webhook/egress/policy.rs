@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::InvalidEgress;
 use super::nat64::Prefix;
-use crate::network::{Network, in_v4, in_v6};
+use crate::base::network::{Network, in_v4, in_v6};
 
 /// Which addresses connections may be made to: public ones, and the networks that the operator allows besides.
 ///

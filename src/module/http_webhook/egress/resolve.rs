@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::nat64::Prefix;
-use crate::key::WebhookKey;
+use crate::config::WebhookKey;
 
 /// How many names are looked up at a time, by all webhooks together.
 const MOST_LOOKUPS: usize = 64;

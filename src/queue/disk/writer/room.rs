@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::{COPY_AGAIN, Line, Writer};
 use crate::queue::disk::current::Current;
-use crate::queue::disk::frame::{self, FRAME_HEAD, Kind, SEGMENT_HEAD, Salt};
+use crate::queue::disk::frame::{FRAME_HEAD, Kind, SEGMENT_HEAD, Salt};
 use crate::queue::disk::frames::{Frames, Span};
 use crate::queue::disk::ledger::Place;
-use crate::queue::disk::measure;
 use crate::queue::disk::queue::max_garbage;
 use crate::queue::disk::recover::read_all;
 use crate::queue::disk::state::State;
+use crate::queue::disk::{frame, measure};
 
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
 const COPY_AT_A_TIME: u64 = 1 << 20;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use etcd_client::{Error, WatchResponse};
 
-use super::probe::{self, Speaks};
+use super::probe;
+use super::probe::Speaks;
 use crate::source::etcd::machine::Fault;
 use crate::store::ErrorKind;
 

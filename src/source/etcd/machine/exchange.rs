@@ -8,14 +8,14 @@ use super::index::{Known, Meta};
 use crate::store::{ErrorKind, ListReason};
 
 /// Time since the driver began. Monotonic.
-pub(in super::super) type Time = Duration;
+pub(in crate::source::etcd) type Time = Duration;
 
 /// A revision of etcd; always positive.
-pub(in super::super) type Revision = i64;
+pub(in crate::source::etcd) type Revision = i64;
 
 /// What happened.
 #[derive(Debug)]
-pub(in super::super) enum Input {
+pub(in crate::source::etcd) enum Input {
     /// Begin.
     Start,
     /// The wait is over.
@@ -44,15 +44,15 @@ pub(in super::super) enum Input {
 
 /// The header of an answer to a linearizable read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Header {
-    pub(in super::super) cluster: u64,
-    pub(in super::super) term: u64,
-    pub(in super::super) revision: Revision,
+pub(in crate::source::etcd) struct Header {
+    pub(in crate::source::etcd) cluster: u64,
+    pub(in crate::source::etcd) term: u64,
+    pub(in crate::source::etcd) revision: Revision,
 }
 
 /// What a revision of the past looks like to etcd now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) enum Past {
+pub(in crate::source::etcd) enum Past {
     /// It was not asked for, or it has been compacted.
     Unknown,
     /// etcd has not come that far.
@@ -63,54 +63,54 @@ pub(in super::super) enum Past {
 
 /// A place in the past to ask about: what there was at `at`, and what of it had changed at or after `newest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Memory {
-    pub(in super::super) at: Revision,
-    pub(in super::super) newest: Revision,
+pub(in crate::source::etcd) struct Memory {
+    pub(in crate::source::etcd) at: Revision,
+    pub(in crate::source::etcd) newest: Revision,
     /// How many keys are known: to look at all of them takes etcd its time.
-    pub(in super::super) keys: i64,
+    pub(in crate::source::etcd) keys: i64,
 }
 
 #[derive(Debug)]
-pub(in super::super) struct Page {
-    pub(in super::super) header: Header,
-    pub(in super::super) entries: Vec<Entry>,
-    pub(in super::super) more: bool,
+pub(in crate::source::etcd) struct Page {
+    pub(in crate::source::etcd) header: Header,
+    pub(in crate::source::etcd) entries: Vec<Entry>,
+    pub(in crate::source::etcd) more: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Entry {
-    pub(in super::super) key: Vec<u8>,
-    pub(in super::super) value: Bytes,
-    pub(in super::super) meta: Meta,
+pub(in crate::source::etcd) struct Entry {
+    pub(in crate::source::etcd) key: Vec<u8>,
+    pub(in crate::source::etcd) value: Bytes,
+    pub(in crate::source::etcd) meta: Meta,
 }
 
 #[derive(Debug, Default)]
-pub(in super::super) struct Message {
+pub(in crate::source::etcd) struct Message {
     /// etcd has ended the watch: looked at before all else.
-    pub(in super::super) canceled: Option<Fault>,
-    pub(in super::super) events: Vec<Event>,
+    pub(in crate::source::etcd) canceled: Option<Fault>,
+    pub(in crate::source::etcd) events: Vec<Event>,
     /// The last revision is not complete: more of it is to come.
-    pub(in super::super) fragment: bool,
+    pub(in crate::source::etcd) fragment: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Event {
-    pub(in super::super) key: Vec<u8>,
-    pub(in super::super) revision: Revision,
+pub(in crate::source::etcd) struct Event {
+    pub(in crate::source::etcd) key: Vec<u8>,
+    pub(in crate::source::etcd) revision: Revision,
     /// `None` when the key was deleted.
-    pub(in super::super) put: Option<Put>,
+    pub(in crate::source::etcd) put: Option<Put>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Put {
-    pub(in super::super) value: Bytes,
-    pub(in super::super) version: i64,
-    pub(in super::super) created: Revision,
+pub(in crate::source::etcd) struct Put {
+    pub(in crate::source::etcd) value: Bytes,
+    pub(in crate::source::etcd) version: i64,
+    pub(in crate::source::etcd) created: Revision,
 }
 
 impl Event {
     /// What is known of the key after this event, unless it is gone.
-    pub(in super::super) fn meta(&self) -> Option<Meta> {
+    pub(in crate::source::etcd) fn meta(&self) -> Option<Meta> {
         let put = self.put.as_ref()?;
         Some(Meta { version: put.version, created: put.created, modified: self.revision })
     }
@@ -118,44 +118,44 @@ impl Event {
 
 /// Where etcd is.
 #[derive(Debug)]
-pub(in super::super) struct Look {
-    pub(in super::super) header: Header,
+pub(in crate::source::etcd) struct Look {
+    pub(in crate::source::etcd) header: Header,
     /// All keys under the prefix.
-    pub(in super::super) total: i64,
+    pub(in crate::source::etcd) total: i64,
     /// Where we were when it was asked for.
-    pub(in super::super) after: Revision,
+    pub(in crate::source::etcd) after: Revision,
 }
 
 #[derive(Debug)]
-pub(in super::super) struct Proof {
-    pub(in super::super) header: Header,
+pub(in crate::source::etcd) struct Proof {
+    pub(in crate::source::etcd) header: Header,
     /// Keys that changed after `since`.
-    pub(in super::super) changed: Vec<(Vec<u8>, Meta)>,
+    pub(in crate::source::etcd) changed: Vec<(Vec<u8>, Meta)>,
     /// Whether there are more of them.
-    pub(in super::super) more: bool,
+    pub(in crate::source::etcd) more: bool,
     /// All keys under the prefix.
-    pub(in super::super) total: i64,
+    pub(in crate::source::etcd) total: i64,
     /// The revision that was asked about.
-    pub(in super::super) since: Revision,
+    pub(in crate::source::etcd) since: Revision,
     /// Where we were when it was asked for.
-    pub(in super::super) after: Revision,
+    pub(in crate::source::etcd) after: Revision,
 }
 
 impl Proof {
     /// Whether any key changed after where we were; also if that is not known.
-    pub(in super::super) fn has_news(&self) -> bool {
+    pub(in crate::source::etcd) fn has_news(&self) -> bool {
         self.more || self.changed.iter().any(|(_, meta)| meta.modified > self.after)
     }
 
     /// Whether it says nothing of news because there were too many keys that had changed before.
-    pub(in super::super) fn is_cut_short(&self) -> bool {
+    pub(in crate::source::etcd) fn is_cut_short(&self) -> bool {
         self.more && self.since < self.after
     }
 }
 
 /// Keys with their values' digests, at the revision that was asked for.
 #[derive(Debug)]
-pub(in super::super) enum AuditPage {
+pub(in crate::source::etcd) enum AuditPage {
     Keys {
         keys: Vec<(Vec<u8>, Known)>,
         /// How much the keys and values take.
@@ -169,15 +169,15 @@ pub(in super::super) enum AuditPage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Fault {
-    pub(in super::super) kind: ErrorKind,
-    pub(in super::super) reason: String,
+pub(in crate::source::etcd) struct Fault {
+    pub(in crate::source::etcd) kind: ErrorKind,
+    pub(in crate::source::etcd) reason: String,
 }
 
 /// What to do. Commands are done in order; at most one of a step's commands leads to a later input of its own
 /// (`Connect`, `List`, `Watch`, `Look`, `Prove`, `Audit`, `Wait`).
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) enum Command {
+pub(in crate::source::etcd) enum Command {
     /// Give up every connection.
     Close,
     /// Wake up after this time.

@@ -1,0 +1,130 @@
+//! Bearer tokens (RFC 6750).
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+
+use crate::auth::{AuthError, Proof, Scheme};
+use crate::base::secret::{InvalidSecret, SecretDigest};
+use crate::request::Head;
+
+/// Longer credentials are refused unread: no sender's token is that long, and hashing it would be work for nothing.
+pub(crate) const MAX_CREDENTIAL: usize = 8192;
+
+/// `Authorization: Bearer <token>`.
+///
+/// The scheme's name is compared without regard to case (RFC 9110 §11.1), the token by its digest in constant time.
+/// A second `Authorization` header is a refusal. A token in the query or in the body is not looked for.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    token: SecretDigest,
+}
+
+impl Bearer {
+    /// Lets in who knows `token`. Blanks around it are not part of it.
+    ///
+    /// # Errors
+    ///
+    /// When [`check_secret`](crate::base::secret::check_secret) says that the token would guard nothing.
+    pub fn new(token: &str) -> Result<Self, InvalidSecret> {
+        Ok(Self { token: SecretDigest::new(token.trim())? })
+    }
+}
+
+impl Scheme for Bearer {
+    fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
+        let credential = only_authorization(head)?;
+        let token = strip_bearer(credential).ok_or(AuthError::Missing)?;
+        if !self.token.matches(token.trim_ascii()) {
+            return Err(AuthError::Invalid);
+        }
+        Ok(Proof::Complete)
+    }
+
+    fn challenge(&self, error: AuthError) -> HeaderValue {
+        HeaderValue::from_static(match error {
+            AuthError::Missing => r#"Bearer realm="webhook""#,
+            _ => r#"Bearer realm="webhook", error="invalid_token""#,
+        })
+    }
+}
+
+/// The one `Authorization` header of the request.
+pub(crate) fn only_authorization(head: Head<'_>) -> Result<&[u8], AuthError> {
+    let mut values = head.headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(AuthError::Missing)?;
+    if values.next().is_some() || value.len() > MAX_CREDENTIAL {
+        return Err(AuthError::Invalid);
+    }
+    Ok(value.as_bytes())
+}
+
+/// What follows `Bearer` and at least one blank.
+pub(crate) fn strip_bearer(credential: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = credential.split_at_checked(b"bearer".len())?;
+    (scheme.eq_ignore_ascii_case(b"bearer") && rest.first().is_some_and(u8::is_ascii_whitespace)).then_some(rest)
+}
+
+/// A credential lets in only with the scheme's name, one blank or more, and the token.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(credential: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(credential) else { return };
+    let mut req = http::Request::new(());
+    req.headers_mut().insert(AUTHORIZATION, value);
+    let Ok(bearer) = Bearer::new("t0ken") else { return };
+    // Blanks are ASCII only: a no-break space is a part of the token.
+    let is_right = credential
+        .split_at_checked("bearer".len())
+        .filter(|(name, rest)| name.eq_ignore_ascii_case(b"bearer") && matches!(rest.first(), Some(b' ' | b'\t')))
+        .is_some_and(|(_, token)| token.trim_ascii() == b"t0ken");
+    assert_eq!(bearer.check_head(Head::of(&req)).is_ok(), is_right);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn check(values: &[&str]) -> Result<Proof, AuthError> {
+        let mut req = Request::new(());
+        for value in values {
+            req.headers_mut().append(AUTHORIZATION, value.parse().unwrap());
+        }
+        Bearer::new("tok").unwrap().check_head(Head::of(&req))
+    }
+
+    #[test]
+    fn the_token_lets_in_whatever_the_schemes_case() {
+        for value in ["Bearer tok", "bearer tok", "BEARER tok", "Bearer   tok", "Bearer tok "] {
+            assert_eq!(check(&[value]), Ok(Proof::Complete), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_does() {
+        use AuthError::{Invalid, Missing};
+        for (value, error) in [
+            ("tok", Missing),
+            ("Bearer", Missing),
+            ("Bearertok", Missing),
+            ("Basic tok", Missing),
+            ("", Missing),
+            ("Bearer ", Invalid),
+            ("Bearer TOK", Invalid),
+            ("Bearer tok2", Invalid),
+            ("Bearer tok tok", Invalid),
+            ("Bearer \"tok\"", Invalid),
+        ] {
+            assert_eq!(check(&[value]), Err(error), "{value:?}");
+        }
+        assert_eq!(check(&[]), Err(Missing));
+        assert_eq!(check(&["Bearer tok", "Bearer tok"]), Err(Invalid));
+        assert_eq!(check(&[&format!("Bearer {}", "a".repeat(9000))]), Err(Invalid));
+    }
+
+    #[test]
+    fn a_blank_token_is_refused_when_configured() {
+        assert!(Bearer::new("").is_err());
+        assert!(Bearer::new("  ").is_err());
+    }
+}

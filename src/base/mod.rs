@@ -1,0 +1,15 @@
+//! What knows neither HTTP nor webhooks.
+
+#[cfg(any(feature = "durable", feature = "queue-disk"))]
+pub(crate) mod clock;
+pub(crate) mod deadline;
+#[cfg(any(feature = "durable", feature = "etcd", feature = "queue-disk", feature = "save-to-disk"))]
+pub(crate) mod directory;
+pub(crate) mod group;
+pub(crate) mod log_limit;
+pub(crate) mod network;
+#[cfg(feature = "etcd")]
+pub(crate) mod private;
+pub(crate) mod secret;
+pub(crate) mod secret_names;
+pub(crate) mod telemetry;

@@ -1,0 +1,55 @@
+//! The name of an event.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use uuid::{Builder, Uuid};
+
+/// The name of an event: a UUIDv7 (RFC 9562), so that ids sort by time of receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    pub(crate) fn new(received_at: SystemTime) -> Self {
+        let since = received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // An id is no secret, so that the system need not be asked for randomness. The twelve bits behind the milliseconds
+        // are the fraction of the millisecond (RFC 9562 §6.2, method 3): ids sort within it, too.
+        let mut random = [0; 10];
+        fastrand::fill(&mut random);
+        let fraction = (u64::from(since.subsec_nanos() % 1_000_000) << 12) / 1_000_000;
+        random[..2].copy_from_slice(&(fraction as u16).to_be_bytes());
+        Self(Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid())
+    }
+
+    pub(crate) fn of(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    #[cfg(feature = "queue-disk")]
+    pub(crate) fn uuid(&self) -> &Uuid {
+        &self.0
+    }
+
+    /// The id as the value of a header.
+    pub(crate) fn to_header(self) -> Option<HeaderValue> {
+        let mut buffer = Uuid::encode_buffer();
+        HeaderValue::from_str(self.0.hyphenated().encode_lower(&mut buffer)).ok()
+    }
+}
+
+/// From its text, as it stands in `X-Event-Id`.
+impl FromStr for EventId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}

@@ -1,0 +1,232 @@
+//! Well-formedness of JSON, without a tree.
+
+mod instead;
+mod pointer;
+pub(crate) mod secrets;
+
+mod scan;
+
+pub(crate) use self::pointer::{Pointer, Scalar};
+pub(crate) use self::secrets::{clean, scalar_len, string_len};
+
+use std::fmt;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::value::RawValue;
+
+pub(crate) use self::instead::Instead;
+
+/// How many arrays and objects may stand inside one another.
+pub const MAX_DEPTH: usize = 50;
+
+/// Why a text is not JSON that is taken.
+#[derive(Debug)]
+pub(crate) enum Malformed {
+    TooDeep,
+    /// It is no JSON at all.
+    Instead(Instead),
+    Syntax(serde_json::Error),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooDeep => write!(f, "JSON payload is nested more than {MAX_DEPTH} levels deep"),
+            Self::Instead(Instead::Nothing) => {
+                f.write_str("Malformed JSON payload: the body is empty; send one JSON value")
+            }
+            Self::Instead(instead) => {
+                let (found, mend) = (instead.found(), instead.mend());
+                write!(f, "Malformed JSON payload: expected JSON, found {found}; {mend}")
+            }
+            // Position and kind; serde_json's syntax errors never quote the text.
+            Self::Syntax(error) => write!(f, "Malformed JSON payload: {error}"),
+        }
+    }
+}
+
+impl Malformed {
+    /// The same, and what the sender takes the body for, unless its bytes tell.
+    pub(crate) fn of(self, headers: &HeaderMap) -> Self {
+        let named = || headers.get(CONTENT_TYPE).and_then(|value| Instead::of_content_type(value.as_bytes()));
+        match self {
+            Self::Syntax(error) => named().map_or(Self::Syntax(error), Self::Instead),
+            other => other,
+        }
+    }
+}
+
+/// Checks that `text` is one JSON value in UTF-8, at most [`MAX_DEPTH`] deep, with nothing but blanks around it.
+pub(crate) fn check(text: &[u8]) -> Result<(), Malformed> {
+    // The quick way through. serde_json has the word on everything else, and the words for it.
+    if scan::is_well_formed(text) {
+        return Ok(());
+    }
+    // First, as serde_json does not bound the depth of a value that it skips.
+    if exceeds_depth(text, MAX_DEPTH) {
+        return Err(Malformed::TooDeep);
+    }
+    // `RawValue` and not `IgnoredAny`: only the former checks that strings are UTF-8.
+    match serde_json::from_slice::<&RawValue>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Instead::of(text).map_or(Malformed::Syntax(error), Malformed::Instead)),
+    }
+}
+
+/// Whether brackets outside of strings are ever open more than `limit` deep. Exact for well-formed text; for any
+/// other text it may say either, and the parser has the word.
+fn exceeds_depth(text: &[u8], limit: usize) -> bool {
+    let mut depth = 0_usize;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The scan takes exactly the texts that serde_json takes and that are not too deep.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &[u8]) {
+    let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
+    let is_taken = is_json && !exceeds_depth(text, MAX_DEPTH);
+    assert_eq!(scan::is_well_formed(text), is_taken);
+    assert_eq!(check(text).is_ok(), is_taken);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}1{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn json_values_of_every_kind_pass() {
+        for text in [
+            "{}",
+            "[]",
+            "null",
+            "true",
+            "0",
+            "-1.5e3",
+            r#""""#,
+            r#""\ud83d\ude00""#,
+            " {\"a\": [1, {\"b\": \"]\"}]}\r\n",
+            r#"{"a":"\"[[["}"#,
+            "\"\u{e9}\"",
+        ] {
+            assert!(check(text.as_bytes()).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn anything_else_does_not() {
+        for text in [
+            &b""[..],
+            b" \n",
+            b"{",
+            b"}",
+            b"[1,]",
+            b"{\"a\":1,}",
+            b"{} {}",
+            b"{}x",
+            b"nul",
+            b"'a'",
+            b"01",
+            b"+1",
+            b"NaN",
+            b"\"\xff\"",
+            b"\"\xc0\xaf\"",
+            b"{\"\xff\": 1}",
+            b"\"\n\"",
+            b"\"abc",
+            b"\xef\xbb\xbf{}",
+            b"\0",
+            b"[1}",
+            b"a=1&b=2",
+        ] {
+            assert!(check(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_depth_limit_is_exact() {
+        assert!(check(nested(50).as_bytes()).is_ok());
+        assert!(matches!(check(nested(51).as_bytes()), Err(Malformed::TooDeep)));
+        assert!(check(r#"{"a":"#.repeat(50).as_bytes()).is_err());
+        assert!(matches!(check(&b"[".repeat(1_000_000)), Err(Malformed::TooDeep)));
+    }
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            r#"[\[\]{}"\\a-z\u{0}-\u{20}é]{0,12}"#.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 40, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(r#"[\[\]{}"\\a-z]{0,6}"#, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_counter_agrees_with_the_tree(value in values(), limit in 0_usize..8) {
+            let text = value.to_string();
+            prop_assert_eq!(exceeds_depth(text.as_bytes(), limit), depth(&value) > limit);
+            prop_assert!(check(text.as_bytes()).is_ok());
+        }
+
+        #[test]
+        fn it_says_what_serde_json_says(text in r#"[\[\]{}",:a0\\ tru\-.e]{0,24}"#) {
+            let ours = check(text.as_bytes()).is_ok();
+            let theirs = serde_json::from_str::<Value>(&text).is_ok();
+            // The tree refuses numbers that overflow f64 and lone surrogates; the grammar does not.
+            prop_assert!(ours == theirs || (ours && text.contains(['e', 'u'])));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = check(&bytes);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Whether the body is what it should be.
+//!
+//! [`CheckPayloadLayer`] looks at a collected body without building anything from it. JSON must be one well-formed
+//! value (RFC 8259) in UTF-8 with nothing after it, at most [`MAX_DEPTH`] levels deep; a body in another encoding
+//! (`Content-Encoding`) is refused, as nothing here decompresses. Binary data may be any bytes.
+//!
+//! | needs | establishes | refuses |
+//! |---|---|---|
+//! | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) asks for | 400 malformed, 415 encoded |
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{CheckPayloadLayer, Collected, DataType};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let service = ServiceBuilder::new()
+//!     .layer(CheckPayloadLayer::new(DataType::Json))
+//!     .service_fn(|_: Request<Collected>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+//!
+//! let request = |body: &'static str| Request::new(Collected::new(Bytes::from(body)));
+//! assert_eq!(service.clone().oneshot(request(r#"{"hello": "world"}"#)).await.unwrap().status(), 200);
+//! assert_eq!(service.oneshot(request("{} trailing")).await.unwrap().status(), 400);
+//! # }
+//! ```
+
+use std::task::{Context, Poll};
+
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::evidence::{Evidence, Matched};
+use crate::config::DataType;
+use crate::json;
+pub use crate::json::MAX_DEPTH;
+use crate::request::{Collected, Rejection, RejectionKind, ResponseFuture};
+
+/// Refuses bodies that are not what they should be. See the [module docs](self) for an example.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckPayloadLayer {
+    select: Select,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Select {
+    Fixed(DataType),
+    Matched,
+}
+
+impl CheckPayloadLayer {
+    /// Every body must be of this type.
+    pub fn new(data_type: DataType) -> Self {
+        Self { select: Select::Fixed(data_type) }
+    }
+
+    /// The body must be what the matched webhook's configuration says.
+    pub fn from_webhook() -> Self {
+        Self { select: Select::Matched }
+    }
+}
+
+impl<S> Layer<S> for CheckPayloadLayer {
+    type Service = CheckPayload<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CheckPayload { inner, select: self.select }
+    }
+}
+
+/// Middleware applied by [`CheckPayloadLayer`].
+#[derive(Clone, Debug)]
+pub struct CheckPayload<S> {
+    inner: S,
+    select: Select,
+}
+
+impl<S, ResBody> Service<Request<Collected>> for CheckPayload<S>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
+        match self.select.check(&req) {
+            Ok(()) => {
+                Evidence::set_checked(req.extensions_mut());
+                ResponseFuture::inner(self.inner.call(req))
+            }
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
+    }
+}
+
+impl Select {
+    fn check(self, req: &Request<Collected>) -> Result<(), Rejection> {
+        let data_type = match self {
+            Self::Fixed(data_type) => data_type,
+            Self::Matched => Matched::of(req.extensions())?.webhook().data_type(),
+        };
+        match data_type {
+            DataType::Json => {
+                refuse_encoded(req.headers())?;
+                json::check(req.body().bytes()).map_err(|malformed| {
+                    let detail = malformed.of(req.headers()).to_string();
+                    Rejection::with_detail(RejectionKind::MalformedPayload, detail)
+                })
+            }
+            DataType::Blob => Ok(()),
+        }
+    }
+}
+
+/// No coding is none, and so is `identity`; empty elements of the list do not count (RFC 9110 §5.6.1.2, §8.4).
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
+    let is_plain = |coding: &[u8]| {
+        let coding = coding.trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    };
+    let mut codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    if codings.all(is_plain) {
+        return Ok(());
+    }
+    Err(RejectionKind::UnsupportedEncoding.into())
+}

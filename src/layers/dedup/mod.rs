@@ -1,0 +1,138 @@
+//! The layer that processes each event once.
+
+mod future;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::future::DedupFuture;
+use super::evidence::{Evidence, Matched, Permit};
+use crate::base::telemetry;
+use crate::base::telemetry::Dedup as Outcome;
+use crate::dedup::{Claim, Claims, DedupRule, Scope};
+use crate::request::{Collected, Rejection, RejectionKind};
+
+/// The header that marks the answer to an event that was taken before: `true`.
+pub const DUPLICATE: HeaderName = HeaderName::from_static("x-duplicate");
+
+/// Processes each event once. See the [module docs](super) for an example.
+#[derive(Clone, Debug)]
+pub struct DedupLayer {
+    select: Select,
+}
+
+#[derive(Clone, Debug)]
+enum Select {
+    /// There is no store. Everything passes, and a webhook that has a rule is stopped by what stands behind.
+    Nothing,
+    Matched(Claims),
+    Fixed(Claims, Arc<str>, DedupRule),
+}
+
+impl DedupLayer {
+    /// Does what the matched webhook's configuration says.
+    pub fn new(claims: Claims) -> Self {
+        Self { select: Select::Matched(claims) }
+    }
+
+    /// Holds every request to the same `rule`, and needs no layer before it but
+    /// [`CollectBody`](super::collect_body::CollectBody). Put it behind your authentication: who reaches it can use up ids.
+    ///
+    /// Layers of one `scope` that share a store share their ids; no webhook of the configuration has the same.
+    #[must_use]
+    pub fn rule(self, scope: impl Into<Arc<str>>, rule: DedupRule) -> Self {
+        let select = match self.select {
+            Select::Matched(claims) | Select::Fixed(claims, ..) => Select::Fixed(claims, scope.into(), rule),
+            Select::Nothing => Select::Nothing,
+        };
+        Self { select }
+    }
+
+    pub(crate) fn without_claims() -> Self {
+        Self { select: Select::Nothing }
+    }
+}
+
+impl<S> Layer<S> for DedupLayer {
+    type Service = Dedup<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Dedup { inner, select: self.select.clone() }
+    }
+}
+
+/// Middleware applied by [`DedupLayer`].
+///
+/// # Panics
+///
+/// Its future panics outside of a tokio runtime with timers, if the store is on disk: an answer waits for that only so
+/// long.
+#[derive(Clone, Debug)]
+pub struct Dedup<S> {
+    inner: S,
+    select: Select,
+}
+
+impl<S, ResBody> Service<Request<Collected>> for Dedup<S>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>>,
+    ResBody: Default + From<Bytes>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = DedupFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
+        match self.select.claim(&mut req) {
+            Ok(None) => DedupFuture::inner(self.inner.call(req)),
+            Ok(Some(Claim::First(pending))) => DedupFuture::first(self.inner.call(req), pending),
+            Ok(Some(Claim::Duplicate(answer))) => DedupFuture::duplicate(answer),
+            Ok(Some(Claim::InProgress)) => DedupFuture::rejected(RejectionKind::InProgress.into()),
+            Err(rejection) => DedupFuture::rejected(rejection),
+        }
+    }
+}
+
+impl Select {
+    /// `None` if there is no rule to hold the request to.
+    fn claim(&self, req: &mut Request<Collected>) -> Result<Option<Claim>, Rejection> {
+        let (claims, ttl, event) = match self {
+            Self::Nothing => return Ok(None),
+            Self::Matched(claims) => {
+                let webhook = Matched::of(req.extensions())?.webhook();
+                Permit::of(req.extensions())?;
+                let Some(rule) = webhook.dedup() else { return Ok(None) };
+                // A layer further out holds the claim: to ask again would be to wait for oneself.
+                if Evidence::is_deduplicated(req.extensions()) {
+                    return Ok(None);
+                }
+                let (ttl, event) = (rule.ttl_seconds(), rule.event(Scope::Webhook(webhook.key()), req));
+                Evidence::set_deduplicated(req.extensions_mut());
+                (claims, ttl, event)
+            }
+            Self::Fixed(claims, scope, rule) => {
+                Evidence::require_no_pending(req.extensions())?;
+                (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req))
+            }
+        };
+        Evidence::set_claimed(req.extensions_mut());
+        let event = event.inspect_err(|_| telemetry::dedup(Outcome::MissingId))?;
+        let claim = claims.claim(event, ttl);
+        telemetry::dedup(match &claim {
+            Claim::First(_) => Outcome::First,
+            Claim::Duplicate(_) => Outcome::Duplicate,
+            Claim::InProgress => Outcome::InProgress,
+        });
+        Ok(Some(claim))
+    }
+}

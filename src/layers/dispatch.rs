@@ -1,0 +1,288 @@
+//! The end of the stack: the event is given to the webhook's module, or kept for it.
+//!
+//! [`Dispatch`] is a service, not a layer. It takes no request that lacks the evidence of the layers before it. What it
+//! then waits for is what the webhook [promises](crate::webhook::Promise): by default for the module, so that **200** says that
+//! the module has the event; with `"ack": "accepted"` for the disk, so that **202** says that the event outlives a
+//! power cut.
+//!
+//! | needs | answers |
+//! |---|---|
+//! | [`Collected`], [`Matched`](super::evidence::Matched), [`Permit`](super::evidence::Permit), [`CheckPayload`](super::check_payload::CheckPayload) before it, [`Dedup`](super::dedup::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
+//! | the same, and a [`Spool`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
+//!
+//! What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;
+//! the sender is told of the last error. After a 504 the module may still finish what it has begun: the sender's next
+//! try is then a second one. What fails after a 202 is the affair of the spool's [`Worker`](crate::worker::Worker).
+//!
+//! At most 256 events of a webhook and 1,024 of a namespace are being delivered while their senders wait; four times as
+//! many may wait for a place, for at most 5 s for the webhook's and 5 s for the namespace's. The rest gets 503 with
+//! `Retry-After`, so that a target that hangs holds up nobody else. Accepting has no such bound: its bound is the
+//! spool's room.
+//!
+//! A failed delivery is logged at WARN, with the event's id, the webhook, the module and the error: for each webhook and
+//! kind of error ten lines at once, and then one in 5 seconds, whose `left_out` says how many were not logged before it.
+//!
+//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver::receiver()) is
+//! the usual way to the layers in front; by hand, with a path of one's own:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{
+//!     CheckPayloadLayer, CollectBodyLayer, Dispatch, FixedSource, LookupWebhookLayer, Registry, RequireAuthLayer,
+//!     RouteNamespaceLayer, VerifyBodyLayer, reflect,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let webhook = r#"{"module": "discard", "data_type": "blob", "authorization": "Bearer s3cret"}"#;
+//! let source = FixedSource::new().webhook("shop", "orders", webhook).unwrap();
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//! store.wait_ready().await;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RouteNamespaceLayer::fixed("shop", "orders").unwrap())
+//!     .layer(LookupWebhookLayer::new(store))
+//!     .layer(RequireAuthLayer::from_webhook().verify_body_follows())
+//!     .layer(CollectBodyLayer::new())
+//!     .layer(VerifyBodyLayer::new())
+//!     .layer(CheckPayloadLayer::from_webhook())
+//!     .service(Dispatch::new());
+//!
+//! let request = Request::post("/anything")
+//!     .header("authorization", "Bearer s3cret")
+//!     .body(Full::new(Bytes::from("any bytes")))
+//!     .unwrap();
+//! let response = service.oneshot(request).await.unwrap();
+//! assert_eq!(response.status(), 200);
+//! assert!(response.headers().contains_key("x-event-id"));
+//! # }
+//! ```
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
+use tokio::time::{Instant, sleep};
+use tower_service::Service;
+
+use super::evidence::Evidence;
+use crate::base::deadline::within;
+use crate::delivery::{Crowded, Failure, Line, lines};
+use crate::event::{DeliverError, DeliverErrorKind, Delivery, Done, EventId};
+#[cfg(feature = "queue-disk")]
+use crate::queue::disk::{Spool, SpoolError};
+use crate::request::{Collected, ResponseBody};
+use crate::request::{Rejection, RejectionKind};
+use crate::webhook::{Promise, Webhook};
+
+/// The header that names the event in an answer: a UUIDv7 (RFC 9562).
+pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
+
+/// The body of a 200; a duplicate gets it, too.
+pub(crate) const DELIVERED: &[u8] = br#"{"message":"200 OK"}"#;
+
+/// The body of a 202.
+pub(crate) const ACCEPTED: &[u8] = br#"{"message":"202 Accepted","status":"accepted"}"#;
+
+/// How long a module may take if [`Dispatch`] is not told.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Gives each event to the module of its webhook. See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    deadline: Duration,
+    #[cfg(feature = "queue-disk")]
+    spool: Option<Spool>,
+}
+
+impl Dispatch {
+    /// Waits at most [`DEFAULT_DEADLINE`] for a module.
+    pub fn new() -> Self {
+        Self {
+            deadline: DEFAULT_DEADLINE,
+            #[cfg(feature = "queue-disk")]
+            spool: None,
+        }
+    }
+
+    /// Where the events of webhooks with `"ack": "accepted"` go. A [`Registry`](crate::webhook::Registry) that is
+    /// [`accepting`](crate::webhook::Registry::accepting) belongs to it.
+    #[cfg(feature = "queue-disk")]
+    #[must_use]
+    pub fn spool(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
+        self
+    }
+
+    /// How long a module may take before the sender gets 504.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Service<Request<Collected>> for Dispatch {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = DispatchFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, req: Request<Collected>) -> Self::Future {
+        // Before the box is made, which is then as small as what is waited for.
+        let (webhook, delivery) = match admit(req) {
+            Ok(admitted) => admitted,
+            Err(rejection) => return DispatchFuture(Box::pin(ready(rejection.into_response()))),
+        };
+        let (id, deadline) = (delivery.id(), self.deadline);
+        DispatchFuture(match webhook.promise() {
+            Promise::Delivered => Box::pin(async move {
+                let outcome = deliver(&webhook, delivery, deadline).await;
+                answer(id, outcome, StatusCode::OK, DELIVERED)
+            }),
+            Promise::Accepted => match self.accept(delivery) {
+                Ok(written) => {
+                    Box::pin(written.map(move |outcome| answer(id, outcome, StatusCode::ACCEPTED, ACCEPTED)))
+                }
+                Err(rejection) => Box::pin(ready(answer(id, Err(rejection), StatusCode::ACCEPTED, ACCEPTED))),
+            },
+        })
+    }
+}
+
+/// Response future of [`Dispatch`].
+pub struct DispatchFuture(BoxFuture<'static, Response<ResponseBody>>);
+
+impl std::fmt::Debug for DispatchFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DispatchFuture").finish_non_exhaustive()
+    }
+}
+
+impl Future for DispatchFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// Turns a request that may be delivered into a delivery to its webhook.
+fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection> {
+    let (mut head, body) = req.into_parts();
+    let webhook = Evidence::admit(&mut head.extensions)?;
+    let (body, charge) = body.into_parts();
+    let delivery = Delivery::charged(Arc::clone(webhook.info()), head.headers, body, charge);
+    Ok((webhook, delivery))
+}
+
+impl Dispatch {
+    /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
+    #[cfg(feature = "queue-disk")]
+    fn accept(&self, delivery: Delivery) -> Result<impl Future<Output = Result<(), Rejection>> + use<>, Rejection> {
+        let rejection = |error| match error {
+            SpoolError::Full => RejectionKind::SpoolFull.into(),
+            SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
+            SpoolError::Failed => RejectionKind::SpoolFailed.into(),
+        };
+        let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
+        // A disk that hangs must not hold the sender for ever; the event may be there all the same.
+        let written = spool.accept(&delivery, self.deadline).map_err(rejection)?;
+        Ok(async move { written.await.map_err(rejection) })
+    }
+
+    #[cfg(not(feature = "queue-disk"))]
+    fn accept(&self, _: Delivery) -> Result<std::future::Ready<Result<(), Rejection>>, Rejection> {
+        Err(Rejection::misassembled("the feature `queue-disk`"))
+    }
+}
+
+/// Tries until the event is delivered, is not to be tried again, or the time is over.
+async fn deliver(webhook: &Webhook, delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
+    let id = delivery.id();
+    let _pass = webhook.gates().enter().await.map_err(|Crowded| RejectionKind::Crowded)?;
+    let done = Done::default();
+    let error = match within(deadline, attempts(webhook, delivery, &done, deadline)).await {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => error,
+        None => webhook.steps().too_slow(&done),
+    };
+    if let Some(left_out) = lines::admit(webhook.key(), Line::NotDelivered(error.kind())) {
+        let (module, kind) = (error.module().unwrap_or(webhook.module_name()), error.kind().label());
+        tracing::warn!(event_id = %id, webhook = %webhook.key(), module, kind, %error, left_out, "not delivered");
+    }
+    let kind = match error.kind() {
+        DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
+        DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+        DeliverErrorKind::Loop => RejectionKind::LoopDetected,
+        _ => RejectionKind::DeliveryFailed,
+    };
+    Err(Rejection::new(kind).logged())
+}
+
+/// The error is that of the last attempt: what would have to wait beyond `patience` is not waited for.
+async fn attempts(webhook: &Webhook, delivery: Delivery, done: &Done, patience: Duration) -> Result<(), DeliverError> {
+    let (steps, began) = (webhook.steps(), Instant::now());
+    let mut attempt = 1;
+    while steps.may_follow(attempt) {
+        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), done).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let Some(wait) = again.filter(|&wait| began.elapsed().saturating_add(wait) < patience) else {
+            return Err(error);
+        };
+        if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
+            tracing::info!(event_id = %delivery.id(), webhook = %webhook.key(), attempt, %error, ?wait, left_out, "trying again");
+        }
+        attempt += 1;
+        Box::pin(sleep(wait)).await;
+    }
+    // The last one needs no copy of the event.
+    steps.attempt(delivery.attempted(attempt), done).await.map_err(|failure| failure.error)
+}
+
+/// Names the event also in a refusal: it may have been taken all the same.
+fn answer(
+    id: EventId,
+    outcome: Result<(), Rejection>,
+    status: StatusCode,
+    body: &'static [u8],
+) -> Response<ResponseBody> {
+    let mut response = match outcome {
+        Ok(()) => {
+            let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.reserve(2);
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(rejection) => rejection.into_response(),
+    };
+    if let Some(id) = id.to_header() {
+        response.headers_mut().insert(EVENT_ID, id);
+    }
+    response
+}

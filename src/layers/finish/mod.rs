@@ -1,0 +1,211 @@
+//! An event that has arrived is processed to its end, also when its sender does not wait for the answer.
+//!
+//! A sender that times out, resets its stream or closes its connection makes the server drop the response future. The
+//! services behind [`FinishLayer`] are then not broken off in the middle: the rest of their work, the remainder, goes on
+//! in a task of its own. The layer stands where the whole body has arrived and the event was let in, so an event of
+//! which a part is missing is not processed. It stands before [`Dedup`](super::dedup::Dedup), so the event's id stays claimed meanwhile: a
+//! sender that sends the event again gets 409, and the first one's answer once the event was taken. Behind `Dedup`,
+//! where that could not be, the layer does nothing for an event that has been claimed.
+//!
+//! | needs | establishes | refuses |
+//! |---|---|---|
+//! | the body type [`Collected`]; [`Matched`](super::evidence::Matched) if there is one | nothing | nothing |
+//!
+//! A remainder keeps the places and the memory that it had, and no more: senders that reset their requests quickly use
+//! up what they would have used up by waiting. There are at most [`MAX_EVENTS`] remainders with [`MAX_BYTES`] of bodies,
+//! and a quarter of both for one namespace. An event beyond that is broken off with its request; its sender
+//! got no answer, and has to send it again. So is an event whose request is dropped outside of a tokio runtime.
+//!
+//! The server waits with [`Remainders::ended`] before it stops. With the feature `metrics`,
+//! `tower_webhook_senders_gone_total{outcome}` counts the events whose sender did not wait: `taken` (it would have been
+//! answered 2xx), `refused` (any other answer, or an error), `broken_off` (it panicked, or the runtime ended) and
+//! `dropped` (there were too many). [`Observe`](super::observe::Observe) counts such a request as `aborted`.
+//!
+//! The inner service's future has to be `Unpin`, as those of [`Dedup`](super::dedup::Dedup) and
+//! [`Dispatch`](super::dispatch::Dispatch) are; any other can be put into a box:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use futures_util::FutureExt;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{Service, ServiceBuilder};
+//! use tower_webhook::{CollectBodyLayer, Collected, FinishLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let (processed, was_processed) = tokio::sync::oneshot::channel();
+//! let processed = std::sync::Arc::new(std::sync::Mutex::new(Some(processed)));
+//! let finish = FinishLayer::new();
+//! let remainders = finish.remainders();
+//! let mut service = ServiceBuilder::new()
+//!     .layer(CollectBodyLayer::new())
+//!     .layer(finish)
+//!     .map_future(Box::pin)
+//!     .service_fn(move |_: Request<Collected>| {
+//!         let processed = processed.lock().unwrap().take();
+//!         async move {
+//!             tokio::task::yield_now().await;
+//!             processed.map(|processed| processed.send("processed"));
+//!             Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+//!         }
+//!     });
+//!
+//! let mut answer = Box::pin(service.call(Request::new(Full::<Bytes>::default())));
+//! assert!((&mut answer).now_or_never().is_none());
+//! drop(answer);
+//! assert_eq!(was_processed.await, Ok("processed"));
+//! remainders.ended().await;
+//! # }
+//! ```
+
+mod remainders;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use http::{Request, Response};
+use tokio::runtime::Handle;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::remainders::{MAX_BYTES, MAX_EVENTS, Remainders};
+use super::evidence::Evidence;
+use crate::base::telemetry;
+use crate::base::telemetry::Gone;
+use crate::request::Collected;
+use crate::webhook::Webhook;
+
+/// Finishes what a sender does not wait for. See the [module docs](self) for an example.
+#[derive(Clone, Debug, Default)]
+pub struct FinishLayer {
+    remainders: Remainders,
+}
+
+impl FinishLayer {
+    /// All services that one layer, or a clone of it, makes share its [`Remainders`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The events that go on without a sender.
+    pub fn remainders(&self) -> Remainders {
+        self.remainders.clone()
+    }
+}
+
+impl<S> Layer<S> for FinishLayer {
+    type Service = Finish<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Finish { inner, remainders: self.remainders.clone() }
+    }
+}
+
+/// Middleware applied by [`FinishLayer`].
+#[derive(Clone, Debug)]
+pub struct Finish<S> {
+    inner: S,
+    remainders: Remainders,
+}
+
+impl<S, ResBody> Service<Request<Collected>> for Finish<S>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>>,
+    S::Future: Unpin + Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = FinishFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, req: Request<Collected>) -> Self::Future {
+        // One further out loses its claim with the request: the event that comes again must not find this one running.
+        let may_go_on = !Evidence::is_claimed(req.extensions());
+        let event =
+            Event { webhook: Evidence::webhook(req.extensions()).map(Arc::clone), bytes: req.body().bytes().len() };
+        FinishFuture {
+            inner: Some(self.inner.call(req)),
+            event,
+            remainders: may_go_on.then(|| self.remainders.clone()),
+            go_on: go_on::<S::Future, ResBody, S::Error>,
+        }
+    }
+}
+
+/// Response future of [`Finish`].
+pub struct FinishFuture<F> {
+    /// Away while it is polled, so that one that panics is not polled again.
+    inner: Option<F>,
+    event: Event,
+    /// `None` if it must not go on.
+    remainders: Option<Remainders>,
+    /// It knows the types of the answer, so that the future need not name them.
+    go_on: fn(F, &Remainders, &Event),
+}
+
+/// An event whose sender may go.
+struct Event {
+    webhook: Option<Arc<Webhook>>,
+    bytes: usize,
+}
+
+impl Event {
+    /// The namespace of whose share it takes. Events of which no webhook is known share one.
+    fn namespace(&self) -> &str {
+        self.webhook.as_ref().map_or("", |webhook| webhook.key().namespace())
+    }
+}
+
+impl<F> fmt::Debug for FinishFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FinishFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F: Future + Unpin> Future for FinishFuture<F> {
+    type Output = F::Output;
+
+    #[allow(clippy::expect_used)] // the contract of `Future`, as everywhere in std and futures
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut inner = self.inner.take().expect("polled after completion");
+        let outcome = inner.poll_unpin(cx);
+        if outcome.is_pending() {
+            self.inner = Some(inner);
+        }
+        outcome
+    }
+}
+
+impl<F> Drop for FinishFuture<F> {
+    fn drop(&mut self) {
+        if let (Some(inner), Some(remainders)) = (self.inner.take(), &self.remainders) {
+            (self.go_on)(inner, remainders, &self.event);
+        }
+    }
+}
+
+/// The sender is gone: `rest` goes on without it, if there is room.
+fn go_on<F, B, E>(rest: F, remainders: &Remainders, event: &Event)
+where
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+{
+    let webhook = event.webhook.as_ref().map(|webhook| tracing::field::display(webhook.key()));
+    let runtime = Handle::try_current().ok();
+    let (Some(runtime), Some(place)) = (runtime, remainders.begin(event.namespace(), event.bytes)) else {
+        tracing::debug!(webhook, "the sender is gone, and there is no room to finish its event");
+        return telemetry::gone(Gone::Dropped);
+    };
+    tracing::debug!(webhook, "the sender is gone: its event is finished without it");
+    runtime.spawn(async move {
+        let is_taken = rest.await.is_ok_and(|answer| answer.status().is_success());
+        place.ended(is_taken);
+    });
+}

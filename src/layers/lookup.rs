@@ -1,0 +1,117 @@
+//! The webhook's configuration, looked up for each request.
+//!
+//! [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
+//! snapshot and puts it beside the request as [`Matched`](super::evidence::Matched). One snapshot is read per request, so a change of the
+//! configuration in the middle of a request cannot mix two. Any method is let through: put
+//! [`RequirePost`](super::method::RequirePost) before this layer, or a route of your own.
+//!
+//! | needs | establishes | refuses |
+//! |---|---|---|
+//! | [`Target`] | [`Matched`](super::evidence::Matched) | 404 unknown, 503 nothing loaded yet or never validly configured |
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_webhook::{
+//!     FixedSource, LookupWebhookLayer, Matched, Registry, RouteNamespaceLayer, reflect,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let source = FixedSource::new().webhook("shop", "orders", r#"{"module": "discard"}"#).unwrap();
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//! store.wait_ready().await;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RouteNamespaceLayer::from_path())
+//!     .layer(LookupWebhookLayer::new(store))
+//!     .service_fn(|req: Request<()>| async move {
+//!         let matched = Matched::of(req.extensions()).unwrap();
+//!         assert_eq!(matched.webhook().module_name(), "discard");
+//!         Ok::<_, std::convert::Infallible>(Response::new(()))
+//!     });
+//!
+//! let status = |path: &str| {
+//!     let response = service.clone().oneshot(Request::post(path).body(()).unwrap());
+//!     async move { response.await.unwrap().status().as_u16() }
+//! };
+//! assert_eq!(status("/shop/orders").await, 200);
+//! assert_eq!(status("/shop/nothing").await, 404);
+//! # }
+//! ```
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::evidence::Evidence;
+use crate::config::Target;
+use crate::request::{Rejection, RejectionKind, ResponseFuture};
+use crate::store::{Found, Store};
+use crate::webhook::Webhook;
+
+/// Looks up the webhook a request is for. See the [module docs](self) for an example.
+#[derive(Clone, Debug)]
+pub struct LookupWebhookLayer {
+    store: Store,
+}
+
+impl LookupWebhookLayer {
+    /// Looks webhooks up in `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+impl<S> Layer<S> for LookupWebhookLayer {
+    type Service = LookupWebhook<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LookupWebhook { inner, store: self.store.clone() }
+    }
+}
+
+/// Middleware applied by [`LookupWebhookLayer`].
+#[derive(Clone, Debug)]
+pub struct LookupWebhook<S> {
+    inner: S,
+    store: Store,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for LookupWebhook<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
+        match find(&self.store, &req) {
+            Ok(webhook) => {
+                Evidence::set_matched(req.extensions_mut(), webhook);
+                ResponseFuture::inner(self.inner.call(req))
+            }
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
+    }
+}
+
+fn find<B>(store: &Store, req: &Request<B>) -> Result<Arc<Webhook>, Rejection> {
+    let target = Target::of(req.extensions())?;
+    store.read(|snapshot| match snapshot.find(target) {
+        Found::Serving(webhook) => Ok(Arc::clone(webhook)),
+        Found::Fenced => Err(RejectionKind::Misconfigured.into()),
+        Found::Nothing if snapshot.is_loaded() => Err(RejectionKind::UnknownWebhook.into()),
+        Found::Nothing => Err(RejectionKind::NotReady.into()),
+    })
+}

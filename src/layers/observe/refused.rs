@@ -1,0 +1,161 @@
+//! A line for each refused request, limited in rate.
+
+use std::fmt::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{Extensions, Request, Response};
+use tracing::Level;
+
+use crate::base::log_limit::LogLimit;
+use crate::config::Target;
+use crate::request::{Peer, Rejection, RejectionKind};
+
+/// The longest path or reason that is logged whole, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// The lines about the refused ones of all requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefusedLog(Arc<LogLimit<Subject>>);
+
+/// The subject of a limit. All requests that name no known webhook have one limit together: there is no end of names.
+type Subject = Option<(Target, RejectionKind)>;
+
+/// One request before it is answered.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    log: RefusedLog,
+    peer: Option<SocketAddr>,
+    /// Behind proxies: the client that they have named.
+    client: Option<IpAddr>,
+}
+
+impl RefusedLog {
+    /// `None` if nothing would be logged.
+    pub(crate) fn begin<B>(&self, req: &Request<B>) -> Option<Pending> {
+        is_logged().then(|| {
+            let peer = Peer::of(req.extensions());
+            let client = peer.and_then(Peer::forwarded_for);
+            Pending { log: self.clone(), peer: peer.map(Peer::address), client }
+        })
+    }
+}
+
+impl Pending {
+    pub(crate) fn end<B>(self, response: &Response<B>) {
+        let rejection = response.extensions().get::<Rejection>().filter(|rejection| !rejection.is_logged());
+        let Some(rejection) = rejection else { return };
+        let asked = response.extensions().get::<Asked>();
+        let Some(left_out) = self.log.0.admit(subject(rejection.kind(), asked)) else { return };
+        tracing::info!(
+            target: "tower_webhook::rejection",
+            webhook = asked.map(tracing::field::display),
+            kind = rejection.kind().label(),
+            reason = %Shown(rejection.detail()),
+            peer = self.peer.map(tracing::field::display),
+            client = self.client.map(tracing::field::display),
+            left_out = (left_out > 0).then_some(left_out),
+            "request refused"
+        );
+    }
+}
+
+fn is_logged() -> bool {
+    tracing::enabled!(target: "tower_webhook::rejection", Level::INFO)
+}
+
+fn subject(kind: RejectionKind, asked: Option<&Asked>) -> Subject {
+    use RejectionKind as K;
+    match (kind, asked) {
+        // Refused before the webhook was found.
+        (K::NoRoute | K::InvalidName | K::UnknownWebhook | K::MethodNotAllowed | K::NotReady, _) => None,
+        (_, Some(Asked::Webhook(target))) => Some((*target, kind)),
+        _ => None,
+    }
+}
+
+/// The webhook or path that a refused request asked for: in the extensions of its response.
+#[derive(Clone)]
+pub(crate) enum Asked {
+    Webhook(Target),
+    /// No webhook can be asked for by this path.
+    Path(Box<str>),
+}
+
+impl Asked {
+    /// `None` if nothing would be logged.
+    pub(crate) fn webhook(target: Target) -> Option<Self> {
+        is_logged().then_some(Self::Webhook(target))
+    }
+
+    /// `None` if nothing would be logged.
+    pub(crate) fn path(path: &str) -> Option<Self> {
+        // A few more characters than are shown, so that it shows that there are more.
+        is_logged().then(|| Self::Path(path.chars().take(MAX_SHOWN + 1).collect()))
+    }
+
+    /// Puts it beside a refusal, for the line about it.
+    pub(crate) fn attach(asked: &mut Option<Self>, extensions: &mut Extensions) {
+        if extensions.get::<Rejection>().is_some()
+            && let Some(asked) = asked.take()
+        {
+            extensions.insert(asked);
+        }
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Asked({self})")
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Webhook(target) => f.write_str(target.as_str()),
+            Self::Path(path) => Shown(path).fmt(f),
+        }
+    }
+}
+
+/// A text that may be a stranger's: bounded, and with nothing in it that could forge a line or speak to a terminal.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, c) in self.0.chars().enumerate() {
+            match c {
+                _ if nth == MAX_SHOWN => return f.write_str("..."),
+                ' '..='~' => f.write_char(c)?,
+                _ => c.escape_debug().try_for_each(|c| f.write_char(c))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_anybody_can_make_up_share_one_limit() {
+        let asked = |id: &str| Asked::Webhook(Target::new("ns", id).unwrap());
+        let key = |kind, id: &str| subject(kind, Some(&asked(id)));
+        assert_eq!(key(RejectionKind::UnknownWebhook, "a"), key(RejectionKind::MethodNotAllowed, "b"));
+        assert_eq!(key(RejectionKind::NotReady, "a"), subject(RejectionKind::NoRoute, Some(&Asked::Path("/x".into()))));
+        assert_ne!(key(RejectionKind::Unauthenticated, "a"), key(RejectionKind::Unauthenticated, "b"));
+        assert_ne!(key(RejectionKind::Unauthenticated, "a"), key(RejectionKind::BodyTooLarge, "a"));
+        assert_eq!(subject(RejectionKind::Unauthenticated, None), None);
+    }
+
+    #[test]
+    fn a_stranger_s_text_is_bounded_and_escaped() {
+        let shown = |text: &str| Shown(text).to_string();
+        assert_eq!(shown("/a/b%20c?"), "/a/b%20c?");
+        assert_eq!(shown("\u{1b}[31m\r\n\u{202e}\u{9b}\0"), "\\u{1b}[31m\\r\\n\\u{202e}\\u{9b}\\0");
+        assert_eq!(shown(&"x".repeat(MAX_SHOWN)).len(), MAX_SHOWN);
+        assert_eq!(shown(&"\u{9b}".repeat(5000)), "\\u{9b}".repeat(MAX_SHOWN) + "...");
+    }
+}

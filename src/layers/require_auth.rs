@@ -1,0 +1,109 @@
+//! The layer that judges the head.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::evidence::{Evidence, Matched};
+use crate::auth::{Follows, Guards, Scheme};
+use crate::request::{Head, Rejection, ResponseFuture};
+
+/// Refuses requests that do not prove who sent them. See the [module docs](super) for an example.
+#[derive(Clone, Debug)]
+pub struct RequireAuthLayer {
+    select: Select,
+    follows: Follows,
+}
+
+#[derive(Clone, Debug)]
+enum Select {
+    Fixed(Guards),
+    Matched,
+}
+
+impl RequireAuthLayer {
+    /// Requires the same `scheme` of every request.
+    pub fn new(scheme: impl Scheme) -> Self {
+        Self { select: Select::Fixed(Guards::new(vec![Arc::new(scheme)])), follows: Follows::default() }
+    }
+
+    /// Requires what the matched webhook's configuration asks for: every one of its guards.
+    pub fn from_webhook() -> Self {
+        Self { select: Select::Matched, follows: Follows::default() }
+    }
+
+    /// Lets requests pass whose proof needs the body, for a [`VerifyBody`](super::verify_body::VerifyBody) further in to settle.
+    ///
+    /// Without this call they are refused as [`Misassembled`](crate::request::RejectionKind::Misassembled): else a webhook that is
+    /// given a signature scheme would open the service behind this layer.
+    #[must_use]
+    pub fn verify_body_follows(mut self) -> Self {
+        self.follows.verify_body = true;
+        self
+    }
+
+    /// Lets requests pass whose proof needs a call to another server, for a [`CallAuth`](super::call_auth::CallAuth) further in to
+    /// settle.
+    ///
+    /// Without this call they are refused as [`Misassembled`](crate::request::RejectionKind::Misassembled).
+    #[must_use]
+    pub fn call_auth_follows(mut self) -> Self {
+        self.follows.call = true;
+        self
+    }
+}
+
+impl<S> Layer<S> for RequireAuthLayer {
+    type Service = RequireAuth<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireAuth { inner, settings: self.clone() }
+    }
+}
+
+/// Middleware applied by [`RequireAuthLayer`].
+#[derive(Clone, Debug)]
+pub struct RequireAuth<S> {
+    inner: S,
+    settings: RequireAuthLayer,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RequireAuth<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
+        match self.settings.check(&mut req) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
+    }
+}
+
+impl RequireAuthLayer {
+    fn check<B>(&self, req: &mut Request<B>) -> Result<(), Rejection> {
+        let head = Head::of(req);
+        let guards = match &self.select {
+            Select::Fixed(guards) => guards,
+            Select::Matched => Matched::of(head.extensions)?.webhook().guards(),
+        };
+        let pending = guards.check_head(head, self.follows)?;
+        match pending.is_empty() {
+            true => Evidence::set_permit(req.extensions_mut()),
+            false => Evidence::add_pending(req.extensions_mut(), pending),
+        }
+        Ok(())
+    }
+}

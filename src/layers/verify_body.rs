@@ -1,0 +1,71 @@
+//! The layer that judges the body.
+
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::evidence::{Evidence, Permit};
+use crate::request::{Collected, Head, Rejection, ResponseFuture};
+
+/// Finishes what [`RequireAuth`](super::require_auth::RequireAuth) and [`CallAuth`](super::call_auth::CallAuth) could not prove without the body:
+/// signatures over it.
+///
+/// It stands behind [`CollectBody`](super::collect_body::CollectBody), which its request type demands, and passes requests that
+/// are permitted already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerifyBodyLayer {
+    _private: (),
+}
+
+impl VerifyBodyLayer {
+    /// Asks each scheme that is waiting for the body.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<S> Layer<S> for VerifyBodyLayer {
+    type Service = VerifyBody<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        VerifyBody { inner }
+    }
+}
+
+/// Middleware applied by [`VerifyBodyLayer`].
+#[derive(Clone, Debug)]
+pub struct VerifyBody<S> {
+    inner: S,
+}
+
+impl<S, ResBody> Service<Request<Collected>> for VerifyBody<S>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
+        match check(&mut req) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
+    }
+}
+
+fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
+    let Some(pending) = Evidence::pending(req.extensions()) else {
+        return Permit::of(req.extensions()).map(|_| ());
+    };
+    pending.check_body(Head::of(req), req.body().bytes())?;
+    Evidence::settle(req.extensions_mut());
+    Permit::of(req.extensions()).map(|_| ())
+}

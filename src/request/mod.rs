@@ -1,0 +1,18 @@
+//! What every layer speaks: heads, bodies, refusals.
+
+mod body;
+mod client_address;
+mod head;
+mod memory;
+mod peer;
+mod rejection;
+mod response_future;
+
+pub use self::body::{Collected, ResponseBody};
+pub use self::client_address::{ClientAddress, InvalidClientAddress};
+pub use self::head::Head;
+pub use self::memory::{BodyMemory, SMALL};
+pub(crate) use self::memory::{Charge, Share};
+pub use self::peer::{ClientCertificate, Peer};
+pub use self::rejection::{Rejection, RejectionKind};
+pub use self::response_future::ResponseFuture;

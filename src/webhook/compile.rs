@@ -1,0 +1,709 @@
+//! From bytes to a webhook. Pure: no file, no socket, no clock; only the registry's variables are looked up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::chain::{StepSpec, identity, take_steps};
+use super::registry::Registry;
+use super::spec::Spec;
+use super::{Promise, Webhook};
+use crate::auth::{ErasedScheme, Guards};
+use crate::config::{
+    BuildContext, CompileError, Connection, DataType, LONGEST, Name, Node, Notes, Place, WebhookInfo, WebhookKey,
+    expand, missing_key, secrets,
+};
+use crate::dedup::DedupRule;
+use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
+
+/// How what is missing is put there.
+const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
+
+/// The connections a webhook may name.
+pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
+
+/// Makes webhooks and connections of bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Compiler {
+    registry: Registry,
+    gates: NamespaceGates,
+}
+
+/// A webhook that has been read and not yet built: it may name connections.
+pub(crate) struct Parsed {
+    spec: Spec,
+    steps: Vec<StepSpec>,
+    plan: Plan,
+    notes: Notes,
+}
+
+impl Parsed {
+    /// The connections it names; some of them more than once.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
+        let own = self.steps.iter().filter_map(|step| step.connection.as_ref());
+        own.chain(&self.spec.connection).map(Name::as_str)
+    }
+}
+
+impl Compiler {
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self { registry, gates: NamespaceGates::default() }
+    }
+
+    pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<Parsed, CompileError> {
+        let notes = Notes::new();
+        let schemes: Vec<_> = self.registry.scheme_keys().collect();
+        let mut spec = Spec::read(self.read_object(json)?, &schemes)?;
+        self.check_promise(spec.ack).map_err(|error| error.inside("ack"))?;
+        if let Some(dedup) = &spec.dedup {
+            self.check_dedup(dedup, spec.data_type).map_err(|error| error.inside("dedup"))?;
+        }
+        if let (Some(module), Some(_)) = (&spec.module, &spec.raw.chain) {
+            let known = match self.registry.has_module(module.as_str()) {
+                true => String::new(),
+                false => format!("; besides, there is no module {module}"),
+            };
+            notes.warn(CompileError::new(format!("has no effect beside `chain`{known}")).inside("module"));
+        }
+        let (steps, plan) = take_steps(&mut spec, &notes)?;
+        Ok(Parsed { spec, steps, plan, notes })
+    }
+
+    pub(crate) fn build_webhook(
+        &self,
+        key: &WebhookKey,
+        Parsed { spec, steps, plan, notes }: Parsed,
+        connections: &Connections,
+    ) -> Result<Webhook, CompileError> {
+        let connection = find(spec.connection.as_ref(), connections)?;
+        let of_guards = Notes::new();
+        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, notes: &of_guards };
+        let guards = spec
+            .raw
+            .guards
+            .into_iter()
+            .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
+            .collect::<Result<Vec<Arc<dyn ErasedScheme>>, _>>()?;
+        notes.take(&of_guards, &[]);
+        let identity = identity(&steps, spec.connection.as_ref());
+        let mut has_asked = of_guards.has_asked();
+        let steps = steps.into_iter().map(|step| {
+            let item = step.item.map(|at| at.to_string());
+            let place: Vec<&str> = item.iter().flat_map(|at| ["chain", at]).collect();
+            let of_step = Notes::new();
+            let is_own = step.connection.is_some();
+            let built = self.build_step(step, BuildContext { notes: &of_step, ..cx }, connections);
+            match is_own {
+                true if !of_step.has_asked() => of_step.warn(no_effect("its module uses no connection")),
+                true => {}
+                false => has_asked |= of_step.has_asked(),
+            }
+            notes.take(&of_step, &place);
+            built.map_err(|error| place.iter().rev().fold(error, |error, key| error.inside(key)))
+        });
+        let steps = steps.collect::<Result<_, _>>()?;
+        if connection.is_some() && !has_asked {
+            notes.warn(no_effect("no module of this webhook uses it"));
+        }
+        let info = WebhookInfo::new(key.clone(), spec.data_type);
+        let info = match spec.raw.metadata {
+            Some(metadata) => info.with_metadata(metadata.into_value()),
+            None => info,
+        };
+        Ok(Webhook {
+            info: Arc::new(info),
+            promise: spec.ack,
+            guards: Guards::new(guards),
+            dedup: spec.dedup,
+            gates: self.gates.for_webhook(key.namespace()),
+            steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),
+            warnings: notes.into_warnings(),
+        })
+    }
+
+    fn build_step(
+        &self,
+        spec: StepSpec,
+        cx: BuildContext<'_>,
+        connections: &Connections,
+    ) -> Result<Step, CompileError> {
+        let connection = match &spec.connection {
+            None => cx.connection,
+            own => find(own.as_ref(), connections)?,
+        };
+        let cx = BuildContext { connection, ..cx };
+        let (name, module) = self.registry.build_module(&spec.module, spec.config, &cx)?;
+        Ok(Step::new(name, module, spec.retry))
+    }
+
+    pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Result<Connection, CompileError> {
+        let mut fields = self.read_object(json)?;
+        let at = fields.iter().position(|(key, _)| key == "type").ok_or_else(|| missing_key("type"))?;
+        let (key, kind) = fields.remove(at);
+        let kind: String = kind.read_at(&key)?;
+        Ok(Connection { name: name.into(), kind: kind.into(), config: Node::Object(fields) })
+    }
+
+    fn check_promise(&self, promise: Promise) -> Result<(), CompileError> {
+        match promise {
+            Promise::Accepted if !self.registry.is_accepting() => {
+                let text = format!("`accepted` needs a spool, and this application has none{SPOOL_DIR}");
+                Err(CompileError::new(text))
+            }
+            Promise::Accepted | Promise::Delivered => Ok(()),
+        }
+    }
+
+    fn check_dedup(&self, rule: &DedupRule, data_type: DataType) -> Result<(), CompileError> {
+        if !self.registry.has_dedup() {
+            // To let events pass twice would be to break what the key promises.
+            return Err(CompileError::new(format!("this application keeps no store of events{SPOOL_DIR}")));
+        }
+        match rule.needs_json() && data_type != DataType::Json {
+            true => Err(CompileError::new("a `pointer` needs the `data_type` json")),
+            false => Ok(()),
+        }
+    }
+
+    fn read_object(&self, json: &[u8]) -> Result<Vec<(String, Node)>, CompileError> {
+        let fields = match Node::parse(json)? {
+            Node::Object(fields) => fields,
+            other => return Err(other.is_not("a JSON object")),
+        };
+        let mut room = LONGEST;
+        let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
+        let fields = fields.into_iter().map(|(key, value)| {
+            let place = Place::of(&key, is_guard(&key));
+            let value = expand(value, self.registry.lookup(), &place, &mut room)
+                .and_then(|value| secrets::check(&value, &place).map(|()| value))
+                .map_err(|error| error.inside(&key))?;
+            Ok((key, value))
+        });
+        fields.collect()
+    }
+}
+
+fn find<'a>(name: Option<&Name>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
+    let Some(name) = name else { return Ok(None) };
+    let missing = || {
+        let text = format!("there is no valid connection {name}; add it, or mend its value");
+        CompileError::new(text).inside("connection")
+    };
+    connections.get(name.as_str()).map(Some).ok_or_else(missing)
+}
+
+fn no_effect(why: &str) -> CompileError {
+    CompileError::new(format!("has no effect: {why}")).inside("connection")
+}
+
+/// No value makes the compiler panic, and no error quotes much of it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(json: &[u8]) {
+    let compiler = Compiler::new(Registry::builtin());
+    let Ok(key) = WebhookKey::new("default", "fuzzed") else { return };
+    let built = compiler.read_webhook(json).and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()));
+    match built {
+        Ok(webhook) => drop(format!("{webhook:?}")),
+        Err(error) => assert!(error.to_string().len() < 2000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::module::LogConfig;
+
+    fn compile(json: &str) -> Result<Webhook, String> {
+        let registry = Registry::builtin().variables(|name| match name {
+            "TOKEN" => Some("from-env".into()),
+            "PRETTY" => Some("true".into()),
+            "BLANK" => Some(" ".into()),
+            "UNFILLED" => Some("${TOKEN}".into()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        });
+        let compiler = Compiler::new(registry);
+        let key = WebhookKey::new("default", "a").unwrap();
+        compiler
+            .read_webhook(json.as_bytes())
+            .and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_seeds_values_compile() {
+        let webhook = compile(
+            r#"{"data_type":"json","module":"log","authorization":"Bearer test_token_123","module-config":{"pretty_print":true}}"#,
+        )
+        .unwrap();
+        assert_eq!(webhook.module_name(), "log");
+        assert_eq!(webhook.data_type(), DataType::Json);
+        assert!(!webhook.is_open());
+    }
+
+    #[test]
+    fn placeholders_are_typed_by_the_field() {
+        assert!(compile(r#"{"module":"log","module-config":{"pretty_print":"{$PRETTY}"}}"#).is_ok());
+        assert!(compile(r#"{"module":"log","module-config":{"pretty_print":"{$NO:false}"}}"#).is_ok());
+        assert!(compile(r#"{"module":"log","module-config":{"pretty_print":"true"}}"#).is_err());
+        assert!(compile(r#"{"module":"discard","authorization":"Bearer {$TOKEN}"}"#).is_ok());
+    }
+
+    #[test]
+    fn a_guard_that_would_guard_nothing_does_not_compile() {
+        for value in [
+            r#""""#,
+            r#"" ""#,
+            "null",
+            "0",
+            "false",
+            "[]",
+            "{}",
+            r#""Bearer ""#,
+            r#""{$NO}""#,
+            r#""{$NO:}""#,
+            r#""{$BLANK}""#,
+            r#""Token {$EMPTY}""#,
+            r#""Token {$NO:}""#,
+            r#""Token {$BLANK}""#,
+            r#""Token {$NO: }""#,
+            r#""Basic ""#,
+            r#""Token""#,
+            r#""Bearer ${TOKEN}""#,
+            r#""$TOKEN""#,
+            r#""Bearer {{TOKEN}}""#,
+            r#""{$UNFILLED}""#,
+            r#""Token {$UNFILLED}""#,
+        ] {
+            let error = compile(&format!(r#"{{"module":"discard","authorization":{value}}}"#)).unwrap_err();
+            assert!(error.starts_with("authorization: "), "{value} -> {error}");
+        }
+    }
+
+    #[test]
+    fn a_blank_is_no_secret_wherever_it_stands() {
+        let module = |rest: &str| {
+            compile(&format!(r#"{{"module":"http_webhook","module-config":{{"url":"https://example.com/",{rest}}}}}"#))
+        };
+        let item = |rest: &str| compile(&format!(r#"{{"chain":[{{"module":"log","module-config":{{{rest}}}}}]}}"#));
+        let connection = |rest: &str| {
+            let variables = |name: &str| (name == "BLANK").then(|| "\t ".to_owned());
+            let compiler = Compiler::new(Registry::builtin().variables(variables));
+            let connection = compiler.connection("a", format!(r#"{{"type":"x",{rest}}}"#).as_bytes());
+            connection.map_err(|error| error.to_string())
+        };
+        for value in [r#""""#, r#"" \n""#, r#""{$BLANK}""#, r#""{$NO:}""#, r#""Token {$BLANK}""#, r#""{$NO:}{$NO: }""#]
+        {
+            let is_refused = |place: &str, error: String| {
+                let rest = error.strip_prefix(place).unwrap_or_else(|| panic!("{place} {value}: {error}"));
+                assert!(rest.starts_with(": the ") && rest.ends_with(" is empty"), "{place} {value}: {error}");
+            };
+            for (rest, place) in [
+                (format!(r#""signing_secret":{value}"#), "signing_secret"),
+                (format!(r#""headers":{{"X-Api-Key":{value}}}"#), "headers.X-Api-Key"),
+                (format!(r#""headers":{{"authorization":{value}}}"#), "headers.authorization"),
+            ] {
+                is_refused(&format!("module-config.{place}"), module(&rest).unwrap_err());
+                is_refused(&format!("chain.0.module-config.{place}"), item(&rest).unwrap_err());
+            }
+            for (rest, place) in [
+                (format!(r#""password":{value}"#), "password"),
+                (format!(r#""api_keys":["a",{value}]"#), "api_keys.1"),
+                (format!(r#""client_secret":[{{"value":{value}}}]"#), "client_secret.0.value"),
+                (format!(r#""tls":{{"passphrase":{value}}}"#), "tls.passphrase"),
+                (format!(r#""dsn":{value}"#), "dsn"),
+            ] {
+                is_refused(place, connection(&rest).err().unwrap());
+            }
+            // What is no secret may be blank.
+            let rest = format!(r#""headers":{{"X-Colour":{value}}},"prefix":{value},"secret":{{"prefix":{value}}}"#);
+            assert!(connection(&rest).is_ok(), "{value}");
+            let metadata = format!(r#"{{"module":"discard","metadata":{{"password":{value}}}}}"#);
+            assert!(compile(&metadata).is_ok(), "{value}");
+        }
+        assert!(connection(r#""password":null"#).is_ok());
+        let error = connection(r#""url":"https://user:{$BLANK}@example.com/""#).err().unwrap();
+        assert_eq!(error, "url: the variable `BLANK` is empty");
+    }
+
+    #[test]
+    fn a_placeholder_that_nothing_fills_in_is_no_secret_wherever_it_stands() {
+        let registry = Registry::builtin().variables(|name| (name == "UNFILLED").then(|| "$OTHER".into()));
+        let compiler = Compiler::new(registry);
+        let refused = |json: &str| match compiler.connection("a", json.as_bytes()) {
+            Ok(_) => None,
+            Err(error) => {
+                assert!(error.to_string().contains("`{$TOKEN}`"), "{error}");
+                assert!(!error.to_string().contains("s3cret"), "{error}");
+                Some(error.to_string().split(": ").next().unwrap().to_owned())
+            }
+        };
+        for (rest, place) in [
+            (r#""password": "${s3cret}""#, Some("password")),
+            (r#""password": "{$UNFILLED}""#, Some("password")),
+            (r#""api_key": ["a", "{{ s3cret }}"]"#, Some("api_key.1")),
+            (r#""tls": {"client_secret": {"value": "$S3CRET"}}"#, Some("tls.client_secret.value")),
+            (r#""headers": {"X-Api-Key": "%S3CRET%"}"#, Some("headers.X-Api-Key")),
+            (r#""url": "amqp://user:${s3cret}@host""#, Some("url")),
+            (r#""password": "$2y$10$abc""#, None),
+            (r#""topic": "$TOPIC""#, None),
+            (r#""template": "{{ name }}""#, None),
+        ] {
+            assert_eq!(refused(&format!(r#"{{"type": "x", {rest}}}"#)).as_deref(), place, "{rest}");
+        }
+        assert!(compile(r#"{"module": "discard", "metadata": {"password": "$PASSWORD"}}"#).is_ok());
+        let error = compile(r#"{"module": "log", "module-config": {"token": "${TOKEN}"}}"#).unwrap_err();
+        assert!(error.starts_with("module-config.token: the secret is a placeholder"), "{error}");
+    }
+
+    #[test]
+    fn a_value_has_bounds() {
+        let fields = |count: usize| (0..count).map(|n| format!("\"f{n}\":0")).collect::<Vec<_>>().join(",");
+        let metadata = |inner: &str| compile(&format!(r#"{{"module":"discard","metadata":{inner}}}"#)).map(drop);
+        let nested = |depth: usize| format!("{}0{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(metadata(&nested(63)), Ok(()));
+        let error = metadata(&nested(64)).unwrap_err();
+        assert!(error.starts_with("expected at most 64 levels of arrays and objects, found more at line 1"), "{error}");
+        assert!(metadata(&nested(100_000)).is_err());
+        assert_eq!(metadata(&format!("{{{}}}", fields(19_998))), Ok(()));
+        for inner in [format!("{{{}}}", fields(19_999)), format!("[{}0]", "0,".repeat(19_999))] {
+            let error = metadata(&inner).unwrap_err();
+            assert!(error.starts_with("expected at most 20000 keys and items, found more at line 1"), "{error}");
+        }
+        assert_eq!(metadata(&format!("{:?}", "x".repeat(500 << 10))), Ok(()));
+        assert_eq!(
+            metadata(&format!("{:?}", "x".repeat(512 << 10))).unwrap_err(),
+            "expected at most 512 KiB, found 513 KiB"
+        );
+        assert!(compile(&" ".repeat(513 << 10)).unwrap_err().starts_with("expected at most 512 KiB"));
+    }
+
+    #[test]
+    fn what_is_copied_and_filled_in_has_bounds() {
+        let fields: Vec<_> = (0..1500).map(|n| format!("\"f{n}\":0")).collect();
+        let json = format!(r#"{{"module-config":{{{}}},"chain":[{}]}}"#, fields.join(","), [r#""log""#; 20].join(","));
+        let error = compile(&json).unwrap_err();
+        assert!(error.starts_with("chain: expected at most 20000 keys and items in the `module-config` of"), "{error}");
+
+        let registry = Registry::builtin().variables(|_| Some("x".repeat(1 << 16)));
+        let filled = |count: usize| {
+            let json = format!(r#"{{"module":"discard","metadata":["{}","{{$B}}"]}}"#, "{$A}".repeat(count));
+            Compiler::new(registry.clone()).read_webhook(json.as_bytes()).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(filled(7), Ok(()));
+        assert!(filled(8).unwrap_err().starts_with("metadata.1: expected placeholders that come to at most 512 KiB"));
+        assert!(filled(100_000).is_err());
+    }
+
+    #[test]
+    fn what_is_misspelt_is_named() {
+        let error = |json| compile(json).unwrap_err();
+        assert_eq!(
+            error(r#"{"module":"discard","autorization":"Bearer x"}"#),
+            "unknown key `autorization`, did you mean `authorization`?"
+        );
+        assert_eq!(error(r#"{"module":"lag"}"#), "module: there is no module `lag`, did you mean `log`?");
+        assert_eq!(
+            error(r#"{"module":"log","module-config":{"prety_print":true}}"#),
+            "module-config: unknown key `prety_print`, did you mean `pretty_print`?"
+        );
+        assert_eq!(
+            error(r#"{"module":"discard","data_type":"xml"}"#),
+            "data_type: expected one of `json`, `blob`, found another string"
+        );
+        assert_eq!(
+            error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
+            "the key `hmac` is not supported by this version"
+        );
+    }
+
+    #[test]
+    fn retry_may_name_classes_of_python() {
+        let retry = |name: &str| {
+            let retry = format!(r#"{{"enabled":true,"retryable_errors":[{name:?}]}}"#);
+            compile(&format!(r#"{{"module":"discard","retry":{retry}}}"#))?;
+            compile(&format!(r#"{{"chain":[{{"module":"discard","retry":{retry}}}]}}"#)).map(drop)
+        };
+        assert_eq!(retry("asyncio.TimeoutError"), Ok(()));
+        assert!(retry("asyncio.Timeout").unwrap_err().starts_with("retry.retryable_errors: no kind of error"));
+    }
+
+    #[test]
+    fn a_module_that_is_not_known_is_told_with_those_that_are() {
+        let error = compile(r#"{"module":"my_\n_broker"}"#).unwrap_err();
+        assert!(error.starts_with("module: there is no module `my_\\n_broker`; known are `discard`, "), "{error}");
+        let error = compile(r#"{"module":"{$TOKEN}"}"#).unwrap_err();
+        assert!(error.starts_with("module: there is no module of the name that a variable holds; known"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_warned_of() {
+        let compiler = Compiler::new(Registry::builtin().module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
+            assert!(cx.connection().is_some());
+            cx.warn("is slow");
+            Ok(crate::module::Discard)
+        }));
+        let connection = |name: &str| Arc::new(compiler.connection(name, br#"{"type": "x"}"#).unwrap());
+        let connections = Connections::from(["a", "b"].map(|name| (name.into(), connection(name))));
+        let key = WebhookKey::new("default", "a").unwrap();
+        let warnings = |json: &str| {
+            let spec = compiler.read_webhook(json.as_bytes()).unwrap();
+            let webhook = compiler.build_webhook(&key, spec, &connections).unwrap();
+            webhook.warnings().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for json in [r#"{"module":"discard"}"#, r#"{"chain":["log"],"retry":{"enabled":true}}"#] {
+            assert_eq!(warnings(json), [""; 0], "{json}");
+        }
+        assert_eq!(warnings(r#"{"module":"asks","connection":"a"}"#), ["is slow"]);
+        assert_eq!(
+            warnings(r#"{"chain":["log",{"module":"asks","connection":"b"},"asks"],"connection":"a"}"#),
+            ["chain.1: is slow", "chain.2: is slow"]
+        );
+        assert_eq!(warnings(r#"{"module":"log","chain":["log"]}"#), ["module: has no effect beside `chain`"]);
+        assert_eq!(
+            warnings(r#"{"module":"lag","chain":["log"]}"#),
+            ["module: has no effect beside `chain`; besides, there is no module `lag`"]
+        );
+        assert_eq!(
+            warnings(r#"{"module":"log","connection":"a"}"#),
+            ["connection: has no effect: no module of this webhook uses it"]
+        );
+        assert_eq!(
+            warnings(r#"{"chain":[{"module":"log","connection":"b"}],"connection":"a"}"#),
+            [
+                "chain.0.connection: has no effect: its module uses no connection",
+                "connection: has no effect: no module of this webhook uses it"
+            ]
+        );
+        let retry = r#"{"enabled":true,"max_attempts":99}"#;
+        assert_eq!(
+            warnings(&format!(r#"{{"chain":[{{"module":"log","retry":{retry}}}],"retry":{retry}}}"#)),
+            [
+                "retry.max_attempts: 99 is out of range, 20 is used",
+                "chain.0.retry.max_attempts: 99 is out of range, 20 is used",
+            ]
+        );
+        let many = [r#"{"module":"log","retry":{"enabled":true,"max_attempts":0,"initial_delay":-1}}"#; 20].join(",");
+        assert_eq!(warnings(&format!(r#"{{"chain":[{many}]}}"#)).len(), 16);
+    }
+
+    #[test]
+    fn a_dedup_that_could_not_be_kept_does_not_compile() {
+        let dedup = |has_dedup, rest: &str| {
+            let compiler = Compiler::new(Registry::builtin().dedup(has_dedup));
+            let spec = compiler.read_webhook(format!(r#"{{"module":"discard","dedup":{rest}}}"#).as_bytes());
+            spec.map(|parsed| assert!(parsed.spec.dedup.is_some())).map_err(|error| error.to_string())
+        };
+        assert_eq!(dedup(true, r#"{"header":"X-GitHub-Delivery","ttl":60}"#), Ok(()));
+        assert_eq!(dedup(true, r#"{"digest":true},"data_type":"blob""#), Ok(()));
+        for (rest, error) in [
+            (r#"{"hedder":"x"}"#, "dedup: unknown key `hedder`, did you mean `header`?"),
+            (r#"{"header":"x","digest":true}"#, "dedup: there must be exactly one of `header`, `pointer`, `digest`"),
+            (r#"{"digest":true,"ttl":0}"#, "dedup: `ttl` must be from 1 to 2592000 seconds"),
+            (r#"{"pointer":"/id"},"data_type":"blob""#, "dedup: a `pointer` needs the `data_type` json"),
+            ("true", "dedup: expected an object, found a boolean"),
+        ] {
+            assert_eq!(dedup(true, rest).unwrap_err(), error);
+        }
+        let error = dedup(false, r#"{"digest":true}"#).unwrap_err();
+        assert!(error.starts_with("dedup: this application keeps no store"), "{error}");
+    }
+
+    #[test]
+    fn other_bad_values_are_refused() {
+        for json in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "\"x\"",
+            "{} {}",
+            "{}",
+            r#"{"module":1}"#,
+            r#"{"module":null}"#,
+            "\u{feff}{}",
+            r#"{"module":"discard","module":"log"}"#,
+            r#"{"module":"discard","module-config":[]}"#,
+            r#"{"module":"discard","module-config":{"x":1}}"#,
+            r#"{"module":"discard","connection":"nope"}"#,
+        ] {
+            assert!(compile(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn connections_are_shared_and_checked() {
+        let compiler = Compiler::new(Registry::builtin());
+        let connection = compiler.connection("db", br#"{"type": "x", "port": 1}"#).unwrap();
+        assert_eq!((connection.name(), connection.kind()), ("db", "x"));
+        assert!(compiler.connection("db", br#"{"port": 1}"#).is_err());
+        assert!(!format!("{connection:?}").contains("port"));
+
+        let spec = compiler.read_webhook(br#"{"module":"discard","connection":"db"}"#).unwrap();
+        assert!(spec.connections().all(|name| name == "db"));
+        let connections = Connections::from([("db".into(), Arc::new(connection))]);
+        let key = WebhookKey::new("default", "a").unwrap();
+        assert!(compiler.build_webhook(&key, spec, &connections).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_compiler_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Compiler::new(Registry::builtin()).read_webhook(&bytes);
+        }
+
+        #[test]
+        fn no_json_makes_it_panic_or_quote(key in "[a-z_-]{0,14}", secret in "[A-Z]{12}") {
+            for value in [format!("{secret:?}"), format!("[{secret:?}]"), format!("{{\"a\":{secret:?}}}")] {
+                let json = format!(r#"{{"module":"log",{key:?}:{value}}}"#);
+                match compile(&json) {
+                    Ok(webhook) => {
+                        let shown = format!("{webhook:?}");
+                        prop_assert!(!shown.contains(&secret));
+                    }
+                    Err(error) => prop_assert!(!error.contains(&secret), "{}", error),
+                }
+            }
+        }
+    }
+
+    /// The most work that can be packed into the bounds, of each kind that came to mind.
+    fn worst_values() -> Vec<(&'static str, String)> {
+        let fields = |count: usize, value: &str| {
+            let fields: Vec<_> = (0..count).map(|n| format!(r#""f{n}":{value}"#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let metadata = |inner: &str| format!(r#"{{"module":"discard","metadata":{inner}}}"#);
+        let config = |inner: &str| format!(r#"{{"module":"discard","module-config":{inner}}}"#);
+        let deep = |inner: &str, depth: usize| {
+            let (opened, closed) = (r#"{"a":"#.repeat(depth), "}".repeat(depth));
+            format!("{opened}{inner}{closed}")
+        };
+        let long = "x".repeat(500_000);
+        let item =
+            |count: usize, value: &str| format!(r#"{{"module":"discard","module-config":{}}}"#, fields(count, value));
+        let chain = |items: usize, of_item: usize, of_all: usize| {
+            let items = vec![item(of_item, "0"); items].join(",");
+            format!(r#"{{"chain":[{items}],"module-config":{}}}"#, fields(of_all, "0"))
+        };
+        let similar = |count: usize| {
+            let fields: Vec<_> = (0..count).map(|n| format!(r#""{}{n:05}":0"#, "k".repeat(14))).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let secrets = |text: &str, count: usize| {
+            let fields: Vec<_> = (0..count).map(|n| format!(r#""secret{n}":"{text}""#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let many = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
+        vec![
+            ("fields", metadata(&fields(19_990, "0"))),
+            ("fields of a module", config(&fields(19_990, "0"))),
+            ("items", metadata(&many("1.5e300", 19_990))),
+            ("similar names", metadata(&similar(19_990))),
+            ("deep", metadata(&many(&deep("0", 60), 320))),
+            ("a long string", metadata(&format!("\"{long}\""))),
+            ("a long name", metadata(&format!("{{\"{long}\":0}}"))),
+            ("a long unknown name", format!("{{\"{long}\":0}}")),
+            (
+                "a long name deep inside of what is refused",
+                config(&deep(&format!(r#"{{"{}":{{"secret":"${{x}}"}}}}"#, "x".repeat(500_000)), 55)),
+            ),
+            ("escapes", metadata(&format!("\"{}\"", r"\u00e9".repeat(80_000)))),
+            ("a chain of large items", chain(20, 900, 40)),
+            ("a chain of copies", chain(20, 40, 900)),
+            (
+                "secrets",
+                config(&secrets("$a ${ {$ {{ %b", 10_000).replace("{$", "[$").replace("${", "$(").replace("{{", "((")),
+            ),
+            ("secrets of many words", config(&secrets("a b", 19_900))),
+            ("a long secret", config(&secrets(&"$A(".repeat(160_000), 1))),
+            ("a long secret of percents", config(&secrets(&"%A".repeat(240_000), 1))),
+            ("a long secret of blanks", config(&secrets(&" ".repeat(500_000), 1))),
+            ("a long secret of words", config(&secrets(&"a ".repeat(250_000), 1))),
+            ("a long secret of braces", config(&secrets(&"{ $".repeat(160_000), 1))),
+            ("a long secret of double braces", config(&secrets(&"} {".repeat(160_000), 1))),
+            ("long names of secrets", config(&format!(r#"{{"{}":0}}"#, "secre-".repeat(80_000)))),
+            ("long names of short words", config(&format!(r#"{{"{}":0}}"#, "k_e_y".repeat(100_000)))),
+            ("long names of capitals", config(&format!(r#"{{"{}":0}}"#, "KeY".repeat(160_000)))),
+            (
+                "names of words",
+                config(&{
+                    let names: Vec<_> = (0..10_000).map(|n| format!(r#""a_b_c_d_e_ke_y_tok_{n}":0"#)).collect();
+                    format!("{{{}}}", names.join(","))
+                }),
+            ),
+            ("placeholders", metadata(&many(r#""{$TOKEN}""#, 19_990))),
+            ("placeholders in a string", metadata(&format!("\"{}\"", "{$TOKEN}".repeat(60_000)))),
+            ("defaults", metadata(&format!("\"{}\"", "{$NO:x}".repeat(70_000)))),
+            ("openings", metadata(&format!("\"{}\"", "{$NO:".repeat(100_000)))),
+            ("openings and an end", metadata(&format!("\"{}}}\"", "{$NO:".repeat(100_000)))),
+            (
+                "guards of placeholders",
+                format!(r#"{{"module":"discard","authorization":"{}"}}"#, "{$NO:x}".repeat(70_000)),
+            ),
+            ("a guard", format!(r#"{{"module":"discard","authorization":"{}"}}"#, "a ".repeat(250_000))),
+            (
+                "fields to clean",
+                format!(r#"{{"module":"discard","credential_cleanup":{{"fields":{}}}}}"#, many(r#""A""#, 19_990)),
+            ),
+            (
+                "errors to try again",
+                format!(r#"{{"module":"discard","retry":{{"retryable_errors":{}}}}}"#, many(r#""timeout""#, 19_900)),
+            ),
+            ("a pointer", format!(r#"{{"module":"discard","dedup":{{"pointer":"{}"}}}}"#, "/~0".repeat(160_000))),
+            ("a chain of names", format!(r#"{{"chain":{}}}"#, many(r#""discard""#, 19_990))),
+            ("an unknown module", format!(r#"{{"module":"{long}"}}"#)),
+            ("an unknown variant", format!(r#"{{"module":"discard","data_type":"{long}"}}"#)),
+            ("a long number", metadata(&"1".repeat(500_000))),
+            ("digits", metadata(&format!("0.{}", "1".repeat(500_000)))),
+            ("what is no JSON", "[".repeat(500_000)),
+            ("quotes", "'".repeat(500_000)),
+            ("a form", "a=b&".repeat(125_000)),
+            ("files", format!(r#"{{"module":"save_to_disk","module-config":{{"path":"{}"}}}}"#, "a/".repeat(250_000))),
+            (
+                "names of files",
+                format!(
+                    r#"{{"module":"save_to_disk","module-config":{{"filename_template":"{}"}}}}"#,
+                    "{event_id}".repeat(50_000)
+                ),
+            ),
+            (
+                "headers",
+                format!(
+                    r#"{{"module":"http_webhook","module-config":{{"url":"http://example.com/","headers":{}}}}}"#,
+                    fields(19_900, r#""v""#)
+                ),
+            ),
+            (
+                "hosts",
+                format!(
+                    r#"{{"module":"http_webhook","module-config":{{"url":"http://example.com/","allowed_hosts":{}}}}}"#,
+                    many(r#""a.b""#, 19_900)
+                ),
+            ),
+            ("a target", format!(r#"{{"module":"http_webhook","module-config":{{"url":"http://{long}/"}}}}"#)),
+            ("a log", format!(r#"{{"module":"log","module-config":{{"pretty_print":"{long}"}}}}"#)),
+            ("items of log", format!(r#"{{"module":"log","module-config":{}}}"#, fields(19_900, "0"))),
+        ]
+    }
+
+    #[test]
+    fn no_value_within_the_bounds_takes_long_to_compile() {
+        // What it takes is less than 10 ms with optimization; the machine of a test may be busy.
+        let limit = if cfg!(debug_assertions) { Duration::from_secs(2) } else { Duration::from_millis(50) };
+        for (name, json) in worst_values() {
+            assert!(json.len() <= LONGEST, "{name} has {} bytes", json.len());
+            let fastest = (0..3).map(|_| {
+                let began = Instant::now();
+                let _ = compile(&json);
+                began.elapsed()
+            });
+            let fastest = fastest.min().unwrap();
+            println!("{fastest:>12.1?} {name}: {}", compile(&json).err().unwrap_or_default());
+            assert!(fastest < limit, "{name} takes {fastest:?}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Compatibility with the one Python service that this crate replaces: everything that is here for its configurations
+//! alone, in one table. A crate without that past would not have this file.
+//!
+//! | what its configurations hold | what becomes of it |
+//! |---|---|
+//! | keys of a webhook whose promise is not kept here ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
+//! | keys of a chain's item that it called deprecated ([`ITEM_KEYS`]) | refused, with the key that takes their place |
+//! | class names of Python's errors in `retry` ([`CLASSES`]), plain or qualified | read as the label of the same kind of error |
+//! | `{$vault:path#field}` | refused: it must not become a default that anybody can read |
+
+use crate::config::{CompileError, Node};
+
+/// Keys of a webhook that are not supported.
+const WEBHOOK_KEYS: [&str; 16] = [
+    "basic_auth",
+    "digest_auth",
+    "header_auth",
+    "hmac",
+    "ip_whitelist",
+    "json_schema",
+    "jwt",
+    "oauth1",
+    "oauth2",
+    "query_auth",
+    "rate_limit",
+    "recaptcha",
+    "queue_name",
+    "redis",
+    "topic",
+    "trusted_proxies",
+];
+
+/// Keys of a chain's item that are not supported.
+const ITEM_KEYS: [&str; 3] = ["topic", "queue_name", "destination"];
+
+/// Classes of Python's errors, and the kind of error that each means.
+const CLASSES: [(&str, &str); 13] = [
+    ("ConnectionError", "connect"),
+    ("ConnectionRefusedError", "connect"),
+    ("ConnectionResetError", "connect"),
+    ("ConnectionAbortedError", "connect"),
+    ("BrokenPipeError", "connect"),
+    ("TimeoutError", "timeout"),
+    ("OSError", "io"),
+    ("IOError", "io"),
+    ("AuthenticationError", "auth"),
+    ("PermissionError", "auth"),
+    ("ValueError", "config"),
+    ("KeyError", "config"),
+    ("TypeError", "config"),
+];
+
+/// Why this key of a webhook is refused.
+pub(crate) fn webhook_key(key: &str) -> Option<CompileError> {
+    let text = || format!("the key `{key}` is not supported by this version");
+    WEBHOOK_KEYS.contains(&key).then(|| CompileError::new(text()))
+}
+
+/// Why this key of a chain's item is refused.
+pub(crate) fn item_key(key: &str) -> Option<CompileError> {
+    let text = || format!("the key `{key}` is not supported; `module-config` says where events go");
+    ITEM_KEYS.contains(&key).then(|| CompileError::new(text()))
+}
+
+/// Why a placeholder of this name is refused.
+pub(crate) fn placeholder(name: &str, has_default: bool) -> Option<CompileError> {
+    (name == "vault" && has_default).then(|| CompileError::new("`{$vault:…}` references are not supported"))
+}
+
+/// The key `retry` with the labels of errors in place of Python's classes.
+pub(crate) fn retry(mut value: Node) -> Node {
+    let Node::Object(fields) = &mut value else { return value };
+    for (key, list) in fields {
+        let Node::Array(names) = list else { continue };
+        if matches!(key.as_str(), "retryable_errors" | "non_retryable_errors") {
+            names.iter_mut().for_each(rename);
+        }
+    }
+    value
+}
+
+fn rename(name: &mut Node) {
+    let (Node::String(text) | Node::Expanded(text) | Node::Filled(text)) = name else { return };
+    let class = text.rsplit('.').next().unwrap_or(text);
+    if let Some((_, label)) = CLASSES.iter().find(|(known, _)| *known == class) {
+        *text = (*label).to_owned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_python_are_read_as_labels() {
+        for (class, label) in CLASSES.into_iter().chain([
+            ("builtins.ConnectionResetError", "connect"),
+            ("asyncio.exceptions.TimeoutError", "timeout"),
+            ("connect", "connect"),
+            ("any", "any"),
+            ("x.any", "x.any"),
+            ("ConnectionError.", "ConnectionError."),
+            ("Timeout", "Timeout"),
+        ]) {
+            for key in ["retryable_errors", "non_retryable_errors"] {
+                let json =
+                    |name| Node::parse(format!(r#"{{"enabled": true, {key:?}: [{name:?}]}}"#).as_bytes()).unwrap();
+                assert!(retry(json(class)) == json(label), "{class}");
+            }
+        }
+        let other = || Node::parse(br#"{"max_attempts": ["ConnectionError"]}"#).unwrap();
+        assert!(retry(other()) == other());
+    }
+
+    #[test]
+    fn each_label_is_a_kind_of_error() {
+        for (_, label) in CLASSES {
+            assert!(crate::event::DeliverErrorKind::ALL.into_iter().any(|kind| kind.label() == label), "{label}");
+        }
+    }
+}

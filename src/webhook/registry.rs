@@ -1,0 +1,210 @@
+//! Which modules and schemes a configuration may ask for.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use tower_service::Service;
+
+use crate::auth::{Authorization, ConfigScheme, ErasedScheme};
+use crate::config::{BuildContext, BuildError, CompileError, Name, Node, did_you_mean, quote};
+use crate::event::Delivery;
+use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
+
+/// The modules and schemes that webhooks may use, by name.
+///
+/// A value, not a global: two stores can have two.
+#[derive(Clone)]
+pub struct Registry {
+    modules: BTreeMap<&'static str, ModuleEntry>,
+    schemes: BTreeMap<&'static str, BuildScheme>,
+    lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    is_accepting: bool,
+    has_dedup: bool,
+}
+
+#[derive(Clone)]
+struct ModuleEntry {
+    /// Shared by all webhooks of this module.
+    name: Arc<str>,
+    build: BuildModule,
+}
+
+type BuildModule = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Box<dyn ErasedModule>, CompileError> + Send + Sync>;
+type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn ErasedScheme>, CompileError> + Send + Sync>;
+
+impl Registry {
+    /// Everything this crate brings: **the** list of its schemes and modules.
+    ///
+    /// `save_to_disk` keeps its files below `./data`, and `http_webhook` connects to public addresses only; register
+    /// them again with [`module_fn`](Self::module_fn) for another root or another `Egress`.
+    pub fn builtin() -> Self {
+        let stdout = Lines::stdout();
+        let registry = Self::empty()
+            .scheme::<Authorization>()
+            .module::<Discard>()
+            .module_fn(Log::NAME, move |config: LogConfig, _| Ok(Log::new(config, stdout.clone())));
+        #[cfg(feature = "save-to-disk")]
+        let registry = registry.module::<crate::module::SaveToDisk>();
+        #[cfg(feature = "http-webhook")]
+        let registry = {
+            use crate::module::{Egress, HttpWebhook};
+            let egress = Egress::default();
+            registry.module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
+        };
+        registry
+    }
+
+    /// Nothing at all; placeholders are looked up in the process's environment.
+    pub fn empty() -> Self {
+        Self {
+            modules: BTreeMap::new(),
+            schemes: BTreeMap::new(),
+            lookup: Arc::new(|name| std::env::var(name).ok()),
+            is_accepting: false,
+            has_dedup: false,
+        }
+    }
+
+    /// Adds the module `M`, or replaces the one of that name.
+    #[must_use]
+    pub fn module<M: Module>(self) -> Self {
+        self.module_fn(M::NAME, M::build)
+    }
+
+    /// Adds a module under `name`, or replaces the one of that name, with a function that makes it: for a module that
+    /// needs something ready-made.
+    #[must_use]
+    pub fn module_fn<M, C, F>(mut self, name: &'static str, build: F) -> Self
+    where
+        M: Module,
+        C: DeserializeOwned,
+        F: Fn(C, &BuildContext<'_>) -> Result<M, BuildError> + Send + Sync + 'static,
+    {
+        let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
+            Ok(module) => Ok(Box::new(module)),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.modules.insert(name, ModuleEntry { name: name.into(), build });
+        self
+    }
+
+    /// Adds a module that is a tower service: whatever takes a [`Delivery`] and answers `()` once the event is where it
+    /// belongs. It is cloned for each attempt, and called when it is ready.
+    ///
+    /// An error that is a [`DeliverError`](crate::event::DeliverError) is taken as that; any other counts as one of this machine's own
+    /// ([`Io`](crate::event::DeliverErrorKind::Io)).
+    #[must_use]
+    pub fn service<S, C, F>(mut self, name: &'static str, build: F) -> Self
+    where
+        S: Service<Delivery, Response = ()> + Clone + Send + Sync + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Future: Send,
+        C: DeserializeOwned,
+        F: Fn(C, &BuildContext<'_>) -> Result<S, BuildError> + Send + Sync + 'static,
+    {
+        let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
+            Ok(service) => Ok(Box::new(ServiceModule::new(service))),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.modules.insert(name, ModuleEntry { name: name.into(), build });
+        self
+    }
+
+    /// Adds the scheme `S`, or replaces the one of that key.
+    #[must_use]
+    pub fn scheme<S: ConfigScheme>(mut self) -> Self {
+        let build: BuildScheme = Arc::new(|node, cx| match S::build(node.read()?, cx) {
+            Ok(scheme) => Ok(Arc::new(scheme)),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.schemes.insert(S::KEY, build);
+        self
+    }
+
+    /// Looks placeholders up with `lookup` instead of in the process's environment.
+    ///
+    /// Whoever may write a webhook can read every variable that `lookup` gives out: a server keeps its own secrets
+    /// back here.
+    #[must_use]
+    pub fn variables(mut self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.lookup = Arc::new(lookup);
+        self
+    }
+
+    /// Whether a webhook may say `"ack": "accepted"`: the receiver has a spool. Without one its configuration is refused.
+    #[must_use]
+    pub fn accepting(mut self, is_accepting: bool) -> Self {
+        self.is_accepting = is_accepting;
+        self
+    }
+
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.is_accepting
+    }
+
+    /// Whether a webhook may have the key `dedup`: only if there is a [`DedupLayer`](crate::layers::DedupLayer) in the stack that
+    /// serves it. If this is not called, such a webhook is refused.
+    #[must_use]
+    pub fn dedup(mut self, has_dedup: bool) -> Self {
+        self.has_dedup = has_dedup;
+        self
+    }
+
+    pub(crate) fn has_dedup(&self) -> bool {
+        self.has_dedup
+    }
+
+    pub(crate) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {
+        &*self.lookup
+    }
+
+    pub(crate) fn scheme_keys(&self) -> impl Iterator<Item = &'static str> {
+        self.schemes.keys().copied()
+    }
+
+    pub(crate) fn has_module(&self, name: &str) -> bool {
+        self.modules.contains_key(name)
+    }
+
+    pub(crate) fn build_module(
+        &self,
+        name: &Name,
+        config: Node,
+        cx: &BuildContext<'_>,
+    ) -> Result<(Arc<str>, Box<dyn ErasedModule>), CompileError> {
+        let entry = self.modules.get(name.as_str()).ok_or_else(|| self.no_module(name).inside("module"))?;
+        let module = (entry.build)(config, cx).map_err(|error| error.inside("module-config"))?;
+        Ok((Arc::clone(&entry.name), module))
+    }
+
+    fn no_module(&self, name: &Name) -> CompileError {
+        let mut hint = did_you_mean(name.as_str(), self.modules.keys().copied());
+        if hint.is_empty() {
+            let known: Vec<_> = self.modules.keys().copied().collect();
+            hint = format!("; known are {}", quote(&known));
+        }
+        CompileError::new(format!("there is no module {name}{hint}"))
+    }
+
+    pub(crate) fn build_scheme(
+        &self,
+        key: &str,
+        config: Node,
+        cx: &BuildContext<'_>,
+    ) -> Result<Arc<dyn ErasedScheme>, CompileError> {
+        let build = self.schemes.get(key).ok_or_else(|| CompileError::new("unknown scheme"))?;
+        build(config, cx).map_err(|error| error.inside(key))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("modules", &self.modules.keys())
+            .field("schemes", &self.schemes.keys())
+            .finish_non_exhaustive()
+    }
+}

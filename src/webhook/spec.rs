@@ -1,0 +1,167 @@
+//! The keys of a webhook as they are written.
+//!
+//! A new key is a field of [`Spec`], a line in the table of the [module docs](super), and the code that uses it.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Promise, legacy};
+use crate::config::{CompileError, DataType, Name, Node, field_names, unknown_key};
+use crate::dedup::DedupRule;
+use crate::delivery::{Cleanup, Plan, RetryConfig};
+
+/// What a webhook's value says, its placeholders filled in.
+#[derive(Default, Deserialize)]
+#[serde(default, expecting = "an object")]
+pub(crate) struct Spec {
+    /// The name of its module.
+    pub(crate) module: Option<Name>,
+    /// The name of the connection that its modules use.
+    pub(crate) connection: Option<Name>,
+    /// What its body must be.
+    pub(crate) data_type: DataType,
+    /// What a 2xx promises.
+    pub(crate) ack: Promise,
+    /// What makes two events the same.
+    pub(crate) dedup: Option<DedupRule>,
+    /// When a failed attempt is followed by another.
+    pub(crate) retry: Option<RetryConfig>,
+    /// How the items of a chain are done.
+    #[serde(rename = "chain-config")]
+    pub(crate) chain_config: Option<Plan>,
+    /// Which credentials its modules do not get.
+    pub(crate) credential_cleanup: Option<Cleanup>,
+    #[serde(skip)]
+    pub(crate) raw: Raw,
+}
+
+/// The keys that are read later, by their own module or scheme, or never.
+#[derive(Default)]
+pub(crate) struct Raw {
+    /// `module-config`.
+    pub(crate) config: Option<Node>,
+    pub(crate) chain: Option<Node>,
+    pub(crate) metadata: Option<Node>,
+    /// The key of a scheme, and what it says.
+    pub(crate) guards: Vec<(String, Node)>,
+}
+
+/// The keys of a webhook that are kept as they are.
+const RAW: [&str; 3] = ["module-config", "chain", "metadata"];
+
+impl Spec {
+    /// Reads the keys of a webhook; `schemes` are the keys of guards.
+    pub(crate) fn read(fields: Vec<(String, Node)>, schemes: &[&'static str]) -> Result<Self, CompileError> {
+        let mut raw = Raw::default();
+        let mut rest = Vec::with_capacity(fields.len());
+        for (key, value) in fields {
+            match key.as_str() {
+                "module-config" => raw.config = Some(value),
+                "chain" => raw.chain = Some(value),
+                "metadata" => raw.metadata = Some(value),
+                scheme if schemes.contains(&scheme) => raw.guards.push((key, value)),
+                "retry" => rest.push((key, legacy::retry(value))),
+                _ => rest.push((key, value)),
+            }
+        }
+        let others = RAW.iter().chain(schemes).copied();
+        Ok(Self { raw, ..read_keys(rest, others, legacy::webhook_key)? })
+    }
+}
+
+/// An item of a chain as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default, expecting = "an object")]
+pub(crate) struct ItemSpec {
+    /// The name of its module.
+    pub(crate) module: Option<Name>,
+    /// The name of its connection, if it is not the webhook's.
+    pub(crate) connection: Option<Name>,
+    /// When a failed attempt is followed by another, if not as for the webhook.
+    pub(crate) retry: Option<RetryConfig>,
+    /// `module-config`: what differs from the webhook's.
+    #[serde(skip)]
+    pub(crate) config: Option<Node>,
+}
+
+impl ItemSpec {
+    /// Reads an item: an object, or the name of a module.
+    pub(crate) fn read(item: Node) -> Result<Self, CompileError> {
+        let fields = match item {
+            Node::Object(fields) => fields,
+            name @ (Node::String(_) | Node::Expanded(_) | Node::Filled(_)) => vec![("module".to_owned(), name)],
+            other => return Err(other.is_not("the name of a module, or an object")),
+        };
+        let mut config = None;
+        let mut rest = Vec::with_capacity(fields.len());
+        for (key, value) in fields {
+            match key.as_str() {
+                "module-config" => config = Some(value),
+                "retry" => rest.push((key, legacy::retry(value))),
+                _ => rest.push((key, value)),
+            }
+        }
+        Ok(Self { config, ..read_keys(rest, ["module-config"].into_iter(), legacy::item_key)? })
+    }
+}
+
+/// Reads the fields of a `T`, whose keys have defaults. A key that is there must have a value. `others` are keys that `T`
+/// does not know and a hint may name; `refusal` knows why some keys are refused.
+fn read_keys<T: DeserializeOwned>(
+    fields: Vec<(String, Node)>,
+    others: impl Iterator<Item = &'static str>,
+    refusal: fn(&str) -> Option<CompileError>,
+) -> Result<T, CompileError> {
+    let known = field_names::<T>();
+    if let Some((key, _)) = fields.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        let unknown = || CompileError::new(unknown_key(key, known.iter().copied().chain(others)));
+        return Err(refusal(key).unwrap_or_else(unknown));
+    }
+    // serde would take it for a key that is not there.
+    if let Some((key, _)) = fields.iter().find(|(_, value)| matches!(value, Node::Null)) {
+        return Err(CompileError::new("expected a value, found null; leave it out").inside(key));
+    }
+    Node::Object(fields).read()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Spec, String> {
+        let Ok(Node::Object(fields)) = Node::parse(json.as_bytes()) else { panic!("{json}") };
+        Spec::read(fields, &["authorization"]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_is_in_the_table_of_the_docs() {
+        let docs = include_str!("../config/mod.rs");
+        let keys = field_names::<Spec>().iter().chain(&RAW);
+        for key in keys {
+            assert!(docs.contains(&format!("\n//! | `{key}` | ")), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_hint_may_name_a_key_of_any_kind() {
+        for (key, nearest) in [
+            ("modul", "module"),
+            ("module_config", "module-config"),
+            ("chain_config", "chain-config"),
+            ("metdata", "metadata"),
+            ("autorization", "authorization"),
+        ] {
+            let error = read(&format!("{{{key:?}: null}}")).err().unwrap();
+            assert_eq!(error, format!("unknown key `{key}`, did you mean `{nearest}`?"));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_there_has_a_value() {
+        for key in field_names::<Spec>() {
+            let error = read(&format!("{{{key:?}: null}}")).err().unwrap();
+            assert_eq!(error, format!("{key}: expected a value, found null; leave it out"));
+        }
+        assert!(read(r#"{"metadata": null, "module-config": null, "authorization": null}"#).is_ok());
+    }
+}
