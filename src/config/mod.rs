@@ -114,6 +114,7 @@ mod context;
 mod data_type;
 mod error;
 mod info;
+pub(crate) mod legacy;
 mod name;
 mod node;
 mod placeholder;

@@ -1,9 +1,9 @@
 //! `{$VAR}` and `{$VAR:default}`.
 
 use super::error::CompileError;
+use super::legacy;
 use super::node::{LONGEST, Node};
 use super::secrets::Place;
-use crate::webhook::legacy;
 
 /// Looks up a variable.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;

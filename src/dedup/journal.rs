@@ -11,10 +11,10 @@ mod writer;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -24,22 +24,16 @@ use self::files::Files;
 use self::record::Record;
 #[cfg(fuzzing)]
 pub(crate) use self::record::fuzz;
-use self::writer::Writer;
+use self::writer::{Entry, Writer, failed, seconds};
 use super::rule::Event;
 use super::table::{Answer, Taken};
 use crate::base::clock::Clock;
-use crate::base::telemetry;
 
 /// How many records may wait to be written.
 const QUEUE: usize = 16 * 1024;
 
 /// How long an answer waits for its record to be written, and then goes out without.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often the log is told of a disk that fails; the metrics count each time.
-const TELL: Duration = Duration::from_secs(1);
-
-static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -48,9 +42,6 @@ pub(crate) struct Journal {
     /// Nothing has been written for longer than an answer waits. Then none does.
     is_stuck: Arc<AtomicBool>,
 }
-
-/// A record, and whom to tell that it was written.
-type Entry = (Record, oneshot::Sender<()>);
 
 impl Journal {
     /// Opens the journal and tells what is in it, about the oldest first, times that are over and copies included.
@@ -98,23 +89,6 @@ impl Journal {
     }
 }
 
-/// Since 1970. In the year 2106 every event will be remembered.
-fn seconds(time: SystemTime) -> u32 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
-}
-
-/// The event was delivered, so its sender is told so all the same.
-fn failed(error: impl std::fmt::Display) {
-    telemetry::dedup_disk_error();
-    let Ok(mut told) = TOLD.try_lock() else { return };
-    if told.is_some_and(|told: Instant| told.elapsed() < TELL) {
-        return;
-    }
-    *told = Some(Instant::now());
-    tracing::error!(%error, "an event that was taken is remembered in memory only: sent again after a restart, it is processed again");
-}
-
 #[cfg(test)]
 mod tests {
     use super::record::sample;
@@ -146,7 +120,7 @@ mod tests {
         let (journal, _) = open(folder.path());
         // Nothing can be made in there any more.
         std::fs::remove_dir_all(folder.path()).unwrap();
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         let Record { event, taken } = sample(1, 0, u32::MAX);
         journal.append(event, taken.answer, 60).await;
         assert!(began.elapsed() < PATIENCE, "an error is no reason to wait");

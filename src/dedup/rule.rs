@@ -9,7 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::config::WebhookKey;
-use crate::json::{Pointer, Scalar};
+use crate::json::{InvalidPointer, Pointer, Scalar};
 use crate::request::{Collected, Rejection, RejectionKind};
 
 /// How long an event is remembered if the rule does not say: senders try again for about three days.
@@ -62,7 +62,8 @@ impl DedupRule {
     ///
     /// When it is no such pointer, the one to the whole body, or longer than 1,024 bytes.
     pub fn pointer(pointer: &str) -> Result<Self, InvalidRule> {
-        Ok(Self::new(Source::Pointer(Pointer::parse(pointer)?)))
+        let pointer = Pointer::parse(pointer).map_err(|InvalidPointer(rule)| InvalidRule::new(rule))?;
+        Ok(Self::new(Source::Pointer(pointer)))
     }
 
     /// Two events whose bodies are the same, byte for byte, are one.

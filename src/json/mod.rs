@@ -1,12 +1,13 @@
 //! Well-formedness of JSON, without a tree.
 
+mod depth;
 mod instead;
 mod pointer;
 pub(crate) mod secrets;
 
 mod scan;
 
-pub(crate) use self::pointer::{Pointer, Scalar};
+pub(crate) use self::pointer::{InvalidPointer, Pointer, Scalar};
 pub(crate) use self::secrets::{clean, scalar_len, string_len};
 
 use std::fmt;
@@ -15,10 +16,9 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
+pub use self::depth::MAX_DEPTH;
+use self::depth::exceeds_depth;
 pub(crate) use self::instead::Instead;
-
-/// How many arrays and objects may stand inside one another.
-pub const MAX_DEPTH: usize = 50;
 
 /// Why a text is not JSON that is taken.
 #[derive(Debug)]
@@ -71,39 +71,6 @@ pub(crate) fn check(text: &[u8]) -> Result<(), Malformed> {
     match serde_json::from_slice::<&RawValue>(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(Instead::of(text).map_or(Malformed::Syntax(error), Malformed::Instead)),
-    }
-}
-
-/// Whether brackets outside of strings are ever open more than `limit` deep. Exact for well-formed text; for any
-/// other text it may say either, and the parser has the word.
-fn exceeds_depth(text: &[u8], limit: usize) -> bool {
-    let mut depth = 0_usize;
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > limit {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
-            _ => {}
-        }
-    }
-    false
-}
-
-fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
-        }
     }
 }
 

@@ -5,8 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::MAX_DEPTH;
-use crate::dedup::InvalidRule;
+use super::depth::MAX_DEPTH;
 
 /// The longest pointer, in bytes: it stands in the answer to each event without an id.
 const MAX_POINTER: usize = 1024;
@@ -27,16 +26,20 @@ pub(crate) enum Scalar {
     Number(String),
 }
 
+/// Why a text is no pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidPointer(pub(crate) &'static str);
+
 impl Pointer {
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidRule> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidPointer> {
         if text.len() > MAX_POINTER {
-            return Err(InvalidRule::new("a pointer must have at most 1024 bytes"));
+            return Err(InvalidPointer("a pointer must have at most 1024 bytes"));
         }
-        let rest = text.strip_prefix('/').ok_or(InvalidRule::new("a pointer must begin with `/`"))?;
+        let rest = text.strip_prefix('/').ok_or(InvalidPointer("a pointer must begin with `/`"))?;
         let steps = rest.split('/').map(unescape).collect::<Option<Box<[_]>>>();
-        let steps = steps.ok_or(InvalidRule::new("in a pointer `~` must be written `~0`, and `/` in a name `~1`"))?;
+        let steps = steps.ok_or(InvalidPointer("in a pointer `~` must be written `~0`, and `/` in a name `~1`"))?;
         if steps.len() > MAX_DEPTH {
-            return Err(InvalidRule::new("the pointer is deeper than any body may be"));
+            return Err(InvalidPointer("the pointer is deeper than any body may be"));
         }
         Ok(Self { text: text.into(), steps })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::MAX_DEPTH;
+use super::depth::MAX_DEPTH;
 use crate::base::secret_names::MAX_NAME;
 
 /// Why nothing can be said of a text: it is no JSON, or too deep.

@@ -1,13 +1,14 @@
 //! Which hop is the client, behind proxies.
 
+mod error;
 mod forwarded;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+pub use self::error::InvalidClientAddress;
 use crate::base::network::Network;
 
 /// Finds the client's address behind proxies that are trusted to name it.
@@ -107,28 +108,6 @@ fn address(item: &[u8]) -> Option<IpAddr> {
     }
     text.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
-
-/// Why a client's address is not known, though a trusted proxy has sent the field that should hold it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidClientAddress(&'static str);
-
-impl InvalidClientAddress {
-    const MALFORMED: Self = Self("The field that names the client's address is malformed");
-    const UNKNOWN: Self = Self("The field that names the client's address has none for the client");
-
-    /// The same as its `Display`.
-    pub fn reason(self) -> &'static str {
-        self.0
-    }
-}
-
-impl fmt::Display for InvalidClientAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for InvalidClientAddress {}
 
 #[cfg(test)]
 mod tests;

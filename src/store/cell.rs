@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use super::Snapshot;
+use super::snapshot::Snapshot;
 
 /// The current snapshot and how often it has been replaced.
 ///

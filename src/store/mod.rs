@@ -5,6 +5,7 @@
 
 mod cell;
 mod map;
+mod revision;
 mod snapshot;
 mod status;
 
@@ -14,15 +15,10 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{Notify, watch};
 
 use self::cell::Cell;
+pub use self::revision::Revision;
 pub use self::snapshot::{Counts, Refusal, Snapshot};
 pub(crate) use self::snapshot::{Found, Slot};
 pub use self::status::{ErrorKind, IgnoredKey, LastError, ListReason, SourceReport, SourceState, Status};
-
-/// A revision of the configuration.
-///
-/// From etcd it is etcd's own revision; from a file it counts the times the files were taken over. 0 is before the
-/// first.
-pub type Revision = u64;
 
 /// The read half of the configuration.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::Revision;
 use super::map::Map;
+use super::revision::Revision;
 use crate::config::{Key, Target, Warnings, WebhookKey};
 use crate::webhook::Webhook;
 

@@ -2,7 +2,6 @@
 
 mod chain;
 mod compile;
-pub(crate) mod legacy;
 mod registry;
 mod spec;
 

@@ -5,8 +5,8 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Promise, legacy};
-use crate::config::{CompileError, DataType, Name, Node, field_names, unknown_key};
+use super::Promise;
+use crate::config::{CompileError, DataType, Name, Node, field_names, legacy, unknown_key};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
 

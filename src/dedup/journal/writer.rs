@@ -3,14 +3,25 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
 
 use super::files::{Files, Replaced};
-use super::{Entry, failed, seconds};
+use super::record::Record;
 use crate::base::clock::Clock;
+use crate::base::telemetry;
+
+/// How often the log is told of a disk that fails; the metrics count each time.
+const TELL: Duration = Duration::from_secs(1);
+
+static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// A record, and whom to tell that it was written.
+pub(super) type Entry = (Record, oneshot::Sender<()>);
 
 /// How many records are written at a time.
 const BATCH: usize = 1024;
@@ -140,4 +151,21 @@ fn is_synced(file: &File) -> bool {
         failed(format_args!("records cannot be synced: {error}"));
     }
     synced.is_ok()
+}
+
+/// Since 1970. In the year 2106 every event will be remembered.
+pub(super) fn seconds(time: SystemTime) -> u32 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The event was delivered, so its sender is told so all the same.
+pub(super) fn failed(error: impl std::fmt::Display) {
+    telemetry::dedup_disk_error();
+    let Ok(mut told) = TOLD.try_lock() else { return };
+    if told.is_some_and(|told: Instant| told.elapsed() < TELL) {
+        return;
+    }
+    *told = Some(Instant::now());
+    tracing::error!(%error, "an event that was taken is remembered in memory only: sent again after a restart, it is processed again");
 }

@@ -1,8 +1,9 @@
 //! What may follow what.
 
+use super::carry::Carry;
 use super::scalars::Scalars;
 use super::tokens::{Tokens, ones};
-use crate::json::MAX_DEPTH;
+use crate::json::depth::MAX_DEPTH;
 
 /// What is known at the end of 64 bytes.
 pub(crate) struct Grammar<'a> {
@@ -32,7 +33,7 @@ impl<'a> Grammar<'a> {
 
     /// Whether the value has ended. Only when the text has.
     pub(crate) fn is_complete(&self) -> bool {
-        self.levels.open == OUTSIDE && self.value.0 >> 63 == 1
+        self.levels.open == OUTSIDE && self.value.is_open()
     }
 
     /// The next 64 bytes; `None` if they are wrong.
@@ -104,28 +105,5 @@ impl Levels<'_> {
     /// Nothing may follow the bracket that closes the outermost level.
     fn at_end(&self, close: usize) -> Option<()> {
         (self.open == OUTSIDE && self.text[close + 1..].trim_ascii_start().is_empty()).then_some(())
-    }
-}
-
-/// What the last 64 bytes lead over to the next, as their highest bit.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Carry(u64);
-
-impl Carry {
-    /// The bytes after those in `mask`.
-    #[inline(always)]
-    pub(crate) fn next(&mut self, mask: u64) -> u64 {
-        let next = mask << 1 | self.0 >> 63;
-        self.0 = mask;
-        next
-    }
-
-    /// The first bytes after those in `mask` that are not in `run`, by an addition's carry. The rest of `run` stays,
-    /// but for what was passed.
-    #[inline(always)]
-    pub(crate) fn past(&mut self, mask: u64, run: u64) -> u64 {
-        let (sum, carry) = run.overflowing_add(mask << 1 | self.0 >> 63);
-        self.0 = mask | u64::from(carry) << 63;
-        sum
     }
 }

@@ -5,6 +5,7 @@
 //! however many tokens a block holds.
 
 mod bits;
+mod carry;
 mod grammar;
 mod scalars;
 mod tokens;

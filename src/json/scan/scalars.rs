@@ -1,6 +1,6 @@
 //! Numbers, `true`, `false` and `null`.
 
-use super::grammar::Carry;
+use super::carry::Carry;
 use super::tokens::{Tokens, ones};
 
 /// What is known at the end of 64 bytes.

@@ -1,12 +1,13 @@
 //! `log`: prints events.
 
+mod config;
 mod layout;
 mod lines;
 mod render;
 
-use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
+pub use self::config::LogConfig;
 pub use self::lines::Lines;
 use super::Module;
 use crate::config::{BuildContext, BuildError};
@@ -32,22 +33,6 @@ const MAX_IN_PASSING: usize = 64 << 10;
 pub struct Log {
     config: LogConfig,
     lines: Lines,
-}
-
-/// The options of [`Log`].
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// Over several lines, indented.
-    pub pretty_print: bool,
-    /// Whether secrets are redacted; on unless it is switched off.
-    pub redact_sensitive: bool,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { pretty_print: false, redact_sensitive: true }
-    }
 }
 
 impl Log {

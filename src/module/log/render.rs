@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::UNIX_EPOCH;
 
-use super::LogConfig;
+use super::config::LogConfig;
 use super::layout::{MAX_STRING, Page};
 use crate::base::secret_names::{REDACTED, is_secret};
 use crate::config::DataType;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::HeaderValue;
 
-use super::InvalidClientAddress;
+use super::error::InvalidClientAddress;
 
 type Node = Result<IpAddr, InvalidClientAddress>;
 

@@ -18,7 +18,8 @@ use self::login::Login;
 use super::machine::{
     AuditPage, Entry, Event, Fault, Header, Known, Look, Memory, Message, Meta, Page, Past, Proof, Put, Revision,
 };
-use super::{EtcdOptions, EtcdTls};
+use super::options::EtcdOptions;
+use super::tls::EtcdTls;
 use crate::store::ErrorKind;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

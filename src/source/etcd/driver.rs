@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::EtcdOptions;
 use super::client::{Account, Session, Stream};
 use super::machine::{Command, Fault, Header, Input, Known, Machine, Memory, Message, Past, Revision};
+use super::options::EtcdOptions;
 use super::publish::Publisher;
 use super::saved::Kept;
 use crate::reflector::Feed;

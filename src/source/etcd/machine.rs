@@ -30,7 +30,9 @@ mod audit;
 mod backoff;
 mod exchange;
 mod index;
+mod known;
 mod listing;
+mod pace;
 mod tally;
 mod watching;
 
@@ -39,7 +41,7 @@ use std::time::Duration;
 use self::backoff::Backoff;
 pub(super) use self::exchange::*;
 use self::index::Index;
-pub(super) use self::index::{Known, Meta};
+pub(super) use self::known::{Known, Meta, Revision};
 use self::listing::{LARGEST_PAGE, Listing};
 use self::watching::{Untrue, Values, Watching};
 use crate::store::{ErrorKind, ListReason};
@@ -47,29 +49,8 @@ use crate::store::{ErrorKind, ListReason};
 /// A connection that held this long was good: the next break starts with a short wait again.
 const GOOD_FOR: Duration = Duration::from_secs(30);
 
-/// How often the watch is asked for its progress, so that a stream that lives has something to say.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-
-/// A stream that says nothing for this long is doubted.
-const SILENCE: Duration = Duration::from_secs(12);
-
-/// How often it is proven that nothing was missed.
-const PROVE_EVERY: Duration = Duration::from_secs(10);
-
-/// How soon a proof is tried again that found changes which the watch has not brought yet.
-const PROVE_AGAIN: Duration = Duration::from_millis(500);
-
-/// So many proofs in a row may fail, with no event in between, before everything is read again.
-const DOUBTS: u32 = 4;
-
 /// How often every key is compared, give or take a fifth.
 const AUDIT_EVERY: Duration = Duration::from_secs(600);
-
-/// Two looks begin at least this far apart, however many ask for a proof.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// A look or a proof that somebody asked for is followed by a pause of this many times what it took.
-const REST: u32 = 9;
 
 /// Between two looks at another history.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::EtcdOptions;
 use super::client::Account;
 use super::health::Health;
 use super::machine::{Entry, Event, Fault, Header, Put, Revision};
+use super::options::EtcdOptions;
 use super::saved::{Copy, Kept, Keys, Saved};
 use crate::config::Key;
 use crate::reflector::{Change, Feed, Replacement};

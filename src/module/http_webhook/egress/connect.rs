@@ -22,9 +22,10 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::life::Watched;
-use super::nat64::Prefix;
+use super::nat64;
+use super::policy::{EgressPolicy, OPENED_BY};
+use super::prefix::Prefix;
 use super::resolve::{Resolver, namespace};
-use super::{EgressPolicy, nat64};
 
 /// For the name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,7 +124,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forbidden(address, class) => {
-                write!(f, "its address {address} is {class}: {}", super::OPENED_BY)
+                write!(f, "its address {address} is {class}: {}", OPENED_BY)
             }
             Self::Unknown(address) => write!(
                 f,

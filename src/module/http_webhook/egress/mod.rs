@@ -1,10 +1,12 @@
 //! The way out: one client for all webhooks, and a guard over where it connects to.
 
 mod connect;
+mod error;
 mod flood;
 mod life;
 mod nat64;
 mod policy;
+mod prefix;
 mod resolve;
 mod tls;
 
@@ -21,14 +23,12 @@ use tokio::sync::OnceCell;
 
 use self::connect::Connector;
 pub(super) use self::connect::{ConnectError, literal};
+pub use self::error::InvalidEgress;
 pub(super) use self::life::Life;
 pub use self::policy::EgressPolicy;
+pub(super) use self::policy::OPENED_BY;
 pub(super) use self::resolve::ON_BEHALF_OF;
 use self::resolve::Resolver;
-
-/// How an operator opens a refused address.
-pub(super) const OPENED_BY: &str =
-    "only public addresses are connected to, and the networks that the operator lists in EGRESS_ALLOW";
 
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -154,18 +154,6 @@ impl fmt::Debug for Egress {
         f.debug_struct("Egress").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
-
-/// A list of networks, or certificates, that cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidEgress(&'static str);
-
-impl fmt::Display for InvalidEgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for InvalidEgress {}
 
 /// A client that keeps at most `idle` unused connections to a host. With 0 it makes a connection for each request.
 fn client(connector: Connector, idle: usize) -> HttpClient {

@@ -1,11 +1,11 @@
 //! Networks from which a translator leads to IPv4 addresses (NAT64, RFC 6146).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::InvalidEgress;
+use super::prefix::{LENGTHS, Prefix, inside};
 use super::resolve::{OWN, Resolver};
 
 /// The name whose IPv6 addresses show a network's prefixes, and the IPv4 addresses that are inside them (RFC 7050).
@@ -14,51 +14,6 @@ const KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 
 
 /// How long the network's own prefixes are waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The lengths that a prefix may have (RFC 6052 §2.2).
-const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
-
-/// The prefix of a translator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Prefix {
-    network: Ipv6Addr,
-    length: u8,
-}
-
-impl Prefix {
-    /// The one that needs no announcement (RFC 6052 §2.1).
-    pub(super) const WELL_KNOWN: Self = Self { network: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), length: 96 };
-
-    fn of(address: Ipv6Addr, length: u8) -> Self {
-        Self { network: Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - length))), length }
-    }
-
-    pub(super) fn parse(text: &str) -> Result<Self, InvalidEgress> {
-        let (network, length) = text.split_once('/').ok_or(WRONG)?;
-        let network = network.parse().map_err(|_| WRONG)?;
-        let length = LENGTHS.into_iter().find(|known| known.to_string() == length).ok_or(WRONG)?;
-        let prefix = Self::of(network, length);
-        match prefix.network == network {
-            true => Ok(prefix),
-            false => Err(InvalidEgress("a prefix's address has bits beyond its length")),
-        }
-    }
-
-    /// The IPv4 address that `address` leads to, if it begins with this prefix.
-    pub(super) fn inside(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
-        (Self::of(address, self.length) == self).then(|| inside(address, self.length))
-    }
-}
-
-const WRONG: InvalidEgress =
-    InvalidEgress("each item must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96");
-
-/// The IPv4 address behind the first `length` bits. The ninth byte is none of it.
-fn inside(address: Ipv6Addr, length: u8) -> Ipv4Addr {
-    let mut bytes = address.octets().into_iter().enumerate().skip(usize::from(length / 8));
-    let mut next = || bytes.find(|&(place, _)| place != 8).map_or(0, |(_, byte)| byte);
-    Ipv4Addr::from([next(), next(), next(), next()])
-}
 
 /// The prefixes that the network announces, if that is known.
 ///

@@ -3,9 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::InvalidEgress;
-use super::nat64::Prefix;
+use super::error::InvalidEgress;
+use super::prefix::Prefix;
 use crate::base::network::{Network, in_v4, in_v6};
+
+/// How an operator opens a refused address.
+pub(in crate::module::http_webhook) const OPENED_BY: &str =
+    "only public addresses are connected to, and the networks that the operator lists in EGRESS_ALLOW";
 
 /// Which addresses connections may be made to: public ones, and the networks that the operator allows besides.
 ///

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::nat64::Prefix;
+use super::prefix::Prefix;
 use crate::config::WebhookKey;
 
 /// How many names are looked up at a time, by all webhooks together.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::index::{Index, Known};
-use super::{Command, Event, Revision, Time};
+use super::exchange::{Command, Event, Time};
+use super::index::Index;
+use super::known::{Known, Revision};
 
 /// Keys in the first page.
 pub(super) const FIRST_PAGE: i64 = 256;
@@ -138,7 +139,7 @@ impl Audit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::etcd::machine::index::Meta;
+    use crate::source::etcd::machine::known::Meta;
     use crate::source::etcd::machine::tests::{delete, put};
 
     fn known(version: i64, created: Revision, modified: Revision) -> Known {

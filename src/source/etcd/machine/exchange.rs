@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::index::{Known, Meta};
+use super::known::{Known, Meta, Revision};
 use crate::store::{ErrorKind, ListReason};
 
 /// Time since the driver began. Monotonic.
 pub(in crate::source::etcd) type Time = Duration;
-
-/// A revision of etcd; always positive.
-pub(in crate::source::etcd) type Revision = i64;
 
 /// What happened.
 #[derive(Debug)]

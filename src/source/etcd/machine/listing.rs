@@ -1,7 +1,8 @@
 //! A list, page by page.
 
-use super::index::{Index, Known};
-use super::{Command, Header, Page, Time};
+use super::exchange::{Command, Header, Page, Time};
+use super::index::Index;
+use super::known::Known;
 use crate::store::ListReason;
 
 /// Keys in the first page of a list.

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Revision, Time};
+use super::exchange::Time;
+use super::known::Revision;
 
 /// This many comparisons in a row must differ before everything is read again.
 pub(super) const MISSES: u32 = 4;

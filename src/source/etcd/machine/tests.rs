@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::audit::FIRST_PAGE;
 use super::listing::PAGE;
+use super::pace::{DOUBTS, PROVE_AGAIN};
 use super::tally::MISSES;
 use super::*;
 

@@ -1,12 +1,11 @@
 //! An open watch: what it has brought, and how it is kept honest.
 
 use super::audit::{Audit, Compared, PAUSES, PAUSES_UNPROVEN};
+use super::exchange::{AuditPage, Command, Event, Fault, Look, Message, Proof, Time};
 use super::index::Index;
+use super::known::Revision;
+use super::pace::{ASK_EVERY, DOUBTS, LOOK_EVERY, PROVE_AGAIN, PROVE_EVERY, REST, SILENCE};
 use super::tally::{Answer, Tally, Told};
-use super::{
-    ASK_EVERY, AuditPage, Command, DOUBTS, Event, Fault, LOOK_EVERY, Look, Message, PROVE_AGAIN, PROVE_EVERY, Proof,
-    REST, Revision, SILENCE, Time,
-};
 use crate::store::ErrorKind;
 
 #[derive(Debug)]

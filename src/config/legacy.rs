@@ -8,7 +8,7 @@
 //! | class names of Python's errors in `retry` ([`CLASSES`]), plain or qualified | read as the label of the same kind of error |
 //! | `{$vault:path#field}` | refused: it must not become a default that anybody can read |
 
-use crate::config::{CompileError, Node};
+use super::{CompileError, Node};
 
 /// Keys of a webhook that are not supported.
 const WEBHOOK_KEYS: [&str; 16] = [

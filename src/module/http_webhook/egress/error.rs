@@ -1,0 +1,15 @@
+//! Why what an operator says of the way out cannot be used.
+
+use std::fmt;
+
+/// A list of networks, or certificates, that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidEgress(pub(super) &'static str);
+
+impl fmt::Display for InvalidEgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for InvalidEgress {}
