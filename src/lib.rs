@@ -23,7 +23,7 @@
 //! says so in the log, never a pass.
 //!
 //! A 200 says that the webhook's [module] has the event. A webhook with `"ack": "accepted"` answers 202 when the
-//! event is on disk: a [`Spool`](queue::disk::Spool) keeps it, and a [`Worker`](worker::Worker) delivers it, at least once.
+//! event is on disk: a [`Queue`](queue::Queue) keeps it, and a [`Worker`](worker::Worker) delivers it, at least once.
 //!
 //! # The configuration's way
 //!
@@ -55,7 +55,7 @@
 //! | `durable` | the ids of events that were taken outlive a crash: [`dedup::Claims::open`] |
 //! | `queue-disk` | accepted events, on disk: [`queue::disk`] |
 //! | `http-webhook` | the module `http_webhook` |
-//! | `metrics` | metrics of requests, configuration, `dedup` and spool, through the facade `metrics` |
+//! | `metrics` | metrics of requests, configuration, `dedup` and queue, through the facade `metrics` |
 //! | `full` | all of these |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -75,7 +75,6 @@ pub mod fuzz;
 mod json;
 pub mod layers;
 pub mod module;
-#[cfg(feature = "queue-disk")]
 pub mod queue;
 pub mod receiver;
 mod reflector;
@@ -83,7 +82,6 @@ pub mod request;
 pub mod source;
 mod store;
 pub mod webhook;
-#[cfg(feature = "queue-disk")]
 pub mod worker;
 
 pub use self::config::{BuildContext, BuildError, Connection, DataType, WebhookInfo};

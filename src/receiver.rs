@@ -15,7 +15,7 @@
 //! Dedup              409 400
 //! Dispatch           200 202 502 503 504
 //!  ├─ delivered: the module, then the answer
-//!  └─ accepted:  the spool, then the answer; its worker gives the event to the module
+//!  └─ accepted:  the queue, then the answer; its worker gives the event to the module
 //! ```
 //!
 //! A receiver is an ordinary tower service. In axum:
@@ -66,6 +66,7 @@ use crate::layers::{
     RequireAuthLayer, RequirePost, RequirePostLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer,
     problem_json,
 };
+use crate::queue::Queue;
 use crate::request::{BodyMemory, ResponseBody};
 use crate::store::Store;
 
@@ -164,10 +165,9 @@ impl ReceiverBuilder {
     }
 
     /// Where the events of webhooks with `"ack": "accepted"` go.
-    #[cfg(feature = "queue-disk")]
     #[must_use]
-    pub fn spool(mut self, spool: crate::queue::disk::Spool) -> Self {
-        self.dispatch = self.dispatch.spool(spool);
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.dispatch = self.dispatch.queue(queue);
         self
     }
 

@@ -383,7 +383,7 @@ class Server:
 
     def drained(self):
         """Waits until what was accepted is delivered and done."""
-        self.wait_until(lambda: self.metric("tower_webhook_spool_waiting") == 0, "an empty spool", 120, every=0.1)
+        self.wait_until(lambda: self.metric("tower_webhook_queue_waiting") == 0, "an empty spool", 120, every=0.1)
 
     def stop(self):
         self.processes.stop(self.child)
@@ -493,7 +493,7 @@ def children_cpu():
 
 
 def spool_counters(server):
-    return server.metric("tower_webhook_spool_events_total"), server.metric("tower_webhook_spool_syncs_total")
+    return server.metric("tower_webhook_queue_events_total"), server.metric("tower_webhook_queue_syncs_total")
 
 
 class Machine:

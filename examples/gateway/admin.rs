@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_webhook::event::EventId;
-use tower_webhook::queue::disk::{DeadLetter, Letter, Spool};
-use tower_webhook::{ProblemJsonLayer, RequireAuthLayer, WebhookKey};
+use tower_webhook::queue::{DeadLetter, DeadLetterQuery, Queue};
+use tower_webhook::{ProblemJsonLayer, RequireAuthLayer};
 
 use crate::refused::{RefusedLog, log_unauthenticated};
 use crate::routes::{Operator, detail};
@@ -153,73 +153,76 @@ struct Which {
 }
 
 impl Which {
-    fn is(&self, webhook: &WebhookKey) -> bool {
-        let same = |wanted: &Option<String>, name| wanted.as_deref().is_none_or(|wanted| wanted == name);
-        same(&self.namespace, webhook.namespace()) && same(&self.webhook, webhook.id())
+    /// Those of them that one look brings: `limit` at most.
+    fn query(&self, after: Option<EventId>, limit: usize) -> DeadLetterQuery {
+        DeadLetterQuery { after, limit, namespace: self.namespace.clone(), webhook: self.webhook.clone() }
     }
 }
 
 type Wanted = Result<Query<Which>, axum::extract::rejection::QueryRejection>;
 
 async fn dead_letters(State(operator): State<Operator>, which: Wanted) -> Result<Response, Response> {
-    let spool = spool(&operator)?;
+    let queue = queue(&operator)?;
     let which = which.map_err(|error| detail(StatusCode::BAD_REQUEST, &error.body_text()))?.0;
     let after = which.after.as_deref().map(parse).transpose()?;
     let limit = which.limit.unwrap_or(PAGE).min(MAX_PAGE);
-    let letters: Vec<_> = spool.dead_letters(after, limit, |webhook| which.is(webhook)).iter().map(shown).collect();
-    Ok(Json(json!({"total": spool.dead_letter_count(), "dead_letters": letters})).into_response())
+    let letters = queue.dead_letters(which.query(after, limit)).await.map_err(failed)?;
+    let letters: Vec<_> = letters.iter().map(shown).collect();
+    Ok(Json(json!({"total": queue.status().dead_letters, "dead_letters": letters})).into_response())
 }
 
 async fn dead_letter(State(operator): State<Operator>, Path(id): Path<String>) -> Result<Response, Response> {
-    let (spool, id) = (spool(&operator)?, parse(&id)?);
-    let letter = spool.dead_letter(id).ok_or_else(unknown)?;
-    let read = tokio::task::spawn_blocking(move || spool.read_dead_letter(id)).await;
-    let failed = |error: &dyn std::fmt::Display| detail(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
-    let Letter { received_at, headers, body, .. } =
-        read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?.ok_or_else(unknown)?;
+    let (queue, id) = (queue(&operator)?, parse(&id)?);
+    let (letter, event) = queue.dead_letter(id).await.map_err(failed)?.ok_or_else(unknown)?;
     let mut shown = shown(&letter);
-    shown["received_at"] = json!(rfc3339(received_at));
-    shown["headers"] = shown_headers(&headers);
-    match std::str::from_utf8(&body) {
+    shown["received_at"] = json!(rfc3339(event.received_at));
+    shown["headers"] = shown_headers(&event.headers);
+    match std::str::from_utf8(&event.body) {
         Ok(text) => shown["body"] = json!(text),
-        Err(_) => shown["body_base64"] = json!(BASE64_STANDARD.encode(&body)),
+        Err(_) => shown["body_base64"] = json!(BASE64_STANDARD.encode(&event.body)),
     }
     Ok(Json(shown).into_response())
 }
 
 async fn replay(State(operator): State<Operator>, Path(id): Path<String>) -> Result<Response, Response> {
-    match spool(&operator)?.replay(parse(&id)?) {
-        true => Ok((StatusCode::ACCEPTED, Json(json!({"replayed": 1}))).into_response()),
-        false => Err(unknown()),
+    match queue(&operator)?.replay(vec![parse(&id)?]).await.map_err(failed)? {
+        0 => Err(unknown()),
+        _ => Ok((StatusCode::ACCEPTED, Json(json!({"replayed": 1}))).into_response()),
     }
 }
 
 async fn replay_all(State(operator): State<Operator>, which: Wanted) -> Result<Response, Response> {
-    let spool = spool(&operator)?;
+    let queue = queue(&operator)?;
     let which = which.map_err(|error| detail(StatusCode::BAD_REQUEST, &error.body_text()))?.0;
     let mut after = which.after.as_deref().map(parse).transpose()?;
     let mut replayed = 0;
     let wanted = which.limit.unwrap_or(usize::MAX);
     // Page by page, so that what is accepted meanwhile does not wait.
     while replayed < wanted {
-        let page = spool.dead_letters(after, MAX_PAGE.min(wanted - replayed), |webhook| which.is(webhook));
+        let page = which.query(after, MAX_PAGE.min(wanted - replayed));
+        let page: Vec<_> = queue.dead_letters(page).await.map_err(failed)?.iter().map(|letter| letter.id).collect();
         let Some(last) = page.last() else { break };
-        after = Some(last.id());
-        replayed += page.iter().filter(|letter| spool.replay(letter.id())).count();
+        after = Some(*last);
+        replayed += queue.replay(page).await.map_err(failed)?;
         tokio::task::yield_now().await;
     }
     Ok((StatusCode::ACCEPTED, Json(json!({"replayed": replayed}))).into_response())
 }
 
 async fn remove(State(operator): State<Operator>, Path(id): Path<String>) -> Result<Response, Response> {
-    match spool(&operator)?.remove_dead_letter(parse(&id)?) {
-        true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(unknown()),
+    match queue(&operator)?.remove_dead_letters(vec![parse(&id)?]).await.map_err(failed)? {
+        0 => Err(unknown()),
+        _ => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }
 
-fn spool(operator: &Operator) -> Result<Spool, Response> {
-    operator.spool.clone().ok_or_else(|| detail(StatusCode::NOT_FOUND, "SPOOL_DIR is not set"))
+fn queue(operator: &Operator) -> Result<Queue, Response> {
+    operator.queue.clone().ok_or_else(|| detail(StatusCode::NOT_FOUND, "SPOOL_DIR is not set"))
+}
+
+/// The storage of the queue failed.
+fn failed(error: std::io::Error) -> Response {
+    detail(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
 }
 
 fn parse(id: &str) -> Result<EventId, Response> {
@@ -232,13 +235,13 @@ fn unknown() -> Response {
 
 fn shown(letter: &DeadLetter) -> Value {
     json!({
-        "id": letter.id().to_string(),
-        "namespace": letter.webhook().namespace(),
-        "webhook": letter.webhook().id(),
-        "attempts": letter.attempts(),
-        "died_at": rfc3339(letter.died_at()),
-        "kind": letter.kind().label(),
-        "reason": letter.reason(),
+        "id": letter.id.to_string(),
+        "namespace": letter.webhook.namespace(),
+        "webhook": letter.webhook.id(),
+        "attempts": letter.attempts,
+        "died_at": rfc3339(letter.died_at),
+        "kind": letter.kind.label(),
+        "reason": letter.reason,
     })
 }
 

@@ -41,7 +41,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tower_webhook::dedup::Claims;
 use tower_webhook::module::{Egress, HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
-use tower_webhook::queue::disk::{Spool, SpoolOptions};
+use tower_webhook::queue::disk::DiskQueue;
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::worker::Worker;
 use tower_webhook::{Registry, Store, reflect};
@@ -177,11 +177,11 @@ async fn too_early(task: &mut JoinHandle<()>, shutdown: &Shutdown) -> Result<(),
 fn open_spool(settings: &Settings) -> Result<Option<(Kept, Worker)>, Error> {
     let Some(directory) = &settings.spool else { return Ok(None) };
     let wrong = |error: std::io::Error| format!("SPOOL_DIR: {}: {error}", directory.display());
-    let options = SpoolOptions::new(directory.join("events")).max_bytes(settings.spool_max_bytes);
-    let (spool, worker) = Spool::open(options).map_err(wrong)?;
+    let queue = DiskQueue::new(directory.join("events")).max_bytes(settings.spool_max_bytes);
+    let (queue, backlog) = queue.open().map_err(wrong)?;
     let claims = Claims::open(directory.join("dedup")).map_err(wrong)?;
-    let worker = worker.deadline(settings.delivery_timeout).dead_letter_age(settings.dead_letter_age);
-    Ok(Some((Kept { spool, claims }, worker)))
+    let worker = Worker::new(backlog).deadline(settings.delivery_timeout).dead_letter_age(settings.dead_letter_age);
+    Ok(Some((Kept { queue, claims }, worker)))
 }
 
 async fn work(worker: Option<Worker>, store: Store, shutdown: Shutdown) {

@@ -26,7 +26,7 @@ use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_webhook::dedup::Claims;
 use tower_webhook::layers::{EVENT_ID, Remainders};
-use tower_webhook::queue::disk::Spool;
+use tower_webhook::queue::Queue;
 use tower_webhook::receiver::{ReceiverBuilder, ReceiverFuture};
 use tower_webhook::request::{BodyMemory, ResponseBody};
 use tower_webhook::{Receiver, Store};
@@ -51,7 +51,7 @@ const WAITS: usize = 32;
 #[derive(Clone)]
 pub(crate) struct Operator {
     pub(crate) store: Store,
-    pub(crate) spool: Option<Spool>,
+    pub(crate) queue: Option<Queue>,
     body_memory: BodyMemory,
     metrics: Arc<Rendering>,
     shutdown: Shutdown,
@@ -61,7 +61,7 @@ pub(crate) struct Operator {
 
 /// What is kept in `SPOOL_DIR`.
 pub(crate) struct Kept {
-    pub(crate) spool: Spool,
+    pub(crate) queue: Queue,
     pub(crate) claims: Claims,
 }
 
@@ -80,9 +80,9 @@ pub(crate) fn apps(
         .body_memory(body_memory.clone())
         .body_deadline(settings.body_timeout)
         .delivery_deadline(settings.delivery_timeout);
-    let spool = kept.as_ref().map(|kept| kept.spool.clone());
-    if let Some(Kept { spool, claims }) = kept {
-        receiver = receiver.spool(spool).dedup(claims);
+    let queue = kept.as_ref().map(|kept| kept.queue.clone());
+    if let Some(Kept { queue, claims }) = kept {
+        receiver = receiver.queue(queue).dedup(claims);
     }
     let receiver = receiver.build(store.clone());
     let root = Router::new().route("/", get(|| async { Json(json!({"message": "200 OK"})) }));
@@ -94,7 +94,7 @@ pub(crate) fn apps(
         .nest("/admin", admin::routes(settings, refused.clone()));
     let metrics = Arc::new(Rendering::new(metrics));
     let waits = Arc::new(Semaphore::new(WAITS));
-    let state = Operator { store, spool, body_memory, metrics, shutdown, waits };
+    let state = Operator { store, queue, body_memory, metrics, shutdown, waits };
     let finish = |routes: Router<Operator>| {
         routes
             .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
@@ -202,8 +202,8 @@ async fn health(State(operator): State<Operator>) -> Json<Value> {
     let status = operator.store.status();
     let loaded = status.snapshot.is_loaded();
     let mut components = json!({ status.source: status.state.label() });
-    if let Some(spool) = &operator.spool {
-        components["spool"] = json!(if spool.is_failing() { "failing" } else { "healthy" });
+    if let Some(queue) = &operator.queue {
+        components["spool"] = json!(if queue.status().is_failing { "failing" } else { "healthy" });
     }
     Json(json!({
         "status": if loaded { "healthy" } else { "starting" },
@@ -275,7 +275,7 @@ async fn render_metrics(State(operator): State<Operator>) -> Response {
             metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
         }
         metrics::gauge!("tower_webhook_body_memory_bytes").set(operator.body_memory.held() as f64);
-        operator.spool.iter().for_each(Spool::measure);
+        operator.queue.iter().for_each(Queue::measure);
     });
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

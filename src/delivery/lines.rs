@@ -1,7 +1,6 @@
 //! Log lines about deliveries, limited in rate for each webhook: a sender decides how many events fail.
 
 use std::sync::LazyLock;
-#[cfg(feature = "queue-disk")]
 use std::time::Duration;
 
 use crate::base::log_limit::LogLimit;
@@ -18,13 +17,10 @@ pub(crate) enum Line {
     /// An item of a chain failed.
     Item(usize),
     /// No other attempt follows.
-    #[cfg(feature = "queue-disk")]
     Dead(DeliverErrorKind),
-    /// An event cannot be read from the spool now.
-    #[cfg(feature = "queue-disk")]
+    /// An event cannot be read from the queue now.
     Unreadable,
-    /// An event can never be read from the spool.
-    #[cfg(feature = "queue-disk")]
+    /// An event can never be read from the queue.
     Lost,
 }
 
@@ -36,11 +32,9 @@ pub(crate) fn admit(webhook: &WebhookKey, line: Line) -> Option<Option<u64>> {
 }
 
 /// Events of webhooks that are not configured any more: all of them become dead letters at about the same time.
-#[cfg(feature = "queue-disk")]
 static ORPHANS: LazyLock<LogLimit<WebhookKey>> = LazyLock::new(|| LogLimit::new(1, Duration::from_secs(60)));
 
 /// Notes that an event is given up as its webhook is not configured any more.
-#[cfg(feature = "queue-disk")]
 pub(crate) fn orphan(webhook: &WebhookKey) {
     if let Some(left_out) = ORPHANS.admit(webhook.clone()) {
         let events = left_out.saturating_add(1);
@@ -49,7 +43,6 @@ pub(crate) fn orphan(webhook: &WebhookKey) {
 }
 
 /// Tells how many lines were left out at the end of a flood, once it is over.
-#[cfg(feature = "queue-disk")]
 pub(crate) fn tell_rest() {
     for (webhook, events) in ORPHANS.take_rest(Duration::from_secs(2)) {
         let webhook = webhook.as_ref().map(tracing::field::display);

@@ -97,7 +97,6 @@ impl Steps {
     }
 
     /// What follows from an attempt that was cut short because it took too long.
-    #[cfg(feature = "queue-disk")]
     pub(crate) fn overdue(&self, attempt: u32, done: &Done) -> Failure {
         let error = self.too_slow(done);
         let under_way = match self.plan.execution {
@@ -117,7 +116,6 @@ impl Steps {
     }
 
     /// Whether there is more than one step.
-    #[cfg(feature = "queue-disk")]
     pub(crate) fn is_chain(&self) -> bool {
         self.steps.len() > 1
     }

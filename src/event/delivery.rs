@@ -40,7 +40,6 @@ impl Delivery {
     }
 
     /// An event that was accepted earlier.
-    #[cfg(feature = "queue-disk")]
     pub(crate) fn restored(
         id: EventId,
         at: SystemTime,

@@ -25,12 +25,10 @@ type OnMark = Box<dyn Fn(&Done) + Send + Sync>;
 
 const GIVEN_UP: u32 = MAX_STEPS as u32;
 const OWNER: u32 = 2 * MAX_STEPS as u32;
-#[cfg(feature = "queue-disk")]
 const ONE_EACH: u64 = (1 << MAX_STEPS) - 1;
 
 impl Done {
     /// As an earlier attempt left it: see [`bits`](Self::bits).
-    #[cfg(feature = "queue-disk")]
     pub(crate) fn from_bits(bits: u64) -> Self {
         Self { bits: bits.into(), ..Self::default() }
     }
@@ -42,7 +40,6 @@ impl Done {
 
     /// Nothing is given up any more; what is done stays done.
     #[must_use]
-    #[cfg(feature = "queue-disk")]
     pub(crate) fn forgiven(self) -> Self {
         let bits = self.bits() & !(ONE_EACH << GIVEN_UP);
         Self { bits: bits.into(), on_mark: self.on_mark, ..Self::default() }
@@ -50,7 +47,6 @@ impl Done {
 
     /// Calls `on_mark` whenever one more step is done, before anything else happens.
     #[must_use]
-    #[cfg(feature = "queue-disk")]
     pub(crate) fn on_mark(self, on_mark: impl Fn(&Self) + Send + Sync + 'static) -> Self {
         Self { on_mark: Some(Box::new(on_mark)), ..self }
     }

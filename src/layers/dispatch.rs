@@ -8,16 +8,16 @@
 //! | needs | answers |
 //! |---|---|
 //! | [`Collected`], [`Matched`](super::evidence::Matched), [`Permit`](super::evidence::Permit), [`CheckPayload`](super::check_payload::CheckPayload) before it, [`Dedup`](super::dedup::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
-//! | the same, and a [`Spool`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
+//! | the same, and a [`Queue`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
 //!
 //! What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;
 //! the sender is told of the last error. After a 504 the module may still finish what it has begun: the sender's next
-//! try is then a second one. What fails after a 202 is the affair of the spool's [`Worker`](crate::worker::Worker).
+//! try is then a second one. What fails after a 202 is the affair of the queue's [`Worker`](crate::worker::Worker).
 //!
 //! At most 256 events of a webhook and 1,024 of a namespace are being delivered while their senders wait; four times as
 //! many may wait for a place, for at most 5 s for the webhook's and 5 s for the namespace's. The rest gets 503 with
 //! `Retry-After`, so that a target that hangs holds up nobody else. Accepting has no such bound: its bound is the
-//! spool's room.
+//! queue's room.
 //!
 //! A failed delivery is logged at WARN, with the event's id, the webhook, the module and the error: for each webhook and
 //! kind of error ten lines at once, and then one in 5 seconds, whose `left_out` says how many were not logged before it.
@@ -66,11 +66,10 @@ use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -81,10 +80,8 @@ use super::evidence::Evidence;
 use crate::base::deadline::within;
 use crate::delivery::{Crowded, Failure, Line, lines};
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Done, EventId};
-#[cfg(feature = "queue-disk")]
-use crate::queue::disk::{Spool, SpoolError};
-use crate::request::{Collected, ResponseBody};
-use crate::request::{Rejection, RejectionKind};
+use crate::queue::{Accepted, Later, Offer, Queue, QueueError};
+use crate::request::{Collected, Rejection, RejectionKind, ResponseBody};
 use crate::webhook::{Promise, Webhook};
 
 /// The header that names the event in an answer: a UUIDv7 (RFC 9562).
@@ -103,26 +100,20 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     deadline: Duration,
-    #[cfg(feature = "queue-disk")]
-    spool: Option<Spool>,
+    queue: Option<Queue>,
 }
 
 impl Dispatch {
     /// Waits at most [`DEFAULT_DEADLINE`] for a module.
     pub fn new() -> Self {
-        Self {
-            deadline: DEFAULT_DEADLINE,
-            #[cfg(feature = "queue-disk")]
-            spool: None,
-        }
+        Self { deadline: DEFAULT_DEADLINE, queue: None }
     }
 
     /// Where the events of webhooks with `"ack": "accepted"` go. A [`Registry`](crate::webhook::Registry) that is
     /// [`accepting`](crate::webhook::Registry::accepting) belongs to it.
-    #[cfg(feature = "queue-disk")]
     #[must_use]
-    pub fn spool(mut self, spool: Spool) -> Self {
-        self.spool = Some(spool);
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.queue = Some(queue);
         self
     }
 
@@ -153,26 +144,36 @@ impl Service<Request<Collected>> for Dispatch {
         // Before the box is made, which is then as small as what is waited for.
         let (webhook, delivery) = match admit(req) {
             Ok(admitted) => admitted,
-            Err(rejection) => return DispatchFuture(Box::pin(ready(rejection.into_response()))),
+            Err(rejection) => return DispatchFuture(Kind::now(rejection.into_response())),
         };
         let (id, deadline) = (delivery.id(), self.deadline);
         DispatchFuture(match webhook.promise() {
-            Promise::Delivered => Box::pin(async move {
+            Promise::Delivered => Kind::Answering(Box::pin(async move {
                 let outcome = deliver(&webhook, delivery, deadline).await;
                 answer(id, outcome, StatusCode::OK, DELIVERED)
-            }),
-            Promise::Accepted => match self.accept(delivery) {
-                Ok(written) => {
-                    Box::pin(written.map(move |outcome| answer(id, outcome, StatusCode::ACCEPTED, ACCEPTED)))
-                }
-                Err(rejection) => Box::pin(ready(answer(id, Err(rejection), StatusCode::ACCEPTED, ACCEPTED))),
+            })),
+            Promise::Accepted => match self.accept(&delivery) {
+                Ok(written) => Kind::Accepting(id, written),
+                Err(rejection) => Kind::now(answer(id, Err(rejection), StatusCode::ACCEPTED, ACCEPTED)),
             },
         })
     }
 }
 
 /// Response future of [`Dispatch`].
-pub struct DispatchFuture(BoxFuture<'static, Response<ResponseBody>>);
+pub struct DispatchFuture(Kind);
+
+enum Kind {
+    Answering(BoxFuture<'static, Response<ResponseBody>>),
+    /// The future is the queue's own: to put it into another one would cost an allocation.
+    Accepting(EventId, Later<'static, Result<Accepted, QueueError>>),
+}
+
+impl Kind {
+    fn now(response: Response<ResponseBody>) -> Self {
+        Self::Answering(Box::pin(ready(response)))
+    }
+}
 
 impl std::fmt::Debug for DispatchFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -184,7 +185,13 @@ impl Future for DispatchFuture {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
+        Poll::Ready(Ok(match &mut self.0 {
+            Kind::Answering(response) => ready!(response.as_mut().poll(cx)),
+            Kind::Accepting(id, written) => {
+                let outcome = ready!(written.as_mut().poll(cx)).map_err(refusal);
+                answer(*id, outcome.map(|_| ()), StatusCode::ACCEPTED, ACCEPTED)
+            }
+        }))
     }
 }
 
@@ -199,22 +206,18 @@ fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection>
 
 impl Dispatch {
     /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
-    #[cfg(feature = "queue-disk")]
-    fn accept(&self, delivery: Delivery) -> Result<impl Future<Output = Result<(), Rejection>> + use<>, Rejection> {
-        let rejection = |error| match error {
-            SpoolError::Full => RejectionKind::SpoolFull.into(),
-            SpoolError::TooLarge => RejectionKind::BodyTooLarge.into(),
-            SpoolError::Failed => RejectionKind::SpoolFailed.into(),
-        };
-        let spool = self.spool.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::spool"))?;
-        // A disk that hangs must not hold the sender for ever; the event may be there all the same.
-        let written = spool.accept(&delivery, self.deadline).map_err(rejection)?;
-        Ok(async move { written.await.map_err(rejection) })
+    fn accept(&self, delivery: &Delivery) -> Result<Later<'static, Result<Accepted, QueueError>>, Rejection> {
+        let queue = self.queue.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::queue"))?;
+        // A queue that hangs must not hold the sender for ever; the event may be there all the same.
+        queue.backend().accept(Offer::new(delivery, self.deadline)).map_err(refusal)
     }
+}
 
-    #[cfg(not(feature = "queue-disk"))]
-    fn accept(&self, _: Delivery) -> Result<std::future::Ready<Result<(), Rejection>>, Rejection> {
-        Err(Rejection::misassembled("the feature `queue-disk`"))
+fn refusal(error: QueueError) -> Rejection {
+    match error {
+        QueueError::Full => RejectionKind::QueueFull.into(),
+        QueueError::TooLarge => RejectionKind::BodyTooLarge.into(),
+        QueueError::Failed => RejectionKind::QueueFailed.into(),
     }
 }
 

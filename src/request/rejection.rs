@@ -160,9 +160,9 @@ pub enum RejectionKind {
     /// Too many events of the webhook or its namespace are under way; the sender should try again.
     Crowded,
     /// There is no room for the event; the sender should try again.
-    SpoolFull,
+    QueueFull,
     /// The event cannot be written to disk; the sender should try again.
-    SpoolFailed,
+    QueueFailed,
     /// A layer is missing from the stack. The server's own fault.
     // The last one: see `COUNT`.
     Misassembled,
@@ -211,8 +211,8 @@ impl RejectionKind {
             Self::DeliveryTimeout => (S::GATEWAY_TIMEOUT, "delivery_timeout", "The event was not delivered in time"),
             Self::LoopDetected => (S::LOOP_DETECTED, "loop_detected", "The event has passed too many webhooks"),
             Self::Crowded => (S::SERVICE_UNAVAILABLE, "crowded", "Too many events are being delivered now"),
-            Self::SpoolFull => (S::SERVICE_UNAVAILABLE, "spool_full", "There is no room for the event now"),
-            Self::SpoolFailed => (S::SERVICE_UNAVAILABLE, "spool_failed", "The event cannot be stored now"),
+            Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "There is no room for the event now"),
+            Self::QueueFailed => (S::SERVICE_UNAVAILABLE, "queue_failed", "The event cannot be stored now"),
             Self::Misassembled => (S::INTERNAL_SERVER_ERROR, "misassembled", "Internal Server Error"),
         };
         Row { status, label, detail }
@@ -235,8 +235,8 @@ impl RejectionKind {
             Self::AuthUnavailable | Self::Crowded | Self::MemoryFull => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("5")))
             }
-            Self::SpoolFull => Some((header::RETRY_AFTER, HeaderValue::from_static("10"))),
-            Self::NotReady | Self::DeliveryUnavailable | Self::SpoolFailed => {
+            Self::QueueFull => Some((header::RETRY_AFTER, HeaderValue::from_static("10"))),
+            Self::NotReady | Self::DeliveryUnavailable | Self::QueueFailed => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             Self::InProgress => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),

@@ -146,7 +146,7 @@ impl Compiler {
     fn check_promise(&self, promise: Promise) -> Result<(), CompileError> {
         match promise {
             Promise::Accepted if !self.registry.is_accepting() => {
-                let text = format!("`accepted` needs a spool, and this application has none{SPOOL_DIR}");
+                let text = format!("`accepted` needs a queue, and this application has none{SPOOL_DIR}");
                 Err(CompileError::new(text))
             }
             Promise::Accepted | Promise::Delivered => Ok(()),

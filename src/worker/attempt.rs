@@ -1,12 +1,14 @@
 //! One attempt of the worker, and what follows from it.
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::metrics;
 use crate::base::deadline::within;
 use crate::config::WebhookKey;
 use crate::delivery::{Failure, Line, lines};
 use crate::event::{DeliverError, DeliverErrorKind, Done, EventId};
-use crate::queue::disk::{Again, Death, Event, Spool, State, Ticket, measure};
+use crate::queue::{Queue, State, StoredEvent, Ticket};
 use crate::webhook::Webhook;
 
 /// What came of an attempt.
@@ -15,16 +17,16 @@ pub(super) enum Outcome {
     /// It failed, and there is another.
     Again(State, Duration),
     /// It failed, and there is no other.
-    Dead(EventId, State),
+    Dead(EventId, State, DeliverError),
     /// It could not be made yet.
     NotYet(Duration),
 }
 
 /// One attempt at an event, within the deadline.
 pub(super) async fn attempt_once(
-    spool: &Spool,
+    queue: &Queue,
     ticket: &Ticket,
-    event: Event,
+    event: StoredEvent,
     webhook: Arc<Webhook>,
     state: &State,
     deadline: Duration,
@@ -33,10 +35,8 @@ pub(super) async fn attempt_once(
     let mut done = Done::from_bits(state.done);
     if webhook.steps().is_chain() {
         // What one of several has taken is not given to it again, whatever happens to the rest.
-        let (spool, ticket, attempts) = (spool.clone(), ticket.clone(), state.attempts);
-        done = done.on_mark(move |done| {
-            spool.note(&ticket, State { attempts, done: done.bits(), ..State::default() });
-        });
+        let (queue, ticket, attempts) = (queue.clone(), ticket.clone(), state.attempts);
+        done = done.on_mark(move |done| queue.backend().note(&ticket, State { attempts, done: done.bits() }));
     }
     let delivery = event.into_delivery(Arc::clone(webhook.info()), attempt);
     let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
@@ -49,42 +49,26 @@ pub(super) async fn attempt_once(
         None => webhook.steps().overdue(attempt, &done),
     };
     let kind = error.kind().label();
-    measure::attempted(kind, 1);
-    match again {
-        Some(wait) => {
-            if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
-                tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, left_out, "not delivered: it is tried again");
-            }
-            let again = Some(Again { at: spool.clock().for_stamps() + wait, wait });
-            Outcome::Again(State { attempts: attempt, done: done.bits(), again, dead: None }, wait)
-        }
-        None => give_up(spool.clock().for_stamps(), id, webhook.key(), attempt, done.bits(), &error),
+    metrics::attempted(kind, 1);
+    let state = State { attempts: attempt, done: done.bits() };
+    let Some(wait) = again else { return give_up(id, webhook.key(), state, error) };
+    if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
+        tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, left_out, "not delivered: it is tried again");
     }
+    Outcome::Again(state, wait)
 }
 
-pub(super) fn give_up(
-    at: SystemTime,
-    id: EventId,
-    webhook: &WebhookKey,
-    attempts: u32,
-    done: u64,
-    error: &DeliverError,
-) -> Outcome {
+pub(super) fn give_up(id: EventId, webhook: &WebhookKey, state: State, error: DeliverError) -> Outcome {
     if let Some(left_out) = lines::admit(webhook, Line::Dead(error.kind())) {
-        let kind = error.kind().label();
+        let (attempts, kind) = (state.attempts, error.kind().label());
         tracing::error!(event_id = %id, %webhook, attempts, kind, module = error.module(), %error, left_out, "not delivered: it is a dead letter now");
     }
-    dead(at, id, attempts, done, error)
+    Outcome::Dead(id, state, error)
 }
 
 /// The webhook is not configured any more.
-pub(super) fn orphan(at: SystemTime, id: EventId, webhook: &WebhookKey, state: &State) -> Outcome {
+pub(super) fn orphan(id: EventId, webhook: &WebhookKey, state: State) -> Outcome {
     lines::orphan(webhook);
     let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
-    dead(at, id, state.attempts, state.done, &error)
-}
-
-fn dead(at: SystemTime, id: EventId, attempts: u32, done: u64, error: &DeliverError) -> Outcome {
-    let death = Death { at, here: Some(Instant::now()), kind: error.kind(), reason: error.to_string().into() };
-    Outcome::Dead(id, State { attempts, done, again: None, dead: Some(Box::new(death)) })
+    Outcome::Dead(id, state, error)
 }

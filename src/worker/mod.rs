@@ -1,17 +1,22 @@
 //! Delivers what was accepted.
+//!
+//! A [`Worker`] takes the events of a [`Backlog`] and gives them to the modules of their webhooks, whatever backend the
+//! queue has.
 
 mod attempt;
+mod metrics;
 mod schedule;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::future::Future;
-use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
+use std::iter::repeat_with;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::{JoinSet, yield_now};
@@ -22,7 +27,7 @@ use self::schedule::{Limits, Schedule};
 use crate::delivery::{Line, lines};
 use crate::event::{DeliverError, DeliverErrorKind};
 use crate::layers::DEFAULT_DEADLINE;
-use crate::queue::disk::{Event, Spool, State, Ticket, Tickets, measure};
+use crate::queue::{Backlog, Due, Loaded, Queue, State, StoredEvent, Ticket};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;
 
@@ -47,38 +52,28 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How long dead letters are kept if the worker is not told: 14 days.
 const DEAD_LETTER_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Delivers the events of a [`Spool`]: without it they only wait.
+/// Delivers the events of a [`Queue`]: without it they only wait.
 ///
 /// Many events are under way at a time, at most so many of one webhook and of one namespace; namespaces take turns. An
 /// event that waits to be tried again holds none of these places.
+///
+/// If it is dropped before it was told to stop, the queue refuses events from then on.
 #[must_use = "accepted events are delivered by `run`"]
 pub struct Worker {
-    spool: Spool,
-    tickets: Tickets,
+    backlog: Backlog,
     deadline: Duration,
     dead_letter_age: Duration,
     limits: Limits,
-    was_stopped: bool,
-}
-
-/// What is accepted without a worker would not be delivered: only one that was told to stop leaves the rest to the next.
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if !self.was_stopped {
-            self.spool.refuse();
-        }
-    }
 }
 
 impl Worker {
-    pub(crate) fn new(spool: Spool, tickets: Tickets) -> Self {
+    /// Delivers these events.
+    pub fn new(backlog: Backlog) -> Self {
         Self {
-            spool,
-            tickets,
+            backlog,
             deadline: DEFAULT_DEADLINE,
             dead_letter_age: DEAD_LETTER_AGE,
             limits: Limits { webhook: 32, namespace: 128, total: 1024, bytes: 64 << 20 },
-            was_stopped: false,
         }
     }
 
@@ -103,7 +98,7 @@ impl Worker {
     }
 
     /// Delivers by the webhooks of `store` until `stop` resolves. Then nothing new is begun, and it ends when what is under
-    /// way has ended; what is left stays in the spool. Dropped, it breaks off what is under way: that is delivered again
+    /// way has ended; what is left stays in the queue. Dropped, it breaks off what is under way: that is delivered again
     /// after the next start.
     pub async fn run(mut self, store: Store, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
@@ -112,12 +107,11 @@ impl Worker {
         let mut loaded = pin!(configuration.wait_ready());
         let mut is_loaded = false;
         let mut work = Work {
-            spool: self.spool.clone(),
+            queue: self.backlog.queue().clone(),
             store,
             deadline: self.deadline,
             schedule: Schedule::new(self.limits),
             waiting: BinaryHeap::new(),
-            put_off: put_off(&self.spool),
             under_way: JoinSet::new(),
             is_reading: false,
             delivered: Vec::new(),
@@ -134,10 +128,10 @@ impl Worker {
             tokio::select! {
                 () = &mut stop, if !stopping => {
                     stopping = true;
-                    self.was_stopped = true;
+                    self.backlog.end();
                 }
                 _ = &mut loaded, if !is_loaded => is_loaded = true,
-                Some(tickets) = self.tickets.recv() => tickets.into_iter().for_each(|ticket| work.take(ticket)),
+                Some(events) = self.backlog.next() => events.into_iter().for_each(|due| work.take(due)),
                 Some(ended) = work.under_way.join_next() => {
                     work.ended(ended);
                     while let Some(ended) = work.under_way.try_join_next() {
@@ -148,20 +142,15 @@ impl Worker {
                 // Everybody else has a turn in between.
                 () = yield_now(), if has_more => {}
                 _ = measure.tick() => {
-                    work.spool.measure();
+                    work.queue.measure();
                     lines::tell_rest();
                 }
-                _ = tidy.tick() => {
-                    let forgotten = work.spool.forget_dead_letters(self.dead_letter_age);
-                    if forgotten > 0 {
-                        tracing::warn!(forgotten, "dead letters were too old");
-                    }
-                }
+                _ = tidy.tick() => work.expire_dead_letters(self.dead_letter_age),
             }
         }
         work.note_delivered();
         lines::tell_rest();
-        work.spool.flush().await;
+        work.queue.backend().end().await;
     }
 }
 
@@ -172,19 +161,16 @@ impl fmt::Debug for Worker {
 }
 
 struct Work {
-    spool: Spool,
+    queue: Queue,
     store: Store,
     deadline: Duration,
     schedule: Schedule,
     /// Those that are tried again later.
     waiting: BinaryHeap<Reverse<Waiting>>,
-    /// Until when an earlier process has put off the events that it left. From here on the monotonic clock counts:
-    /// however the other one is set, none waits longer.
-    put_off: HashMap<u64, Instant>,
     under_way: JoinSet<Ended>,
     /// Events are being read: what becomes ready meanwhile is read together.
     is_reading: bool,
-    /// Those of which the spool has not been told yet.
+    /// Those of which the queue has not been told yet.
     delivered: Vec<Ticket>,
 }
 
@@ -202,10 +188,9 @@ enum Ended {
     Read(Vec<(Ticket, Option<Arc<Webhook>>, Loaded)>),
     /// An attempt was made.
     Tried(Ticket, Outcome),
+    /// Dead letters were looked through.
+    Expired(io::Result<usize>),
 }
-
-/// An event, unless it is not there any more.
-type Loaded = io::Result<Option<(Event, State)>>;
 
 impl Work {
     /// Begins what may be begun. Whether there may be more.
@@ -213,8 +198,8 @@ impl Work {
         if self.is_reading {
             return false;
         }
-        let (mut found, mut looked_at) = (Vec::new(), 0);
-        while found.len() < AT_A_TIME
+        let (mut tickets, mut webhooks, mut looked_at) = (Vec::new(), Vec::new(), 0);
+        while tickets.len() < AT_A_TIME
             && looked_at < LOOKED_AT
             && let Some(ticket) = self.schedule.next()
         {
@@ -222,54 +207,67 @@ impl Work {
             match self.find(&ticket) {
                 // Before it is read: a webhook may be fenced for long.
                 Err(NotYet) => self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
-                Ok(webhook) => found.push((ticket, webhook)),
+                Ok(webhook) => {
+                    tickets.push(ticket);
+                    webhooks.push(webhook);
+                }
             }
         }
-        if found.is_empty() {
+        if tickets.is_empty() {
             return looked_at == LOOKED_AT;
         }
-        let fresh = self.spool.take_fresh(found.iter().map(|(ticket, _)| ticket));
-        let found = found.into_iter().zip(fresh).map(|((ticket, webhook), event)| {
-            let loaded = event.map(|event| (event, State::default()));
-            (ticket, webhook, loaded)
-        });
-        let found: Vec<_> = found.collect();
+        let fresh = self.queue.backend().take_fresh(&tickets).into_iter().chain(repeat_with(|| None));
+        let fresh: Vec<_> = fresh.take(tickets.len()).collect();
         // What is to be read holds up what came after it: the events of a webhook go in order.
-        self.is_reading = found.iter().any(|(_, _, loaded)| loaded.is_none());
+        self.is_reading = fresh.iter().any(Option::is_none);
         if !self.is_reading {
-            found.into_iter().for_each(|(ticket, webhook, loaded)| self.attempt(ticket, webhook, Ok(loaded)));
+            let found = fresh.into_iter().flatten().map(|event| Loaded::Found(event, State::default()));
+            tickets.into_iter().zip(webhooks).zip(found).for_each(|((ticket, webhook), loaded)| {
+                self.attempt(ticket, webhook, loaded);
+            });
             return true;
         }
-        let spool = self.spool.clone();
-        self.under_way.spawn_blocking(move || {
-            let load = |(ticket, webhook, loaded): (Ticket, _, Option<_>)| {
-                let read = || catch_unwind(AssertUnwindSafe(|| spool.load(&ticket)));
-                let loaded = match loaded {
-                    Some(loaded) => Ok(Some(loaded)),
-                    None => read().unwrap_or_else(|_| Err(io::Error::other("it cannot be decoded"))),
-                };
-                (ticket, webhook, loaded)
+        let queue = self.queue.clone();
+        self.under_way.spawn(async move {
+            let to_read: Vec<_> = tickets
+                .iter()
+                .zip(&fresh)
+                .filter(|(_, event)| event.is_none())
+                .map(|(ticket, _)| ticket.clone())
+                .collect();
+            let read = AssertUnwindSafe(queue.backend().load(&to_read)).catch_unwind().await.unwrap_or_default();
+            // Of what the backend says nothing about nothing is known.
+            let unknown = || Loaded::NotNow(io::Error::other("the queue did not answer"));
+            let mut read = read.into_iter().chain(repeat_with(unknown));
+            let mut loaded = |event: Option<StoredEvent>| match event {
+                Some(event) => Loaded::Found(event, State::default()),
+                None => read.next().unwrap_or_else(unknown),
             };
-            Ended::Read(found.into_iter().map(load).collect())
+            let all = tickets.into_iter().zip(webhooks).zip(fresh);
+            Ended::Read(all.map(|((ticket, webhook), event)| (ticket, webhook, loaded(event))).collect())
         });
         false
     }
 
-    /// Tells the spool of what was delivered.
+    /// Tells the queue of what was delivered.
     fn note_delivered(&mut self) {
         if !self.delivered.is_empty() {
-            measure::attempted("delivered", self.delivered.len());
-            self.spool.finish(&self.delivered);
+            metrics::attempted("delivered", self.delivered.len());
+            self.queue.backend().finish(&self.delivered);
             self.delivered.clear();
         }
     }
 
-    /// An event that is to be delivered, by an earlier process's word later.
-    fn take(&mut self, ticket: Ticket) {
-        match self.put_off.remove(&ticket.sequence) {
-            Some(until) => self.wait_until(ticket, until),
-            None => self.schedule.push(ticket),
+    fn take(&mut self, due: Due) {
+        match due.not_before.map(Instant::from_std) {
+            Some(until) => self.wait_until(due.ticket, until),
+            None => self.schedule.push(due.ticket),
         }
+    }
+
+    fn expire_dead_letters(&mut self, age: Duration) {
+        let queue = self.queue.clone();
+        self.under_way.spawn(async move { Ended::Expired(queue.backend().expire_dead_letters(age).await) });
     }
 
     /// Events whose time has come.
@@ -291,7 +289,10 @@ impl Work {
                 loaded.into_iter().for_each(|(ticket, webhook, loaded)| self.attempt(ticket, webhook, loaded));
             }
             Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
-            // Both catch panics: only the end of the runtime breaks them off.
+            Ok(Ended::Expired(Ok(0))) => {}
+            Ok(Ended::Expired(Ok(forgotten))) => tracing::warn!(forgotten, "dead letters were too old"),
+            Ok(Ended::Expired(Err(error))) => tracing::warn!(%error, "old dead letters cannot be removed"),
+            // The first two catch panics: only the end of the runtime breaks them off.
             Err(error) => {
                 self.is_reading = false;
                 tracing::error!(%error, "a task of the worker broke off");
@@ -302,19 +303,15 @@ impl Work {
     /// `None` if its webhook is gone.
     fn attempt(&mut self, ticket: Ticket, webhook: Option<Arc<Webhook>>, loaded: Loaded) {
         let (event, state) = match loaded {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => {
-                self.schedule.ended(&ticket);
-                return self.spool.lost(&ticket);
-            }
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Loaded::Found(event, state) => (event, state),
+            Loaded::Gone => return self.schedule.ended(&ticket),
+            Loaded::Lost(error) => {
                 if let Some(left_out) = lines::admit(&ticket.webhook, Line::Lost) {
                     tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, left_out, "an accepted event is lost");
                 }
-                self.schedule.ended(&ticket);
-                return self.spool.give_up(&ticket);
+                return self.schedule.ended(&ticket);
             }
-            Err(error) => {
+            Loaded::NotNow(error) => {
                 if let Some(left_out) = lines::admit(&ticket.webhook, Line::Unreadable) {
                     tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, left_out, "an event cannot be read");
                 }
@@ -322,18 +319,18 @@ impl Work {
             }
         };
         let Some(webhook) = webhook else {
-            let outcome = orphan(self.spool.clock().for_stamps(), event.id, &ticket.webhook, &state);
+            let outcome = orphan(event.id, &ticket.webhook, state);
             return self.settle(ticket, outcome);
         };
-        let (spool, deadline) = (self.spool.clone(), self.deadline);
+        let (queue, deadline) = (self.queue.clone(), self.deadline);
         let is_small = ticket.bytes <= SMALL;
         let mut tried = Box::pin(async move {
             let id = event.id;
             let tried =
-                AssertUnwindSafe(attempt_once(&spool, &ticket, event, webhook, &state, deadline)).catch_unwind();
+                AssertUnwindSafe(attempt_once(&queue, &ticket, event, webhook, &state, deadline)).catch_unwind();
             let outcome = tried.await.unwrap_or_else(|_| {
                 let error = DeliverError::new(DeliverErrorKind::Permanent, "the attempt panicked");
-                give_up(spool.clock().for_stamps(), id, &ticket.webhook, state.attempts + 1, state.done, &error)
+                give_up(id, &ticket.webhook, State { attempts: state.attempts + 1, done: state.done }, error)
             });
             (ticket, outcome)
         });
@@ -360,28 +357,20 @@ impl Work {
         match outcome {
             Outcome::Delivered => self.delivered.push(ticket),
             Outcome::Again(state, wait) => {
-                self.spool.note(&ticket, state);
-                self.wait(ticket, wait);
+                let until = Instant::now() + wait;
+                if let Some(ticket) = self.queue.backend().put_off(ticket, state, wait) {
+                    self.wait_until(ticket, until);
+                }
             }
-            Outcome::Dead(id, state) => self.spool.bury(id, ticket, state),
-            Outcome::NotYet(wait) => self.wait(ticket, wait),
+            Outcome::Dead(id, state, error) => self.queue.backend().bury(ticket, id, state, &error),
+            Outcome::NotYet(wait) => self.wait_until(ticket, Instant::now() + wait),
         }
-    }
-
-    fn wait(&mut self, ticket: Ticket, wait: Duration) {
-        self.wait_until(ticket, Instant::now() + wait);
     }
 
     fn wait_until(&mut self, ticket: Ticket, until: Instant) {
         let waiting = Waiting { until, sequence: ticket.sequence, ticket };
         self.waiting.push(Reverse(waiting));
     }
-}
-
-/// When the events that an earlier process has put off are to be tried.
-fn put_off(spool: &Spool) -> HashMap<u64, Instant> {
-    let now = Instant::now();
-    spool.put_off(SystemTime::now()).map(|(sequence, left)| (sequence, now + left)).collect()
 }
 
 /// Its webhook cannot take an event now.

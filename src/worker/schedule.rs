@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::WebhookKey;
-use crate::queue::disk::Ticket;
+use crate::queue::Ticket;
 
 /// How much may be under way at a time.
 #[derive(Clone, Copy, Debug)]

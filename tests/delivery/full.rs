@@ -56,9 +56,9 @@ async fn fill(gateway: &Gateway, path: &str, outcome: (&str, &str), acknowledged
     panic!("it takes more than it has room for");
 }
 
-const FULL: (&str, &str) = ("spool_full", "10");
+const FULL: (&str, &str) = ("queue_full", "10");
 
-const FAILED: (&str, &str) = ("spool_failed", "1");
+const FAILED: (&str, &str) = ("queue_failed", "1");
 
 /// Sends an event until it is accepted.
 async fn accepted_in_the_end(client: &mut Client, body: &[u8]) -> String {

@@ -79,7 +79,7 @@ async fn a_hundred_thousand_waiting_events_take_little_memory() {
     assert!(after < before + MOST_KB, "{before} kB -> {after} kB");
     assert!(ready < READY.min(PATIENCE), "{ready:?}");
     eventually("all of them to be known", async || {
-        gateway.metric("tower_webhook_spool_waiting").await == Some((EVENTS + 2000) as f64)
+        gateway.metric("tower_webhook_queue_waiting").await == Some((EVENTS + 2000) as f64)
     })
     .await;
     gateway.kill().await;

@@ -10,6 +10,7 @@ mod http_webhook;
 mod hyper;
 mod mock;
 mod order;
+mod queue;
 mod secrets;
 mod stack;
 mod support;

@@ -1,138 +1,49 @@
-//! Events that are not tried any more, kept for an operator.
+//! Events that are not tried any more.
 
-use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use super::{Death, Event, Spool, State, Ticket};
-use crate::config::WebhookKey;
-use crate::event::{DeliverErrorKind, Done, EventId};
+use super::{Death, Spool, State};
+use crate::event::EventId;
+use crate::queue::{DeadLetter, DeadLetterQuery, StoredEvent, Ticket};
 
 /// 2020, since 1970: an earlier time is that of a clock that had not been set.
 const EARLIEST: Duration = Duration::from_secs(1_577_836_800);
 
-/// An event that was accepted and could not be delivered.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    id: EventId,
-    webhook: WebhookKey,
-    attempts: u32,
-    died_at: SystemTime,
-    kind: DeliverErrorKind,
-    reason: Box<str>,
-}
-
-impl DeadLetter {
-    /// The event's id.
-    pub fn id(&self) -> EventId {
-        self.id
-    }
-
-    /// The webhook that received it.
-    pub fn webhook(&self) -> &WebhookKey {
-        &self.webhook
-    }
-
-    /// How often it was tried.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
-    /// When it was given up.
-    pub fn died_at(&self) -> SystemTime {
-        self.died_at
-    }
-
-    /// What went wrong at last.
-    pub fn kind(&self) -> DeliverErrorKind {
-        self.kind
-    }
-
-    /// What went wrong, in words.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}
-
-/// An event as it was received.
-#[non_exhaustive]
-pub struct Letter {
-    /// When the whole body had been received.
-    pub received_at: SystemTime,
-    /// The request's header fields, credentials included.
-    pub headers: http::HeaderMap,
-    /// The request's body.
-    pub body: bytes::Bytes,
-}
-
-/// Neither the header fields nor the body: both may hold secrets.
-impl fmt::Debug for Letter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Letter").field("bytes", &self.body.len()).finish_non_exhaustive()
-    }
-}
-
 impl Spool {
-    /// How many dead letters there are.
-    pub fn dead_letter_count(&self) -> usize {
-        self.shared().ledger().dead().len()
-    }
-
-    /// The dead letters behind `after` whose webhook is `wanted`, at most `limit`, in the order of their receipt.
-    ///
-    /// What is accepted meanwhile waits, so the limit should be in the hundreds; and `wanted` must not ask the spool.
-    pub fn dead_letters(
-        &self,
-        after: Option<EventId>,
-        limit: usize,
-        wanted: impl Fn(&WebhookKey) -> bool,
-    ) -> Vec<DeadLetter> {
+    /// What is accepted meanwhile waits, so the limit should be in the hundreds.
+    pub(super) fn list(&self, query: &DeadLetterQuery) -> Vec<DeadLetter> {
         use std::ops::Bound::{Excluded, Unbounded};
         let ledger = self.shared().ledger();
-        let from = after.map_or(Unbounded, Excluded);
-        let letters = ledger.dead().range((from, Unbounded)).filter(|(_, ticket)| wanted(&ticket.webhook));
-        letters.filter_map(|(id, ticket)| letter(*id, ticket, ledger.state(ticket.sequence)?)).take(limit).collect()
+        let from = query.after.map_or(Unbounded, Excluded);
+        let letters = ledger.dead().range((from, Unbounded)).filter(|(_, ticket)| query.includes(&ticket.webhook));
+        let letters = letters.filter_map(|(id, ticket)| letter(*id, ticket, ledger.state(ticket.sequence)?));
+        letters.take(query.limit).collect()
     }
 
-    /// One of them.
-    pub fn dead_letter(&self, id: EventId) -> Option<DeadLetter> {
-        let ledger = self.shared().ledger();
-        let ticket = ledger.dead().get(&id)?;
-        letter(id, ticket, ledger.state(ticket.sequence)?)
+    /// Reads a dead letter. Blocks.
+    pub(super) fn read(&self, id: EventId) -> io::Result<Option<(DeadLetter, StoredEvent)>> {
+        let Some(ticket) = self.shared().ledger().dead().get(&id).cloned() else { return Ok(None) };
+        let read = self.shared().load(ticket.sequence)?;
+        Ok(read.and_then(|(event, state)| Some((letter(id, &ticket, &state)?, event))))
     }
 
-    /// Reads the event of a dead letter. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read; `None` when there is no such letter.
-    pub fn read_dead_letter(&self, id: EventId) -> io::Result<Option<Letter>> {
-        let ticket = self.shared().ledger().dead().get(&id).cloned();
-        let Some(ticket) = ticket else { return Ok(None) };
-        let event = self.load(&ticket)?;
-        Ok(event.map(|(Event { received_at, headers, body, .. }, _)| Letter { received_at, headers, body }))
-    }
-
-    /// Delivers a dead letter again, as if it had just been accepted; of a chain, what is not done yet. `false` if there is
-    /// no such letter.
-    pub fn replay(&self, id: EventId) -> bool {
+    pub(super) fn replay_one(&self, id: EventId) -> bool {
         let mut ledger = self.shared().ledger();
         let Some(ticket) = ledger.exhume(id) else { return false };
-        let done = ledger.state(ticket.sequence).map_or(0, |state| Done::from_bits(state.done).forgiven().bits());
+        let state = ledger.state(ticket.sequence).cloned().unwrap_or_default();
         drop(ledger);
-        self.note(&ticket, State { done, ..State::default() });
-        self.shared().offer(vec![ticket]);
+        self.shared().note(ticket.sequence, crate::queue::State::from(state).replayed().into());
+        self.shared().offer(vec![ticket.into()]);
         true
     }
 
-    /// Forgets a dead letter. `false` if there is no such letter.
-    pub fn remove_dead_letter(&self, id: EventId) -> bool {
+    pub(super) fn remove(&self, id: EventId) -> bool {
         let ticket = self.shared().ledger().exhume(id);
-        ticket.map(|ticket| self.finish(&[ticket])).is_some()
+        ticket.map(|ticket| self.shared().finish(&[ticket])).is_some()
     }
 
-    /// Forgets the dead letters that were given up so long ago. Returns how many.
-    pub(crate) fn forget_dead_letters(&self, age: Duration) -> usize {
+    pub(super) fn expire(&self, age: Duration) -> usize {
         let (clock, now) = (self.clock(), self.clock().for_expiry());
         let ledger = self.shared().ledger();
         let is_old = |ticket: &Ticket| {
@@ -141,12 +52,7 @@ impl Spool {
         };
         let old: Vec<_> = ledger.dead().iter().filter(|(_, ticket)| is_old(ticket)).map(|(id, _)| *id).collect();
         drop(ledger);
-        old.into_iter().filter(|id| self.remove_dead_letter(*id)).count()
-    }
-
-    /// The event is not tried any more.
-    pub(crate) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
-        self.shared().bury(id, ticket, state);
+        old.into_iter().filter(|id| self.remove(*id)).count()
     }
 }
 
@@ -179,6 +85,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::event::DeliverErrorKind;
 
     const TODAY: Duration = Duration::from_secs(1_795_410_874);
     const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -1,30 +1,14 @@
 //! An event as it is stored.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::config::{WebhookInfo, WebhookKey};
+use crate::config::WebhookKey;
 use crate::event::{Delivery, EventId};
-
-/// An accepted event, as it was received.
-#[derive(Clone)]
-pub(crate) struct Event {
-    pub(crate) id: EventId,
-    pub(crate) received_at: SystemTime,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl Event {
-    /// The `attempt`th try to deliver it, by the webhook as it is configured now.
-    pub(crate) fn into_delivery(self, webhook: Arc<WebhookInfo>, attempt: u32) -> Delivery {
-        Delivery::restored(self.id, self.received_at, attempt, webhook, self.headers, self.body)
-    }
-}
+use crate::queue::StoredEvent;
 
 /// Everything of it but the body, which follows.
 pub(super) fn encode_head(delivery: &Delivery, head: &mut Vec<u8>) {
@@ -55,7 +39,7 @@ pub(super) fn head_length(delivery: &Delivery) -> usize {
 }
 
 /// `None` if it is no event: only a defect could write such a one, as damage is found by the checksum.
-pub(super) fn decode(payload: Bytes) -> Option<Event> {
+pub(super) fn decode(payload: Bytes) -> Option<StoredEvent> {
     let mut rest = Reader(&payload);
     let id = EventId::from_bytes(rest.array()?);
     let received_at = time(i64::from_le_bytes(rest.array()?));
@@ -68,7 +52,7 @@ pub(super) fn decode(payload: Bytes) -> Option<Event> {
         headers.try_append(name, value).ok()?;
     }
     let body = payload.slice_ref(rest.0);
-    Some(Event { id, received_at, headers, body })
+    Some(StoredEvent { id, received_at, headers, body })
 }
 
 /// The id and the webhook alone.

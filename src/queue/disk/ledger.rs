@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::frame;
 use super::frame::Salt;
 use super::state::{Death, State};
 use super::storage::Segment;
-use super::{Ticket, frame};
 use crate::event::EventId;
+use crate::queue::Ticket;
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -156,13 +157,10 @@ impl Ledger {
         }
     }
 
-    /// The events that are to be tried later, and how much later.
-    pub(super) fn put_off(&self, now: SystemTime) -> Vec<(u64, Duration)> {
-        let put_off = self.entries.iter().filter_map(|(sequence, entry)| {
-            let left = entry.state.as_deref()?.again?.left(now);
-            (!left.is_zero()).then_some((*sequence, left))
-        });
-        put_off.collect()
+    /// How much later an event is to be tried, if it is not to be tried at once.
+    pub(super) fn left(&self, sequence: u64, now: SystemTime) -> Option<Duration> {
+        let left = self.state(sequence)?.again?.left(now);
+        (!left.is_zero()).then_some(left)
     }
 
     pub(super) fn is_kept(&self, sequence: u64) -> bool {

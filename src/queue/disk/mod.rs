@@ -1,21 +1,13 @@
-//! Where accepted events wait for their delivery: on disk.
-//!
-//! A webhook with `"ack": "accepted"` answers 202 once its event would survive a power cut. From then on it is delivered
-//! or becomes a dead letter; nothing else happens to it.
+//! The backend on disk: the events of one process, in one directory.
 //!
 //! ```no_run
-//! use tower_webhook::receiver::ReceiverBuilder;
-//! use tower_webhook::queue::disk::{Spool, SpoolOptions};
-//! use tower_webhook::{FixedSource, Registry, reflect};
+//! use tower_webhook::queue::disk::DiskQueue;
+//! use tower_webhook::worker::Worker;
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let (spool, worker) = Spool::open(SpoolOptions::new("./spool"))?;
-//! let (store, reflector) = reflect(FixedSource::new(), Registry::builtin().accepting(true));
-//! tokio::spawn(reflector.run());
-//! let worker = tokio::spawn(worker.run(store.clone(), async { /* until it is to stop */ std::future::pending().await }));
-//! let receiver = ReceiverBuilder::new().spool(spool).build(store);
-//! # Ok(())
-//! # }
+//! # fn example() -> std::io::Result<()> {
+//! let (queue, backlog) = DiskQueue::new("./spool").open()?; // blocks while it reads what is left
+//! let worker = Worker::new(backlog);
+//! # Ok(()) }
 //! ```
 //!
 //! # On disk
@@ -41,12 +33,12 @@
 //! time can have.
 
 pub(crate) mod current;
-pub(crate) mod dead;
+mod dead;
 pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod frames;
 pub(crate) mod ledger;
-pub(crate) mod measure;
+mod measure;
 pub(crate) mod queue;
 pub(crate) mod recover;
 pub(crate) mod shared;
@@ -61,35 +53,71 @@ pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use futures_util::future::{FutureExt, ready};
+use tokio::time::Instant;
 
-pub use self::dead::{DeadLetter, Letter};
-pub(crate) use self::event::Event;
 #[cfg(fuzzing)]
 pub(crate) use self::frame::fuzz as fuzz_frames;
 #[cfg(fuzzing)]
 pub(crate) use self::recover::fuzz as fuzz_recovery;
 use self::shared::Shared;
-pub(crate) use self::state::{Again, Death, State};
+use self::state::{Again, Death, State};
 use self::storage::{Directory, Disk};
 use self::writer::Writer;
+use super::{
+    Accepted, Backend, Backlog, DeadLetter, DeadLetterQuery, Due, Handouts, Later, Loaded, Offer, Queue, QueueError,
+    QueueStatus, StoredEvent, Ticket, handouts,
+};
 use crate::base::clock::Clock;
-use crate::config::WebhookKey;
-use crate::event::Delivery;
-use crate::worker::Worker;
+use crate::event::{DeliverError, EventId};
 
-/// Room for events, if [`SpoolOptions`] are not told: 1 GiB.
+/// Room for events, if [`DiskQueue::max_bytes`] is not called: 1 GiB.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
-/// Takes events for later. See the [module docs](self).
+/// Where the queue is and how large it may get. See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct DiskQueue {
+    directory: PathBuf,
+    max_bytes: u64,
+}
+
+impl DiskQueue {
+    /// A queue of [`DEFAULT_MAX_BYTES`] in this directory, which is made if it is missing.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), max_bytes: DEFAULT_MAX_BYTES }
+    }
+
+    /// How many bytes its files may have together, dead letters included. Thirteen sixteenths of them are for events: a
+    /// webhook may hold as many bytes as are still free, and a namespace twice as many, so that a target that is down
+    /// never shuts out the others. An event of more than half of that room is too large.
+    #[must_use]
+    pub fn max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// Opens the queue, with what an earlier process has left in it.
+    ///
+    /// Blocks while it reads: some hundred MB a second.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be used, another process has it, or a segment's head is damaged.
+    pub fn open(&self) -> io::Result<(Queue, Backlog)> {
+        let disk = Directory::open(&self.directory)?;
+        let (spool, handouts) = Spool::on(Arc::new(disk), self.max_bytes)?;
+        Ok(Queue::new(Arc::new(spool), handouts))
+    }
+}
+
+/// The backend. A clone is the same one.
 #[derive(Clone)]
-pub struct Spool {
+struct Spool {
     handle: Arc<Handle>,
 }
 
@@ -105,170 +133,134 @@ impl Drop for Handle {
     }
 }
 
-/// Where a spool is and how large it may get.
-#[derive(Clone, Debug)]
-pub struct SpoolOptions {
-    directory: PathBuf,
-    max_bytes: u64,
-}
-
-impl SpoolOptions {
-    /// A spool of [`DEFAULT_MAX_BYTES`] in this directory, which is made if it is missing.
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), max_bytes: DEFAULT_MAX_BYTES }
-    }
-
-    /// How many bytes its files may have together, dead letters included. Thirteen sixteenths of them are for events: a
-    /// webhook may hold as many bytes as are still free, and a namespace twice as many, so that a target that is down
-    /// never shuts out the others. An event of more than half of that room is too large.
-    #[must_use]
-    pub fn max_bytes(self, max_bytes: u64) -> Self {
-        Self { max_bytes, ..self }
-    }
-}
-
-/// Why an event was not accepted. It is not in the spool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SpoolError {
-    /// There is no room for it now.
-    Full,
-    /// There never is room for it: see [`SpoolOptions::max_bytes`].
-    TooLarge,
-    /// The disk failed, or the [`Worker`] ended without having been told to stop.
-    Failed,
-}
-
-/// A claim on an event that waits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket {
-    /// Grows with each event.
-    pub(crate) sequence: u64,
-    pub(crate) webhook: WebhookKey,
-    /// What the event takes on disk.
-    pub(crate) bytes: u32,
-}
-
-/// The events that are to be delivered: first what an earlier process has left, then each that is accepted.
-pub(crate) type Tickets = UnboundedReceiver<Vec<Ticket>>;
-
 impl Spool {
-    /// Opens the spool, with what an earlier process has left in it, and the worker that delivers its events.
-    ///
-    /// Blocks while it reads: some hundred MB a second.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be used, another process has it, or a segment's head is damaged.
-    pub fn open(options: SpoolOptions) -> io::Result<(Self, Worker)> {
-        let disk = Directory::open(&options.directory)?;
-        let (spool, tickets) = Self::on(Arc::new(disk), options.max_bytes)?;
-        Ok((spool.clone(), Worker::new(spool, tickets)))
-    }
-
-    fn on(disk: Arc<dyn Disk>, max_bytes: u64) -> io::Result<(Self, Tickets)> {
+    fn on(disk: Arc<dyn Disk>, max_bytes: u64) -> io::Result<(Self, Handouts)> {
         let mut recovered = recover::read(&*disk)?;
         measure::damaged(recovered.damaged);
-        let (sender, tickets) = unbounded_channel();
-        let waiting = std::mem::take(&mut recovered.waiting);
+        let (to_worker, handouts) = handouts();
+        let waiting = due(&recovered.ledger, std::mem::take(&mut recovered.waiting));
         let next_segment = recovered.next_segment;
-        let shared = Arc::new(Shared::new(recovered, max_bytes, sender));
-        shared.offer(waiting);
+        to_worker.hand_out(waiting);
+        let shared = Arc::new(Shared::new(recovered, max_bytes, to_worker));
         let writer = Writer::new(Arc::clone(&shared), disk, next_segment);
         std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run())?;
-        Ok((Self { handle: Arc::new(Handle { shared, clock: Clock::start() }) }, tickets))
+        Ok((Self { handle: Arc::new(Handle { shared, clock: Clock::start() }) }, handouts))
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
+    fn clock(&self) -> &Clock {
         &self.handle.clock
     }
 
-    /// The events that were put off by an earlier process, and how much longer.
-    pub(crate) fn put_off(&self, now: SystemTime) -> impl Iterator<Item = (u64, Duration)> + use<> {
-        self.shared().ledger().put_off(now).into_iter()
-    }
-
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
-    }
-
-    /// The event is on its way to the disk. The future resolves once it would survive a power cut. If that fails, if it
-    /// takes longer than `patience`, or if the future is dropped before, the event may be in the spool or not.
-    pub(crate) fn accept(
-        &self,
-        delivery: &Delivery,
-        patience: Duration,
-    ) -> Result<impl Future<Output = Result<(), SpoolError>> + use<>, SpoolError> {
-        let written = self.shared().push(delivery, patience)?;
-        Ok(async move { written.await.unwrap_or(Err(SpoolError::Failed)) })
-    }
-
-    /// Takes what is still in memory of the events, in their order. Nothing became of those so far.
-    pub(crate) fn take_fresh<'a>(&self, tickets: impl Iterator<Item = &'a Ticket>) -> Vec<Option<Event>> {
-        self.shared().take_fresh(tickets)
-    }
-
-    /// Reads an event and what became of it so far. Blocks. `None` if it is not there any more.
-    pub(crate) fn load(&self, ticket: &Ticket) -> io::Result<Option<(Event, State)>> {
-        self.shared().load(ticket.sequence)
-    }
-
-    /// Takes note of what became of an event.
-    pub(crate) fn note(&self, ticket: &Ticket, state: State) {
-        self.shared().note(ticket.sequence, state);
-    }
-
-    /// The events have been delivered.
-    pub(crate) fn finish(&self, tickets: &[Ticket]) {
-        self.shared().finish(tickets);
-    }
-
-    /// The event is there, and cannot be read any more, now or later.
-    pub(crate) fn give_up(&self, ticket: &Ticket) {
-        measure::lost(1);
-        self.finish(std::slice::from_ref(ticket));
-    }
-
-    /// The event is not there any more.
-    pub(crate) fn lost(&self, ticket: &Ticket) {
-        self.shared().give_back([ticket]);
-    }
-
-    /// Waits until everything that was said so far is on disk.
-    pub(crate) async fn flush(&self) {
-        if let Some(written) = self.shared().flush() {
-            let _ = written.await;
-        }
-    }
-
-    /// Sets the gauges `tower_webhook_spool_*`; the [`Worker`] does so every 2 s.
-    pub fn measure(&self) {
-        let ledger = self.shared().ledger();
-        measure::state(ledger.waiting(), ledger.sizes().taken(), ledger.dead().len());
-    }
-
-    /// Takes nothing more: nobody is there to deliver it.
-    pub(crate) fn refuse(&self) {
-        self.shared().refuse();
-    }
-
-    /// How many events wait or are being delivered.
-    pub fn waiting(&self) -> usize {
-        self.shared().ledger().waiting()
-    }
-
-    /// Whether the last write failed, or has not come to its end for some seconds.
-    pub fn is_failing(&self) -> bool {
-        self.shared().is_failing()
-    }
-
-    /// The bytes of the spool's files.
-    pub fn bytes(&self) -> u64 {
-        self.shared().sizes().taken()
     }
 }
 
-impl fmt::Debug for Spool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spool").finish_non_exhaustive()
+/// When the events of an earlier process are to be tried. From here on the monotonic clock counts: however the other one
+/// is set, none waits longer.
+fn due(ledger: &ledger::Ledger, tickets: Vec<Ticket>) -> Vec<Due> {
+    let (now, here) = (SystemTime::now(), Instant::now());
+    let due = |ticket: Ticket| {
+        let left = ledger.left(ticket.sequence, now);
+        Due { ticket, not_before: left.map(|left| (here + left).into_std()) }
+    };
+    tickets.into_iter().map(due).collect()
+}
+
+impl Backend for Spool {
+    fn accept(&self, offer: Offer<'_>) -> Result<Later<'static, Result<Accepted, QueueError>>, QueueError> {
+        let written = self.shared().push(offer.delivery, offer.patience)?;
+        // A seat that is empty is one of a disk that hangs, or of a writer that is gone.
+        Ok(Box::pin(written.map(|written| written.unwrap_or(Err(QueueError::Failed)).map(|()| Accepted::Stored))))
+    }
+
+    fn refuse(&self) {
+        self.shared().refuse();
+    }
+
+    fn take_fresh(&self, tickets: &[Ticket]) -> Vec<Option<StoredEvent>> {
+        self.shared().take_fresh(tickets)
+    }
+
+    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>> {
+        let (shared, tickets) = (Arc::clone(self.shared()), tickets.to_vec());
+        let reading = tokio::task::spawn_blocking(move || tickets.iter().map(|ticket| load(&shared, ticket)).collect());
+        // It catches panics: only the end of the runtime breaks it off.
+        Box::pin(reading.map(Result::unwrap_or_default))
+    }
+
+    fn note(&self, ticket: &Ticket, state: super::State) {
+        self.shared().note(ticket.sequence, state.into());
+    }
+
+    fn put_off(&self, ticket: Ticket, state: super::State, wait: Duration) -> Option<Ticket> {
+        let again = Some(Again { at: self.clock().for_stamps() + wait, wait });
+        self.shared().note(ticket.sequence, State { again, ..state.into() });
+        Some(ticket)
+    }
+
+    fn finish(&self, tickets: &[Ticket]) {
+        self.shared().finish(tickets);
+    }
+
+    fn bury(&self, ticket: Ticket, id: EventId, state: super::State, error: &DeliverError) {
+        let (at, here) = (self.clock().for_stamps(), Some(std::time::Instant::now()));
+        let death = Death { at, here, kind: error.kind(), reason: error.to_string().into() };
+        self.shared().bury(id, ticket, State { dead: Some(Box::new(death)), ..state.into() });
+    }
+
+    fn end(&self) -> Later<'_, ()> {
+        let written = self.shared().flush();
+        Box::pin(async move {
+            if let Some(written) = written {
+                let _ = written.await;
+            }
+        })
+    }
+
+    fn status(&self) -> QueueStatus {
+        let ledger = self.shared().ledger();
+        let (waiting, dead_letters, bytes) = (ledger.waiting(), ledger.dead().len(), ledger.sizes().taken());
+        drop(ledger);
+        QueueStatus { waiting, dead_letters, bytes, is_failing: self.shared().is_failing() }
+    }
+
+    fn dead_letters(&self, query: DeadLetterQuery) -> Later<'_, io::Result<Vec<DeadLetter>>> {
+        Box::pin(ready(Ok(self.list(&query))))
+    }
+
+    fn dead_letter(&self, id: EventId) -> Later<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
+        let spool = self.clone();
+        Box::pin(async move { tokio::task::spawn_blocking(move || spool.read(id)).await? })
+    }
+
+    fn replay(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>> {
+        Box::pin(ready(Ok(ids.into_iter().filter(|id| self.replay_one(*id)).count())))
+    }
+
+    fn remove_dead_letters(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>> {
+        Box::pin(ready(Ok(ids.into_iter().filter(|id| self.remove(*id)).count())))
+    }
+
+    fn expire_dead_letters(&self, age: Duration) -> Later<'_, io::Result<usize>> {
+        Box::pin(ready(Ok(self.expire(age))))
+    }
+}
+
+/// Reads an event, and takes back what can never be read. Blocks.
+fn load(shared: &Shared, ticket: &Ticket) -> Loaded {
+    let undecodable = || Err(io::Error::other("it cannot be decoded"));
+    match catch_unwind(AssertUnwindSafe(|| shared.load(ticket.sequence))).unwrap_or_else(|_| undecodable()) {
+        Ok(Some((event, state))) => Loaded::Found(event, state.into()),
+        Ok(None) => {
+            shared.give_back([ticket]);
+            Loaded::Gone
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            measure::lost(1);
+            shared.finish(std::slice::from_ref(ticket));
+            Loaded::Lost(error)
+        }
+        Err(error) => Loaded::NotNow(error),
     }
 }

@@ -1,13 +1,14 @@
 //! What is to be written, and whether there is room for it.
 
+use super::event;
 use super::frame::{Kind, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Sizes;
 use super::shares::{Shares, largest_event};
-use super::{SpoolError, Ticket, event};
 use crate::base::group::{Crowd, HasCrowd, Round};
 use crate::config::WebhookKey;
 use crate::event::Delivery;
+use crate::queue::{QueueError, Ticket};
 
 /// Bytes of events that may be on their way into a segment.
 const MAX_QUEUED: u64 = 64 << 20;
@@ -23,7 +24,7 @@ pub(super) fn max_garbage(max_bytes: u64) -> u64 {
 /// What is to be written.
 pub(super) struct Queue {
     /// Those who wait for what is written next.
-    pub(super) crowd: Crowd<Result<(), SpoolError>>,
+    pub(super) crowd: Crowd<Result<(), QueueError>>,
     frames: Frames,
     /// Of the events among the frames.
     tickets: Vec<(Ticket, Span)>,
@@ -40,7 +41,7 @@ pub(super) struct Queue {
 }
 
 impl HasCrowd for Queue {
-    type Outcome = Result<(), SpoolError>;
+    type Outcome = Result<(), QueueError>;
 
     const TURNS: usize = 3;
 
@@ -56,7 +57,7 @@ impl HasCrowd for Queue {
 /// What is written at once.
 pub(super) struct Batch {
     /// Of those who wait until it is on disk.
-    pub(super) round: Round<Result<(), SpoolError>>,
+    pub(super) round: Round<Result<(), QueueError>>,
     /// Whether there are any.
     pub(super) is_awaited: bool,
     pub(super) events: Frames,
@@ -89,7 +90,7 @@ impl Queue {
         bytes: u32,
         sizes: &Sizes,
         max_bytes: u64,
-    ) -> Result<(), SpoolError> {
+    ) -> Result<(), QueueError> {
         let webhook = delivery.webhook().key().clone();
         self.admit(&webhook, u64::from(bytes), sizes, max_bytes)?;
         let sequence = self.next_sequence;
@@ -101,15 +102,15 @@ impl Queue {
     }
 
     /// Whether there is room for an event; it is then taken.
-    fn admit(&mut self, webhook: &WebhookKey, bytes: u64, sizes: &Sizes, max_bytes: u64) -> Result<(), SpoolError> {
+    fn admit(&mut self, webhook: &WebhookKey, bytes: u64, sizes: &Sizes, max_bytes: u64) -> Result<(), QueueError> {
         if self.closed || self.is_refusing {
-            return Err(SpoolError::Failed);
+            return Err(QueueError::Failed);
         }
         // A sixteenth is for notes and for the copies that free a segment; the garbage that is left in place comes off, too.
         let room = max_bytes - max_bytes / 16;
         let capacity = room - max_garbage(max_bytes);
         if bytes > largest_event(capacity) {
-            return Err(SpoolError::TooLarge);
+            return Err(QueueError::TooLarge);
         }
         let coming = self.queued + bytes;
         // In memory as long as the disk hangs; one always may.
@@ -119,7 +120,7 @@ impl Queue {
             || sizes.taken() + coming > room
             || !self.shares.has_room(webhook, bytes, capacity)
         {
-            return Err(SpoolError::Full);
+            return Err(QueueError::Full);
         }
         self.shares.take(webhook, bytes);
         self.queued = coming;

@@ -9,9 +9,10 @@ use super::frame::{FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
 use super::ledger::{Ledger, Place};
 use super::shares::Shares;
 use super::storage::{Disk, Segment};
-use super::{Ticket, frame, measure, state};
+use super::{frame, measure, state};
 use crate::config::WebhookKey;
 use crate::event::EventId;
+use crate::queue::Ticket;
 
 pub(super) struct Recovered {
     pub(super) ledger: Ledger,

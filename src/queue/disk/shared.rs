@@ -5,19 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::mpsc::UnboundedSender;
-
-use super::event::Event;
 use super::frame::{FRAME_HEAD, Kind, Salt};
 use super::frames::Memory;
 use super::ledger::{Ledger, Place, Sizes};
 use super::queue::{Batch, Queue};
 use super::recover::Recovered;
 use super::state::State;
-use super::{SpoolError, Ticket, event, frame};
+use super::{event, frame};
 use crate::base::group::{HasCrowd, Recent, Seat, gather, idle};
 use crate::event::{Delivery, EventId};
+use crate::queue::{Due, QueueError, StoredEvent, Ticket, ToWorker};
+use bytes::Bytes;
 
 /// How long a note of what became of an event may wait for others before it is written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -47,13 +45,12 @@ pub(super) struct Shared {
     has_failed: AtomicBool,
     /// Since when the writer is busy with a round.
     busy: Mutex<Option<Instant>>,
-    /// To the worker.
-    tickets: UnboundedSender<Vec<Ticket>>,
+    to_worker: ToWorker,
 }
 
 impl Shared {
     /// `recovered` without those that wait.
-    pub(super) fn new(recovered: Recovered, max_bytes: u64, tickets: UnboundedSender<Vec<Ticket>>) -> Self {
+    pub(super) fn new(recovered: Recovered, max_bytes: u64, to_worker: ToWorker) -> Self {
         let queue = Queue::new(recovered.shares, recovered.next_sequence);
         Self {
             queue: Mutex::new(queue),
@@ -64,13 +61,13 @@ impl Shared {
             max_bytes,
             has_failed: AtomicBool::new(false),
             busy: Mutex::new(None),
-            tickets,
+            to_worker,
         }
     }
 
     /// Gives events to the worker. Without one they stay for the next process.
-    pub(super) fn offer(&self, tickets: Vec<Ticket>) {
-        let _ = self.tickets.send(tickets);
+    pub(super) fn offer(&self, events: Vec<Due>) {
+        self.to_worker.hand_out(events);
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -117,21 +114,21 @@ impl Shared {
         &self,
         delivery: &Delivery,
         patience: Duration,
-    ) -> Result<Seat<Result<(), SpoolError>>, SpoolError> {
+    ) -> Result<Seat<Result<(), QueueError>>, QueueError> {
         let length = FRAME_HEAD + event::head_length(delivery) + delivery.body().len();
-        let bytes = u32::try_from(length).map_err(|_| SpoolError::TooLarge)?;
+        let bytes = u32::try_from(length).map_err(|_| QueueError::TooLarge)?;
         let mut queue = self.queue();
         queue.push(delivery, bytes, &self.sizes, self.max_bytes)?;
         Ok(self.join(queue, Some(patience)))
     }
 
     /// For who waits until everything that was said so far is on disk.
-    pub(super) fn flush(&self) -> Option<Seat<Result<(), SpoolError>>> {
+    pub(super) fn flush(&self) -> Option<Seat<Result<(), QueueError>>> {
         let queue = self.queue();
         (!queue.closed).then(|| self.join(queue, None))
     }
 
-    fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Seat<Result<(), SpoolError>> {
+    fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Seat<Result<(), QueueError>> {
         let is_enough = queue.is_enough();
         let (seat, wake) = queue.crowd.join(patience, is_enough);
         drop(queue);
@@ -191,14 +188,14 @@ impl Shared {
     }
 
     /// Those of the events that are still in memory.
-    pub(super) fn take_fresh<'a>(&self, tickets: impl Iterator<Item = &'a Ticket>) -> Vec<Option<Event>> {
+    pub(super) fn take_fresh(&self, tickets: &[Ticket]) -> Vec<Option<StoredEvent>> {
         let mut ledger = self.ledger();
-        let payloads: Vec<_> = tickets.map(|ticket| ledger.take_fresh(ticket.sequence)).collect();
+        let payloads: Vec<_> = tickets.iter().map(|ticket| ledger.take_fresh(ticket.sequence)).collect();
         drop(ledger);
         payloads.into_iter().map(|payload| event::decode(payload?)).collect()
     }
 
-    pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(Event, State)>> {
+    pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(StoredEvent, State)>> {
         loop {
             let ledger = self.ledger();
             let Some((place, state)) = ledger.find(sequence) else { return Ok(None) };
@@ -242,7 +239,7 @@ impl Shared {
         left: impl FnOnce(Salt) -> u64,
         unsynced: Option<Instant>,
         until: Option<Instant>,
-        recent: &mut Recent<Result<(), SpoolError>>,
+        recent: &mut Recent<Result<(), QueueError>>,
         may_wait: bool,
     ) -> Option<Batch> {
         let mut look_again = recent.wake();

@@ -4,46 +4,60 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Reader, micros, time};
 use crate::event::{DeliverErrorKind, LONGEST_WAIT};
+use crate::queue;
 
 /// More of a reason is not kept, in bytes.
 const LONGEST_REASON: usize = 1000;
 
 /// What became of an event so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
+pub(super) struct State {
     /// How often it was tried.
-    pub(crate) attempts: u32,
+    pub(super) attempts: u32,
     /// What the attempts have done: the bits of [`Done`](crate::event::Done).
-    pub(crate) done: u64,
+    pub(super) done: u64,
     /// When it is tried again, if not at once.
-    pub(crate) again: Option<Again>,
+    pub(super) again: Option<Again>,
     /// Since when and why it is not tried any more.
-    pub(crate) dead: Option<Box<Death>>,
+    pub(super) dead: Option<Box<Death>>,
 }
 
 /// When an event is tried again. The wait tells a later process how far it may believe the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Again {
-    pub(crate) at: SystemTime,
+pub(super) struct Again {
+    pub(super) at: SystemTime,
     /// How long was to be waited when this was noted.
-    pub(crate) wait: Duration,
+    pub(super) wait: Duration,
 }
 
 impl Again {
     /// How long is still to be waited, seen from a process that has just begun.
-    pub(crate) fn left(&self, now: SystemTime) -> Duration {
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
         self.at.duration_since(now).unwrap_or_default().min(self.wait)
     }
 }
 
 /// Why an event is not tried any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Death {
-    pub(crate) at: SystemTime,
+pub(super) struct Death {
+    pub(super) at: SystemTime,
     /// When that was by the monotonic clock, if it was in this process.
-    pub(crate) here: Option<Instant>,
-    pub(crate) kind: DeliverErrorKind,
-    pub(crate) reason: Box<str>,
+    pub(super) here: Option<Instant>,
+    pub(super) kind: DeliverErrorKind,
+    pub(super) reason: Box<str>,
+}
+
+/// That of an event which is tried at once.
+impl From<queue::State> for State {
+    fn from(queue::State { attempts, done }: queue::State) -> Self {
+        Self { attempts, done, again: None, dead: None }
+    }
+}
+
+impl From<State> for queue::State {
+    fn from(State { attempts, done, .. }: State) -> Self {
+        Self { attempts, done }
+    }
 }
 
 pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {

@@ -11,8 +11,8 @@ use http::HeaderMap;
 
 use self::faulty::{Content, Faulty};
 use super::*;
-use crate::config::{DataType, WebhookInfo};
-use crate::event::{DeliverErrorKind, EventId};
+use crate::config::{DataType, WebhookInfo, WebhookKey};
+use crate::event::{DeliverErrorKind, Delivery};
 
 fn webhook(id: &str) -> Arc<WebhookInfo> {
     Arc::new(WebhookInfo::new(WebhookKey::new("ns", id).unwrap(), DataType::Json))
@@ -25,20 +25,29 @@ fn delivery(id: &str, body: impl Into<Bytes>) -> Delivery {
     Delivery::new(webhook(id), headers, body.into())
 }
 
-async fn accept(spool: &Spool, delivery: &Delivery) -> Result<(), SpoolError> {
-    spool.accept(delivery, Duration::from_secs(30))?.await
+async fn accept(spool: &Spool, delivery: &Delivery) -> Result<(), QueueError> {
+    spool.accept(Offer::new(delivery, Duration::from_secs(30)))?.await.map(drop)
 }
 
-fn open(disk: &Faulty, max_bytes: u64) -> (Spool, Tickets) {
+fn open(disk: &Faulty, max_bytes: u64) -> (Spool, Handouts) {
     Spool::on(Arc::new(disk.clone()), max_bytes).unwrap()
 }
 
-fn receive(tickets: &mut Tickets) -> Vec<Ticket> {
-    let mut all = Vec::new();
-    while let Ok(tickets) = tickets.try_recv() {
-        all.extend(tickets);
-    }
-    all
+fn receive(handouts: &mut Handouts) -> Vec<Ticket> {
+    handouts.receive()
+}
+
+/// What stands on disk of an event, and what became of it.
+fn read(spool: &Spool, ticket: &Ticket) -> io::Result<Option<(StoredEvent, State)>> {
+    spool.shared().load(ticket.sequence)
+}
+
+fn note(spool: &Spool, ticket: &Ticket, state: State) {
+    spool.shared().note(ticket.sequence, state);
+}
+
+fn bury(spool: &Spool, id: EventId, ticket: Ticket) {
+    spool.shared().bury(id, ticket, death());
 }
 
 fn death() -> State {
@@ -59,12 +68,12 @@ async fn what_was_accepted_is_there_after_a_power_cut() {
     let (spool, mut tickets) = open(&disk.after_power_cut(&mut fastrand::Rng::with_seed(1)), 1 << 20);
     let tickets = receive(&mut tickets);
     assert_eq!(tickets.iter().map(|ticket| ticket.webhook.id()).collect::<Vec<_>>(), ["a", "b"]);
-    let (event, state) = spool.load(&tickets[0]).unwrap().unwrap();
+    let (event, state) = read(&spool, &tickets[0]).unwrap().unwrap();
     assert_eq!((event.id, &event.body, &event.headers), (sent.id(), sent.body(), sent.headers()));
     let micros = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_micros();
     assert_eq!(micros(event.received_at), micros(sent.received_at()));
     assert_eq!(state, State::default());
-    assert_eq!(spool.waiting(), 2);
+    assert_eq!(spool.status().waiting, 2);
 }
 
 #[tokio::test]
@@ -81,20 +90,20 @@ async fn what_became_of_an_event_is_remembered() {
         again: Some(Again { at: UNIX_EPOCH + Duration::from_secs(9), wait: Duration::from_secs(5) }),
         dead: None,
     };
-    let (dead, _) = spool.load(&given[2]).unwrap().unwrap();
+    let (dead, _) = read(&spool, &given[2]).unwrap().unwrap();
     spool.finish(&given[..1]);
-    spool.note(&given[1], tried.clone());
-    spool.bury(dead.id, given[2].clone(), death());
-    spool.flush().await;
+    note(&spool, &given[1], tried.clone());
+    bury(&spool, dead.id, given[2].clone());
+    spool.end().await;
 
     let (spool, mut tickets) = open(&disk.after_kill(), 1 << 20);
     let left = receive(&mut tickets);
     assert_eq!(left.iter().map(|ticket| ticket.webhook.id()).collect::<Vec<_>>(), ["tried", "new"]);
-    assert_eq!(spool.load(&left[0]).unwrap().unwrap().1, tried);
-    let letters = spool.dead_letters(None, 10, |_| true);
-    assert_eq!((letters.len(), letters[0].id(), letters[0].reason(), letters[0].attempts()), (1, dead.id, "no", 3));
-    assert_eq!(spool.read_dead_letter(dead.id).unwrap().unwrap().body, "dead");
-    assert_eq!((spool.waiting(), spool.dead_letter_count()), (2, 1));
+    assert_eq!(read(&spool, &left[0]).unwrap().unwrap().1, tried);
+    let letters = spool.list(&DeadLetterQuery::first(10));
+    assert_eq!((letters.len(), letters[0].id, &*letters[0].reason, letters[0].attempts), (1, dead.id, "no", 3));
+    assert_eq!(spool.read(dead.id).unwrap().unwrap().1.body, "dead");
+    assert_eq!((spool.status().waiting, spool.status().dead_letters), (2, 1));
 }
 
 #[tokio::test]
@@ -108,21 +117,21 @@ async fn dead_letters_are_replayed_and_forgotten() {
         accept(&spool, &delivery).await.unwrap();
     }
     for (ticket, id) in receive(&mut tickets).into_iter().zip(&ids) {
-        spool.bury(*id, ticket, death());
+        bury(&spool, *id, ticket);
     }
-    assert_eq!(spool.dead_letters(Some(ids[0]), 1, |_| true)[0].id(), ids[1]);
-    assert!(spool.replay(ids[0]) && !spool.replay(ids[0]));
-    assert!(spool.remove_dead_letter(ids[1]) && !spool.remove_dead_letter(ids[1]));
+    assert_eq!(spool.list(&DeadLetterQuery { after: Some(ids[0]), ..DeadLetterQuery::first(1) })[0].id, ids[1]);
+    assert!(spool.replay_one(ids[0]) && !spool.replay_one(ids[0]));
+    assert!(spool.remove(ids[1]) && !spool.remove(ids[1]));
     let replayed = receive(&mut tickets);
     assert_eq!(replayed.len(), 1);
-    let (_, state) = spool.load(&replayed[0]).unwrap().unwrap();
+    let (_, state) = read(&spool, &replayed[0]).unwrap().unwrap();
     assert_eq!((state.attempts, state.done, state.dead), (0, 1, None), "what is done is not done again");
-    assert_eq!(spool.forget_dead_letters(Duration::from_secs(60)), 0, "by a clock that is not believed yet");
-    assert_eq!(spool.forget_dead_letters(Duration::ZERO), 1);
-    assert_eq!((spool.waiting(), spool.dead_letter_count()), (1, 0));
-    spool.flush().await;
+    assert_eq!(spool.expire(Duration::from_secs(60)), 0, "by a clock that is not believed yet");
+    assert_eq!(spool.expire(Duration::ZERO), 1);
+    assert_eq!((spool.status().waiting, spool.status().dead_letters), (1, 0));
+    spool.end().await;
     let (spool, _) = open(&disk.after_kill(), 1 << 20);
-    assert_eq!((spool.waiting(), spool.dead_letter_count()), (1, 0));
+    assert_eq!((spool.status().waiting, spool.status().dead_letters), (1, 0));
 }
 
 #[tokio::test]
@@ -174,12 +183,12 @@ async fn a_disk_that_hangs_holds_nobody_longer_than_he_waits() {
     let wait = async |n| {
         tokio::time::sleep(Duration::from_secs(n)).await;
         let outcome = accept(&spool, &delivery("a", "late")).await;
-        assert_eq!((outcome, began.elapsed().as_secs()), (Err(SpoolError::Failed), 30 + n));
+        assert_eq!((outcome, began.elapsed().as_secs()), (Err(QueueError::Failed), 30 + n));
     };
     join_all((0..20).map(wait)).await;
     drop(held);
     tokio::time::resume();
-    spool.flush().await;
+    spool.end().await;
     assert_eq!(receive(&mut tickets).len(), 20, "all the same they were on their way");
     assert_eq!(accept(&spool, &delivery("a", "x")).await, Ok(()));
 }
@@ -226,11 +235,9 @@ async fn just_so_much_is_kept_in_memory() {
     };
     let end: [fn(&Spool, Vec<Ticket>); 4] = [
         |spool, tickets| spool.finish(&tickets),
-        |spool, tickets| tickets.iter().for_each(|ticket| spool.note(ticket, State::default())),
+        |spool, tickets| tickets.iter().for_each(|ticket| note(spool, ticket, State::default())),
         |spool, tickets| {
-            let bury = |ticket: Ticket| {
-                spool.bury(EventId::of(uuid::Uuid::from_u128(ticket.sequence.into())), ticket, death())
-            };
+            let bury = |ticket: Ticket| bury(spool, EventId::of(uuid::Uuid::from_u128(ticket.sequence.into())), ticket);
             tickets.into_iter().for_each(bury);
         },
         |_, _| {},
@@ -244,7 +251,7 @@ async fn just_so_much_is_kept_in_memory() {
     let given = receive(&mut tickets);
     let all: Vec<_> = spool.shared().ledger().sequences();
     let all: Vec<_> = all.into_iter().map(|sequence| Ticket { sequence, ..given[0].clone() }).collect();
-    let fresh: Vec<_> = spool.take_fresh(all.iter()).into_iter().flatten().collect();
+    let fresh: Vec<_> = spool.take_fresh(&all).into_iter().flatten().collect();
     let bytes: usize = fresh.iter().map(|event| event.body.len()).sum();
     // A buffer may be twice as large as what is in it.
     assert!((2 << 20..=4 << 20).contains(&bytes), "{bytes}");
@@ -252,10 +259,10 @@ async fn just_so_much_is_kept_in_memory() {
     drop(fresh);
     let sent = fill(&spool).await;
     let given = receive(&mut tickets);
-    let fresh = spool.take_fresh(given.iter());
-    assert!(fresh[0].is_some() && spool.take_fresh(given.iter()).iter().all(Option::is_none), "there is room again");
+    let fresh = spool.take_fresh(&given);
+    assert!(fresh[0].is_some() && spool.take_fresh(&given).iter().all(Option::is_none), "there is room again");
     for (event, ticket) in fresh.into_iter().zip(&given) {
-        let (read, _) = spool.load(ticket).unwrap().unwrap();
+        let (read, _) = read(&spool, ticket).unwrap().unwrap();
         let event = event.unwrap_or(read.clone());
         assert_eq!((event.id, &event.body, &event.headers), (read.id, &read.body, &read.headers));
         assert!(sent.iter().any(|sent| sent.id() == event.id));
@@ -273,7 +280,7 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
         match accept(&spool, &delivery(&id, vec![b'x'; 8 << 10])).await {
             Ok(()) => waiting.extend(receive(&mut tickets)),
             Err(error) => {
-                assert_eq!(error, SpoolError::Full);
+                assert_eq!(error, QueueError::Full);
                 refused.insert(id);
             }
         }
@@ -286,7 +293,7 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
             spool.finish(std::slice::from_ref(ticket));
         }
     }
-    spool.flush().await;
+    spool.end().await;
     for n in 0..2000 {
         let delivery = delivery("w0", vec![b'y'; 8 << 10]);
         let mut accepted = accept(&spool, &delivery).await;
@@ -294,7 +301,7 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
             if accepted.is_ok() {
                 break;
             }
-            spool.flush().await;
+            spool.end().await;
             accepted = accept(&spool, &delivery).await;
         }
         accepted.unwrap_or_else(|error| panic!("{error:?} at {n}"));
@@ -306,7 +313,7 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
     let left: Vec<_> = receive(&mut tickets).iter().map(|ticket| ticket.sequence).collect();
     let expected: Vec<_> = waiting.iter().step_by(10).map(|ticket| ticket.sequence).collect();
     assert_eq!(left[..expected.len()], expected);
-    assert!(spool.load(&waiting[0]).unwrap().is_some());
+    assert!(read(&spool, &waiting[0]).unwrap().is_some());
 }
 
 #[tokio::test]
@@ -335,8 +342,8 @@ async fn a_failing_disk_refuses_and_loses_nothing() {
             // It has to leave the segment first.
             disk.lock().fail_append = true;
         }
-        assert_eq!(accept(&spool, &delivery("a", "refused")).await, Err(SpoolError::Failed), "{name}");
-        assert_eq!(accept(&spool, &delivery("a", "refused")).await, Err(SpoolError::Failed), "{name}");
+        assert_eq!(accept(&spool, &delivery("a", "refused")).await, Err(QueueError::Failed), "{name}");
+        assert_eq!(accept(&spool, &delivery("a", "refused")).await, Err(QueueError::Failed), "{name}");
         {
             let mut platters = disk.lock();
             (platters.fail_append, platters.fail_truncate) = (false, false);
@@ -347,11 +354,11 @@ async fn a_failing_disk_refuses_and_loses_nothing() {
     let given = receive(&mut tickets);
     assert_eq!(given.len(), 5);
     spool.finish(&given[..1]);
-    spool.flush().await;
+    spool.end().await;
     let (spool, mut tickets) = open(&disk.after_power_cut(&mut fastrand::Rng::with_seed(3)), 1 << 20);
     let bodies: Vec<_> = receive(&mut tickets)
         .iter()
-        .map(|ticket| spool.load(ticket).unwrap().unwrap().0.body)
+        .map(|ticket| read(&spool, ticket).unwrap().unwrap().0.body)
         .filter(|body| body != "refused")
         .collect();
     assert_eq!(bodies, ["after"; 4]);
@@ -364,14 +371,14 @@ async fn notes_wait_for_a_failing_disk() {
     accept(&spool, &delivery("a", "x")).await.unwrap();
     disk.lock().fail_append = true;
     spool.finish(&receive(&mut tickets));
-    assert_eq!(accept(&spool, &delivery("a", "y")).await, Err(SpoolError::Failed));
+    assert_eq!(accept(&spool, &delivery("a", "y")).await, Err(QueueError::Failed));
     disk.lock().fail_append = false;
     accept(&spool, &delivery("a", "z")).await.unwrap();
-    spool.flush().await;
+    spool.end().await;
     let (spool, mut tickets) = open(&disk.after_kill(), 1 << 20);
     let left = receive(&mut tickets);
     assert_eq!(left.len(), 1);
-    assert_eq!(spool.load(&left[0]).unwrap().unwrap().0.body, "z");
+    assert_eq!(read(&spool, &left[0]).unwrap().unwrap().0.body, "z");
 }
 
 #[tokio::test]
@@ -388,16 +395,16 @@ async fn damage_costs_the_event_it_hits() {
     let (spool, mut tickets) = open(&copy, 1 << 20);
     let left = receive(&mut tickets);
     assert_eq!(left.iter().map(|ticket| ticket.sequence).collect::<Vec<_>>(), [given[0].sequence, given[2].sequence]);
-    assert!(spool.load(&left[1]).unwrap().is_some());
+    assert!(read(&spool, &left[1]).unwrap().is_some());
 
     // The same while it is open: it is an error, not another event.
     let (spool, mut tickets) = open(&disk, 1 << 20);
     let ticket = receive(&mut tickets).remove(1);
     let (place, _) = spool.shared().ledger().find(ticket.sequence).unwrap();
     disk.lock().segments.get_mut(&place.segment).unwrap().bytes[place.offset as usize + 30] ^= 1;
-    assert_eq!(spool.load(&ticket).err().unwrap().kind(), io::ErrorKind::InvalidData);
-    spool.give_up(&ticket);
-    assert!(spool.load(&ticket).unwrap().is_none());
+    let ticket = [ticket];
+    assert!(matches!(spool.load(&ticket).await[..], [Loaded::Lost(_)]));
+    assert!(matches!(spool.load(&ticket).await[..], [Loaded::Gone]));
 }
 
 #[tokio::test]
@@ -411,9 +418,9 @@ async fn a_disk_that_hangs_is_failing() {
         let spool = spool.clone();
         async move { accept(&spool, &delivery("a", "x")).await }
     });
-    assert!(!spool.is_failing());
+    assert!(!spool.status().is_failing);
     tokio::time::timeout(Duration::from_secs(20), async {
-        while !spool.is_failing() {
+        while !spool.status().is_failing {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
@@ -421,7 +428,7 @@ async fn a_disk_that_hangs_is_failing() {
     .unwrap();
     drop(held);
     waiting.await.unwrap().unwrap();
-    assert!(!spool.is_failing());
+    assert!(!spool.status().is_failing);
 }
 
 #[tokio::test]
@@ -434,12 +441,12 @@ async fn what_is_read_at_the_start_is_synced_before_an_older_copy_may_go() {
         (platters.fail_sync, platters.fail_truncate) = (true, true);
     }
     // Written, and no more than that.
-    assert_eq!(accept(&spool, &delivery("a", "second")).await, Err(SpoolError::Failed));
+    assert_eq!(accept(&spool, &delivery("a", "second")).await, Err(QueueError::Failed));
     let disk = disk.after_kill();
     let is_synced = |disk: &Faulty| disk.lock().segments.values().all(|content| content.synced == content.bytes);
     assert!(!is_synced(&disk));
     let (spool, _tickets) = open(&disk, 1 << 20);
-    assert_eq!(spool.waiting(), 2);
+    assert_eq!(spool.status().waiting, 2);
     assert!(is_synced(&disk));
 }
 
@@ -453,13 +460,13 @@ async fn a_spool_that_is_full_of_what_is_needed_is_left_alone() {
     }
     for attempts in 1..4 {
         let tried = State { attempts, done: 1, ..State::default() };
-        receive(&mut tickets).iter().for_each(|ticket| spool.note(ticket, tried.clone()));
+        receive(&mut tickets).iter().for_each(|ticket| note(&spool, ticket, tried.clone()));
     }
     let newest = || disk.lock().segments.keys().last().copied();
     let mut quiet = 0;
     for _ in 0..2000 {
         let before = newest();
-        spool.flush().await;
+        spool.end().await;
         quiet = if newest() == before { quiet + 1 } else { 0 };
         if quiet == 50 {
             assert!(disk.bytes() <= 1 << 20, "{}", disk.bytes());
@@ -487,8 +494,8 @@ fn a_segment_without_its_head_stops_the_start() {
 fn a_directory_belongs_to_one_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/here");
-    let (spool, worker) = Spool::open(SpoolOptions::new(&path)).unwrap();
-    let error = Spool::open(SpoolOptions::new(&path)).err().unwrap();
+    let (queue, backlog) = DiskQueue::new(&path).open().unwrap();
+    let error = DiskQueue::new(&path).open().err().unwrap();
     assert!(error.to_string().contains("another process"), "{error}");
-    drop((spool, worker));
+    drop((queue, backlog));
 }

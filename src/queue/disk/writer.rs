@@ -12,12 +12,13 @@ use super::current::Current;
 use super::frame::{SEGMENT_HEAD, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Place;
+use super::measure;
 use super::queue::Batch;
 use super::shared::Shared;
 use super::storage::Disk;
-use super::{SpoolError, measure};
 use crate::base::group::Recent;
 use crate::base::log_limit::LogLimit;
+use crate::queue::QueueError;
 
 /// When copying goes on after the disk has failed.
 const COPY_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
@@ -34,7 +35,7 @@ pub(super) struct Writer {
     /// Since when something has been written that was not synced.
     unsynced: Option<Instant>,
     copying: Option<Copying>,
-    recent: Recent<Result<(), SpoolError>>,
+    recent: Recent<Result<(), QueueError>>,
     /// Nothing is copied before.
     copy_after: Option<Instant>,
     /// How often the oldest segment could not be read.
@@ -265,7 +266,7 @@ impl Writer {
         }
         if !batch.tickets.is_empty() {
             measure::accepted(batch.tickets.len());
-            self.shared.offer(batch.tickets.into_iter().map(|(ticket, _)| ticket).collect());
+            self.shared.offer(batch.tickets.into_iter().map(|(ticket, _)| ticket.into()).collect());
         }
         batch.round.end(Ok(()), &mut self.recent);
     }
@@ -289,7 +290,7 @@ impl Writer {
         }
         self.copying = None;
         self.shared.queue().put_back(&batch);
-        batch.round.end(Err(SpoolError::Failed), &mut self.recent);
+        batch.round.end(Err(QueueError::Failed), &mut self.recent);
         thread::sleep(PAUSE);
     }
 }

@@ -185,7 +185,7 @@ impl Gateway {
     pub(crate) async fn drained(&self) {
         // The gauge is set every two seconds: what it shows first may be of before.
         for pause in [Duration::from_millis(2500), Duration::ZERO] {
-            let waiting = async || self.metric("tower_webhook_spool_waiting").await;
+            let waiting = async || self.metric("tower_webhook_queue_waiting").await;
             eventually("the spool to be drained", async || waiting().await == Some(0.0)).await;
             tokio::time::sleep(pause).await;
         }

@@ -24,6 +24,10 @@ impl Seen {
         })
     }
 
+    pub(crate) fn push(&self, delivery: Delivery) {
+        self.0.lock().unwrap().push(delivery);
+    }
+
     pub(crate) fn take(&self) -> Vec<Delivery> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -51,7 +55,7 @@ impl Module for Capture {
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-        self.seen.0.lock().unwrap().push(delivery);
+        self.seen.push(delivery);
         Ok(Ack::Delivered)
     }
 }

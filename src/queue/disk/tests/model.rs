@@ -89,9 +89,9 @@ async fn run(steps: Vec<Step>) {
                         };
                         model.events.insert(delivery.id(), known);
                     }
-                    Err(SpoolError::Full) => {}
-                    Err(SpoolError::TooLarge) => panic!("none is"),
-                    Err(SpoolError::Failed) => {
+                    Err(QueueError::Full) => {}
+                    Err(QueueError::TooLarge) => panic!("none is"),
+                    Err(QueueError::Failed) => {
                         assert!(fails);
                         model.maybe.insert(delivery.id());
                     }
@@ -108,20 +108,20 @@ async fn run(steps: Vec<Step>) {
                 if let Some(id) = model.pick(index, false) {
                     let known = model.events.get_mut(&id).unwrap();
                     known.state = State { attempts: known.state.attempts + 1, done: 1, ..State::default() };
-                    spool.note(&known.ticket, known.state.clone());
+                    note(&spool, &known.ticket, known.state.clone());
                 }
             }
             Step::Bury(index) => {
                 if let Some(id) = model.pick(index, false) {
                     let known = model.events.get_mut(&id).unwrap();
                     known.state = death();
-                    spool.bury(id, known.ticket.clone(), death());
+                    bury(&spool, id, known.ticket.clone());
                 }
             }
             Step::Replay(index) => {
                 if let Some(id) = model.pick(index, true) {
                     let known = model.events.get_mut(&id).unwrap();
-                    assert!(spool.replay(id));
+                    assert!(spool.replay_one(id));
                     known.state = State { done: 1, ..State::default() };
                     receive(&mut tickets);
                 }
@@ -138,7 +138,7 @@ async fn run(steps: Vec<Step>) {
                 }
                 if !is_power_cut {
                     // Notes may linger for some milliseconds; here none is to be lost.
-                    spool.flush().await;
+                    spool.end().await;
                 }
                 disk = match step {
                     Step::PowerCut(seed) => disk.after_power_cut(&mut fastrand::Rng::with_seed(seed)),
@@ -151,14 +151,14 @@ async fn run(steps: Vec<Step>) {
         let fails = is_failing(&disk);
         // Everything is known to be synced now and then, as it is in a running system after a second.
         if !fails && !matches!(step, Step::Kill | Step::PowerCut(_)) && fastrand::u8(..8) == 0 {
-            spool.flush().await;
+            spool.end().await;
             model.events.retain(|_, known| !known.is_finished);
         }
         let waiting = model.events.values().filter(|known| !known.is_finished && known.state.dead.is_none()).count();
-        assert_eq!(spool.waiting(), waiting);
+        assert_eq!(spool.status().waiting, waiting);
         assert!(disk.bytes() as u64 <= MAX + MAX / 8, "{}", disk.bytes());
         for known in model.events.values().filter(|known| !known.is_finished) {
-            let (event, state) = spool.load(&known.ticket).unwrap().unwrap();
+            let (event, state) = read(&spool, &known.ticket).unwrap().unwrap();
             assert_eq!((event.body, &state), (known.body.clone(), &known.state));
         }
     }
@@ -169,12 +169,12 @@ fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_
     assert!(tickets.is_sorted_by_key(|ticket| ticket.sequence));
     let mut found = BTreeMap::new();
     for ticket in tickets {
-        let (event, state) = spool.load(&ticket).unwrap().unwrap();
+        let (event, state) = read(spool, &ticket).unwrap().unwrap();
         found.insert(event.id, (ticket, event.body, state));
     }
-    for letter in spool.dead_letters(None, usize::MAX, |_| true) {
-        let ticket = spool.shared().ledger().dead()[&letter.id()].clone();
-        let (event, state) = spool.load(&ticket).unwrap().unwrap();
+    for letter in spool.list(&DeadLetterQuery::first(usize::MAX)) {
+        let ticket = spool.shared().ledger().dead()[&letter.id].clone();
+        let (event, state) = read(spool, &ticket).unwrap().unwrap();
         found.insert(event.id, (ticket, event.body, state));
     }
     let mut events = BTreeMap::new();

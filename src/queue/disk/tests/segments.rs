@@ -69,7 +69,7 @@ async fn nothing_of_an_earlier_segment_is_found_in_its_file() {
             was_recycled |= folder.path().join("spare").exists();
         }
         assert!(was_recycled);
-        spool.flush().await;
+        spool.end().await;
         // What a kill would leave.
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let entry = entry.unwrap();
@@ -144,7 +144,7 @@ async fn a_power_cut_within_a_round_loses_nothing_and_raises_no_alarm() {
         }
         let (spool, mut tickets) = open(&cut, 1 << 20);
         let found: BTreeSet<_> =
-            receive(&mut tickets).iter().map(|ticket| spool.load(ticket).unwrap().unwrap().0.id).collect();
+            receive(&mut tickets).iter().map(|ticket| read(&spool, ticket).unwrap().unwrap().0.id).collect();
         assert!(accepted.is_subset(&found), "seed {seed}");
     }
 }
@@ -169,7 +169,7 @@ async fn a_block_that_cannot_be_read_does_not_keep_the_room_of_others() {
         spool.finish(&receive(&mut tickets));
     }
     assert_eq!(accept(&spool, &delivery("a", "x")).await, Ok(()));
-    assert!(spool.load(&bad).unwrap().is_none());
+    assert!(read(&spool, &bad).unwrap().is_none());
 }
 
 #[tokio::test]

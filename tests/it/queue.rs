@@ -1,0 +1,59 @@
+//! The queue of accepted events: every backend keeps to the same contract, and the worker knows only that.
+
+mod contract;
+mod memory;
+
+use std::path::PathBuf;
+
+use tower_webhook::queue::disk::DiskQueue;
+use tower_webhook::queue::{Backlog, Queue};
+
+use self::contract::Storage;
+use self::memory::Memory;
+
+/// A directory of this machine.
+struct Directory(tempfile::TempDir);
+
+impl Storage for Directory {
+    async fn open(&self, max_bytes: u64) -> (Queue, Backlog) {
+        let events = DiskQueue::new(PathBuf::from(self.0.path()).join("events")).max_bytes(max_bytes);
+        tokio::task::spawn_blocking(move || events.open()).await.unwrap().unwrap()
+    }
+}
+
+fn directory() -> Directory {
+    Directory(tempfile::tempdir().unwrap())
+}
+
+/// One test of the contract for each backend.
+macro_rules! for_each_backend {
+    ($($test:ident),+ $(,)?) => {
+        mod on_disk {
+            $(#[tokio::test] async fn $test() { super::contract::$test(&super::directory()).await; })+
+        }
+
+        /// Written here, against the public interface alone. Unlike the disk it hands out by itself what was put off.
+        mod in_memory {
+            $(#[tokio::test] async fn $test() { super::contract::$test(&super::Memory::default()).await; })+
+        }
+    };
+}
+
+for_each_backend!(
+    an_event_is_handed_out_as_it_was_received,
+    events_are_handed_out_in_the_order_of_their_receipt,
+    what_was_not_finished_is_there_for_the_next_process,
+    progress_is_remembered,
+    an_event_that_was_put_off_waits,
+    an_event_that_was_put_off_waits_also_in_the_next_process,
+    a_dead_letter_is_not_handed_out,
+    dead_letters_are_found_by_where_they_came_from,
+    a_dead_letter_is_replayed_as_if_it_were_new,
+    dead_letters_are_removed,
+    a_queue_that_is_full_refuses_and_takes_again,
+    an_event_that_never_fits_is_refused_as_such,
+    without_a_worker_nothing_is_accepted,
+    after_a_stop_events_are_accepted_for_the_next_process,
+    the_worker_delivers_retries_and_gives_up,
+    the_worker_leaves_what_it_did_not_do_to_the_next_one,
+);
