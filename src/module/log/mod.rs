@@ -27,7 +27,7 @@ const MAX_IN_PASSING: usize = 64 << 10;
 /// replaced.
 ///
 /// An event is acknowledged once it is written. While nobody reads stdout, events wait and are refused with 504 when the
-/// delivery's time is over; when stdout is closed or its disk is full, they are refused with 503. An event whose sender
+/// delivery's time is over; when stdout is closed or `/dev/null`, or its disk is full, they are refused with 503. An event whose sender
 /// does not wait any more is not printed later, unless its line is being written at that time.
 #[derive(Clone, Debug)]
 pub struct Log {

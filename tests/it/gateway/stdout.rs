@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::io::{PipeReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
 use crate::support::process::{command, free_address};
 use crate::support::{Answer, eventually, raw, within};
@@ -26,6 +27,10 @@ struct Running {
 
 impl Running {
     async fn start(stdout: impl Into<Stdio>) -> Self {
+        Self::start_as(command, stdout).await
+    }
+
+    async fn start_as(command: impl Fn(&Path) -> Command, stdout: impl Into<Stdio>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let webhooks = json!({
             "log": {"module": "log"},
@@ -153,4 +158,24 @@ async fn a_full_disk_behind_stdout_is_503() {
     }
     gateway.assert_serves_others().await;
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_stdout_that_is_closed_or_null_is_503() {
+    let closed = |directory: &Path| {
+        let gateway = command(directory);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec \"$0\" >&-"]).arg(gateway.as_std().get_program());
+        command.current_dir(directory).env_clear().env("HOST", "127.0.0.1").stdin(Stdio::null()).kill_on_drop(true);
+        command
+    };
+    for gateway in [Running::start_as(closed, Stdio::null()).await, Running::start(Stdio::null()).await] {
+        for n in 0..2 {
+            gateway.post("log", n).await.problem(503);
+        }
+        // It is on disk, and is tried again.
+        assert_eq!(gateway.post("kept", 2).await.status, 202);
+        gateway.assert_serves_others().await;
+        gateway.stop().await;
+    }
 }

@@ -84,22 +84,23 @@ impl Stdout {
         use std::os::fd::AsFd;
         if self.0.is_none() {
             let file = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
-            warn_of_null(&file);
+            if is_null(&file) {
+                return Err(io::Error::other("stdout is closed or /dev/null"));
+            }
             self.0 = Some(file);
         }
         self.0.as_mut().ok_or_else(|| ErrorKind::BrokenPipe.into())
     }
 }
 
-/// A stdout that was closed when the process started has become `/dev/null` before `main`.
+/// A stdout that was closed when the process started has become `/dev/null` before `main`. An event that is written there
+/// goes nowhere.
 #[cfg(unix)]
-fn warn_of_null(stdout: &std::fs::File) {
+fn is_null(stdout: &std::fs::File) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |file: io::Result<std::fs::Metadata>| file.ok().map(|file| file.rdev()).filter(|device| *device != 0);
     let null = device(std::fs::metadata("/dev/null"));
-    if null.is_some() && device(stdout.metadata()) == null {
-        tracing::warn!("stdout is closed or /dev/null: events of webhooks with the module `log` are printed nowhere");
-    }
+    null.is_some() && device(stdout.metadata()) == null
 }
 
 #[cfg(unix)]
