@@ -12,4 +12,5 @@ pub(crate) mod network;
 pub(crate) mod private;
 pub(crate) mod secret;
 pub(crate) mod secret_names;
+pub(crate) mod shares;
 pub(crate) mod telemetry;

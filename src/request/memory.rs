@@ -8,6 +8,8 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::base::shares::{Held, Scope};
+
 /// The largest body, in bytes, that counts as small.
 pub const SMALL: usize = 64 << 10;
 
@@ -20,7 +22,8 @@ pub const SMALL: usize = 64 << 10;
 ///
 /// When there is no room for more bytes, the slowest of the large bodies that are still arriving is refused with 503
 /// [`MemoryFull`](super::rejection::RejectionKind::MemoryFull) and `Retry-After`: of those of the same webhook if the webhook has used
-/// up its share, else of those of its namespace, else of all. If none is arriving, the body that needs the room is refused.
+/// up its share, else of those of its namespace, else of all. If that is not enough, or none is arriving, the body that
+/// needs the room is refused, and no other.
 #[derive(Clone)]
 pub struct BodyMemory(Arc<Shared>);
 
@@ -95,14 +98,6 @@ pub(crate) struct Charge {
 #[derive(Debug)]
 pub(crate) struct NoRoom;
 
-/// Whose bytes are too many.
-#[derive(Clone, Copy, Debug)]
-enum Scope {
-    Webhook,
-    Namespace,
-    All,
-}
-
 impl Charge {
     /// Makes the body hold `bytes` in all.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
@@ -110,7 +105,7 @@ impl Charge {
         let bytes = bytes.max(self.bytes);
         let more = bytes - self.bytes;
         let is_small = bytes <= SMALL;
-        if is_small && memory.0.take(self.share.as_deref(), more, bytes).is_ok() {
+        if is_small && memory.0.take(self.share.as_deref(), more, bytes) {
             self.bytes = bytes;
             return Ok(());
         }
@@ -118,11 +113,14 @@ impl Charge {
         if self.is_evicted() {
             return Err(NoRoom);
         }
-        while let Err(scope) = memory.0.take(self.share.as_deref(), more, bytes) {
-            let victim = list.remove_slowest(scope, self).ok_or(NoRoom)?;
-            // Its own task drops the bytes as soon as it runs.
-            memory.0.give_back(victim.share.as_deref(), victim.bytes.load(Relaxed));
-            victim.waker.wake();
+        while !memory.0.take(self.share.as_deref(), more, bytes) {
+            // All of them together suffice. If not, none has to go.
+            for victim in memory.0.victims(&list, self, more, bytes).ok_or(NoRoom)? {
+                list.evict(&victim);
+                // Its own task drops the bytes as soon as it runs.
+                memory.0.give_back(victim.share.as_deref(), victim.bytes.load(Relaxed));
+                victim.waker.wake();
+            }
         }
         self.bytes = bytes;
         if !is_small {
@@ -199,6 +197,17 @@ impl Arriving {
         self.bytes.load(Relaxed) as f64 / seconds.max(0.001)
     }
 
+    /// What is left of `held`, as a body of the share `of` sees it, without this body.
+    fn taken_from(&self, held: Held, of: Option<&Share>) -> Held {
+        let bytes = self.bytes.load(Relaxed) as u64;
+        let of_scope = |scope| if self.is_in(scope, of) { bytes } else { 0 };
+        Held {
+            all: held.all.saturating_sub(bytes),
+            webhook: held.webhook.saturating_sub(of_scope(Scope::Webhook)),
+            namespace: held.namespace.saturating_sub(of_scope(Scope::Namespace)),
+        }
+    }
+
     fn is_in(&self, scope: Scope, of: Option<&Share>) -> bool {
         match (scope, self.share.as_deref(), of) {
             (Scope::All, ..) => true,
@@ -226,47 +235,67 @@ impl List {
         arriving
     }
 
-    /// Removes the slowest body of the scope; `None` if there is none, or if it is the one that asks for room.
-    fn remove_slowest(&mut self, scope: Scope, asking: &Charge) -> Option<Arc<Arriving>> {
+    /// The slowest body of the scope, but for `others`.
+    fn slowest(&self, scope: Scope, of: Option<&Share>, others: &[Arc<Arriving>]) -> Option<&Arc<Arriving>> {
         let now = Instant::now();
-        let among = self.0.iter().enumerate().filter(|(_, body)| body.is_in(scope, asking.share.as_deref()));
-        let speed = |body: &Arriving| body.bytes_per_second(now);
-        let (at, slowest) = among.min_by(|(_, one), (_, other)| speed(one).total_cmp(&speed(other)))?;
-        if asking.arriving.as_ref().is_some_and(|asking| Arc::ptr_eq(asking, slowest)) {
-            return None;
-        }
-        slowest.is_evicted.store(true, Relaxed);
-        Some(self.0.swap_remove(at))
+        let is_other = |body: &Arc<Arriving>| others.iter().any(|other| Arc::ptr_eq(other, body));
+        let among = self.0.iter().filter(|body| body.is_in(scope, of) && !is_other(body));
+        among.min_by(|one, other| one.bytes_per_second(now).total_cmp(&other.bytes_per_second(now)))
+    }
+
+    fn evict(&mut self, body: &Arc<Arriving>) {
+        body.is_evicted.store(true, Relaxed);
+        self.0.retain(|other| !Arc::ptr_eq(other, body));
     }
 }
 
 impl Shared {
-    /// Takes `more` bytes for a body that then holds `bytes`, or says whose bytes are too many.
-    fn take(&self, share: Option<&Share>, more: usize, bytes: usize) -> Result<(), Scope> {
-        let [of_all, of_webhook, of_namespace] = self.add(share, more);
-        let limit = match bytes <= SMALL {
+    /// Takes `more` bytes for a body that then holds `bytes`, if there is room.
+    fn take(&self, share: Option<&Share>, more: usize, bytes: usize) -> bool {
+        let has_room = self.exceeded(self.add(share, more), bytes).is_none();
+        if !has_room {
+            self.give_back(share, more);
+        }
+        has_room
+    }
+
+    /// Whose bytes are too many for a body of `bytes`, if any are.
+    fn exceeded(&self, held: Held, bytes: usize) -> Option<Scope> {
+        let capacity = match bytes <= SMALL {
             true => self.max_bytes,
             false => self.max_bytes - self.max_bytes / 8,
         };
-        let free = limit.saturating_sub(of_all);
-        let scope = if of_webhook > self.largest.max(free) {
-            Scope::Webhook
-        } else if of_namespace > self.largest.max(free.saturating_mul(2)) {
-            Scope::Namespace
-        } else if of_all > limit {
-            Scope::All
-        } else {
-            return Ok(());
-        };
-        self.give_back(share, more);
-        Err(scope)
+        held.exceeded(capacity as u64, self.largest as u64)
     }
 
-    /// The sums after that: of all, of the webhook, of its namespace.
-    fn add(&self, share: Option<&Share>, bytes: usize) -> [usize; 3] {
-        let add = |held: &AtomicUsize| held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        let [of_webhook, of_namespace] = share.map_or([0, 0], |share| share.held().map(add));
-        [add(&self.held), of_webhook, of_namespace]
+    /// The bodies that make room for `more` bytes, so that the one of `asking` holds `bytes`; `None` if no room can be
+    /// made: all others together are too small, or the one that asks is the slowest.
+    fn victims(&self, list: &List, asking: &Charge, more: usize, bytes: usize) -> Option<Vec<Arc<Arriving>>> {
+        let share = asking.share.as_deref();
+        let mut held = self.held_by(share).and(more as u64);
+        let mut victims = Vec::new();
+        while let Some(scope) = self.exceeded(held, bytes) {
+            let slowest = list.slowest(scope, share, &victims)?;
+            if asking.arriving.as_ref().is_some_and(|asking| Arc::ptr_eq(asking, slowest)) {
+                return None;
+            }
+            held = slowest.taken_from(held, share);
+            victims.push(Arc::clone(slowest));
+        }
+        Some(victims)
+    }
+
+    fn held_by(&self, share: Option<&Share>) -> Held {
+        let load = |held: &AtomicUsize| held.load(Relaxed) as u64;
+        let [webhook, namespace] = share.map_or([0, 0], |share| share.held().map(load));
+        Held { all: load(&self.held), webhook, namespace }
+    }
+
+    /// Returns what is held after that.
+    fn add(&self, share: Option<&Share>, bytes: usize) -> Held {
+        let add = |held: &AtomicUsize| held.fetch_add(bytes, Relaxed).saturating_add(bytes) as u64;
+        let [webhook, namespace] = share.map_or([0, 0], |share| share.held().map(add));
+        Held { all: add(&self.held), webhook, namespace }
     }
 
     fn give_back(&self, share: Option<&Share>, bytes: usize) {
@@ -378,6 +407,22 @@ mod tests {
         quick.arrived().unwrap();
         third.arrived().unwrap();
         drop((quick, third));
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn no_body_makes_room_that_does_not_suffice() {
+        let memory = BodyMemory::new(8 * MIB, 4 * MIB);
+        let [mut arrived, mut arriving, mut asking] = [(); 3].map(|()| memory.begin(alone()));
+        arrived.grow(4 * MIB).unwrap();
+        arrived.arrived().unwrap();
+        arriving.grow(MIB).unwrap();
+        // 7 MiB are for large ones.
+        asking.grow(4 * MIB).unwrap_err();
+        assert_eq!(memory.held(), 5 * MIB);
+        arriving.grow(2 * MIB).unwrap();
+        arriving.arrived().unwrap();
+        drop((arrived, arriving, asking));
         assert_eq!(memory.held(), 0);
     }
 

@@ -1,13 +1,9 @@
-//! How much of the spool's room each webhook, and each namespace, has taken, and how much more it may take.
-//!
-//! The limits are dynamic thresholds: a webhook may hold as many bytes as are still free, and a namespace twice as many
-//! (A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). One namespace
-//! alone may so take two thirds of the room, and a namespace that comes later always finds some of the rest. When the
-//! first ones drain, all that want room end up with equal shares.
+//! How much of the spool's room each webhook, and each namespace, has taken.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use crate::base::shares::Held;
 use crate::config::WebhookKey;
 
 /// The bytes of the events that are there, those on their way into a segment included.
@@ -28,10 +24,13 @@ pub(super) fn largest_event(capacity: u64) -> u64 {
 impl Shares {
     /// Whether an event of this size may be taken, if all events together may have `capacity` bytes.
     pub(super) fn has_room(&self, webhook: &WebhookKey, bytes: u64, capacity: u64) -> bool {
-        let after = |share: Option<&u64>| share.copied().unwrap_or(0).saturating_add(bytes);
-        let Some(free) = capacity.checked_sub(self.total.saturating_add(bytes)) else { return false };
-        after(self.webhooks.get(webhook)) <= free
-            && after(self.namespaces.get(webhook.namespace())) <= free.saturating_mul(2)
+        let share = |share: Option<&u64>| share.copied().unwrap_or(0);
+        let held = Held {
+            all: self.total,
+            webhook: share(self.webhooks.get(webhook)),
+            namespace: share(self.namespaces.get(webhook.namespace())),
+        };
+        held.and(bytes).exceeded(capacity, 0).is_none()
     }
 
     pub(super) fn take(&mut self, webhook: &WebhookKey, bytes: u64) {
