@@ -86,7 +86,8 @@ const fn letters(name: &[u8]) -> u64 {
 
 /// `PassWord` and `pAsSwOrD` are one word or several, so both readings count.
 fn has_secret_words(name: &str) -> bool {
-    are_secret(&words(name, true)) || are_secret(&words(name, false))
+    let camel = words(name, true);
+    are_secret(&camel) || (camel.has_humps && are_secret(&words(name, false)))
 }
 
 fn are_secret(words: &Words) -> bool {
@@ -106,12 +107,27 @@ fn are_secret(words: &Words) -> bool {
 fn has_secret_run(words: &Words) -> bool {
     words.starts().any(|start| {
         let text = &words.text.as_bytes()[start..];
+        if !begins_secret_run(text) {
+            return false;
+        }
         let is_end = |length: usize| words.ends.binary_search(&(start + length)).is_ok();
         let is_run = |word: &&str| text.starts_with(word.as_bytes()) && is_end(word.len());
         let is_plural = |name: &str| text.get(name.len()) == Some(&b's') && is_end(name.len() + 1);
         let is_name = |name: &&str| text.starts_with(name.as_bytes()) && (is_end(name.len()) || is_plural(name));
         SECRET_WORDS.iter().any(is_run) || SECRET_NAMES.iter().any(is_name)
     })
+}
+
+/// Whether some secret word or name begins with the same two letters. A name may consist of many words, and hardly any
+/// begins one.
+fn begins_secret_run(text: &[u8]) -> bool {
+    matches!(
+        text,
+        [b'a', b'c' | b'p' | b'u', ..]
+            | [b'c', b'l' | b'o' | b'r', ..]
+            | [b'p', b'a' | b'r' | b'w', ..]
+            | [b's', b'e' | b'i' | b's', ..]
+    )
 }
 
 /// Whether a field of this name might hold a secret. Misses less, and takes `monkey` and `author` for one.
@@ -124,6 +140,8 @@ pub(crate) fn sounds_secret(name: &str) -> bool {
 struct Words {
     text: String,
     ends: Vec<usize>,
+    /// Whether a capital divides some of them.
+    has_humps: bool,
 }
 
 impl Words {
@@ -150,18 +168,22 @@ impl Words {
 /// The words of a name, in lower case and without numbers at their ends: `password1`. They are divided by anything that
 /// is no letter or digit and, in camel case, by capitals: `HTTPAuth`.
 fn words(name: &str, is_camel: bool) -> Words {
-    let mut words = Words { text: String::with_capacity(name.len()), ends: Vec::new() };
+    let mut words = Words { text: String::with_capacity(name.len()), ends: Vec::new(), has_humps: false };
     let mut before = ' ';
     let mut chars = name.chars().peekable();
     while let Some(c) = chars.next() {
         let begins = c.is_uppercase()
             && (before.is_lowercase()
                 || (before.is_uppercase() && chars.peek().is_some_and(|next| next.is_lowercase())));
-        if !c.is_alphanumeric() || (is_camel && begins) {
+        let is_hump = is_camel && begins;
+        words.has_humps |= is_hump;
+        if !c.is_alphanumeric() || is_hump {
             words.end();
         }
-        if c.is_alphanumeric() {
-            words.text.extend(c.to_lowercase());
+        match c {
+            _ if c.is_ascii_alphanumeric() => words.text.push(c.to_ascii_lowercase()),
+            _ if c.is_alphanumeric() => words.text.extend(c.to_lowercase()),
+            _ => {}
         }
         before = c;
     }
@@ -174,6 +196,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_secret_word_begins_a_run() {
+        for word in SECRET_WORDS.iter().chain(&SECRET_NAMES) {
+            assert!(begins_secret_run(word.as_bytes()), "{word}");
+        }
+    }
 
     #[test]
     fn secrets_are_known_by_name() {

@@ -27,9 +27,9 @@
 //! into range, `retry` without `enabled`, a `module` beside a `chain`, a `connection` that no module asks for. Every other
 //! number that is out of range is refused.
 //!
-//! A value has at most 512 KiB, 20,000 keys and items in all, and arrays and objects 64 levels deep. What placeholders come
-//! to has at most 512 KiB, and the items of a chain have at most 20,000 keys and items once each has its copy of
-//! `module-config`.
+//! A value has at most 512 KiB, 20,000 keys and items in all, and arrays and objects 64 levels deep. It has at most 1,000
+//! placeholders, and what they come to has at most 512 KiB. The items of a chain have at most 20,000 keys and items once
+//! each has its copy of `module-config`, and the copies have at most 512 KiB together.
 //!
 //! # Retries
 //!
@@ -124,7 +124,7 @@ mod warning;
 pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
 pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
-pub(crate) use self::placeholder::expand;
+pub(crate) use self::placeholder::{Room, expand};
 pub(crate) use self::secrets::Place;
 
 pub use self::connection::Connection;

@@ -60,6 +60,16 @@ impl Node {
         }
     }
 
+    /// The bytes of its names and texts.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Array(items) => items.iter().map(Self::bytes).sum(),
+            Self::Object(fields) => fields.iter().map(|(key, value)| key.len() + value.bytes()).sum(),
+            Self::String(text) | Self::Expanded(text) | Self::Filled(text) => text.len(),
+            Self::Null | Self::Bool(_) | Self::Number(_) => 0,
+        }
+    }
+
     /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, CompileError> {
         T::deserialize(self)
@@ -192,7 +202,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut fields: Vec<(String, Node)> = Vec::new();
-        let mut known = HashSet::new();
+        let mut known = HashSet::with_hasher(foldhash::quality::RandomState::default());
         let inside = self.inside()?;
         while let Some(key) = map.next_key::<String>()? {
             self.count()?;

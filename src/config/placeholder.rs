@@ -8,15 +8,41 @@ use super::secrets::Place;
 /// Looks up a variable.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// A value has no more placeholders: each costs a search through the variables.
+const MOST: usize = 1000;
+
+/// How many placeholders a value may still have, and how many bytes they may still come to.
+pub(crate) struct Room {
+    placeholders: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// The room of a whole value.
+    pub(crate) const fn new() -> Self {
+        Self { placeholders: MOST, bytes: LONGEST }
+    }
+
+    /// Takes room for a placeholder, before it is looked up.
+    fn take(&mut self) -> Result<(), CompileError> {
+        let left = self.placeholders.checked_sub(1);
+        let too_many = || CompileError::new(format!("expected at most {MOST} placeholders in a value, found more"));
+        left.map(|left| self.placeholders = left).ok_or_else(too_many)
+    }
+
+    /// Takes room for what a placeholder comes to.
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), CompileError> {
+        let too_long = || {
+            let most = LONGEST >> 10;
+            CompileError::new(format!("expected placeholders that come to at most {most} KiB in all, found more"))
+        };
+        self.bytes.checked_sub(bytes).map(|left| self.bytes = left).ok_or_else(too_long)
+    }
+}
+
 /// Fills in the placeholders of every string in `node`; keys stay as they are. Where `place` is that of a secret, a
-/// placeholder that comes to nothing, or to blanks, is an error. What is filled in is taken from `room`, which is for a
-/// whole value.
-pub(crate) fn expand(
-    node: Node,
-    lookup: Lookup<'_>,
-    place: &Place<'_>,
-    room: &mut usize,
-) -> Result<Node, CompileError> {
+/// placeholder that comes to nothing, or to blanks, is an error. What is filled in takes from `room`.
+pub(crate) fn expand(node: Node, lookup: Lookup<'_>, place: &Place<'_>, room: &mut Room) -> Result<Node, CompileError> {
     Ok(match node {
         Node::String(text) => expand_text(text, lookup, place, room)?,
         Node::Array(items) => {
@@ -37,20 +63,18 @@ pub(crate) fn expand(
     })
 }
 
-fn expand_text(text: String, lookup: Lookup<'_>, place: &Place<'_>, room: &mut usize) -> Result<Node, CompileError> {
+fn expand_text(text: String, lookup: Lookup<'_>, place: &Place<'_>, room: &mut Room) -> Result<Node, CompileError> {
     if !text.contains("{$") {
         return Ok(Node::String(text));
     }
     let mut value = |placeholder: Placeholder<'_>| {
+        room.take()?;
         let value = placeholder.value(lookup)?;
         // Of a credential a blank would leave what everybody knows: `Token `.
         if value.trim().is_empty() && place.is_guarded() {
             return Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)));
         }
-        *room = room.checked_sub(value.len()).ok_or_else(|| {
-            let most = LONGEST >> 10;
-            CompileError::new(format!("expected placeholders that come to at most {most} KiB in all, found more"))
-        })?;
+        room.take_bytes(value.len())?;
         Ok(value)
     };
     if let Some(placeholder) = whole(&text) {
@@ -111,7 +135,7 @@ fn malformed() -> CompileError {
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_ascii_uppercase());
-    let expanded = expand_text(text.to_owned(), &lookup, &Place::of("text", false), &mut { LONGEST });
+    let expanded = expand_text(text.to_owned(), &lookup, &Place::of("text", false), &mut Room::new());
     if !text.contains("{$") {
         assert!(matches!(expanded, Ok(Node::String(same)) if same == text));
     }
@@ -134,7 +158,7 @@ mod tests {
     }
 
     fn text(input: &str) -> Result<Node, String> {
-        expand_text(input.to_owned(), &lookup, &Place::of("text", false), &mut { LONGEST })
+        expand_text(input.to_owned(), &lookup, &Place::of("text", false), &mut Room::new())
             .map_err(|error| error.to_string())
     }
 
@@ -182,7 +206,7 @@ mod tests {
     #[test]
     fn errors_tell_where_and_keys_are_not_touched() {
         let node = Node::parse(br#"{"a": [{"{$TOKEN}": "{$NO}"}]}"#).unwrap();
-        let error = expand(node, &lookup, &Place::of("text", false), &mut { LONGEST }).err().unwrap().to_string();
+        let error = expand(node, &lookup, &Place::of("text", false), &mut Room::new()).err().unwrap().to_string();
         assert_eq!(error, "a.0.{$TOKEN}: the variable `NO` is not set and has no default");
     }
 
@@ -191,7 +215,7 @@ mod tests {
         let text = Place::of("text", false);
         let (secret, metadata) = (text.inside("api_key"), Place::of("metadata", false));
         let expand = |input: &str, place: &Place<'_>| {
-            expand_text(input.to_owned(), &lookup, place, &mut { LONGEST }).map_err(|error| error.to_string())
+            expand_text(input.to_owned(), &lookup, place, &mut Room::new()).map_err(|error| error.to_string())
         };
         for input in ["{$EMPTY}", "{$NO:}", "{$NO: }", "Token {$EMPTY}", "Token {$BLANK}", "{$TOKEN}{$NO:}"] {
             for place in [Place::of("anything", true), Place::of("password", false), secret.inside("value")] {

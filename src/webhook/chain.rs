@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Promise;
 use super::spec::{ItemSpec, Spec};
-use crate::config::{CompileError, MOST_HELD, Name, Node, Notes, missing_key};
+use crate::config::{CompileError, LONGEST, MOST_HELD, Name, Node, Notes, missing_key};
 use crate::delivery::{Plan, Retry, RetryConfig};
 use crate::event::MAX_STEPS;
 
@@ -48,12 +48,7 @@ fn read_items(chain: Node, config: &Node, retry: Retry, notes: &Notes) -> Result
     if !(1..=MAX_STEPS).contains(&items.len()) {
         return Err(CompileError::new(format!("expected 1 to {MAX_STEPS} items, found {}", items.len())));
     }
-    // Each item has a copy of the webhook's `module-config`.
-    let held = items.iter().map(|item| config.held() + item.held()).sum::<usize>();
-    if held > MOST_HELD {
-        let text = format!("expected at most {MOST_HELD} keys and items in the `module-config` of all items together");
-        return Err(CompileError::new(format!("{text}, found {held}")));
-    }
+    check_copies(config, &items)?;
     let steps = items.into_iter().enumerate().map(|(at, item)| {
         let (place, of_item) = (at.to_string(), Notes::new());
         let step = read_item(at, item, config, retry, &of_item).map_err(|error| error.inside(&place));
@@ -61,6 +56,22 @@ fn read_items(chain: Node, config: &Node, retry: Retry, notes: &Notes) -> Result
         step
     });
     steps.collect()
+}
+
+/// Each item has a copy of the webhook's `module-config`: a small value must not become a large one.
+fn check_copies(config: &Node, items: &[Node]) -> Result<(), CompileError> {
+    let held = items.iter().map(|item| config.held() + item.held()).sum::<usize>();
+    if held > MOST_HELD {
+        let text = format!("expected at most {MOST_HELD} keys and items in the `module-config` of all items together");
+        return Err(CompileError::new(format!("{text}, found {held}")));
+    }
+    let copied = config.bytes().saturating_mul(items.len());
+    if copied > LONGEST {
+        let (most, found) = (LONGEST >> 10, copied.div_ceil(1 << 10));
+        let text = format!("expected at most {most} KiB in all copies of `module-config`, one for each item");
+        return Err(CompileError::new(format!("{text}, found {found} KiB")));
+    }
+    Ok(())
 }
 
 fn read_item(at: usize, item: Node, config: &Node, retry: Retry, notes: &Notes) -> Result<StepSpec, CompileError> {

@@ -9,8 +9,8 @@ use super::spec::Spec;
 use super::{Promise, Webhook};
 use crate::auth::{ErasedScheme, Guards};
 use crate::config::{
-    BuildContext, CompileError, Connection, DataType, LONGEST, Name, Node, Notes, Place, WebhookInfo, WebhookKey,
-    expand, missing_key, secrets,
+    BuildContext, CompileError, Connection, DataType, Name, Node, Notes, Place, Room, WebhookInfo, WebhookKey, expand,
+    missing_key, secrets,
 };
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
@@ -169,7 +169,7 @@ impl Compiler {
             Node::Object(fields) => fields,
             other => return Err(other.is_not("a JSON object")),
         };
-        let mut room = LONGEST;
+        let mut room = Room::new();
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
             let place = Place::of(&key, is_guard(&key));
@@ -214,6 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::LONGEST;
     use crate::module::LogConfig;
 
     fn compile(json: &str) -> Result<Webhook, String> {
@@ -396,6 +397,29 @@ mod tests {
         assert_eq!(filled(7), Ok(()));
         assert!(filled(8).unwrap_err().starts_with("metadata.1: expected placeholders that come to at most 512 KiB"));
         assert!(filled(100_000).is_err());
+
+        let placeholders = |count: usize| {
+            let json = format!(r#"{{"module":"discard","metadata":["{}","{{$TOKEN}}"]}}"#, "{$TOKEN}".repeat(count));
+            compile(&json).map(drop)
+        };
+        assert_eq!(placeholders(999), Ok(()));
+        assert_eq!(
+            placeholders(1000).unwrap_err(),
+            "metadata.1: expected at most 1000 placeholders in a value, found more"
+        );
+
+        let copied = |bytes: usize, items: usize| {
+            let items = vec![r#""log""#; items].join(",");
+            compile(&format!(r#"{{"module-config":{{"pretty_print":"{}"}},"chain":[{items}]}}"#, "x".repeat(bytes)))
+                .unwrap_err()
+        };
+        let most = (512 << 10) / 20 - "pretty_print".len();
+        assert!(copied(most, 20).starts_with("chain.0.module-config.pretty_print: expected a boolean"));
+        assert_eq!(
+            copied(most + 1, 20),
+            "chain: expected at most 512 KiB in all copies of `module-config`, one for each item, found 513 KiB"
+        );
+        assert!(copied(400 << 10, 1).starts_with("chain.0.module-config.pretty_print: expected a boolean"));
     }
 
     #[test]
@@ -597,6 +621,13 @@ mod tests {
             let fields: Vec<_> = (0..count).map(|n| format!(r#""secret{n}":"{text}""#)).collect();
             format!("{{{}}}", fields.join(","))
         };
+        // In names that might be secret, as often as fits, with a number that makes each of them another.
+        let blanks = |part: &str, times: usize| {
+            let size = part.len() * times + 16;
+            let names: Vec<_> =
+                (0..(500_000 / size).min(19_900)).map(|n| format!(r#""{}a{n}b":" ""#, part.repeat(times))).collect();
+            format!("{{{}}}", names.join(","))
+        };
         let many = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
         vec![
             ("fields", metadata(&fields(19_990, "0"))),
@@ -613,6 +644,10 @@ mod tests {
             ),
             ("escapes", metadata(&format!("\"{}\"", r"\u00e9".repeat(80_000)))),
             ("a chain of large items", chain(20, 900, 40)),
+            (
+                "a chain of long copies",
+                format!(r#"{{"chain":[{}],"module-config":{{"a":"{long}"}}}}"#, vec![r#""log""#; 20].join(",")),
+            ),
             ("a chain of copies", chain(20, 40, 900)),
             (
                 "secrets",
@@ -635,9 +670,25 @@ mod tests {
                     format!("{{{}}}", names.join(","))
                 }),
             ),
-            ("placeholders", metadata(&many(r#""{$TOKEN}""#, 19_990))),
+            ("blank secrets by long names", config(&blanks("k_e_y_", 165))),
+            ("blank secrets by names of single letters", config(&blanks("s_k_e_y_p_", 100))),
+            ("blank secrets by names that nearly are secret", config(&blanks("passcod_secre_key_", 55))),
+            ("blank secrets by capitals", config(&blanks("K_E_Y_", 165))),
+            ("blank secrets by camels", config(&blanks("kEyS", 250))),
+            ("blank secrets by camels and bars", config(&blanks("kE_yS_", 165))),
+            ("blank secrets by short names", config(&blanks("k_e_y_", 2))),
+            ("blanks", metadata(&many(r#""""#, 19_990))),
+            (
+                "blanks deep inside of values",
+                config(&format!("{}{}{}", r#"{"value":"#.repeat(60), many(r#"" ""#, 19_900), "}".repeat(60))),
+            ),
+            ("decimals", metadata(&many(&format!("2.{}1e-308", "2250738585072011".repeat(40)), 750))),
+            ("large whole numbers", metadata(&many(&"9".repeat(308), 1600))),
+            ("placeholders", metadata(&many(r#""{$TOKEN}""#, 1000))),
+            ("too many placeholders", metadata(&many(r#""{$TOKEN}""#, 19_990))),
             ("placeholders in a string", metadata(&format!("\"{}\"", "{$TOKEN}".repeat(60_000)))),
             ("defaults", metadata(&format!("\"{}\"", "{$NO:x}".repeat(70_000)))),
+            ("long defaults", metadata(&many(&format!("\"{{$NO:{}}}\"", "x".repeat(500)), 999))),
             ("openings", metadata(&format!("\"{}\"", "{$NO:".repeat(100_000)))),
             ("openings and an end", metadata(&format!("\"{}}}\"", "{$NO:".repeat(100_000)))),
             (

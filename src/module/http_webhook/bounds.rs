@@ -1,6 +1,9 @@
 //! How much the options may hold: each event pays for all of it.
 
-use std::fmt::Display;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::HttpWebhookConfig;
 use crate::config::BuildError;
@@ -39,6 +42,32 @@ pub(super) fn check(config: &HttpWebhookConfig) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// Reads `headers`, and no more of them than may be there: to read as many as a value can hold would take long.
+pub(super) fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Headers;
+
+    impl<'de> Visitor<'de> for Headers {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut headers = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry()? {
+                if headers.len() == MAX_NAMES {
+                    return Err(A::Error::custom(format_args!("expected at most {MAX_NAMES} names, found more")));
+                }
+                headers.insert(name, value);
+            }
+            Ok(headers)
+        }
+    }
+
+    deserializer.deserialize_map(Headers)
+}
+
 fn check_names<'a>(option: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), BuildError> {
     names.try_for_each(|name| at_most(MAX_NAME, format_args!("bytes in each name of `{option}`"), name.len()))
 }
@@ -74,6 +103,18 @@ mod tests {
         });
         assert_eq!(most, Ok(()));
         assert_eq!(check(|config| drop(config.headers.insert("n".repeat(256), "v".repeat(8192)))), Ok(()));
+    }
+
+    #[test]
+    fn no_more_headers_are_read_than_may_be_there() {
+        let read = |count: usize| {
+            let headers: BTreeMap<_, _> = names(count).map(|name| (name, "v")).collect();
+            let config = serde_json::json!({"url": "http://example.com/", "headers": headers});
+            let config = serde_json::from_value::<HttpWebhookConfig>(config);
+            config.map(|config| config.headers.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(100), Ok(100));
+        assert_eq!(read(101), Err("expected at most 100 names, found more".to_owned()));
     }
 
     #[test]

@@ -124,7 +124,7 @@ pub struct HttpWebhookConfig {
     pub method: HttpMethod,
     /// Further header fields: at most 100, a name of at most 256 bytes, a value of at most 8 KiB, 64 KiB in all. Those of
     /// the connection, `host`, `content-length` and what this module sets itself are refused.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::headers")]
     pub headers: BTreeMap<String, String>,
     /// Whether received header fields are sent on; not if not given.
     #[serde(default)]

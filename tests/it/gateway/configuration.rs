@@ -265,7 +265,7 @@ async fn options_that_would_fail_at_each_event_or_slow_it_down_are_refused() {
         "module-config: expected `path` without control characters, found one",
         "module-config: expected at most 4096 bytes in `path`, found 400000",
         "module-config: expected at most 255 bytes in each part of `path`, found 300",
-        "module-config: expected at most 100 names in `headers`, found 15000",
+        "module-config.headers: expected at most 100 names, found more",
         "module-config: expected at most 8192 bytes in the value of `x-a` in `headers`, found 60000",
         "module-config: expected at most 100 names in `allowed_headers`, found 15000",
         "module-config: expected at most 100 names in `allowed_hosts`, found 15000",
