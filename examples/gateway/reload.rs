@@ -7,11 +7,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use crate::certificates::Certificates;
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_secs(1);
+
+/// A look at files that takes longer gets a line in the log.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// No certificate is larger.
 const MAX_BYTES: u64 = 4 << 20;
@@ -45,18 +51,21 @@ impl Signals {
 }
 
 /// Reads again for ever. `certificates` are those of the server, if it speaks TLS.
-pub(crate) async fn run(mut signals: Signals, certificates: Option<Certificates>, mut watches: Vec<Watch>) {
+pub(crate) async fn run(mut signals: Signals, certificates: Option<Certificates>, watches: Vec<Watch>) {
+    let (hangups, _) = watch::channel(());
+    // Each by itself: a path that never answers, such as one on a dead mount, holds up no other.
+    let mut watching: JoinSet<()> = watches.into_iter().map(|watch| watch.follow(hangups.subscribe())).collect();
     let mut looked_at = Timestamp::now();
     loop {
-        let asked = tokio::select! {
-            () = signals.hangup() => true,
-            () = tokio::time::sleep(POLL) => false,
-        };
-        if asked && watches.is_empty() {
-            tracing::info!("SIGHUP: there is no certificate to read again");
-        }
-        for watch in &mut watches {
-            watch.read_again(asked).await;
+        tokio::select! {
+            () = signals.hangup() => {
+                if watching.is_empty() {
+                    tracing::info!("SIGHUP: there is no certificate to read again");
+                }
+                hangups.send_replace(());
+            }
+            Some(ended) = watching.join_next() => tracing::error!(?ended, "certificates are watched no more"),
+            () = sleep(POLL) => {}
         }
         if let Some(certificates) = &certificates {
             certificates.warn_of_expiry(looked_at);
@@ -142,11 +151,29 @@ impl Watch {
         files.iter().map(NamedFile::read).collect()
     }
 
+    /// Looks at the files for ever; on a hangup at once, and with an answer.
+    async fn follow(mut self, mut hangups: watch::Receiver<()>) {
+        loop {
+            let asked = tokio::select! {
+                Ok(()) = hangups.changed() => true,
+                () = sleep(POLL) => false,
+            };
+            self.read_again(asked).await;
+        }
+    }
+
     async fn read_again(&mut self, asked: bool) {
         let files = self.files.clone();
-        let found = tokio::task::spawn_blocking(move || Self::read(&files)).await;
         let names: Vec<_> = self.files.iter().map(|file| file.variable).collect();
         let names = names.join(", ");
+        let mut reading = tokio::task::spawn_blocking(move || Self::read(&files));
+        let found = match timeout(SLOW, &mut reading).await {
+            Ok(found) => found,
+            Err(_) => {
+                tracing::warn!("reading the files of {names} takes long; what was read before stays in use");
+                reading.await
+            }
+        };
         match self.look(found.unwrap_or_else(|error| Err(error.to_string())), asked) {
             Look::Unchanged if asked => tracing::info!("SIGHUP: nothing has changed in the files of {names}"),
             Look::Applied => tracing::info!("the files of {names} were read again"),

@@ -225,6 +225,36 @@ async fn other_certificates_of_targets_are_trusted_while_it_runs() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_to_its_end_holds_up_no_other() {
+    let [served, target, renewed] = [Pair::new(), Pair::new(), Pair::new()];
+    let directory = directory(&served);
+    put(directory.path(), "ca.pem", &target.cert);
+    let variables = [("TLS_CERT", "tls/cert.pem"), ("TLS_KEY", "tls/key.pem"), ("EGRESS_CA_CERT", "ca.pem")];
+    let mut gateway = Gateway::start_in(directory, &variables).await;
+    // A pipe that nobody writes to: as on a mount whose server is gone, opening it never comes back.
+    let pipe = gateway.path("tls/cert.pem");
+    std::fs::remove_file(&pipe).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let is_slow = async || count(&gateway, "reading the files of TLS_CERT, TLS_KEY takes long") == 1;
+    eventually("a line about the pipe", is_slow).await;
+    put(&gateway.path("."), "ca.pem", &renewed.cert);
+    eventually("the other file to be read", async || {
+        count(&gateway, "the files of EGRESS_CA_CERT were read again") == 1
+    })
+    .await;
+    gateway.signal("HUP").await;
+    eventually("an answer to the hangup", async || count(&gateway, "SIGHUP: nothing has changed") == 1).await;
+    assert!(shows(&gateway, &served, &[&served]).await);
+    // The pipe ends, and so does the waiting for it.
+    std::fs::write(&pipe, &served.cert).unwrap();
+    put(&gateway.path("tls"), "cert.pem", &renewed.cert);
+    put(&gateway.path("tls"), "key.pem", &renewed.key);
+    eventually("the renewed certificate", async || shows(&gateway, &renewed, &[&served, &renewed]).await).await;
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn sighup_reads_certificates_again_and_says_what_it_found() {
     let (old, new) = (Pair::new(), Pair::new());
     let gateway = start(&old).await;
