@@ -36,6 +36,8 @@ pub(super) struct Files {
     current: Option<Arc<File>>,
     max_records: usize,
     replaced: Replaced,
+    /// Files that were replaced and that are not removed: the copies of their records may not be on disk.
+    kept: Vec<JournalFile>,
     _lock: File,
 }
 
@@ -45,11 +47,12 @@ pub(super) struct Replaced {
     /// Where records were copied to, to be synced.
     pub(super) copies: Vec<Arc<File>>,
     /// Files that may be removed after that.
-    pub(super) originals: Vec<PathBuf>,
+    pub(super) originals: Vec<JournalFile>,
 }
 
 #[derive(Debug)]
-struct JournalFile {
+pub(super) struct JournalFile {
+    path: PathBuf,
     /// Rises from file to file.
     begun: u32,
     records: usize,
@@ -76,13 +79,14 @@ impl Files {
             current: None,
             max_records,
             replaced: Replaced::default(),
+            kept: Vec::new(),
             _lock: lock,
         };
         let mut begun = this.list().map_err(|error| at(directory, error))?;
         begun.sort_unstable();
         for begun in begun {
             let path = this.path(begun);
-            match read(&path, begun, &mut found) {
+            match read(path.clone(), begun, &mut found) {
                 Ok(file) => this.files.push_back(file),
                 // A file that an earlier store of this process has replaced may be removed just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -131,23 +135,18 @@ impl Files {
         std::mem::take(&mut self.replaced)
     }
 
+    /// Keeps files that were replaced until the time of every record is over: nobody knows whether the copies are on disk.
+    /// They are not copied again, as a disk that fails would only be filled.
+    pub(super) fn keep(&mut self, originals: Vec<JournalFile>) {
+        self.kept.extend(originals);
+    }
+
     /// Removes the files in which the time of every record is over.
     pub(super) fn tidy(&mut self, now: u32) {
         let newest = self.files.back().map(|file| file.begun);
-        let directory = &self.directory;
-        self.files.retain(|file| {
-            // The newest may be open. Its turn comes when it is the newest no more.
-            if file.until >= now || Some(file.begun) == newest {
-                return true;
-            }
-            match fs::remove_file(directory.join(name(file.begun))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(file = name(file.begun), %error, "a file that is not needed any more cannot be removed");
-                    true
-                }
-                _ => false,
-            }
-        });
+        // The newest may be open. Its turn comes when it is the newest no more.
+        self.files.retain(|file| file.until >= now || Some(file.begun) == newest || !file.remove());
+        self.kept.retain(|file| file.until >= now || !file.remove());
     }
 
     /// Gives up the oldest files while there are more than twice as many records as can be remembered. The records of a
@@ -159,13 +158,12 @@ impl Files {
             if self.files.iter().map(|file| file.records).sum::<usize>() <= most {
                 return;
             }
-            let Some(oldest) = self.files.front().map(|file| self.path(file.begun)) else { return };
+            let Some(oldest) = self.files.front().map(|file| file.path.clone()) else { return };
             if let Err(error) = self.copy_remembered(&oldest, now) {
                 tracing::warn!(path = %oldest.display(), %error, "a file is kept: the records of events that are still remembered cannot be copied");
                 return;
             }
-            self.files.pop_front();
-            self.replaced.originals.push(oldest);
+            self.replaced.originals.extend(self.files.pop_front());
         }
     }
 
@@ -211,7 +209,7 @@ impl Files {
             let _ = fs::remove_file(path);
             return Err(error);
         }
-        self.files.push_back(JournalFile { begun, records: 0, until: 0 });
+        self.files.push_back(JournalFile { path, begun, records: 0, until: 0 });
         self.current = Some(Arc::clone(&file));
         Ok(file)
     }
@@ -222,7 +220,7 @@ impl Files {
         if !self.has_room(last, now) {
             return Ok(());
         }
-        let file = OpenOptions::new().append(true).open(self.path(last.begun))?;
+        let file = OpenOptions::new().append(true).open(&last.path)?;
         // What a crash has left of a record.
         file.set_len((last.records * SIZE) as u64)?;
         self.current = Some(Arc::new(file));
@@ -245,6 +243,25 @@ impl Files {
     }
 }
 
+impl JournalFile {
+    /// An empty one.
+    #[cfg(test)]
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path, begun: 0, records: 0, until: 0 }
+    }
+
+    /// Whether it is gone.
+    pub(super) fn remove(&self) -> bool {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "a file that is not needed any more cannot be removed");
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
 fn name(begun: u32) -> String {
     format!("{PREFIX}{begun:010}")
 }
@@ -255,9 +272,9 @@ fn begun(of: &str) -> Option<u32> {
 }
 
 /// Reads a file and tells what is in it.
-fn read(path: &Path, begun: u32, found: &mut impl FnMut(Event, Taken)) -> io::Result<JournalFile> {
-    let (mut file, mut damaged) = (JournalFile { begun, records: 0, until: 0 }, 0);
-    records(path, |record| {
+fn read(path: PathBuf, begun: u32, found: &mut impl FnMut(Event, Taken)) -> io::Result<JournalFile> {
+    let (mut file, mut damaged) = (JournalFile { path: path.clone(), begun, records: 0, until: 0 }, 0);
+    records(&path, |record| {
         file.records += 1;
         match record {
             Some(Record { event, taken }) => {
@@ -425,7 +442,7 @@ mod tests {
 
     fn done(files: &mut Files) {
         let replaced = files.take_replaced();
-        replaced.originals.iter().for_each(|path| fs::remove_file(path).unwrap());
+        replaced.originals.iter().for_each(|file| assert!(file.remove()));
     }
 
     #[test]
@@ -459,10 +476,30 @@ mod tests {
         flood(&mut files, 10..13);
         let Replaced { copies, originals } = files.take_replaced();
         assert_eq!((copies.len(), originals.len()), (1, 1));
-        assert!(originals[0].exists());
+        assert!(originals[0].path.exists());
         drop(files);
         let (_, found) = fixture.open_at(MIN_RECORDS, 1000);
         assert_eq!(found.iter().filter(|number| **number < 3).count(), 6);
+    }
+
+    #[test]
+    fn a_file_whose_copies_may_be_lost_is_removed_when_its_time_is_over() {
+        let fixture = Fixture::new();
+        let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
+        files.is_remembered = Box::new(|record| record.event.0[0] < 3);
+        files.append(&samples(0..3), 1000).unwrap();
+        flood(&mut files, 10..13);
+        let originals = files.take_replaced().originals;
+        let oldest = fixture.files().remove(0);
+        assert_eq!(originals[0].path, oldest);
+        files.keep(originals);
+        files.tidy(5000);
+        assert!(oldest.exists(), "its records are remembered");
+        // It is not copied again.
+        flood(&mut files, 20..21);
+        assert!(files.take_replaced().originals.iter().all(|file| file.path != oldest));
+        files.tidy(5001);
+        assert!(!oldest.exists() && files.kept.is_empty());
     }
 
     #[test]

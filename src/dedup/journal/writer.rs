@@ -1,16 +1,15 @@
 //! The thread that writes, and the one that syncs.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use super::files::{Files, Replaced};
+use super::files::{Files, JournalFile, Replaced};
 use super::record::Record;
 use crate::base::clock::Clock;
 use crate::base::telemetry;
@@ -37,6 +36,8 @@ pub(super) struct Writer {
     clock: Arc<Clock>,
     is_stuck: Arc<AtomicBool>,
     syncer: SyncSender<Unsynced>,
+    /// What [`Unsynced::sync`] could not remove.
+    to_keep: Receiver<Vec<JournalFile>>,
     unsynced: Unsynced,
     synced: Instant,
     tidied: Instant,
@@ -47,7 +48,7 @@ struct Unsynced {
     /// Files that were written to since they were synced; the last one is the current one.
     files: Vec<Arc<File>>,
     /// Files that may be removed once all of these are synced.
-    then_remove: Vec<PathBuf>,
+    then_remove: Vec<JournalFile>,
 }
 
 impl Writer {
@@ -58,10 +59,13 @@ impl Writer {
         entries: Receiver<Entry>,
         is_stuck: Arc<AtomicBool>,
     ) -> io::Result<()> {
-        let (syncer, to_sync) = sync_channel(1);
-        let now = Instant::now();
-        let writer = Self { files, clock, is_stuck, syncer, unsynced: Unsynced::default(), synced: now, tidied: now };
-        std::thread::Builder::new().name("dedup-sync".into()).spawn(move || to_sync.iter().for_each(Unsynced::sync))?;
+        let (syncer, to_sync) = sync_channel::<Unsynced>(1);
+        let (keep, to_keep) = channel();
+        let (unsynced, now) = (Unsynced::default(), Instant::now());
+        let writer = Self { files, clock, is_stuck, syncer, to_keep, unsynced, synced: now, tidied: now };
+        // Nobody keeps what comes when the writer is gone: the next start reads it.
+        let sync = move || to_sync.iter().map(Unsynced::sync).for_each(|kept| drop(keep.send(kept)));
+        std::thread::Builder::new().name("dedup-sync".into()).spawn(sync)?;
         std::thread::Builder::new().name("dedup-write".into()).spawn(move || writer.run(&entries))?;
         Ok(())
     }
@@ -77,13 +81,15 @@ impl Writer {
                 self.pass_on();
             }
             if self.tidied.elapsed() >= TIDY {
+                self.to_keep.try_iter().for_each(|kept| self.files.keep(kept));
                 if let Some(now) = self.clock.for_expiry() {
                     self.files.tidy(seconds(now));
                 }
                 self.tidied = Instant::now();
             }
         }
-        self.unsynced.sync();
+        // What is not removed is read by the next start.
+        drop(self.unsynced.sync());
     }
 
     fn write(&mut self, batch: Vec<Entry>) {
@@ -128,19 +134,15 @@ fn unsent<T>(error: std::sync::mpsc::TrySendError<T>) -> T {
 }
 
 impl Unsynced {
-    fn sync(self) {
+    /// Returns the files that are not removed, to be removed when the time of their records is over.
+    #[must_use]
+    fn sync(self) -> Vec<JournalFile> {
         // Of each, whatever becomes of the others.
         let failures = self.files.iter().filter(|file| !is_synced(file)).count();
-        // Else what was copied out of the old files may be nowhere after a power cut. The next start reads them.
-        if failures > 0 {
-            return;
-        }
-        for path in self.then_remove {
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "a file that is not needed any more cannot be removed");
-            }
+        // What was copied out of the old files may be nowhere after a power cut, also if a later sync succeeds.
+        match failures {
+            0 => self.then_remove.into_iter().filter(|file| !file.remove()).collect(),
+            _ => self.then_remove,
         }
     }
 }
@@ -168,4 +170,27 @@ pub(super) fn failed(error: impl std::fmt::Display) {
     }
     *told = Some(Instant::now());
     tracing::error!(%error, "an event that was taken is remembered in memory only: sent again after a restart, it is processed again");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn what_was_replaced_is_removed_only_if_the_copies_are_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("original");
+        let good = Arc::new(File::create(directory.path().join("copy")).unwrap());
+        // No pipe can be synced.
+        let bad = Arc::new(File::from(OwnedFd::from(std::io::pipe().unwrap().1)));
+        let sync = |files: &[&Arc<File>]| {
+            std::fs::write(&path, "").unwrap();
+            let files = files.iter().map(|file| Arc::clone(file)).collect();
+            Unsynced { files, then_remove: vec![JournalFile::at(path.clone())] }.sync().len()
+        };
+        assert_eq!((sync(&[&bad, &good]), path.exists()), (1, true));
+        assert_eq!((sync(&[&good]), path.exists()), (0, false));
+    }
 }
