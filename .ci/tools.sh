@@ -8,6 +8,7 @@
 #   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
 #                        and bin/nginx         nginx, the machine's or from Debian's packages: for `make test`
 #                        and libfaketime.so.1  a wall clock that a test sets, from Debian's packages: for `make test`
+#                        It checks besides that a test can have a network of its own (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -163,6 +164,13 @@ get_nginx() {
   nginx_of_debian && nginx_works "$tools/bin/nginx"
 }
 
+# --- networks of a test's own ---------------------------------------------------------------------------------
+
+# networks_work: a process can have a network and mounts of its own, as `make test` wants for its name server.
+networks_work() { unshare --map-root-user --mount --net ip link set lo up >/dev/null 2>&1; }
+
+get_networks() { networks_work || { install_as_root util-linux iproute2 && networks_work; }; }
+
 # --- libfaketime ----------------------------------------------------------------------------------------------
 
 # faketime_works LIBRARY: a program under it sees another year.
@@ -205,6 +213,8 @@ if [ "$want" != build ]; then
 fi
 
 if [ "$want" = all ]; then
+  get_networks || die "no network of its own can be had for a test: it needs unshare (util-linux), ip (iproute2) and" \
+    "user namespaces (in Docker: --security-opt seccomp=unconfined, or --cap-add SYS_ADMIN as root)"
   get_faketime || die "libfaketime cannot be had (Debian 12: libfaketime); put libfaketime.so.1 into target/tools"
   get_etcd_34 || die "etcd 3.4 cannot be had (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"

@@ -15,6 +15,7 @@ mod lines;
 mod linger;
 mod loops;
 mod modules;
+mod names;
 mod operator;
 mod protocols;
 mod readers;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod body;
+pub(crate) mod dns;
 pub(crate) mod driven;
 pub(crate) mod frames;
 pub(crate) mod modules;
