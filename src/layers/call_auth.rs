@@ -151,6 +151,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
         let answer = match Evidence::needs_call(req.extensions()) {
             Ok(true) => return CallAuthFuture { state: State::Calling(self.begin(req)) },
@@ -162,6 +163,8 @@ where
 }
 
 impl<S: Clone> CallAuth<S> {
+    // Out of the way of the many requests that need no call.
+    #[inline(never)]
     fn begin<B>(&mut self, req: Request<B>) -> Box<Calling<S, B>> {
         let (head, body) = req.into_parts();
         // The inner service that was polled ready goes into the future; the clone stays behind.

@@ -182,8 +182,18 @@ impl Evidence {
 
     /// The permit, if no scheme is still waiting for a call or the body.
     pub(crate) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
-        Self::require_no_pending(extensions)?;
-        Self::find(extensions, |evidence| evidence.permit.as_ref(), "RequireAuth")
+        let evidence = extensions.get::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
+        evidence.require_nothing_owed()?;
+        evidence.permit.as_ref().ok_or_else(|| Rejection::misassembled("RequireAuth"))
+    }
+
+    /// What is still to be proven; `None` if there is a permit.
+    pub(crate) fn unsettled(extensions: &Extensions) -> Result<Option<&Pending>, Rejection> {
+        match extensions.get::<Self>() {
+            Some(Self { owed: Some(owed), .. }) => Ok(Some(&owed.pending)),
+            Some(Self { permit: Some(_), .. }) => Ok(None),
+            _ => Err(Rejection::misassembled("RequireAuth")),
+        }
     }
 
     pub(crate) fn pending(extensions: &Extensions) -> Option<&Pending> {

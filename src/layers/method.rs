@@ -74,6 +74,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
         match *req.method() {
             Method::POST => ResponseFuture::inner(self.inner.call(req)),

@@ -62,9 +62,7 @@ where
 }
 
 fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
-    let Some(pending) = Evidence::pending(req.extensions()) else {
-        return Permit::of(req.extensions()).map(|_| ());
-    };
+    let Some(pending) = Evidence::unsettled(req.extensions())? else { return Ok(()) };
     pending.check_body(Head::of(req), req.body().bytes())?;
     Evidence::settle(req.extensions_mut());
     Permit::of(req.extensions()).map(|_| ())
