@@ -73,7 +73,7 @@ impl Target {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Evidence {
+pub(super) struct Evidence {
     target: Option<Target>,
     matched: Option<Matched>,
     permit: Option<Permit>,
@@ -95,7 +95,7 @@ struct Owed {
 // --- what the layers bring
 
 impl Evidence {
-    pub(crate) fn set_target(extensions: &mut Extensions, target: Target) {
+    pub(super) fn set_target(extensions: &mut Extensions, target: Target) {
         let evidence = Self::slot(extensions);
         let is_claimed = evidence.is_claimed;
         *evidence = Self { target: Some(target), owed: evidence.elsewhere(), is_claimed, ..Self::default() };
@@ -103,7 +103,7 @@ impl Evidence {
     }
 
     /// A permit that was given before the webhook was known says nothing of its guards.
-    pub(crate) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>) {
+    pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>) {
         let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
         let (target, owed, is_claimed) = (evidence.target, evidence.elsewhere(), evidence.is_claimed);
@@ -111,12 +111,12 @@ impl Evidence {
         extensions.insert(matched);
     }
 
-    pub(crate) fn set_permit(extensions: &mut Extensions) {
+    pub(super) fn set_permit(extensions: &mut Extensions) {
         Self::slot(extensions).permit = Some(Permit { _private: () });
     }
 
     /// Adds to what other layers left open.
-    pub(crate) fn add_pending(extensions: &mut Extensions, more: Pending) {
+    pub(super) fn add_pending(extensions: &mut Extensions, more: Pending) {
         let owed = &mut Self::slot(extensions).owed;
         let pending = match owed.take() {
             Some(before) => before.pending.and(more),
@@ -126,7 +126,7 @@ impl Evidence {
     }
 
     /// The calls have been made, and `pending` is what waits for the body.
-    pub(crate) fn set_called(extensions: &mut Extensions, pending: Pending) {
+    pub(super) fn set_called(extensions: &mut Extensions, pending: Pending) {
         let evidence = Self::slot(extensions);
         match &mut evidence.owed {
             Some(owed) if !pending.is_empty() => owed.pending = pending,
@@ -135,21 +135,21 @@ impl Evidence {
     }
 
     /// Everything that was waited for is proven.
-    pub(crate) fn settle(extensions: &mut Extensions) {
+    pub(super) fn settle(extensions: &mut Extensions) {
         if Self::slot(extensions).owed.take().is_some_and(|owed| owed.permits) {
             Self::set_permit(extensions);
         }
     }
 
-    pub(crate) fn set_checked(extensions: &mut Extensions) {
+    pub(super) fn set_checked(extensions: &mut Extensions) {
         Self::slot(extensions).is_checked = true;
     }
 
-    pub(crate) fn set_deduplicated(extensions: &mut Extensions) {
+    pub(super) fn set_deduplicated(extensions: &mut Extensions) {
         Self::slot(extensions).is_deduplicated = true;
     }
 
-    pub(crate) fn set_claimed(extensions: &mut Extensions) {
+    pub(super) fn set_claimed(extensions: &mut Extensions) {
         Self::slot(extensions).is_claimed = true;
     }
 
@@ -167,28 +167,28 @@ impl Evidence {
 // --- what the layers behind them ask for
 
 impl Evidence {
-    pub(crate) fn target(extensions: &Extensions) -> Result<&Target, Rejection> {
+    pub(super) fn target(extensions: &Extensions) -> Result<&Target, Rejection> {
         Self::find(extensions, |evidence| evidence.target.as_ref(), "RouteNamespace")
     }
 
-    pub(crate) fn matched(extensions: &Extensions) -> Result<&Matched, Rejection> {
+    pub(super) fn matched(extensions: &Extensions) -> Result<&Matched, Rejection> {
         Self::find(extensions, |evidence| evidence.matched.as_ref(), "LookupWebhook")
     }
 
     /// The webhook, if it has been looked up.
-    pub(crate) fn webhook(extensions: &Extensions) -> Option<&Arc<Webhook>> {
+    pub(super) fn webhook(extensions: &Extensions) -> Option<&Arc<Webhook>> {
         extensions.get::<Self>()?.matched.as_ref().map(Matched::webhook)
     }
 
     /// The permit, if no scheme is still waiting for a call or the body.
-    pub(crate) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
+    pub(super) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
         let evidence = extensions.get::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
         evidence.require_nothing_owed()?;
         evidence.permit.as_ref().ok_or_else(|| Rejection::misassembled("RequireAuth"))
     }
 
     /// What is still to be proven; `None` if there is a permit.
-    pub(crate) fn unsettled(extensions: &Extensions) -> Result<Option<&Pending>, Rejection> {
+    pub(super) fn unsettled(extensions: &Extensions) -> Result<Option<&Pending>, Rejection> {
         match extensions.get::<Self>() {
             Some(Self { owed: Some(owed), .. }) => Ok(Some(&owed.pending)),
             Some(Self { permit: Some(_), .. }) => Ok(None),
@@ -196,12 +196,12 @@ impl Evidence {
         }
     }
 
-    pub(crate) fn pending(extensions: &Extensions) -> Option<&Pending> {
+    pub(super) fn pending(extensions: &Extensions) -> Option<&Pending> {
         extensions.get::<Self>()?.owed.as_ref().map(|owed| &owed.pending)
     }
 
     /// Whether a scheme waits for a call. Refuses a request of which nothing has been proven or is waited for.
-    pub(crate) fn needs_call(extensions: &Extensions) -> Result<bool, Rejection> {
+    pub(super) fn needs_call(extensions: &Extensions) -> Result<bool, Rejection> {
         let evidence = extensions.get::<Self>();
         let owed = evidence.and_then(|evidence| evidence.owed.as_ref());
         match evidence.is_some_and(|evidence| evidence.permit.is_some()) || owed.is_some_and(|owed| owed.permits) {
@@ -210,7 +210,7 @@ impl Evidence {
         }
     }
 
-    pub(crate) fn require_no_pending(extensions: &Extensions) -> Result<(), Rejection> {
+    pub(super) fn require_no_pending(extensions: &Extensions) -> Result<(), Rejection> {
         extensions.get::<Self>().map_or(Ok(()), Self::require_nothing_owed)
     }
 
@@ -222,16 +222,16 @@ impl Evidence {
         }
     }
 
-    pub(crate) fn is_deduplicated(extensions: &Extensions) -> bool {
+    pub(super) fn is_deduplicated(extensions: &Extensions) -> bool {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_deduplicated)
     }
 
-    pub(crate) fn is_claimed(extensions: &Extensions) -> bool {
+    pub(super) fn is_claimed(extensions: &Extensions) -> bool {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_claimed)
     }
 
     /// The webhook that may have the request: everything has been found out that must be. It is taken out.
-    pub(crate) fn admit(extensions: &mut Extensions) -> Result<Arc<Webhook>, Rejection> {
+    pub(super) fn admit(extensions: &mut Extensions) -> Result<Arc<Webhook>, Rejection> {
         // The copy that handlers see: of another request, it would tell them of a webhook that was not asked for.
         let shown = extensions.remove::<Matched>();
         let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;

@@ -8,10 +8,10 @@ pub mod dispatch;
 mod evidence;
 pub mod finish;
 pub mod lookup;
-pub mod method;
 pub mod observe;
 pub mod problem_json;
 mod require_auth;
+pub mod require_post;
 pub mod route;
 mod verify_body;
 
@@ -23,10 +23,10 @@ pub use self::dispatch::{DEFAULT_DEADLINE, Dispatch, EVENT_ID};
 pub use self::evidence::{Matched, Permit};
 pub use self::finish::{Finish, FinishLayer, Remainders};
 pub use self::lookup::{LookupWebhook, LookupWebhookLayer};
-pub use self::method::{RequirePost, RequirePostLayer};
 pub use self::observe::{Observe, ObserveLayer};
 pub use self::problem_json::{ProblemBody, ProblemJson, ProblemJsonLayer};
 pub use self::require_auth::{RequireAuth, RequireAuthLayer};
+pub use self::require_post::{RequirePost, RequirePostLayer};
 #[cfg(fuzzing)]
 pub(crate) use self::route::fuzz;
 pub use self::route::{RouteNamespace, RouteNamespaceLayer};
