@@ -9,7 +9,8 @@ use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
 
 use crate::support::etcd::{Etcd, PREFIX, Version, free_port};
-use crate::support::{Following, follow, live_within, ready, stamp, until};
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::{Following, disconnected, follow, live_within, ready, stamp, until};
 
 /// What etcd is asked to put at once.
 const BATCH: u64 = 1000;
@@ -84,12 +85,68 @@ async fn one_key(etcd: &Etcd, store: &Store, webhooks: u64) -> [Duration; 3] {
     [took.len() / 2, took.len() * 99 / 100, took.len() - 1].map(|at| took[at])
 }
 
+/// How long puts to another prefix take, until `enough`: the middle of all, the worst but one in a hundred, and the worst.
+async fn puts_elsewhere(etcd: &Etcd, mut enough: impl FnMut(usize) -> bool) -> [Duration; 3] {
+    let mut client = etcd.client().await;
+    let mut took = Vec::new();
+    while !enough(took.len()) {
+        let began = Instant::now();
+        client.put("/elsewhere", "x", None).await.unwrap();
+        took.push(began.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    took.sort_unstable();
+    [took.len() / 2, took.len() * 99 / 100, took.len() - 1].map(|at| took[at])
+}
+
+/// A proof for which etcd counts its keys, and one for which it looks at every key, because something was written elsewhere.
+async fn proofs(etcd: &Etcd, store: &Store, webhooks: u64) {
+    let (began, cpu) = (Instant::now(), etcd.cpu());
+    assert!(timeout(Duration::from_secs(60), store.wait_fresh()).await.unwrap());
+    let (took, cpu) = (began.elapsed(), etcd.cpu() - cpu);
+    println!("{webhooks} webhooks: a proof by the count takes {took:?}, and {cpu:?} of etcd's CPU");
+    // The one before is followed by a pause.
+    sleep(Duration::from_secs(3)).await;
+    let put = etcd.client().await.put("/elsewhere", "x", None).await.unwrap();
+    let (began, cpu) = (Instant::now(), etcd.cpu());
+    let revision = put.header().unwrap().revision().unsigned_abs();
+    assert!(timeout(Duration::from_secs(60), store.wait_for_revision(revision)).await.unwrap());
+    let (took, cpu) = (began.elapsed(), etcd.cpu() - cpu);
+    println!("{webhooks} webhooks: a proof by the changes takes {took:?}, and {cpu:?} of etcd's CPU");
+}
+
+/// The comparison of every value after a reconnect.
+async fn values(etcd: &Etcd, store: &Store, proxy: &Proxy, webhooks: u64) {
+    let [middle, p99, worst] = puts_elsewhere(etcd, |puts| puts == 250).await;
+    println!("{webhooks} webhooks: a put takes {middle:?}, p99 {p99:?}, at worst {worst:?}");
+    let audits = store.status().report.audits;
+    proxy.set(Mode::Cut);
+    disconnected(store).await;
+    proxy.set(Mode::Pass);
+    live_within(store, Duration::from_secs(60)).await;
+    let (began, cpu, (before, mut most)) = (Instant::now(), etcd.cpu(), (memory().0, 0));
+    let [middle, p99, worst] = puts_elsewhere(etcd, |puts| {
+        most = most.max(memory().0);
+        assert!(began.elapsed() < Duration::from_secs(600), "{:?}", store.status());
+        puts > 0 && store.status().report.audits > audits
+    })
+    .await;
+    let (took, cpu) = (began.elapsed(), etcd.cpu() - cpu);
+    let report = store.status().report;
+    assert_eq!((report.connects, report.anomalies, report.differences), (2, 0, 0), "{:?}", report.last_error);
+    println!(
+        "{webhooks} webhooks: the values are compared in {took:?}, with {cpu:?} of etcd's CPU; memory {before} MiB before, \
+         at most {most} MiB; meanwhile a put takes {middle:?}, p99 {p99:?}, at worst {worst:?}"
+    );
+}
+
 async fn load(webhooks: u64) {
     let began = Instant::now();
     let etcd = filled(Version::V35, webhooks).await;
     println!("{webhooks} webhooks: put into etcd in {:?}", began.elapsed());
     let (before, _) = memory();
-    let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
+    let proxy = Proxy::before(etcd.port()).await;
+    let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]));
     let took = live_within(&store, Duration::from_secs(600)).await;
     let (after, most) = memory();
     println!(
@@ -104,14 +161,13 @@ async fn load(webhooks: u64) {
     }
     let [middle, p99, worst] = one_key(&etcd, &store, webhooks).await;
     println!("{webhooks} webhooks: a put is served {middle:?} after its answer, p99 {p99:?}, at worst {worst:?}");
-    let began = Instant::now();
-    assert!(timeout(Duration::from_secs(60), store.wait_fresh()).await.unwrap());
-    println!("{webhooks} webhooks: a proof takes {:?}", began.elapsed());
+    proofs(&etcd, &store, webhooks).await;
     // Through some proofs that come by themselves.
     sleep(Duration::from_secs(25)).await;
     let report = store.status().report;
     assert_eq!((report.connects, report.anomalies), (1, 0), "{:?}", report.last_error);
     println!("{webhooks} webhooks: staleness {:?}", store.status().staleness());
+    values(&etcd, &store, &proxy, webhooks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

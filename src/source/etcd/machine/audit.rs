@@ -19,6 +19,9 @@ const SMALL: usize = 1 << 20;
 /// A page that holds more bytes than this is followed by one of half as many keys.
 const LARGE: usize = 4 << 20;
 
+// Measured with `make scale` on two busy cores: a million keys cost etcd 14 s of CPU. With pauses as long as the pages that
+// takes 36 s, in which puts to etcd take 0.5 s at worst; 100,000 keys take 1.6 s and 0.3 s of CPU.
+
 /// Each page, also one that was too large or too slow, is followed by a pause of this many times what the page took.
 pub(super) const PAUSES: u32 = 9;
 
