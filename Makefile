@@ -17,9 +17,9 @@ export NGINX := $(TOOLS)/bin/nginx
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without etcd; CHECK=1: test it and stop)
+run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without etcd; CHECK=1: run the lines it prints, compare, and stop)
 	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),build,run)
-	cargo build --release --locked --bin gateway --features gateway
+	cargo build --profile quick --locked --bin gateway --features scenario
 	@python3 examples/gateway/run.py --backend $(BACKEND) $(if $(CHECK),--check) $(ARGS)
 
 test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- name" narrows it)
@@ -96,6 +96,7 @@ fmt: ## formats the code
 lint: ## clippy and rustdoc, a warning is an error
 	@bash .ci/tools.sh build
 	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --bin gateway --features scenario -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
 
 ci: ## the gate: all of the above on a clean machine, and the compose scenario

@@ -9,6 +9,8 @@ mod clients;
 mod command;
 mod connection;
 mod directories;
+#[cfg(feature = "http-webhook")]
+mod egress;
 mod endpoint;
 mod exchange;
 mod guests;
@@ -34,13 +36,12 @@ mod units;
 mod variables;
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle};
 use tower_webhook::dedup::Claims;
-use tower_webhook::module::{Egress, HttpWebhook, Module, SaveToDisk, SaveToDiskConfig};
+use tower_webhook::module::{Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::queue::disk::DiskQueue;
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::worker::Worker;
@@ -48,7 +49,6 @@ use tower_webhook::{Registry, Store, reflect};
 
 use crate::certificates::Certificates;
 use crate::command::Command;
-use crate::reload::{NamedFile, Watch};
 use crate::routes::Kept;
 use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
@@ -119,8 +119,10 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     // Bound before anything else, so that a taken port is the first thing to be known.
     let sockets = sockets::bind(&settings)?;
     let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
-    let authorities = settings.egress_ca.clone().map(|path| trust(&settings.egress, path));
-    let watches = certificates.iter().map(Certificates::watch).chain(authorities).collect::<Result<_, _>>()?;
+    let watches = certificates.iter().map(Certificates::watch);
+    #[cfg(feature = "http-webhook")]
+    let watches = watches.chain(settings.targets.watch());
+    let watches = watches.collect::<Result<_, _>>()?;
     let tls = certificates.as_ref().map(Certificates::acceptor);
     tokio::spawn(reload::run(signals, certificates, watches));
     directories::check(&settings);
@@ -156,14 +158,6 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes `egress` trust the certificates in the file of `EGRESS_CA_CERT`, now and whenever it changes.
-fn trust(egress: &Egress, path: PathBuf) -> Result<Watch, String> {
-    let (egress, file) = (egress.clone(), NamedFile::new("EGRESS_CA_CERT", path));
-    Watch::begin([file.clone()], move |contents| {
-        contents.iter().try_for_each(|pem| egress.trust_instead(pem)).map_err(|error| file.wrong(error))
-    })
-}
-
 /// Resolves when the task ends though nobody has asked for a stop. With one, it may end before the last request does.
 async fn too_early(task: &mut JoinHandle<()>, shutdown: &Shutdown) -> Result<(), JoinError> {
     let ended = (&mut *task).await;
@@ -194,14 +188,14 @@ async fn work(worker: Option<Worker>, store: Store, shutdown: Shutdown) {
 /// Keeps a store like `source`, in the background.
 fn follow<S: Source>(source: S, settings: &Settings) -> (Store, JoinHandle<()>) {
     let root = settings.save_to_disk_root.clone();
-    let egress = settings.egress.clone();
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
-        .module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
         .accepting(settings.spool.is_some())
         .dedup(settings.spool.is_some())
         // Whoever may write a webhook must not read the gateway's own secrets through it.
         .variables(|name| (!settings::is_own(name)).then(|| std::env::var(name).ok()).flatten());
+    #[cfg(feature = "http-webhook")]
+    let registry = settings.targets.register(registry);
     let (store, reflector) = reflect(source, registry);
     (store, tokio::spawn(reflector.on_invalid(settings.on_invalid).run()))
 }

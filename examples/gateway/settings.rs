@@ -4,15 +4,15 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
-use tower_webhook::module::{Egress, EgressPolicy};
 use tower_webhook::source::{EtcdOptions, EtcdSource, EtcdTls, TlsFile};
 use tower_webhook::{ClientAddress, Network, OnInvalid};
 
 use crate::activity::Limits;
+#[cfg(feature = "http-webhook")]
+use crate::egress::Targets;
 use crate::endpoint::endpoint;
 use crate::misspelt::misspelt;
 use crate::variables::VARIABLES;
@@ -43,9 +43,8 @@ pub(crate) struct Settings {
     pub(crate) spool: Option<PathBuf>,
     pub(crate) spool_max_bytes: u64,
     pub(crate) dead_letter_age: Duration,
-    pub(crate) egress: Egress,
-    /// The file of the certificates that `egress` is to trust.
-    pub(crate) egress_ca: Option<PathBuf>,
+    #[cfg(feature = "http-webhook")]
+    pub(crate) targets: Targets,
     pub(crate) admin: Option<Bearer>,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
@@ -102,11 +101,8 @@ impl Settings {
             spool,
             spool_max_bytes: problems.collect(spool_max_bytes()),
             dead_letter_age: problems.collect(days("DEAD_LETTER_DAYS")),
-            egress: Egress::new(nat64(
-                problems.collect(parsed("EGRESS_ALLOW", EgressPolicy::default())),
-                &mut problems,
-            )),
-            egress_ca: problems.collect(var("EGRESS_CA_CERT")).map(PathBuf::from),
+            #[cfg(feature = "http-webhook")]
+            targets: Targets::from_env(&mut problems),
             admin: problems.collect(admin_token()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
             log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
@@ -124,11 +120,11 @@ pub(crate) fn is_own(name: &str) -> bool {
 
 /// Wrong variables, so that all of them are told of at once.
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(crate) struct Problems(Vec<String>);
 
 impl Problems {
     /// The value, or something in its place that nobody will see.
-    fn collect<T: Default>(&mut self, result: Result<T, Error>) -> T {
+    pub(crate) fn collect<T: Default>(&mut self, result: Result<T, Error>) -> T {
         result.unwrap_or_else(|error| {
             self.add(error);
             T::default()
@@ -291,7 +287,7 @@ fn is_quoted(value: &str) -> bool {
 }
 
 /// `None` if it is not set. Whatever writes a file for a secret puts a line break at its end.
-fn var(name: &str) -> Result<Option<String>, Error> {
+pub(crate) fn var(name: &str) -> Result<Option<String>, Error> {
     match std::env::var(name) {
         Ok(value) => {
             let value = value.trim_end_matches(['\r', '\n']);
@@ -320,20 +316,6 @@ fn both(one: &str, other: &str) -> Result<Option<(String, String)>, Error> {
         (Some(_), None) => alone(one, other),
         (None, Some(_)) => alone(other, one),
     }
-}
-
-fn parsed<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, Error> {
-    match var(name)? {
-        Some(value) => value.parse().map_err(|error| wrong(name, format!("found `{}`: {error}", shown(&value)))),
-        None => Ok(default),
-    }
-}
-
-/// The policy, with the prefixes of translators that the operator names.
-fn nat64(policy: EgressPolicy, problems: &mut Problems) -> EgressPolicy {
-    let text = problems.collect(var("EGRESS_NAT64")).unwrap_or_default();
-    let with = policy.nat64(&text).map_err(|error| wrong("EGRESS_NAT64", format!("found `{}`: {error}", shown(&text))));
-    problems.collect(with)
 }
 
 /// A port to listen on; 0 lets the system choose one. `None` if there is neither a value nor a default.
@@ -420,7 +402,7 @@ fn found(name: &str, value: &str, expected: impl Display) -> Error {
 }
 
 /// On one line, and not endless.
-fn shown(value: &str) -> String {
+pub(crate) fn shown(value: &str) -> String {
     const LONGEST: usize = 64;
     let mut shown: String = value.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if value.chars().nth(LONGEST).is_some() {
@@ -429,6 +411,6 @@ fn shown(value: &str) -> String {
     shown
 }
 
-fn wrong(name: &str, error: impl Display) -> Error {
+pub(crate) fn wrong(name: &str, error: impl Display) -> Error {
     format!("{name}: {error}").into()
 }

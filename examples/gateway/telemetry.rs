@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_webhook::LogLimit;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::settings::Settings;
 use crate::stderr::Stderr;
@@ -15,16 +16,17 @@ use crate::{Error, stderr};
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHandle, Error> {
-    let filter = EnvFilter::try_new(&settings.log_filter).map_err(|error| {
+    let filter = filter(&settings.log_filter).ok_or_else(|| {
         let found = &settings.log_filter;
-        format!("RUST_LOG: found `{found}`, expected a filter such as info, or warn,tower_webhook=debug: {error}")
+        format!("RUST_LOG: found `{found}`, expected a filter such as info, or warn,tower_webhook=debug")
     })?;
     let writer = stderr.clone();
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
-    match settings.log_json {
-        true => logs.json().init(),
-        false => logs.with_ansi(false).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+    let lines = match settings.log_json {
+        true => lines.json().boxed(),
+        false => lines.with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).with(filter).init();
     log_panics(stderr);
 
     let recorder = PrometheusBuilder::new()
@@ -44,6 +46,17 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
     Ok(handle)
 }
 
+/// Levels, for all targets or for those that begin with a text: `warn,tower_webhook=debug`.
+fn filter(text: &str) -> Option<Targets> {
+    let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    // `Targets` would take whatever is no level for the name of a target.
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:=".contains(&byte);
+    match !parts.is_empty() && parts.iter().all(|part| part.bytes().all(is_known)) {
+        true => parts.join(",").parse().ok(),
+        false => None,
+    }
+}
+
 /// Panics are logged like everything else. What std does writes to stderr by itself, and waits for its reader.
 fn log_panics(stderr: Stderr) {
     // The same panic may come with each event.
@@ -60,4 +73,27 @@ fn log_panics(stderr: Stderr) {
             false => stderr.line(&format!("{panic}\n{}", backtrace.unwrap_or_default())),
         }
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::filter;
+
+    #[test]
+    fn a_filter_has_levels_for_all_targets_and_for_some() {
+        let filter = filter(" info, tower_webhook::rejection=warn,gateway=DEBUG,").unwrap();
+        assert!(filter.would_enable("hyper", &Level::INFO) && !filter.would_enable("hyper", &Level::DEBUG));
+        assert!(!filter.would_enable("tower_webhook::rejection", &Level::INFO));
+        assert!(filter.would_enable("gateway::server", &Level::DEBUG));
+        assert!(!super::filter("off").unwrap().would_enable("gateway", &Level::ERROR));
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for text in ["", " , ", "[", "info;debug", "tower_webhook=nonsense", "a=b=c", "gateway[span]=info"] {
+            assert!(filter(text).is_none(), "{text}");
+        }
+    }
 }
