@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_webhook::event::EventId;
 use tower_webhook::queue::{DeadLetter, DeadLetterQuery, Queue};
+use tower_webhook::request::{REDACTED, is_credential};
 use tower_webhook::{ProblemJsonLayer, RequireAuthLayer};
 
 use crate::refused::{RefusedLog, log_unauthenticated};
@@ -38,9 +39,6 @@ const ANSWERS: usize = 4;
 
 /// How long a request waits for its turn to be one of [`ANSWERS`].
 const TURN: Duration = Duration::from_secs(10);
-
-/// Header fields whose values are not shown.
-const SECRET: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 pub(crate) fn routes(settings: &Settings, refused: RefusedLog) -> Router<Operator> {
     let Some(bearer) = &settings.admin else {
@@ -247,8 +245,8 @@ fn shown(letter: &DeadLetter) -> Value {
 
 fn shown_headers(headers: &HeaderMap) -> Value {
     let fields = headers.iter().map(|(name, value)| {
-        let value = match SECRET.contains(name) {
-            true => "***REDACTED***".into(),
+        let value = match is_credential(name) {
+            true => REDACTED.into(),
             false => String::from_utf8_lossy(value.as_bytes()),
         };
         json!([name.as_str(), value])

@@ -84,7 +84,7 @@ impl Settings {
             host,
             port: problems.collect(listening_port("PORT", &mut notes)).unwrap_or_default(),
             admin_address,
-            tls: problems.collect(both("TLS_CERT", "TLS_KEY")).map(|(cert, key)| (cert.into(), key.into())),
+            tls: problems.collect(tls_files()).map(|(cert, key)| (cert.into(), key.into())),
             clients: problems.collect(clients()),
             max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
             max_body_bytes,
@@ -111,11 +111,6 @@ impl Settings {
         problems.none()?;
         Ok(settings)
     }
-}
-
-/// Whether a variable is the gateway's own secret, which no webhook may read.
-pub(crate) fn is_own(name: &str) -> bool {
-    name.starts_with("ETCD_") || name == "ADMIN_TOKEN" || name == "TLS_KEY"
 }
 
 /// Wrong variables, so that all of them are told of at once.
@@ -184,7 +179,7 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
     let tls = EtcdTls {
         ca: var("ETCD_CA_CERT")?.map(PathBuf::from),
         cert: var("ETCD_CLIENT_CERT")?.map(PathBuf::from),
-        key: var("ETCD_CLIENT_KEY")?.map(PathBuf::from),
+        key: secret("ETCD_CLIENT_KEY")?.map(PathBuf::from),
     };
     if tls.cert.is_some() != tls.key.is_some() {
         return Err("ETCD_CLIENT_CERT and ETCD_CLIENT_KEY: one needs the other".into());
@@ -206,7 +201,7 @@ fn etcd_options() -> Result<EtcdOptions, Error> {
     if let Some(directory) = var("CONFIG_CACHE_DIR")? {
         options = options.saved_copy(directory);
     }
-    options = match (var("ETCD_USERNAME")?, var("ETCD_PASSWORD")?) {
+    options = match (var("ETCD_USERNAME")?, secret("ETCD_PASSWORD")?) {
         (Some(name), Some(password)) => {
             check_secret(&password).map_err(|error| wrong("ETCD_PASSWORD", error))?;
             options.user(name, password)
@@ -249,7 +244,7 @@ fn host(name: &str) -> Result<Option<String>, Error> {
 fn clients() -> Result<Option<ClientAddress>, Error> {
     const PROXIES: &str = "TRUSTED_PROXIES";
     const FIELD: &str = "CLIENT_ADDRESS_HEADER";
-    let Some((proxies, field)) = both(PROXIES, FIELD)? else { return Ok(None) };
+    let Some((proxies, field)) = both((PROXIES, var(PROXIES)?), (FIELD, var(FIELD)?))? else { return Ok(None) };
     let networks = Network::parse_list(&proxies)
         .map_err(|error| wrong(PROXIES, format!("found `{}`: {error}", shown(&proxies))))?;
     if networks.is_empty() {
@@ -263,7 +258,7 @@ fn clients() -> Result<Option<ClientAddress>, Error> {
 
 /// The token that opens `/admin`. No message quotes it.
 fn admin_token() -> Result<Option<Bearer>, Error> {
-    let Some(token) = var("ADMIN_TOKEN")? else { return Ok(None) };
+    let Some(token) = secret("ADMIN_TOKEN")? else { return Ok(None) };
     let token = token.trim();
     let refused = |reason: &str| Err(wrong("ADMIN_TOKEN", reason));
     let is_bearer = token.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("bearer"));
@@ -286,8 +281,22 @@ fn is_quoted(value: &str) -> bool {
     ['"', '\''].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote))
 }
 
-/// `None` if it is not set. Whatever writes a file for a secret puts a line break at its end.
+/// `None` if it is not set. Not for secrets, which [`secret`] reads.
 pub(crate) fn var(name: &str) -> Result<Option<String>, Error> {
+    debug_assert!(!variables::is_secret(name), "{name} holds a secret: read it by `secret`");
+    read(name)
+}
+
+/// The same for a variable that holds a secret. Only one that the table calls so is read: no webhook can read it.
+fn secret(name: &str) -> Result<Option<String>, Error> {
+    match variables::is_secret(name) {
+        true => read(name),
+        false => Err(wrong(name, "the gateway's table of variables does not call it secret")),
+    }
+}
+
+/// Whatever writes a file for a secret puts a line break at its end.
+fn read(name: &str) -> Result<Option<String>, Error> {
     match std::env::var(name) {
         Ok(value) => {
             let value = value.trim_end_matches(['\r', '\n']);
@@ -307,16 +316,22 @@ fn path(name: &str) -> Result<PathBuf, Error> {
     Ok(setting(name)?.unwrap_or_default().into())
 }
 
-/// Two variables that need each other.
-fn both(one: &str, other: &str) -> Result<Option<(String, String)>, Error> {
+fn tls_files() -> Result<Option<(String, String)>, Error> {
+    both(("TLS_CERT", var("TLS_CERT")?), ("TLS_KEY", secret("TLS_KEY")?))
+}
+
+/// The values of two variables that need each other.
+fn both(one: Named, other: Named) -> Result<Option<(String, String)>, Error> {
     let alone = |set: &str, missing: &str| Err(wrong(set, format!("{missing} is not set; set both, or neither")));
-    match (var(one)?, var(other)?) {
-        (Some(one), Some(other)) => Ok(Some((one, other))),
-        (None, None) => Ok(None),
-        (Some(_), None) => alone(one, other),
-        (None, Some(_)) => alone(other, one),
+    match (one, other) {
+        ((_, Some(one)), (_, Some(other))) => Ok(Some((one, other))),
+        ((_, None), (_, None)) => Ok(None),
+        ((one, Some(_)), (other, None)) | ((other, None), (one, Some(_))) => alone(one, other),
     }
 }
+
+/// The name of a variable, and its value if it is set.
+type Named = (&'static str, Option<String>);
 
 /// A port to listen on; 0 lets the system choose one. `None` if there is neither a value nor a default.
 ///

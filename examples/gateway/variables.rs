@@ -5,10 +5,16 @@ pub(crate) struct Variable {
     /// As it would be set; empty if there is none.
     pub(crate) default: &'static str,
     pub(crate) help: &'static str,
+    /// Holds a secret, or names a file that does: no webhook may read it.
+    is_secret: bool,
 }
 
 const fn variable(name: &'static str, default: &'static str, help: &'static str) -> Variable {
-    Variable { name, default, help }
+    Variable { name, default, help, is_secret: false }
+}
+
+const fn secret(name: &'static str, help: &'static str) -> Variable {
+    Variable { name, default: "", help, is_secret: true }
 }
 
 /// In the order of the README's table, which a test holds against this one.
@@ -23,16 +29,16 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("ETCD_PREFIX", "/cwm/", "what every key begins with; ends with a slash"),
     variable("ETCD_NAMESPACE", "default", "the namespace of /webhook/{id}, and of a file that names none"),
     variable("ETCD_USERNAME", "", "needs ETCD_PASSWORD"),
-    variable("ETCD_PASSWORD", "", "needs ETCD_USERNAME"),
+    secret("ETCD_PASSWORD", "needs ETCD_USERNAME"),
     variable("ETCD_CA_CERT", "", "PEM file: whom to trust, in place of the system's authorities"),
     variable("ETCD_CLIENT_CERT", "", "PEM file; needs ETCD_CLIENT_KEY"),
-    variable("ETCD_CLIENT_KEY", "", "PEM file; needs ETCD_CLIENT_CERT"),
+    secret("ETCD_CLIENT_KEY", "PEM file; needs ETCD_CLIENT_CERT"),
     variable("HOST", "0.0.0.0", "the address to listen on"),
     variable("PORT", "8000", "the port to listen on; 0 lets the system choose"),
     variable("ADMIN_HOST", "", "the address of the operator's own listener; without it that of HOST"),
     variable("ADMIN_PORT", "", "opens a listener of its own, in plain HTTP, for /admin, /metrics, /health and /ready"),
     variable("TLS_CERT", "", "PEM file for HTTPS, read again when it changes; needs TLS_KEY"),
-    variable("TLS_KEY", "", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
+    secret("TLS_KEY", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
     variable(
         "TRUSTED_PROXIES",
         "",
@@ -55,7 +61,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("EGRESS_ALLOW", "", "networks that http_webhook may reach besides public addresses"),
     variable("EGRESS_NAT64", "", "IPv6 prefixes from which a translator leads to IPv4: 2001:db8:64::/96"),
     variable("EGRESS_CA_CERT", "", "PEM file: whom http_webhook trusts as well, read again when it changes"),
-    variable("ADMIN_TOKEN", "", "the token that opens /admin, without `Bearer`"),
+    secret("ADMIN_TOKEN", "the token that opens /admin, without `Bearer`"),
     variable("RUST_LOG", "info", "the log's filter"),
     variable("LOG_FORMAT", "text", "text or json"),
 ];
@@ -67,4 +73,29 @@ pub(crate) fn default(name: &str) -> Option<&'static str> {
         .find(|variable| variable.name == name)
         .map(|variable| variable.default)
         .filter(|text| !text.is_empty())
+}
+
+/// Whether a variable holds a secret of the gateway.
+pub(crate) fn is_secret(name: &str) -> bool {
+    VARIABLES.iter().any(|variable| variable.is_secret && variable.name == name)
+}
+
+/// Whether a webhook may read a variable through a placeholder: not the gateway's secrets, and nothing of its etcd.
+pub(crate) fn may_be_read(name: &str) -> bool {
+    !is_secret(name) && !name.starts_with("ETCD_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VARIABLES, may_be_read};
+
+    #[test]
+    fn no_webhook_reads_a_variable_whose_name_says_secret() {
+        let words = ["PASSWORD", "SECRET", "TOKEN", "KEY"];
+        let secret = |name: &str| name.rsplit('_').next().is_some_and(|last| words.contains(&last));
+        let names: Vec<_> = VARIABLES.iter().map(|variable| variable.name).filter(|name| secret(name)).collect();
+        assert_eq!(names, ["ETCD_PASSWORD", "ETCD_CLIENT_KEY", "TLS_KEY", "ADMIN_TOKEN"]);
+        assert!(names.iter().all(|name| !may_be_read(name)), "{names:?}");
+        assert!(may_be_read("PORT") && may_be_read("ACME_TOKEN") && !may_be_read("ETCD_HOST"));
+    }
 }

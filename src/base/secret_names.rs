@@ -1,7 +1,15 @@
-//! Which fields hold a secret, by their name.
+//! Which fields hold a secret, by their name, and what is shown in their place.
 
-/// What stands in place of a secret.
-pub(crate) const REDACTED: &str = "***REDACTED***";
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+
+/// Shown in place of a secret.
+pub const REDACTED: &str = "***REDACTED***";
+
+/// Whether a sender proves itself with the header field of this name, to the receiver and to nobody else: such a value is
+/// neither shown nor sent on.
+pub fn is_credential(name: &HeaderName) -> bool {
+    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
+}
 
 /// The longest name that is looked into, in bytes: a longer one counts as secret.
 pub(crate) const MAX_NAME: usize = 1024;

@@ -16,3 +16,4 @@ pub(crate) use self::memory::{Charge, Share};
 pub use self::peer::{ClientCertificate, Peer};
 pub use self::rejection::{Rejection, RejectionKind};
 pub use self::response_future::ResponseFuture;
+pub use crate::base::secret_names::{REDACTED, is_credential};

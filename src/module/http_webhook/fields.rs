@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 
 use super::{hops, signature, trace};
+use crate::base::secret_names::is_credential;
 use crate::config::BuildError;
 use crate::event::Delivery;
 use crate::layers::EVENT_ID;
@@ -30,9 +31,6 @@ const CONNECTION_FIELDS: [HeaderName; 11] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
 ];
-
-/// What the sender has proven itself with, to us.
-const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 /// What tells how to read the body, which is sent as it was received.
 const OF_THE_BODY: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
@@ -133,7 +131,7 @@ impl Forward {
         for (name, value) in received {
             let wanted = match self {
                 Self::Nothing => false,
-                Self::Everything => !CREDENTIALS.contains(name),
+                Self::Everything => !is_credential(name),
                 Self::Only(names) => names.contains(name),
             };
             if wanted && !is_in_the_way(name) {
