@@ -7,10 +7,10 @@ pub(crate) mod deadline;
 pub(crate) mod directory;
 pub(crate) mod group;
 pub(crate) mod log_limit;
+pub(crate) mod metrics;
 pub(crate) mod network;
 #[cfg(feature = "etcd")]
 pub(crate) mod private;
 pub(crate) mod secret;
 pub(crate) mod secret_names;
 pub(crate) mod shares;
-pub(crate) mod telemetry;

@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::journal::Journal;
+use super::metrics;
 use super::rule::Event;
 use super::table::{Answer, Known, Table, Taken};
 #[cfg(feature = "durable")]
 use crate::base::clock::Clock;
-use crate::base::telemetry;
 
 /// How many events are remembered if nothing is said.
 pub const DEFAULT_MAX_ENTRIES: usize = 1_000_000;
@@ -100,7 +100,7 @@ impl Inner {
         let entries = self.entries.fetch_add(added, Ordering::Relaxed).wrapping_add(added);
         let forgotten = table.forgotten() - forgotten;
         drop(table);
-        telemetry::dedup_entries(entries, forgotten);
+        metrics::entries(entries, forgotten);
         outcome
     }
 }
@@ -190,7 +190,7 @@ impl ClaimsOptions {
 
     fn build(&self, journal: Option<Journal>, shards: Arc<[Mutex<Table>]>) -> Claims {
         let entries = shards.iter().map(|shard| lock(shard).len()).sum::<usize>();
-        telemetry::dedup_entries(entries, shards.iter().map(|shard| lock(shard).forgotten()).sum());
+        metrics::entries(entries, shards.iter().map(|shard| lock(shard).forgotten()).sum());
         Claims { inner: Arc::new(Inner { shards, entries: entries.into(), started: Instant::now(), journal }) }
     }
 }

@@ -72,6 +72,7 @@ mod journal;
 #[cfg(not(feature = "durable"))]
 #[path = "no_journal.rs"]
 mod journal;
+pub(crate) mod metrics;
 mod queues;
 mod ranking;
 mod rule;

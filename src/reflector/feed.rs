@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::aside::Aside;
+use super::metrics;
 use super::published::{Change, Published};
 use super::reasons::Reasons;
 use super::replacement::Replacement;
 use super::settle::OnInvalid;
-use crate::base::telemetry;
 use crate::config::Key;
 #[cfg(feature = "etcd")]
 use crate::store::Counts;
@@ -73,7 +73,7 @@ impl Feed {
         let before = self.writer.set_state(state.clone());
         let now = Instant::now();
         if before.label() != state.label() {
-            telemetry::source_state(&state);
+            metrics::source_state(&state);
             if let Some(reason) = state.reason() {
                 self.reasons.name(now, reason);
             }
@@ -102,7 +102,7 @@ impl Feed {
     pub fn report(&mut self, change: impl FnOnce(&mut SourceReport)) {
         self.writer.report(|report| {
             change(report);
-            telemetry::reported(report);
+            metrics::reported(report);
         });
     }
 

@@ -14,6 +14,7 @@ mod changes;
 mod each;
 mod feed;
 mod links;
+mod metrics;
 mod published;
 mod reasons;
 mod replacement;

@@ -10,9 +10,9 @@ use foldhash::fast::RandomState;
 use super::changes::{Changes, Seen};
 use super::each::for_each;
 use super::links::{Compiled, Digest, Links, digest};
+use super::metrics;
 use super::replacement::{Brought, Look, Looked};
 use super::settle::{OnInvalid, forsake, last_good, refuse, settle, take_over};
-use crate::base::telemetry;
 use crate::config::{Key, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot, Writer};
 use crate::webhook::{Compiler, Webhook};
@@ -227,7 +227,7 @@ impl Published {
     /// Makes the draft what readers and metrics see.
     fn show(&self, draft: Snapshot) {
         self.writer.publish(draft);
-        telemetry::published(&self.writer.current());
+        metrics::published(&self.writer.current());
     }
 
     /// The difference between everything before and everything now; `slots` are the webhooks now.

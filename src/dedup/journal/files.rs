@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::{Record, SIZE};
-use crate::base::{directory, telemetry};
+use crate::base::directory;
+use crate::dedup::metrics;
 use crate::dedup::rule::Event;
 use crate::dedup::table::Taken;
 
@@ -285,7 +286,7 @@ fn read(path: PathBuf, begun: u32, found: &mut impl FnMut(Event, Taken)) -> io::
         }
     })?;
     if damaged > 0 {
-        telemetry::dedup_damaged(damaged);
+        metrics::damaged(damaged);
         tracing::error!(path = %path.display(), damaged, "damaged records: events that are sent again may be processed again");
     }
     Ok(file)

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::files::{Files, JournalFile, Replaced};
 use super::record::Record;
 use crate::base::clock::Clock;
-use crate::base::telemetry;
+use crate::dedup::metrics;
 
 /// How often the log is told of a disk that fails; the metrics count each time.
 const TELL: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ pub(super) fn seconds(time: SystemTime) -> u32 {
 
 /// The event was delivered, so its sender is told so all the same.
 pub(super) fn failed(error: impl std::fmt::Display) {
-    telemetry::dedup_disk_error();
+    metrics::disk_error();
     let Ok(mut told) = TOLD.try_lock() else { return };
     if told.is_some_and(|told: Instant| told.elapsed() < TELL) {
         return;

@@ -13,8 +13,7 @@ use tower_service::Service;
 
 pub use self::future::DedupFuture;
 use super::evidence::{Evidence, Matched, Permit};
-use crate::base::telemetry;
-use crate::base::telemetry::Dedup as Outcome;
+use crate::dedup::metrics::{self, Outcome};
 use crate::dedup::{Claim, Claims, DedupRule, Scope};
 use crate::request::{Collected, Rejection, RejectionKind};
 
@@ -126,9 +125,9 @@ impl Select {
             }
         };
         Evidence::set_claimed(req.extensions_mut());
-        let event = event.inspect_err(|_| telemetry::dedup(Outcome::MissingId))?;
+        let event = event.inspect_err(|_| metrics::looked_up(Outcome::MissingId))?;
         let claim = claims.claim(event, ttl);
-        telemetry::dedup(match &claim {
+        metrics::looked_up(match &claim {
             Claim::First(_) => Outcome::First,
             Claim::Duplicate(_) => Outcome::Duplicate,
             Claim::InProgress => Outcome::InProgress,

@@ -59,6 +59,7 @@
 //! # }
 //! ```
 
+mod metrics;
 mod remainders;
 
 use std::fmt;
@@ -73,10 +74,9 @@ use tokio::runtime::Handle;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::metrics::Outcome;
 pub use self::remainders::{MAX_BYTES, MAX_EVENTS, Remainders};
 use super::evidence::Evidence;
-use crate::base::telemetry;
-use crate::base::telemetry::Gone;
 use crate::request::Collected;
 use crate::webhook::Webhook;
 
@@ -201,7 +201,7 @@ where
     let runtime = Handle::try_current().ok();
     let (Some(runtime), Some(place)) = (runtime, remainders.begin(event.namespace(), event.bytes)) else {
         tracing::debug!(webhook, "the sender is gone, and there is no room to finish its event");
-        return telemetry::gone(Gone::Dropped);
+        return metrics::gone(Outcome::Dropped);
     };
     tracing::debug!(webhook, "the sender is gone: its event is finished without it");
     runtime.spawn(async move {

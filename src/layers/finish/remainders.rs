@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
-use crate::base::telemetry;
-use crate::base::telemetry::Gone;
+use super::metrics::{self, Outcome};
 
 /// So many events may go on without their senders, a quarter of them of one namespace.
 pub const MAX_EVENTS: usize = 4096;
@@ -57,7 +56,7 @@ impl Remainders {
         self.shared.count.send_replace(count);
         drop(under_way);
         let shared = Arc::clone(&self.shared);
-        Some(Place { shared, namespace: namespace.into(), bytes, outcome: Gone::BrokenOff })
+        Some(Place { shared, namespace: namespace.into(), bytes, outcome: Outcome::BrokenOff })
     }
 }
 
@@ -85,19 +84,19 @@ pub(crate) struct Place {
     shared: Arc<Shared>,
     namespace: Box<str>,
     bytes: usize,
-    outcome: Gone,
+    outcome: Outcome,
 }
 
 impl Place {
     /// The event came to its end: without this call it was broken off.
     pub(crate) fn ended(mut self, is_taken: bool) {
-        self.outcome = if is_taken { Gone::Taken } else { Gone::Refused };
+        self.outcome = if is_taken { Outcome::Taken } else { Outcome::Refused };
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        telemetry::gone(self.outcome);
+        metrics::gone(self.outcome);
         let mut under_way = self.shared.lock();
         under_way.end(&self.namespace, self.bytes);
         self.shared.count.send_replace(under_way.all.events);

@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod metrics;
 mod refused;
 
 use std::future::Future;
@@ -42,9 +43,9 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::metrics::{Requests, Timer};
 pub(crate) use self::refused::Asked;
 use self::refused::{Pending, RefusedLog};
-use crate::base::telemetry::{Requests, Timer};
 
 /// Counts and times requests, and logs refused ones. See the [module docs](self).
 #[derive(Clone, Debug, Default)]

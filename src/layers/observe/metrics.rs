@@ -1,0 +1,104 @@
+//! Metrics of requests.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::Response;
+
+use crate::base::metrics::{Counter, ENABLED, Histogram, counter, histogram};
+use crate::request::{Rejection, RejectionKind};
+
+/// What is recorded of requests. The recorder is asked for each series once, with the first request of its outcome.
+#[derive(Clone, Default)]
+pub(super) struct Requests(Arc<[OnceLock<Series>; OUTCOMES]>);
+
+struct Series {
+    total: Counter,
+    seconds: Histogram,
+}
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    Accepted,
+    Refused(RejectionKind),
+    Other,
+    /// The sender hung up.
+    Aborted,
+}
+
+const OUTCOMES: usize = RejectionKind::COUNT + 3;
+
+impl Outcome {
+    fn of<B>(answer: &Response<B>) -> Self {
+        match answer.extensions().get::<Rejection>() {
+            Some(rejection) => Self::Refused(rejection.kind()),
+            None if answer.status().is_success() => Self::Accepted,
+            None => Self::Other,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused(kind) => kind.label(),
+            Self::Other => "other",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Refused(kind) => kind as usize,
+            Self::Accepted => RejectionKind::COUNT,
+            Self::Other => RejectionKind::COUNT + 1,
+            Self::Aborted => RejectionKind::COUNT + 2,
+        }
+    }
+}
+
+impl Requests {
+    fn record(&self, started: Instant, outcome: Outcome) {
+        let series = self.0[outcome.index()].get_or_init(|| Series {
+            total: counter!("tower_webhook_requests_total", "outcome" => outcome.label()),
+            seconds: histogram!("tower_webhook_request_seconds", "outcome" => outcome.label()),
+        });
+        series.total.increment(1);
+        series.seconds.record(started.elapsed());
+    }
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").finish_non_exhaustive()
+    }
+}
+
+/// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
+#[derive(Debug)]
+pub(super) struct Timer {
+    requests: Option<Requests>,
+    started: Option<Instant>,
+}
+
+impl Timer {
+    pub(super) fn start(requests: &Requests) -> Self {
+        Self { requests: ENABLED.then(|| requests.clone()), started: ENABLED.then(Instant::now) }
+    }
+
+    pub(super) fn stop<B>(&mut self, answer: &Response<B>) {
+        self.record(Outcome::of(answer));
+    }
+
+    fn record(&mut self, outcome: Outcome) {
+        if let (Some(requests), Some(started)) = (self.requests.take(), self.started) {
+            requests.record(started, outcome);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.record(Outcome::Aborted);
+    }
+}
