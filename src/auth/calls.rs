@@ -1,10 +1,11 @@
 //! How many calls of [`CallAuth`](crate::layers::CallAuth) run at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use foldhash::fast::RandomState;
 
+use crate::base::lock::lock;
 use crate::config::WebhookKey;
 
 /// A namespace has this many times the places of one of its webhooks.
@@ -63,7 +64,7 @@ impl Calls {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Share, usize, RandomState>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }
 

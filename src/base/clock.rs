@@ -5,10 +5,12 @@
 //! begin in this process are measured by the monotonic clock alone; the age of anything that is older than the process is
 //! known only once both clocks have agreed for [`AGREED`].
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+
+use crate::base::lock::lock;
 
 /// The wall clock is believed when it has gone as the monotonic one for so long.
 pub(crate) const AGREED: Duration = Duration::from_secs(600);
@@ -54,7 +56,7 @@ impl Clock {
 
     fn look<T>(&self, ask: impl FnOnce(&Agreement, Duration) -> T) -> T {
         // Nothing that runs under the lock leaves it half changed.
-        let mut agreement = self.agreement.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agreement = lock(&self.agreement);
         let now = self.started.elapsed();
         agreement.observe(SystemTime::now(), now);
         ask(&agreement, now)

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+
+use crate::base::lock::lock;
 
 /// What a limit is if nothing else is said.
 const BURST: u32 = 10;
@@ -57,7 +59,7 @@ impl<K: Eq + Hash> LogLimit<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Buckets<K>> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.buckets)
     }
 }
 

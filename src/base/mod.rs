@@ -6,6 +6,7 @@ pub(crate) mod deadline;
 #[cfg(any(feature = "durable", feature = "etcd", feature = "queue-disk", feature = "save-to-disk"))]
 pub(crate) mod directory;
 pub(crate) mod group;
+pub(crate) mod lock;
 pub(crate) mod log_limit;
 pub(crate) mod metrics;
 pub(crate) mod network;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::CompileError;
+use crate::base::lock::lock;
 
 /// No value has more warnings than this.
 const MOST: usize = 16;
@@ -55,6 +56,6 @@ impl Notes {
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<CompileError>> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.warnings)
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 #[cfg(feature = "durable")]
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use super::rule::Event;
 use super::table::{Answer, Known, Table, Taken};
 #[cfg(feature = "durable")]
 use crate::base::clock::Clock;
+use crate::base::lock::lock;
 
 /// How many events are remembered if nothing is said.
 pub const DEFAULT_MAX_ENTRIES: usize = 1_000_000;
@@ -103,11 +104,6 @@ impl Inner {
         metrics::entries(entries, forgotten);
         outcome
     }
-}
-
-/// Nothing that runs under the lock leaves a table half changed.
-fn lock(shard: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Claims {

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::base::lock::lock;
 use crate::request::Share;
 
 /// Events of one webhook that are being delivered while their senders wait.
@@ -131,7 +132,7 @@ impl NamespaceGates {
     }
 
     fn of(&self, namespace: &str) -> Arc<Namespace> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if let Some(shared) = known.namespaces.get(namespace).and_then(Weak::upgrade) {
             return shared;
         }

@@ -1,10 +1,11 @@
 //! What of an event is done, and what has been given up.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::error::DeliverError;
+use crate::base::lock::lock;
 
 /// The most steps that a webhook may have.
 pub(crate) const MAX_STEPS: usize = 20;
@@ -58,7 +59,7 @@ impl Done {
         let owner = (owner | 1) << OWNER;
         if self.bits() >> OWNER << OWNER != owner {
             self.bits.store(owner, Ordering::Relaxed);
-            *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *lock(&self.given_up) = None;
         }
     }
 
@@ -93,7 +94,7 @@ impl Done {
 
     pub(crate) fn give_up(&self, step: usize, error: &DeliverError) {
         self.bits.fetch_or(1 << step << GIVEN_UP, Ordering::Relaxed);
-        let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given_up = lock(&self.given_up);
         if given_up.as_ref().is_none_or(|&(first, _)| step < first) {
             *given_up = Some((step, error.clone()));
         }
@@ -101,7 +102,7 @@ impl Done {
 
     /// The first step that was given up since this was made, and why.
     pub(crate) fn given_up(&self) -> Option<(usize, DeliverError)> {
-        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.given_up).clone()
     }
 }
 

@@ -1,10 +1,12 @@
 //! The same work for each of many things, on all processors.
 
 use std::num::NonZero;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use tokio::runtime::Handle;
+
+use crate::base::lock::lock;
 
 /// What a thread takes at a time. Little more than this is not worth a thread.
 const SHARE: usize = 128;
@@ -40,11 +42,6 @@ pub(super) fn for_each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + S
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_unstable_by_key(|(at, _)| *at);
     done.into_iter().flat_map(|(_, results)| results).collect()
-}
-
-/// If the work panics the scope does, so nobody sees what it has left.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

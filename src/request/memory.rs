@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::base::lock::lock;
 use crate::base::shares::{Held, Scope};
 
 /// The largest body, in bytes, that counts as small.
@@ -306,7 +307,7 @@ impl Shared {
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
-        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.arriving)
     }
 }
 

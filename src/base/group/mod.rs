@@ -10,11 +10,13 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant as StdInstant};
 
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::base::lock::lock;
 
 #[cfg(all(test, feature = "queue-disk"))]
 pub(crate) use self::crowd::GATHER;
@@ -189,7 +191,7 @@ struct Group {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Groups> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.groups)
     }
 
     /// Whether somebody is left to be woken by others. The first end counts.

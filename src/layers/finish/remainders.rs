@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use super::metrics::{self, Outcome};
+use crate::base::lock::lock;
 
 /// So many events may go on without their senders, a quarter of them of one namespace.
 pub const MAX_EVENTS: usize = 4096;
@@ -75,7 +76,7 @@ impl fmt::Debug for Remainders {
 impl Shared {
     /// Nothing that runs under the lock leaves it half changed.
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.under_way)
     }
 }
 

@@ -5,11 +5,12 @@ mod out;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use self::out::Out;
 use crate::base::group::{Crowd, HasCrowd, Recent, Seat, gather, idle};
+use crate::base::lock::lock;
 
 /// How many bytes may wait for the thread; senders beyond that wait for room. It is also how much the thread writes at a
 /// time: of that it is not known, while nobody reads, whether it will be printed.
@@ -161,7 +162,7 @@ impl Drop for Place<'_> {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     fn close(&self) {

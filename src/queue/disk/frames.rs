@@ -2,13 +2,14 @@
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
 use super::frame::{FRAME_HEAD, Kind, Salt};
 use super::state::State;
 use super::{frame, state};
+use crate::base::lock::lock;
 
 /// A body that is larger is not copied to its fellows.
 const LARGE: usize = 64 << 10;
@@ -169,7 +170,7 @@ impl Memory {
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.free)
     }
 }
 

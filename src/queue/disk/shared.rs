@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::frame::{FRAME_HEAD, Kind, Salt};
@@ -13,6 +13,7 @@ use super::recover::Recovered;
 use super::state::State;
 use super::{event, frame};
 use crate::base::group::{HasCrowd, Recent, Seat, gather, idle};
+use crate::base::lock::lock;
 use crate::event::{Delivery, EventId};
 use crate::queue::{Due, QueueError, StoredEvent, Ticket, ToWorker};
 use bytes::Bytes;
@@ -297,10 +298,6 @@ impl Shared {
         drop(ledger);
         gone.chunks(MANY).for_each(|gone| notes.push_done(gone));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// It will not be any better later.

@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::prefix::Prefix;
+use crate::base::lock::lock;
 use crate::config::WebhookKey;
 
 /// How many names are looked up at a time, by all webhooks together.
@@ -104,13 +105,13 @@ impl Resolver {
 
     /// The prefixes that the network announced last, if it ever answered.
     pub(super) fn prefixes(&self) -> MutexGuard<'_, Option<Vec<Prefix>>> {
-        self.0.prefixes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.prefixes)
     }
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
