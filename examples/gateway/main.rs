@@ -193,7 +193,7 @@ fn follow<S: Source>(source: S, settings: &Settings) -> (Store, JoinHandle<()>) 
         .accepting(settings.spool.is_some())
         .dedup(settings.spool.is_some())
         // Whoever may write a webhook must not read the gateway's own secrets through it.
-        .variables(|name| (variables::may_be_read(name)).then(|| std::env::var(name).ok()).flatten());
+        .variables(|name| variables::may_be_read(name).then(|| std::env::var(name).ok()).flatten());
     #[cfg(feature = "http-webhook")]
     let registry = settings.targets.register(registry);
     let (store, reflector) = reflect(source, registry);

@@ -1,12 +1,12 @@
 //! The whole receiver, in process.
 
 mod chain;
-mod cleanup;
 mod configuration;
+mod credential_cleanup;
 mod dedup;
 mod delivery;
 mod finish;
 mod incremental;
-mod lines;
+mod log_lines;
 mod refusals;
 mod retry;
