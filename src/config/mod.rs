@@ -43,12 +43,13 @@
 //! | `initial_delay` | 1 | 0 to 60 | seconds, before the second attempt |
 //! | `max_delay` | 60 | `initial_delay` to 60 | seconds |
 //! | `backoff_multiplier` | 2 | 0.1 to 10 | of the delay, after each attempt |
-//! | `retryable_errors` | `connect`, `timeout`, `io`, `http_5xx`, `http_429` | | what may be tried again |
+//! | `retryable_errors` | `connect`, `timeout`, `io`, `unavailable`, `throttled` | | what may be tried again |
 //! | `non_retryable_errors` | none | | taken away from those |
 //!
 //! The delay is the longest wait: each is drawn evenly between nothing and it. What a target asks for in `Retry-After`
 //! is waited for besides, one hour at most. Errors are the labels of
-//! [`DeliverErrorKind`](crate::event::DeliverErrorKind) or `any`; these class names of Python's, plain or qualified,
+//! [`DeliverErrorKind`](crate::event::DeliverErrorKind) or `any`. `http_5xx` is accepted for `unavailable`, and
+//! `http_429` for `throttled`; these class names of Python's, plain or qualified,
 //! are read as labels: `ConnectionError`, `ConnectionRefusedError`, `ConnectionResetError`, `ConnectionAbortedError`,
 //! `BrokenPipeError` (`connect`), `TimeoutError` (`timeout`), `OSError`, `IOError` (`io`), `AuthenticationError`,
 //! `PermissionError` (`auth`), `ValueError`, `KeyError`, `TypeError` (`config`).

@@ -148,6 +148,10 @@ struct Kinds(u16);
 /// The word for every kind.
 const ANY: &str = "any";
 
+/// HTTP's words for two of the kinds.
+const SPELLINGS: [(&str, DeliverErrorKind); 2] =
+    [("http_5xx", DeliverErrorKind::Unavailable), ("http_429", DeliverErrorKind::Throttled)];
+
 impl Kinds {
     const NONE: Self = Self(0);
 
@@ -156,8 +160,8 @@ impl Kinds {
         .with(DeliverErrorKind::Connect)
         .with(DeliverErrorKind::Timeout)
         .with(DeliverErrorKind::Io)
-        .with(DeliverErrorKind::Http5xx)
-        .with(DeliverErrorKind::Http429);
+        .with(DeliverErrorKind::Unavailable)
+        .with(DeliverErrorKind::Throttled);
 
     const fn with(self, kind: DeliverErrorKind) -> Self {
         Self(self.0 | 1 << kind as u16)
@@ -171,12 +175,14 @@ impl Kinds {
         self.0 & Self::NONE.with(kind).0 != 0
     }
 
-    /// The kinds that a configuration means by `name`: a label, or `any`.
+    /// The kinds that a configuration means by `name`: a label, another spelling of one, or `any`.
     fn named(name: &str) -> Option<Self> {
         if name == ANY {
             return Some(retryable().fold(Self::NONE, Self::with));
         }
-        retryable().find(|kind| kind.label() == name).map(|kind| Self::NONE.with(kind))
+        let label = retryable().find(|kind| kind.label() == name);
+        let spelling = || SPELLINGS.into_iter().find(|(spelling, _)| *spelling == name).map(|(_, kind)| kind);
+        label.or_else(spelling).map(|kind| Self::NONE.with(kind))
     }
 }
 
@@ -313,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_may_pass_by_itself_is_tried_again() {
-        let default = [Kind::Connect, Kind::Timeout, Kind::Io, Kind::Http5xx, Kind::Http429];
+        let default = [Kind::Connect, Kind::Timeout, Kind::Io, Kind::Unavailable, Kind::Throttled];
         assert_eq!(retried(&retry(r#"{"enabled": true}"#).unwrap()), default);
         let lists = |yes: &str, no: &str| {
             let json = format!(r#"{{"enabled": true, "retryable_errors": [{yes}], "non_retryable_errors": [{no}]}}"#);
@@ -327,11 +333,16 @@ mod tests {
         for kind in retryable() {
             assert_eq!(lists(&format!("{:?}", kind.label()), "").unwrap(), [kind]);
         }
+        assert_eq!(lists(r#""http_5xx""#, "").unwrap(), lists(r#""unavailable""#, "").unwrap());
+        assert_eq!(lists(r#""http_429""#, "").unwrap(), lists(r#""throttled""#, "").unwrap());
+        assert_eq!(lists(r#""any""#, r#""http_429", "http_5xx""#), lists(r#""any""#, r#""throttled", "unavailable""#));
     }
 
     #[test]
     fn other_names_are_refused_with_those_that_are_known() {
-        for name in ["hunter2", "", "Any", "connexion", "x.any", "x.io", "Timeout", "ConnectionError"] {
+        for name in
+            ["hunter2", "", "Any", "connexion", "x.any", "x.io", "x.http_5xx", "http_500", "Timeout", "ConnectionError"]
+        {
             let error = retry(&format!(r#"{{"retryable_errors": [{name:?}]}}"#)).unwrap_err();
             assert!(error.contains("known are `connect`, ") && error.contains(", `any`"), "{name} -> {error}");
             assert!(!error.contains("hunter2"), "{error}");
@@ -343,7 +354,7 @@ mod tests {
     #[test]
     fn the_target_is_left_alone_as_long_as_it_asked() {
         let retry = retry(r#"{"enabled": true}"#).unwrap();
-        let asked = |seconds| retry.next(1, &error(Kind::Http429).retry_after(Duration::from_secs(seconds))).unwrap();
+        let asked = |seconds| retry.next(1, &error(Kind::Throttled).retry_after(Duration::from_secs(seconds))).unwrap();
         assert!((Duration::from_secs(120)..=Duration::from_secs(121)).contains(&asked(120)));
         assert_eq!(asked(1_000_000), LONGEST_WAIT);
         assert_eq!(asked(u64::MAX), LONGEST_WAIT);

@@ -29,10 +29,10 @@ pub enum DeliverErrorKind {
     Timeout,
     /// Something of this machine's own failed, as a disk: 503.
     Io,
-    /// The target answered 5xx: 502.
-    Http5xx,
-    /// The target answered 429: 502.
-    Http429,
+    /// The target cannot take events now, and may later (a 5xx, a broker that is starting or has no leader): 502.
+    Unavailable,
+    /// The target takes no more events for now (a 429, a quota that is used up): 502.
+    Throttled,
     /// The target wants other credentials: 502.
     Auth,
     /// The module is configured in a way that cannot work: 502.
@@ -49,8 +49,8 @@ impl DeliverErrorKind {
         Self::Connect,
         Self::Timeout,
         Self::Io,
-        Self::Http5xx,
-        Self::Http429,
+        Self::Unavailable,
+        Self::Throttled,
         Self::Auth,
         Self::Config,
         Self::Permanent,
@@ -63,8 +63,8 @@ impl DeliverErrorKind {
             Self::Connect => "connect",
             Self::Timeout => "timeout",
             Self::Io => "io",
-            Self::Http5xx => "http_5xx",
-            Self::Http429 => "http_429",
+            Self::Unavailable => "unavailable",
+            Self::Throttled => "throttled",
             Self::Auth => "auth",
             Self::Config => "config",
             Self::Permanent => "permanent",

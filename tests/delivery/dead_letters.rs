@@ -47,7 +47,7 @@ async fn a_dead_letter_is_read_replayed_and_removed_also_after_kills() {
     letters(&gateway, &[&replayed, &removed, &kept]).await;
     let letter = gateway.admin("GET", &format!("/dead-letters/{replayed}")).await.json();
     assert_eq!(letter["attempts"], 3, "{letter}");
-    assert_eq!(letter["kind"], "http_5xx");
+    assert_eq!(letter["kind"], "unavailable");
     assert_eq!((&letter["namespace"], &letter["webhook"]), (&json!("shop"), &json!("orders")));
     assert_eq!(letter["body"], std::str::from_utf8(BODY).unwrap());
     gateway.kill().await;

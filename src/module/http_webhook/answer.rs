@@ -26,10 +26,10 @@ pub(super) fn outcome(host: &str, head: &response::Parts) -> Result<Ack, Deliver
         401 | 403 | 407 => Kind::Auth,
         // The target did not get the request in time; and did not want it early (RFC 8470), which is its own state.
         408 => Kind::Timeout,
-        429 => Kind::Http429,
+        429 => Kind::Throttled,
         // A webhook further on has seen a loop. Another attempt would go round it again.
         508 => Kind::Loop,
-        425 | 500..600 => Kind::Http5xx,
+        425 | 500..600 => Kind::Unavailable,
         _ => Kind::Permanent,
     };
     let error = DeliverError::new(kind, format!("{host} answered {}", told(status)));
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn each_status_has_its_meaning() {
-        use DeliverErrorKind::{Auth, Http5xx, Http429, Loop, Permanent, Timeout};
+        use DeliverErrorKind::{Auth, Loop, Permanent, Throttled, Timeout, Unavailable};
         for status in [200, 201, 202, 204, 226, 299] {
             assert_eq!(outcome("h", &head(status, None)).unwrap(), Ack::Delivered, "{status}");
         }
@@ -141,8 +141,8 @@ mod tests {
             (Auth, &[401, 403, 407]),
             (Timeout, &[408]),
             (Loop, &[508]),
-            (Http429, &[429]),
-            (Http5xx, &[425, 500, 501, 502, 503, 504, 529, 599]),
+            (Throttled, &[429]),
+            (Unavailable, &[425, 500, 501, 502, 503, 504, 529, 599]),
         ] {
             for &status in statuses {
                 let error = outcome("h", &head(status, Some("7"))).unwrap_err();

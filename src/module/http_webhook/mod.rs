@@ -68,9 +68,9 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// | answer | kind of error |
 /// |---|---|
 /// | 2xx | none: delivered |
-/// | 429 | [`Http429`](DeliverErrorKind::Http429) |
+/// | 429 | [`Throttled`](DeliverErrorKind::Throttled) |
 /// | 508 | [`Loop`](DeliverErrorKind::Loop) |
-/// | any other 5xx, 425 | [`Http5xx`](DeliverErrorKind::Http5xx) |
+/// | any other 5xx, 425 | [`Unavailable`](DeliverErrorKind::Unavailable) |
 /// | 408, or none within `timeout`; no connection within 10 s | [`Timeout`](DeliverErrorKind::Timeout) |
 /// | 401, 403, 407 | [`Auth`](DeliverErrorKind::Auth) |
 /// | any other, redirects too: they are not followed | [`Permanent`](DeliverErrorKind::Permanent) |

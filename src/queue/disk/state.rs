@@ -119,8 +119,12 @@ mod tests {
     #[test]
     fn a_state_is_read_as_written() {
         let at = UNIX_EPOCH + Duration::from_micros(1_795_410_874_007_001);
-        let dead =
-            Some(Box::new(Death { at, here: None, kind: DeliverErrorKind::Http429, reason: "it is too much".into() }));
+        let dead = Some(Box::new(Death {
+            at,
+            here: None,
+            kind: DeliverErrorKind::Throttled,
+            reason: "it is too much".into(),
+        }));
         for state in [
             State::default(),
             State {

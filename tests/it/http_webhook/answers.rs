@@ -35,7 +35,7 @@ async fn a_2xx_takes_the_event() {
 
 #[tokio::test]
 async fn other_answers_are_errors_of_their_kind() {
-    use DeliverErrorKind::{Auth, Http5xx, Http429, Permanent, Timeout};
+    use DeliverErrorKind::{Auth, Permanent, Throttled, Timeout, Unavailable};
     for (head, kind) in [
         ("300 Multiple Choices", Permanent),
         ("304 Not Modified", Permanent),
@@ -46,10 +46,10 @@ async fn other_answers_are_errors_of_their_kind() {
         ("403 Forbidden", Auth),
         ("407 Proxy Authentication Required", Auth),
         ("408 Request Timeout", Timeout),
-        ("425 Too Early", Http5xx),
-        ("429 Too Many Requests", Http429),
-        ("500 Internal Server Error", Http5xx),
-        ("503 Service Unavailable\r\nRetry-After: soon", Http5xx),
+        ("425 Too Early", Unavailable),
+        ("429 Too Many Requests", Throttled),
+        ("500 Internal Server Error", Unavailable),
+        ("503 Service Unavailable\r\nRetry-After: soon", Unavailable),
     ] {
         assert_fails(head, kind, None).await;
     }
@@ -57,13 +57,14 @@ async fn other_answers_are_errors_of_their_kind() {
 
 #[tokio::test]
 async fn retry_after_is_heeded_within_bounds() {
-    use DeliverErrorKind::{Http5xx, Http429, Timeout};
-    assert_fails("429 Too Many Requests\r\nRetry-After: 7", Http429, Some(7)).await;
-    assert_fails("503 Service Unavailable\r\nRetry-After: 120", Http5xx, Some(120)).await;
+    use DeliverErrorKind::{Throttled, Timeout, Unavailable};
+    assert_fails("429 Too Many Requests\r\nRetry-After: 7", Throttled, Some(7)).await;
+    assert_fails("503 Service Unavailable\r\nRetry-After: 120", Unavailable, Some(120)).await;
     assert_fails("408 Request Timeout\r\nRetry-After: 1", Timeout, Some(1)).await;
-    assert_fails("503 Service Unavailable\r\nRetry-After: 86400", Http5xx, Some(3600)).await;
-    assert_fails("503 Service Unavailable\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT", Http5xx, Some(0)).await;
-    assert_fails("503 Service Unavailable\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT", Http5xx, Some(3600)).await;
+    assert_fails("503 Service Unavailable\r\nRetry-After: 86400", Unavailable, Some(3600)).await;
+    assert_fails("503 Service Unavailable\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT", Unavailable, Some(0)).await;
+    assert_fails("503 Service Unavailable\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT", Unavailable, Some(3600))
+        .await;
 }
 
 #[tokio::test]
@@ -84,7 +85,7 @@ async fn an_answer_with_many_fields_is_an_answer() {
         Hook::new(json!({"url": target.url()})).await.deliver(event("{}")).await;
         assert_fails(
             &format!("503 Busy\r\nRetry-After: 7\r\n{}", fields.trim_end()),
-            DeliverErrorKind::Http5xx,
+            DeliverErrorKind::Unavailable,
             Some(7),
         )
         .await;

@@ -44,7 +44,7 @@ async fn webhooks_share_connections_also_after_an_error() {
     let egress = loopback();
     for _ in 0..3 {
         let mut hook = Hook::by(egress.clone(), json!({"url": target.url()})).await;
-        hook.fail(DeliverErrorKind::Http5xx).await;
+        hook.fail(DeliverErrorKind::Unavailable).await;
         tokio::time::sleep(BREATH).await;
     }
     assert_eq!(target.connections(), 1);

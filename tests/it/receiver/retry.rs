@@ -54,19 +54,19 @@ async fn after_the_last_attempt_the_sender_is_told_of_its_error() {
 async fn nobody_waits_for_an_attempt_that_the_deadline_forbids() {
     let journal = Journal::default();
     let retry = r#", "retry": {"enabled": true}"#;
-    let patient = receiver(&journal, r#"{"fails": 1, "kind": "http_429", "retry_after": 8}"#, retry).await;
+    let patient = receiver(&journal, r#"{"fails": 1, "kind": "throttled", "retry_after": 8}"#, retry).await;
     let began = Instant::now();
     ask(&patient, post("/shop/a", "{}")).await.assert_accepted();
     assert!(began.elapsed() >= Duration::from_secs(8));
     journal.take();
 
     let began = Instant::now();
-    let impatient = receiver(&journal, r#"{"fails": 1, "kind": "http_429", "retry_after": 10}"#, retry).await;
+    let impatient = receiver(&journal, r#"{"fails": 1, "kind": "throttled", "retry_after": 10}"#, retry).await;
     ask(&impatient, post("/shop/a", "{}")).await.problem(502);
     assert_eq!((journal.take().as_str(), began.elapsed()), ("a a!", Duration::ZERO));
 
     // What an attempt took counts too.
-    let script = r#"{"fails": 1, "kind": "http_429", "retry_after": 8, "takes": 3000}"#;
+    let script = r#"{"fails": 1, "kind": "throttled", "retry_after": 8, "takes": 3000}"#;
     let impatient = receiver(&journal, script, retry).await;
     ask(&impatient, post("/shop/a", "{}")).await.problem(502);
     assert_eq!((journal.take().as_str(), began.elapsed()), ("a a!", Duration::from_secs(3)));
