@@ -18,7 +18,7 @@ use super::error::{CompileError, duplicate_key, quote, unknown_key};
 use super::name::Name;
 use crate::json::Instead;
 
-#[derive(Clone, PartialEq, Hash)]
+#[derive(Clone, PartialEq)]
 pub(crate) enum Node {
     Null,
     Bool(bool),

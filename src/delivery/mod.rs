@@ -8,6 +8,7 @@ mod retry;
 mod steps;
 #[cfg(test)]
 mod tests;
+pub(crate) mod try_until;
 
 pub(crate) use self::lines::Line;
 
@@ -16,3 +17,5 @@ pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::{Retry, RetryConfig};
 pub(crate) use self::steps::{Failure, Step, Steps};
+pub(crate) use self::try_until::try_once;
+pub(crate) use self::try_until::{NotDelivered, try_until};

@@ -1,4 +1,4 @@
-//! What is to be done with an event of a webhook.
+//! The modules of a webhook, and one attempt at giving them an event.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::lines::Line;
 use super::plan::Execution;
 use super::{Cleanup, Plan, Retry, lines};
-use crate::event::{DeliverError, DeliverErrorKind, Delivery, Done};
+use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::module::ErasedModule;
 
 /// The modules that an event is given to.
@@ -21,7 +21,7 @@ pub(crate) struct Steps {
     plan: Plan,
     cleanup: Option<Arc<Cleanup>>,
     /// Tells these steps from those of another configuration.
-    identity: u64,
+    identity: [u8; 8],
 }
 
 /// One module of them.
@@ -34,7 +34,7 @@ pub(crate) struct Step {
 /// An attempt after which not everything is done.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The error; of several, that of the first step.
+    /// The error. If several steps failed, the error of the first one.
     pub(crate) error: DeliverError,
     /// How long to wait before what is not done is tried again; `None` if it is not to be.
     pub(crate) again: Option<Duration>,
@@ -42,13 +42,18 @@ pub(crate) struct Failure {
 
 impl Steps {
     /// At most [`MAX_STEPS`](crate::event::MAX_STEPS).
-    pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: u64) -> Self {
+    pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: [u8; 8]) -> Self {
         Self { steps: steps.into(), plan, cleanup: cleanup.map(Arc::new), identity }
     }
 
     /// The name of the first module.
     pub(crate) fn module_name(&self) -> &str {
         self.steps.first().map_or("", |step| &step.name)
+    }
+
+    /// Whether there is more than one step.
+    pub(crate) fn is_chain(&self) -> bool {
+        self.steps.len() > 1
     }
 
     /// Whether the `attempt`th attempt may be followed by another.
@@ -58,72 +63,60 @@ impl Steps {
 
     /// One attempt at every step that is neither done nor given up. Dropped, it leaves each step either done or not
     /// done.
-    pub(crate) async fn attempt(&self, delivery: Delivery, done: &Done) -> Result<(), Failure> {
-        done.begin(self.identity);
+    pub(crate) async fn attempt(&self, delivery: Delivery, tracker: &Tracker) -> Result<(), Failure> {
+        tracker.begin(self.identity);
         let delivery = match &self.cleanup {
             None => delivery,
             Some(cleanup) => Box::pin(cleanup.clean(delivery)).await.map_err(|error| Failure { error, again: None })?,
         };
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
         let failed = match self.plan.execution {
-            Execution::Sequential => self.in_order(delivery, done, ends).await,
+            Execution::Sequential => self.in_order(&delivery, tracker, ends).await,
             // In a box, so that the usual way stays small.
-            Execution::Parallel => Box::pin(self.at_once(delivery, done, ends)).await,
+            Execution::Parallel => Box::pin(self.at_once(&delivery, tracker, ends)).await,
         };
-        if (0..self.steps.len()).all(|step| done.is_done(step)) {
+        let progress = tracker.progress();
+        if (0..self.steps.len()).all(|step| progress.is_done(step)) {
             return Ok(());
         }
         let again = failed.iter().filter_map(|failed| failed.again).max();
-        let errors = failed.into_iter().map(|failed| (failed.step, failed.error)).chain(done.given_up());
+        let errors = failed.into_iter().map(|failed| (failed.step, failed.error)).chain(tracker.given_up());
         let first = errors.min_by_key(|&(step, _)| step);
         Err(Failure { error: first.map_or_else(given_up_before, |(_, error)| error), again })
     }
 
     /// The error of an attempt that was cut short because it took too long.
-    pub(crate) fn too_slow(&self, done: &Done) -> DeliverError {
+    pub(crate) fn too_slow(&self, tracker: &Tracker) -> DeliverError {
         let error = DeliverError::new(DeliverErrorKind::Timeout, "no answer in time");
-        match done.under_way().filter(|_| self.steps.len() > 1) {
+        match tracker.under_way() {
             Some(at) => self.of_item(at, error),
             None => error,
         }
     }
 
-    /// The error of an item of a chain, which says whose it is.
-    fn of_item(&self, at: usize, error: DeliverError) -> DeliverError {
-        match self.steps.get(at) {
-            Some(step) => error.of(at, &step.name),
-            None => error,
-        }
-    }
-
-    /// What follows from an attempt that was cut short because it took too long.
-    pub(crate) fn overdue(&self, attempt: u32, done: &Done) -> Failure {
-        let error = self.too_slow(done);
+    /// The failure of an attempt that was cut short because it took too long.
+    pub(crate) fn overdue(&self, attempt: u32, tracker: &Tracker) -> Failure {
+        let error = self.too_slow(tracker);
         let under_way = match self.plan.execution {
             Execution::Sequential => 1,
             Execution::Parallel => self.steps.len(),
         };
-        let open = (0..self.steps.len()).filter(|step| !done.is_done(*step) && !done.is_given_up(*step));
+        let progress = tracker.progress();
         let mut longest = None;
-        for step in open.take(under_way) {
+        for step in (0..self.steps.len()).filter(|&step| progress.is_open(step)).take(under_way) {
             let again = self.steps[step].retry.next(attempt, &error);
             if again.is_none() {
-                done.give_up(step, &error);
+                tracker.give_up(step, &error);
             }
             longest = longest.max(again);
         }
         Failure { error, again: longest }
     }
 
-    /// Whether there is more than one step.
-    pub(crate) fn is_chain(&self) -> bool {
-        self.steps.len() > 1
-    }
-
-    async fn in_order(&self, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Vec<Failed> {
+    async fn in_order(&self, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Vec<Failed> {
         let mut failed = Vec::new();
-        for step in self.open(done) {
-            failed.extend(self.deliver(step, delivery.clone(), done, ends).await);
+        for step in self.open(tracker) {
+            failed.extend(self.deliver(step, delivery, tracker, ends).await);
             if self.plan.stops && !failed.is_empty() {
                 break;
             }
@@ -131,8 +124,8 @@ impl Steps {
         failed
     }
 
-    async fn at_once(&self, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Vec<Failed> {
-        let each = self.open(done).map(|step| self.deliver(step, delivery.clone(), done, ends));
+    async fn at_once(&self, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Vec<Failed> {
+        let each = self.open(tracker).map(|step| self.deliver(step, delivery, tracker, ends));
         let mut running: FuturesUnordered<_> = each.collect();
         let mut failed = Vec::new();
         while let Some(outcome) = running.next().await {
@@ -144,49 +137,79 @@ impl Steps {
         failed
     }
 
-    /// The steps that are to be tried.
-    fn open(&self, done: &Done) -> impl Iterator<Item = usize> + use<> {
-        let all = 0..self.steps.len();
-        let is_over = self.plan.stops && all.clone().any(|step| done.is_given_up(step));
-        // As they are now: what this attempt does to one of them is no reason to try another.
-        let open = all.clone().filter(|step| !is_over && !done.is_done(*step) && !done.is_given_up(*step));
-        let open = open.fold(0_u32, |open, step| open | 1 << step);
-        all.filter(move |step| open >> step & 1 == 1)
+    /// The steps to try. They follow from the progress before this attempt, so that the outcome of one step is no reason
+    /// to try another.
+    fn open(&self, tracker: &Tracker) -> impl Iterator<Item = usize> + use<> {
+        let (progress, all) = (tracker.progress(), 0..self.steps.len());
+        let is_over = self.plan.stops && all.clone().any(|step| progress.is_given_up(step));
+        all.filter(move |&step| !is_over && progress.is_open(step))
     }
 
-    /// Tries one step, and notes what came of it.
-    async fn deliver(&self, at: usize, delivery: Delivery, done: &Done, ends: Option<Instant>) -> Option<Failed> {
-        let step = &self.steps[at];
-        let tried = delivery.clone();
-        done.began(at);
-        let begun = ends.is_none_or(|ends| Instant::now() < ends);
-        let outcome = match ends {
-            None => step.deliver(delivery).await,
-            Some(ends) if begun => {
-                Box::pin(timeout_at(ends, step.deliver(delivery))).await.unwrap_or_else(|_| Err(too_late()))
-            }
-            Some(_) => Err(too_late()),
+    /// Tries one step; `None` if it took the event.
+    async fn deliver(
+        &self,
+        at: usize,
+        delivery: &Delivery,
+        tracker: &Tracker,
+        ends: Option<Instant>,
+    ) -> Option<Failed> {
+        let tried = match ends.is_some_and(|ends| Instant::now() >= ends) {
+            true => Tried::Unreached,
+            false => self.run(at, delivery, tracker, ends).await,
         };
-        done.ended(at);
-        let Err(mut error) = outcome else {
-            done.mark(at);
-            return None;
-        };
-        let attempt = tried.attempt();
-        let again = step.retry.next(attempt, &error);
-        if self.steps.len() > 1 {
-            error = self.of_item(at, error);
-            let (event_id, webhook) = (tried.id(), tried.webhook().key());
-            if let Some(left_out) = lines::admit(webhook, Line::Item(at)) {
-                tracing::warn!(%event_id, %webhook, attempt, %error, ?again, left_out, "an item failed");
-            }
+        let failed = self.record(at, tried, delivery.attempt(), tracker)?;
+        if self.is_chain() {
+            failed.describe(delivery);
         }
-        // One whose turn never came has used up nothing.
-        if again.is_none() && begun {
-            done.give_up(at, &error);
+        Some(failed)
+    }
+
+    /// Gives the event to the module of a step.
+    async fn run(&self, at: usize, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Tried {
+        tracker.began(at);
+        let running = self.steps[at].deliver(delivery.clone());
+        let outcome = match ends {
+            None => running.await,
+            Some(ends) => Box::pin(timeout_at(ends, running)).await.unwrap_or_else(|_| Err(too_late())),
+        };
+        tracker.ended(at);
+        outcome.map_or_else(Tried::Failed, |()| Tried::Done)
+    }
+
+    /// Records the outcome of a step, and decides whether it is tried again.
+    fn record(&self, at: usize, tried: Tried, attempt: u32, tracker: &Tracker) -> Option<Failed> {
+        // A step whose turn never came has used up nothing.
+        let (error, is_reached) = match tried {
+            Tried::Done => {
+                tracker.done(at);
+                return None;
+            }
+            Tried::Failed(error) => (error, true),
+            Tried::Unreached => (too_late(), false),
+        };
+        let again = self.steps[at].retry.next(attempt, &error);
+        let error = self.of_item(at, error);
+        if again.is_none() && is_reached {
+            tracker.give_up(at, &error);
         }
         Some(Failed { step: at, error, again })
     }
+
+    /// The error of a step; of an item of a chain, it says which item that is.
+    fn of_item(&self, at: usize, error: DeliverError) -> DeliverError {
+        match self.steps.get(at).filter(|_| self.is_chain()) {
+            Some(step) => error.of(at, &step.name),
+            None => error,
+        }
+    }
+}
+
+/// The outcome of one step in one attempt.
+enum Tried {
+    Done,
+    Failed(DeliverError),
+    /// The time for the attempt was over before the step's turn came.
+    Unreached,
 }
 
 /// A step that failed in this attempt.
@@ -194,6 +217,17 @@ struct Failed {
     step: usize,
     error: DeliverError,
     again: Option<Duration>,
+}
+
+impl Failed {
+    /// Logs the failure of an item of a chain.
+    fn describe(&self, delivery: &Delivery) {
+        let (event_id, webhook, attempt) = (delivery.id(), delivery.webhook().key(), delivery.attempt());
+        if let Some(left_out) = lines::admit(webhook, Line::Item(self.step)) {
+            let Self { error, again, .. } = self;
+            tracing::warn!(%event_id, %webhook, attempt, %error, ?again, left_out, "an item failed");
+        }
+    }
 }
 
 fn too_late() -> DeliverError {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::Failure;
 use crate::config::{BuildContext, BuildError, WebhookKey};
-use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery, Done};
+use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::module::Module;
 use crate::webhook::{Compiler, Connections, Registry, Webhook};
 
@@ -69,7 +69,7 @@ impl Module for Scripted {
     }
 }
 
-async fn attempt(webhook: &Arc<Webhook>, number: u32, done: &Done) -> Result<(), Failure> {
+async fn attempt(webhook: &Arc<Webhook>, number: u32, done: &Tracker) -> Result<(), Failure> {
     let delivery = Delivery::new(Arc::clone(webhook.info()), HeaderMap::new(), Bytes::from("{}"));
     webhook.steps().attempt(delivery.attempted(number), done).await
 }
@@ -93,7 +93,7 @@ async fn what_is_done_and_what_is_given_up_is_not_tried_again() {
     let calls = Calls::default();
     let items = [item('a', 1, 1), item('b', 0, 5), item('c', 1, 2), item('d', 9, 3)];
     let webhook = calls.webhook(&chain(&items));
-    let done = Done::default();
+    let done = Tracker::default();
     for (number, tried, again) in [(1, "abcd", true), (2, "cd", true), (3, "d", false), (4, "", false)] {
         let failure = attempt(&webhook, number, &done).await.unwrap_err();
         assert_eq!(calls.take(), tried, "attempt {number}");
@@ -107,7 +107,7 @@ async fn a_chain_that_stops_goes_on_where_it_stopped() {
     let calls = Calls::default();
     let items = [item('a', 0, 9), item('b', 2, 3), item('c', 0, 9)];
     let webhook = calls.webhook(&(chain(&items) + STOP));
-    let done = Done::default();
+    let done = Tracker::default();
     assert!(attempt(&webhook, 1, &done).await.unwrap_err().again.is_some());
     assert!(attempt(&webhook, 2, &done).await.unwrap_err().again.is_some());
     attempt(&webhook, 3, &done).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_chain_that_stops_is_over_when_an_item_is_given_up() {
     for plan in [STOP, PARALLEL_STOP] {
         let calls = Calls::default();
         let webhook = calls.webhook(&(chain(&[item('a', 9, 1), item('b', 0, 9)]) + plan));
-        let done = Done::default();
+        let done = Tracker::default();
         assert!(attempt(&webhook, 1, &done).await.unwrap_err().again.is_none());
         calls.take();
         let failure = attempt(&webhook, 2, &done).await.unwrap_err();
@@ -131,33 +131,30 @@ async fn a_chain_that_stops_is_over_when_an_item_is_given_up() {
 }
 
 #[tokio::test]
-async fn bits_are_all_that_a_later_attempt_needs() {
+async fn the_progress_is_all_that_a_later_attempt_needs() {
     let calls = Calls::default();
     let webhook = calls.webhook(&chain(&[item('a', 0, 1), item('b', 1, 1), item('c', 9, 9)]));
-    let done = Done::default();
+    let done = Tracker::default();
     attempt(&webhook, 1, &done).await.unwrap_err();
     calls.take();
 
-    let restored = Done::from_bits(done.bits());
+    let restored = Tracker::resume(done.progress());
     let failure = attempt(&webhook, 2, &restored).await.unwrap_err();
     assert_eq!(calls.take(), "c");
-    assert_eq!(failure.error.to_string(), "chain.2 step: no c", "of the other one only the bit is left");
+    assert_eq!(failure.error.to_string(), "chain.2 step: no c", "of the other one only the progress is left");
 
-    let replayed = Done::from_bits(done.bits()).forgiven();
+    let replayed = Tracker::resume(done.progress().forgiven());
     attempt(&webhook, 1, &replayed).await.unwrap_err();
     assert_eq!(calls.take(), "bc", "what is done stays done");
-    let kept = done.forgiven();
-    attempt(&webhook, 1, &kept).await.unwrap_err();
-    assert_eq!(calls.take(), "bc");
 }
 
 #[tokio::test]
-async fn an_error_that_only_the_bits_remember_is_an_error_still() {
+async fn an_error_that_only_the_progress_remembers_is_an_error_still() {
     let calls = Calls::default();
     let webhook = calls.webhook(&chain(&[item('a', 1, 1), item('b', 1, 9)]));
-    let done = Done::default();
+    let done = Tracker::default();
     attempt(&webhook, 1, &done).await.unwrap_err();
-    let failure = attempt(&webhook, 2, &Done::from_bits(done.bits())).await.unwrap_err();
+    let failure = attempt(&webhook, 2, &Tracker::resume(done.progress())).await.unwrap_err();
     assert_eq!((calls.take().as_str(), failure.again), ("abb", None));
     assert_eq!(failure.error.kind(), DeliverErrorKind::Permanent);
 }
@@ -166,9 +163,9 @@ async fn an_error_that_only_the_bits_remember_is_an_error_still() {
 async fn what_other_steps_have_done_says_nothing() {
     let calls = Calls::default();
     let before = calls.webhook(&chain(&[item('a', 0, 1), item('b', 1, 1)]));
-    let done = Done::default();
+    let done = Tracker::default();
     attempt(&before, 1, &done).await.unwrap_err();
-    let bits = done.bits();
+    let progress = done.progress();
     calls.take();
 
     for (items, tried) in [
@@ -176,13 +173,13 @@ async fn what_other_steps_have_done_says_nothing() {
         (vec![item('a', 0, 1), item('c', 0, 1)], "ac"),
         (vec![item('a', 0, 1), item('b', 0, 1), item('c', 0, 1)], "abc"),
     ] {
-        attempt(&calls.webhook(&chain(&items)), 2, &Done::from_bits(bits)).await.unwrap();
+        attempt(&calls.webhook(&chain(&items)), 2, &Tracker::resume(progress)).await.unwrap();
         assert_eq!(calls.take(), tried);
     }
     // The same ones under other rules are the same ones.
     let again =
         calls.webhook(&format!(r#"{}, "authorization": "Bearer x""#, chain(&[item('a', 0, 7), item('b', 1, 1)])));
-    attempt(&again, 2, &Done::from_bits(bits).forgiven()).await.unwrap_err();
+    attempt(&again, 2, &Tracker::resume(progress.forgiven())).await.unwrap_err();
     assert_eq!(calls.take(), "b");
 }
 
@@ -191,8 +188,8 @@ async fn each_success_is_told_at_once() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let (calls, seen) = (Calls::default(), Arc::clone(&told));
     let seen_calls = calls.clone();
-    let done = Done::default().on_mark(move |done| {
-        seen.lock().unwrap().push((seen_calls.0.lock().unwrap().clone(), done.bits() & 0b111));
+    let done = Tracker::default().on_done(move |progress| {
+        seen.lock().unwrap().push((seen_calls.0.lock().unwrap().clone(), progress.done));
     });
     let webhook = calls.webhook(&chain(&[item('a', 0, 1), item('b', 1, 1), item('c', 0, 1)]));
     attempt(&webhook, 1, &done).await.unwrap_err();
@@ -204,11 +201,11 @@ async fn one_whose_turn_never_came_is_not_given_up() {
     let calls = Calls::default();
     let hanging = item('b', 0, 2).replace("\"fails\"", "\"hangs\": true, \"fails\"");
     let webhook = calls.webhook(&chain(&[item('a', 0, 1), hanging, item('c', 0, 1)]));
-    let done = Done::default();
+    let done = Tracker::default();
     let failure = attempt(&webhook, 1, &done).await.unwrap_err();
     assert_eq!(failure.error.kind(), DeliverErrorKind::Timeout);
-    assert!(failure.again.is_some() && !done.is_given_up(1) && !done.is_given_up(2), "{done:?}");
+    assert!(failure.again.is_some() && !done.progress().is_given_up(1) && !done.progress().is_given_up(2), "{done:?}");
     let failure = attempt(&webhook, 2, &done).await.unwrap_err();
-    assert!(failure.again.is_none() && done.is_given_up(1) && !done.is_given_up(2), "{done:?}");
+    assert!(failure.again.is_none() && done.progress().is_given_up(1) && !done.progress().is_given_up(2), "{done:?}");
     assert_eq!(calls.take(), "abb");
 }

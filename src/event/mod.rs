@@ -9,4 +9,5 @@ pub use self::delivery::{Ack, Delivery};
 pub(crate) use self::error::LONGEST_WAIT;
 pub use self::error::{DeliverError, DeliverErrorKind};
 pub use self::id::EventId;
-pub(crate) use self::progress::{Done, MAX_STEPS};
+pub use self::progress::Progress;
+pub(crate) use self::progress::{MAX_STEPS, Tracker};

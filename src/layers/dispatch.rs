@@ -73,13 +73,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
-use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use super::evidence::Evidence;
-use crate::base::deadline::within;
-use crate::delivery::{Crowded, Failure, Line, lines};
-use crate::event::{DeliverError, DeliverErrorKind, Delivery, Done, EventId};
+use crate::delivery::{NotDelivered, try_until};
+use crate::event::{DeliverErrorKind, Delivery, EventId};
 use crate::queue::{Accepted, Later, Offer, Queue, QueueError};
 use crate::request::{Collected, Rejection, RejectionKind, ResponseBody};
 use crate::webhook::{Promise, Webhook};
@@ -149,8 +147,8 @@ impl Service<Request<Collected>> for Dispatch {
         let (id, deadline) = (delivery.id(), self.deadline);
         DispatchFuture(match webhook.promise() {
             Promise::Delivered => Kind::Answering(Box::pin(async move {
-                let outcome = deliver(&webhook, delivery, deadline).await;
-                answer(id, outcome, StatusCode::OK, DELIVERED)
+                let outcome = try_until(webhook.steps(), webhook.gates(), delivery, deadline).await;
+                answer(id, outcome.map_err(failure), StatusCode::OK, DELIVERED)
             })),
             Promise::Accepted => match self.accept(&delivery) {
                 Ok(written) => Kind::Accepting(id, written),
@@ -221,49 +219,18 @@ fn refusal(error: QueueError) -> Rejection {
     }
 }
 
-/// Tries until the event is delivered, is not to be tried again, or the time is over.
-async fn deliver(webhook: &Webhook, delivery: Delivery, deadline: Duration) -> Result<(), Rejection> {
-    let id = delivery.id();
-    let _pass = webhook.gates().enter().await.map_err(|Crowded| RejectionKind::Crowded)?;
-    let done = Done::default();
-    let error = match within(deadline, attempts(webhook, delivery, &done, deadline)).await {
-        Some(Ok(())) => return Ok(()),
-        Some(Err(error)) => error,
-        None => webhook.steps().too_slow(&done),
-    };
-    if let Some(left_out) = lines::admit(webhook.key(), Line::NotDelivered(error.kind())) {
-        let (module, kind) = (error.module().unwrap_or(webhook.module_name()), error.kind().label());
-        tracing::warn!(event_id = %id, webhook = %webhook.key(), module, kind, %error, left_out, "not delivered");
+/// The refusal of an event that was not delivered.
+fn failure(not_delivered: NotDelivered) -> Rejection {
+    match not_delivered {
+        NotDelivered::Crowded => RejectionKind::Crowded.into(),
+        NotDelivered::Failed(kind) => Rejection::new(match kind {
+            DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
+            DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+            DeliverErrorKind::Loop => RejectionKind::LoopDetected,
+            _ => RejectionKind::DeliveryFailed,
+        })
+        .logged(),
     }
-    let kind = match error.kind() {
-        DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
-        DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
-        DeliverErrorKind::Loop => RejectionKind::LoopDetected,
-        _ => RejectionKind::DeliveryFailed,
-    };
-    Err(Rejection::new(kind).logged())
-}
-
-/// The error is that of the last attempt: what would have to wait beyond `patience` is not waited for.
-async fn attempts(webhook: &Webhook, delivery: Delivery, done: &Done, patience: Duration) -> Result<(), DeliverError> {
-    let (steps, began) = (webhook.steps(), Instant::now());
-    let mut attempt = 1;
-    while steps.may_follow(attempt) {
-        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), done).await {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        };
-        let Some(wait) = again.filter(|&wait| began.elapsed().saturating_add(wait) < patience) else {
-            return Err(error);
-        };
-        if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
-            tracing::info!(event_id = %delivery.id(), webhook = %webhook.key(), attempt, %error, ?wait, left_out, "trying again");
-        }
-        attempt += 1;
-        Box::pin(sleep(wait)).await;
-    }
-    // The last one needs no copy of the event.
-    steps.attempt(delivery.attempted(attempt), done).await.map_err(|failure| failure.error)
 }
 
 /// Names the event also in a refusal: it may have been taken all the same.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::config::{WebhookInfo, WebhookKey};
-use crate::event::{Delivery, Done, EventId};
+use crate::event::{Delivery, EventId, Progress};
 
 /// Stands for an event that waits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,14 +42,14 @@ pub struct State {
     /// How often it was tried.
     pub attempts: u32,
     /// What the attempts have done, to be kept as it is.
-    pub done: u64,
+    pub done: Progress,
 }
 
 impl State {
     /// That of a dead letter which is delivered again: what is done stays done, and everything else may be tried.
     #[must_use]
     pub fn replayed(&self) -> Self {
-        Self { attempts: 0, done: Done::from_bits(self.done).forgiven().bits() }
+        Self { attempts: 0, done: self.done.forgiven() }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Where the events of a webhook go: one module, or a chain of them.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Promise;
 use super::spec::{ItemSpec, Spec};
@@ -94,17 +93,6 @@ fn read_retry(config: RetryConfig, notes: &Notes) -> Result<Retry, CompileError>
         notes.warn(key.into_iter().fold(warning, |warning, key| warning.inside(key)).inside("retry"));
     }
     Ok(retry)
-}
-
-/// Tells the steps from others: which modules, in which order, how configured.
-pub(crate) fn identity(steps: &[StepSpec], connection: Option<&Name>) -> u64 {
-    // If its algorithm changes with a release, events that wait repeat what was done; nothing is lost.
-    let mut hasher = DefaultHasher::new();
-    for step in steps {
-        let connection = step.connection.as_ref().or(connection).map(Name::as_str);
-        (step.module.as_str(), connection, &step.config).hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 fn module_is_missing() -> CompileError {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::chain::{StepSpec, identity, take_steps};
+use super::chain::{StepSpec, take_steps};
+use super::identity::identity;
 use super::registry::Registry;
 use super::spec::Spec;
 use super::{Promise, Webhook};

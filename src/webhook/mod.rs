@@ -2,6 +2,7 @@
 
 mod chain;
 mod compile;
+mod identity;
 mod registry;
 mod spec;
 

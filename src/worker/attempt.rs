@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::metrics;
-use crate::base::deadline::within;
 use crate::config::WebhookKey;
-use crate::delivery::{Failure, Line, lines};
-use crate::event::{DeliverError, DeliverErrorKind, Done, EventId};
+use crate::delivery::{Failure, Line, lines, try_once};
+use crate::event::{DeliverError, DeliverErrorKind, EventId, Tracker};
 use crate::queue::{Queue, State, StoredEvent, Ticket};
 use crate::webhook::Webhook;
 
@@ -32,25 +31,21 @@ pub(super) async fn attempt_once(
     deadline: Duration,
 ) -> Outcome {
     let (id, attempt) = (event.id, state.attempts + 1);
-    let mut done = Done::from_bits(state.done);
+    let mut tracker = Tracker::resume(state.done);
     if webhook.steps().is_chain() {
         // What one of several has taken is not given to it again, whatever happens to the rest.
         let (queue, ticket, attempts) = (queue.clone(), ticket.clone(), state.attempts);
-        done = done.on_mark(move |done| queue.backend().note(&ticket, State { attempts, done: done.bits() }));
+        tracker = tracker.on_done(move |done| queue.backend().note(&ticket, State { attempts, done }));
     }
     let delivery = event.into_delivery(Arc::clone(webhook.info()), attempt);
-    let tried = within(deadline, webhook.steps().attempt(delivery, &done)).await;
-    let Failure { error, again } = match tried {
-        Some(Ok(())) => {
-            tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
-            return Outcome::Delivered;
-        }
-        Some(Err(failure)) => failure,
-        None => webhook.steps().overdue(attempt, &done),
+    let tried = try_once(webhook.steps(), delivery, &tracker, deadline).await;
+    let Err(Failure { error, again }) = tried else {
+        tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
+        return Outcome::Delivered;
     };
     let kind = error.kind().label();
     metrics::attempted(kind, 1);
-    let state = State { attempts: attempt, done: done.bits() };
+    let state = State { attempts: attempt, done: tracker.progress() };
     let Some(wait) = again else { return give_up(id, webhook.key(), state, error) };
     if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
         tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, left_out, "not delivered: it is tried again");

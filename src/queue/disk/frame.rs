@@ -1,12 +1,12 @@
 //! How records stand in a segment.
 //!
 //! ```text
-//! segment  "TWSPOOL2"  salt: u64  frame*
+//! segment  "TWSPOOL1"  salt: u64  frame*
 //! frame    length: u32  checksum: u32  kind: u8  tag: [u8; 3]  sequence: u64  payload: [u8; length]
 //! ```
 //!
 //! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum; the tag is the first
-//! bytes of the salt, so that few places are tried where a frame is searched for. "TWSPOOL1" has zeros there. The salt is drawn
+//! bytes of the salt, so that few places are tried where a frame is searched for. The salt is drawn
 //! for each segment: a sender who knows the format still cannot put bytes into a body that would pass for a frame where a
 //! damaged stretch is searched for the next good one, and the frames of an earlier segment in the same file are none.
 //!
@@ -19,10 +19,7 @@ use super::state;
 use super::state::State;
 
 /// What a segment begins with.
-const MAGIC: &[u8; 8] = b"TWSPOOL2";
-
-/// The same, before frames had a tag.
-const OLD_MAGIC: &[u8; 8] = b"TWSPOOL1";
+const MAGIC: &[u8; 8] = b"TWSPOOL1";
 
 /// The bytes before the first frame.
 pub(super) const SEGMENT_HEAD: usize = 16;
@@ -63,19 +60,19 @@ pub(super) struct Salt {
 
 impl Salt {
     pub(super) fn random() -> Self {
-        Self::of(fastrand::u64(..), true)
+        Self::of(fastrand::u64(..))
     }
 
-    fn of(number: u64, has_tag: bool) -> Self {
+    fn of(number: u64) -> Self {
         let [first, second, third, ..] = number.to_le_bytes();
-        Self { number, tag: if has_tag { [first, second, third] } else { [0; 3] } }
+        Self { number, tag: [first, second, third] }
     }
 
     /// That of a segment, if it is one.
     pub(super) fn read(segment: &[u8]) -> Option<Self> {
         let (magic, number) = segment.get(..SEGMENT_HEAD)?.split_at(MAGIC.len());
         let number = u64::from_le_bytes(number.try_into().ok()?);
-        (magic == MAGIC || magic == OLD_MAGIC).then(|| Self::of(number, magic == MAGIC))
+        (magic == MAGIC).then(|| Self::of(number))
     }
 
     /// What a segment with it begins with.
@@ -184,7 +181,7 @@ pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32,
 /// Frames do not overlap, and the gaps are all that lies between the frames.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    let salt = Salt::of(7, true);
+    let salt = Salt::of(7);
     let mut segment = salt.head().to_vec();
     segment.extend_from_slice(bytes);
     let mut covered = SEGMENT_HEAD;
@@ -199,7 +196,7 @@ mod tests {
     use super::*;
 
     fn salt(number: u64) -> Salt {
-        Salt::of(number, true)
+        Salt::of(number)
     }
 
     fn frame(number: u64, kind: Kind, sequence: u64, payload: &[u8]) -> Vec<u8> {
@@ -245,19 +242,6 @@ mod tests {
     }
 
     #[test]
-    fn segments_of_before_are_read() {
-        let old = Salt::of(7, false);
-        let mut segment = [&OLD_MAGIC[..], &7_u64.to_le_bytes()].concat();
-        begin(&mut segment, Kind::Event, 5);
-        finish(&mut segment[SEGMENT_HEAD..], old, &[]);
-        assert_eq!((segment[SEGMENT_HEAD + 9..][..3].to_vec(), Salt::read(&segment)), (vec![0; 3], Some(old)));
-        let mut found = Vec::new();
-        scan(old, &segment, |_, record| found.push(record.sequence));
-        assert_eq!(found, [5]);
-        assert_eq!(Salt::read(b"TWSPOOL3-and-more"), None);
-    }
-
-    #[test]
     fn a_filler_is_one_frame() {
         assert_eq!(filler(salt(7), FRAME_HEAD - 1), None);
         for length in [FRAME_HEAD, 100] {
@@ -270,7 +254,7 @@ mod tests {
     fn each_damaged_byte_costs_one_frame_and_no_other() {
         let whole = segment(&frames());
         assert_eq!(found(&whole), [1, 2, 3]);
-        assert_eq!(Salt::read(&whole), Some(salt(7)));
+        assert_eq!((Salt::read(&whole), Salt::read(b"TWSPOOL9-and-more")), (Some(salt(7)), None));
         let length = (whole.len() - SEGMENT_HEAD) / 3;
         for at in SEGMENT_HEAD..whole.len() {
             let mut damaged = whole.clone();

@@ -91,7 +91,7 @@ fn read_segment(
     };
     let (mut size, mut damaged, mut newest, mut unknown) = (bytes.len(), 0, 0, 0);
     ledger.add_room(number, Arc::clone(&segment), salt, size as u64);
-    // Where what was synced for certain ends. An older version does not tell.
+    // Up to where the bytes are known to be synced; `None` if no frame says so.
     let mut synced = None;
     let gaps = frame::scan(salt, &bytes, |offset, record| match record.kind {
         Kind::Synced => synced = synced.max(Some(record.sequence)),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Reader, micros, time};
-use crate::event::{DeliverErrorKind, LONGEST_WAIT};
+use crate::event::{DeliverErrorKind, Progress};
 use crate::queue;
 
 /// More of a reason is not kept, in bytes.
@@ -14,8 +14,8 @@ const LONGEST_REASON: usize = 1000;
 pub(super) struct State {
     /// How often it was tried.
     pub(super) attempts: u32,
-    /// What the attempts have done: the bits of [`Done`](crate::event::Done).
-    pub(super) done: u64,
+    /// What the attempts have done.
+    pub(super) done: Progress,
     /// When it is tried again, if not at once.
     pub(super) again: Option<Again>,
     /// Since when and why it is not tried any more.
@@ -62,7 +62,10 @@ impl From<State> for queue::State {
 
 pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&state.attempts.to_le_bytes());
-    bytes.extend_from_slice(&state.done.to_le_bytes());
+    let Progress { done, given_up, owner } = state.done;
+    bytes.extend_from_slice(&done.to_le_bytes());
+    bytes.extend_from_slice(&given_up.to_le_bytes());
+    bytes.extend_from_slice(&owner);
     // Nil says that there is none, so the first moment of 1970 is the second.
     bytes.extend_from_slice(&state.again.map_or(0, |again| micros(again.at).max(1)).to_le_bytes());
     if let Some(again) = state.again {
@@ -82,17 +85,16 @@ pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
 /// How many bytes [`encode`] makes of it.
 pub(super) fn encoded_length(state: &State) -> usize {
     let death = |death: &Death| 9 + death.kind.label().len() + death.reason.len().min(LONGEST_REASON);
-    20 + if state.again.is_some() { 8 } else { state.dead.as_deref().map_or(0, death) }
+    28 + if state.again.is_some() { 8 } else { state.dead.as_deref().map_or(0, death) }
 }
 
 pub(super) fn decode(payload: &[u8]) -> Option<State> {
     let mut rest = Reader(payload);
     let attempts = rest.number()?;
-    let done = u64::from_le_bytes(rest.array()?);
+    let done = Progress { done: rest.number()?, given_up: rest.number()?, owner: rest.array()? };
     let again = Some(i64::from_le_bytes(rest.array()?)).filter(|micros| *micros != 0).map(time);
     if let Some(at) = again {
-        // Earlier versions did not write the wait.
-        let wait = rest.array().map_or(LONGEST_WAIT, |wait| Duration::from_micros(u64::from_le_bytes(wait)));
+        let wait = Duration::from_micros(u64::from_le_bytes(rest.array()?));
         return Some(State { attempts, done, again: Some(Again { at, wait }), dead: None });
     }
     let dead = match rest.array() {
@@ -129,11 +131,16 @@ mod tests {
             State::default(),
             State {
                 attempts: 3,
-                done: 5 | 1 << 40,
+                done: Progress { done: 5, given_up: 1 << 19, owner: *b"identity" },
                 again: Some(Again { at, wait: Duration::from_micros(7) }),
                 dead: None,
             },
-            State { attempts: 20, done: u64::MAX, again: None, dead },
+            State {
+                attempts: 20,
+                done: Progress { done: u32::MAX, given_up: u32::MAX, owner: [u8::MAX; 8] },
+                again: None,
+                dead,
+            },
         ] {
             let mut bytes = Vec::new();
             encode(&state, &mut bytes);
@@ -141,15 +148,6 @@ mod tests {
             assert_eq!(decode(&bytes), Some(state));
         }
         assert_eq!(decode(b"short"), None);
-    }
-
-    #[test]
-    fn a_time_without_a_wait_is_that_of_an_earlier_version() {
-        let at = UNIX_EPOCH + Duration::from_micros(1_795_410_874_007_001);
-        let mut bytes = Vec::new();
-        encode(&State { again: Some(Again { at, wait: Duration::ZERO }), ..State::default() }, &mut bytes);
-        bytes.truncate(20);
-        assert_eq!(decode(&bytes).unwrap().again, Some(Again { at, wait: LONGEST_WAIT }));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use self::faulty::{Content, Faulty};
 use super::*;
 use crate::config::{DataType, WebhookInfo, WebhookKey};
-use crate::event::{DeliverErrorKind, Delivery};
+use crate::event::{DeliverErrorKind, Delivery, Progress};
 
 fn webhook(id: &str) -> Arc<WebhookInfo> {
     Arc::new(WebhookInfo::new(WebhookKey::new("ns", id).unwrap(), DataType::Json))
@@ -50,10 +50,15 @@ fn bury(spool: &Spool, id: EventId, ticket: Ticket) {
     spool.shared().bury(id, ticket, death());
 }
 
+/// The progress of an event that these steps, one bit each, have taken.
+fn done(done: u32) -> Progress {
+    Progress { done, ..Progress::default() }
+}
+
 fn death() -> State {
     let at = UNIX_EPOCH + Duration::from_secs(1_000_000);
     let dead = Some(Box::new(Death { at, here: None, kind: DeliverErrorKind::Permanent, reason: "no".into() }));
-    State { attempts: 3, done: 1, again: None, dead }
+    State { attempts: 3, done: done(1), again: None, dead }
 }
 
 #[tokio::test]
@@ -86,7 +91,7 @@ async fn what_became_of_an_event_is_remembered() {
     let given = receive(&mut tickets);
     let tried = State {
         attempts: 2,
-        done: 5,
+        done: done(5),
         again: Some(Again { at: UNIX_EPOCH + Duration::from_secs(9), wait: Duration::from_secs(5) }),
         dead: None,
     };
@@ -125,7 +130,7 @@ async fn dead_letters_are_replayed_and_forgotten() {
     let replayed = receive(&mut tickets);
     assert_eq!(replayed.len(), 1);
     let (_, state) = read(&spool, &replayed[0]).unwrap().unwrap();
-    assert_eq!((state.attempts, state.done, state.dead), (0, 1, None), "what is done is not done again");
+    assert_eq!((state.attempts, state.done, state.dead), (0, done(1), None), "what is done is not done again");
     assert_eq!(spool.expire(Duration::from_secs(60)), 0, "by a clock that is not believed yet");
     assert_eq!(spool.expire(Duration::ZERO), 1);
     assert_eq!((spool.status().waiting, spool.status().dead_letters), (1, 0));
@@ -459,7 +464,7 @@ async fn a_spool_that_is_full_of_what_is_needed_is_left_alone() {
         n += 1;
     }
     for attempts in 1..4 {
-        let tried = State { attempts, done: 1, ..State::default() };
+        let tried = State { attempts, done: done(1), ..State::default() };
         receive(&mut tickets).iter().for_each(|ticket| note(&spool, ticket, tried.clone()));
     }
     let newest = || disk.lock().segments.keys().last().copied();

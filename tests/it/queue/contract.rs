@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tokio::sync::oneshot;
-use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery, EventId};
+use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery, EventId, Progress};
 use tower_webhook::module::Module;
 use tower_webhook::queue::{
     Accepted, Backlog, DeadLetter, DeadLetterQuery, Due, Loaded, Offer, Queue, QueueError, State, StoredEvent, Ticket,
@@ -149,21 +149,21 @@ pub(super) async fn what_was_not_finished_is_there_for_the_next_process(storage:
 pub(super) async fn progress_is_remembered(storage: &impl Storage) {
     let (queue, mut backlog) = storage.open(ROOM).await;
     let (ticket, _) = put(&queue, &mut backlog, "shop", "a", "x").await;
-    queue.backend().note(&ticket, State { attempts: 1, done: 1 });
-    queue.backend().note(&ticket, State { attempts: 2, done: 5 });
-    assert_eq!(load(&queue, &ticket).await.1, State { attempts: 2, done: 5 });
+    queue.backend().note(&ticket, State { attempts: 1, done: progress(1, 0) });
+    queue.backend().note(&ticket, State { attempts: 2, done: progress(5, 0) });
+    assert_eq!(load(&queue, &ticket).await.1, State { attempts: 2, done: progress(5, 0) });
     assert!(queue.backend().take_fresh(&[ticket]).iter().all(Option::is_none), "something became of it");
     stop(queue, backlog).await;
     let (queue, mut backlog) = storage.open(ROOM).await;
     let due = take(&mut backlog, 1).await.remove(0);
-    assert_eq!(load(&queue, &due.ticket).await.1, State { attempts: 2, done: 5 });
+    assert_eq!(load(&queue, &due.ticket).await.1, State { attempts: 2, done: progress(5, 0) });
 }
 
 pub(super) async fn an_event_that_was_put_off_waits(storage: &impl Storage) {
     const WAIT: Duration = Duration::from_millis(300);
     let (queue, mut backlog) = storage.open(ROOM).await;
     let (ticket, _) = put(&queue, &mut backlog, "shop", "a", "x").await;
-    let state = State { attempts: 1, done: 1 };
+    let state = State { attempts: 1, done: progress(1, 0) };
     let began = Instant::now();
     let ticket = match queue.backend().put_off(ticket.clone(), state.clone(), WAIT) {
         Some(kept) => {
@@ -184,7 +184,7 @@ pub(super) async fn an_event_that_was_put_off_waits(storage: &impl Storage) {
 pub(super) async fn an_event_that_was_put_off_waits_also_in_the_next_process(storage: &impl Storage) {
     let (queue, mut backlog) = storage.open(ROOM).await;
     let (ticket, _) = put(&queue, &mut backlog, "shop", "a", "x").await;
-    let _ = queue.backend().put_off(ticket, State { attempts: 3, done: 0 }, HOUR);
+    let _ = queue.backend().put_off(ticket, State { attempts: 3, done: Progress::default() }, HOUR);
     stop(queue, backlog).await;
     let (queue, mut backlog) = storage.open(ROOM).await;
     assert_eq!(queue.status().waiting, 1);
@@ -198,7 +198,7 @@ pub(super) async fn an_event_that_was_put_off_waits_also_in_the_next_process(sto
 pub(super) async fn a_dead_letter_is_not_handed_out(storage: &impl Storage) {
     let (queue, mut backlog) = storage.open(ROOM).await;
     let (ticket, id) = put(&queue, &mut backlog, "shop", "a", "x").await;
-    queue.backend().bury(ticket, id, State { attempts: 4, done: 0 }, &no());
+    queue.backend().bury(ticket, id, State { attempts: 4, done: Progress::default() }, &no());
     assert_eq!((queue.status().waiting, queue.status().dead_letters), (0, 1));
     stop(queue, backlog).await;
     let (queue, mut backlog) = storage.open(ROOM).await;
@@ -227,18 +227,23 @@ pub(super) async fn dead_letters_are_found_by_where_they_came_from(storage: &imp
     assert_eq!(letters(&queue, one).await, ids[2..]);
 }
 
+/// The progress of an event whose steps are done and given up as these bits say.
+fn progress(done: u32, given_up: u32) -> Progress {
+    Progress { done, given_up, owner: *b"its item" }
+}
+
 pub(super) async fn a_dead_letter_is_replayed_as_if_it_were_new(storage: &impl Storage) {
     let (queue, mut backlog) = storage.open(ROOM).await;
     let (ticket, id) = put(&queue, &mut backlog, "shop", "a", "x").await;
     // Its first item is done, and the second is given up.
-    let state = State { attempts: 4, done: 1 | 1 << 21 };
+    let state = State { attempts: 4, done: progress(1, 1 << 1) };
     queue.backend().bury(ticket, id, state.clone(), &no());
     assert_eq!(queue.replay(vec![id]).await.unwrap(), 1);
     assert_eq!(queue.replay(vec![id]).await.unwrap(), 0, "it is none any more");
     let due = take(&mut backlog, 1).await.remove(0);
     let (event, found) = load(&queue, &due.ticket).await;
     assert_eq!((event.id, &found), (id, &state.replayed()));
-    assert_eq!((found.attempts, found.done & 1), (0, 1), "what is done is not done again");
+    assert_eq!((found.attempts, found.done), (0, progress(1, 0)), "what is done is not done again");
     assert_eq!((queue.status().waiting, queue.status().dead_letters), (1, 0));
 }
 

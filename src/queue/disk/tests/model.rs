@@ -107,7 +107,7 @@ async fn run(steps: Vec<Step>) {
             Step::Try(index) => {
                 if let Some(id) = model.pick(index, false) {
                     let known = model.events.get_mut(&id).unwrap();
-                    known.state = State { attempts: known.state.attempts + 1, done: 1, ..State::default() };
+                    known.state = State { attempts: known.state.attempts + 1, done: done(1), ..State::default() };
                     note(&spool, &known.ticket, known.state.clone());
                 }
             }
@@ -122,7 +122,7 @@ async fn run(steps: Vec<Step>) {
                 if let Some(id) = model.pick(index, true) {
                     let known = model.events.get_mut(&id).unwrap();
                     assert!(spool.replay_one(id));
-                    known.state = State { done: 1, ..State::default() };
+                    known.state = State { done: done(1), ..State::default() };
                     receive(&mut tickets);
                 }
             }

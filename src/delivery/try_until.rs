@@ -1,0 +1,83 @@
+//! Tries an event: once, or until it is delivered or nobody waits for it any longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::lines::Line;
+use super::{Crowded, Failure, Gates, Steps, lines};
+use crate::base::deadline::within;
+use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
+
+/// Why an event was not delivered while its sender waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotDelivered {
+    /// Too many events of the webhook or of its namespace are being delivered, and too many wait.
+    Crowded,
+    /// The last attempt failed, or the time was over.
+    Failed(DeliverErrorKind),
+}
+
+/// Makes one attempt, which may take no longer than `deadline`.
+pub(crate) async fn try_once(
+    steps: &Steps,
+    delivery: Delivery,
+    tracker: &Tracker,
+    deadline: Duration,
+) -> Result<(), Failure> {
+    let attempt = delivery.attempt();
+    let tried = within(deadline, steps.attempt(delivery, tracker)).await;
+    tried.unwrap_or_else(|| Err(steps.overdue(attempt, tracker)))
+}
+
+/// Tries until the event is delivered, no other attempt follows, or the `patience` of its sender is over.
+pub(crate) async fn try_until(
+    steps: &Steps,
+    gates: &Gates,
+    delivery: Delivery,
+    patience: Duration,
+) -> Result<(), NotDelivered> {
+    let (event_id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
+    let _pass = gates.enter().await.map_err(|Crowded| NotDelivered::Crowded)?;
+    let tracker = Tracker::default();
+    let error = match within(patience, attempts(steps, delivery, &tracker, patience)).await {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => error,
+        None => steps.too_slow(&tracker),
+    };
+    let (webhook, kind) = (webhook.key(), error.kind());
+    if let Some(left_out) = lines::admit(webhook, Line::NotDelivered(kind)) {
+        let (module, kind) = (error.module().unwrap_or(steps.module_name()), kind.label());
+        tracing::warn!(%event_id, %webhook, module, kind, %error, left_out, "not delivered");
+    }
+    Err(NotDelivered::Failed(kind))
+}
+
+/// The error is that of the last attempt: a wait beyond `patience` is not begun.
+async fn attempts(
+    steps: &Steps,
+    delivery: Delivery,
+    tracker: &Tracker,
+    patience: Duration,
+) -> Result<(), DeliverError> {
+    let began = Instant::now();
+    let mut attempt = 1;
+    while steps.may_follow(attempt) {
+        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), tracker).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let Some(wait) = again.filter(|&wait| began.elapsed().saturating_add(wait) < patience) else {
+            return Err(error);
+        };
+        let (event_id, webhook) = (delivery.id(), delivery.webhook().key());
+        if let Some(left_out) = lines::admit(webhook, Line::Again(error.kind())) {
+            tracing::info!(%event_id, %webhook, attempt, %error, ?wait, left_out, "trying again");
+        }
+        attempt += 1;
+        Box::pin(sleep(wait)).await;
+    }
+    // The last attempt needs no copy of the event.
+    steps.attempt(delivery.attempted(attempt), tracker).await.map_err(|failure| failure.error)
+}
