@@ -111,7 +111,7 @@ fn find<B>(store: &Store, req: &Request<B>) -> Result<Arc<Webhook>, Rejection> {
     store.read(|snapshot| match snapshot.find(target) {
         Found::Serving(webhook) => Ok(Arc::clone(webhook)),
         Found::Fenced => Err(RejectionKind::Misconfigured.into()),
-        Found::Nothing if snapshot.is_loaded() => Err(RejectionKind::UnknownWebhook.into()),
-        Found::Nothing => Err(RejectionKind::NotReady.into()),
+        Found::Unknown => Err(RejectionKind::UnknownWebhook.into()),
+        Found::NotLoaded => Err(RejectionKind::NotReady.into()),
     })
 }

@@ -89,11 +89,15 @@ impl Slot {
     }
 }
 
-/// What a target leads to.
+/// Where a target leads.
 pub(crate) enum Found<'a> {
     Serving(&'a Arc<Webhook>),
+    /// The webhook never had a value that compiles.
     Fenced,
-    Nothing,
+    /// There is no such webhook.
+    Unknown,
+    /// No configuration has been loaded yet, so there may be such a webhook.
+    NotLoaded,
 }
 
 /// Not what is in it: that may be a million webhooks.
@@ -127,7 +131,7 @@ impl Snapshot {
     pub fn webhook(&self, target: &Target) -> Option<&Arc<Webhook>> {
         match self.find(target) {
             Found::Serving(webhook) => Some(webhook),
-            Found::Fenced | Found::Nothing => None,
+            Found::Fenced | Found::Unknown | Found::NotLoaded => None,
         }
     }
 
@@ -150,7 +154,8 @@ impl Snapshot {
         match self.slots.get(target.as_str()) {
             Some(Slot { serving: Some(webhook), .. }) => Found::Serving(webhook),
             Some(_) => Found::Fenced,
-            None => Found::Nothing,
+            None if self.loaded => Found::Unknown,
+            None => Found::NotLoaded,
         }
     }
 

@@ -346,9 +346,8 @@ impl Work {
     fn find(&self, ticket: &Ticket) -> Result<Option<Arc<Webhook>>, NotYet> {
         self.store.read(|snapshot| match snapshot.find(&(&ticket.webhook).into()) {
             Found::Serving(webhook) => Ok(Some(Arc::clone(webhook))),
-            Found::Fenced => Err(NotYet),
-            Found::Nothing if snapshot.is_loaded() => Ok(None),
-            Found::Nothing => Err(NotYet),
+            Found::Unknown => Ok(None),
+            Found::Fenced | Found::NotLoaded => Err(NotYet),
         })
     }
 
