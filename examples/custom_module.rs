@@ -1,5 +1,15 @@
 //! Modules from outside the crate: one by the trait, one that is a tower service with middleware around it.
 //!
+//! A module is tested without a server: [`BuildContext::bare`] stands in for the compiler, and [`Delivery::new`] makes
+//! the events.
+//!
+//! ```
+//! let webhook = WebhookInfo::new(WebhookKey::new("shop", "orders")?, DataType::Json);
+//! let count = Count::build(CountConfig { step: 2 }, &BuildContext::bare(webhook.key()))?;
+//! let outcome = count.deliver(Delivery::new(webhook, HeaderMap::new(), "{}")).await;
+//! assert_eq!(outcome.unwrap(), Ack::Delivered);
+//! ```
+//!
 //! `cargo run --example custom_module`
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -60,6 +60,7 @@ use tower_service::Service;
 
 use crate::config::InvalidName;
 use crate::dedup::Claims;
+use crate::event::receipt;
 use crate::layers::{
     CallAuth, CallAuthLayer, CheckPayload, CheckPayloadLayer, CollectBody, CollectBodyLayer, Dedup, DedupLayer,
     Dispatch, Finish, FinishLayer, LookupWebhook, LookupWebhookLayer, Observe, ObserveLayer, Remainders, RequireAuth,
@@ -153,7 +154,7 @@ impl ReceiverBuilder {
     /// [`Registry::dedup`](crate::webhook::Registry::dedup), which refuses such a webhook at once.
     #[must_use]
     pub fn dedup(mut self, claims: Claims) -> Self {
-        self.dedup = DedupLayer::new(claims);
+        self.dedup = DedupLayer::new(claims).answer_duplicates(receipt::dispatch_answer);
         self
     }
 

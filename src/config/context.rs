@@ -41,8 +41,9 @@ impl<'a> BuildContext<'a> {
         self.notes.warn(CompileError::new(text.to_string()));
     }
 
-    #[cfg(test)]
-    pub(crate) fn bare(webhook: &'a WebhookKey) -> Self {
+    /// The context of a webhook with the `data_type` json, without a connection, whose warnings nobody reads. Only tests of
+    /// modules and schemes need this.
+    pub fn bare(webhook: &'a WebhookKey) -> Self {
         static NOTES: Notes = Notes::new();
         Self { webhook, data_type: DataType::Json, connection: None, notes: &NOTES }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::DataType;
 use super::key::WebhookKey;
 
-/// What an event says about the webhook that received it. It is made once, when the webhook is compiled, and all events
+/// The part of a webhook that its events carry along. It is made once, when the webhook is compiled, and all events
 /// of the webhook share it.
 ///
 /// ```
@@ -49,7 +49,7 @@ impl WebhookInfo {
         self.key.id()
     }
 
-    /// What the webhook's bodies are.
+    /// The type of the webhook's bodies.
     pub fn data_type(&self) -> DataType {
         self.data_type
     }

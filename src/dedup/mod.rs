@@ -8,13 +8,16 @@
 //! |---|---|
 //! | that is new | the inner service's answer |
 //! | that is being processed | 409 and `Retry-After`: what will become of it is not known yet |
-//! | that was taken: answered 2xx | the same status and `X-Event-Id`, and [`X-Duplicate: true`](crate::layers::DUPLICATE) |
+//! | that was taken: answered 2xx | the same status and `X-Event-Id`, and [`X-Duplicate: true`](crate::event::DUPLICATE) |
 //! | that was not: any other answer, an error, a panic | what a new one gets |
 //! | without the id | 400: to take it for another would lose it, to let it pass would process it twice |
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | [`Matched`], [`Permit`], [`Collected`] | the evidence that [`Dispatch`](crate::layers::Dispatch) asks for if the webhook has a rule | 409 in progress, 400 no id |
+//! | [`Matched`], [`Permit`], [`Collected`] | the [`EventId`](crate::event::EventId) of the request; the evidence that [`Dispatch`](crate::layers::Dispatch) asks for if the webhook has a rule | 409 in progress, 400 no id |
+//!
+//! It names each event: a handler behind it reads the id with [`EventId::of`](crate::event::EventId::of), and the answer
+//! has it in [`X-Event-Id`](crate::event::EVENT_ID) unless the handler has set another.
 //!
 //! It stands behind the authentication, so that no stranger can use up an id. A webhook without the key passes at no
 //! cost. [`Claims`] holds what is known, in memory or on disk too. With a digest two events of the same bytes are one:

@@ -13,7 +13,7 @@ use super::rule::Event;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// What [`EVENT_ID`](crate::layers::EVENT_ID) said; nil if nothing, or no UUID.
+    /// What [`EVENT_ID`](crate::event::EVENT_ID) said; nil if nothing, or no UUID.
     pub(crate) event_id: Uuid,
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::id::EventId;
+use super::id::{EventId, Stamp};
 use crate::config::WebhookInfo;
 use crate::request::Charge;
 
@@ -28,15 +28,40 @@ struct Received {
 }
 
 impl Delivery {
-    /// A new event. Its body is charged for as long as the event is there.
-    pub(crate) fn charged(webhook: Arc<WebhookInfo>, headers: HeaderMap, body: Bytes, charge: Charge) -> Self {
-        let at = SystemTime::now();
-        Self::of(Received { id: EventId::new(at), at, webhook, headers, body, charge })
+    /// An event that a webhook has just received, in its first attempt. Only tests of modules need this.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use tower_webhook::event::{Ack, Delivery};
+    /// use tower_webhook::module::{Discard, Module};
+    /// use tower_webhook::{DataType, WebhookInfo, WebhookKey};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let webhook = WebhookInfo::new(WebhookKey::new("shop", "orders").unwrap(), DataType::Json);
+    /// let delivery = Delivery::new(webhook, HeaderMap::new(), r#"{"order": 7}"#);
+    /// assert_eq!(Discard.deliver(delivery).await.unwrap(), Ack::Delivered);
+    /// # }
+    /// ```
+    pub fn new(webhook: impl Into<Arc<WebhookInfo>>, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Self::received(Stamp::now(), webhook.into(), headers, body.into(), Charge::default())
     }
 
-    #[cfg(test)]
-    pub(crate) fn new(webhook: Arc<WebhookInfo>, headers: HeaderMap, body: Bytes) -> Self {
-        Self::charged(webhook, headers, body, Charge::default())
+    /// The same event, tried for the `attempt`th time, counted from 1.
+    #[must_use]
+    pub fn attempted(self, attempt: u32) -> Self {
+        Self { attempt, ..self }
+    }
+
+    /// A new event. Its body is charged for as long as the event is there.
+    pub(crate) fn received(
+        Stamp { id, at }: Stamp,
+        webhook: Arc<WebhookInfo>,
+        headers: HeaderMap,
+        body: Bytes,
+        charge: Charge,
+    ) -> Self {
+        Self::of(Received { id, at, webhook, headers, body, charge })
     }
 
     /// An event that was accepted earlier.
@@ -53,12 +78,6 @@ impl Delivery {
 
     fn of(received: Received) -> Self {
         Self { received: Arc::new(received), attempt: 1 }
-    }
-
-    /// The same event, tried for the `attempt`th time.
-    #[must_use]
-    pub(crate) fn attempted(self, attempt: u32) -> Self {
-        Self { attempt, ..self }
     }
 
     /// The same event with other contents.

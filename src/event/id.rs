@@ -12,7 +12,7 @@ use uuid::{Builder, Uuid};
 pub struct EventId(Uuid);
 
 impl EventId {
-    pub(crate) fn new(received_at: SystemTime) -> Self {
+    fn new(received_at: SystemTime) -> Self {
         let since = received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // An id is no secret, so that the system need not be asked for randomness. The twelve bits behind the milliseconds
         // are the fraction of the millisecond (RFC 9562 §6.2, method 3): ids sort within it, too.
@@ -23,7 +23,7 @@ impl EventId {
         Self(Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid())
     }
 
-    pub(crate) fn of(uuid: Uuid) -> Self {
+    pub(crate) fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 
@@ -36,6 +36,21 @@ impl EventId {
     pub(crate) fn to_header(self) -> Option<HeaderValue> {
         let mut buffer = Uuid::encode_buffer();
         HeaderValue::from_str(self.0.hyphenated().encode_lower(&mut buffer)).ok()
+    }
+}
+
+/// When an event was received, and the id that it got then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) id: EventId,
+    pub(crate) at: SystemTime,
+}
+
+impl Stamp {
+    /// Of an event that has just been received.
+    pub(crate) fn now() -> Self {
+        let at = SystemTime::now();
+        Self { id: EventId::new(at), at }
     }
 }
 

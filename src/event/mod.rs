@@ -4,10 +4,13 @@ mod delivery;
 mod error;
 mod id;
 mod progress;
+pub(crate) mod receipt;
 
 pub use self::delivery::{Ack, Delivery};
 pub(crate) use self::error::LONGEST_WAIT;
 pub use self::error::{DeliverError, DeliverErrorKind};
 pub use self::id::EventId;
+pub(crate) use self::id::Stamp;
 pub use self::progress::Progress;
 pub(crate) use self::progress::{MAX_STEPS, Tracker};
+pub use self::receipt::{DUPLICATE, EVENT_ID, Receipt, Render, dispatch_answer};

@@ -22,7 +22,7 @@
 //! A failed delivery is logged at WARN, with the event's id, the webhook, the module and the error: for each webhook and
 //! kind of error ten lines at once, and then one in 5 seconds, whose `left_out` says how many were not logged before it.
 //!
-//! Every answer of a delivery carries the event's id in [`X-Event-Id`](EVENT_ID). [`receiver`](crate::receiver::receiver()) is
+//! Every answer of a delivery carries the event's id in [`X-Event-Id`](crate::event::EVENT_ID). [`receiver`](crate::receiver::receiver()) is
 //! the usual way to the layers in front; by hand, with a path of one's own:
 //!
 //! ```
@@ -69,27 +69,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::evidence::Evidence;
 use crate::delivery::{NotDelivered, try_until};
-use crate::event::{DeliverErrorKind, Delivery, EventId};
+use crate::event::{DeliverErrorKind, Delivery, EVENT_ID, EventId, receipt};
 use crate::queue::{Accepted, Later, Offer, Queue, QueueError};
 use crate::request::{Collected, Rejection, RejectionKind, ResponseBody};
 use crate::webhook::{Promise, Webhook};
-
-/// The header that names the event in an answer: a UUIDv7 (RFC 9562).
-pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
-
-/// The body of a 200; a duplicate gets it, too.
-pub(crate) const DELIVERED: &[u8] = br#"{"message":"200 OK"}"#;
-
-/// The body of a 202.
-pub(crate) const ACCEPTED: &[u8] = br#"{"message":"202 Accepted","status":"accepted"}"#;
 
 /// How long a module may take if [`Dispatch`] is not told.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -148,11 +137,11 @@ impl Service<Request<Collected>> for Dispatch {
         DispatchFuture(match webhook.promise() {
             Promise::Delivered => Kind::Answering(Box::pin(async move {
                 let outcome = try_until(webhook.steps(), webhook.gates(), delivery, deadline).await;
-                answer(id, outcome.map_err(failure), StatusCode::OK, DELIVERED)
+                answer(id, outcome.map_err(failure), StatusCode::OK)
             })),
             Promise::Accepted => match self.accept(&delivery) {
                 Ok(written) => Kind::Accepting(id, written),
-                Err(rejection) => Kind::now(answer(id, Err(rejection), StatusCode::ACCEPTED, ACCEPTED)),
+                Err(rejection) => Kind::now(answer(id, Err(rejection), StatusCode::ACCEPTED)),
             },
         })
     }
@@ -187,7 +176,7 @@ impl Future for DispatchFuture {
             Kind::Answering(response) => ready!(response.as_mut().poll(cx)),
             Kind::Accepting(id, written) => {
                 let outcome = ready!(written.as_mut().poll(cx)).map_err(refusal);
-                answer(*id, outcome.map(|_| ()), StatusCode::ACCEPTED, ACCEPTED)
+                answer(*id, outcome.map(|_| ()), StatusCode::ACCEPTED)
             }
         }))
     }
@@ -196,9 +185,9 @@ impl Future for DispatchFuture {
 /// Turns a request that may be delivered into a delivery to its webhook.
 fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection> {
     let (mut head, body) = req.into_parts();
-    let webhook = Evidence::admit(&mut head.extensions)?;
+    let (webhook, stamp) = Evidence::admit(&mut head.extensions)?;
     let (body, charge) = body.into_parts();
-    let delivery = Delivery::charged(Arc::clone(webhook.info()), head.headers, body, charge);
+    let delivery = Delivery::received(stamp, Arc::clone(webhook.info()), head.headers, body, charge);
     Ok((webhook, delivery))
 }
 
@@ -234,21 +223,9 @@ fn failure(not_delivered: NotDelivered) -> Rejection {
 }
 
 /// Names the event also in a refusal: it may have been taken all the same.
-fn answer(
-    id: EventId,
-    outcome: Result<(), Rejection>,
-    status: StatusCode,
-    body: &'static [u8],
-) -> Response<ResponseBody> {
+fn answer(id: EventId, outcome: Result<(), Rejection>, status: StatusCode) -> Response<ResponseBody> {
     let mut response = match outcome {
-        Ok(()) => {
-            let mut response = Response::new(ResponseBody::from(Bytes::from_static(body)));
-            *response.status_mut() = status;
-            let headers = response.headers_mut();
-            headers.reserve(2);
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
+        Ok(()) => receipt::taken(status),
         Err(rejection) => rejection.into_response(),
     };
     if let Some(id) = id.to_header() {

@@ -10,6 +10,7 @@ use http::Extensions;
 
 use crate::auth::Pending;
 use crate::config::Target;
+use crate::event::{EventId, Stamp};
 use crate::request::Rejection;
 use crate::webhook::Webhook;
 
@@ -82,6 +83,8 @@ pub(super) struct Evidence {
     is_deduplicated: bool,
     /// A layer further out holds a claim, of whatever rule. Wherever the request is routed, it does.
     is_claimed: bool,
+    /// The event that the request brings, wherever it is routed.
+    event: Option<Stamp>,
 }
 
 /// A proof that is still to come. Unlike a permit it is not taken back when the request is routed elsewhere.
@@ -97,8 +100,8 @@ struct Owed {
 impl Evidence {
     pub(super) fn set_target(extensions: &mut Extensions, target: Target) {
         let evidence = Self::slot(extensions);
-        let is_claimed = evidence.is_claimed;
-        *evidence = Self { target: Some(target), owed: evidence.elsewhere(), is_claimed, ..Self::default() };
+        let (is_claimed, event) = (evidence.is_claimed, evidence.event);
+        *evidence = Self { target: Some(target), owed: evidence.elsewhere(), is_claimed, event, ..Self::default() };
         extensions.remove::<Matched>();
     }
 
@@ -106,8 +109,9 @@ impl Evidence {
     pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>) {
         let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
-        let (target, owed, is_claimed) = (evidence.target, evidence.elsewhere(), evidence.is_claimed);
-        *evidence = Self { target, matched: Some(matched.clone()), owed, is_claimed, ..Self::default() };
+        let (target, owed) = (evidence.target, evidence.elsewhere());
+        let (is_claimed, event) = (evidence.is_claimed, evidence.event);
+        *evidence = Self { target, matched: Some(matched.clone()), owed, is_claimed, event, ..Self::default() };
         extensions.insert(matched);
     }
 
@@ -151,6 +155,11 @@ impl Evidence {
 
     pub(super) fn set_claimed(extensions: &mut Extensions) {
         Self::slot(extensions).is_claimed = true;
+    }
+
+    /// Names the event that the request brings, unless it has a name.
+    pub(super) fn name_event(extensions: &mut Extensions) -> EventId {
+        Self::slot(extensions).event.get_or_insert_with(Stamp::now).id
     }
 
     fn slot(extensions: &mut Extensions) -> &mut Self {
@@ -230,8 +239,9 @@ impl Evidence {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_claimed)
     }
 
-    /// The webhook that may have the request: everything has been found out that must be. It is taken out.
-    pub(super) fn admit(extensions: &mut Extensions) -> Result<Arc<Webhook>, Rejection> {
+    /// The webhook that may have the request, and the event that it brings: everything has been found out that must be.
+    /// The webhook is taken out.
+    pub(super) fn admit(extensions: &mut Extensions) -> Result<(Arc<Webhook>, Stamp), Rejection> {
         // The copy that handlers see: of another request, it would tell them of a webhook that was not asked for.
         let shown = extensions.remove::<Matched>();
         let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
@@ -244,7 +254,7 @@ impl Evidence {
         let matched = evidence.matched.take().filter(is_its_own);
         let webhook = matched.ok_or_else(|| Rejection::misassembled("LookupWebhook"))?.0;
         missing("Dedup", webhook.dedup().is_some() && !evidence.is_deduplicated)?;
-        Ok(webhook)
+        Ok((webhook, evidence.event.unwrap_or_else(Stamp::now)))
     }
 
     fn find<'a, T>(
@@ -253,5 +263,17 @@ impl Evidence {
         layer: &'static str,
     ) -> Result<&'a T, Rejection> {
         extensions.get::<Self>().and_then(part).ok_or_else(|| Rejection::misassembled(layer))
+    }
+}
+
+impl EventId {
+    /// The id of the event that the request with these extensions brings. It is the one in the `X-Event-Id` of the answer,
+    /// unless the handler sets another.
+    ///
+    /// # Errors
+    ///
+    /// A 500 [`Misassembled`](crate::request::RejectionKind::Misassembled) when the layer [`Dedup`](super::dedup::Dedup) is missing.
+    pub fn of(extensions: &Extensions) -> Result<Self, Rejection> {
+        Evidence::find(extensions, |evidence| evidence.event.as_ref(), "Dedup").map(|event| event.id)
     }
 }

@@ -324,7 +324,7 @@ mod tests {
 
     fn delivery(body: &'static [u8]) -> Delivery {
         let webhook = WebhookInfo::new(WebhookKey::new("ns", "hook").unwrap(), DataType::Json);
-        Delivery::new(webhook.into(), HeaderMap::new(), body.into())
+        Delivery::new(webhook, HeaderMap::new(), body)
     }
 
     fn files(path: &Path) -> Vec<PathBuf> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Body;
 use axum::extract::Extension;
 use axum::http::{Request, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::post;
 use axum::{Router, body};
 use bytes::Bytes;
@@ -13,15 +14,16 @@ use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
 use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::event::EventId;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
-    Matched, ObserveLayer, ProblemJsonLayer, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target,
+    Matched, ObserveLayer, ProblemJsonLayer, Registry, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target,
     VerifyBodyLayer, receiver,
 };
 
 use crate::support::body::{Script, Step};
 use crate::support::schemes::Checksum;
-use crate::support::{Answer, CREDENTIAL, ask, eventually, store, within};
+use crate::support::{Answer, CREDENTIAL, ask, eventually, store, store_of, within};
 
 async fn echo(body: Bytes) -> Bytes {
     body
@@ -141,10 +143,44 @@ async fn dedup_stands_between_collect_body_and_a_handler() {
     let app = Router::new().route("/", post(echo).layer(guard));
     assert_eq!(send(&app, "/", &[("x-id", "1")], "abc").await.text(), "abc");
     let answer = send(&app, "/", &[("x-id", "1")], "abc").await;
-    assert_eq!((answer.status.as_u16(), answer.text()), (200, r#"{"message":"200 OK"}"#));
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, ""));
     assert_eq!(answer.header("x-duplicate"), "true");
     assert_eq!(send(&app, "/", &[("x-id", "2")], "abc").await.text(), "abc");
     assert_eq!(send(&app, "/", &[], "abc").await.rejection, Some(RejectionKind::MissingEventId));
+}
+
+#[tokio::test]
+async fn a_handler_behind_dedup_reads_the_id_of_the_event() {
+    let handler = |request: axum::extract::Request| async move {
+        let id = EventId::of(request.extensions()).unwrap();
+        match request.headers().contains_key("x-own") {
+            true => ([("x-event-id", "own")], id.to_string()).into_response(),
+            false => id.to_string().into_response(),
+        }
+    };
+    let webhooks = [("shop", "once", r#"{"module": "discard", "dedup": {"header": "x-id"}}"#)];
+    let store = store_of(Registry::builtin().dedup(true), &webhooks).await;
+    let stack = ServiceBuilder::new()
+        .layer(RouteNamespaceLayer::fixed("shop", "once").unwrap())
+        .layer(LookupWebhookLayer::new(store))
+        .layer(RequireAuthLayer::from_webhook())
+        .layer(CollectBodyLayer::new())
+        .layer(CheckPayloadLayer::from_webhook())
+        .layer(DedupLayer::new(Claims::in_memory()));
+    let app = Router::new().route("/", post(handler).layer(stack));
+    let first = send(&app, "/", &[("x-id", "1")], "{}").await;
+    assert_eq!((first.text().len(), first.text()), (36, first.header("x-event-id")));
+    let again = send(&app, "/", &[("x-id", "1")], "{}").await;
+    assert_eq!((again.header("x-duplicate"), again.header("x-event-id")), ("true", first.text()));
+    let own = send(&app, "/", &[("x-id", "2"), ("x-own", "1")], "{}").await;
+    assert!(own.header("x-event-id") == "own" && own.text().len() == 36, "{own:?}");
+    assert!(!send(&app, "/", &[], "{}").await.headers.contains_key("x-event-id"), "a refusal is not about an event");
+    let bare = Router::new().route("/", post(handler_without_dedup));
+    assert_eq!(send(&bare, "/", &[], "{}").await.text(), "Misassembled");
+}
+
+async fn handler_without_dedup(request: axum::extract::Request) -> String {
+    format!("{:?}", EventId::of(request.extensions()).unwrap_err().kind())
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
 use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::event::EventId;
 use tower_webhook::request::ResponseBody;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
@@ -183,9 +184,25 @@ async fn dedup() {
     let [first, second] = both(address, "/", &[], r#"{"id": 1}"#).await;
     assert_eq!((first.status.as_u16(), first.text()), (200, ""));
     assert!(!first.headers.contains_key("x-duplicate"));
-    assert_eq!((second.status.as_u16(), second.text()), (200, r#"{"message":"200 OK"}"#));
+    assert_eq!((second.status.as_u16(), second.text()), (200, ""));
     assert_eq!(second.header("x-duplicate"), "true");
     assert_status(address, "/", &[], "{}", 400).await;
+}
+
+#[tokio::test]
+async fn a_service_behind_dedup_reads_the_id_of_the_event() {
+    let own = service_fn(|request: Request<Collected>| async move {
+        let id = EventId::of(request.extensions()).unwrap().to_string();
+        Ok::<_, Infallible>(Response::new(ResponseBody::from(Bytes::from(id))))
+    });
+    let service = ServiceBuilder::new()
+        .layer(CollectBodyLayer::new())
+        .layer(DedupLayer::new(Claims::in_memory()).rule("orders", DedupRule::header("x-id").unwrap()))
+        .service(own);
+    let address = serve(service).await;
+    let [first, second] = both(address, "/", &[("x-id", "1")], "").await;
+    assert_eq!((first.text().len(), first.text()), (36, first.header("x-event-id")));
+    assert_eq!((second.text(), second.header("x-event-id")), ("", first.text()));
 }
 
 /// hyper drops the answer that nobody waits for: with HTTP/1.1 when the connection ends, with HTTP/2 also when the

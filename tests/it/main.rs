@@ -10,6 +10,7 @@ mod http_webhook;
 mod hyper;
 mod layer_order;
 mod layers;
+mod own_module;
 mod queue;
 mod receiver;
 mod secrets;

@@ -7,15 +7,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use pin_project::pin_project;
 use uuid::Uuid;
 
-use super::DUPLICATE;
 use crate::dedup::{Answer, Pending};
-use crate::event::EventId;
-use crate::layers::dispatch::{ACCEPTED, DELIVERED, EVENT_ID};
+use crate::event::{DUPLICATE, EVENT_ID, EventId, Receipt, Render};
 use crate::request::Rejection;
 
 /// Response future of [`Dedup`](super::Dedup).
@@ -27,10 +25,15 @@ pub struct DedupFuture<F, B> {
 
 #[pin_project(project = StateProj)]
 enum State<F, B> {
-    Inner(#[pin] F),
+    Inner {
+        #[pin]
+        inner: F,
+        id: EventId,
+    },
     First {
         #[pin]
         inner: F,
+        id: EventId,
         pending: Option<Pending>,
     },
     /// Until what was answered is written down.
@@ -38,21 +41,21 @@ enum State<F, B> {
         written: BoxFuture<'static, ()>,
         response: Option<Box<Response<B>>>,
     },
-    Duplicate(Answer),
+    Duplicate(Answer, Render),
     Rejected(Option<Box<Rejection>>),
 }
 
 impl<F, B> DedupFuture<F, B> {
-    pub(crate) fn inner(inner: F) -> Self {
-        Self { state: State::Inner(inner) }
+    pub(crate) fn inner(inner: F, id: EventId) -> Self {
+        Self { state: State::Inner { inner, id } }
     }
 
-    pub(crate) fn first(inner: F, pending: Pending) -> Self {
-        Self { state: State::First { inner, pending: Some(pending) } }
+    pub(crate) fn first(inner: F, id: EventId, pending: Pending) -> Self {
+        Self { state: State::First { inner, id, pending: Some(pending) } }
     }
 
-    pub(crate) fn duplicate(answer: Answer) -> Self {
-        Self { state: State::Duplicate(answer) }
+    pub(crate) fn duplicate(answer: Answer, render: Render) -> Self {
+        Self { state: State::Duplicate(answer, render) }
     }
 
     pub(crate) fn rejected(rejection: Rejection) -> Self {
@@ -79,9 +82,12 @@ where
         let mut state = self.project().state;
         loop {
             let (written, response) = match state.as_mut().project() {
-                StateProj::Inner(inner) => return inner.poll(cx),
-                StateProj::First { inner, pending } => {
+                StateProj::Inner { inner, id } => {
                     let outcome = ready!(inner.poll(cx));
+                    return Poll::Ready(outcome.map(|response| named(response, *id)));
+                }
+                StateProj::First { inner, id, pending } => {
+                    let outcome = ready!(inner.poll(cx)).map(|response| named(response, *id));
                     // Dropped unless the event was taken, and with it the claim.
                     let pending = pending.take().expect(OVER);
                     match outcome {
@@ -96,7 +102,7 @@ where
                     ready!(written.as_mut().poll(cx));
                     return Poll::Ready(Ok(*response.take().expect(OVER)));
                 }
-                StateProj::Duplicate(answer) => return Poll::Ready(Ok(again(*answer))),
+                StateProj::Duplicate(answer, render) => return Poll::Ready(Ok(again(*answer, *render))),
                 StateProj::Rejected(rejection) => {
                     return Poll::Ready(Ok(rejection.take().expect(OVER).into_response()));
                 }
@@ -106,35 +112,38 @@ where
     }
 }
 
+/// Names the event in an answer that does not. A refusal names none: [`Dispatch`](crate::layers::dispatch::Dispatch), whose refusals are
+/// about an event, has named it.
+fn named<B>(mut response: Response<B>, id: EventId) -> Response<B> {
+    if !response.headers().contains_key(EVENT_ID)
+        && response.extensions().get::<Rejection>().is_none()
+        && let Some(id) = id.to_header()
+    {
+        response.headers_mut().insert(EVENT_ID, id);
+    }
+    response
+}
+
 /// What is kept of an answer.
 fn kept<B>(response: &Response<B>) -> Answer {
     let event_id = response.headers().get(EVENT_ID).and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
     Answer { status: response.status(), event_id: event_id.unwrap_or_default() }
 }
 
-/// The answer to a duplicate: what the sender of the first one was, or would have been, told.
-fn again<B: Default + From<Bytes>>(answer: Answer) -> Response<B> {
-    let mut response = Response::new(body(answer.status).map_or_else(B::default, B::from));
+/// The answer to a duplicate: status and id are those of the first answer, whether or not its sender has read it.
+fn again<B: Default + From<Bytes>>(answer: Answer, render: Render) -> Response<B> {
+    let event_id = (!answer.event_id.is_nil()).then(|| EventId::from_uuid(answer.event_id));
+    let mut response = match answer.status {
+        // RFC 9110 §15.3.5 and §15.3.6: these have no body.
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Response::default(),
+        status => render(&Receipt::new(status, event_id)).map(B::from),
+    };
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    if body(answer.status).is_some() {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
     headers.insert(DUPLICATE, HeaderValue::from_static("true"));
-    if !answer.event_id.is_nil()
-        && let Some(id) = EventId::of(answer.event_id).to_header()
-    {
-        headers.insert(EVENT_ID, id);
+    match event_id.and_then(EventId::to_header) {
+        Some(id) => drop(headers.insert(EVENT_ID, id)),
+        None => drop(headers.remove(EVENT_ID)),
     }
     response
-}
-
-fn body(status: StatusCode) -> Option<Bytes> {
-    match status {
-        // RFC 9110 §15.3.5 and §15.3.6: these have none.
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => None,
-        StatusCode::OK => Some(Bytes::from_static(DELIVERED)),
-        StatusCode::ACCEPTED => Some(Bytes::from_static(ACCEPTED)),
-        _ => Some(format!(r#"{{"message":"{}"}}"#, status).into()),
-    }
 }

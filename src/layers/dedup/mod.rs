@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::HeaderName;
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -15,15 +14,14 @@ pub use self::future::DedupFuture;
 use super::evidence::{Evidence, Matched, Permit};
 use crate::dedup::metrics::{self, Outcome};
 use crate::dedup::{Claim, Claims, DedupRule, Scope};
+use crate::event::{Render, receipt};
 use crate::request::{Collected, Rejection, RejectionKind};
-
-/// The header that marks the answer to an event that was taken before: `true`.
-pub const DUPLICATE: HeaderName = HeaderName::from_static("x-duplicate");
 
 /// Processes each event once. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct DedupLayer {
     select: Select,
+    render: Render,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +35,7 @@ enum Select {
 impl DedupLayer {
     /// Does what the matched webhook's configuration says.
     pub fn new(claims: Claims) -> Self {
-        Self { select: Select::Matched(claims) }
+        Self { select: Select::Matched(claims), render: receipt::empty }
     }
 
     /// Holds every request to the same `rule`, and needs no layer before it but
@@ -50,11 +48,19 @@ impl DedupLayer {
             Select::Matched(claims) | Select::Fixed(claims, ..) => Select::Fixed(claims, scope.into(), rule),
             Select::Nothing => Select::Nothing,
         };
-        Self { select }
+        Self { select, ..self }
+    }
+
+    /// Makes the body of the answer to a duplicate, and its headers, with `render`. Without this call the answer has no
+    /// body: only the status and the event's id of the first answer are kept. Before [`Dispatch`](super::dispatch::Dispatch), use
+    /// [`dispatch_answer`](crate::event::dispatch_answer), as [`receiver`](crate::receiver::receiver()) does.
+    #[must_use]
+    pub fn answer_duplicates(self, render: Render) -> Self {
+        Self { render, ..self }
     }
 
     pub(crate) fn without_claims() -> Self {
-        Self { select: Select::Nothing }
+        Self { select: Select::Nothing, render: receipt::empty }
     }
 }
 
@@ -62,7 +68,7 @@ impl<S> Layer<S> for DedupLayer {
     type Service = Dedup<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Dedup { inner, select: self.select.clone() }
+        Dedup { inner, select: self.select.clone(), render: self.render }
     }
 }
 
@@ -76,6 +82,7 @@ impl<S> Layer<S> for DedupLayer {
 pub struct Dedup<S> {
     inner: S,
     select: Select,
+    render: Render,
 }
 
 impl<S, ResBody> Service<Request<Collected>> for Dedup<S>
@@ -93,9 +100,15 @@ where
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
         match self.select.claim(&mut req) {
-            Ok(None) => DedupFuture::inner(self.inner.call(req)),
-            Ok(Some(Claim::First(pending))) => DedupFuture::first(self.inner.call(req), pending),
-            Ok(Some(Claim::Duplicate(answer))) => DedupFuture::duplicate(answer),
+            Ok(None) => {
+                let id = Evidence::name_event(req.extensions_mut());
+                DedupFuture::inner(self.inner.call(req), id)
+            }
+            Ok(Some(Claim::First(pending))) => {
+                let id = Evidence::name_event(req.extensions_mut());
+                DedupFuture::first(self.inner.call(req), id, pending)
+            }
+            Ok(Some(Claim::Duplicate(answer))) => DedupFuture::duplicate(answer, self.render),
             Ok(Some(Claim::InProgress)) => DedupFuture::rejected(RejectionKind::InProgress.into()),
             Err(rejection) => DedupFuture::rejected(rejection),
         }

@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use super::{hops, signature, trace};
 use crate::base::secret_names::is_credential;
 use crate::config::BuildError;
-use crate::event::Delivery;
-use crate::layers::EVENT_ID;
+use crate::event::{Delivery, EVENT_ID};
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 const RECEIVED_AT: HeaderName = HeaderName::from_static("x-received-at");

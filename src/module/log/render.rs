@@ -119,7 +119,7 @@ mod tests {
         let webhook = WebhookInfo::new(WebhookKey::new("ns", "hook").unwrap(), data_type);
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "Bearer hunter2".parse().unwrap());
-        let delivery = Delivery::new(webhook.into(), headers, body.into());
+        let delivery = Delivery::new(webhook, headers, body);
         String::from_utf8(render(&delivery, config)).unwrap()
     }
 

@@ -109,6 +109,6 @@ impl EventId {
     }
 
     fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self::of(Uuid::from_bytes(bytes))
+        Self::from_uuid(Uuid::from_bytes(bytes))
     }
 }

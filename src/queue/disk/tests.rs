@@ -22,7 +22,7 @@ fn delivery(id: &str, body: impl Into<Bytes>) -> Delivery {
     let mut headers = HeaderMap::new();
     headers.append("x-a", "1".parse().unwrap());
     headers.append("x-a", "2".parse().unwrap());
-    Delivery::new(webhook(id), headers, body.into())
+    Delivery::new(webhook(id), headers, body)
 }
 
 async fn accept(spool: &Spool, delivery: &Delivery) -> Result<(), QueueError> {
@@ -242,7 +242,8 @@ async fn just_so_much_is_kept_in_memory() {
         |spool, tickets| spool.finish(&tickets),
         |spool, tickets| tickets.iter().for_each(|ticket| note(spool, ticket, State::default())),
         |spool, tickets| {
-            let bury = |ticket: Ticket| bury(spool, EventId::of(uuid::Uuid::from_u128(ticket.sequence.into())), ticket);
+            let bury =
+                |ticket: Ticket| bury(spool, EventId::from_uuid(uuid::Uuid::from_u128(ticket.sequence.into())), ticket);
             tickets.into_iter().for_each(bury);
         },
         |_, _| {},

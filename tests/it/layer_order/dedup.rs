@@ -9,6 +9,7 @@ use tower::util::BoxCloneSyncService;
 use tower_webhook::RejectionKind;
 use tower_webhook::RejectionKind::*;
 use tower_webhook::dedup::{Claims, DedupRule};
+use tower_webhook::event::dispatch_answer;
 use tower_webhook::request::ResponseBody;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
@@ -220,7 +221,8 @@ async fn what_was_held_to_one_webhooks_rule_was_not_held_to_anothers() {
 #[tokio::test]
 async fn a_rule_of_the_applications_own_is_not_the_webhooks() {
     let (store, seen) = fixture().await;
-    let own = DedupLayer::new(Claims::in_memory()).rule("own", DedupRule::header("x-id").unwrap());
+    let own = DedupLayer::new(Claims::in_memory()).answer_duplicates(dispatch_answer);
+    let own = own.rule("own", DedupRule::header("x-id").unwrap());
     let service = boxed(own, BoxCloneSyncService::new(Dispatch::new()));
     let service = [Route, Lookup, Auth, Check].into_iter().rev().fold(service, |inner, step| match step {
         Route => boxed(RouteNamespaceLayer::from_path(), inner),

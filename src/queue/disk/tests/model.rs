@@ -75,7 +75,7 @@ async fn run(steps: Vec<Step>) {
                 let delivery = Delivery::new(
                     Arc::clone(&webhooks[usize::from(webhook)]),
                     HeaderMap::new(),
-                    vec![webhook; bytes.into()].into(),
+                    vec![webhook; bytes.into()],
                 );
                 match accept(&spool, &delivery).await {
                     Ok(()) => {
