@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use crate::base::metrics::{Counter, ENABLED, Histogram, counter, histogram};
+use crate::event::DUPLICATE;
 use crate::request::{Rejection, RejectionKind};
 
 /// What is recorded of requests. The recorder is asked for each series once, with the first request of its outcome.
@@ -20,27 +21,36 @@ struct Series {
 
 #[derive(Clone, Copy)]
 enum Outcome {
+    /// 2xx: the webhook's module has the event, or the application's handler says so.
+    Delivered,
+    /// 202: the event is kept, and will be delivered.
     Accepted,
+    /// 2xx: the event was taken before.
+    Duplicate,
     Refused(RejectionKind),
     Other,
     /// The sender hung up.
     Aborted,
 }
 
-const OUTCOMES: usize = RejectionKind::COUNT + 3;
+const OUTCOMES: usize = RejectionKind::COUNT + 5;
 
 impl Outcome {
     fn of<B>(answer: &Response<B>) -> Self {
         match answer.extensions().get::<Rejection>() {
             Some(rejection) => Self::Refused(rejection.kind()),
-            None if answer.status().is_success() => Self::Accepted,
-            None => Self::Other,
+            None if !answer.status().is_success() => Self::Other,
+            None if answer.headers().contains_key(DUPLICATE) => Self::Duplicate,
+            None if answer.status() == StatusCode::ACCEPTED => Self::Accepted,
+            None => Self::Delivered,
         }
     }
 
     fn label(self) -> &'static str {
         match self {
+            Self::Delivered => "delivered",
             Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
             Self::Refused(kind) => kind.label(),
             Self::Other => "other",
             Self::Aborted => "aborted",
@@ -50,9 +60,11 @@ impl Outcome {
     fn index(self) -> usize {
         match self {
             Self::Refused(kind) => kind as usize,
-            Self::Accepted => RejectionKind::COUNT,
-            Self::Other => RejectionKind::COUNT + 1,
-            Self::Aborted => RejectionKind::COUNT + 2,
+            Self::Delivered => RejectionKind::COUNT,
+            Self::Accepted => RejectionKind::COUNT + 1,
+            Self::Duplicate => RejectionKind::COUNT + 2,
+            Self::Other => RejectionKind::COUNT + 3,
+            Self::Aborted => RejectionKind::COUNT + 4,
         }
     }
 }

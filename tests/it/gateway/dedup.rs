@@ -63,6 +63,8 @@ async fn an_event_that_was_taken_is_known_after_a_crash() {
         r#"tower_webhook_dedup_total{outcome="duplicate"} 1"#,
         r#"tower_webhook_dedup_total{outcome="missing_id"} 1"#,
         r#"tower_webhook_requests_total{outcome="missing_event_id"} 1"#,
+        r#"tower_webhook_requests_total{outcome="delivered"} 1"#,
+        r#"tower_webhook_requests_total{outcome="duplicate"} 1"#,
         "tower_webhook_dedup_entries 2",
     ] {
         assert!(metrics.text().lines().any(|other| other == line), "{line} in {}", metrics.text());

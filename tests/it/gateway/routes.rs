@@ -168,11 +168,11 @@ async fn metrics_count_outcomes_and_nothing_a_stranger_sent() {
     assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
     let text = answer.text();
     for line in [
-        r#"tower_webhook_requests_total{outcome="accepted"} 5"#,
+        r#"tower_webhook_requests_total{outcome="delivered"} 5"#,
         r#"tower_webhook_requests_total{outcome="unknown_webhook"} 5"#,
         r#"tower_webhook_requests_total{outcome="unauthenticated"} 1"#,
-        r#"tower_webhook_request_seconds_count{outcome="accepted"} 5"#,
-        r#"tower_webhook_request_seconds_bucket{outcome="accepted",le="+Inf"} 5"#,
+        r#"tower_webhook_request_seconds_count{outcome="delivered"} 5"#,
+        r#"tower_webhook_request_seconds_bucket{outcome="delivered",le="+Inf"} 5"#,
         "tower_webhook_config_revision 1",
         "tower_webhook_config_webhooks 6",
         "tower_webhook_config_refused_keys 0",
