@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use self::out::Out;
-use crate::base::group::{Crowd, HasCrowd, Recent, Seat, gather, idle};
+use crate::base::group::{Gathering, Gathers, Stragglers, Waiter, gather, idle};
 use crate::base::lock::lock;
 
 /// How many bytes may wait for the thread; senders beyond that wait for room. It is also how much the thread writes at a
@@ -37,7 +37,7 @@ struct Shared {
 }
 
 struct Queue {
-    crowd: Crowd<Outcome>,
+    gathering: Gathering<Outcome>,
     /// By their ticket, which is one more for each line.
     lines: BTreeMap<u64, Box<[u8]>>,
     /// Of all these lines.
@@ -49,7 +49,7 @@ struct Queue {
     is_closed: bool,
 }
 
-/// The outcome of a round of lines.
+/// The outcome of a group of lines.
 #[derive(Clone)]
 struct Outcome {
     /// The first ticket that was not written.
@@ -58,13 +58,13 @@ struct Outcome {
     error: Option<Arc<io::Error>>,
 }
 
-impl HasCrowd for Queue {
+impl Gathers for Queue {
     type Outcome = Outcome;
 
-    const TURNS: usize = 1;
+    const MAX_TURNS: usize = 1;
 
-    fn crowd(&mut self) -> &mut Crowd<Outcome> {
-        &mut self.crowd
+    fn gathering(&mut self) -> &mut Gathering<Outcome> {
+        &mut self.gathering
     }
 }
 
@@ -72,7 +72,7 @@ impl Lines {
     /// Writes to `writer`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         let queue = Queue {
-            crowd: Crowd::default(),
+            gathering: Gathering::default(),
             lines: BTreeMap::new(),
             bytes: 0,
             next: 0,
@@ -93,8 +93,8 @@ impl Lines {
     pub(super) async fn write(&self, line: &[u8]) -> Result<(), Arc<io::Error>> {
         let gone = || Arc::new(io::Error::other("the writing thread is gone"));
         loop {
-            let (seat, place) = self.push(line).ok_or_else(gone)?;
-            let outcome = seat.await;
+            let (waiter, place) = self.push(line).ok_or_else(gone)?;
+            let outcome = waiter.await;
             let Some(place) = place else { continue };
             let ticket = place.leave();
             let Outcome { upto, error } = outcome.ok_or_else(gone)?;
@@ -103,7 +103,7 @@ impl Lines {
     }
 
     /// Adds a line if there is room for it, and a place among those who wait in either case.
-    fn push(&self, line: &[u8]) -> Option<(Seat<Outcome>, Option<Place<'_>>)> {
+    fn push(&self, line: &[u8]) -> Option<(Waiter<Outcome>, Option<Place<'_>>)> {
         let shared = &self.handle.shared;
         let mut queue = shared.lock();
         if let Some(writer) = queue.writer.take() {
@@ -119,12 +119,12 @@ impl Lines {
         }
         let is_in = queue.bytes == 0 || queue.bytes + line.len() <= ROOM;
         let place = is_in.then(|| Place { shared, ticket: queue.add(line) });
-        let (seat, wake) = queue.crowd.join(None, false);
+        let (waiter, wake) = queue.gathering.join(None, false);
         drop(queue);
         if wake {
             shared.wake.notify_one();
         }
-        Some((seat, place))
+        Some((waiter, place))
     }
 }
 
@@ -184,16 +184,16 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.0.close();
         // Whoever waits learns that nothing comes.
-        drop(self.0.lock().crowd.begin());
+        drop(self.0.lock().gathering.begin());
     }
 }
 
 fn run(Host(shared): &Host, mut out: Out) {
-    let mut recent = Recent::default();
+    let mut stragglers = Stragglers::default();
     loop {
-        let look_again = recent.wake();
+        let look_again = stragglers.wake();
         let mut queue = gather(&shared.wake, shared.lock());
-        if queue.crowd.count() == 0 {
+        if queue.gathering.count() == 0 {
             if queue.is_closed {
                 return;
             }
@@ -204,11 +204,11 @@ fn run(Host(shared): &Host, mut out: Out) {
         let lines = std::mem::take(&mut queue.lines);
         queue.bytes = 0;
         let next = queue.next;
-        let round = queue.crowd.begin();
+        let group = queue.gathering.begin();
         drop(queue);
         let (written, outcome) = out.write(lines.values());
         let upto = lines.keys().nth(written).copied().unwrap_or(next);
-        round.end(Outcome { upto, error: outcome.err().map(Arc::new) }, &mut recent);
+        group.end(Outcome { upto, error: outcome.err().map(Arc::new) }, &mut stragglers);
     }
 }
 

@@ -5,7 +5,7 @@ use super::frame::{Kind, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Sizes;
 use super::shares::{Shares, largest_event};
-use crate::base::group::{Crowd, HasCrowd, Round};
+use crate::base::group::{Gathering, Gathers, Group};
 use crate::config::WebhookKey;
 use crate::event::Delivery;
 use crate::queue::{QueueError, Ticket};
@@ -24,7 +24,7 @@ pub(super) fn max_garbage(max_bytes: u64) -> u64 {
 /// What is to be written.
 pub(super) struct Queue {
     /// Those who wait for what is written next.
-    pub(super) crowd: Crowd<Result<(), QueueError>>,
+    pub(super) gathering: Gathering<Result<(), QueueError>>,
     frames: Frames,
     /// Of the events among the frames.
     tickets: Vec<(Ticket, Span)>,
@@ -40,13 +40,13 @@ pub(super) struct Queue {
     pub(super) closed: bool,
 }
 
-impl HasCrowd for Queue {
+impl Gathers for Queue {
     type Outcome = Result<(), QueueError>;
 
-    const TURNS: usize = 3;
+    const MAX_TURNS: usize = 3;
 
-    fn crowd(&mut self) -> &mut Crowd<Self::Outcome> {
-        &mut self.crowd
+    fn gathering(&mut self) -> &mut Gathering<Self::Outcome> {
+        &mut self.gathering
     }
 
     fn is_enough(&self) -> bool {
@@ -57,7 +57,7 @@ impl HasCrowd for Queue {
 /// What is written at once.
 pub(super) struct Batch {
     /// Of those who wait until it is on disk.
-    pub(super) round: Round<Result<(), QueueError>>,
+    pub(super) group: Group<Result<(), QueueError>>,
     /// Whether there are any.
     pub(super) is_awaited: bool,
     pub(super) events: Frames,
@@ -71,7 +71,7 @@ pub(super) struct Batch {
 impl Queue {
     pub(super) fn new(shares: Shares, next_sequence: u64) -> Self {
         Self {
-            crowd: Crowd::default(),
+            gathering: Gathering::default(),
             frames: Frames::new(Salt::random()),
             tickets: Vec::new(),
             changed: Vec::new(),
@@ -133,8 +133,8 @@ impl Queue {
         let salt = self.frames.salt();
         let next = if self.frames.length() < left(salt) { salt } else { Salt::random() };
         Batch {
-            is_awaited: self.crowd.count() > 0,
-            round: self.crowd.begin(),
+            is_awaited: self.gathering.count() > 0,
+            group: self.gathering.begin(),
             events: std::mem::replace(&mut self.frames, Frames::with(next, buffer)),
             tickets: std::mem::replace(&mut self.tickets, Vec::with_capacity(expected)),
             changed: std::mem::take(&mut self.changed),

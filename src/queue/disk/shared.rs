@@ -12,7 +12,7 @@ use super::queue::{Batch, Queue};
 use super::recover::Recovered;
 use super::state::State;
 use super::{event, frame};
-use crate::base::group::{HasCrowd, Recent, Seat, gather, idle};
+use crate::base::group::{Gathers, Stragglers, Waiter, gather, idle};
 use crate::base::lock::lock;
 use crate::event::{Delivery, EventId};
 use crate::queue::{Due, QueueError, StoredEvent, Ticket, ToWorker};
@@ -30,7 +30,7 @@ const MANY: usize = 512;
 /// What events that were just written may take in memory.
 const MAX_FRESH: usize = 4 << 20;
 
-/// A disk that has not come to an end with one round after so long is taken for one that fails.
+/// A disk that has not come to an end with one group after so long is taken for one that fails.
 const HANGS: Duration = Duration::from_secs(5);
 
 /// Neither of its two locks is taken by who has the other.
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     max_bytes: u64,
     /// Whether the last write failed.
     has_failed: AtomicBool,
-    /// Since when the writer is busy with a round.
+    /// Since when the writer is busy with a group.
     busy: Mutex<Option<Instant>>,
     to_worker: ToWorker,
 }
@@ -115,7 +115,7 @@ impl Shared {
         &self,
         delivery: &Delivery,
         patience: Duration,
-    ) -> Result<Seat<Result<(), QueueError>>, QueueError> {
+    ) -> Result<Waiter<Result<(), QueueError>>, QueueError> {
         let length = FRAME_HEAD + event::head_length(delivery) + delivery.body().len();
         let bytes = u32::try_from(length).map_err(|_| QueueError::TooLarge)?;
         let mut queue = self.queue();
@@ -124,19 +124,19 @@ impl Shared {
     }
 
     /// For who waits until everything that was said so far is on disk.
-    pub(super) fn flush(&self) -> Option<Seat<Result<(), QueueError>>> {
+    pub(super) fn flush(&self) -> Option<Waiter<Result<(), QueueError>>> {
         let queue = self.queue();
         (!queue.closed).then(|| self.join(queue, None))
     }
 
-    fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Seat<Result<(), QueueError>> {
+    fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Waiter<Result<(), QueueError>> {
         let is_enough = queue.is_enough();
-        let (seat, wake) = queue.crowd.join(patience, is_enough);
+        let (waiter, wake) = queue.gathering.join(patience, is_enough);
         drop(queue);
         if wake {
             self.wake.notify_one();
         }
-        seat
+        waiter
     }
 
     pub(super) fn note(&self, sequence: u64, state: State) {
@@ -181,7 +181,7 @@ impl Shared {
         let before = queue.changed.len();
         queue.changed.extend(sequences);
         let has_reached = |count: usize| before < count && queue.changed.len() >= count;
-        let wake = queue.crowd.is_idle() && (has_reached(1) || has_reached(MANY));
+        let wake = queue.gathering.is_idle() && (has_reached(1) || has_reached(MANY));
         drop(queue);
         if wake {
             self.wake.notify_one();
@@ -240,10 +240,10 @@ impl Shared {
         left: impl FnOnce(Salt) -> u64,
         unsynced: Option<Instant>,
         until: Option<Instant>,
-        recent: &mut Recent<Result<(), QueueError>>,
+        stragglers: &mut Stragglers<Result<(), QueueError>>,
         may_wait: bool,
     ) -> Option<Batch> {
-        let mut look_again = recent.wake();
+        let mut look_again = stragglers.wake();
         let buffer = self.memory.buffer();
         let mut queue = self.queue();
         if may_wait {
@@ -252,7 +252,7 @@ impl Shared {
         let mut lingered = false;
         loop {
             let due = unsynced.map(|since| since + UNSYNCED).into_iter().chain(until).min();
-            if queue.crowd.count() > 0
+            if queue.gathering.count() > 0
                 || queue.changed.len() >= MANY
                 || (lingered && !queue.changed.is_empty())
                 || due.is_some_and(|due| due <= Instant::now())
@@ -275,7 +275,7 @@ impl Shared {
             queue = idle(&self.wake, queue, time);
             if look_again.is_some_and(|at| at <= Instant::now()) {
                 drop(queue);
-                look_again = recent.wake();
+                look_again = stragglers.wake();
                 queue = self.queue();
             }
         }

@@ -16,7 +16,7 @@ use super::measure;
 use super::queue::Batch;
 use super::shared::Shared;
 use super::storage::Disk;
-use crate::base::group::Recent;
+use crate::base::group::Stragglers;
 use crate::base::log_limit::LogLimit;
 use crate::queue::QueueError;
 
@@ -35,7 +35,7 @@ pub(super) struct Writer {
     /// Since when something has been written that was not synced.
     unsynced: Option<Instant>,
     copying: Option<Copying>,
-    recent: Recent<Result<(), QueueError>>,
+    stragglers: Stragglers<Result<(), QueueError>>,
     /// Nothing is copied before.
     copy_after: Option<Instant>,
     /// How often the oldest segment could not be read.
@@ -76,7 +76,7 @@ impl Writer {
             current: None,
             unsynced: None,
             copying: None,
-            recent: Recent::default(),
+            stragglers: Stragglers::default(),
             copy_after: None,
             failed_reads: 0,
             lines: LogLimit::default(),
@@ -96,7 +96,7 @@ impl Writer {
                 _ => segment_bytes,
             };
             let until = self.copy_after;
-            let Some(batch) = self.shared.take(left, self.unsynced, until, &mut self.recent, !has_to_copy) else {
+            let Some(batch) = self.shared.take(left, self.unsynced, until, &mut self.stragglers, !has_to_copy) else {
                 break;
             };
             self.shared.set_busy(true);
@@ -268,7 +268,7 @@ impl Writer {
             measure::accepted(batch.tickets.len());
             self.shared.offer(batch.tickets.into_iter().map(|(ticket, _)| ticket.into()).collect());
         }
-        batch.round.end(Ok(()), &mut self.recent);
+        batch.group.end(Ok(()), &mut self.stragglers);
     }
 
     /// Whether there may be this line now. If so, the inner value is the field `left_out`.
@@ -290,7 +290,7 @@ impl Writer {
         }
         self.copying = None;
         self.shared.queue().put_back(&batch);
-        batch.round.end(Err(QueueError::Failed), &mut self.recent);
+        batch.group.end(Err(QueueError::Failed), &mut self.stragglers);
         thread::sleep(PAUSE);
     }
 }

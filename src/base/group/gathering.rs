@@ -1,86 +1,86 @@
-//! Those who wait for what a thread does for many at a time.
+//! The waiters of the next group, for a thread that works for many at a time.
 
 use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Round, Seat};
+use super::{Group, Waiter};
 
 /// How long the thread waits for more when several have come at a time, and maybe again as long as some do.
 pub(crate) const GATHER: Duration = Duration::from_micros(300);
 
-/// Who waits for the next round. It stands with what they wait for, behind the same lock.
-pub(crate) struct Crowd<T> {
-    round: Round<T>,
+/// The waiters of the next group. It is kept with the work of the thread, behind the same lock.
+pub(crate) struct Gathering<T> {
+    group: Group<T>,
     /// How many wait.
     count: usize,
-    /// How many were answered by the last round, until those have been waited for.
+    /// How many waiters the last group had, until the thread has waited for them to come again.
     answered: usize,
-    /// The thread sleeps until so many wait.
+    /// The thread sleeps until this many wait.
     wake_at: usize,
 }
 
 /// The thread has nothing to do.
 const IDLE: usize = 1;
 
-/// The thread is not to be woken by those who wait.
+/// Waiters do not wake the thread.
 const BUSY: usize = usize::MAX;
 
-impl<T> Crowd<T> {
-    /// One more waits. Whether the thread is to be woken for that; if there is enough to do, it is not to wait for more.
-    pub(crate) fn join(&mut self, patience: Option<Duration>, is_enough: bool) -> (Seat<T>, bool) {
+impl<T> Gathering<T> {
+    /// Adds a waiter. The flag is `true` if the thread must be woken; with `is_enough` it does not wait for more.
+    pub(crate) fn join(&mut self, patience: Option<Duration>, is_enough: bool) -> (Waiter<T>, bool) {
         self.count += 1;
-        (self.round.join(patience), self.count == self.wake_at || (is_enough && self.wake_at != BUSY))
+        (self.group.join(patience), self.count == self.wake_at || (is_enough && self.wake_at != BUSY))
     }
 
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether the thread sleeps as there is nothing to do.
+    /// Whether the thread sleeps because there is nothing to do.
     #[cfg(feature = "queue-disk")]
     pub(crate) fn is_idle(&self) -> bool {
         self.wake_at == IDLE
     }
 
-    /// Begins the round.
-    pub(crate) fn begin(&mut self) -> Round<T> {
+    /// Closes the group, and opens the next one.
+    pub(crate) fn begin(&mut self) -> Group<T> {
         self.answered = std::mem::take(&mut self.count);
-        std::mem::take(&mut self.round)
+        std::mem::take(&mut self.group)
     }
 }
 
-impl<T> Default for Crowd<T> {
+impl<T> Default for Gathering<T> {
     fn default() -> Self {
-        Self { round: Round::default(), count: 0, answered: 0, wake_at: BUSY }
+        Self { group: Group::default(), count: 0, answered: 0, wake_at: BUSY }
     }
 }
 
-/// What holds a crowd.
-pub(crate) trait HasCrowd {
+/// The state of a thread, with its gathering.
+pub(crate) trait Gathers {
     type Outcome;
 
-    /// How often the thread waits for more at most: the dearer it is what is done for all of them, the longer.
-    const TURNS: usize;
+    /// How often the thread waits for more at most: the dearer the work for one group, the more often.
+    const MAX_TURNS: usize;
 
-    fn crowd(&mut self) -> &mut Crowd<Self::Outcome>;
+    fn gathering(&mut self) -> &mut Gathering<Self::Outcome>;
 
-    /// Whether there is so much to do that more would not be done sooner by being waited for.
+    /// Whether there is enough work for one group.
     fn is_enough(&self) -> bool {
         false
     }
 }
 
-/// Waits a little for those who have just been answered: often they have the next thing already, and all of it is done at
-/// once. Who is alone is not kept waiting.
-pub(crate) fn gather<'a, I: HasCrowd>(wake: &Condvar, mut inner: MutexGuard<'a, I>) -> MutexGuard<'a, I> {
-    let crowd = inner.crowd();
-    let expected = crowd.count + std::mem::take(&mut crowd.answered);
-    let is_missing = |inner: &mut I| inner.crowd().count < expected && !inner.is_enough();
+/// Waits a little for the waiters of the last group: often they come again at once, and one group serves all of them. A
+/// single waiter is not kept waiting.
+pub(crate) fn gather<'a, I: Gathers>(wake: &Condvar, mut inner: MutexGuard<'a, I>) -> MutexGuard<'a, I> {
+    let gathering = inner.gathering();
+    let expected = gathering.count + std::mem::take(&mut gathering.answered);
+    let is_missing = |inner: &mut I| inner.gathering().count < expected && !inner.is_enough();
     if expected < 2 {
         return inner;
     }
-    for _ in 0..I::TURNS {
-        let (until, before) = (Instant::now() + GATHER, inner.crowd().count);
+    for _ in 0..I::MAX_TURNS {
+        let (until, before) = (Instant::now() + GATHER, inner.gathering().count);
         while is_missing(&mut inner) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -88,15 +88,15 @@ pub(crate) fn gather<'a, I: HasCrowd>(wake: &Condvar, mut inner: MutexGuard<'a, 
             }
             inner = sleep(wake, inner, expected, Some(left));
         }
-        if !is_missing(&mut inner) || inner.crowd().count == before {
+        if !is_missing(&mut inner) || inner.gathering().count == before {
             break;
         }
     }
     inner
 }
 
-/// Sleeps until somebody waits, `wake` is told otherwise, or it is time.
-pub(crate) fn idle<'a, I: HasCrowd>(
+/// Sleeps until there is a waiter, `wake` is notified, or the time is over.
+pub(crate) fn idle<'a, I: Gathers>(
     wake: &Condvar,
     inner: MutexGuard<'a, I>,
     time: Option<Duration>,
@@ -104,18 +104,18 @@ pub(crate) fn idle<'a, I: HasCrowd>(
     sleep(wake, inner, IDLE, time)
 }
 
-fn sleep<'a, I: HasCrowd>(
+fn sleep<'a, I: Gathers>(
     wake: &Condvar,
     mut inner: MutexGuard<'a, I>,
     wake_at: usize,
     time: Option<Duration>,
 ) -> MutexGuard<'a, I> {
-    inner.crowd().wake_at = wake_at;
+    inner.gathering().wake_at = wake_at;
     let mut inner = match time {
         Some(time) => wake.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner).0,
         None => wake.wait(inner).unwrap_or_else(PoisonError::into_inner),
     };
-    inner.crowd().wake_at = BUSY;
+    inner.gathering().wake_at = BUSY;
     inner
 }
 
@@ -127,14 +127,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Queue(Crowd<()>);
+    struct Queue(Gathering<()>);
 
-    impl HasCrowd for Queue {
+    impl Gathers for Queue {
         type Outcome = ();
 
-        const TURNS: usize = 3;
+        const MAX_TURNS: usize = 3;
 
-        fn crowd(&mut self) -> &mut Crowd<()> {
+        fn gathering(&mut self) -> &mut Gathering<()> {
             &mut self.0
         }
     }
@@ -190,13 +190,13 @@ mod tests {
             })
         };
         // The machine may be busy, and the other thread late.
-        assert!((0..50).any(|_| waited() >= GATHER * Queue::TURNS as u32));
+        assert!((0..50).any(|_| waited() >= GATHER * Queue::MAX_TURNS as u32));
     }
 
     #[test]
     fn the_last_of_them_ends_it() {
-        let mut crowd = Crowd::<()> { wake_at: 3, ..Crowd::default() };
-        let woken: Vec<_> = (0..5).map(|_| crowd.join(None, false).1).collect();
+        let mut gathering = Gathering::<()> { wake_at: 3, ..Gathering::default() };
+        let woken: Vec<_> = (0..5).map(|_| gathering.join(None, false).1).collect();
         assert_eq!(woken, [false, false, true, false, false]);
     }
 }
