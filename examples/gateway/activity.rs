@@ -1,11 +1,14 @@
 //! The activity of a connection, and how long its peer may keep the server waiting: for a request, or for an answer to be
 //! read.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::unread::{ANSWER, Unread};
 
 /// How many bytes a second of the answers that wait for it a peer has to take at least, over [`Limits::head`].
 const SLOWEST: u128 = 1 << 10;
@@ -34,6 +37,12 @@ pub(crate) struct Activity {
     taken: AtomicU64,
     /// The peer was too slow to read.
     stalled: AtomicBool,
+    /// What its unread answers hold.
+    held: Mutex<Held>,
+    /// What those of all connections hold.
+    unread_answers: Arc<Unread>,
+    /// The task that serves the connection.
+    task: OnceLock<AbortHandle>,
     /// One of its requests has got past the guard of a webhook.
     let_in: AtomicBool,
     /// While nothing is being answered: since when the peer is waited for, in milliseconds from `began`, and in the lowest
@@ -52,7 +61,7 @@ const HEAD: u64 = 1;
 
 impl Activity {
     /// A connection that begins now: its first head is waited for.
-    pub(crate) fn begin() -> Arc<Self> {
+    pub(crate) fn begin(unread_answers: &Arc<Unread>) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             running: AtomicUsize::new(0),
@@ -60,12 +69,26 @@ impl Activity {
             settled: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            held: Mutex::default(),
+            unread_answers: Arc::clone(unread_answers),
+            task: OnceLock::new(),
             let_in: AtomicBool::new(false),
             waiting: AtomicU64::new(HEAD),
             is_http2: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             refuses_more: AtomicBool::new(false),
         })
+    }
+
+    /// Names the task that serves the connection.
+    pub(crate) fn is_served_by(&self, task: AbortHandle) {
+        // There is one.
+        let _ = self.task.set(task);
+    }
+
+    /// The task that serves the connection; `None` in the moment before it is known.
+    pub(crate) fn task(&self) -> Option<&AbortHandle> {
+        self.task.get()
     }
 
     /// Bytes have come.
@@ -127,14 +150,59 @@ impl Activity {
 
     /// Something waits for the peer to take it.
     pub(crate) fn owe(&self) {
-        self.owed.fetch_add(1, Ordering::Relaxed);
+        if self.owed.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.hold(ANSWER);
+        }
     }
 
     /// The end of one [`owe`](Self::owe).
     pub(crate) fn settle(&self) {
-        if self.owed.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.settled.fetch_add(1, Ordering::Relaxed);
+        match self.owed.fetch_sub(1, Ordering::Relaxed) {
+            1 => drop(self.settled.fetch_add(1, Ordering::Relaxed)),
+            _ => self.release(ANSWER),
         }
+    }
+
+    /// Memory is held for the peer until it reads.
+    pub(crate) fn hold(&self, bytes: usize) {
+        let mut held = self.lock();
+        if held.is_over {
+            return;
+        }
+        if held.bytes == 0 {
+            held.since = Some(Instant::now());
+        }
+        held.bytes += bytes;
+        drop(held);
+        self.unread_answers.hold(bytes);
+    }
+
+    /// The end of one [`hold`](Self::hold).
+    pub(crate) fn release(&self, bytes: usize) {
+        let mut held = self.lock();
+        let bytes = bytes.min(held.bytes);
+        held.bytes -= bytes;
+        self.unread_answers.release(bytes);
+    }
+
+    /// How many bytes are held, and since when without a break. `None` if nothing is.
+    pub(crate) fn held(&self) -> Option<(usize, Instant)> {
+        let held = self.lock();
+        held.since.filter(|_| held.bytes > 0).map(|since| (held.bytes, since))
+    }
+
+    /// Ends the connection at once, since its peer does not read. What it holds counts no more.
+    pub(crate) fn end(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+        let mut held = self.lock();
+        held.is_over = true;
+        self.unread_answers.release(std::mem::take(&mut held.bytes));
+        drop(held);
+        self.task.get().inspect(|task| task.abort());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes have been taken. Only the stream itself says so, one time after the other.
@@ -202,6 +270,22 @@ impl Activity {
             sleep(pause).await;
         }
     }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        // The stream may have been dropped while the socket took no bytes.
+        self.unread_answers.release(self.lock().bytes);
+    }
+}
+
+/// What the unread answers of a connection hold.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    since: Option<Instant>,
+    /// The connection ends, and nothing counts any more.
+    is_over: bool,
 }
 
 /// The state at a time from which on something has been owed without a break, as far as has been seen.

@@ -29,7 +29,6 @@ use tower_webhook::{ClientCertificate, Peer};
 use crate::activity::{Activity, Limits, Running};
 use crate::certificates::TlsAcceptor;
 use crate::exchange::{AnswerBody, Answering, RequestBody};
-use crate::guests::Place;
 use crate::linger::{Lent, Lingering, lend};
 use crate::opening::{Opening, Protocol};
 use crate::routes::{App, AppBody, AppFuture, detail};
@@ -65,6 +64,7 @@ pub(crate) struct Connections {
     tls: Option<TlsAcceptor>,
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
+    streams: Streams,
     limits: Limits,
     lingering: Arc<Lingering>,
     shutdown: Shutdown,
@@ -85,14 +85,14 @@ impl Connections {
         // Hyper's own limit costs a timer for each head, and counts idle time as part of the head's time. A sender that
         // has sent its whole request is answered, though it has closed its half of the connection.
         http1.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
-        let mut http2 = http2::Builder::new(streams);
+        let mut http2 = http2::Builder::new(streams.clone());
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD_BYTES as u32)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        Arc::new(Self { app, tls, http1, http2, limits, lingering, shutdown, buffered: AtomicUsize::new(0) })
+        Arc::new(Self { app, tls, http1, http2, streams, limits, lingering, shutdown, buffered: AtomicUsize::new(0) })
     }
 
     /// Serves `stream` until its end.
@@ -101,15 +101,14 @@ impl Connections {
         stream: TcpStream,
         peer: SocketAddr,
         activity: Arc<Activity>,
-        _place: Place,
+        _places: impl Send,
     ) {
-        let (lent, mut returned) = lend(stream, Arc::clone(&activity));
+        let (lent, mut returned) = lend(stream, Arc::clone(&activity), self.tls.is_some());
         let more_expected = self.talk(lent, Peer::new(peer), &activity).await;
         // All that its requests held has been dropped, and the stream with it.
         if let Ok(stream) = returned.try_recv() {
             if activity.has_stalled() {
-                // Else the system would go on offering the rest to the peer for minutes.
-                return drop(stream.set_zero_linger());
+                return;
             }
             self.lingering.close(stream, more_expected, &self.shutdown).await;
         }
@@ -153,7 +152,7 @@ impl Connections {
                 let connection = self.http2.serve_connection(TokioIo::new(opening), service);
                 let mut connection = Box::pin(connection);
                 let end = http2::Connection::graceful_shutdown;
-                let attended = self.attend(connection.as_mut(), end, || false, activity).await;
+                let attended = self.attend(connection.as_mut(), end, Protocol::Http2, activity).await;
                 matches!(attended, Attended::Over { more_expected: true })
             }
             Ok(None) => false,
@@ -169,8 +168,7 @@ impl Connections {
             // In a box, which goes when the connection waits without it.
             let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(opening), service));
             let end = http1::Connection::graceful_shutdown;
-            let gives_back = || self.buffered.load(Ordering::Relaxed) > KEPT && activity.is_at_rest();
-            match self.attend(Pin::new(&mut *connection), end, gives_back, activity).await {
+            match self.attend(Pin::new(&mut *connection), end, Protocol::Http1, activity).await {
                 Attended::Over { more_expected } => return more_expected,
                 Attended::GivesBack => {}
             }
@@ -224,12 +222,12 @@ impl Connections {
         }
     }
 
-    /// Polls `connection` until it has ended, or waits and `gives_back`. `end` makes it end gracefully.
+    /// Polls `connection` until it has ended, or gives back its buffers. `end` makes it end gracefully.
     async fn attend<C: Future<Output = hyper::Result<()>>>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
-        gives_back: impl Fn() -> bool,
+        protocol: Protocol,
         activity: &Arc<Activity>,
     ) -> Attended {
         let (close, closing) = oneshot::channel();
@@ -239,10 +237,21 @@ impl Connections {
             // An error is the peer's fault: it may go on sending bytes that were not understood.
             Attended::Over { more_expected: outcome.is_err() || activity.is_unread() }
         };
-        let talk = poll_fn(|cx| match connection.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(over(outcome)),
-            Poll::Pending if gives_back() => Poll::Ready(Attended::GivesBack),
-            Poll::Pending => Poll::Pending,
+        let gives_back = || {
+            let is_one_of_many = self.buffered.load(Ordering::Relaxed) > KEPT;
+            protocol == Protocol::Http1 && is_one_of_many && activity.is_at_rest()
+        };
+        let talk = poll_fn(|cx| {
+            if protocol == Protocol::Http2 && self.streams.are_crowded() {
+                // The tasks that wait to run do so before this is polled again.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match connection.as_mut().poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(over(outcome)),
+                Poll::Pending if gives_back() => Poll::Ready(Attended::GivesBack),
+                Poll::Pending => Poll::Pending,
+            }
         });
         let reason = tokio::select! {
             biased;

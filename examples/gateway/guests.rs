@@ -8,8 +8,6 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::task::AbortHandle;
-
 use crate::activity::Activity;
 
 /// How many connections are looked at to find one.
@@ -33,15 +31,9 @@ struct State {
 
 #[derive(Default)]
 struct Peer {
-    guests: HashMap<u64, Guest>,
+    guests: HashMap<u64, Arc<Activity>>,
     /// From the first to come to the last. Those that have gone are taken out later.
     order: VecDeque<u64>,
-}
-
-struct Guest {
-    activity: Arc<Activity>,
-    /// Not there before its task is.
-    task: Option<AbortHandle>,
 }
 
 /// An address of IPv4, or a network of IPv6: whoever has one address of it has all.
@@ -77,19 +69,10 @@ impl Guests {
         let id = state.next;
         state.next += 1;
         state.change(network, |peer| {
-            peer.guests.insert(id, Guest { activity: Arc::clone(activity), task: None });
+            peer.guests.insert(id, Arc::clone(activity));
             peer.order.push_back(id);
         });
         Place { guests: Arc::clone(&self.0), network, id }
-    }
-
-    /// The task that serves `id`, the [`Place::id`] of a connection that has not ended yet or has.
-    pub(crate) fn serves(&self, peer: IpAddr, id: u64, task: AbortHandle) {
-        let mut state = lock(&self.0);
-        let guest = state.peers.get_mut(&Network::of(peer)).and_then(|peer| peer.guests.get_mut(&id));
-        if let Some(guest) = guest {
-            guest.task = Some(task);
-        }
     }
 
     /// Ends the connection that makes room. Whether there is one.
@@ -114,9 +97,8 @@ impl Guests {
             below = Some((number, network));
             let at_peer = looks.min(LOOKS_AT_A_PEER);
             let mut left = at_peer;
-            let task = state.change(network, |peer| peer.longest_idle(&mut left));
-            if let Some(task) = task {
-                task.abort();
+            if let Some(activity) = state.change(network, |peer| peer.longest_idle(&mut left)) {
+                activity.task().inspect(|task| task.abort());
                 return true;
             }
             looks -= at_peer - left;
@@ -146,7 +128,7 @@ impl State {
 }
 
 impl Peer {
-    fn remove(&mut self, id: u64) -> Option<Guest> {
+    fn remove(&mut self, id: u64) -> Option<Arc<Activity>> {
         let guest = self.guests.remove(&id);
         if self.order.len() > 2 * self.guests.len() + LOOKS {
             self.order.retain(|id| self.guests.contains_key(id));
@@ -155,18 +137,18 @@ impl Peer {
     }
 
     /// Of those that came first, the one that has been idle longest. Those that are busy are looked at last the next time.
-    fn longest_idle(&mut self, looks: &mut usize) -> Option<AbortHandle> {
+    fn longest_idle(&mut self, looks: &mut usize) -> Option<Arc<Activity>> {
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         while *looks > 0
             && let Some(id) = self.order.pop_front()
         {
             let Some(guest) = self.guests.get(&id) else { continue };
-            if guest.activity.is_let_in() {
+            if guest.is_let_in() {
                 self.guests.remove(&id);
                 continue;
             }
             *looks -= 1;
-            match (guest.activity.idle_since(), &guest.task) {
+            match (guest.idle_since(), guest.task()) {
                 (Some(since), Some(_)) => idle.push((since, id)),
                 _ => busy.push(id),
             }
@@ -174,13 +156,7 @@ impl Peer {
         let longest = idle.iter().min_by_key(|(since, _)| *since).map(|(_, id)| *id);
         idle.iter().rev().filter(|(_, id)| Some(*id) != longest).for_each(|(_, id)| self.order.push_front(*id));
         self.order.extend(busy);
-        self.remove(longest?)?.task
-    }
-}
-
-impl Place {
-    pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.remove(longest?)
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::activity::Activity;
 use crate::connection::GOODBYE;
 use crate::server::Shutdown;
+use crate::unread::ENCRYPTED;
 
 /// How long the peer is listened to, in all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,12 +93,14 @@ pub(crate) struct Lent {
     activity: Arc<Activity>,
     /// The socket takes no bytes.
     is_blocked: bool,
+    /// TLS holds bytes for it then.
+    tls: bool,
 }
 
 /// Lends `stream`, and informs `activity` of the bytes that come and go.
-pub(crate) fn lend(stream: TcpStream, activity: Arc<Activity>) -> (Lent, oneshot::Receiver<TcpStream>) {
+pub(crate) fn lend(stream: TcpStream, activity: Arc<Activity>, tls: bool) -> (Lent, oneshot::Receiver<TcpStream>) {
     let (back, returned) = oneshot::channel();
-    (Lent { stream: Some(stream), back: Some(back), activity, is_blocked: false }, returned)
+    (Lent { stream: Some(stream), back: Some(back), activity, is_blocked: false, tls }, returned)
 }
 
 impl Lent {
@@ -112,11 +115,17 @@ impl Lent {
                 if self.is_blocked {
                     self.is_blocked = false;
                     self.activity.settle();
+                    if self.tls {
+                        self.activity.release(ENCRYPTED);
+                    }
                 }
             }
             Poll::Pending if !self.is_blocked => {
                 self.is_blocked = true;
                 self.activity.owe();
+                if self.tls {
+                    self.activity.hold(ENCRYPTED);
+                }
             }
             _ => {}
         }
@@ -127,6 +136,10 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
+            if self.activity.has_stalled() {
+                // Else the system would go on offering the rest to the peer for minutes.
+                let _ = stream.set_zero_linger();
+            }
             // If nobody wants it back, this closes it.
             let _ = back.send(stream);
         }

@@ -14,6 +14,7 @@ use crate::activity::Activity;
 use crate::connection::Connections;
 use crate::guests::Guests;
 use crate::server::Shutdown;
+use crate::unread::Unread;
 
 /// The pause after a connection could not be accepted, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -26,6 +27,7 @@ pub(crate) struct Listener {
     socket: TcpListener,
     connections: Arc<Connections>,
     guests: Guests,
+    unread: Arc<Unread>,
     max_connections: usize,
     refused: Refused,
 }
@@ -36,10 +38,11 @@ impl Listener {
         name: &'static str,
         socket: TcpListener,
         connections: Arc<Connections>,
+        unread: Arc<Unread>,
         max_connections: usize,
     ) -> Self {
         let refused = Refused::new(name, max_connections);
-        Self { socket, connections, guests: Guests::default(), max_connections, refused }
+        Self { socket, connections, guests: Guests::default(), unread, max_connections, refused }
     }
 
     /// Serves until the stop begins. Returns the connections that are still served then.
@@ -68,11 +71,10 @@ impl Listener {
     }
 
     fn begin(&self, running: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
-        let activity = Activity::begin();
-        let place = self.guests.enter(peer.ip(), &activity);
-        let id = place.id();
-        let task = running.spawn(Arc::clone(&self.connections).serve(stream, peer, activity, place));
-        self.guests.serves(peer.ip(), id, task);
+        let activity = Activity::begin(&self.unread);
+        let places = (self.guests.enter(peer.ip(), &activity), self.unread.enter(&activity));
+        let task = running.spawn(Arc::clone(&self.connections).serve(stream, peer, Arc::clone(&activity), places));
+        activity.is_served_by(task);
     }
 
     async fn accept(&self) -> (TcpStream, SocketAddr) {

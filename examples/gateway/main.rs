@@ -33,6 +33,7 @@ mod stderr;
 mod streams;
 mod telemetry;
 mod units;
+mod unread;
 mod variables;
 
 use std::io::{ErrorKind, Write};

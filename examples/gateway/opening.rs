@@ -14,7 +14,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read at a time: the whole of a usual head.
 const PIECE: usize = 1 << 10;
 
-/// A stream of which a few bytes have been read already: whoever reads from this gets these first.
+/// A stream of which some bytes have been read already. A reader of this gets these first.
 #[derive(Debug)]
 pub(crate) struct Opening<S> {
     first: Bytes,

@@ -18,6 +18,7 @@ use crate::routes::Apps;
 use crate::settings::Settings;
 use crate::sockets::Sockets;
 use crate::streams::streams;
+use crate::unread::Unread;
 
 /// How many connections the operator's own listener serves: enough for probes, scrapers and the operator.
 const ADMIN_CONNECTIONS: usize = 128;
@@ -68,11 +69,12 @@ pub(crate) async fn serve(
     let admin = admin_address.map(tracing::field::display);
     tracing::info!(%address, tls = tls.is_some(), admin, "listening");
 
+    let unread = Unread::new();
     let listener = |name, socket, app, tls, max_connections, shutdown: &Shutdown| {
         let (streams, ended) = streams();
         let lingering = Lingering::new(max_connections, settings.max_body_bytes);
         let connections = Connections::new(app, tls, settings.waiting, lingering, streams, shutdown.clone());
-        (Listener::new(name, socket, connections, max_connections), ended)
+        (Listener::new(name, socket, connections, Arc::clone(&unread), max_connections), ended)
     };
     let (webhooks, mut streams) = listener("webhooks", sockets.webhooks, apps.main, tls, places.webhooks, &shutdown);
     let drained = Shutdown::default();

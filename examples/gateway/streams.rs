@@ -1,13 +1,22 @@
 //! The requests of HTTP/2, which hyper puts into tasks of their own beside those of their connections.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::rt::Executor;
 use tokio::sync::mpsc;
 
+/// How many tasks may wait to run for the first time before connections bring no more of them. They hold memory, and
+/// nothing else bounds how many there are: a single thread may read the requests of many connections before it runs one.
+const WAITING: usize = 256;
+
 /// Runs the tasks. Each of them, and each clone of this, is one for [`Ended`] to wait for.
 #[derive(Clone, Debug)]
-pub(crate) struct Streams(mpsc::Sender<Infallible>);
+pub(crate) struct Streams {
+    held: mpsc::Sender<Infallible>,
+    waiting: Arc<AtomicUsize>,
+}
 
 /// The other end of [`Streams`].
 #[derive(Debug)]
@@ -15,13 +24,22 @@ pub(crate) struct Ended(mpsc::Receiver<Infallible>);
 
 pub(crate) fn streams() -> (Streams, Ended) {
     let (held, ended) = mpsc::channel(1);
-    (Streams(held), Ended(ended))
+    (Streams { held, waiting: Arc::default() }, Ended(ended))
+}
+
+impl Streams {
+    /// Whether the tasks that wait to run have to come first.
+    pub(crate) fn are_crowded(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > WAITING
+    }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, task: F) {
-        let held = self.0.clone();
+        let Self { held, waiting } = self.clone();
+        waiting.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
+            waiting.fetch_sub(1, Ordering::Relaxed);
             task.await;
             drop(held);
         });
@@ -42,6 +60,18 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[tokio::test]
+    async fn tasks_that_wait_to_run_are_counted() {
+        let (streams, _ended) = streams();
+        for _ in 0..=WAITING {
+            assert!(!streams.are_crowded());
+            streams.execute(std::future::pending());
+        }
+        assert!(streams.are_crowded());
+        tokio::task::yield_now().await;
+        assert!(!streams.are_crowded(), "they run");
+    }
 
     #[tokio::test]
     async fn tasks_are_waited_for_though_nothing_is_left_that_might_begin_one() {

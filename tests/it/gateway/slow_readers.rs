@@ -65,6 +65,50 @@ async fn answers_that_nobody_reads_hold_no_memory_each() {
     assert!(held < 64 << 10, "{held} kB for 100 connections");
 }
 
+/// Whether the connection has ended, or ends soon.
+async fn ends(frames: &mut Frames) -> bool {
+    let end = async { while frames.next().await.is_some() {} };
+    timeout(Duration::from_millis(50), end).await.is_ok()
+}
+
+/// 8,192 beyond the first of each connection may wait.
+#[tokio::test]
+async fn all_unread_answers_together_are_bounded() {
+    const CONNECTIONS: usize = 200;
+    // None ends because it is slow.
+    let gateway = Gateway::start(&[("HEADER_TIMEOUT_SECONDS", "600")]).await;
+    let mut few = Frames::connect_with(gateway.address, &NO_WINDOW).await;
+    for number in 0..10 {
+        ask(&mut few, 2 * number + 1, "/health").await;
+    }
+    let mut kept = gateway.connect().await;
+    let before = gateway.resident_kb();
+    let mut unread = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut frames = Frames::connect_with(gateway.address, &NO_WINDOW).await;
+        for number in 0..64 {
+            ask(&mut frames, 2 * number + 1, "/health").await;
+        }
+        unread.push(frames);
+    }
+    let mut open = CONNECTIONS;
+    for frames in &mut unread {
+        open -= usize::from(ends(frames).await);
+    }
+    let held = gateway.resident_kb().saturating_sub(before);
+    println!("{open} connections with unread answers are left, and {held} kB are held");
+    assert!((50..=8192 / 63 + 20).contains(&open), "{open} connections are left");
+    assert!(held < 150 << 10, "{held} kB");
+    assert!(!ends(&mut few).await, "a connection with few unread answers has ended");
+    kept.send(text(&["POST /webhook/open HTTP/1.1"], "{}")).await;
+    assert_eq!(kept.answer().await.unwrap().status, 200);
+    assert!(gateway.err().contains("connections with most unread answers are ended"), "{}", gateway.err());
+    let metrics = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).unwrap();
+    let ended = metrics.lines().find_map(|line| line.strip_prefix("tower_webhook_connections_unread_total "));
+    let ended: usize = ended.unwrap().parse().unwrap();
+    assert!((CONNECTIONS - open..CONNECTIONS).contains(&ended), "{ended} have ended, and {open} are left");
+}
+
 #[tokio::test]
 async fn an_http2_answer_that_nobody_reads_ends_its_connection() {
     let gateway = Gateway::start(&[("HEADER_TIMEOUT_SECONDS", "1")]).await;

@@ -1,0 +1,199 @@
+//! The memory of all answers that their peers do not read.
+//!
+//! The first unread answer of a connection is part of what a connection costs, and `MAX_CONNECTIONS` bounds it. Each
+//! further one counts here, and so do the bytes that TLS has encrypted and the socket does not take. Beyond a budget for
+//! all listeners the connections end that hold most.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::Counter;
+use tokio::time::Instant;
+use tower_webhook::LogLimit;
+
+use crate::activity::Activity;
+
+/// The memory of one answer: its stream of HTTP/2 and the stream's task. Its body is small, or shared with other answers
+/// (the metrics), or has a bound of its own (what is below `/admin`).
+pub(crate) const ANSWER: usize = 4 << 10;
+
+/// The most that rustls has encrypted at a time.
+pub(crate) const ENCRYPTED: usize = 64 << 10;
+
+/// For all connections together, in bytes.
+const BUDGET: usize = 32 << 20;
+
+/// How much is left when connections have been ended.
+const LEFT: usize = BUDGET / 4 * 3;
+
+/// A peer that lets an answer wait for longer is no quick reader with many requests.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// The time between two looks for connections that hold most: each looks at all of them.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How often a line may say that connections are ended.
+const LINES: Duration = Duration::from_secs(10);
+
+pub(crate) struct Unread {
+    held: AtomicUsize,
+    connections: Mutex<Connections>,
+    ended: Counter,
+    lines: LogLimit<()>,
+}
+
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    open: HashMap<u64, Arc<Activity>>,
+    looked: Option<Instant>,
+}
+
+/// A connection that may be ended, until this is dropped.
+pub(crate) struct Place {
+    unread: Arc<Unread>,
+    id: u64,
+}
+
+impl fmt::Debug for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the connections: each of them has this.
+        f.debug_struct("Unread").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl Unread {
+    pub(crate) fn new() -> Arc<Self> {
+        let ended = metrics::counter!("tower_webhook_connections_unread_total");
+        let (held, connections) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { held, connections, ended, lines: LogLimit::new(1, LINES) })
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>, activity: &Arc<Activity>) -> Place {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = connections.next;
+        connections.next += 1;
+        connections.open.insert(id, Arc::clone(activity));
+        Place { unread: Arc::clone(self), id }
+    }
+
+    /// Counts `bytes` until they are [released](Self::release).
+    pub(crate) fn hold(&self, bytes: usize) {
+        if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > BUDGET {
+            self.make_room();
+        }
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn make_room(&self) {
+        // Else another makes room.
+        let Ok(mut connections) = self.connections.try_lock() else { return };
+        let now = Instant::now();
+        if connections.looked.is_some_and(|last| now < last + PAUSE) {
+            return;
+        }
+        connections.looked = Some(now);
+        let held = self.held.load(Ordering::Relaxed);
+        let (ended, excess) = end_largest(connections.open.values(), held, now);
+        drop(connections);
+        if ended == 0 {
+            return;
+        }
+        self.ended.increment(ended);
+        if let Some(left_out) = self.lines.admit(()) {
+            tracing::warn!(
+                ended = ended + left_out,
+                excess,
+                "connections with most unread answers are ended: together the unread answers hold too much memory"
+            );
+        }
+    }
+}
+
+/// Ends those that hold most, first of those that are slow, until less than [`LEFT`] of `held` remains. Returns how many,
+/// and how many bytes too much there were.
+fn end_largest<'a>(connections: impl Iterator<Item = &'a Arc<Activity>>, held: usize, now: Instant) -> (u64, usize) {
+    let Some(excess) = held.checked_sub(BUDGET).filter(|excess| *excess > 0) else { return (0, 0) };
+    let holding = connections.filter_map(|activity| {
+        let (bytes, since) = activity.held()?;
+        Some((since + QUICK < now, bytes, activity))
+    });
+    let mut holding: Vec<_> = holding.collect();
+    holding.sort_unstable_by_key(|(is_slow, bytes, _)| (*is_slow, *bytes));
+    let (mut remains, mut ended) = (held, 0);
+    while remains > LEFT
+        && let Some((_, bytes, activity)) = holding.pop()
+    {
+        activity.end();
+        remains = remains.saturating_sub(bytes);
+        ended += 1;
+    }
+    (ended, excess)
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connections = self.unread.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let activity = connections.open.remove(&self.id);
+        drop(connections);
+        drop(activity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(unread: &Arc<Unread>, bytes: usize) -> Arc<Activity> {
+        let activity = Activity::begin(unread);
+        activity.hold(bytes);
+        activity
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slow_ones_that_hold_most_end_first_and_as_many_as_needed() {
+        let unread = Unread::new();
+        let held = || unread.held.load(Ordering::Relaxed);
+        let mut all: Vec<_> = [1, 3, 4].map(|share| holding(&unread, BUDGET / 16 * share)).into();
+        tokio::time::advance(2 * QUICK).await;
+        all.push(holding(&unread, BUDGET / 2));
+        assert_eq!(end_largest(all.iter(), held(), Instant::now()), (0, 0), "the budget is kept");
+        all.push(holding(&unread, BUDGET / 16));
+        assert_eq!(end_largest(all.iter(), held(), Instant::now()), (2, BUDGET / 16));
+        let ended: Vec<_> = all.iter().map(|activity| activity.has_stalled()).collect();
+        assert_eq!(ended, [false, true, true, false, false]);
+        assert_eq!(held(), BUDGET / 16 * 10, "a connection that ends holds nothing");
+        let [_, over, ..] = &all[..] else { panic!() };
+        over.hold(BUDGET);
+        over.release(BUDGET);
+        assert_eq!(held(), BUDGET / 16 * 10);
+        all.clear();
+        assert_eq!(held(), 0, "a connection that is gone holds nothing");
+    }
+
+    #[tokio::test]
+    async fn the_connection_ends_that_brings_the_sum_over_the_budget() {
+        let unread = Unread::new();
+        let small = holding(&unread, BUDGET / 4);
+        let _small = unread.enter(&small);
+        let large = Activity::begin(&unread);
+        let _large = unread.enter(&large);
+        large.is_served_by(tokio::spawn(std::future::pending::<()>()).abort_handle());
+        large.hold(BUDGET);
+        assert!(large.has_stalled() && !small.has_stalled());
+        let task = large.task().unwrap().clone();
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while !task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
