@@ -156,9 +156,18 @@ impl Gateway {
 
     /// What it has of the machine's memory, in kB.
     pub(crate) fn resident_kb(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it has had of the machine's memory, in kB.
+    pub(crate) fn most_resident_kb(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let id = self.child.id().expect("it has ended already");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
