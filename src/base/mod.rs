@@ -15,3 +15,4 @@ pub(crate) mod private;
 pub(crate) mod secret;
 pub(crate) mod secret_names;
 pub(crate) mod shares;
+pub(crate) mod shown;

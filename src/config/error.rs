@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::de;
 
+use crate::base::shown::Shown;
+
 /// More of a key is not shown, in characters.
 const LONGEST_SHOWN: usize = 64;
 
@@ -101,9 +103,7 @@ pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>)
 
 /// A key for an operator's eyes.
 pub(crate) fn shown(key: &str) -> String {
-    let cut: String = key.chars().take(LONGEST_SHOWN).collect();
-    let more = if cut.len() < key.len() { "…" } else { "" };
-    format!("{}{more}", cut.escape_debug())
+    Shown::new(key, LONGEST_SHOWN).to_string()
 }
 
 /// The names, each between backticks.

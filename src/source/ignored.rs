@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState;
 use sha2::{Digest as _, Sha256};
 
+use crate::base::shown::Shown;
 use crate::config::{InvalidKey, Key};
 use crate::store::IgnoredKey;
 
@@ -99,20 +100,10 @@ fn explain(prefix: &str, key: &[u8]) -> IgnoredKey {
     let relative = key.strip_prefix(prefix.as_bytes()).unwrap_or(key);
     let text = std::str::from_utf8(relative).ok();
     IgnoredKey {
-        key: format!("{prefix}{}", shown(relative)),
+        key: format!("{prefix}{}", Shown::new(relative, SHOWN)),
         reason: text.map_or_else(|| "it is not UTF-8".to_owned(), reason),
         hint: text.and_then(mended).map(|key| format!("{prefix}{key}")),
     }
-}
-
-/// On one line, and not too long.
-fn shown(relative: &[u8]) -> String {
-    let escaped = match std::str::from_utf8(relative) {
-        Ok(text) => text.chars().take(SHOWN).flat_map(char::escape_debug).collect(),
-        Err(_) => relative.iter().take(SHOWN).flat_map(|byte| byte.escape_ascii()).map(char::from).collect(),
-    };
-    let cut = std::str::from_utf8(relative).map_or(relative.len(), |text| text.chars().count()) > SHOWN;
-    if cut { format!("{escaped}…") } else { escaped }
 }
 
 fn reason(text: &str) -> String {

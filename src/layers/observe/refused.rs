@@ -1,6 +1,6 @@
 //! A line for each refused request, limited in rate.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use http::{Extensions, Request, Response};
 use tracing::Level;
 
 use crate::base::log_limit::LogLimit;
+use crate::base::shown::Shown;
 use crate::config::Target;
 use crate::request::{Peer, Rejection, RejectionKind};
 
@@ -51,7 +52,7 @@ impl Pending {
             target: "tower_webhook::rejection",
             webhook = asked.map(tracing::field::display),
             kind = rejection.kind().label(),
-            reason = %Shown(rejection.detail()),
+            reason = %Shown::new(rejection.detail(), MAX_SHOWN),
             peer = self.peer.map(tracing::field::display),
             client = self.client.map(tracing::field::display),
             left_out = (left_out > 0).then_some(left_out),
@@ -114,24 +115,8 @@ impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Webhook(target) => f.write_str(target.as_str()),
-            Self::Path(path) => Shown(path).fmt(f),
+            Self::Path(path) => Shown::new(&**path, MAX_SHOWN).fmt(f),
         }
-    }
-}
-
-/// A text that may be a stranger's: bounded, and with nothing in it that could forge a line or speak to a terminal.
-struct Shown<'a>(&'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, c) in self.0.chars().enumerate() {
-            match c {
-                _ if nth == MAX_SHOWN => return f.write_str("..."),
-                ' '..='~' => f.write_char(c)?,
-                _ => c.escape_debug().try_for_each(|c| f.write_char(c))?,
-            }
-        }
-        Ok(())
     }
 }
 
@@ -148,14 +133,5 @@ mod tests {
         assert_ne!(key(RejectionKind::Unauthenticated, "a"), key(RejectionKind::Unauthenticated, "b"));
         assert_ne!(key(RejectionKind::Unauthenticated, "a"), key(RejectionKind::BodyTooLarge, "a"));
         assert_eq!(subject(RejectionKind::Unauthenticated, None), None);
-    }
-
-    #[test]
-    fn a_stranger_s_text_is_bounded_and_escaped() {
-        let shown = |text: &str| Shown(text).to_string();
-        assert_eq!(shown("/a/b%20c?"), "/a/b%20c?");
-        assert_eq!(shown("\u{1b}[31m\r\n\u{202e}\u{9b}\0"), "\\u{1b}[31m\\r\\n\\u{202e}\\u{9b}\\0");
-        assert_eq!(shown(&"x".repeat(MAX_SHOWN)).len(), MAX_SHOWN);
-        assert_eq!(shown(&"\u{9b}".repeat(5000)), "\\u{9b}".repeat(MAX_SHOWN) + "...");
     }
 }
