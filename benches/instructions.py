@@ -19,14 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWN = ROOT / "benches/instructions.json"
 # To be taken off the others: what it costs to make the request.
 BASE = "request"
-CASES = ["accepted", "accepted-4KiB", "refused-401", "refused-404", "lookup"]
-WITHOUT_REQUEST = {"lookup"}
+CASES = ["accepted", "accepted-4KiB", "refused-401", "refused-404", "lookup", "compile-names", "compile-fields"]
+WITHOUT_REQUEST = {"lookup", "compile-names", "compile-fields"}
 # Compilers and allocators differ by a few percent.
 MARGIN = 0.10
-# So many that the start, which differs by its random seeds, weighs nothing.
-FEW, MANY = 1_000, 11_000
-# Of what is cheap, so many times more.
-MORE = {"lookup": 20}
+# Enough that the start, which differs by its random seeds, weighs nothing.
+REQUESTS = 1_000, 11_000
+# The numbers for work that is much cheaper, or much dearer, than a request.
+OTHERS = {"lookup": (20_000, 220_000), "compile-names": (1, 5), "compile-fields": (1, 5)}
 
 
 def main():
@@ -79,8 +79,8 @@ def build():
 
 def count(program, case):
     """Instructions for one: the difference between many and few, which the start is no part of."""
-    more = MORE.get(case, 1)
-    return (run(program, case, more * MANY) - run(program, case, more * FEW)) // (more * (MANY - FEW))
+    few, many = OTHERS.get(case, REQUESTS)
+    return (run(program, case, many) - run(program, case, few)) // (many - few)
 
 
 def run(program, case, times):

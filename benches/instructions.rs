@@ -14,9 +14,9 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::Service;
-use tower_webhook::{Target, receiver};
+use tower_webhook::{Change, Key, Target, receiver};
 
-use crate::support::{filled, json, key, path, request, runtime};
+use crate::support::{at_once, feed, filled, json, key, path, request, runtime};
 
 const WEBHOOKS: usize = 1_000;
 
@@ -50,6 +50,9 @@ fn main() -> ExitCode {
                 assert!(store.read(|snapshot| snapshot.webhook(black_box(target)).is_some()));
             }
         }
+        // The values within the bounds that take longest to compile.
+        "compile-names" => compile(count, &names()),
+        "compile-fields" => compile(count, &fields()),
         unknown => {
             eprintln!("no such case: {unknown}");
             return ExitCode::FAILURE;
@@ -66,4 +69,31 @@ where
         let answer = service.call(make()).now_or_never().unwrap().unwrap();
         assert_eq!(answer.status(), status);
     }
+}
+
+/// Compiles the value, each time with another number in place of `STAMP`.
+fn compile(count: usize, value: &str) {
+    // On a thread that is outside of the runtime, so that nothing is compiled on yet another.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (_store, mut feed) = feed();
+            for revision in 1..=count {
+                let value = Bytes::from(value.replace("STAMP", &revision.to_string()));
+                assert!((490_000..512 << 10).contains(&value.len()));
+                at_once(feed.apply(revision as u64, [Change { key: Key::Webhook(key(0)), value: Some(value) }]));
+            }
+        });
+    });
+}
+
+/// Blank texts under names of many words, each of which may be that of a secret.
+fn names() -> String {
+    let names: Vec<_> = (0..490).map(|n| format!(r#""{}a{n}b":" ""#, "s_k_e_y_p_".repeat(100))).collect();
+    format!(r#"{{"module":"discard","module-config":{{{}}},"metadata":STAMP}}"#, names.join(","))
+}
+
+/// As many fields as a value may hold.
+fn fields() -> String {
+    let fields: Vec<_> = (0..19_900).map(|n| format!(r#""x-{n}":"{:013}""#, 0)).collect();
+    format!(r#"{{"module":"discard","metadata":{{{},"stamp":STAMP}}}}"#, fields.join(","))
 }
