@@ -84,7 +84,7 @@ mod store;
 pub mod webhook;
 pub mod worker;
 
-pub use self::config::{BuildContext, BuildError, Connection, DataType, WebhookInfo};
+pub use self::config::{BuildContext, BuildError, DataType, WebhookInfo};
 pub use self::receiver::{Receiver, receiver};
 pub use self::reflector::{Change, OnInvalid, Reflector, reflect};
 pub use self::source::FixedSource;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tower_webhook::Registry;
-use tower_webhook::module::{Egress, EgressPolicy, HttpWebhook, Module};
+use tower_webhook::module::{Egress, EgressPolicy};
 
 use crate::Error;
 use crate::reload::{NamedFile, Watch};
@@ -31,8 +31,7 @@ impl Targets {
     }
 
     pub(crate) fn register(&self, registry: Registry) -> Registry {
-        let egress = self.egress.clone();
-        registry.module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
+        registry.egress(&self.egress)
     }
 }
 

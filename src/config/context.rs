@@ -27,9 +27,8 @@ impl<'a> BuildContext<'a> {
         self.data_type
     }
 
-    /// The connection that the webhook names, if it names one. Webhooks that name the same one get the same `Arc`. If it
-    /// is never asked for, the operator is warned that the webhook's key `connection` has no effect.
-    pub fn connection(&self) -> Option<&'a Arc<Connection>> {
+    /// The connection that the webhook names, of whatever kind; from now on the key `connection` has an effect.
+    pub(crate) fn named_connection(&self) -> Option<&'a Arc<Connection>> {
         self.notes.asked();
         self.connection
     }

@@ -5,8 +5,8 @@
 //! |---|---|
 //! | keys of a webhook whose promise is not kept here ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
 //! | keys of a chain's item that it called deprecated ([`ITEM_KEYS`]) | refused, with the key that takes their place |
+//! | a `type` of a connection that it knew and no kind is registered for ([`CONNECTION_TYPES`]) | refused as not supported yet |
 //! | class names of Python's errors in `retry` ([`CLASSES`]), plain or qualified | read as the label of the same kind of error |
-//! | `{$vault:path#field}` | refused: it must not become a default that anybody can read |
 
 use super::{CompileError, Node};
 
@@ -32,6 +32,23 @@ const WEBHOOK_KEYS: [&str; 16] = [
 
 /// Keys of a chain's item that are not supported.
 const ITEM_KEYS: [&str; 3] = ["topic", "queue_name", "destination"];
+
+/// Types of connections.
+const CONNECTION_TYPES: [&str; 13] = [
+    "activemq",
+    "aws_sqs",
+    "clickhouse",
+    "gcp_pubsub",
+    "kafka",
+    "mariadb",
+    "mqtt",
+    "mysql",
+    "postgres",
+    "postgresql",
+    "rabbitmq",
+    "redis-rq",
+    "s3",
+];
 
 /// Classes of Python's errors, and the kind of error that each means.
 const CLASSES: [(&str, &str); 13] = [
@@ -62,9 +79,9 @@ pub(crate) fn item_key(key: &str) -> Option<CompileError> {
     ITEM_KEYS.contains(&key).then(|| CompileError::new(text()))
 }
 
-/// Why a placeholder of this name is refused.
-pub(crate) fn placeholder(name: &str, has_default: bool) -> Option<CompileError> {
-    (name == "vault" && has_default).then(|| CompileError::new("`{$vault:…}` references are not supported"))
+/// Whether it knew connections of this type.
+pub(crate) fn is_connection_type(name: &str) -> bool {
+    CONNECTION_TYPES.contains(&name)
 }
 
 /// The key `retry` with the labels of errors in place of Python's classes.

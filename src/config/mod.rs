@@ -89,7 +89,15 @@
 //!
 //! # Keys of a connection
 //!
-//! `type` (a string) is required; the rest is the module's affair.
+//! | key | type | default | |
+//! |---|---|---|---|
+//! | `type` | string | required | the kind of the connection, in the [`Registry`] |
+//! | `allowed_namespaces` | array of strings | all | the namespaces whose webhooks may name it; with `[]` none may |
+//!
+//! All other keys are the kind's: see [`HttpConnectionConfig`](crate::module::HttpConnectionConfig) for `http`. A
+//! connection is compiled by itself, and refused by itself. A webhook that names one that is missing, that has never
+//! compiled, that is of another kind than its module needs or that does not allow its namespace is refused. What webhooks
+//! share of a connection is its client: see [`module::connection`](crate::module::connection).
 //!
 //! # Placeholders
 //!
@@ -97,6 +105,12 @@
 //! keys are not touched. The value is taken as it is. When the placeholder is the whole value and the field is a number
 //! or a boolean, it is read as one. A variable that is not set and has no default is an error, and so is a `{$` that
 //! begins no placeholder.
+//!
+//! A variable that a connection names is not for webhooks: one that names it, too, is refused, also where the
+//! placeholder has a default. Whoever may write a webhook could else send a connection's password anywhere. So a variable
+//! that a connection begins to use takes every webhook out of service that uses it, once its last good value is gone; give the
+//! two a variable each. When the connection is deleted, or names it no more, webhooks may use it again. A connection that is
+//! refused keeps its variables for itself all the same.
 //!
 //! Other placeholders are not filled in. A secret must be no such placeholder, and must not be blank; a variable in it, or
 //! the default, must not be blank either, also inside a longer text. The texts of a guard are secrets, and what stands in
@@ -125,10 +139,9 @@ mod warning;
 pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
 pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
-pub(crate) use self::placeholder::{Room, expand};
 pub(crate) use self::secrets::Place;
 
-pub use self::connection::Connection;
+pub(crate) use self::connection::{BuiltConnection, Connection, ConnectionSpec, SharedClient};
 pub use self::context::BuildContext;
 pub use self::data_type::DataType;
 #[cfg(feature = "file")]
@@ -141,4 +154,5 @@ pub(crate) use self::node::Node;
 pub(crate) use self::node::fuzz as fuzz_node;
 #[cfg(fuzzing)]
 pub(crate) use self::placeholder::fuzz as fuzz_placeholder;
+pub(crate) use self::placeholder::{Lookup, Room, Variables, expand, variables_of, variables_of_text};
 pub(crate) use self::warning::{Notes, Warnings};

@@ -1,12 +1,49 @@
 //! `{$VAR}` and `{$VAR:default}`.
 
+use std::collections::BTreeSet;
+
 use super::error::CompileError;
-use super::legacy;
 use super::node::{LONGEST, Node};
 use super::secrets::Place;
 
-/// Looks up a variable.
-pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Looks up a variable; an error if the value may not use it.
+pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Result<Option<String>, CompileError>;
+
+/// Names of variables.
+pub(crate) type Variables = BTreeSet<Box<str>>;
+
+/// The variables that the placeholders of `node` name, those with a default included.
+pub(crate) fn variables_of(node: &Node) -> Variables {
+    fn walk(node: &Node, found: &mut Variables) {
+        match node {
+            Node::String(text) => found.extend(variables_in(text)),
+            Node::Array(items) => items.iter().for_each(|item| walk(item, found)),
+            Node::Object(fields) => fields.iter().for_each(|(_, value)| walk(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Variables::new();
+    walk(node, &mut found);
+    found
+}
+
+/// The variables of a value that cannot be read, as far as its text shows them.
+pub(crate) fn variables_of_text(json: &[u8]) -> Variables {
+    variables_in(&String::from_utf8_lossy(json)).collect()
+}
+
+/// The names behind each `{$` of a text.
+fn variables_in(text: &str) -> impl Iterator<Item = Box<str>> {
+    let names = text.split("{$").skip(1).map(|rest| {
+        let end = rest.bytes().position(|byte| !is_of_name(byte)).unwrap_or(rest.len());
+        &rest[..end]
+    });
+    names.filter(|name| !name.is_empty()).map(Box::from)
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
 
 /// A value has no more placeholders: each costs a search through the variables.
 const MOST: usize = 1000;
@@ -110,17 +147,18 @@ impl<'a> Placeholder<'a> {
             Some((name, default)) => (name, Some(default)),
             None => (inner, None),
         };
-        if let Some(refusal) = legacy::placeholder(name, default.is_some()) {
-            return Err(refusal);
+        // A reference to Vault, as other services read it, would else be a default that anybody can read.
+        if name == "vault" && default.is_some() {
+            return Err(CompileError::new("`{$vault:…}` references are not supported"));
         }
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        if name.is_empty() || !name.bytes().all(is_of_name) {
             return Err(malformed());
         }
         Ok(Self { name, default })
     }
 
     fn value(&self, lookup: Lookup<'_>) -> Result<String, CompileError> {
-        lookup(self.name)
+        lookup(self.name)?
             .or_else(|| self.default.map(str::to_owned))
             .ok_or_else(|| CompileError::new(format!("the variable `{}` is not set and has no default", self.name)))
     }
@@ -134,7 +172,7 @@ fn malformed() -> CompileError {
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_ascii_uppercase());
+    let lookup = |name: &str| Ok((name.len() % 2 == 0).then(|| name.to_ascii_uppercase()));
     let expanded = expand_text(text.to_owned(), &lookup, &Place::of("text", false), &mut Room::new());
     if !text.contains("{$") {
         assert!(matches!(expanded, Ok(Node::String(same)) if same == text));
@@ -147,14 +185,14 @@ mod tests {
 
     use super::*;
 
-    fn lookup(name: &str) -> Option<String> {
-        match name {
+    fn lookup(name: &str) -> Result<Option<String>, CompileError> {
+        Ok(match name {
             "TOKEN" => Some("p$ss;w{rd|".into()),
             "EMPTY" => Some(String::new()),
             "BLANK" => Some(" \t".into()),
             "NESTED" => Some("{$TOKEN}".into()),
             _ => None,
-        }
+        })
     }
 
     fn text(input: &str) -> Result<Node, String> {
@@ -200,6 +238,29 @@ mod tests {
         assert!(text("a {$vault:kv/x#y:z}").is_err());
         for input in ["{$", "{$}", "{$TOKEN", "{$ TOKEN}", "{$TO-KEN}", "x{$}y", "{$:x}", "{$TOKEN} {$"] {
             assert!(text(input).is_err_and(|e| e.contains("`{$` does not start a valid placeholder")), "{input}");
+        }
+    }
+
+    #[test]
+    fn every_variable_that_a_value_names_is_found() {
+        let json =
+            br#"{"a": ["{$ONE}", {"b": "x{$TWO:y}{$THREE}", "{$KEY}": 1}], "c": "{$FOUR:{$FIVE}}", "d": "{$-}{$"}"#;
+        let node = Node::parse(json).unwrap();
+        assert_eq!(variables_of(&node), ["ONE", "TWO", "THREE", "FOUR", "FIVE"].map(Box::from).into());
+        let escaped = Node::parse(b"{\"a\": \"\\u007b$ONE}\"}").unwrap();
+        assert_eq!(variables_of(&escaped), ["ONE".into()].into());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_looked_up_is_found_beforehand(input in r"[{}$:A-C a]{0,20}") {
+            let asked = std::cell::RefCell::new(Variables::new());
+            let lookup = |name: &str| {
+                asked.borrow_mut().insert(name.into());
+                Ok(None)
+            };
+            let _ = expand_text(input.clone(), &lookup, &Place::of("text", false), &mut Room::new());
+            prop_assert!(asked.borrow().is_subset(&variables_in(&input).collect()));
         }
     }
 

@@ -47,6 +47,7 @@
 //!
 //! A tower service will do as well: see [`Registry::service`](crate::webhook::Registry::service) and `examples/custom_module.rs`.
 
+pub mod connection;
 mod discard;
 #[cfg(feature = "http-webhook")]
 mod http_webhook;
@@ -62,7 +63,10 @@ use serde::de::DeserializeOwned;
 
 pub use self::discard::{Discard, DiscardConfig};
 #[cfg(feature = "http-webhook")]
-pub use self::http_webhook::{Egress, EgressPolicy, HttpMethod, HttpWebhook, HttpWebhookConfig, InvalidEgress};
+pub use self::http_webhook::{
+    Egress, EgressPolicy, HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig,
+    InvalidEgress,
+};
 #[cfg(fuzzing)]
 pub(crate) use self::http_webhook::{fuzz_trace, fuzz_url};
 pub use self::log::{Lines, Log, LogConfig};

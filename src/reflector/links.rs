@@ -1,4 +1,4 @@
-//! What hangs on what: connections, and the webhooks that name them.
+//! Which webhooks depend on which connections and variables.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,8 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{CompileError, WebhookKey};
-use crate::webhook::{Compiler, Connections, Webhook};
+use super::served::Served;
+use super::settle::OnInvalid;
+use crate::config::{CompileError, Variables, WebhookKey, variables_of_text};
+use crate::webhook::{Compiler, Connections, Parsed, Read, Webhook};
 
 /// The connections, and the webhooks that must be built again when one of them changes.
 #[derive(Default)]
@@ -16,33 +18,130 @@ pub(super) struct Links {
     pub(super) connections: Connections,
     /// Of the newest bytes of each connection, good or not.
     pub(super) digests: HashMap<Box<str>, Digest>,
+    /// Of the bytes that each of the connections was built from.
+    built: HashMap<Box<str>, Digest>,
+    /// The variables that these bytes name.
+    variables: HashMap<Box<str>, Variables>,
+    /// The variables of all connections, of their newest and of their last good bytes: no webhook may use them.
+    reserved: Variables,
     pub(super) dependents: HashMap<WebhookKey, Dependent>,
+    pub(super) served: Served,
 }
 
-/// A webhook that names connections. Only of these the bytes are kept.
+/// A webhook that names connections or variables. Only of these the bytes are kept.
 #[derive(Clone)]
 pub(super) struct Dependent {
     pub(super) connections: BTreeSet<Box<str>>,
+    pub(super) variables: Variables,
     pub(super) bytes: Bytes,
 }
 
-/// What came of a webhook's bytes.
+/// The outcome of compiling a webhook's bytes.
 pub(super) struct Compiled {
     pub(super) outcome: Result<Arc<Webhook>, CompileError>,
-    /// If it names connections, whether they were there or not.
+    /// If it names connections, whether they were there or not, or variables.
     pub(super) dependent: Option<Dependent>,
 }
 
+/// The outcome of compiling a connection's bytes.
+pub(super) enum Set {
+    /// They are those of before.
+    Unchanged,
+    Good {
+        /// Whether webhooks that name it must be built again.
+        is_another: bool,
+    },
+    Refused {
+        error: CompileError,
+        /// Whether the one of before is not used any more.
+        is_gone: bool,
+    },
+}
+
 impl Links {
+    /// Takes over what was known of a connection.
+    pub(super) fn carry_over(&mut self, old: &Self, name: &str) {
+        fn carry<T: Clone>(to: &mut HashMap<Box<str>, T>, from: &HashMap<Box<str>, T>, name: &str) {
+            to.extend(from.get(name).map(|known| (name.into(), known.clone())));
+        }
+        carry(&mut self.connections, &old.connections, name);
+        carry(&mut self.digests, &old.digests, name);
+        carry(&mut self.built, &old.built, name);
+        carry(&mut self.variables, &old.variables, name);
+    }
+
+    /// Takes a connection's new bytes.
+    pub(super) fn set_connection(
+        &mut self,
+        compiler: &Compiler,
+        on_invalid: OnInvalid,
+        name: &str,
+        bytes: &Bytes,
+    ) -> Set {
+        let digest = digest(bytes);
+        if self.digests.insert(name.into(), digest) == Some(digest) {
+            return Set::Unchanged;
+        }
+        // The last good bytes again, after others that were refused: the connection in use was built from them.
+        if let (Some(connection), true) = (self.connections.get(name), self.built.get(name) == Some(&digest)) {
+            self.variables.insert(name.into(), connection.variables().clone());
+            return Set::Good { is_another: false };
+        }
+        let read = guarded(|| Ok(compiler.connection(name, bytes)));
+        let Read { variables, outcome } =
+            read.unwrap_or_else(|error| Read { variables: variables_of_text(bytes), outcome: Err(error) });
+        self.variables.insert(name.into(), variables);
+        match outcome {
+            Ok(connection) => {
+                self.connections.insert(name.into(), Arc::new(connection));
+                self.built.insert(name.into(), digest);
+                Set::Good { is_another: true }
+            }
+            Err(error) => {
+                let is_gone = on_invalid == OnInvalid::Fence && self.connections.remove(name).is_some();
+                Set::Refused { error, is_gone }
+            }
+        }
+    }
+
+    /// Returns whether there was one that is used.
+    pub(super) fn remove_connection(&mut self, name: &str) -> bool {
+        self.digests.remove(name);
+        self.built.remove(name);
+        self.variables.remove(name);
+        self.connections.remove(name).is_some()
+    }
+
     /// Compiles a webhook with the connections as they are.
     pub(super) fn compile(&self, compiler: &Compiler, key: &WebhookKey, bytes: &Bytes) -> Compiled {
-        let spec = match guarded(|| compiler.read_webhook(bytes)) {
-            Ok(spec) => spec,
-            Err(error) => return Compiled { outcome: Err(error), dependent: None },
-        };
-        let connections: BTreeSet<Box<str>> = spec.connections().map(Box::from).collect();
-        let dependent = (!connections.is_empty()).then(|| Dependent { connections, bytes: bytes.clone() });
-        Compiled { outcome: guarded(|| compiler.build_webhook(key, spec, &self.connections).map(Arc::new)), dependent }
+        let Read { variables, outcome } = read(compiler, bytes, &self.reserved);
+        let named = outcome.as_ref().ok().into_iter().flat_map(Parsed::connections);
+        let connections: BTreeSet<Box<str>> = named.map(Box::from).collect();
+        let is_linked = !connections.is_empty() || !variables.is_empty();
+        let dependent = is_linked.then(|| Dependent { connections, variables, bytes: bytes.clone() });
+        let build = |parsed| guarded(|| compiler.build_webhook(key, parsed, &self.connections).map(Arc::new));
+        Compiled { outcome: outcome.and_then(build), dependent }
+    }
+
+    /// Reserves the variables of the connections as they are now. Returns those that are not what they were: reserved, or
+    /// free.
+    pub(super) fn reserve(&mut self) -> Variables {
+        let newest = self.variables.values().flatten();
+        let used = self.connections.values().flat_map(|connection| connection.variables());
+        let reserved: Variables = newest.chain(used).cloned().collect();
+        let changed = reserved.symmetric_difference(&self.reserved).cloned().collect();
+        self.reserved = reserved;
+        changed
+    }
+
+    /// The webhooks that hang on one of these connections or variables, with their bytes.
+    pub(super) fn dependents_on(&self, names: &BTreeSet<Box<str>>, variables: &Variables) -> Vec<(WebhookKey, Bytes)> {
+        if names.is_empty() && variables.is_empty() {
+            return Vec::new();
+        }
+        let hangs = |it: &Dependent| !it.connections.is_disjoint(names) || !it.variables.is_disjoint(variables);
+        let dependents = self.dependents.iter().filter(|(_, dependent)| hangs(dependent));
+        dependents.map(|(key, dependent)| (key.clone(), dependent.bytes.clone())).collect()
     }
 
     /// Remembers what a webhook hangs on, or that it hangs on nothing.
@@ -56,12 +155,21 @@ impl Links {
     /// Whether what this webhook hangs on is here what it was before.
     pub(super) fn are_as_before(&self, before: &Links, key: &WebhookKey) -> bool {
         before.dependents.get(key).is_some_and(|dependent| {
-            dependent.connections.iter().all(|name| {
+            let is_same = |name: &str| {
                 let (then, now) = (before.connections.get(name), self.connections.get(name));
                 then.map(Arc::as_ptr) == now.map(Arc::as_ptr)
-            })
+            };
+            let is_as_free = |name: &str| before.reserved.contains(name) == self.reserved.contains(name);
+            dependent.connections.iter().all(|name| is_same(name))
+                && dependent.variables.iter().all(|name| is_as_free(name))
         })
     }
+}
+
+/// Reads a webhook.
+pub(super) fn read(compiler: &Compiler, bytes: &Bytes, reserved: &Variables) -> Read<Parsed> {
+    guarded(|| Ok(compiler.read_webhook(bytes, reserved)))
+        .unwrap_or_else(|error| Read { variables: Variables::new(), outcome: Err(error) })
 }
 
 /// A module from elsewhere that panics while it is built takes down its own webhook, not the cache.

@@ -18,6 +18,7 @@ mod metrics;
 mod published;
 mod reasons;
 mod replacement;
+mod served;
 mod settle;
 mod source;
 

@@ -9,11 +9,11 @@ use foldhash::fast::RandomState;
 
 use super::changes::{Changes, Seen};
 use super::each::for_each;
-use super::links::{Compiled, Digest, Links, digest};
+use super::links::{Compiled, Digest, Links, Set, digest};
 use super::metrics;
 use super::replacement::{Brought, Look, Looked};
 use super::settle::{OnInvalid, forsake, last_good, refuse, settle, take_over};
-use crate::config::{Key, WebhookKey};
+use crate::config::{Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot, Writer};
 use crate::webhook::{Compiler, Webhook};
 
@@ -42,17 +42,11 @@ impl Published {
     /// How many bytes are compiled for these changes, those of webhooks that hang on changed connections included.
     pub(super) fn weight(&self, changes: &[Change]) -> usize {
         let values = changes.iter().filter_map(|change| change.value.as_ref()).map(Bytes::len).sum::<usize>();
-        let connections = changes.iter().filter_map(|change| match &change.key {
-            Key::Connection(name) => Some(&**name),
-            Key::Webhook(_) => None,
-        });
-        let connections: BTreeSet<&str> = connections.collect();
-        if connections.is_empty() {
-            return values;
+        // A connection may bring a variable that any of them uses.
+        match changes.iter().any(|change| matches!(change.key, Key::Connection(_))) {
+            true => values + self.links.dependents.values().map(|dependent| dependent.bytes.len()).sum::<usize>(),
+            false => values,
         }
-        let dependents = self.links.dependents.values();
-        let dependents = dependents.filter(|it| it.connections.iter().any(|name| connections.contains(&**name)));
-        values + dependents.map(|dependent| dependent.bytes.len()).sum::<usize>()
     }
 
     /// Publishes everything that was brought.
@@ -62,17 +56,14 @@ impl Published {
         for (name, bytes, brought_at) in connections {
             let key = Key::Connection(name.clone());
             let refused = before.refusal(&key);
-            let known = old.digests.get(&name).copied();
             // In another history one that is good and the same goes on being used, and nothing else.
-            if !begins_history || (refused.is_none() && known == Some(digest(&bytes))) {
-                known.and_then(|digest| self.links.digests.insert(name.clone(), digest));
-                if let Some(connection) = old.connections.get(&name) {
-                    self.links.connections.insert(name.clone(), Arc::clone(connection));
-                }
+            if !begins_history || (refused.is_none() && old.digests.get(&name) == Some(&digest(&bytes))) {
+                self.links.carry_over(&old, &name);
                 draft.set_refusal(key, refused.cloned());
             }
             self.set_connection(&mut draft, brought_at, &name, Some(bytes));
         }
+        self.links.reserve();
         let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
             let digest = digest(bytes);
             match before.slot(key).filter(|slot| slot.digest == digest) {
@@ -97,6 +88,11 @@ impl Published {
             slots.iter_mut().for_each(|(key, slot)| forsake(&mut draft, key, slot));
         }
         let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
+        self.links.served = old.served;
+        self.links.served.begin_anew();
+        for (key, slot) in &slots {
+            self.links.served.serve(key, slot.serving.as_deref());
+        }
         draft.fill(slots);
         self.publish(draft, revision, &changes);
     }
@@ -118,11 +114,12 @@ impl Published {
                 }
             }
         }
+        let variables = if connections.is_empty() { Variables::new() } else { self.links.reserve() };
         for (key, value) in webhooks {
             touched.push(key.clone());
             self.set_webhook(&mut draft, revision, key, value);
         }
-        touched.extend(self.rebuild_dependents(&mut draft, revision, &relinked));
+        touched.extend(self.rebuild_dependents(&mut draft, revision, &relinked, &variables));
         touched.sort_unstable();
         touched.dedup();
         let mut changes = Changes::default();
@@ -131,6 +128,7 @@ impl Published {
         }
         for key in &touched {
             changes.note_webhook(key, (&before, before.slot(key)), (&draft, draft.slot(key)));
+            self.links.served.serve(key, draft.slot(key).and_then(|slot| slot.serving.as_deref()));
         }
         self.publish(draft, revision, &changes);
     }
@@ -145,25 +143,18 @@ impl Published {
     fn set_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, value: Option<Bytes>) -> bool {
         let key = Key::Connection(name.into());
         let Some(bytes) = value else {
-            self.links.digests.remove(name);
             draft.set_refusal(key, None);
-            return self.links.connections.remove(name).is_some();
+            return self.links.remove_connection(name);
         };
-        let digest = digest(&bytes);
-        if self.links.digests.insert(name.into(), digest) == Some(digest) {
-            return false;
-        }
-        match self.compiler.connection(name, &bytes) {
-            Ok(connection) => {
-                self.links.connections.insert(name.into(), Arc::new(connection));
+        match self.links.set_connection(&self.compiler, self.on_invalid, name, &bytes) {
+            Set::Unchanged => false,
+            Set::Good { is_another } => {
                 draft.set_refusal(key, None);
-                true
+                is_another
             }
-            Err(error) => {
-                let fenced = self.on_invalid == OnInvalid::Fence && self.links.connections.remove(name).is_some();
-                let serving = self.links.connections.contains_key(name);
-                refuse(draft, key, revision, &error, serving);
-                fenced
+            Set::Refused { error, is_gone } => {
+                refuse(draft, key, revision, &error, self.links.connections.contains_key(name));
+                is_gone
             }
         }
     }
@@ -191,12 +182,9 @@ impl Published {
         draft: &mut Snapshot,
         revision: Revision,
         relinked: &BTreeSet<Box<str>>,
+        variables: &Variables,
     ) -> Vec<WebhookKey> {
-        if relinked.is_empty() {
-            return Vec::new();
-        }
-        let dependents = self.links.dependents.iter().filter(|(_, webhook)| !webhook.connections.is_disjoint(relinked));
-        let dependents: Vec<_> = dependents.map(|(key, webhook)| (key.clone(), webhook.bytes.clone())).collect();
+        let dependents = self.links.dependents_on(relinked, variables);
         let compiled =
             for_each(&dependents, |(key, bytes)| (digest(bytes), self.links.compile(&self.compiler, key, bytes)));
         let mut rebuilt = Vec::new();
@@ -272,11 +260,13 @@ impl Published {
         changes.note(|| key.clone(), before, after);
     }
 
-    fn publish(&self, mut draft: Snapshot, revision: Revision, changes: &Changes) {
+    fn publish(&mut self, mut draft: Snapshot, revision: Revision, changes: &Changes) {
         let first = !self.writer.current().is_loaded();
         draft.finish(revision, self.links.connections.len());
         let counts = draft.counts();
+        let unused = self.links.served.open();
         self.show(draft);
+        unused.iter().for_each(|connection| connection.client().close());
         changes.log_refusals(revision);
         if first {
             tracing::info!(

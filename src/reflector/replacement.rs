@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use super::aside::Aside;
 use super::each::for_each;
-use super::links::{Compiled, Digest, digest, guarded};
+use super::links::{Compiled, Digest, digest, guarded, read};
 use super::settle::{OnInvalid, last_good, settle, take_over};
-use crate::config::{Key, WebhookKey};
+use crate::config::{Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot};
-use crate::webhook::{Compiler, Connections};
+use crate::webhook::{Compiler, Connections, Read};
 
 /// Everything that the source holds at one revision, being brought. Dropped before
 /// [`Feed::commit`](super::Feed::commit) it changes nothing.
@@ -40,7 +40,7 @@ pub(super) struct Looked {
     pub(super) slots: Vec<(WebhookKey, Slot)>,
     /// Each with the revision that changed it last.
     pub(super) connections: Vec<(Box<str>, Bytes, Revision)>,
-    /// Webhooks that name connections, which may be still to come.
+    /// Webhooks that name connections, which may be still to come, or variables, which may belong to one of these.
     pub(super) waiting: Vec<Brought>,
 }
 
@@ -119,7 +119,7 @@ impl Replacement {
 }
 
 impl Looked {
-    /// Compiles what was brought, but for what names connections.
+    /// Compiles what was brought, but for what names connections or variables.
     pub(super) fn look_through(&mut self, brought: Vec<Brought>) {
         let before = Arc::clone(&self.before);
         let looks = for_each(&brought, |brought| self.look(&before, brought));
@@ -140,15 +140,17 @@ impl Looked {
         }
     }
 
-    /// `None` of one that names connections, now or before.
+    /// `None` of one that names connections or variables, now or before.
     fn look<'a>(&self, before: &'a Snapshot, Brought { key, bytes, .. }: &Brought) -> Option<Look<'a>> {
         let digest = digest(bytes);
         if let Some(slot) = before.slot(key).filter(|slot| slot.digest == digest) {
             return (!slot.linked).then_some(Look::Same(slot));
         }
-        let outcome = match guarded(|| self.compiler.read_webhook(bytes)) {
-            Ok(spec) if spec.connections().next().is_some() => return None,
-            Ok(spec) => guarded(|| self.compiler.build_webhook(key, spec, &Connections::new()).map(Arc::new)),
+        let Read { variables, outcome } = read(&self.compiler, bytes, &Variables::new());
+        let outcome = match outcome {
+            _ if !variables.is_empty() => return None,
+            Ok(parsed) if parsed.connections().next().is_some() => return None,
+            Ok(parsed) => guarded(|| self.compiler.build_webhook(key, parsed, &Connections::new()).map(Arc::new)),
             Err(error) => Err(error),
         };
         Some(Look::Compiled(digest, Compiled { outcome, dependent: None }))

@@ -117,9 +117,10 @@ mod tests {
 
     use serde::Deserialize;
 
-    use crate::config::{BuildContext, BuildError, WebhookKey};
+    use crate::config::{BuildContext, BuildError, Variables, WebhookKey};
     use crate::event::{Ack, DeliverError, Delivery};
     use crate::module::Module;
+    use crate::module::connection::tests::Plain;
     use crate::webhook::compile::{Compiler, Connections};
     use crate::webhook::registry::Registry;
 
@@ -155,17 +156,19 @@ mod tests {
             "SECRET" => Some("hunter2".into()),
             _ => None,
         });
-        let registry = registry.module_fn("shown", move |Options { a, b, c }: Options, cx| {
-            let connection = cx.connection().map_or("-", |connection| connection.name());
+        let registry = registry.connection::<Plain>().module_fn("shown", move |Options { a, b, c }: Options, cx| {
+            let connection = cx.optional_connection::<Plain>()?;
+            let connection = connection.as_ref().map_or("-", |connection| connection.name());
             shown.lock().unwrap().push(format!("{a} {b} {c} {connection}"));
             Ok(Shown)
         });
         let compiler = Compiler::new(registry);
-        let connection = |name: &str| compiler.connection(name, br#"{"type": "x"}"#).unwrap().into();
+        let connection = |name: &str| compiler.connection(name, br#"{"type": "plain"}"#).outcome.unwrap().into();
         let connections = Connections::from(["one", "two"].map(|name| (name.into(), connection(name))));
         let key = WebhookKey::new("default", "a").unwrap();
         let webhook = compiler
-            .read_webhook(json.as_bytes())
+            .read_webhook(json.as_bytes(), &Variables::new())
+            .outcome
             .and_then(|spec| compiler.build_webhook(&key, spec, &connections))
             .map_err(|error| error.to_string())?;
         assert_eq!(webhook.module_name(), "shown");

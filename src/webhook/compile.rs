@@ -1,6 +1,7 @@
 //! From bytes to a webhook. Pure: no file, no socket, no clock; only the registry's variables are looked up.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::chain::{StepSpec, take_steps};
@@ -10,8 +11,8 @@ use super::spec::Spec;
 use super::{Promise, Webhook};
 use crate::auth::{ErasedScheme, Guards};
 use crate::config::{
-    BuildContext, CompileError, Connection, DataType, Name, Node, Notes, Place, Room, WebhookInfo, WebhookKey, expand,
-    missing_key, secrets,
+    BuildContext, CompileError, Connection, ConnectionSpec, DataType, Lookup, Name, Node, Notes, Place, Room,
+    Variables, WebhookInfo, WebhookKey, expand, secrets, variables_of, variables_of_text,
 };
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
@@ -27,6 +28,13 @@ pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
 pub(crate) struct Compiler {
     registry: Registry,
     gates: NamespaceGates,
+}
+
+/// What came of reading a value.
+pub(crate) struct Read<T> {
+    /// The variables that what came of it hangs on; those of a connection are all that it names.
+    pub(crate) variables: Variables,
+    pub(crate) outcome: Result<T, CompileError>,
 }
 
 /// A webhook that has been read and not yet built: it may name connections.
@@ -50,10 +58,29 @@ impl Compiler {
         Self { registry, gates: NamespaceGates::default() }
     }
 
-    pub(crate) fn read_webhook(&self, json: &[u8]) -> Result<Parsed, CompileError> {
+    /// Reads a webhook, which may use every variable but the `reserved` ones: they belong to connections.
+    pub(crate) fn read_webhook(&self, json: &[u8], reserved: &Variables) -> Read<Parsed> {
+        let used = RefCell::new(Variables::new());
+        let lookup = |name: &str| {
+            let mut used = used.borrow_mut();
+            if !used.contains(name) {
+                used.insert(name.into());
+            }
+            match reserved.contains(name) {
+                true => {
+                    Err(CompileError::new(format!("the variable `{name}` belongs to a connection; use another one")))
+                }
+                false => Ok((self.registry.lookup())(name)),
+            }
+        };
+        let outcome = Node::parse(json).and_then(|node| self.parse_webhook(node, &lookup));
+        Read { outcome, variables: used.into_inner() }
+    }
+
+    fn parse_webhook(&self, node: Node, lookup: Lookup<'_>) -> Result<Parsed, CompileError> {
         let notes = Notes::new();
         let schemes: Vec<_> = self.registry.scheme_keys().collect();
-        let mut spec = Spec::read(self.read_object(json)?, &schemes)?;
+        let mut spec = Spec::read(self.fill_in(node, lookup)?, &schemes)?;
         self.check_promise(spec.ack).map_err(|error| error.inside("ack"))?;
         if let Some(dedup) = &spec.dedup {
             self.check_dedup(dedup, spec.data_type).map_err(|error| error.inside("dedup"))?;
@@ -75,7 +102,8 @@ impl Compiler {
         Parsed { spec, steps, plan, notes }: Parsed,
         connections: &Connections,
     ) -> Result<Webhook, CompileError> {
-        let connection = find(spec.connection.as_ref(), connections)?;
+        let connection = find(spec.connection.as_ref(), key, connections)?;
+        let used = used(&steps, spec.connection.as_ref(), connections);
         let of_guards = Notes::new();
         let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, notes: &of_guards };
         let guards = spec
@@ -117,6 +145,7 @@ impl Compiler {
             dedup: spec.dedup,
             gates: self.gates.for_webhook(key.namespace()),
             steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),
+            connections: used,
             warnings: notes.into_warnings(),
         })
     }
@@ -129,19 +158,26 @@ impl Compiler {
     ) -> Result<Step, CompileError> {
         let connection = match &spec.connection {
             None => cx.connection,
-            own => find(own.as_ref(), connections)?,
+            own => find(own.as_ref(), cx.webhook, connections)?,
         };
         let cx = BuildContext { connection, ..cx };
         let (name, module) = self.registry.build_module(&spec.module, spec.config, &cx)?;
         Ok(Step::new(name, module, spec.retry))
     }
 
-    pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Result<Connection, CompileError> {
-        let mut fields = self.read_object(json)?;
-        let at = fields.iter().position(|(key, _)| key == "type").ok_or_else(|| missing_key("type"))?;
-        let (key, kind) = fields.remove(at);
-        let kind: String = kind.read_at(&key)?;
-        Ok(Connection { name: name.into(), kind: kind.into(), config: Node::Object(fields) })
+    pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Read<Connection> {
+        let node = match Node::parse(json) {
+            Ok(node) => node,
+            Err(error) => {
+                // What was to be a connection's secret is none of a webhook's for a comma that is missing.
+                return Read { variables: variables_of_text(json), outcome: Err(error) };
+            }
+        };
+        let variables = variables_of(&node);
+        let lookup = |name: &str| Ok((self.registry.lookup())(name));
+        let outcome = self.fill_in(node, &lookup).and_then(ConnectionSpec::read);
+        let outcome = outcome.and_then(|spec| self.registry.build_connection(name, spec, variables.clone()));
+        Read { variables, outcome }
     }
 
     fn check_promise(&self, promise: Promise) -> Result<(), CompileError> {
@@ -165,8 +201,9 @@ impl Compiler {
         }
     }
 
-    fn read_object(&self, json: &[u8]) -> Result<Vec<(String, Node)>, CompileError> {
-        let fields = match Node::parse(json)? {
+    /// The fields of a value, their placeholders filled in.
+    fn fill_in(&self, node: Node, lookup: Lookup<'_>) -> Result<Vec<(String, Node)>, CompileError> {
+        let fields = match node {
             Node::Object(fields) => fields,
             other => return Err(other.is_not("a JSON object")),
         };
@@ -174,7 +211,7 @@ impl Compiler {
         let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
         let fields = fields.into_iter().map(|(key, value)| {
             let place = Place::of(&key, is_guard(&key));
-            let value = expand(value, self.registry.lookup(), &place, &mut room)
+            let value = expand(value, lookup, &place, &mut room)
                 .and_then(|value| secrets::check(&value, &place).map(|()| value))
                 .map_err(|error| error.inside(&key))?;
             Ok((key, value))
@@ -183,13 +220,27 @@ impl Compiler {
     }
 }
 
-fn find<'a>(name: Option<&Name>, connections: &'a Connections) -> Result<Option<&'a Arc<Connection>>, CompileError> {
+/// The connection of that name, if the webhook may name it.
+fn find<'a>(
+    name: Option<&Name>,
+    webhook: &WebhookKey,
+    connections: &'a Connections,
+) -> Result<Option<&'a Arc<Connection>>, CompileError> {
     let Some(name) = name else { return Ok(None) };
-    let missing = || {
-        let text = format!("there is no valid connection {name}; add it, or mend its value");
-        CompileError::new(text).inside("connection")
-    };
-    connections.get(name.as_str()).map(Some).ok_or_else(missing)
+    let refused = |text: String| CompileError::new(text).inside("connection");
+    let missing = || refused(format!("there is no valid connection {name}; add it, or mend its value"));
+    let connection = connections.get(name.as_str()).ok_or_else(missing)?;
+    match connection.allows(webhook.namespace()) {
+        true => Ok(Some(connection)),
+        false => Err(refused(format!("`allowed_namespaces` of the connection {name} has not this namespace"))),
+    }
+}
+
+/// The connections that a webhook names, each once.
+fn used(steps: &[StepSpec], connection: Option<&Name>, connections: &Connections) -> Box<[Arc<Connection>]> {
+    let names = steps.iter().filter_map(|step| step.connection.as_ref()).chain(connection).map(Name::as_str);
+    let names: BTreeSet<&str> = names.collect();
+    names.into_iter().filter_map(|name| connections.get(name)).map(Arc::clone).collect()
 }
 
 fn no_effect(why: &str) -> CompileError {
@@ -201,7 +252,8 @@ fn no_effect(why: &str) -> CompileError {
 pub(crate) fn fuzz(json: &[u8]) {
     let compiler = Compiler::new(Registry::builtin());
     let Ok(key) = WebhookKey::new("default", "fuzzed") else { return };
-    let built = compiler.read_webhook(json).and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()));
+    let read = compiler.read_webhook(json, &Variables::new()).outcome;
+    let built = read.and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()));
     match built {
         Ok(webhook) => drop(format!("{webhook:?}")),
         Err(error) => assert!(error.to_string().len() < 2000),
@@ -215,8 +267,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::LONGEST;
+    use crate::config::{BuildError, LONGEST};
+    use crate::event::DeliverError;
     use crate::module::LogConfig;
+    use crate::module::connection::tests::Plain;
+    use crate::module::connection::{ConnectionContext, ConnectionKind};
 
     fn compile(json: &str) -> Result<Webhook, String> {
         let registry = Registry::builtin().variables(|name| match name {
@@ -230,7 +285,8 @@ mod tests {
         let compiler = Compiler::new(registry);
         let key = WebhookKey::new("default", "a").unwrap();
         compiler
-            .read_webhook(json.as_bytes())
+            .read_webhook(json.as_bytes(), &Variables::new())
+            .outcome
             .and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()))
             .map_err(|error| error.to_string())
     }
@@ -293,9 +349,9 @@ mod tests {
         let item = |rest: &str| compile(&format!(r#"{{"chain":[{{"module":"log","module-config":{{{rest}}}}}]}}"#));
         let connection = |rest: &str| {
             let variables = |name: &str| (name == "BLANK").then(|| "\t ".to_owned());
-            let compiler = Compiler::new(Registry::builtin().variables(variables));
-            let connection = compiler.connection("a", format!(r#"{{"type":"x",{rest}}}"#).as_bytes());
-            connection.map_err(|error| error.to_string())
+            let compiler = Compiler::new(Registry::builtin().connection::<Anything>().variables(variables));
+            let connection = compiler.connection("a", format!(r#"{{"type":"anything",{rest}}}"#).as_bytes());
+            connection.outcome.map_err(|error| error.to_string())
         };
         for value in [r#""""#, r#"" \n""#, r#""{$BLANK}""#, r#""{$NO:}""#, r#""Token {$BLANK}""#, r#""{$NO:}{$NO: }""#]
         {
@@ -333,9 +389,11 @@ mod tests {
 
     #[test]
     fn a_placeholder_that_nothing_fills_in_is_no_secret_wherever_it_stands() {
-        let registry = Registry::builtin().variables(|name| (name == "UNFILLED").then(|| "$OTHER".into()));
+        let registry = Registry::builtin()
+            .connection::<Anything>()
+            .variables(|name| (name == "UNFILLED").then(|| "$OTHER".into()));
         let compiler = Compiler::new(registry);
-        let refused = |json: &str| match compiler.connection("a", json.as_bytes()) {
+        let refused = |json: &str| match compiler.connection("a", json.as_bytes()).outcome {
             Ok(_) => None,
             Err(error) => {
                 assert!(error.to_string().contains("`{$TOKEN}`"), "{error}");
@@ -354,7 +412,7 @@ mod tests {
             (r#""topic": "$TOPIC""#, None),
             (r#""template": "{{ name }}""#, None),
         ] {
-            assert_eq!(refused(&format!(r#"{{"type": "x", {rest}}}"#)).as_deref(), place, "{rest}");
+            assert_eq!(refused(&format!(r#"{{"type": "anything", {rest}}}"#)).as_deref(), place, "{rest}");
         }
         assert!(compile(r#"{"module": "discard", "metadata": {"password": "$PASSWORD"}}"#).is_ok());
         let error = compile(r#"{"module": "log", "module-config": {"token": "${TOKEN}"}}"#).unwrap_err();
@@ -393,7 +451,11 @@ mod tests {
         let registry = Registry::builtin().variables(|_| Some("x".repeat(1 << 16)));
         let filled = |count: usize| {
             let json = format!(r#"{{"module":"discard","metadata":["{}","{{$B}}"]}}"#, "{$A}".repeat(count));
-            Compiler::new(registry.clone()).read_webhook(json.as_bytes()).map(drop).map_err(|error| error.to_string())
+            Compiler::new(registry.clone())
+                .read_webhook(json.as_bytes(), &Variables::new())
+                .outcome
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         assert_eq!(filled(7), Ok(()));
         assert!(filled(8).unwrap_err().starts_with("metadata.1: expected placeholders that come to at most 512 KiB"));
@@ -466,16 +528,17 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_warned_of() {
-        let compiler = Compiler::new(Registry::builtin().module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
-            assert!(cx.connection().is_some());
+        let registry = Registry::builtin().connection::<Plain>();
+        let compiler = Compiler::new(registry.module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
+            cx.connection::<Plain>()?;
             cx.warn("is slow");
             Ok(crate::module::Discard)
         }));
-        let connection = |name: &str| Arc::new(compiler.connection(name, br#"{"type": "x"}"#).unwrap());
+        let connection = |name: &str| Arc::new(compiler.connection(name, br#"{"type": "plain"}"#).outcome.unwrap());
         let connections = Connections::from(["a", "b"].map(|name| (name.into(), connection(name))));
         let key = WebhookKey::new("default", "a").unwrap();
         let warnings = |json: &str| {
-            let spec = compiler.read_webhook(json.as_bytes()).unwrap();
+            let spec = compiler.read_webhook(json.as_bytes(), &Variables::new()).outcome.unwrap();
             let webhook = compiler.build_webhook(&key, spec, &connections).unwrap();
             webhook.warnings().map(str::to_owned).collect::<Vec<_>>()
         };
@@ -519,8 +582,12 @@ mod tests {
     fn a_dedup_that_could_not_be_kept_does_not_compile() {
         let dedup = |has_dedup, rest: &str| {
             let compiler = Compiler::new(Registry::builtin().dedup(has_dedup));
-            let spec = compiler.read_webhook(format!(r#"{{"module":"discard","dedup":{rest}}}"#).as_bytes());
-            spec.map(|parsed| assert!(parsed.spec.dedup.is_some())).map_err(|error| error.to_string())
+            let json = format!(r#"{{"module":"discard","dedup":{rest}}}"#);
+            compiler
+                .read_webhook(json.as_bytes(), &Variables::new())
+                .outcome
+                .map(|parsed| assert!(parsed.spec.dedup.is_some()))
+                .map_err(|e| e.to_string())
         };
         assert_eq!(dedup(true, r#"{"header":"X-GitHub-Delivery","ttl":60}"#), Ok(()));
         assert_eq!(dedup(true, r#"{"digest":true},"data_type":"blob""#), Ok(()));
@@ -559,25 +626,149 @@ mod tests {
         }
     }
 
-    #[test]
-    fn connections_are_shared_and_checked() {
-        let compiler = Compiler::new(Registry::builtin());
-        let connection = compiler.connection("db", br#"{"type": "x", "port": 1}"#).unwrap();
-        assert_eq!((connection.name(), connection.kind()), ("db", "x"));
-        assert!(compiler.connection("db", br#"{"port": 1}"#).is_err());
-        assert!(!format!("{connection:?}").contains("port"));
+    /// Takes what it is given, as long as it is an object.
+    struct Anything;
 
-        let spec = compiler.read_webhook(br#"{"module":"discard","connection":"db"}"#).unwrap();
-        assert!(spec.connections().all(|name| name == "db"));
-        let connections = Connections::from([("db".into(), Arc::new(connection))]);
+    impl ConnectionKind for Anything {
+        const TYPE: &'static str = "anything";
+        type Config = HashMap<String, serde_json::Value>;
+        type Client = ();
+
+        fn build(_: Self::Config, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+            Ok(Self)
+        }
+
+        async fn connect(&self) -> Result<(), DeliverError> {
+            Ok(())
+        }
+    }
+
+    fn connection(json: &str) -> Result<Connection, String> {
+        let registry =
+            Registry::empty().connection::<Plain>().variables(|name| (name == "X").then(|| "hunter2".into()));
+        Compiler::new(registry).connection("db", json.as_bytes()).outcome.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_connection_compiles_by_itself() {
+        let built = connection(r#"{"type": "plain", "allowed_namespaces": ["shop"]}"#).unwrap();
+        assert_eq!((built.name(), built.kind()), ("db", "plain"));
+        assert!(built.allows("shop") && !built.allows("default"));
+        assert!(connection(r#"{"type": "plain"}"#).unwrap().allows("default"));
+        assert!(!connection(r#"{"type": "plain", "allowed_namespaces": []}"#).unwrap().allows("default"));
+        for (json, error) in [
+            (r#"{"port": 1}"#, "the key `type` is missing"),
+            (r#"{"type": 1}"#, "type: expected a string, found a number; write it in quotes"),
+            (r#"{"type": "plane"}"#, "type: there is no type `plane` of connections, did you mean `plain`?"),
+            (r#"{"type": "x25"}"#, "type: there is no type `x25` of connections; known are `plain`"),
+            (
+                r#"{"type": "rabbitmq"}"#,
+                "type: connections of the type `rabbitmq` are not supported yet; known are `plain`",
+            ),
+            (
+                r#"{"type": "{$X}"}"#,
+                "type: there is no type of the name that a variable holds of connections; known are `plain`",
+            ),
+            (r#"{"type": "plain", "port": 1}"#, "unknown key `port`"),
+            (r#"{"type": "plain", "allowed_namespaces": null}"#, "allowed_namespaces: expected an array, found null"),
+            (
+                r#"{"type": "plain", "allowed_namespaces": "a"}"#,
+                "allowed_namespaces: expected an array, found a string",
+            ),
+            (
+                r#"{"type": "plain", "allowed_namespaces": ["a", "*"]}"#,
+                "allowed_namespaces.1: no namespace can have this name",
+            ),
+            (r#"{"type": "plain", "port": "{$NO}"}"#, "port: the variable `NO` is not set and has no default"),
+        ] {
+            assert_eq!(connection(json).unwrap_err(), error, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_names_a_connection_that_it_may_and_can_use() {
+        let registry = Registry::builtin().connection::<Plain>().connection::<Anything>();
+        let compiler = Compiler::new(registry.module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
+            cx.connection::<Plain>()?;
+            Ok(crate::module::Discard)
+        }));
+        let connection = |(name, json): (&str, &str)| {
+            (name.into(), Arc::new(compiler.connection(name, json.as_bytes()).outcome.unwrap()))
+        };
+        let connections = Connections::from(
+            [
+                ("plain", r#"{"type": "plain"}"#),
+                ("other", r#"{"type": "anything"}"#),
+                ("theirs", r#"{"type": "plain", "allowed_namespaces": ["other"]}"#),
+            ]
+            .map(connection),
+        );
         let key = WebhookKey::new("default", "a").unwrap();
-        assert!(compiler.build_webhook(&key, spec, &connections).is_ok());
+        let build = |json: &str| {
+            let read = compiler.read_webhook(json.as_bytes(), &Variables::new()).outcome.unwrap();
+            let built = compiler.build_webhook(&key, read, &connections).map_err(|error| error.to_string())?;
+            Ok::<_, String>(
+                built.connections().iter().map(|connection| connection.name().to_owned()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(build(r#"{"module": "asks", "connection": "plain"}"#).unwrap(), ["plain"]);
+        assert_eq!(
+            build(r#"{"connection": "other", "chain": [{"module": "asks", "connection": "plain"}, "log"]}"#).unwrap(),
+            ["other", "plain"]
+        );
+        for (json, error) in [
+            (r#"{"module": "asks"}"#, "connection: this module needs the name of a connection of the type `plain`"),
+            (
+                r#"{"module": "asks", "connection": "other"}"#,
+                "connection: `other` is of the type `anything`, and this module needs the type `plain`",
+            ),
+            (
+                r#"{"chain": ["log", {"module": "asks", "connection": "other"}]}"#,
+                "chain.1.connection: `other` is of the type `anything`, and this module needs the type `plain`",
+            ),
+            (
+                r#"{"module": "log", "connection": "theirs"}"#,
+                "connection: `allowed_namespaces` of the connection `theirs` has not this namespace",
+            ),
+            (
+                r#"{"module": "log", "connection": "none"}"#,
+                "connection: there is no valid connection `none`; add it, or mend its value",
+            ),
+        ] {
+            assert_eq!(build(json).unwrap_err(), error, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_variable_of_a_connection_is_none_of_a_webhooks() {
+        let compiler = Compiler::new(Registry::builtin().variables(|_| Some("hunter2".into())));
+        let read = |json: &str, reserved: &[&str]| {
+            let reserved = reserved.iter().copied().map(Box::from).collect();
+            let Read { variables, outcome } = compiler.read_webhook(json.as_bytes(), &reserved);
+            (
+                variables.iter().map(|name| (**name).to_owned()).collect::<Vec<_>>(),
+                outcome.map(drop).map_err(|e| e.to_string()),
+            )
+        };
+        let json = r#"{"module": "log", "metadata": ["{$A}", "{$B:x}", "{$A}"]}"#;
+        assert_eq!(read(json, &["C"]), (vec!["A".to_owned(), "B".to_owned()], Ok(())));
+        for (at, reserved, used) in [(0, "A", vec!["A"]), (1, "B", vec!["A", "B"])] {
+            let (variables, outcome) = read(json, &[reserved]);
+            assert_eq!(variables, used, "what it hangs on");
+            let text = format!("metadata.{at}: the variable `{reserved}` belongs to a connection; use another one");
+            assert_eq!(outcome, Err(text), "also with a default");
+        }
+        for json in [r#"{"type": "x", "a": "{$A}"}"#, r#"{"type": "x" "a": "{$A}"}"#, r#"{"a": ["x{$A:}"]}"#] {
+            let variables = compiler.connection("db", json.as_bytes()).variables;
+            assert_eq!(variables, ["A".into()].into(), "also of one that is refused: {json}");
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_compiler_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Compiler::new(Registry::builtin()).read_webhook(&bytes);
+            let _ = Compiler::new(Registry::builtin()).read_webhook(&bytes, &Variables::new());
+            let _ = Compiler::new(Registry::builtin()).connection("a", &bytes);
         }
 
         #[test]

@@ -8,7 +8,7 @@ mod spec;
 
 #[cfg(fuzzing)]
 pub(crate) use self::compile::fuzz;
-pub(crate) use self::compile::{Compiler, Connections};
+pub(crate) use self::compile::{Compiler, Connections, Parsed, Read};
 pub use self::registry::Registry;
 
 use std::fmt;
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::auth::Guards;
-use crate::config::{DataType, Warnings, WebhookInfo, WebhookKey};
+use crate::config::{Connection, DataType, Warnings, WebhookInfo, WebhookKey};
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};
 
@@ -41,6 +41,7 @@ pub struct Webhook {
     pub(crate) dedup: Option<DedupRule>,
     pub(crate) gates: Gates,
     pub(crate) steps: Steps,
+    pub(crate) connections: Box<[Arc<Connection>]>,
     pub(crate) warnings: Warnings,
 }
 
@@ -104,6 +105,11 @@ impl Webhook {
 
     pub(crate) fn shared_warnings(&self) -> &Warnings {
         &self.warnings
+    }
+
+    /// The connections that its modules may use.
+    pub(crate) fn connections(&self) -> &[Arc<Connection>] {
+        &self.connections
     }
 
     pub(crate) fn guards(&self) -> &Guards {

@@ -1,4 +1,4 @@
-//! Which modules and schemes a configuration may ask for.
+//! Which modules, schemes and kinds of connections a configuration may ask for.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,17 +9,22 @@ use serde::de::DeserializeOwned;
 use tower_service::Service;
 
 use crate::auth::{Authorization, ConfigScheme, ErasedScheme};
-use crate::config::{BuildContext, BuildError, CompileError, Name, Node, did_you_mean, quote};
+use crate::config::{
+    BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, Name, Node, Variables,
+    did_you_mean, legacy, quote,
+};
 use crate::event::Delivery;
+use crate::module::connection::{ConnectionContext, ConnectionKind, erase};
 use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
 
-/// The modules and schemes that webhooks may use, by name.
+/// The modules, schemes and kinds of connections that a configuration may use, by name.
 ///
 /// A value, not a global: two stores can have two.
 #[derive(Clone)]
 pub struct Registry {
     modules: BTreeMap<&'static str, ModuleEntry>,
     schemes: BTreeMap<&'static str, BuildScheme>,
+    connections: BTreeMap<&'static str, BuildConnection>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
     is_accepting: bool,
     has_dedup: bool,
@@ -33,13 +38,15 @@ struct ModuleEntry {
 }
 
 type BuildModule = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Box<dyn ErasedModule>, CompileError> + Send + Sync>;
+type BuildConnection = Arc<dyn Fn(Node, &ConnectionContext<'_>) -> Result<BuiltConnection, CompileError> + Send + Sync>;
 type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn ErasedScheme>, CompileError> + Send + Sync>;
 
 impl Registry {
-    /// Everything this crate brings: **the** list of its schemes and modules.
+    /// Everything this crate brings: **the** list of its schemes, modules and kinds of connections.
     ///
-    /// `save_to_disk` keeps its files below `./data`, and `http_webhook` connects to public addresses only; register
-    /// them again with [`module_fn`](Self::module_fn) for another root or another `Egress`.
+    /// `save_to_disk` keeps its files below `./data`; register it again with [`module_fn`](Self::module_fn) for another
+    /// root. `http_webhook` and the connections of the type `http` lead to public addresses only; `Registry::egress` opens
+    /// others.
     pub fn builtin() -> Self {
         let stdout = Lines::stdout();
         let registry = Self::empty()
@@ -49,12 +56,18 @@ impl Registry {
         #[cfg(feature = "save-to-disk")]
         let registry = registry.module::<crate::module::SaveToDisk>();
         #[cfg(feature = "http-webhook")]
-        let registry = {
-            use crate::module::{Egress, HttpWebhook};
-            let egress = Egress::default();
-            registry.module_fn(HttpWebhook::NAME, move |config, _| HttpWebhook::new(&egress, config))
-        };
+        let registry = registry.egress(&crate::module::Egress::default());
         registry
+    }
+
+    /// Has `http_webhook` and the connections of the type `http` send by way of `egress`: both are added, or replaced.
+    #[cfg(feature = "http-webhook")]
+    #[must_use]
+    pub fn egress(self, egress: &crate::module::Egress) -> Self {
+        use crate::module::{HttpConnection, HttpWebhook};
+        let (of_modules, of_connections) = (egress.clone(), egress.clone());
+        self.module_fn(HttpWebhook::NAME, move |config, cx| HttpWebhook::configured(&of_modules, config, cx))
+            .connection_fn(move |config, _| HttpConnection::new(&of_connections, config))
     }
 
     /// Nothing at all; placeholders are looked up in the process's environment.
@@ -62,6 +75,7 @@ impl Registry {
         Self {
             modules: BTreeMap::new(),
             schemes: BTreeMap::new(),
+            connections: BTreeMap::new(),
             lookup: Arc::new(|name| std::env::var(name).ok()),
             is_accepting: false,
             has_dedup: false,
@@ -83,9 +97,9 @@ impl Registry {
         C: DeserializeOwned,
         F: Fn(C, &BuildContext<'_>) -> Result<M, BuildError> + Send + Sync + 'static,
     {
-        let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
-            Ok(module) => Ok(Box::new(module)),
-            Err(error) => Err(CompileError::new(error.to_string())),
+        let build: BuildModule = Arc::new(move |node, cx| {
+            let config = node.read_at("module-config")?;
+            build(config, cx).map(|module| Box::new(module) as _).map_err(|error| placed(error, "module-config"))
         });
         self.modules.insert(name, ModuleEntry { name: name.into(), build });
         self
@@ -105,9 +119,10 @@ impl Registry {
         C: DeserializeOwned,
         F: Fn(C, &BuildContext<'_>) -> Result<S, BuildError> + Send + Sync + 'static,
     {
-        let build: BuildModule = Arc::new(move |node, cx| match build(node.read()?, cx) {
-            Ok(service) => Ok(Box::new(ServiceModule::new(service))),
-            Err(error) => Err(CompileError::new(error.to_string())),
+        let build: BuildModule = Arc::new(move |node, cx| {
+            let config = node.read_at("module-config")?;
+            let service = build(config, cx).map_err(|error| placed(error, "module-config"))?;
+            Ok(Box::new(ServiceModule::new(service)))
         });
         self.modules.insert(name, ModuleEntry { name: name.into(), build });
         self
@@ -121,6 +136,28 @@ impl Registry {
             Err(error) => Err(CompileError::new(error.to_string())),
         });
         self.schemes.insert(S::KEY, build);
+        self
+    }
+
+    /// Adds the kind of connections `K`, or replaces the one of that type.
+    #[must_use]
+    pub fn connection<K: ConnectionKind>(self) -> Self {
+        self.connection_fn(K::build)
+    }
+
+    /// Adds a kind of connections, or replaces the one of that type, with a function that makes one: for a kind that
+    /// needs something ready-made.
+    #[must_use]
+    pub fn connection_fn<K, F>(mut self, build: F) -> Self
+    where
+        K: ConnectionKind,
+        F: Fn(K::Config, &ConnectionContext<'_>) -> Result<K, BuildError> + Send + Sync + 'static,
+    {
+        let build: BuildConnection = Arc::new(move |node, cx| match build(node.read()?, cx) {
+            Ok(kind) => Ok(erase(cx.name(), kind)),
+            Err(error) => Err(CompileError::new(error.to_string())),
+        });
+        self.connections.insert(K::TYPE, build);
         self
     }
 
@@ -176,17 +213,31 @@ impl Registry {
         cx: &BuildContext<'_>,
     ) -> Result<(Arc<str>, Box<dyn ErasedModule>), CompileError> {
         let entry = self.modules.get(name.as_str()).ok_or_else(|| self.no_module(name).inside("module"))?;
-        let module = (entry.build)(config, cx).map_err(|error| error.inside("module-config"))?;
-        Ok((Arc::clone(&entry.name), module))
+        Ok((Arc::clone(&entry.name), (entry.build)(config, cx)?))
     }
 
     fn no_module(&self, name: &Name) -> CompileError {
-        let mut hint = did_you_mean(name.as_str(), self.modules.keys().copied());
-        if hint.is_empty() {
-            let known: Vec<_> = self.modules.keys().copied().collect();
-            hint = format!("; known are {}", quote(&known));
-        }
-        CompileError::new(format!("there is no module {name}{hint}"))
+        CompileError::new(format!("there is no module {name}{}", hint(name, self.modules.keys().copied())))
+    }
+
+    pub(crate) fn build_connection(
+        &self,
+        name: &str,
+        spec: ConnectionSpec,
+        variables: Variables,
+    ) -> Result<Connection, CompileError> {
+        let entry = self.connections.get_key_value(spec.kind.as_str());
+        let (kind, build) = entry.ok_or_else(|| self.no_connection_type(&spec.kind).inside("type"))?;
+        let built = build(spec.config, &ConnectionContext::new(name))?;
+        Ok(Connection::new(name, kind, built, spec.allowed_namespaces, variables))
+    }
+
+    fn no_connection_type(&self, kind: &Name) -> CompileError {
+        let hint = hint(kind, self.connections.keys().copied());
+        CompileError::new(match legacy::is_connection_type(kind.as_str()) {
+            true => format!("connections of the type {kind} are not supported yet{hint}"),
+            false => format!("there is no type {kind} of connections{hint}"),
+        })
     }
 
     pub(crate) fn build_scheme(
@@ -200,11 +251,30 @@ impl Registry {
     }
 }
 
+/// The nearest of the known names; if none is near, all of them.
+fn hint(name: &Name, known: impl Iterator<Item = &'static str> + Clone) -> String {
+    let nearest = did_you_mean(name.as_str(), known.clone());
+    let known: Vec<_> = known.collect();
+    match nearest.is_empty() && !known.is_empty() {
+        true => format!("; known are {}", quote(&known)),
+        false => nearest,
+    }
+}
+
+/// An error of a module, which knows by itself where it belongs or belongs to `place`.
+fn placed(error: BuildError, place: &str) -> CompileError {
+    match error.downcast::<CompileError>() {
+        Ok(error) => *error,
+        Err(error) => CompileError::new(error.to_string()).inside(place),
+    }
+}
+
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
             .field("modules", &self.modules.keys())
             .field("schemes", &self.schemes.keys())
+            .field("connections", &self.connections.keys())
             .finish_non_exhaustive()
     }
 }

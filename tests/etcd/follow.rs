@@ -25,7 +25,7 @@ async fn everything_there_is_is_loaded_in_pages(version: Version) {
         let entry = |n: u64| (format!("ns{}/webhooks/w{n}", n % 3), stamped(n));
         etcd.put_all((chunk * 100..chunk * 100 + 100).map(entry)).await;
     }
-    etcd.put("global/connections/db", r#"{"type": "x"}"#).await;
+    etcd.put("global/connections/db", r#"{"type": "http", "url": "http://example.com/"}"#).await;
     etcd.put("default/hooks/foreign", "what?").await;
     let revision = etcd.put("default/webhooks/-bad-", stamped(0)).await;
 

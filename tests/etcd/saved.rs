@@ -43,7 +43,7 @@ async fn saved(directory: &TempDir, text: &str) {
 async fn without_etcd_the_copy_serves_and_is_gone_on_from(version: Version) {
     let directory = tempfile::tempdir().unwrap();
     let mut etcd = Etcd::start(version).await;
-    etcd.put("global/connections/db", r#"{"type": "x"}"#).await;
+    etcd.put("global/connections/db", r#"{"type": "http", "url": "http://example.com/"}"#).await;
     etcd.put("default/webhooks/linked", r#"{"module": "discard", "connection": "db", "metadata": 3}"#).await;
     etcd.put("default/foreign", "x").await;
     let revision = etcd.put("default/webhooks/a", stamped(1)).await;

@@ -2,6 +2,7 @@
 
 mod again;
 mod answers;
+mod connection;
 mod connections;
 mod faults;
 mod guard;

@@ -24,8 +24,8 @@ impl Module for Picky {
     type Config = PickyConfig;
 
     fn build(PickyConfig { most }: PickyConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
-        match (cx.webhook().namespace(), cx.data_type(), cx.connection()) {
-            ("shop", DataType::Json, None) => Ok(Self { most }),
+        match (cx.webhook().namespace(), cx.data_type()) {
+            ("shop", DataType::Json) => Ok(Self { most }),
             _ => Err("it is for JSON of the shop".into()),
         }
     }

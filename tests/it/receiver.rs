@@ -2,6 +2,7 @@
 
 mod chain;
 mod configuration;
+mod connections;
 mod credential_cleanup;
 mod dedup;
 mod delivery;

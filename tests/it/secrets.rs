@@ -143,7 +143,10 @@ fn no_source_shows_what_it_brings() {
     let source = FixedSource::new()
         .webhook("shop", "a", config())
         .unwrap()
-        .connection("c", format!(r#"{{"type": "x", "password": "{SECRET}"}}"#))
+        .connection(
+            "c",
+            format!(r#"{{"type": "http", "url": "http://example.com/", "headers": {{"Authorization": "{SECRET}"}}}}"#),
+        )
         .unwrap();
     assert_debug_hides("a fixed source", &source);
     let (_, reflector) = reflect(source, Registry::builtin());
@@ -179,7 +182,8 @@ impl Source for Shown {
             let key = Key::Webhook(WebhookKey::new("shop", id).unwrap());
             replacement.put(key, 1, Bytes::from(json)).await;
         }
-        let connection = format!(r#"{{"type": "x", "password": "{SECRET}"}}"#);
+        let connection =
+            format!(r#"{{"type": "http", "url": "http://example.com/", "headers": {{"Authorization": "{SECRET}"}}}}"#);
         replacement.put(Key::Connection("c".into()), 1, Bytes::from(connection)).await;
         self.0.lock().unwrap().push(format!("{replacement:?}"));
         feed.commit(replacement, 1).await;

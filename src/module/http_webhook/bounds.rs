@@ -25,15 +25,8 @@ const MAX_HEADERS: usize = 64 << 10;
 
 /// Refuses options that are too long or too many. No error quotes them.
 pub(super) fn check(config: &HttpWebhookConfig) -> Result<(), BuildError> {
-    at_most(MAX_URL, "bytes in `url`", config.url.len())?;
-    let fields = &config.headers;
-    at_most(MAX_NAMES, "names in `headers`", fields.len())?;
-    check_names("headers", fields.keys())?;
-    for (name, value) in fields {
-        at_most(MAX_VALUE, format_args!("bytes in the value of `{}` in `headers`", name.escape_debug()), value.len())?;
-    }
-    let all = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-    at_most(MAX_HEADERS, "bytes in the names and values of `headers` together", all)?;
+    check_url(config.url.as_deref().unwrap_or_default())?;
+    check_headers(&config.headers)?;
     for (option, names) in [("allowed_headers", &config.allowed_headers), ("allowed_hosts", &config.allowed_hosts)] {
         let names = names.as_deref().unwrap_or_default();
         at_most(MAX_NAMES, format_args!("names in `{option}`"), names.len())?;
@@ -68,6 +61,22 @@ pub(super) fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTre
     deserializer.deserialize_map(Headers)
 }
 
+/// Refuses a `url` that is too long.
+pub(super) fn check_url(url: &str) -> Result<(), BuildError> {
+    at_most(MAX_URL, "bytes in `url`", url.len())
+}
+
+/// Refuses `headers` that are too long or too many.
+pub(super) fn check_headers(fields: &BTreeMap<String, String>) -> Result<(), BuildError> {
+    at_most(MAX_NAMES, "names in `headers`", fields.len())?;
+    check_names("headers", fields.keys())?;
+    for (name, value) in fields {
+        at_most(MAX_VALUE, format_args!("bytes in the value of `{}` in `headers`", name.escape_debug()), value.len())?;
+    }
+    let all = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    at_most(MAX_HEADERS, "bytes in the names and values of `headers` together", all)
+}
+
 fn check_names<'a>(option: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), BuildError> {
     names.try_for_each(|name| at_most(MAX_NAME, format_args!("bytes in each name of `{option}`"), name.len()))
 }
@@ -96,7 +105,7 @@ mod tests {
     #[test]
     fn as_much_as_is_allowed_is_taken() {
         let most = check(|config| {
-            config.url = "u".repeat(8192);
+            config.url = Some("u".repeat(8192));
             config.headers = names(100).map(|name| (name, "v".repeat(600))).collect();
             config.allowed_headers = Some(names(100).collect());
             config.allowed_hosts = Some(names(100).collect());
@@ -121,7 +130,7 @@ mod tests {
     fn more_is_refused_and_not_quoted() {
         let long = |length: usize| "s3cret".repeat(length / 6 + 1);
         for (refused, expected) in [
-            (check(|config| config.url = long(8192)), "8192 bytes in `url`, found 8196"),
+            (check(|config| config.url = Some(long(8192))), "8192 bytes in `url`, found 8196"),
             (
                 check(|config| config.headers = names(40_000).map(|name| (name, String::new())).collect()),
                 "100 names in `headers`, found 40000",

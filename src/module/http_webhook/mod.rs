@@ -2,6 +2,7 @@
 
 mod answer;
 mod bounds;
+mod connection;
 mod egress;
 mod fields;
 mod hops;
@@ -21,6 +22,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::timeout;
 
+pub use self::connection::{HttpConnection, HttpConnectionConfig};
 use self::egress::ON_BEHALF_OF;
 pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
 use self::fields::{Fields, Forward};
@@ -30,11 +32,15 @@ pub(crate) use self::trace::fuzz as fuzz_trace;
 #[cfg(fuzzing)]
 pub(crate) use self::url::fuzz as fuzz_url;
 use super::Module;
+use super::connection::Shared;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
 /// The longest `timeout`, in seconds.
 const LONGEST_TIMEOUT: f64 = 300.0;
+
+/// The `timeout` if nothing says another.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends each event to a URL, its body byte for byte, and takes 2xx for an answer.
 ///
@@ -96,10 +102,22 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 /// A stream beyond the target's `SETTINGS_MAX_CONCURRENT_STREAMS` waits for its turn.
 ///
 /// Where connections may lead, the [`Egress`] decides, and no webhook.
+///
+/// # By way of a connection
+///
+/// If the webhook names a connection, that must be of the type `http`: an [`HttpConnection`] says where to send to, and
+/// which credentials go along.
 #[derive(Clone)]
 pub struct HttpWebhook {
     target: Arc<Target>,
-    egress: Egress,
+    way: Way,
+}
+
+/// Which network connections are used.
+#[derive(Clone)]
+enum Way {
+    Egress(Egress),
+    Connection(Shared<HttpConnection>),
 }
 
 struct Target {
@@ -117,8 +135,9 @@ struct Target {
 #[serde(deny_unknown_fields)]
 pub struct HttpWebhookConfig {
     /// Where to send to: `http` or `https`, without user, password and fragment, of at most 8 KiB. An address in place of
-    /// a name must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`).
-    pub url: String,
+    /// a name must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`). Required, unless the webhook names a
+    /// connection: see [`HttpConnection`].
+    pub url: Option<String>,
     /// `POST` if not given.
     #[serde(default)]
     pub method: HttpMethod,
@@ -134,9 +153,8 @@ pub struct HttpWebhookConfig {
     /// The host of `url` must be one of these, at most 100. It lifts no refusal of an address.
     pub allowed_hosts: Option<Vec<String>>,
     /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300;
-    /// 30 if not given.
-    #[serde(default = "default_timeout")]
-    pub timeout: f64,
+    /// what the connection says, or 30, if not given.
+    pub timeout: Option<f64>,
     /// Signs each request: 24 to 64 bytes in base64, with or without `whsec_` before it.
     pub signing_secret: Option<String>,
 }
@@ -164,15 +182,37 @@ impl HttpWebhook {
     /// When an option is not as [`HttpWebhookConfig`] says, or `url` names an address that the policy of `egress`
     /// refuses. What a name stands for is looked at when a connection is made.
     pub fn new(egress: &Egress, config: HttpWebhookConfig) -> Result<Self, BuildError> {
+        Self::by(Way::Egress(egress.clone()), egress, config)
+    }
+
+    /// Sends by way of the connection that the webhook names, or of `egress` if it names none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new), and when the connection is not of the type `http`, or `url` not a path below its.
+    pub fn configured(egress: &Egress, config: HttpWebhookConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        match cx.optional_connection()? {
+            Some(connection) => Self::by(Way::Connection(connection), egress, config),
+            None => Self::new(egress, config),
+        }
+    }
+
+    fn by(way: Way, egress: &Egress, mut config: HttpWebhookConfig) -> Result<Self, BuildError> {
         bounds::check(&config)?;
-        let url = url::parse(&config.url, egress.policy())?;
+        let (url, timeout) = match &way {
+            Way::Connection(connection) => {
+                let connection = connection.kind();
+                config.headers = connection.headers(config.headers)?;
+                (Some(connection.url(config.url.as_deref())?), connection.timeout())
+            }
+            Way::Egress(_) => (config.url, None),
+        };
+        let url = url.ok_or("the key `url` is missing")?;
+        let url = url::parse(&url, egress.policy())?;
         if let Some(hosts) = &config.allowed_hosts {
             url::check_host(&url, hosts)?;
         }
-        // It may be NaN, from the environment.
-        if !(config.timeout > 0.0 && config.timeout <= LONGEST_TIMEOUT) {
-            return Err("`timeout` must be more than 0 and at most 300 seconds".into());
-        }
+        let timeout = config.timeout.map(limit).transpose()?.or(timeout).unwrap_or(DEFAULT_TIMEOUT);
         let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref())?;
         let key = config.signing_secret.as_deref().map(SigningKey::parse).transpose()?;
         let target = Target {
@@ -180,10 +220,19 @@ impl HttpWebhook {
             url,
             method: config.method.into(),
             fields: Fields::new(&config.headers, forward, key.is_some())?,
-            timeout: Duration::from_secs_f64(config.timeout),
+            timeout,
             key,
         };
-        Ok(Self { target: Arc::new(target), egress: egress.clone() })
+        Ok(Self { target: Arc::new(target), way })
+    }
+}
+
+/// The time that a `timeout` means.
+fn limit(seconds: f64) -> Result<Duration, BuildError> {
+    // It may be NaN, from the environment.
+    match seconds > 0.0 && seconds <= LONGEST_TIMEOUT {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("`timeout` must be more than 0 and at most 300 seconds".into()),
     }
 }
 
@@ -194,14 +243,17 @@ impl Module for HttpWebhook {
 
     /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::webhook::Registry::builtin)
     /// shares them instead.
-    fn build(config: HttpWebhookConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Self::new(&Egress::default(), config)
+    fn build(config: HttpWebhookConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Self::configured(&Egress::default(), config, cx)
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let Target { host, timeout: limit, .. } = &*self.target;
         let hops = hops::next(delivery.headers()).ok_or_else(|| hops::error(host))?;
-        let clients = self.egress.clients().await;
+        let clients = match &self.way {
+            Way::Egress(egress) => egress.clients().await,
+            Way::Connection(connection) => connection.client().await?.clients().await,
+        };
         let clients = clients.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
         let sending = send::send(&clients, || self.target.request(&delivery, hops));
         let sending = ON_BEHALF_OF.scope(delivery.webhook().key().clone(), sending);
@@ -259,8 +311,4 @@ impl From<HttpMethod> for Method {
             HttpMethod::Patch => Self::PATCH,
         }
     }
-}
-
-fn default_timeout() -> f64 {
-    30.0
 }

@@ -125,6 +125,6 @@ async fn the_files_are_where_the_variables_say_and_connections_are_read() {
             && gateway.get("/ready").await.status == 200
     })
     .await;
-    std::fs::write(gateway.path("c.json"), r#"{"c": {"type": "x"}}"#).unwrap();
+    std::fs::write(gateway.path("c.json"), r#"{"c": {"type": "http", "url": "http://example.com/"}}"#).unwrap();
     comes_to_serve(&gateway, "a").await;
 }

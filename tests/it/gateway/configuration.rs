@@ -128,7 +128,11 @@ async fn what_a_file_names_wrongly_is_counted_listed_and_told_once() {
         "my team": {"one": {"module": "discard"}},
     }});
     let directory = directory(&webhooks);
-    std::fs::write(directory.path().join("connections.json"), r#"{"my.db": {"type": "x"}}"#).unwrap();
+    std::fs::write(
+        directory.path().join("connections.json"),
+        r#"{"my.db": {"type": "http", "url": "http://example.com/"}}"#,
+    )
+    .unwrap();
     let gateway = Gateway::start_in(directory, &[("ADMIN_TOKEN", "adm1n-token")]).await;
     eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
     // The files are read again for as long as a change might not show in their times.

@@ -11,7 +11,7 @@ use tower_webhook::source::{Feed, Source};
 use tower_webhook::{Key, OnInvalid, Receiver, Registry, SourceState, Webhook, receiver, reflect};
 
 use crate::support::driven::{Driver, connection, delete, put, webhook};
-use crate::support::modules::Greets;
+use crate::support::modules::{Greeter, Greets};
 use crate::support::{ask, post, target, within};
 
 const OPEN: &str = r#"{"module": "discard"}"#;
@@ -21,7 +21,7 @@ const BAD: &str = r#"{"module": "discard", "autorization": "Bearer s3cret-token"
 const GREETS: &str = r#"{"module": "greets", "connection": "c"}"#;
 
 fn driver(on_invalid: OnInvalid) -> (Driver, Receiver) {
-    let driver = Driver::new(Registry::builtin().module::<Greets>(), on_invalid);
+    let driver = Driver::new(Registry::builtin().connection::<Greeter>().module::<Greets>(), on_invalid);
     let receiver = receiver(driver.store.clone());
     (driver, receiver)
 }
@@ -131,7 +131,7 @@ async fn unchanged_bytes_rebuild_nothing() {
     let entries = vec![
         (webhook("shop", "a"), bytes(GUARDED)),
         (webhook("shop", "b"), bytes(GREETS)),
-        (connection("c"), bytes(r#"{"type": "x", "greeting": "hello"}"#)),
+        (connection("c"), bytes(r#"{"type": "greeter", "greeting": "hello"}"#)),
     ];
     driver.replace(entries.clone()).await;
     let before = [serving(&driver, "a").unwrap(), serving(&driver, "b").unwrap()];
@@ -152,7 +152,7 @@ async fn unchanged_bytes_rebuild_nothing() {
 #[tokio::test]
 async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
     let (mut driver, receiver) = driver(OnInvalid::Keep);
-    let hello = r#"{"type": "x", "greeting": "hello"}"#;
+    let hello = r#"{"type": "greeter", "greeting": "hello"}"#;
     driver
         .replace(vec![
             (webhook("shop", "a"), bytes(GREETS)),
@@ -161,12 +161,12 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
         ])
         .await;
     let (a, b) = (serving(&driver, "a").unwrap(), serving(&driver, "b").unwrap());
-    driver.put(connection("c"), r#"{"type": "x", "greeting": "good morning"}"#).await;
+    driver.put(connection("c"), r#"{"type": "greeter", "greeting": "good morning"}"#).await;
     let rebuilt = serving(&driver, "a").unwrap();
     assert!(!Arc::ptr_eq(&a, &rebuilt) && Arc::ptr_eq(&b, &serving(&driver, "b").unwrap()));
 
     // A connection that is good in itself, but not for this webhook.
-    driver.put(connection("c"), r#"{"type": "x", "greeting": "rude"}"#).await;
+    driver.put(connection("c"), r#"{"type": "greeter", "greeting": "rude"}"#).await;
     assert!(Arc::ptr_eq(&rebuilt, &serving(&driver, "a").unwrap()));
     let (reason, _) = refusal(&driver, &webhook("shop", "a")).unwrap();
     assert!(reason.contains("the greeting is rude"), "{reason}");
@@ -174,17 +174,19 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
     assert_eq!(refusal(&driver, &webhook("shop", "a")), None);
 
     // One that is not good at all: the last good one is used.
-    driver.put(connection("c"), r#"{"greeting": "no type"}"#).await;
-    assert!(refusal(&driver, &connection("c")).unwrap().1);
-    assert_eq!(refusal(&driver, &webhook("shop", "a")), None);
-    assert_eq!(status(&receiver, "a").await, 200);
+    for bad in [r#"{"greeting": "no type"}"#, r#"{"type": "greeter", "greeting": "panic"}"#] {
+        driver.put(connection("c"), bad).await;
+        assert!(refusal(&driver, &connection("c")).unwrap().1);
+        assert_eq!(refusal(&driver, &webhook("shop", "a")), None);
+        assert_eq!(status(&receiver, "a").await, 200);
+    }
     driver.delete(connection("c")).await;
     assert!(refusal(&driver, &webhook("shop", "a")).unwrap().0.contains("no valid connection"));
 }
 
 #[tokio::test]
 async fn no_connection_of_a_history_that_is_gone_is_used_for_a_bad_one() {
-    let (hello, bad) = (r#"{"type": "x", "greeting": "hello"}"#, r#"{"greeting": "no type"}"#);
+    let (hello, bad) = (r#"{"type": "greeter", "greeting": "hello"}"#, r#"{"greeting": "no type"}"#);
     let everything = |value: &str| {
         vec![
             (webhook("shop", "a"), bytes(GREETS)),
@@ -224,7 +226,7 @@ async fn a_change_of_any_connection_of_a_chain_rebuilds_it() {
     let (mut driver, _) = driver(OnInvalid::Keep);
     let chain =
         r#"{"chain": ["discard", {"module": "greets", "connection": "c"}, {"module": "greets", "connection": "d"}]}"#;
-    let named = |greeting: &str| format!(r#"{{"type": "x", "greeting": "{greeting}"}}"#);
+    let named = |greeting: &str| format!(r#"{{"type": "greeter", "greeting": "{greeting}"}}"#);
     let everything = |c: &str, d: &str| {
         let connections = [(connection("c"), bytes(&named(c))), (connection("d"), bytes(&named(d)))];
         let rest = [(webhook("shop", "a"), bytes(chain)), (connection("e"), bytes(&named("hello")))];
@@ -252,7 +254,7 @@ async fn a_change_of_any_connection_of_a_chain_rebuilds_it() {
 #[tokio::test]
 async fn a_connection_that_comes_later_or_in_the_same_revision_is_found() {
     let (mut driver, receiver) = driver(OnInvalid::Keep);
-    let hello = r#"{"type": "x", "greeting": "hello"}"#;
+    let hello = r#"{"type": "greeter", "greeting": "hello"}"#;
     driver.replace(vec![(webhook("shop", "a"), bytes(GREETS))]).await;
     assert_eq!(status(&receiver, "a").await, 503);
     driver.put(connection("c"), hello).await;
@@ -358,7 +360,7 @@ async fn what_takes_long_to_compile_holds_up_no_request() {
     let (begins, mut began) = unbounded_channel();
     let (go, gone) = mpsc::channel();
     let gone = Mutex::new(gone);
-    let registry = Registry::builtin().module_fn("slow", move |_: DiscardConfig, _| {
+    let registry = Registry::builtin().connection::<Greeter>().module_fn("slow", move |_: DiscardConfig, _| {
         begins.send(()).map_err(|_| "the test has ended")?;
         let waited = gone.lock().unwrap().recv_timeout(Duration::from_secs(20));
         waited.map(|()| Discard).map_err(|_| "no request was answered meanwhile".into())
@@ -367,7 +369,7 @@ async fn what_takes_long_to_compile_holds_up_no_request() {
     let receiver = receiver(driver.store.clone());
     let slow = format!(r#"{{"module": "slow", "metadata": "{}"}}"#, "x".repeat(20_000));
     let connected = format!(r#"{{"module": "slow", "connection": "c", "metadata": "{}"}}"#, "x".repeat(20_000));
-    driver.replace(vec![(webhook("shop", "a"), bytes(OPEN)), (connection("c"), bytes(r#"{"type": "x"}"#))]).await;
+    driver.replace(vec![(webhook("shop", "a"), bytes(OPEN)), (connection("c"), bytes(r#"{"type": "greeter"}"#))]).await;
     for round in 0..4 {
         let ask = async {
             within("the compiler", began.recv()).await.unwrap();
@@ -378,7 +380,7 @@ async fn what_takes_long_to_compile_holds_up_no_request() {
             match round {
                 0 => driver.put(webhook("shop", "b"), &slow).await,
                 1 => driver.put(webhook("shop", "b"), &connected).await,
-                2 => driver.put(connection("c"), r#"{"type": "y"}"#).await,
+                2 => driver.put(connection("c"), r#"{"type": "greeter", "greeting": "good evening"}"#).await,
                 _ => {
                     driver
                         .replace(vec![(webhook("shop", "a"), bytes(OPEN)), (webhook("shop", "c"), bytes(&slow))])

@@ -105,7 +105,7 @@ async fn a_module_that_panics_while_it_is_built_is_a_refused_configuration() {
 async fn a_connection_is_shared_by_all_that_name_it() {
     let seen = Seen::default();
     let source = tower_webhook::FixedSource::new()
-        .connection("db", r#"{"type": "x", "greeting": "hello"}"#)
+        .connection("db", r#"{"type": "greeter", "greeting": "hello"}"#)
         .unwrap()
         .webhook("shop", "a", r#"{"module": "capture", "connection": "db"}"#)
         .unwrap();

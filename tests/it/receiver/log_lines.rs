@@ -67,7 +67,7 @@ async fn each_key_that_a_revision_changes_leaves_one_line() {
     driver.put(webhook("c"), wrong).await;
     assert_eq!(sink.told(), ["WARN ns/webhooks/c -"]);
     let connection = Key::connection("none").unwrap();
-    driver.put(connection.clone(), r#"{"type": "x"}"#).await;
+    driver.put(connection.clone(), r#"{"type": "http", "url": "http://example.com/"}"#).await;
     assert_eq!(sink.told(), ["INFO global/connections/none added", "INFO ns/webhooks/c changed"]);
     driver.apply(vec![Change { key: connection, value: None }]).await;
     assert_eq!(sink.told(), ["WARN ns/webhooks/c -", "INFO global/connections/none removed"]);

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 use tower_webhook::module::Module;
-use tower_webhook::{BuildContext, BuildError, Connection, Registry};
+use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
+use tower_webhook::{BuildContext, BuildError, Registry};
 
 /// Everything that was delivered.
 #[derive(Clone, Default)]
@@ -19,8 +20,8 @@ impl Seen {
     /// The built-in registry with the module `capture`.
     pub(crate) fn registry(&self) -> Registry {
         let seen = self.clone();
-        Registry::builtin().module_fn("capture", move |_: Nothing, cx| {
-            Ok(Capture { seen: seen.clone(), _connection: cx.connection().cloned() })
+        Registry::builtin().connection::<Greeter>().module_fn("capture", move |_: Nothing, cx| {
+            Ok(Capture { seen: seen.clone(), _connection: cx.optional_connection()? })
         })
     }
 
@@ -42,7 +43,7 @@ pub(crate) struct Nothing {}
 
 pub(crate) struct Capture {
     seen: Seen,
-    _connection: Option<Arc<Connection>>,
+    _connection: Option<Shared<Greeter>>,
 }
 
 impl Module for Capture {
@@ -173,13 +174,34 @@ impl Module for Gate {
     }
 }
 
-/// Shows which connection it was built with: the connection's `greeting`.
-pub(crate) struct Greets;
-
+/// A kind of connections that never connect.
 #[derive(Deserialize)]
-struct Greeting {
+pub(crate) struct Greeter {
+    #[serde(default)]
     greeting: String,
 }
+
+impl ConnectionKind for Greeter {
+    const TYPE: &'static str = "greeter";
+
+    type Config = Self;
+
+    type Client = ();
+
+    fn build(config: Self, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+        match config.greeting.as_str() {
+            "panic" => panic!("as told"),
+            _ => Ok(config),
+        }
+    }
+
+    async fn connect(&self) -> Result<(), DeliverError> {
+        Ok(())
+    }
+}
+
+/// Shows which connection it was built with: the connection's `greeting`.
+pub(crate) struct Greets;
 
 impl Module for Greets {
     const NAME: &'static str = "greets";
@@ -187,9 +209,7 @@ impl Module for Greets {
     type Config = Nothing;
 
     fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
-        let connection = cx.connection().ok_or("it needs a `connection`")?;
-        let Greeting { greeting } = connection.config()?;
-        match greeting.as_str() {
+        match cx.connection::<Greeter>()?.kind().greeting.as_str() {
             "rude" => Err("the greeting is rude".into()),
             _ => Ok(Self),
         }

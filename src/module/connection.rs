@@ -1,0 +1,365 @@
+//! Connections: the clients that modules of several webhooks share.
+//!
+//! Webhooks name a connection by the key `connection`; its configuration has a `type`, which is registered as modules
+//! are. The module asks for it when it is built, and for the client when it delivers:
+//!
+//! ```
+//! use serde::Deserialize;
+//! use tokio::net::TcpStream;
+//! use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
+//! use tower_webhook::module::Module;
+//! use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
+//! use tower_webhook::{BuildContext, BuildError, Registry};
+//!
+//! /// A connection `{"type": "line", "address": "127.0.0.1:5170"}`.
+//! struct Line { address: String }
+//!
+//! #[derive(Deserialize)]
+//! struct LineConfig { address: String }
+//!
+//! impl ConnectionKind for Line {
+//!     const TYPE: &'static str = "line";
+//!     type Config = LineConfig;
+//!     type Client = TcpStream;
+//!
+//!     fn build(config: LineConfig, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+//!         Ok(Self { address: config.address })
+//!     }
+//!
+//!     async fn connect(&self) -> Result<TcpStream, DeliverError> {
+//!         let connected = TcpStream::connect(&self.address).await;
+//!         connected.map_err(|error| DeliverError::new(DeliverErrorKind::Connect, error.to_string()))
+//!     }
+//! }
+//!
+//! struct ToLine { line: Shared<Line> }
+//!
+//! #[derive(Deserialize)]
+//! struct ToLineConfig {}
+//!
+//! impl Module for ToLine {
+//!     const NAME: &'static str = "to_line";
+//!     type Config = ToLineConfig;
+//!
+//!     fn build(_: ToLineConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+//!         Ok(Self { line: cx.connection()? })
+//!     }
+//!
+//!     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+//!         let stream = self.line.client().await?;
+//!         // A real one writes the event and waits for an answer.
+//! #       let _ = (stream, delivery);
+//!         Ok(Ack::Delivered)
+//!     }
+//! }
+//!
+//! let registry = Registry::builtin().connection::<Line>().module::<ToLine>();
+//! ```
+//!
+//! # The life of a client
+//!
+//! It is made by the first delivery that asks for it, and kept while a webhook that is served names the connection and the
+//! bytes of the connection stay as they are, whatever else of the configuration changes. Then it is dropped, once the
+//! last delivery that uses it has ended.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::config::{BuildContext, BuildError, BuiltConnection, CompileError, SharedClient};
+use crate::event::{DeliverError, DeliverErrorKind};
+
+/// A client must be made within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A kind of connections. See the [module docs](self) for an example.
+pub trait ConnectionKind: Send + Sync + Sized + 'static {
+    /// The `type` by which configuration asks for this kind.
+    const TYPE: &'static str;
+
+    /// The keys of the configuration beside `type` and `allowed_namespaces`. Unknown fields of a struct are refused.
+    type Config: DeserializeOwned;
+
+    /// The client that deliveries share: a pool, or one session. It must recover from a broken connection by itself.
+    type Client: Send + Sync + 'static;
+
+    /// Checks the configuration. Pure: no file, no socket, no task.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot work. The text is shown to operators and must not hold a secret.
+    fn build(config: Self::Config, cx: &ConnectionContext<'_>) -> Result<Self, BuildError>;
+
+    /// Makes the client, within 10 s. Never called twice at a time for one connection. The future may be dropped at any
+    /// await.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made now. The deliveries that wait for it fail with this error; the next one tries again.
+    fn connect(&self) -> impl Future<Output = Result<Self::Client, DeliverError>> + Send;
+}
+
+/// The facts that a kind of connections may use when it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionContext<'a> {
+    name: &'a str,
+}
+
+impl<'a> ConnectionContext<'a> {
+    pub(crate) fn new(name: &'a str) -> Self {
+        Self { name }
+    }
+
+    /// The name of the connection.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+}
+
+/// A connection of the kind `K`, shared by the modules of all webhooks that name it. Clones are the same connection.
+pub struct Shared<K: ConnectionKind>(Arc<Inner<K>>);
+
+struct Inner<K: ConnectionKind> {
+    name: Box<str>,
+    kind: K,
+    state: Mutex<State<K::Client>>,
+    /// One permit, for the delivery that makes the client.
+    making: Semaphore,
+}
+
+struct State<C> {
+    /// Whether a webhook that is served names the connection: else a client is not kept.
+    is_open: bool,
+    client: Option<Arc<C>>,
+    /// How often the client could not be made, and why it could not the last time.
+    failures: u64,
+    error: Option<DeliverError>,
+}
+
+impl<K: ConnectionKind> Shared<K> {
+    fn new(name: &str, kind: K) -> Self {
+        let state = State { is_open: false, client: None, failures: 0, error: None };
+        let making = Semaphore::new(1);
+        Self(Arc::new(Inner { name: name.into(), kind, state: Mutex::new(state), making }))
+    }
+
+    /// The name of the connection.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The value that [`ConnectionKind::build`] has made.
+    pub fn kind(&self) -> &K {
+        &self.0.kind
+    }
+
+    /// The client. The first delivery that asks makes it; others that ask meanwhile wait for the outcome and share it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made now.
+    pub async fn client(&self) -> Result<Arc<K::Client>, DeliverError> {
+        let failures = {
+            let state = self.0.lock();
+            if let Some(client) = &state.client {
+                return Ok(Arc::clone(client));
+            }
+            state.failures
+        };
+        let _making = self.0.making.acquire().await;
+        {
+            let state = self.0.lock();
+            if let Some(client) = &state.client {
+                return Ok(Arc::clone(client));
+            }
+            // This delivery has waited for an attempt that failed. If it tried again, the deliveries behind it would wait
+            // for one attempt after another.
+            if let Some(error) = state.error.as_ref().filter(|_| state.failures != failures) {
+                return Err(error.clone());
+            }
+        }
+        let late = || {
+            let text = format!("the connection `{}` could not be made within {PATIENCE:?}", self.0.name);
+            DeliverError::new(DeliverErrorKind::Timeout, text)
+        };
+        let made = timeout(PATIENCE, self.0.kind.connect()).await.unwrap_or_else(|_| Err(late()));
+        let mut state = self.0.lock();
+        match made {
+            Ok(client) => {
+                let client = Arc::new(client);
+                state.client = state.is_open.then(|| Arc::clone(&client));
+                state.error = None;
+                Ok(client)
+            }
+            Err(error) => {
+                state.failures += 1;
+                state.error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<K: ConnectionKind> Inner<K> {
+    fn lock(&self) -> MutexGuard<'_, State<K::Client>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: ConnectionKind> SharedClient for Inner<K> {
+    fn open(&self) {
+        self.lock().is_open = true;
+    }
+
+    fn close(&self) {
+        let client = {
+            let mut state = self.lock();
+            state.is_open = false;
+            state.client.take()
+        };
+        // Outside of the lock: it may take long, and a panic is the client's own.
+        drop(client);
+    }
+}
+
+impl<K: ConnectionKind> Clone for Shared<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Not the kind: it may hold an address or a credential.
+impl<K: ConnectionKind> fmt::Debug for Shared<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("name", &self.0.name).field("type", &K::TYPE).finish_non_exhaustive()
+    }
+}
+
+/// Hides the kind of a connection from the compiler.
+pub(crate) fn erase<K: ConnectionKind>(name: &str, kind: K) -> BuiltConnection {
+    let Shared(inner) = Shared::new(name, kind);
+    BuiltConnection { handle: Arc::clone(&inner) as _, client: inner }
+}
+
+impl BuildContext<'_> {
+    /// The connection that the webhook names, which must be of the kind `K`. All modules that ask for the same one share
+    /// it. If a connection is never asked for, the operator is warned that the webhook's key `connection` has no effect.
+    ///
+    /// # Errors
+    ///
+    /// When the webhook names none, or one of another kind.
+    pub fn connection<K: ConnectionKind>(&self) -> Result<Shared<K>, BuildError> {
+        self.optional_connection()?
+            .ok_or_else(|| misnamed(format!("this module needs the name of a connection of the type `{}`", K::TYPE)))
+    }
+
+    /// As [`connection`](Self::connection), for a module that works without one, too.
+    ///
+    /// # Errors
+    ///
+    /// When the webhook names one of another kind.
+    pub fn optional_connection<K: ConnectionKind>(&self) -> Result<Option<Shared<K>>, BuildError> {
+        let Some(connection) = self.named_connection() else { return Ok(None) };
+        match Arc::clone(connection.handle()).downcast() {
+            Ok(inner) => Ok(Some(Shared(inner))),
+            Err(_) => {
+                let (name, kind) = (connection.name(), connection.kind());
+                let text = format!("`{name}` is of the type `{kind}`, and this module needs the type `{}`", K::TYPE);
+                Err(misnamed(text))
+            }
+        }
+    }
+}
+
+fn misnamed(text: String) -> BuildError {
+    CompileError::new(text).inside("connection").into()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// A kind for tests that never connect.
+    pub(crate) struct Plain;
+
+    #[derive(Deserialize)]
+    pub(crate) struct PlainConfig {}
+
+    impl ConnectionKind for Plain {
+        const TYPE: &'static str = "plain";
+        type Config = PlainConfig;
+        type Client = ();
+
+        fn build(_: PlainConfig, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+            Ok(Self)
+        }
+
+        async fn connect(&self) -> Result<(), DeliverError> {
+            Ok(())
+        }
+    }
+
+    /// Each client needs a permit; without one it waits. It is made if `works`.
+    #[derive(Default)]
+    struct Slow {
+        begun: AtomicUsize,
+        works: std::sync::atomic::AtomicBool,
+    }
+
+    static GO: Semaphore = Semaphore::const_new(0);
+
+    impl ConnectionKind for Slow {
+        const TYPE: &'static str = "slow";
+        type Config = PlainConfig;
+        type Client = usize;
+
+        fn build(_: PlainConfig, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+            Ok(Self::default())
+        }
+
+        async fn connect(&self) -> Result<usize, DeliverError> {
+            let nth = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            GO.acquire().await.unwrap().forget();
+            match self.works.load(Ordering::SeqCst) {
+                true => Ok(nth),
+                false => Err(DeliverError::new(DeliverErrorKind::Connect, format!("attempt {nth}"))),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_client_shares_the_outcome() {
+        let shared = Shared::new("a", Slow::default());
+        shared.0.open();
+        let ask = || async {
+            let client = shared.client().await;
+            client.map(|client| *client).map_err(|error| error.to_string())
+        };
+        let go = async { GO.add_permits(1) };
+        let (first, second, third, ()) = tokio::join!(ask(), ask(), ask(), go);
+        assert_eq!([first, second, third], [1, 1, 1].map(|_| Err("attempt 1".to_owned())));
+        shared.kind().works.store(true, Ordering::SeqCst);
+        let (first, second, ()) = tokio::join!(ask(), ask(), async { GO.add_permits(1) });
+        assert_eq!([first, second, ask().await], [Ok(2), Ok(2), Ok(2)], "the next one tries again, once");
+
+        shared.0.close();
+        GO.add_permits(2);
+        assert_eq!([ask().await, ask().await], [Ok(3), Ok(4)], "nothing is kept that nobody would close");
+        shared.0.open();
+
+        // One that does not come to an end is given up, and one that is dropped leaves the turn to the next.
+        assert!(ask().await.unwrap_err().starts_with("the connection `a` could not be made within 10s"));
+        assert!(timeout(Duration::from_secs(1), ask()).await.is_err());
+        GO.add_permits(1);
+        assert_eq!(ask().await, Ok(7));
+    }
+}

@@ -1,0 +1,208 @@
+//! The connection type `http`: an origin and credentials that webhooks share and do not know.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::egress::Egress;
+use super::fields::{Fields, Forward};
+use super::{bounds, limit, url};
+use crate::config::BuildError;
+use crate::event::{DeliverError, DeliverErrorKind};
+use crate::module::connection::{ConnectionContext, ConnectionKind};
+
+/// Where `http_webhook` sends for webhooks that name a connection of the type `http`, and what it always sends along.
+///
+/// ```json
+/// {"type": "http", "url": "https://crm.example.com/api", "headers": {"Authorization": "Bearer {$CRM_TOKEN}"}}
+/// ```
+///
+/// Such a webhook has a path as the `url` of its `module-config`, or none. It is put behind the connection's, and cannot
+/// lead elsewhere: the connection's `headers` go to nobody but its `url`. The network connections and TLS sessions of all
+/// webhooks are shared in any case, by those without such a connection, too; with `ca` the connection has its own.
+pub struct HttpConnection {
+    url: String,
+    headers: BTreeMap<String, String>,
+    timeout: Option<Duration>,
+    ca: Option<String>,
+    egress: Egress,
+}
+
+/// The options of [`HttpConnection`].
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConnectionConfig {
+    /// Where to send to, as [`HttpWebhookConfig::url`](super::HttpWebhookConfig::url), without a query.
+    pub url: String,
+    /// Further header fields, as [`HttpWebhookConfig::headers`](super::HttpWebhookConfig::headers). A webhook must not set
+    /// one of them.
+    #[serde(default, deserialize_with = "bounds::headers")]
+    pub headers: BTreeMap<String, String>,
+    /// The `timeout` of webhooks that have none.
+    pub timeout: Option<f64>,
+    /// Certificates in PEM that are trusted besides those that are trusted in any case: of authorities, and of servers.
+    pub ca: Option<String>,
+}
+
+impl HttpConnection {
+    /// Sends by way of `egress`.
+    ///
+    /// # Errors
+    ///
+    /// When an option is not as [`HttpConnectionConfig`] says, or `url` names an address that the policy of `egress`
+    /// refuses.
+    pub fn new(egress: &Egress, config: HttpConnectionConfig) -> Result<Self, BuildError> {
+        bounds::check_url(&config.url)?;
+        bounds::check_headers(&config.headers)?;
+        if config.url.contains('?') {
+            return Err("`url` of a connection must have no query".into());
+        }
+        url::parse(&config.url, egress.policy())?;
+        Fields::new(&config.headers, Forward::Nothing, false)?;
+        if let Some(pem) = &config.ca {
+            egress.clone().trust(pem.as_bytes()).map_err(|error| format!("`ca`: {error}"))?;
+        }
+        let timeout = config.timeout.map(limit).transpose()?;
+        let HttpConnectionConfig { url, headers, ca, .. } = config;
+        Ok(Self { url, headers, timeout, ca, egress: egress.clone() })
+    }
+
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// The whole URL of a webhook that has `path`.
+    pub(super) fn url(&self, path: Option<&str>) -> Result<String, BuildError> {
+        let Some(path) = path else { return Ok(self.url.clone()) };
+        if !path.starts_with('/') {
+            return Err("`url` must be a path, beginning with `/`: the connection says the rest".into());
+        }
+        let without_query = path.split('?').next().unwrap_or_default();
+        if without_query.split(['/', '\\']).any(is_step) {
+            return Err("`url` must have no `.` or `..` in its path: it would lead out of the connection's".into());
+        }
+        Ok(format!("{}{path}", self.url.strip_suffix('/').unwrap_or(&self.url)))
+    }
+
+    /// The header fields of a webhook that has `own`.
+    pub(super) fn headers(&self, mut own: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, BuildError> {
+        for (name, value) in &self.headers {
+            if own.keys().any(|own| own.eq_ignore_ascii_case(name)) {
+                return Err(format!("`{name}` in `headers` is what the connection sets").into());
+            }
+            own.insert(name.clone(), value.clone());
+        }
+        Ok(own)
+    }
+}
+
+/// Whether a server may take this part of a path for `.` or `..`.
+fn is_step(segment: &str) -> bool {
+    let plain = segment.replace("%2e", ".").replace("%2E", ".");
+    // Some servers cut off the text behind `;`.
+    matches!(plain.split(';').next(), Some("." | ".."))
+}
+
+impl ConnectionKind for HttpConnection {
+    const TYPE: &'static str = "http";
+
+    type Config = HttpConnectionConfig;
+
+    /// The connections that are used.
+    type Client = Egress;
+
+    /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::webhook::Registry::builtin)
+    /// shares them instead.
+    fn build(config: HttpConnectionConfig, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+        Self::new(&Egress::default(), config)
+    }
+
+    async fn connect(&self) -> Result<Egress, DeliverError> {
+        let Some(pem) = &self.ca else { return Ok(self.egress.clone()) };
+        let trusting = self.egress.clone().trust(pem.as_bytes());
+        trusting.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("`ca`: {error}")))
+    }
+}
+
+/// Nothing that may hold a secret.
+impl fmt::Debug for HttpConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpConnection").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// Nothing that may hold a secret.
+impl fmt::Debug for HttpConnectionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpConnectionConfig").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(json: &str) -> Result<HttpConnection, String> {
+        let config = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        HttpConnection::new(&Egress::default(), config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_path_stays_below_the_connections() {
+        for (base, path, whole) in [
+            ("https://example.com", None, "https://example.com"),
+            ("https://example.com/a", None, "https://example.com/a"),
+            ("https://example.com/a/", Some("/b?c=/../d"), "https://example.com/a/b?c=/../d"),
+            ("https://example.com", Some("/"), "https://example.com/"),
+            ("https://example.com/a", Some("/..b/c.d"), "https://example.com/a/..b/c.d"),
+        ] {
+            let connection = connection(&format!(r#"{{"url": {base:?}}}"#)).unwrap();
+            assert_eq!(connection.url(path).unwrap(), whole);
+        }
+        let connection = connection(r#"{"url": "https://example.com/a"}"#).unwrap();
+        for path in [
+            "",
+            "b",
+            ".evil.example/",
+            "@evil.example/",
+            "https://evil.example/",
+            "/../b",
+            "/b/..",
+            "/b/%2e%2E/c",
+            "/.%2e/c",
+            "/./b",
+            "/..\\b",
+            "/..;x/b",
+        ] {
+            assert!(connection.url(Some(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        for (json, words) in [
+            (r#"{}"#, "url"),
+            (r#"{"url": "example.com"}"#, "`url` must begin with http"),
+            (r#"{"url": "http://127.0.0.1/"}"#, "`url` names"),
+            (r#"{"url": "http://example.com/?a=b"}"#, "no query"),
+            (r#"{"url": "http://example.com/", "headers": {"Host": "x"}}"#, "`headers` has a name that"),
+            (r#"{"url": "http://example.com/", "timeout": 0}"#, "`timeout` must be more than 0"),
+            (r#"{"url": "http://example.com/", "ca": "x"}"#, "`ca`: "),
+        ] {
+            let error = connection(json).err().unwrap();
+            assert!(error.contains(words), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_does_not_set_what_the_connection_sets() {
+        let connection =
+            connection(r#"{"url": "http://example.com/", "headers": {"Authorization": "s3cret"}}"#).unwrap();
+        let own = |name: &str| BTreeMap::from([(name.to_owned(), "x".to_owned())]);
+        assert_eq!(connection.headers(own("X-A")).unwrap().len(), 2);
+        let error = connection.headers(own("authorization")).unwrap_err().to_string();
+        assert_eq!(error, "`Authorization` in `headers` is what the connection sets");
+    }
+}

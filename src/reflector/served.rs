@@ -1,0 +1,48 @@
+//! Which connections are in use, so that their clients are kept, and closed when they are not.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::{Connection, WebhookKey};
+use crate::webhook::Webhook;
+
+/// The connections whose clients are kept: webhooks that are served use them.
+#[derive(Default)]
+pub(super) struct Served {
+    by: HashMap<WebhookKey, Box<[Arc<Connection>]>>,
+    open: Vec<Arc<Connection>>,
+    is_changed: bool,
+}
+
+impl Served {
+    /// Takes note of the webhook that is served for `key` from now on.
+    pub(super) fn serve(&mut self, key: &WebhookKey, webhook: Option<&Webhook>) {
+        let connections = webhook.map(Webhook::connections).unwrap_or_default();
+        self.is_changed |= match connections {
+            [] => self.by.remove(key).is_some(),
+            _ => self.by.insert(key.clone(), connections.into()).is_none_or(|before| !is_same(&before, connections)),
+        };
+    }
+
+    /// Forgets all webhooks, because all are noted anew.
+    pub(super) fn begin_anew(&mut self) {
+        self.by.clear();
+        self.is_changed = true;
+    }
+
+    /// Opens the connections that are used now. Returns those that were used before and are to be closed, once nobody is
+    /// served with them any more.
+    pub(super) fn open(&mut self) -> Vec<Arc<Connection>> {
+        if !std::mem::take(&mut self.is_changed) {
+            return Vec::new();
+        }
+        let used: HashMap<_, _> = self.by.values().flatten().map(|used| (Arc::as_ptr(used), used)).collect();
+        used.values().for_each(|connection| connection.client().open());
+        let before = std::mem::replace(&mut self.open, used.values().map(|used| Arc::clone(used)).collect());
+        before.into_iter().filter(|connection| !self.open.iter().any(|open| Arc::ptr_eq(open, connection))).collect()
+    }
+}
+
+fn is_same(one: &[Arc<Connection>], other: &[Arc<Connection>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+}

@@ -1,0 +1,411 @@
+//! Connections that webhooks share, with a kind of the test's own that speaks to a real server.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
+use tower_webhook::module::Module;
+use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
+use tower_webhook::{BuildContext, BuildError, Key, OnInvalid, Receiver, Registry, receiver};
+
+use crate::support::driven::{Driver, connection, delete, put, webhook};
+use crate::support::{ask, eventually, post, target, within};
+
+/// A server that greets each connection, and answers each line on it.
+struct Server {
+    address: SocketAddr,
+    made: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    lines: Arc<AtomicUsize>,
+    mood: watch::Sender<Mood>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Friendly,
+    /// Says nothing for the time being.
+    Silent,
+    /// Hangs up.
+    Busy,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mood, moods) = watch::channel(Mood::Friendly);
+        let server = Self {
+            address: listener.local_addr().unwrap(),
+            made: Arc::default(),
+            open: Arc::default(),
+            lines: Arc::default(),
+            mood,
+        };
+        let (made, open, lines) = (Arc::clone(&server.made), Arc::clone(&server.open), Arc::clone(&server.lines));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                made.fetch_add(1, Ordering::SeqCst);
+                open.fetch_add(1, Ordering::SeqCst);
+                let (open, lines, moods) = (Arc::clone(&open), Arc::clone(&lines), moods.clone());
+                tokio::spawn(async move {
+                    serve(stream, &lines, moods).await;
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        server
+    }
+
+    /// The value of a connection to it.
+    fn connection(&self, rest: &str) -> String {
+        format!(r#"{{"type": "line", "address": "{}"{rest}}}"#, self.address)
+    }
+
+    fn made(&self) -> usize {
+        self.made.load(Ordering::SeqCst)
+    }
+
+    async fn has_open(&self, count: usize) {
+        eventually("the connections to the server", async || self.open.load(Ordering::SeqCst) == count).await;
+    }
+}
+
+/// Returns when the connection is closed.
+async fn serve(stream: TcpStream, lines: &AtomicUsize, mut moods: watch::Receiver<Mood>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let Ok(mood) = moods.wait_for(|mood| *mood != Mood::Silent).await.map(|mood| *mood) else { return };
+        if mood == Mood::Busy || stream.write_all(b"ok\n").await.is_err() {
+            return;
+        }
+        match stream.read_line(&mut String::new()).await {
+            Ok(1..) => drop(lines.fetch_add(1, Ordering::SeqCst)),
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
+/// The kind of connections to a [`Server`].
+#[derive(Deserialize)]
+struct Line {
+    address: SocketAddr,
+    #[serde(default)]
+    _password: String,
+}
+
+fn broken(error: impl std::fmt::Display) -> DeliverError {
+    DeliverError::new(DeliverErrorKind::Connect, error.to_string())
+}
+
+async fn heard(stream: &mut BufReader<TcpStream>) -> Result<(), DeliverError> {
+    match stream.read_line(&mut String::new()).await.map_err(broken)? {
+        0 => Err(broken("it hung up")),
+        _ => Ok(()),
+    }
+}
+
+/// One delivery at a time has the stream.
+struct Session {
+    turn: Semaphore,
+    stream: Mutex<Option<BufReader<TcpStream>>>,
+}
+
+impl ConnectionKind for Line {
+    const TYPE: &'static str = "line";
+
+    type Config = Self;
+
+    type Client = Session;
+
+    fn build(config: Self, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+        Ok(config)
+    }
+
+    async fn connect(&self) -> Result<Self::Client, DeliverError> {
+        let mut stream = BufReader::new(TcpStream::connect(self.address).await.map_err(broken)?);
+        heard(&mut stream).await?;
+        Ok(Session { turn: Semaphore::new(1), stream: Mutex::new(Some(stream)) })
+    }
+}
+
+/// Sends a line for each event.
+struct Lines {
+    line: Shared<Line>,
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+impl Module for Lines {
+    const NAME: &'static str = "lines";
+
+    type Config = Nothing;
+
+    fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self { line: cx.connection()? })
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+        let client = self.line.client().await?;
+        let _turn = client.turn.acquire().await;
+        let mut stream = client.stream.lock().unwrap().take().ok_or_else(|| broken("it is broken"))?;
+        stream.write_all(&[delivery.body(), &b"\n"[..]].concat()).await.map_err(broken)?;
+        heard(&mut stream).await?;
+        *client.stream.lock().unwrap() = Some(stream);
+        Ok(Ack::Delivered)
+    }
+}
+
+fn registry() -> Registry {
+    Registry::builtin()
+        .connection::<Line>()
+        .module::<Lines>()
+        .variables(|name| matches!(name, "PASSWORD" | "OTHER").then(|| "hunter2".to_owned()))
+}
+
+fn driver(on_invalid: OnInvalid) -> (Driver, Receiver) {
+    let driver = Driver::new(registry(), on_invalid);
+    let receiver = receiver(driver.store.clone());
+    (driver, receiver)
+}
+
+fn bytes(json: &str) -> Bytes {
+    Bytes::copy_from_slice(json.as_bytes())
+}
+
+async fn status(receiver: &Receiver, path: &str) -> u16 {
+    ask(receiver, post(path, "{}")).await.status.as_u16()
+}
+
+fn refusal(driver: &Driver, key: &Key) -> Option<String> {
+    let snapshot = driver.store.snapshot();
+    let mut refusals = snapshot.refusals().filter(|(other, _)| *other == key);
+    refusals.next().map(|(_, refusal)| refusal.reason().to_owned())
+}
+
+const LINES: &str = r#"{"module": "lines", "connection": "c"}"#;
+
+#[tokio::test]
+async fn one_client_is_made_by_the_first_delivery_and_shared_by_all() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    let keys: Vec<_> = (0..20).map(|n| (if n % 2 == 0 { "shop" } else { "blog" }, format!("w{n}"))).collect();
+    let webhooks = keys.iter().map(|(namespace, id)| (webhook(namespace, id), bytes(LINES)));
+    let of_connection = (connection("c"), bytes(&server.connection("")));
+    driver.replace(webhooks.chain([of_connection]).collect()).await;
+    assert_eq!((server.made(), driver.store.snapshot().counts().webhooks), (0, 20), "nothing is opened to compile");
+
+    // All at once, while the server does not let anybody in.
+    server.mood.send_replace(Mood::Silent);
+    let paths: Vec<_> = keys.iter().map(|(namespace, id)| format!("/{namespace}/{id}")).collect();
+    let deliveries = join_all(paths.iter().map(|path| status(&receiver, path)));
+    let begin = async {
+        server.has_open(1).await;
+        server.mood.send_replace(Mood::Friendly);
+    };
+    let (statuses, ()) = within("the deliveries", async { tokio::join!(deliveries, begin) }).await;
+    assert_eq!(statuses, [200; 20]);
+    assert_eq!((server.made(), server.lines.load(Ordering::SeqCst)), (1, 20));
+}
+
+#[tokio::test]
+async fn a_client_is_kept_while_the_bytes_of_its_connection_stay() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    let of_connection = || (connection("c"), bytes(&server.connection("")));
+    driver.replace(vec![(webhook("shop", "a"), bytes(LINES)), of_connection()]).await;
+    assert_eq!(status(&receiver, "/shop/a").await, 200);
+
+    let other = r#"{"module": "lines", "connection": "c", "metadata": 1}"#;
+    driver.put(webhook("shop", "a"), other).await;
+    driver.put(webhook("shop", "b"), LINES).await;
+    driver.delete(webhook("shop", "a")).await;
+    driver.apply(vec![put(webhook("shop", "a"), LINES), delete(webhook("shop", "b"))]).await;
+    driver.put(webhook("shop", "a"), "{").await;
+    driver.put(connection("c"), r#"{"type": "line", "adress": "?"}"#).await;
+    driver.replace(vec![of_connection(), (webhook("shop", "a"), bytes("["))]).await;
+    driver.put(connection("d"), &server.connection("")).await;
+    driver.replace(vec![(webhook("shop", "a"), bytes(other)), of_connection()]).await;
+    assert_eq!(status(&receiver, "/shop/a").await, 200);
+    assert_eq!(server.made(), 1);
+
+    driver.put(connection("c"), &server.connection(" ")).await;
+    assert_eq!(status(&receiver, "/shop/a").await, 200);
+    assert_eq!(server.made(), 2, "its bytes have changed");
+    server.has_open(1).await;
+}
+
+#[tokio::test]
+async fn a_client_is_closed_when_nobody_names_its_connection() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    driver.replace(vec![(webhook("shop", "a"), bytes(LINES)), (connection("c"), bytes(&server.connection("")))]).await;
+    let discard = r#"{"module": "discard"}"#;
+    let everything = (connection("c"), bytes(&server.connection("")));
+    for (round, change) in ["delete", "change", "list", "connection"].into_iter().enumerate() {
+        driver.apply(vec![put(webhook("shop", "a"), LINES), put(connection("c"), &server.connection(""))]).await;
+        assert_eq!(status(&receiver, "/shop/a").await, 200);
+        assert_eq!(server.made(), round + 1);
+        server.has_open(1).await;
+        match change {
+            "delete" => driver.delete(webhook("shop", "a")).await,
+            "change" => driver.put(webhook("shop", "a"), discard).await,
+            "list" => driver.replace(vec![everything.clone()]).await,
+            _ => driver.apply(vec![delete(webhook("shop", "a")), delete(connection("c"))]).await,
+        }
+        // This thread has read the configuration of before, and keeps it until it reads again.
+        server.has_open(0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_runs_keeps_the_client_that_it_uses() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    driver.replace(vec![(webhook("shop", "a"), bytes(LINES)), (connection("c"), bytes(&server.connection("")))]).await;
+    assert_eq!(status(&receiver, "/shop/a").await, 200);
+    server.mood.send_replace(Mood::Silent);
+    let change = async {
+        eventually("the line", async || server.lines.load(Ordering::SeqCst) == 2).await;
+        driver.delete(webhook("shop", "a")).await;
+        server.mood.send_replace(Mood::Friendly);
+    };
+    let (status, ()) = within("the delivery", async { tokio::join!(status(&receiver, "/shop/a"), change) }).await;
+    assert_eq!(status, 200);
+    server.has_open(0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_could_not_be_made_is_tried_again_by_the_next_delivery() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    driver.replace(vec![(webhook("shop", "a"), bytes(LINES)), (connection("c"), bytes(&server.connection("")))]).await;
+    for round in 1..=3 {
+        server.mood.send_replace(Mood::Silent);
+        let deliveries = join_all((0..5).map(|_| status(&receiver, "/shop/a")));
+        let end = async {
+            server.has_open(1).await;
+            server.mood.send_replace(Mood::Busy);
+        };
+        let (statuses, ()) = within("the deliveries", async { tokio::join!(deliveries, end) }).await;
+        assert_eq!(statuses, [502; 5]);
+        assert_eq!(server.made(), round, "those that wait for one attempt share its outcome");
+        server.has_open(0).await;
+    }
+    server.mood.send_replace(Mood::Friendly);
+    assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/a").await], [200; 2]);
+    assert_eq!(server.made(), 4);
+}
+
+#[tokio::test]
+async fn a_connection_says_which_namespaces_may_name_it() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    let keys = [webhook("shop", "a"), webhook("blog", "a")];
+    let webhooks = keys.clone().map(|key| (key, bytes(LINES)));
+    let allowing = |list: &str| server.connection(list);
+    driver.replace(webhooks.into_iter().chain([(connection("c"), bytes(&allowing("")))]).collect()).await;
+    for (list, refused) in [
+        (r#", "allowed_namespaces": ["shop"]"#, [false, true]),
+        (r#", "allowed_namespaces": ["shop", "blog"]"#, [false, false]),
+        (r#", "allowed_namespaces": []"#, [true, true]),
+        ("", [false, false]),
+    ] {
+        driver.put(connection("c"), &allowing(list)).await;
+        assert_eq!(refusal(&driver, &connection("c")), None);
+        let reasons = keys.clone().map(|key| refusal(&driver, &key));
+        assert_eq!(reasons.clone().map(|reason| reason.is_some()), refused, "{list}");
+        for reason in reasons.into_iter().flatten() {
+            assert_eq!(reason, "connection: `allowed_namespaces` of the connection `c` has not this namespace");
+        }
+    }
+    assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/blog/a").await], [200; 2]);
+}
+
+#[tokio::test]
+async fn a_variable_of_a_connection_is_not_for_webhooks() {
+    let server = Server::start().await;
+    let (secret, other) = (webhook("shop", "a"), webhook("shop", "b"));
+    let of = |variable: &str| format!(r#"{{"module": "discard", "metadata": "{{${variable}:x}}"}}"#);
+    let with = |variable: &str| server.connection(&format!(r#", "_password": "{{${variable}}}""#));
+    let belongs = "metadata: the variable `PASSWORD` belongs to a connection; use another one";
+    for on_invalid in [OnInvalid::Keep, OnInvalid::Fence] {
+        let (mut driver, receiver) = driver(on_invalid);
+        driver.replace(vec![(secret.clone(), bytes(&of("PASSWORD"))), (other.clone(), bytes(&of("OTHER")))]).await;
+        assert_eq!(driver.store.snapshot().counts().refused, 0);
+        let last = if on_invalid == OnInvalid::Keep { 200 } else { 503 };
+
+        driver.put(connection("c"), &with("PASSWORD")).await;
+        assert_eq!(refusal(&driver, &secret).unwrap(), belongs);
+        assert_eq!(refusal(&driver, &other), None);
+        assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/b").await], [last, 200]);
+        driver.put(webhook("shop", "new"), &of("PASSWORD")).await;
+        assert_eq!(status(&receiver, "/shop/new").await, 503);
+        driver.delete(webhook("shop", "new")).await;
+
+        // All at once, webhooks first.
+        let everything = |json: &str| {
+            let webhooks = [(secret.clone(), bytes(&of("PASSWORD"))), (other.clone(), bytes(&of("OTHER")))];
+            webhooks.into_iter().chain([(connection("c"), bytes(json))]).collect::<Vec<_>>()
+        };
+        driver.replace(everything(&with("PASSWORD"))).await;
+        assert_eq!(refusal(&driver, &secret).unwrap(), belongs);
+
+        // One that is refused keeps its variable; this one is no JSON.
+        driver.put(connection("c"), &with("PASSWORD").replace(',', ";")).await;
+        assert!(refusal(&driver, &connection("c")).is_some());
+        assert_eq!(refusal(&driver, &secret).unwrap(), belongs);
+
+        driver.put(connection("c"), &with("OTHER")).await;
+        assert_eq!((refusal(&driver, &secret), refusal(&driver, &other).is_some()), (None, true));
+        assert_eq!(status(&receiver, "/shop/a").await, 200);
+        driver.delete(connection("c")).await;
+        assert_eq!(driver.store.snapshot().counts().refused, 0);
+        let found = driver.store.snapshot().webhook(&target("shop", "b")).unwrap().metadata().cloned();
+        assert_eq!(found.unwrap(), "hunter2", "it is a webhook's again");
+        driver.replace(everything(&with("PASSWORD"))).await;
+        driver.replace(everything(r#"{"type": "line"}"#)).await;
+        let kept = (on_invalid == OnInvalid::Keep).then(|| belongs.to_owned());
+        assert_eq!(refusal(&driver, &secret), kept, "the last good connection uses it");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_stops_nothing_else() {
+    let server = Server::start().await;
+    let (mut driver, receiver) = driver(OnInvalid::Keep);
+    let named = |name: &str| bytes(&format!(r#"{{"module": "lines", "connection": "{name}"}}"#));
+    driver
+        .replace(vec![
+            (
+                connection("rabbit"),
+                bytes(r#"{"type": "rabbitmq", "host": "10.0.0.1", "port": 5672, "pass": "hunter2"}"#),
+            ),
+            (connection("lime"), bytes(r#"{"type": "lime"}"#)),
+            (connection("web"), bytes(r#"{"type": "http", "url": "https://example.com/"}"#)),
+            (connection("c"), bytes(&server.connection(""))),
+            (webhook("shop", "a"), named("rabbit")),
+            (webhook("shop", "b"), named("web")),
+            (webhook("shop", "c"), named("c")),
+        ])
+        .await;
+    for (key, reason) in [
+        (
+            connection("rabbit"),
+            "type: connections of the type `rabbitmq` are not supported yet; known are `http`, `line`",
+        ),
+        (connection("lime"), "type: there is no type `lime` of connections, did you mean `line`?"),
+        (webhook("shop", "a"), "connection: there is no valid connection `rabbit`; add it, or mend its value"),
+        (webhook("shop", "b"), "connection: `web` is of the type `http`, and this module needs the type `line`"),
+    ] {
+        assert_eq!(refusal(&driver, &key).as_deref(), Some(reason));
+    }
+    assert_eq!(driver.store.snapshot().counts().refused, 4);
+    assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/c").await], [503, 200]);
+}
