@@ -45,6 +45,9 @@
 //! # }
 //! ```
 
+mod process;
+mod tasks;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -58,43 +61,95 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::process::Process;
+pub use self::tasks::{Running, TaskEnded, Tasks};
 use crate::config::InvalidName;
 use crate::dedup::Claims;
-use crate::event::receipt;
 use crate::layers::{
-    CallAuth, CallAuthLayer, CheckPayload, CheckPayloadLayer, CollectBody, CollectBodyLayer, Dedup, DedupLayer,
-    Dispatch, Finish, FinishLayer, LookupWebhook, LookupWebhookLayer, Observe, ObserveLayer, Remainders, RequireAuth,
-    RequireAuthLayer, RequirePost, RequirePostLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer,
-    problem_json,
+    CallAuth, CallAuthLayer, CheckPayload, CheckPayloadLayer, CollectBody, CollectBodyLayer, Dispatch, Finish,
+    FinishLayer, LookupWebhook, LookupWebhookLayer, Observe, ObserveLayer, Remainders, RequireAuth, RequireAuthLayer,
+    RequirePost, RequirePostLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer, problem_json,
 };
 use crate::queue::Queue;
+use crate::reflector::{OnInvalid, Source, reflect};
 use crate::request::{BodyMemory, ResponseBody};
 use crate::store::Store;
+use crate::webhook::{Capabilities, Registry};
+use crate::worker::Worker;
 
 /// A whole webhook receiver for the paths `/{id}` and `/{namespace}/{id}`, with default limits.
 pub fn receiver(store: Store) -> Receiver {
-    ReceiverBuilder::new().build(store)
+    Receiver::of_store(store).build()
 }
 
-/// Settings of a [`Receiver`].
+/// Settings of a [`Receiver`], whose webhooks come from `W`: a [`Store`] that somebody else keeps, or a
+/// [source](Receiver::builder).
 #[derive(Clone, Debug)]
-pub struct ReceiverBuilder {
+pub struct ReceiverBuilder<W> {
+    webhooks: W,
     route: RouteNamespaceLayer,
     call: CallAuthLayer,
     collect: CollectBodyLayer,
-    dedup: DedupLayer,
-    dispatch: Dispatch,
+    deadline: Option<Duration>,
 }
 
-impl ReceiverBuilder {
+/// Webhooks that come from a source, and what serves them. See [`Receiver::builder`].
+#[derive(Debug)]
+pub struct Live<S> {
+    source: S,
+    registry: Registry,
+    on_invalid: OnInvalid,
+    worker: Option<Worker>,
+    claims: Option<Claims>,
+}
+
+impl Receiver {
+    /// Everything that a receiver needs: it follows `source`, serves its webhooks and delivers what it accepts.
+    ///
+    /// A webhook may ask for what the builder was given: `"ack": "accepted"` with a [`worker`](ReceiverBuilder::worker),
+    /// `dedup` with [`claims`](ReceiverBuilder::claims). One that asks for more is refused.
+    ///
+    /// ```
+    /// use tower_webhook::dedup::Claims;
+    /// use tower_webhook::{FixedSource, Receiver};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let source = FixedSource::new()
+    ///     .webhook("default", "orders", r#"{"module": "discard", "dedup": {"header": "x-id"}}"#)
+    ///     .unwrap();
+    /// let stop = std::future::pending(); // or until a signal comes
+    /// let running = Receiver::builder(source).claims(Claims::in_memory()).start(stop);
+    /// running.store.wait_ready().await;
+    /// let app: axum::Router = axum::Router::new().nest_service("/webhook", running.receiver);
+    /// # }
+    /// ```
+    pub fn builder<S: Source>(source: S) -> ReceiverBuilder<Live<S>> {
+        let (registry, on_invalid) = (Registry::builtin(), OnInvalid::default());
+        ReceiverBuilder::of(Live { source, registry, on_invalid, worker: None, claims: None })
+    }
+
+    /// A receiver for the webhooks of a store that somebody else keeps. It delivers while the sender waits, and nothing
+    /// else.
+    pub fn of_store(store: Store) -> ReceiverBuilder<Store> {
+        ReceiverBuilder::of(store)
+    }
+
+    /// The events that are being finished though their senders are gone: a server waits for them before it ends.
+    pub fn remainders(&self) -> Remainders {
+        self.remainders.clone()
+    }
+}
+
+impl<W> ReceiverBuilder<W> {
     /// The default limits: see [`CallAuthLayer`], [`CollectBodyLayer`] and [`Dispatch`].
-    pub fn new() -> Self {
+    fn of(webhooks: W) -> Self {
         Self {
+            webhooks,
             route: RouteNamespaceLayer::from_path(),
             call: CallAuthLayer::new(),
             collect: CollectBodyLayer::new(),
-            dedup: DedupLayer::without_claims(),
-            dispatch: Dispatch::new(),
+            deadline: None,
         }
     }
 
@@ -112,20 +167,6 @@ impl ReceiverBuilder {
     #[must_use]
     pub fn prefix(mut self, path: &str) -> Self {
         self.route = self.route.prefix(path);
-        self
-    }
-
-    /// The time that guards may take to ask other servers about one request.
-    #[must_use]
-    pub fn call_deadline(mut self, deadline: Duration) -> Self {
-        self.call = self.call.deadline(deadline);
-        self
-    }
-
-    /// How many requests of a webhook may wait for other servers at a time: see [`CallAuthLayer::max_calls`].
-    #[must_use]
-    pub fn max_calls(mut self, per_webhook: usize) -> Self {
-        self.call = self.call.max_calls(per_webhook);
         self
     }
 
@@ -150,33 +191,32 @@ impl ReceiverBuilder {
         self
     }
 
-    /// Where events that come twice are known by. Without this call a webhook with the key `dedup` answers 500; see
-    /// [`Registry::dedup`](crate::webhook::Registry::dedup), which refuses such a webhook at once.
+    /// The time that guards may take to ask other servers about one request.
     #[must_use]
-    pub fn dedup(mut self, claims: Claims) -> Self {
-        self.dedup = DedupLayer::new(claims).answer_duplicates(receipt::dispatch_answer);
+    pub fn call_deadline(mut self, deadline: Duration) -> Self {
+        self.call = self.call.deadline(deadline);
         self
     }
 
-    /// The time a module may take.
+    /// How many requests of a webhook may wait for other servers at a time: see [`CallAuthLayer::max_calls`].
+    #[must_use]
+    pub fn max_calls(mut self, per_webhook: usize) -> Self {
+        self.call = self.call.max_calls(per_webhook);
+        self
+    }
+
+    /// The time a module may take, also for events that were accepted.
     #[must_use]
     pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
-        self.dispatch = self.dispatch.deadline(deadline);
+        self.deadline = Some(deadline);
         self
     }
 
-    /// Where the events of webhooks with `"ack": "accepted"` go.
-    #[must_use]
-    pub fn queue(mut self, queue: Queue) -> Self {
-        self.dispatch = self.dispatch.queue(queue);
-        self
-    }
-
-    /// The receiver for the webhooks of `store`.
-    pub fn build(self, store: Store) -> Receiver {
+    /// The layers in their order.
+    fn stack(self, store: Store, queue: Option<Queue>, claims: Option<Claims>) -> Receiver {
         let finish = FinishLayer::new();
         let remainders = finish.remainders();
-        let service = finish.layer(self.dedup.layer(self.dispatch));
+        let service = finish.layer(Process::new(Dispatch::of(self.deadline, queue), claims));
         let service = CheckPayloadLayer::from_webhook().layer(service);
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
@@ -188,13 +228,75 @@ impl ReceiverBuilder {
     }
 }
 
-impl Default for ReceiverBuilder {
-    fn default() -> Self {
-        Self::new()
+impl ReceiverBuilder<Store> {
+    /// The receiver.
+    pub fn build(self) -> Receiver {
+        let store = self.webhooks.clone();
+        self.stack(store, None, None)
     }
 }
 
-type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<CheckPayload<Finish<Dedup<Dispatch>>>>>>>;
+impl<S: Source> ReceiverBuilder<Live<S>> {
+    /// What webhooks may use; [`Registry::builtin`] if this is not called.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.webhooks.registry = registry;
+        self
+    }
+
+    /// What is served in place of a value that does not compile.
+    #[must_use]
+    pub fn on_invalid(mut self, on_invalid: OnInvalid) -> Self {
+        self.webhooks.on_invalid = on_invalid;
+        self
+    }
+
+    /// Accepts the events of webhooks that say `"ack": "accepted"`: they go into the queue of this worker, which delivers
+    /// them.
+    #[must_use]
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.webhooks.worker = Some(worker);
+        self
+    }
+
+    /// Where events that come twice are known by.
+    #[must_use]
+    pub fn claims(mut self, claims: Claims) -> Self {
+        self.webhooks.claims = Some(claims);
+        self
+    }
+
+    /// Starts the tasks that follow the source and deliver what is accepted. When `stop` resolves, nothing more is begun of
+    /// what was accepted.
+    ///
+    /// A server stops in this order: `stop` resolves, and it takes no more requests; those that it has end; the receiver's
+    /// [`remainders`](Receiver::remainders) end; [`Tasks::ended`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio.
+    pub fn start(self, stop: impl Future<Output = ()> + Send + 'static) -> Running
+    where
+        S: Send + 'static,
+    {
+        let Live { source, registry, on_invalid, worker, claims } = self.webhooks;
+        let queue = worker.as_ref().map(|worker| worker.queue().clone());
+        let capabilities = Capabilities::none().accepting(queue.is_some()).deduplicating(claims.is_some());
+        let (store, reflector) = reflect(source, registry.capable_of(capabilities));
+        let deadline = self.deadline;
+        let worker = worker.map(|worker| match deadline {
+            Some(deadline) => worker.deadline(deadline),
+            None => worker,
+        });
+        let reflector = tokio::spawn(reflector.on_invalid(on_invalid).run());
+        let tasks = Tasks::new(reflector, worker.map(|worker| tokio::spawn(worker.run(store.clone(), stop))));
+        let layers =
+            ReceiverBuilder { webhooks: (), route: self.route, call: self.call, collect: self.collect, deadline };
+        Running { receiver: layers.stack(store.clone(), queue, claims), store, tasks }
+    }
+}
+
+type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<CheckPayload<Finish<Process>>>>>>;
 type Stack = Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>;
 
 /// A whole webhook receiver. See the [module docs](self).
@@ -202,13 +304,6 @@ type Stack = Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>;
 pub struct Receiver {
     stack: Stack,
     remainders: Remainders,
-}
-
-impl Receiver {
-    /// The events that are being finished though their senders are gone: a server waits for them before it ends.
-    pub fn remainders(&self) -> Remainders {
-        self.remainders.clone()
-    }
 }
 
 impl<B: Body> Service<Request<B>> for Receiver {

@@ -40,17 +40,17 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle};
 use tower_webhook::dedup::Claims;
 use tower_webhook::module::{Module, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::queue::disk::DiskQueue;
+use tower_webhook::receiver::Running;
+use tower_webhook::request::BodyMemory;
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::worker::Worker;
-use tower_webhook::{Registry, Store, reflect};
+use tower_webhook::{Receiver, Registry};
 
 use crate::certificates::Certificates;
 use crate::command::Command;
-use crate::routes::Kept;
 use crate::server::Shutdown;
 use crate::settings::{Backend, Settings};
 use crate::stderr::Stderr;
@@ -128,75 +128,73 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     tokio::spawn(reload::run(signals, certificates, watches));
     directories::check(&settings);
 
-    let (kept, worker) = open_spool(&settings)?.unzip();
-    let (store, mut reflector) = match &settings.backend {
-        Backend::Etcd(options) => follow(EtcdSource::new(options.clone())?, &settings),
+    let kept = open_spool(&settings)?;
+    let queue = kept.as_ref().map(|kept| kept.worker.queue().clone());
+    let shutdown = server::Shutdown::default();
+    let body_memory = BodyMemory::new(settings.body_memory_bytes, settings.max_body_bytes);
+    let running = match &settings.backend {
+        Backend::Etcd(options) => receive(EtcdSource::new(options.clone())?, kept, &body_memory, &settings, &shutdown)?,
         Backend::File { webhooks, connections } => {
-            follow(FileSource::new(webhooks, connections).default_namespace(&settings.namespace), &settings)
+            let source = FileSource::new(webhooks, connections).default_namespace(&settings.namespace);
+            receive(source, kept, &body_memory, &settings, &shutdown)?
         }
     };
-    let shutdown = server::Shutdown::default();
-    let mut worker = tokio::spawn(work(worker, store.clone(), shutdown.clone()));
-    let apps = routes::apps(store, kept, metrics, &settings, shutdown.clone())?;
+    let mut tasks = running.tasks;
+    let operator = routes::Operator::new(running.store, queue, body_memory, metrics, shutdown.clone());
+    let apps = routes::apps(running.receiver, operator, &settings);
     tokio::select! {
         outcome = server::serve(sockets, apps, tls, &settings, shutdown.clone()) => outcome?,
-        // Neither source ever ends by itself. To serve on would be to serve a configuration that nobody follows.
-        ended = &mut reflector => {
-            return Err(format!("the task that follows the configuration has ended: {ended:?}").into());
-        }
-        ended = too_early(&mut worker, &shutdown) => {
-            return Err(format!("the task that delivers accepted events has ended: {ended:?}").into());
-        }
+        failed = tasks.failed() => return Err(failed.into()),
     }
-    // Once it has ended it must not be asked again.
-    if !worker.is_finished() {
-        tokio::select! {
-            _ = &mut worker => {}
-            () = shutdown.over() => tracing::warn!("what is being delivered is left in the spool"),
-        }
+    tokio::select! {
+        () = tasks.ended() => {}
+        () = shutdown.over() => tracing::warn!("what is being delivered is left in the spool"),
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Resolves when the task ends though nobody has asked for a stop. With one, it may end before the last request does.
-async fn too_early(task: &mut JoinHandle<()>, shutdown: &Shutdown) -> Result<(), JoinError> {
-    let ended = (&mut *task).await;
-    match shutdown.has_begun() && ended.is_ok() {
-        true => std::future::pending().await,
-        false => ended,
-    }
+/// What is kept in `SPOOL_DIR`.
+struct Kept {
+    worker: Worker,
+    claims: Claims,
 }
 
-/// Opens what is kept in `SPOOL_DIR`.
-fn open_spool(settings: &Settings) -> Result<Option<(Kept, Worker)>, Error> {
+fn open_spool(settings: &Settings) -> Result<Option<Kept>, Error> {
     let Some(directory) = &settings.spool else { return Ok(None) };
     let wrong = |error: std::io::Error| format!("SPOOL_DIR: {}: {error}", directory.display());
     let queue = DiskQueue::new(directory.join("events")).max_bytes(settings.spool_max_bytes);
-    let (queue, backlog) = queue.open().map_err(wrong)?;
+    let (_, backlog) = queue.open().map_err(wrong)?;
     let claims = Claims::open(directory.join("dedup")).map_err(wrong)?;
-    let worker = Worker::new(backlog).deadline(settings.delivery_timeout).dead_letter_age(settings.dead_letter_age);
-    Ok(Some((Kept { queue, claims }, worker)))
+    Ok(Some(Kept { worker: Worker::new(backlog).dead_letter_age(settings.dead_letter_age), claims }))
 }
 
-async fn work(worker: Option<Worker>, store: Store, shutdown: Shutdown) {
-    match worker {
-        Some(worker) => worker.run(store, shutdown.begun()).await,
-        None => shutdown.begun().await,
-    }
-}
-
-/// Keeps a store like `source`, in the background.
-fn follow<S: Source>(source: S, settings: &Settings) -> (Store, JoinHandle<()>) {
+/// Starts to receive the webhooks of `source`.
+fn receive<S: Source>(
+    source: S,
+    kept: Option<Kept>,
+    body_memory: &BodyMemory,
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Running, Error> {
     let root = settings.save_to_disk_root.clone();
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
-        .accepting(settings.spool.is_some())
-        .dedup(settings.spool.is_some())
         // Whoever may write a webhook must not read the gateway's own secrets through it.
         .variables(|name| variables::may_be_read(name).then(|| std::env::var(name).ok()).flatten());
     #[cfg(feature = "http-webhook")]
     let registry = settings.targets.register(registry);
-    let (store, reflector) = reflect(source, registry);
-    (store, tokio::spawn(reflector.on_invalid(settings.on_invalid).run()))
+    let mut receiver = Receiver::builder(source)
+        .registry(registry)
+        .on_invalid(settings.on_invalid)
+        .prefix(routes::WEBHOOKS)
+        .default_namespace(&settings.namespace)?
+        .max_body_bytes(settings.max_body_bytes)
+        .body_memory(body_memory.clone())
+        .body_deadline(settings.body_timeout)
+        .delivery_deadline(settings.delivery_timeout);
+    if let Some(Kept { worker, claims }) = kept {
+        receiver = receiver.worker(worker).claims(claims);
+    }
+    Ok(receiver.start(shutdown.clone().begun()))
 }

@@ -24,11 +24,10 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_webhook::dedup::Claims;
 use tower_webhook::event::EVENT_ID;
 use tower_webhook::layers::Remainders;
 use tower_webhook::queue::Queue;
-use tower_webhook::receiver::{ReceiverBuilder, ReceiverFuture};
+use tower_webhook::receiver::ReceiverFuture;
 use tower_webhook::request::{BodyMemory, ResponseBody};
 use tower_webhook::{Receiver, Store};
 
@@ -38,10 +37,10 @@ use crate::refused::RefusedLog;
 use crate::rendering::Rendering;
 use crate::server::Shutdown;
 use crate::settings::Settings;
-use crate::{Error, admin, rules};
+use crate::{admin, rules};
 
 /// What the path of every webhook begins with.
-const WEBHOOKS: &str = "/webhook/";
+pub(crate) const WEBHOOKS: &str = "/webhook/";
 
 /// How long `/ready?min_revision=N` waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -60,32 +59,20 @@ pub(crate) struct Operator {
     waits: Arc<Semaphore>,
 }
 
-/// What is kept in `SPOOL_DIR`.
-pub(crate) struct Kept {
-    pub(crate) queue: Queue,
-    pub(crate) claims: Claims,
+impl Operator {
+    pub(crate) fn new(
+        store: Store,
+        queue: Option<Queue>,
+        body_memory: BodyMemory,
+        metrics: PrometheusHandle,
+        shutdown: Shutdown,
+    ) -> Self {
+        let (metrics, waits) = (Arc::new(Rendering::new(metrics)), Arc::new(Semaphore::new(WAITS)));
+        Self { store, queue, body_memory, metrics, shutdown, waits }
+    }
 }
 
-pub(crate) fn apps(
-    store: Store,
-    kept: Option<Kept>,
-    metrics: PrometheusHandle,
-    settings: &Settings,
-    shutdown: Shutdown,
-) -> Result<Apps, Error> {
-    let body_memory = BodyMemory::new(settings.body_memory_bytes, settings.max_body_bytes);
-    let mut receiver = ReceiverBuilder::new()
-        .prefix(WEBHOOKS)
-        .default_namespace(&settings.namespace)?
-        .max_body_bytes(settings.max_body_bytes)
-        .body_memory(body_memory.clone())
-        .body_deadline(settings.body_timeout)
-        .delivery_deadline(settings.delivery_timeout);
-    let queue = kept.as_ref().map(|kept| kept.queue.clone());
-    if let Some(Kept { queue, claims }) = kept {
-        receiver = receiver.queue(queue).dedup(claims);
-    }
-    let receiver = receiver.build(store.clone());
+pub(crate) fn apps(receiver: Receiver, state: Operator, settings: &Settings) -> Apps {
     let root = Router::new().route("/", get(|| async { Json(json!({"message": "200 OK"})) }));
     let refused = RefusedLog::default();
     let operator = Router::new()
@@ -93,9 +80,6 @@ pub(crate) fn apps(
         .route("/ready", get(ready))
         .route("/metrics", get(render_metrics))
         .nest("/admin", admin::routes(settings, refused.clone()));
-    let metrics = Arc::new(Rendering::new(metrics));
-    let waits = Arc::new(Semaphore::new(WAITS));
-    let state = Operator { store, queue, body_memory, metrics, shutdown, waits };
     let finish = |routes: Router<Operator>| {
         routes
             .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
@@ -106,14 +90,14 @@ pub(crate) fn apps(
     let receiver = Some(receiver);
     let clients = Clients::new(settings.clients.clone());
     let everything = root.clone().merge(operator);
-    Ok(match settings.admin_address {
+    match settings.admin_address {
         None => Apps { main: App { receiver, routes: finish(everything), clients, refused }, admin: None, remainders },
         Some(_) => Apps {
             main: App { receiver, routes: finish(root), clients: clients.clone(), refused: refused.clone() },
             admin: Some(App { receiver: None, routes: finish(everything), clients, refused }),
             remainders,
         },
-    })
+    }
 }
 
 /// The routes of each listener.

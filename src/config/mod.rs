@@ -11,7 +11,7 @@
 //! | `module-config` | object | `{}` | the module's options |
 //! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::layers::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
-//! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what a 2xx promises: see [`Promise`]; `"accepted"` needs [`Registry::accepting`] |
+//! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what a 2xx promises: see [`Promise`]; `"accepted"` needs a queue |
 //! | `dedup` | object | none | see [`Dedup`](crate::layers::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
 //! | `retry` | object | none: 1 attempt, or 20 if `ack` is `"accepted"` | see [retries](#retries) |
@@ -118,7 +118,6 @@
 //! `Authorization`) or of an address (`url`, `uri`, `dsn`): see [`check_secret`](crate::base::secret::check_secret).
 //!
 //! [`Registry`]: crate::Registry
-//! [`Registry::accepting`]: crate::Registry::accepting
 //! [`Promise`]: crate::Promise
 //! [`Webhook::metadata`]: crate::Webhook::metadata
 

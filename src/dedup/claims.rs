@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::durable::Durable;
+#[cfg(feature = "durable")]
 use super::journal::Journal;
 use super::metrics;
 use super::rule::Event;
@@ -41,7 +43,7 @@ struct Inner {
     entries: AtomicUsize,
     /// Ages are measured by the monotonic clock: whoever sets the other one makes nothing be forgotten.
     started: Instant,
-    journal: Option<Journal>,
+    journal: Option<Box<dyn Durable>>,
 }
 
 impl Claims {
@@ -72,7 +74,7 @@ impl Claims {
         let now = inner.now();
         let claim = |table: &mut Table| {
             if table.has_undated()
-                && let Some(wall) = inner.journal.as_ref().and_then(Journal::time_for_expiry)
+                && let Some(wall) = inner.journal.as_ref().and_then(|journal| journal.time_for_expiry())
             {
                 table.date(wall, now);
             }
@@ -176,7 +178,7 @@ impl ClaimsOptions {
         let journal = Journal::open(directory, self.max_entries, clock, is_remembered, |event, taken| {
             lock(&shards[event.part(shards.len())]).recover(event, taken);
         })?;
-        Ok(self.build(Some(journal), shards))
+        Ok(self.build(Some(Box::new(journal)), shards))
     }
 
     fn shards(&self) -> Arc<[Mutex<Table>]> {
@@ -184,7 +186,7 @@ impl ClaimsOptions {
         (0..shards).map(|_| Mutex::new(Table::new(self.max_entries.div_ceil(shards)))).collect()
     }
 
-    fn build(&self, journal: Option<Journal>, shards: Arc<[Mutex<Table>]>) -> Claims {
+    fn build(&self, journal: Option<Box<dyn Durable>>, shards: Arc<[Mutex<Table>]>) -> Claims {
         let entries = shards.iter().map(|shard| lock(shard).len()).sum::<usize>();
         metrics::entries(entries, shards.iter().map(|shard| lock(shard).forgotten()).sum());
         Claims { inner: Arc::new(Inner { shards, entries: entries.into(), started: Instant::now(), journal }) }

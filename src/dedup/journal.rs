@@ -25,6 +25,7 @@ use self::record::Record;
 #[cfg(fuzzing)]
 pub(crate) use self::record::fuzz;
 use self::writer::{Entry, Writer, failed, seconds};
+use super::durable::Durable;
 use super::rule::Event;
 use super::table::{Answer, Taken};
 use crate::base::clock::Clock;
@@ -61,14 +62,14 @@ impl Journal {
         Writer::spawn(files, Arc::clone(&clock), entries, Arc::clone(&is_stuck))?;
         Ok(Self { writer, clock, is_stuck })
     }
+}
 
-    /// The time, in seconds since 1970, that what was found may expire by, once it is known.
-    pub(crate) fn time_for_expiry(&self) -> Option<u32> {
+impl Durable for Journal {
+    fn time_for_expiry(&self) -> Option<u32> {
         self.clock.for_expiry().map(seconds)
     }
 
-    /// Writes down that `event` was taken, and is to be remembered for `ttl` seconds. The future is over when that outlives the process, or cannot be had.
-    pub(crate) fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
+    fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
         let at = seconds(self.clock.for_stamps());
         let taken = Taken { answer, at, until: at.saturating_add(ttl) };
         let (written, was_written) = oneshot::channel();

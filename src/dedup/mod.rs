@@ -70,10 +70,8 @@
 //! [`Collected`]: crate::Collected
 
 mod claims;
+mod durable;
 #[cfg(feature = "durable")]
-mod journal;
-#[cfg(not(feature = "durable"))]
-#[path = "no_journal.rs"]
 mod journal;
 pub(crate) mod metrics;
 mod queues;

@@ -96,8 +96,12 @@ impl Dispatch {
         Self { deadline: DEFAULT_DEADLINE, queue: None }
     }
 
+    pub(crate) fn of(deadline: Option<Duration>, queue: Option<Queue>) -> Self {
+        Self { deadline: deadline.unwrap_or(DEFAULT_DEADLINE), queue }
+    }
+
     /// Where the events of webhooks with `"ack": "accepted"` go. A [`Registry`](crate::webhook::Registry) that is
-    /// [`accepting`](crate::webhook::Registry::accepting) belongs to it.
+    /// [`accepting`](crate::webhook::Capabilities::accepting) belongs to it.
     #[must_use]
     pub fn queue(mut self, queue: Queue) -> Self {
         self.queue = Some(queue);

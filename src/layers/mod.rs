@@ -19,7 +19,7 @@ pub use self::call_auth::{CallAuth, CallAuthFuture, CallAuthLayer, DEFAULT_CALL_
 pub use self::check_payload::{CheckPayload, CheckPayloadLayer};
 pub use self::collect_body::{CollectBody, CollectBodyLayer};
 pub use self::dedup::{Dedup, DedupFuture, DedupLayer};
-pub use self::dispatch::{DEFAULT_DEADLINE, Dispatch};
+pub use self::dispatch::{DEFAULT_DEADLINE, Dispatch, DispatchFuture};
 pub use self::evidence::{Matched, Permit};
 pub use self::finish::{Finish, FinishLayer, Remainders};
 pub use self::lookup::{LookupWebhook, LookupWebhookLayer};

@@ -182,7 +182,7 @@ impl Compiler {
 
     fn check_promise(&self, promise: Promise) -> Result<(), CompileError> {
         match promise {
-            Promise::Accepted if !self.registry.is_accepting() => {
+            Promise::Accepted if !self.registry.capabilities().accepts => {
                 let text = format!("`accepted` needs a queue, and this application has none{SPOOL_DIR}");
                 Err(CompileError::new(text))
             }
@@ -191,7 +191,7 @@ impl Compiler {
     }
 
     fn check_dedup(&self, rule: &DedupRule, data_type: DataType) -> Result<(), CompileError> {
-        if !self.registry.has_dedup() {
+        if !self.registry.capabilities().deduplicates {
             // To let events pass twice would be to break what the key promises.
             return Err(CompileError::new(format!("this application keeps no store of events{SPOOL_DIR}")));
         }
@@ -272,6 +272,7 @@ mod tests {
     use crate::module::LogConfig;
     use crate::module::connection::tests::Plain;
     use crate::module::connection::{ConnectionContext, ConnectionKind};
+    use crate::webhook::registry::Capabilities;
 
     fn compile(json: &str) -> Result<Webhook, String> {
         let registry = Registry::builtin().variables(|name| match name {
@@ -581,7 +582,7 @@ mod tests {
     #[test]
     fn a_dedup_that_could_not_be_kept_does_not_compile() {
         let dedup = |has_dedup, rest: &str| {
-            let compiler = Compiler::new(Registry::builtin().dedup(has_dedup));
+            let compiler = Compiler::new(Registry::builtin().capable_of(Capabilities::none().deduplicating(has_dedup)));
             let json = format!(r#"{{"module":"discard","dedup":{rest}}}"#);
             compiler
                 .read_webhook(json.as_bytes(), &Variables::new())

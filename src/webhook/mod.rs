@@ -9,7 +9,7 @@ mod spec;
 #[cfg(fuzzing)]
 pub(crate) use self::compile::fuzz;
 pub(crate) use self::compile::{Compiler, Connections, Parsed, Read};
-pub use self::registry::Registry;
+pub use self::registry::{Capabilities, Registry};
 
 use std::fmt;
 use std::sync::Arc;

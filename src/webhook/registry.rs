@@ -26,8 +26,33 @@ pub struct Registry {
     schemes: BTreeMap<&'static str, BuildScheme>,
     connections: BTreeMap<&'static str, BuildConnection>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
-    is_accepting: bool,
-    has_dedup: bool,
+    capabilities: Capabilities,
+}
+
+/// What a stack of layers can do that not every stack can: only then may a webhook ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    pub(crate) accepts: bool,
+    pub(crate) deduplicates: bool,
+}
+
+impl Capabilities {
+    /// Nothing of it.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Whether webhooks may say `"ack": "accepted"`: the stack's `Dispatch` has a queue, and a worker delivers its events.
+    #[must_use]
+    pub fn accepting(self, accepts: bool) -> Self {
+        Self { accepts, ..self }
+    }
+
+    /// Whether webhooks may have the key `dedup`: the stack has a `DedupLayer`.
+    #[must_use]
+    pub fn deduplicating(self, deduplicates: bool) -> Self {
+        Self { deduplicates, ..self }
+    }
 }
 
 #[derive(Clone)]
@@ -77,8 +102,7 @@ impl Registry {
             schemes: BTreeMap::new(),
             connections: BTreeMap::new(),
             lookup: Arc::new(|name| std::env::var(name).ok()),
-            is_accepting: false,
-            has_dedup: false,
+            capabilities: Capabilities::default(),
         }
     }
 
@@ -171,27 +195,17 @@ impl Registry {
         self
     }
 
-    /// Whether a webhook may say `"ack": "accepted"`: the receiver has a spool. Without one its configuration is refused.
+    /// What the stack can do that serves these webhooks. A [`Receiver::builder`](crate::Receiver::builder) says it by
+    /// itself; this is for a stack of layers that you have built by hand. Without this call a webhook that asks for any of
+    /// it is refused.
     #[must_use]
-    pub fn accepting(mut self, is_accepting: bool) -> Self {
-        self.is_accepting = is_accepting;
+    pub fn capable_of(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
         self
     }
 
-    pub(crate) fn is_accepting(&self) -> bool {
-        self.is_accepting
-    }
-
-    /// Whether a webhook may have the key `dedup`: only if there is a [`DedupLayer`](crate::layers::DedupLayer) in the stack that
-    /// serves it. If this is not called, such a webhook is refused.
-    #[must_use]
-    pub fn dedup(mut self, has_dedup: bool) -> Self {
-        self.has_dedup = has_dedup;
-        self
-    }
-
-    pub(crate) fn has_dedup(&self) -> bool {
-        self.has_dedup
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
     pub(crate) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {

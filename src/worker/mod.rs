@@ -77,6 +77,11 @@ impl Worker {
         }
     }
 
+    /// The queue whose events it delivers.
+    pub fn queue(&self) -> &Queue {
+        self.backlog.queue()
+    }
+
     /// How long one attempt may take; 30 s if this is not called.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

@@ -15,6 +15,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::event::EventId;
+use tower_webhook::webhook::Capabilities;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
     Matched, ObserveLayer, ProblemJsonLayer, Registry, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target,
@@ -159,7 +160,7 @@ async fn a_handler_behind_dedup_reads_the_id_of_the_event() {
         }
     };
     let webhooks = [("shop", "once", r#"{"module": "discard", "dedup": {"header": "x-id"}}"#)];
-    let store = store_of(Registry::builtin().dedup(true), &webhooks).await;
+    let store = store_of(Registry::builtin().capable_of(Capabilities::none().deduplicating(true)), &webhooks).await;
     let stack = ServiceBuilder::new()
         .layer(RouteNamespaceLayer::fixed("shop", "once").unwrap())
         .layer(LookupWebhookLayer::new(store))
@@ -302,7 +303,7 @@ async fn the_receiver_is_mounted_below_a_path() {
 #[tokio::test]
 async fn the_receiver_is_a_route_of_its_own_and_a_fallback() {
     let store = store().await;
-    let receiver = tower_webhook::receiver::ReceiverBuilder::new().prefix("/v1").build(store);
+    let receiver = tower_webhook::Receiver::of_store(store).prefix("/v1").build();
     let app = Router::new().route_service("/v1/shop/{id}", receiver.clone()).fallback_service(receiver);
     send(&app, "/v1/shop/open", &[], "{}").await.assert_accepted();
     assert_eq!(send(&app, "/v2/shop/open", &[], "{}").await.problem(404), "Not Found");

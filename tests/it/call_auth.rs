@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower_webhook::auth::{AuthError, ConfigScheme, Proof, Scheme};
 use tower_webhook::receiver::ReceiverBuilder;
-use tower_webhook::{BuildContext, BuildError, Head, Receiver};
+use tower_webhook::{BuildContext, BuildError, Head, Receiver, Store};
 
 use crate::hyper::serve;
 use crate::support::body::Unread;
@@ -162,19 +162,23 @@ async fn away() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
+type Builder = ReceiverBuilder<Store>;
+
+type Settings = fn(Builder) -> Builder;
+
 /// A receiver of the webhooks `shop/token`, and `shop/all`, which has a guard of each kind.
-async fn receiver(server: SocketAddr, seen: &Seen, settings: ReceiverBuilder) -> Receiver {
+async fn receiver(server: SocketAddr, seen: &Seen, settings: impl FnOnce(Builder) -> Builder) -> Receiver {
     let registry = seen.registry().scheme::<HeaderKey>().scheme::<Checksum>().scheme::<Introspection>();
     let token = format!(r#"{{"module": "capture", "introspection": "{server}"}}"#);
     let all = format!(r#"{{"module": "capture", "introspection": "{server}", "header_key": "k", "checksum": 7}}"#);
     let open = r#"{"module": "capture"}"#;
-    settings
-        .build(store_of(registry, &[("shop", "token", &token), ("shop", "all", &all), ("shop", "open", open)]).await)
+    let webhooks = [("shop", "token", token.as_str()), ("shop", "all", &all), ("shop", "open", open)];
+    settings(Receiver::of_store(store_of(registry, &webhooks).await)).build()
 }
 
 /// Whoever hangs waits for this long, or for ever: no test waits for it.
-fn patient() -> ReceiverBuilder {
-    ReceiverBuilder::new().call_deadline(Duration::from_secs(3600))
+fn patient(builder: Builder) -> Builder {
+    builder.call_deadline(Duration::from_secs(3600))
 }
 
 fn request(path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
@@ -214,7 +218,7 @@ const UNVERIFIED: &str = "The credential cannot be verified now";
 #[tokio::test]
 async fn the_other_server_decides() {
     let (server, seen) = (Server::start().await, Seen::default());
-    let receiver = receiver(server.address, &seen, patient()).await;
+    let receiver = receiver(server.address, &seen, patient).await;
     for answer in everywhere(&receiver, "/shop/token", &[("x-token", "right")]).await {
         answer.assert_accepted();
     }
@@ -242,9 +246,10 @@ async fn the_other_server_decides() {
 async fn a_server_that_is_away_slow_or_confused_lets_nobody_in() {
     let seen = Seen::default();
     let slow = Server::start().await;
-    let hasty = || ReceiverBuilder::new().call_deadline(Duration::from_millis(200));
+    let hasty: Settings = |builder| builder.call_deadline(Duration::from_millis(200));
+    let patient: Settings = patient;
     for (server, token, settings) in
-        [(away().await, "right", patient()), (garbage().await, "right", patient()), (slow.address, "never", hasty())]
+        [(away().await, "right", patient), (garbage().await, "right", patient), (slow.address, "never", hasty)]
     {
         let receiver = receiver(server, &seen, settings).await;
         assert_refused(&receiver, "/shop/token", &[("x-token", token)], 503, UNVERIFIED).await;
@@ -256,7 +261,7 @@ async fn a_server_that_is_away_slow_or_confused_lets_nobody_in() {
 #[tokio::test]
 async fn a_call_that_wants_the_body_too_gets_it() {
     let (server, seen) = (Server::start().await, Seen::default());
-    let receiver = receiver(server.address, &seen, patient()).await;
+    let receiver = receiver(server.address, &seen, patient).await;
     let (right, wrong) = (Checksum::sign(7, b"{}"), Checksum::sign(8, b"{}"));
     for answer in everywhere(&receiver, "/shop/token", &[("x-token", "signed"), ("x-checksum", &right)]).await {
         answer.assert_accepted();
@@ -270,7 +275,7 @@ async fn a_call_that_wants_the_body_too_gets_it() {
 #[tokio::test]
 async fn guards_by_the_head_a_call_and_the_body_must_all_agree() {
     let (server, seen) = (Server::start().await, Seen::default());
-    let receiver = receiver(server.address, &seen, patient()).await;
+    let receiver = receiver(server.address, &seen, patient).await;
     let (right, wrong) = (Checksum::sign(7, b"{}"), Checksum::sign(8, b"{}"));
     for key in ["k", "x"] {
         for token in ["right", "signed", "wrong"] {
@@ -293,7 +298,7 @@ async fn guards_by_the_head_a_call_and_the_body_must_all_agree() {
 #[tokio::test]
 async fn the_body_of_a_stranger_is_not_read() {
     let (server, seen) = (Server::start().await, Seen::default());
-    let receiver = receiver(server.address, &seen, patient()).await;
+    let receiver = receiver(server.address, &seen, patient).await;
     for (token, status) in [("wrong", 401), ("suspended", 403), ("failing", 503)] {
         let request = Request::post("/shop/token").header("x-token", token).body(Unread { announced: None }).unwrap();
         assert_eq!(ask(&receiver, request).await.status, status);
@@ -312,7 +317,7 @@ async fn begin(address: SocketAddr, path: &str, token: &str) -> TcpStream {
 #[tokio::test]
 async fn a_sender_that_hangs_up_ends_its_call_and_leaves_its_place() {
     let (server, seen) = (Server::start().await, Seen::default());
-    let receiver = receiver(server.address, &seen, patient().max_calls(1)).await;
+    let receiver = receiver(server.address, &seen, |builder| patient(builder).max_calls(1)).await;
     let address = serve(receiver.clone()).await;
     let axum = axum::Router::new().nest_service("/hooks", receiver.clone());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::assertions_on_constants)] // what does not compile is asserted as a constant
 
+mod assembly;
 mod axum;
 mod call_auth;
 mod gateway;

@@ -26,8 +26,6 @@ pub struct DedupLayer {
 
 #[derive(Clone, Debug)]
 enum Select {
-    /// There is no store. Everything passes, and a webhook that has a rule is stopped by what stands behind.
-    Nothing,
     Matched(Claims),
     Fixed(Claims, Arc<str>, DedupRule),
 }
@@ -46,7 +44,6 @@ impl DedupLayer {
     pub fn rule(self, scope: impl Into<Arc<str>>, rule: DedupRule) -> Self {
         let select = match self.select {
             Select::Matched(claims) | Select::Fixed(claims, ..) => Select::Fixed(claims, scope.into(), rule),
-            Select::Nothing => Select::Nothing,
         };
         Self { select, ..self }
     }
@@ -57,10 +54,6 @@ impl DedupLayer {
     #[must_use]
     pub fn answer_duplicates(self, render: Render) -> Self {
         Self { render, ..self }
-    }
-
-    pub(crate) fn without_claims() -> Self {
-        Self { select: Select::Nothing, render: receipt::empty }
     }
 }
 
@@ -119,7 +112,6 @@ impl Select {
     /// `None` if there is no rule to hold the request to.
     fn claim(&self, req: &mut Request<Collected>) -> Result<Option<Claim>, Rejection> {
         let (claims, ttl, event) = match self {
-            Self::Nothing => return Ok(None),
             Self::Matched(claims) => {
                 let webhook = Matched::of(req.extensions())?.webhook();
                 Permit::of(req.extensions())?;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tower_webhook::Receiver;
 use tower_webhook::event::DeliverErrorKind::{Connect, Timeout};
-use tower_webhook::receiver::ReceiverBuilder;
 
 use super::h2::{H2, Peer};
 use super::target::{Connection, OK, Target, url};
@@ -192,7 +192,7 @@ async fn a_deadline_of_the_receiver_ends_the_attempt() {
     })
     .await;
     let hook = Hook::new(json!({"url": target.url()})).await;
-    let service = ReceiverBuilder::new().delivery_deadline(LIMIT).build(hook.store.clone());
+    let service = Receiver::of_store(hook.store.clone()).delivery_deadline(LIMIT).build();
     let answer = crate::support::ask(&service, event("{}")).await;
     assert_eq!(answer.status, 504);
     within("the connection to be closed", gone.recv()).await.unwrap();

@@ -11,6 +11,7 @@ use tower_webhook::RejectionKind::*;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::event::dispatch_answer;
 use tower_webhook::request::ResponseBody;
+use tower_webhook::webhook::Capabilities;
 use tower_webhook::{
     CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
     RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
@@ -59,7 +60,8 @@ fn assemble_with(steps: &[Step], store: &Store, finish: &FinishLayer) -> Boxed {
 
 async fn fixture() -> (Store, Seen) {
     let seen = Seen::default();
-    let registry = seen.registry().dedup(true).scheme::<HeaderKey>().scheme::<Checksum>();
+    let registry =
+        seen.registry().capable_of(Capabilities::none().deduplicating(true)).scheme::<HeaderKey>().scheme::<Checksum>();
     let webhooks = [
         ("shop", "key", r#"{"module": "capture", "header_key": "k", "dedup": {"header": "x-id"}}"#),
         ("shop", "checksum", r#"{"module": "capture", "checksum": 7, "dedup": {"header": "x-id"}}"#),
@@ -143,7 +145,8 @@ async fn wherever_finish_stands_an_event_is_not_processed_twice_at_a_time() {
         steps.insert(at, Finish);
         let (gate, finish) = (Gate::default(), FinishLayer::new());
         let webhook = r#"{"module": "gate", "dedup": {"header": "x-id"}}"#;
-        let service = assemble_with(&steps, &store_of(gate.registry(), &[("shop", "key", webhook)]).await, &finish);
+        let registry = gate.registry().capable_of(Capabilities::none().deduplicating(true));
+        let service = assemble_with(&steps, &store_of(registry, &[("shop", "key", webhook)]).await, &finish);
         let first = tokio::spawn({
             let service = service.clone();
             async move { ask(&service, event("/shop/key", true)).await }

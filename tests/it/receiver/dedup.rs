@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tower_webhook::dedup::{Claims, ClaimsOptions};
-use tower_webhook::receiver::ReceiverBuilder;
+use tower_webhook::webhook::Capabilities;
 use tower_webhook::{Receiver, Registry};
 
 use crate::support::modules::{Broken, Gate, Nothing};
-use crate::support::{Answer, CREDENTIAL, ask, eventually, post, store_of, within};
+use crate::support::{Answer, CREDENTIAL, ask, eventually, post, receiver_of, store_of, within};
 
 /// `shop/a`, `shop/b` and `staging/a` know an event by the header `x-id`, `shop/body` by `/event/id` in the body,
 /// `shop/digest` by the body itself, `shop/short` forgets after 10 s, `shop/each` knows none.
@@ -26,7 +26,7 @@ async fn receiver(registry: Registry, claims: Claims) -> Receiver {
         ("shop", "short", &webhook(r#", "dedup": {"header": "X-Id", "ttl": 10}"#)),
         ("shop", "each", &webhook("")),
     ];
-    ReceiverBuilder::new().dedup(claims).build(store_of(registry, &webhooks).await)
+    receiver_of(registry, &webhooks, |builder| builder.claims(claims)).await
 }
 
 /// A receiver whose module takes every event at once.
@@ -113,12 +113,13 @@ async fn what_was_not_taken_is_processed_again() {
 async fn what_a_broken_module_did_not_take_is_processed_again() {
     for (how, status) in [("fail", 502), ("unavailable", 503), ("hang", 504), ("panic", 502), ("panic_at_once", 502)] {
         let json = format!(r#"{{"module":"broken","module-config":{{"how":"{how}"}},"dedup":{{"header":"x-id"}}}}"#);
-        let registry = Registry::builtin().dedup(true).module::<Broken>();
+        let registry = Registry::builtin().module::<Broken>();
         let claims = Claims::in_memory();
-        let receiver = ReceiverBuilder::new()
-            .dedup(claims.clone())
-            .delivery_deadline(Duration::from_secs(3))
-            .build(store_of(registry, &[("shop", "a", &json)]).await);
+        let webhooks = [("shop", "a", json.as_str())];
+        let deadline = Duration::from_secs(3);
+        let receiver =
+            receiver_of(registry, &webhooks, |builder| builder.claims(claims.clone()).delivery_deadline(deadline))
+                .await;
         for _ in 0..2 {
             ask(&receiver, event("/shop/a", "1")).await.problem(status);
         }
@@ -378,7 +379,8 @@ async fn without_a_store_the_key_is_refused_and_never_passed_over() {
     let gate = Gate::default();
     gate.take_all();
     // The application told the compiler that there is one, and gave the receiver none.
-    let store = store_of(gate.registry(), &[("shop", "a", json)]).await;
+    let registry = gate.registry().capable_of(Capabilities::none().deduplicating(true));
+    let store = store_of(registry, &[("shop", "a", json)]).await;
     ask(&tower_webhook::receiver(store), event("/shop/a", "1")).await.problem(500);
 
     let registry = Registry::builtin().module_fn("gate", move |_: Nothing, _| Ok(Gate::default()));

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{Receiver, Registry, receiver};
 
 use crate::support::modules::{Broken, Seen};
@@ -15,7 +14,7 @@ async fn broken(how: &str) -> Receiver {
     let json = format!(r#"{{"module": "broken", "module-config": {{"how": "{how}"}}}}"#);
     let webhooks = [("shop", "broken", json.as_str()), ("shop", "good", r#"{"module": "discard"}"#)];
     let store = store_of(Registry::builtin().module::<Broken>(), &webhooks).await;
-    ReceiverBuilder::new().delivery_deadline(Duration::from_secs(3)).build(store)
+    Receiver::of_store(store).delivery_deadline(Duration::from_secs(3)).build()
 }
 
 #[tokio::test]

@@ -5,18 +5,17 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use tower_webhook::dedup::Claims;
-use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{Receiver, Registry};
 
 use crate::support::body::{Script, Step};
 use crate::support::modules::{Broken, Gate};
-use crate::support::{Answer, ask, post, store_of, within};
+use crate::support::{Answer, ask, post, receiver_of, within};
 
 async fn receiver(registry: Registry, claims: &Claims) -> Receiver {
     let gated = r#"{"module": "gate", "dedup": {"header": "x-id"}}"#;
     let broken = r#"{"module": "broken", "module-config": {"how": "panic"}, "dedup": {"header": "x-id"}}"#;
     let webhooks = [("shop", "a", gated), ("shop", "broken", broken)];
-    ReceiverBuilder::new().dedup(claims.clone()).build(store_of(registry.module::<Broken>(), &webhooks).await)
+    receiver_of(registry.module::<Broken>(), &webhooks, |builder| builder.claims(claims.clone())).await
 }
 
 fn event(path: &str) -> Request<Full<Bytes>> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use tower_webhook::receiver::ReceiverBuilder;
 use tower_webhook::{OnInvalid, Receiver, Registry, receiver};
 
 use crate::support::body::{Script, Step, Unread};
@@ -16,8 +15,8 @@ async fn send(request: Request<Full<Bytes>>) -> Answer {
     ask(&receiver(store().await), request).await
 }
 
-fn small() -> ReceiverBuilder {
-    ReceiverBuilder::new().max_body_bytes(10).body_deadline(Duration::from_secs(1))
+async fn small() -> Receiver {
+    Receiver::of_store(store().await).max_body_bytes(10).body_deadline(Duration::from_secs(1)).build()
 }
 
 #[tokio::test]
@@ -149,7 +148,7 @@ async fn a_credential_elsewhere_is_none() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_413() {
-    let receiver = small().build(store().await);
+    let receiver = small().await;
     ask(&receiver, post("/shop/guarded", "[12345678]")).await.assert_accepted();
     assert_eq!(ask(&receiver, post("/shop/guarded", "[123456789]")).await.problem(413), "Payload too large");
     let announced = authorized(Unread { announced: Some(11) });
@@ -167,7 +166,7 @@ fn authorized<B>(body: B) -> Request<B> {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_slow_is_408() {
-    let receiver = small().build(store().await);
+    let receiver = small().await;
     let silent = authorized(Script::new([Step::Hang]));
     assert_eq!(ask(&receiver, silent).await.problem(408), "The body did not arrive in time");
     let trickle = (0..10).flat_map(|_| [Step::Wait(Duration::from_millis(300)), Step::data("1")]);
@@ -330,11 +329,11 @@ async fn an_unknown_data_type_or_module_refuses_that_webhook_only() {
 async fn the_settings_of_the_receiver_are_kept() {
     let webhooks = [("other", "a", r#"{"module": "discard"}"#)];
     let store = crate::support::store_of(Registry::builtin(), &webhooks).await;
-    let builder = ReceiverBuilder::new().prefix("/in/").default_namespace("other").unwrap();
-    let receiver: Receiver = builder.build(store);
+    let builder = Receiver::of_store(store.clone()).prefix("/in/").default_namespace("other").unwrap();
+    let receiver = builder.build();
     ask(&receiver, post("/in/a", "{}")).await.assert_accepted();
     ask(&receiver, post("/in/other/a", "{}")).await.assert_accepted();
     ask(&receiver, post("/a", "{}")).await.problem(404);
     ask(&receiver, post("/ina", "{}")).await.problem(404);
-    assert!(ReceiverBuilder::new().default_namespace("a/b").is_err());
+    assert!(Receiver::of_store(store).default_namespace("a/b").is_err());
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_webhook::Receiver;
-use tower_webhook::receiver::ReceiverBuilder;
 
 use crate::support::scripted::Journal;
 use crate::support::{ask, post, store_of};
@@ -14,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 async fn receiver(journal: &Journal, script: &str, rest: &str) -> Receiver {
     let json = format!(r#"{{"module": "scripted", "module-config": {script} {rest}}}"#);
     let store = store_of(journal.registry(), &[("shop", "a", &json)]).await;
-    ReceiverBuilder::new().delivery_deadline(DEADLINE).build(store)
+    Receiver::of_store(store).delivery_deadline(DEADLINE).build()
 }
 
 #[tokio::test(start_paused = true)]

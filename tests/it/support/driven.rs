@@ -54,6 +54,17 @@ async fn bring(feed: &mut Feed, revision: Revision, entries: Vec<(Key, Bytes)>) 
     replacement
 }
 
+/// Brings nothing, and does not end.
+pub(crate) struct Silent;
+
+impl Source for Silent {
+    const NAME: &'static str = "silent";
+
+    async fn run(self, _: Feed) {
+        std::future::pending().await
+    }
+}
+
 /// The wheel of a [`Driven`] source, and the store it fills.
 pub(crate) struct Driver {
     commands: mpsc::UnboundedSender<(Command, oneshot::Sender<()>)>,

@@ -20,9 +20,10 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_webhook::receiver::{Live, ReceiverBuilder};
 use tower_webhook::source::Source;
 use tower_webhook::{
-    Collected, FixedSource, Registry, Rejection, RejectionKind, RouteNamespaceLayer, Store, Target, reflect,
+    Collected, FixedSource, Receiver, Registry, Rejection, RejectionKind, RouteNamespaceLayer, Store, Target, reflect,
 };
 
 /// The authorization that the webhook `guarded` of [`store`] asks for.
@@ -59,11 +60,25 @@ pub(crate) async fn reflected(source: impl Source, registry: Registry) -> Store 
 
 /// A store with these webhooks: namespace, id, JSON.
 pub(crate) async fn store_of(registry: Registry, webhooks: &[(&str, &str, &str)]) -> Store {
-    let mut source = FixedSource::new();
-    for (namespace, id, json) in webhooks {
-        source = source.webhook(namespace, id, json.to_string()).unwrap();
-    }
-    reflected(source, registry).await
+    reflected(fixed(webhooks), registry).await
+}
+
+fn fixed(webhooks: &[(&str, &str, &str)]) -> FixedSource {
+    webhooks.iter().fold(FixedSource::new(), |source, (namespace, id, json)| {
+        source.webhook(namespace, id, json.to_string()).unwrap()
+    })
+}
+
+/// A receiver of these webhooks: namespace, id, JSON.
+pub(crate) async fn receiver_of(
+    registry: Registry,
+    webhooks: &[(&str, &str, &str)],
+    settings: impl FnOnce(ReceiverBuilder<Live<FixedSource>>) -> ReceiverBuilder<Live<FixedSource>>,
+) -> Receiver {
+    let builder = Receiver::builder(fixed(webhooks)).registry(registry);
+    let running = settings(builder).start(std::future::pending());
+    assert!(within("the first configuration", running.store.wait_ready()).await);
+    running.receiver
 }
 
 /// `shop/guarded` wants [`CREDENTIAL`], `shop/open` nothing, `shop/blob` takes any bytes, `shop/broken` does not compile.

@@ -126,10 +126,10 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// The built-in registry with the module `gate`, for an application that remembers events.
+    /// The built-in registry with the module `gate`.
     pub(crate) fn registry(&self) -> Registry {
         let gate = self.clone();
-        Registry::builtin().dedup(true).module_fn("gate", move |_: Nothing, _| Ok(gate.clone()))
+        Registry::builtin().module_fn("gate", move |_: Nothing, _| Ok(gate.clone()))
     }
 
     pub(crate) fn shut(&self) {

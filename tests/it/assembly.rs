@@ -1,0 +1,81 @@
+//! A receiver with everything that runs beside it.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tower_webhook::dedup::Claims;
+use tower_webhook::queue::disk::DiskQueue;
+use tower_webhook::worker::Worker;
+use tower_webhook::{FixedSource, Receiver};
+
+use crate::support::driven::Silent;
+use crate::support::modules::Seen;
+use crate::support::{ask, eventually, post, within};
+
+const ACCEPTED: &str = r#"{"module": "capture", "ack": "accepted"}"#;
+
+const ONCE: &str = r#"{"module": "capture", "dedup": {"header": "x-id"}}"#;
+
+fn source() -> FixedSource {
+    FixedSource::new().webhook("shop", "accepted", ACCEPTED).unwrap().webhook("shop", "once", ONCE).unwrap()
+}
+
+#[tokio::test]
+async fn a_webhook_may_ask_for_what_the_receiver_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let (queue, backlog) = DiskQueue::new(folder.path().join("events")).open().unwrap();
+    let seen = Seen::default();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut running = Receiver::builder(source())
+        .registry(seen.registry())
+        .worker(Worker::new(backlog))
+        .claims(Claims::in_memory())
+        .start(async { drop(stopped.await) });
+    assert!(within("the first configuration", running.store.wait_ready()).await);
+    assert_eq!(ask(&running.receiver, post("/shop/accepted", "{}")).await.status, 202);
+    eventually("the delivery", async || seen.count() == 1 && queue.status().waiting == 0).await;
+    for is_duplicate in [false, true] {
+        let mut request = post("/shop/once", "{}");
+        request.headers_mut().append("x-id", "1".parse().unwrap());
+        let answer = ask(&running.receiver, request).await;
+        assert_eq!((answer.status.as_u16(), answer.headers.contains_key("x-duplicate")), (200, is_duplicate));
+    }
+    // The worker ends when it is asked to, and is not missed then.
+    drop(stop);
+    within("the worker's end", running.tasks.ended()).await;
+    within("no end any more", running.tasks.ended()).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_asks_for_more_is_refused() {
+    let seen = Seen::default();
+    let running = Receiver::builder(source()).registry(seen.registry()).start(std::future::pending());
+    assert!(within("the first configuration", running.store.wait_ready()).await);
+    for (path, word) in [("/shop/accepted", "queue"), ("/shop/once", "store of events")] {
+        ask(&running.receiver, post(path, "{}")).await.problem(503);
+        let snapshot = running.store.snapshot();
+        let id = path.rsplit('/').next().unwrap();
+        let refused =
+            snapshot.refusals().find(|(key, _)| key.to_string().ends_with(id)).map(|(_, why)| why.reason().to_owned());
+        assert!(refused.as_deref().is_some_and(|reason| reason.contains(word)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_ends_is_told() {
+    let mut running = Receiver::builder(FixedSource::new()).start(std::future::pending());
+    let failed = within("the end of the source", running.tasks.failed()).await;
+    assert_eq!(failed.to_string(), "the task that follows the configuration has ended");
+    // Nobody waits for a worker that there is not.
+    within("no end", running.tasks.ended()).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_asked_to_stop_has_not_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, backlog) = DiskQueue::new(folder.path().join("events")).open().unwrap();
+    let mut running = Receiver::builder(Silent).worker(Worker::new(backlog)).start(async {});
+    let failed = tokio::time::timeout(Duration::from_millis(200), running.tasks.failed()).await;
+    assert!(failed.is_err(), "{failed:?}");
+    within("its end", running.tasks.ended()).await;
+}
