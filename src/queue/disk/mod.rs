@@ -34,6 +34,7 @@
 
 pub(crate) mod current;
 mod dead;
+mod decide;
 pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod frames;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::decide::{Chores, MANY, Queued, Wake, decide};
 use super::frame::{FRAME_HEAD, Kind, Salt};
 use super::frames::Memory;
 use super::ledger::{Ledger, Place, Sizes};
@@ -20,12 +21,6 @@ use bytes::Bytes;
 
 /// How long a note of what became of an event may wait for others before it is written.
 const LINGER: Duration = Duration::from_millis(10);
-
-/// How long what was written may stay without a sync if no event asks for one.
-const UNSYNCED: Duration = Duration::from_secs(1);
-
-/// So many notes are written without waiting for more.
-const MANY: usize = 512;
 
 /// What events that were just written may take in memory.
 const MAX_FRESH: usize = 4 << 20;
@@ -231,47 +226,34 @@ impl Shared {
         drop(queue.take(Vec::new(), |_| 0));
     }
 
-    /// Waits for something to write; nothing if it is time to sync, or `until` has come, `None` if there is nothing more to
-    /// come.
+    /// Waits until it is time for a round of the writer, which may find nothing to write. `None` if nothing more comes.
     ///
     /// So much is `left` of the segment with a salt: with what fills it, it is done, and what comes next is for another one.
     pub(super) fn take(
         &self,
         left: impl FnOnce(Salt) -> u64,
-        unsynced: Option<Instant>,
-        until: Option<Instant>,
+        chores: Chores,
         stragglers: &mut Stragglers<Result<(), QueueError>>,
-        may_wait: bool,
     ) -> Option<Batch> {
         let mut look_again = stragglers.wake();
         let buffer = self.memory.buffer();
         let mut queue = self.queue();
-        if may_wait {
+        if !chores.now {
             queue = gather(&self.wake, queue);
         }
-        let mut lingered = false;
+        let mut has_lingered = false;
         loop {
-            let due = unsynced.map(|since| since + UNSYNCED).into_iter().chain(until).min();
-            if queue.gathering.count() > 0
-                || queue.changed.len() >= MANY
-                || (lingered && !queue.changed.is_empty())
-                || due.is_some_and(|due| due <= Instant::now())
-                || !may_wait
-            {
-                break;
-            }
-            if queue.closed && (self.has_failed() || (queue.changed.is_empty() && unsynced.is_none())) {
-                return None;
-            }
-            if queue.closed {
-                break;
-            }
-            lingered = !queue.changed.is_empty();
-            let until = look_again.into_iter().chain(due).min();
-            let time = match lingered {
-                true => Some(LINGER),
-                false => until.map(|until| until.saturating_duration_since(Instant::now())),
+            let now = Instant::now();
+            let time = match decide(self.queued(&queue, has_lingered), chores, now) {
+                Wake::Write => break,
+                Wake::End => return None,
+                Wake::Linger => Some(LINGER),
+                Wake::Idle(until) => {
+                    let until = look_again.into_iter().chain(until).min();
+                    until.map(|until| until.saturating_duration_since(now))
+                }
             };
+            has_lingered = !queue.changed.is_empty();
             queue = idle(&self.wake, queue, time);
             if look_again.is_some_and(|at| at <= Instant::now()) {
                 drop(queue);
@@ -283,6 +265,16 @@ impl Shared {
         drop(queue);
         self.write_notes(&mut batch);
         Some(batch)
+    }
+
+    fn queued(&self, queue: &Queue, has_lingered: bool) -> Queued {
+        Queued {
+            is_awaited: queue.gathering.count() > 0,
+            notes: queue.changed.len(),
+            has_lingered,
+            is_closed: queue.closed,
+            has_failed: self.has_failed(),
+        }
     }
 
     /// What became of events so far: the newest is written, once.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use self::room::{Ahead, Copying};
 use super::current::Current;
+use super::decide::Chores;
 use super::frame::{SEGMENT_HEAD, Salt};
 use super::frames::{Frames, Span};
 use super::ledger::Place;
@@ -95,10 +96,8 @@ impl Writer {
                 Some(current) if current.salt == salt => segment_bytes.saturating_sub(current.size),
                 _ => segment_bytes,
             };
-            let until = self.copy_after;
-            let Some(batch) = self.shared.take(left, self.unsynced, until, &mut self.stragglers, !has_to_copy) else {
-                break;
-            };
+            let chores = Chores { unsynced: self.unsynced, at: self.copy_after, now: has_to_copy };
+            let Some(batch) = self.shared.take(left, chores, &mut self.stragglers) else { break };
             self.shared.set_busy(true);
             // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
             let ahead = self.ahead(batch.events.salt(), has_to_copy);
