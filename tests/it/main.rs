@@ -6,6 +6,7 @@
 mod assembly;
 mod axum;
 mod call_auth;
+mod floors;
 mod gateway;
 mod http_webhook;
 mod hyper;
