@@ -269,7 +269,8 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
-        let text = item.tokens.to_string().replace(" :: ", "::");
+        // What stands in `pub(in …)` is no use.
+        let text = item.tokens.to_string().replace(" :: ", "::").replace("in crate::", "in ");
         for word in text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | ':')) {
             let parts: Vec<_> = word.split("::").map(str::to_owned).collect();
             self.module.name(self.absolute(&parts), &parts);

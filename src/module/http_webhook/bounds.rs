@@ -5,14 +5,13 @@ use std::fmt::{self, Display};
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use super::HttpWebhookConfig;
 use crate::config::BuildError;
 
 /// The longest `url`, in bytes.
 const MAX_URL: usize = 8 << 10;
 
 /// So many names stand in `headers`, `allowed_headers` and `allowed_hosts` each.
-const MAX_NAMES: usize = 100;
+pub(super) const MAX_NAMES: usize = 100;
 
 /// The longest name, in bytes.
 const MAX_NAME: usize = 256;
@@ -22,18 +21,6 @@ const MAX_VALUE: usize = 8 << 10;
 
 /// The names and values of `headers` together, in bytes.
 const MAX_HEADERS: usize = 64 << 10;
-
-/// Refuses options that are too long or too many. No error quotes them.
-pub(super) fn check(config: &HttpWebhookConfig) -> Result<(), BuildError> {
-    check_url(config.url.as_deref().unwrap_or_default())?;
-    check_headers(&config.headers)?;
-    for (option, names) in [("allowed_headers", &config.allowed_headers), ("allowed_hosts", &config.allowed_hosts)] {
-        let names = names.as_deref().unwrap_or_default();
-        at_most(MAX_NAMES, format_args!("names in `{option}`"), names.len())?;
-        check_names(option, names.iter())?;
-    }
-    Ok(())
-}
 
 /// Reads `headers`, and no more of them than may be there: to read as many as a value can hold would take long.
 pub(super) fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -77,11 +64,11 @@ pub(super) fn check_headers(fields: &BTreeMap<String, String>) -> Result<(), Bui
     at_most(MAX_HEADERS, "bytes in the names and values of `headers` together", all)
 }
 
-fn check_names<'a>(option: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), BuildError> {
+pub(super) fn check_names<'a>(option: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), BuildError> {
     names.try_for_each(|name| at_most(MAX_NAME, format_args!("bytes in each name of `{option}`"), name.len()))
 }
 
-fn at_most(most: usize, of: impl Display, found: usize) -> Result<(), BuildError> {
+pub(super) fn at_most(most: usize, of: impl Display, found: usize) -> Result<(), BuildError> {
     match found <= most {
         true => Ok(()),
         false => Err(format!("expected at most {most} {of}, found {found}").into()),
@@ -91,11 +78,12 @@ fn at_most(most: usize, of: impl Display, found: usize) -> Result<(), BuildError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module::http_webhook::HttpWebhookConfig;
 
     fn check(change: impl FnOnce(&mut HttpWebhookConfig)) -> Result<(), String> {
         let mut config = serde_json::from_str(r#"{"url": "http://example.com/"}"#).unwrap();
         change(&mut config);
-        super::check(&config).map_err(|error| error.to_string())
+        config.check().map_err(|error| error.to_string())
     }
 
     fn names(count: usize) -> impl Iterator<Item = String> {

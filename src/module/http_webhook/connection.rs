@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::config::limit;
 use super::egress::Egress;
 use super::fields::{Fields, Forward};
-use super::{bounds, limit, url};
+use super::{bounds, url};
 use crate::config::BuildError;
 use crate::event::{DeliverError, DeliverErrorKind};
 use crate::module::connection::{ConnectionContext, ConnectionKind};

@@ -2,6 +2,7 @@
 
 mod answer;
 mod bounds;
+mod config;
 mod connection;
 mod egress;
 mod fields;
@@ -11,7 +12,6 @@ mod signature;
 mod trace;
 mod url;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,9 +19,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
 use http_body_util::Full;
-use serde::Deserialize;
 use tokio::time::timeout;
 
+use self::config::limit;
+pub use self::config::{HttpMethod, HttpWebhookConfig};
 pub use self::connection::{HttpConnection, HttpConnectionConfig};
 use self::egress::ON_BEHALF_OF;
 pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
@@ -35,9 +36,6 @@ use super::Module;
 use super::connection::Shared;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-
-/// The longest `timeout`, in seconds.
-const LONGEST_TIMEOUT: f64 = 300.0;
 
 /// The `timeout` if nothing says another.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -130,50 +128,6 @@ struct Target {
     key: Option<SigningKey>,
 }
 
-/// The options of [`HttpWebhook`].
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HttpWebhookConfig {
-    /// Where to send to: `http` or `https`, without user, password and fragment, of at most 8 KiB. An address in place of
-    /// a name must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`). Required, unless the webhook names a
-    /// connection: see [`HttpConnection`].
-    pub url: Option<String>,
-    /// `POST` if not given.
-    #[serde(default)]
-    pub method: HttpMethod,
-    /// Further header fields: at most 100, a name of at most 256 bytes, a value of at most 8 KiB, 64 KiB in all. Those of
-    /// the connection, `host`, `content-length` and what this module sets itself are refused.
-    #[serde(default, deserialize_with = "bounds::headers")]
-    pub headers: BTreeMap<String, String>,
-    /// Whether received header fields are sent on; not if not given.
-    #[serde(default)]
-    pub forward_headers: bool,
-    /// With `forward_headers`: only these are, and none if the list is empty; at most 100. Credentials must be named here.
-    pub allowed_headers: Option<Vec<String>>,
-    /// The host of `url` must be one of these, at most 100. It lifts no refusal of an address.
-    pub allowed_hosts: Option<Vec<String>>,
-    /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300;
-    /// what the connection says, or 30, if not given.
-    pub timeout: Option<f64>,
-    /// Signs each request: 24 to 64 bytes in base64, with or without `whsec_` before it.
-    pub signing_secret: Option<String>,
-}
-
-/// How an event is sent.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-pub enum HttpMethod {
-    /// `POST`.
-    #[default]
-    #[serde(rename = "POST", alias = "post")]
-    Post,
-    /// `PUT`.
-    #[serde(rename = "PUT", alias = "put")]
-    Put,
-    /// `PATCH`.
-    #[serde(rename = "PATCH", alias = "patch")]
-    Patch,
-}
-
 impl HttpWebhook {
     /// Sends by way of `egress`.
     ///
@@ -198,7 +152,7 @@ impl HttpWebhook {
     }
 
     fn by(way: Way, egress: &Egress, mut config: HttpWebhookConfig) -> Result<Self, BuildError> {
-        bounds::check(&config)?;
+        config.check()?;
         let (url, timeout) = match &way {
             Way::Connection(connection) => {
                 let connection = connection.kind();
@@ -224,15 +178,6 @@ impl HttpWebhook {
             key,
         };
         Ok(Self { target: Arc::new(target), way })
-    }
-}
-
-/// The time that a `timeout` means.
-fn limit(seconds: f64) -> Result<Duration, BuildError> {
-    // It may be NaN, from the environment.
-    match seconds > 0.0 && seconds <= LONGEST_TIMEOUT {
-        true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err("`timeout` must be more than 0 and at most 300 seconds".into()),
     }
 }
 

@@ -1,13 +1,15 @@
 //! The one thread that writes.
 
-pub(crate) mod room;
+mod hand;
+mod room;
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::room::{Ahead, Copying};
+pub(super) use self::hand::Writer;
+use self::hand::{Ahead, COPY_AGAIN, Line};
 use super::current::Current;
 use super::decide::Chores;
 use super::frame::{SEGMENT_HEAD, Salt};
@@ -15,42 +17,10 @@ use super::frames::{Frames, Span};
 use super::ledger::Place;
 use super::measure;
 use super::queue::Batch;
-use super::shared::Shared;
-use super::storage::Disk;
-use crate::base::group::Stragglers;
-use crate::base::log_limit::LogLimit;
 use crate::queue::QueueError;
-
-/// When copying goes on after the disk has failed.
-const COPY_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
 
 /// After a failure of the disk nothing is tried for so long.
 const PAUSE: Duration = Duration::from_millis(50);
-
-pub(super) struct Writer {
-    shared: Arc<Shared>,
-    disk: Arc<dyn Disk>,
-    segment_bytes: u64,
-    next_segment: u32,
-    current: Option<Current>,
-    /// Since when something has been written that was not synced.
-    unsynced: Option<Instant>,
-    copying: Option<Copying>,
-    stragglers: Stragglers<Result<(), QueueError>>,
-    /// Nothing is copied before.
-    copy_after: Option<Instant>,
-    /// How often the oldest segment could not be read.
-    failed_reads: u32,
-    lines: LogLimit<Line>,
-}
-
-/// The lines of which there may be one for each batch: a disk that is nearly full takes one event and not the next.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Line {
-    Failing,
-    Mended,
-    NotRemoved,
-}
 
 /// Where frames stand in a segment.
 struct Written {
@@ -67,23 +37,6 @@ impl Written {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, next_segment: u32) -> Self {
-        let segment_bytes = (shared.max_bytes() / 32).clamp(64 << 10, 32 << 20);
-        Self {
-            shared,
-            disk,
-            segment_bytes,
-            next_segment,
-            current: None,
-            unsynced: None,
-            copying: None,
-            stragglers: Stragglers::default(),
-            copy_after: None,
-            failed_reads: 0,
-            lines: LogLimit::default(),
-        }
-    }
-
     /// Writes until the spool is closed.
     pub(super) fn run(mut self) {
         loop {
@@ -268,11 +221,6 @@ impl Writer {
             self.shared.offer(batch.tickets.into_iter().map(|(ticket, _)| ticket.into()).collect());
         }
         batch.group.end(Ok(()), &mut self.stragglers);
-    }
-
-    /// Whether there may be this line now. If so, the inner value is the field `left_out`.
-    fn admit(&self, line: Line) -> Option<Option<u64>> {
-        self.lines.admit(line).map(|left_out| (left_out > 0).then_some(left_out))
     }
 
     fn failed(&mut self, batch: Batch, error: &io::Error) {

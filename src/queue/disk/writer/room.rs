@@ -4,12 +4,10 @@
 use std::io;
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::{COPY_AGAIN, Line, Writer};
+use super::hand::{Ahead, COPY_AGAIN, Copy, Copying, Line, Writer};
 use crate::queue::disk::current::Current;
 use crate::queue::disk::frame::{FRAME_HEAD, Kind, SEGMENT_HEAD, Salt};
-use crate::queue::disk::frames::{Frames, Span};
+use crate::queue::disk::frames::Frames;
 use crate::queue::disk::ledger::Place;
 use crate::queue::disk::queue::max_garbage;
 use crate::queue::disk::recover::read_all;
@@ -21,27 +19,6 @@ const COPY_AT_A_TIME: u64 = 1 << 20;
 
 /// How often a segment that cannot be read is tried.
 const READ_AGAIN: u32 = 3;
-
-/// The segment that is to be freed.
-pub(super) struct Copying {
-    number: u32,
-    salt: Salt,
-    bytes: Bytes,
-    at: usize,
-}
-
-/// Frames that stand before those of a batch, and which of them are copies.
-pub(super) struct Ahead {
-    pub(super) frames: Frames,
-    pub(super) copies: Vec<Copy>,
-}
-
-/// A copy of an event.
-pub(super) struct Copy {
-    pub(super) sequence: u64,
-    pub(super) from: Place,
-    pub(super) span: Span,
-}
 
 impl Writer {
     /// Removes the oldest segments as long as nothing in them is needed.
