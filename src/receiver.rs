@@ -62,7 +62,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::process::Process;
-pub use self::tasks::{Running, TaskEnded, Tasks};
+pub use self::tasks::{TaskEnded, Tasks};
 use crate::config::InvalidName;
 use crate::dedup::Claims;
 use crate::layers::{
@@ -298,6 +298,18 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
 
 type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<CheckPayload<Finish<Process>>>>>>;
 type Stack = Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>;
+
+/// A receiver whose tasks run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Running {
+    /// The service.
+    pub receiver: Receiver,
+    /// Its webhooks, which are there once [`Store::wait_ready`] says so.
+    pub store: Store,
+    /// What runs beside it.
+    pub tasks: Tasks,
+}
 
 /// A whole webhook receiver. See the [module docs](self).
 #[derive(Clone, Debug)]

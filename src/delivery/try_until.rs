@@ -10,6 +10,9 @@ use super::{Crowded, Failure, Gates, Steps, lines};
 use crate::base::deadline::within;
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 
+/// How long a module may take if [`Dispatch`](crate::layers::Dispatch) is not told.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Why an event was not delivered while its sender waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotDelivered {

@@ -74,14 +74,12 @@ use http::{Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::evidence::Evidence;
+pub use crate::delivery::DEFAULT_DEADLINE;
 use crate::delivery::{NotDelivered, try_until};
 use crate::event::{DeliverErrorKind, Delivery, EVENT_ID, EventId, receipt};
 use crate::queue::{Accepted, Later, Offer, Queue, QueueError};
 use crate::request::{Collected, Rejection, RejectionKind, ResponseBody};
 use crate::webhook::{Promise, Webhook};
-
-/// How long a module may take if [`Dispatch`] is not told.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Gives each event to the module of its webhook. See the [module docs](self).
 #[derive(Clone, Debug)]

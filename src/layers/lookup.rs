@@ -3,7 +3,7 @@
 //! [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
 //! snapshot and puts it beside the request as [`Matched`](super::evidence::Matched). One snapshot is read per request, so a change of the
 //! configuration in the middle of a request cannot mix two. Any method is let through: put
-//! [`RequirePost`](super::method::RequirePost) before this layer, or a route of your own.
+//! [`RequirePost`](super::require_post::RequirePost) before this layer, or a route of your own.
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|

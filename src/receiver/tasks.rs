@@ -4,22 +4,7 @@ use std::fmt;
 
 use tokio::task::{JoinError, JoinHandle};
 
-use super::Receiver;
-use crate::store::Store;
-
-/// A receiver whose tasks run.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Running {
-    /// The service.
-    pub receiver: Receiver,
-    /// Its webhooks, which are there once [`Store::wait_ready`] says so.
-    pub store: Store,
-    /// What runs beside it.
-    pub tasks: Tasks,
-}
-
-/// The tasks beside a [`Receiver`]. Dropped, they go on.
+/// The tasks beside a [`Receiver`](super::Receiver). Dropped, they go on.
 #[derive(Debug)]
 pub struct Tasks {
     reflector: JoinHandle<()>,

@@ -24,9 +24,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::attempt::{Outcome, attempt_once, give_up, orphan};
 use self::schedule::{Limits, Schedule};
-use crate::delivery::{Line, lines};
+use crate::delivery::{DEFAULT_DEADLINE, Line, lines};
 use crate::event::{DeliverError, DeliverErrorKind};
-use crate::layers::DEFAULT_DEADLINE;
 use crate::queue::{Backlog, Due, Loaded, Queue, State, StoredEvent, Ticket};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;

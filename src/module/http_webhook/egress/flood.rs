@@ -4,9 +4,12 @@ use std::io;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// The most bytes that the head of an answer may have.
+pub(super) const MAX_HEAD: usize = 400 << 10;
+
 /// The most bytes of an answer over HTTP/1.1 after which more is read: its head, and the interim answers before it. Of a
 /// body less is wanted.
-const MOST_BYTES: i64 = super::MAX_HEAD as i64 + (128 << 10);
+const MOST_BYTES: i64 = MAX_HEAD as i64 + (128 << 10);
 
 /// What a frame of HTTP/2 costs. Frames with data cost less: flow control holds them back too.
 const FRAME: i64 = 16;

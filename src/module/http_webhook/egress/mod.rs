@@ -24,6 +24,7 @@ use tokio::sync::OnceCell;
 use self::connect::Connector;
 pub(super) use self::connect::{ConnectError, literal};
 pub use self::error::InvalidEgress;
+use self::flood::MAX_HEAD;
 pub(super) use self::life::Life;
 pub use self::policy::EgressPolicy;
 pub(super) use self::policy::OPENED_BY;
@@ -45,9 +46,6 @@ const STREAM_WINDOW: u32 = 64 << 10;
 
 /// The most fields that the head of an answer may have over HTTP/1.1, where room for this many is taken for each answer.
 const MAX_FIELDS: usize = 4096;
-
-/// The most bytes that the head of an answer may have.
-const MAX_HEAD: usize = 400 << 10;
 
 /// How events leave over HTTP: the connections that webhooks share, and the [`EgressPolicy`] over where they lead.
 ///
