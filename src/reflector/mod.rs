@@ -57,8 +57,8 @@ impl<S: Source> Reflector<S> {
         self
     }
 
-    /// Runs until the source ends, which only a fixed source does. Drop the future to stop; the store then keeps what
-    /// it has.
+    /// Runs until the source ends, which only a fixed source does, and a live one once its last handle is dropped. Drop
+    /// the future to stop; the store then keeps what it has.
     pub async fn run(self) {
         self.source.run(Feed::new(self.compiler, self.writer, self.on_invalid)).await;
     }

@@ -1,7 +1,8 @@
 //! Where the configuration comes from.
 //!
-//! A [`Source`] brings everything there is, and then every change. [`FixedSource`] is a constant; with the feature `file`
-//! there is [`FileSource`], with `etcd` [`EtcdSource`].
+//! A [`Source`] brings everything there is, and then every change. [`FixedSource`] is a constant, and
+//! [`LiveSource`] one that the program changes with a [`LiveHandle`]; with the feature `file` there is [`FileSource`], with
+//! `etcd` [`EtcdSource`].
 //!
 //! # Adding a source
 //!
@@ -22,5 +23,5 @@ pub(crate) use self::etcd::fuzz;
 pub use self::etcd::{BadTlsFile, EtcdOptions, EtcdSource, EtcdTls, InvalidOptions, TlsFile};
 #[cfg(feature = "file")]
 pub use self::file::FileSource;
-pub use self::fixed::FixedSource;
+pub use self::fixed::{ChangeError, FixedSource, LiveHandle, LiveSource};
 pub use crate::reflector::{Feed, Replacement, Source};

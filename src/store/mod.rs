@@ -115,8 +115,8 @@ impl Store {
     /// Waits until what is served is known to be what the source held when this was called, or later: the source is asked
     /// at once.
     ///
-    /// Returns `false` if the reflector was dropped before that; a source that never asks anybody, as the fixed one, does
-    /// not answer either. For a deadline see [`wait_for_revision`](Self::wait_for_revision).
+    /// Returns `false` if the reflector was dropped before that; a source that never asks anybody, such as the fixed one,
+    /// does not answer either. For a deadline see [`wait_for_revision`](Self::wait_for_revision).
     pub async fn wait_fresh(&self) -> bool {
         let asked = Instant::now();
         self.demand.notify_one();

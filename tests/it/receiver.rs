@@ -8,6 +8,7 @@ mod dedup;
 mod delivery;
 mod finish;
 mod incremental;
+mod live_source;
 mod log_lines;
 mod refusals;
 mod retry;
