@@ -15,7 +15,7 @@ use super::durable::Durable;
 #[cfg(feature = "durable")]
 use super::journal::Journal;
 use super::metrics;
-use super::rule::Event;
+use super::rule::EventDigest;
 use super::table::{Answer, Known, Table, Taken};
 #[cfg(feature = "durable")]
 use crate::base::clock::Clock;
@@ -69,7 +69,7 @@ impl Claims {
     }
 
     /// Claims `event`, to be remembered for `ttl` seconds if it is taken.
-    pub(crate) fn claim(&self, event: Event, ttl: u32) -> Claim {
+    pub(crate) fn claim(&self, event: EventDigest, ttl: u32) -> Claim {
         let inner = &self.inner;
         let now = inner.now();
         let claim = |table: &mut Table| {
@@ -94,7 +94,7 @@ impl Inner {
         u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
 
-    fn change<T>(&self, event: Event, f: impl FnOnce(&mut Table) -> T) -> T {
+    fn change<T>(&self, event: EventDigest, f: impl FnOnce(&mut Table) -> T) -> T {
         let mut table = lock(&self.shards[event.part(self.shards.len())]);
         let (entries, forgotten) = (table.len(), table.forgotten());
         let outcome = f(&mut table);
@@ -174,7 +174,7 @@ impl ClaimsOptions {
         let shards = self.shards();
         let theirs = Arc::clone(&shards);
         let is_remembered =
-            move |event: Event, answer| lock(&theirs[event.part(theirs.len())]).remembers(event, answer);
+            move |event: EventDigest, answer| lock(&theirs[event.part(theirs.len())]).remembers(event, answer);
         let journal = Journal::open(directory, self.max_entries, clock, is_remembered, |event, taken| {
             lock(&shards[event.part(shards.len())]).recover(event, taken);
         })?;
@@ -214,7 +214,7 @@ pub(crate) enum Claim {
 #[derive(Debug)]
 pub(crate) struct Pending {
     claims: Claims,
-    event: Event,
+    event: EventDigest,
     ttl: u32,
     is_settled: bool,
 }
@@ -248,18 +248,18 @@ mod tests {
 
     use super::*;
 
-    fn event(number: u16) -> Event {
+    fn event(number: u16) -> EventDigest {
         let [high, low] = number.to_be_bytes();
         let mut event = [0; 16];
         (event[4], event[5]) = (low, high);
-        Event(event)
+        EventDigest(event)
     }
 
     fn answer(number: u128) -> Answer {
         Answer { status: StatusCode::OK, event_id: Uuid::from_u128(number) }
     }
 
-    fn first(claims: &Claims, event: Event) -> Pending {
+    fn first(claims: &Claims, event: EventDigest) -> Pending {
         match claims.claim(event, 60) {
             Claim::First(pending) => pending,
             other => panic!("{other:?}"),

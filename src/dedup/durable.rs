@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::rule::Event;
+use super::rule::EventDigest;
 use super::table::Answer;
 
 /// The copy of the table that outlives the process.
@@ -12,5 +12,5 @@ pub(super) trait Durable: Send + Sync {
 
     /// Writes down that `event` was taken, and is to be remembered for `ttl` seconds. The future is over when that
     /// outlives the process, or cannot be had.
-    fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()>;
+    fn append(&self, event: EventDigest, answer: Answer, ttl: u32) -> BoxFuture<'static, ()>;
 }

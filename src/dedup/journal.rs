@@ -26,7 +26,7 @@ use self::record::Record;
 pub(crate) use self::record::fuzz;
 use self::writer::{Entry, Writer, failed, seconds};
 use super::durable::Durable;
-use super::rule::Event;
+use super::rule::EventDigest;
 use super::table::{Answer, Taken};
 use crate::base::clock::Clock;
 
@@ -51,8 +51,8 @@ impl Journal {
         directory: &Path,
         max_records: usize,
         clock: Clock,
-        is_remembered: impl Fn(Event, Answer) -> bool + Send + 'static,
-        found: impl FnMut(Event, Taken),
+        is_remembered: impl Fn(EventDigest, Answer) -> bool + Send + 'static,
+        found: impl FnMut(EventDigest, Taken),
     ) -> io::Result<Self> {
         let clock = Arc::new(clock);
         let is_remembered = Box::new(move |record: &Record| is_remembered(record.event, record.taken.answer));
@@ -69,7 +69,7 @@ impl Durable for Journal {
         self.clock.for_expiry().map(seconds)
     }
 
-    fn append(&self, event: Event, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
+    fn append(&self, event: EventDigest, answer: Answer, ttl: u32) -> BoxFuture<'static, ()> {
         let at = seconds(self.clock.for_stamps());
         let taken = Taken { answer, at, until: at.saturating_add(ttl) };
         let (written, was_written) = oneshot::channel();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::ranking::Shares;
-use super::rule::{Event, MAX_TTL, Owner};
+use super::rule::{EventDigest, MAX_TTL, Owner};
 
 /// The taken events of each webhook, in queues by the order of magnitude of the time they are remembered for, each queue
 /// in the order in which they were taken. What stands at the head of one is the oldest of its kind, and holds up no other
@@ -30,7 +30,7 @@ pub(crate) struct Queues {
 /// An event that is to be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
-    pub(crate) event: Event,
+    pub(crate) event: EventDigest,
     pub(crate) at: u32,
     pub(crate) until: u32,
 }
@@ -220,7 +220,7 @@ impl Queues {
 
 impl Node {
     fn due(&self, owner: Owner) -> Due {
-        Due { event: Event::from_parts(owner, self.digest), at: self.at, until: self.until }
+        Due { event: EventDigest::from_parts(owner, self.digest), at: self.at, until: self.until }
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
     fn due(namespace: u16, webhook: u16, number: u32, at: u32, ttl: u32) -> Due {
         let mut digest = [0; 12];
         digest[..4].copy_from_slice(&number.to_be_bytes());
-        Due { event: Event::from_parts(Owner { namespace, webhook }, digest), at, until: at + ttl }
+        Due { event: EventDigest::from_parts(Owner { namespace, webhook }, digest), at, until: at + ttl }
     }
 
     fn count(plain: &[(Due, bool)], counts: impl Fn(Owner) -> bool) -> usize {

@@ -99,13 +99,13 @@ impl DedupRule {
     }
 
     /// The event that `req` is, among all there are.
-    pub(crate) fn event(&self, scope: Scope<'_>, req: &Request<Collected>) -> Result<Event, Rejection> {
+    pub(crate) fn event(&self, scope: Scope<'_>, req: &Request<Collected>) -> Result<EventDigest, Rejection> {
         let missing = |why: String| Rejection::with_detail(RejectionKind::MissingEventId, why);
         match &self.source {
             Source::Header(name) => {
                 let id = one(req.headers(), name)
                     .map_err(|wrong| missing(format!("The event has no id: the header {name} {wrong}")))?;
-                Ok(Event::new(scope, b"header", id))
+                Ok(EventDigest::new(scope, b"header", id))
             }
             Source::Pointer(pointer) => {
                 let (kind, id) = match pointer.find(req.body().bytes()) {
@@ -115,9 +115,9 @@ impl DedupRule {
                 };
                 checked(id.as_bytes())
                     .map_err(|wrong| missing(format!("The event has no id: {pointer} in the body {wrong}")))?;
-                Ok(Event::new(scope, kind, id.as_bytes()))
+                Ok(EventDigest::new(scope, kind, id.as_bytes()))
             }
-            Source::Digest => Ok(Event::new(scope, b"digest", req.body().bytes())),
+            Source::Digest => Ok(EventDigest::new(scope, b"digest", req.body().bytes())),
         }
     }
 }
@@ -153,7 +153,7 @@ pub(crate) enum Scope<'a> {
 /// 96 bits of a SHA-256 are enough: a sender who could find two ids of one digest could only make an event of its own be
 /// taken for another of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Event(pub(crate) [u8; 16]);
+pub(crate) struct EventDigest(pub(crate) [u8; 16]);
 
 /// Whose share an event counts for. Namespaces whose tags are the same share one share, and so do webhooks; their events
 /// differ all the same.
@@ -163,7 +163,7 @@ pub(crate) struct Owner {
     pub(crate) webhook: u16,
 }
 
-impl Event {
+impl EventDigest {
     fn new(scope: Scope<'_>, kind: &[u8], id: &[u8]) -> Self {
         let mut hash = Sha256::new();
         let owner = match scope {
@@ -295,7 +295,7 @@ mod tests {
         request.body(Collected::new(Bytes::from(body.to_owned()))).unwrap()
     }
 
-    fn named(rule: &DedupRule, headers: &[(&str, &str)], body: &str) -> Result<Event, String> {
+    fn named(rule: &DedupRule, headers: &[(&str, &str)], body: &str) -> Result<EventDigest, String> {
         rule.event(Scope::Named("a"), &request(headers, body)).map_err(|rejection| {
             assert_eq!(rejection.kind(), RejectionKind::MissingEventId);
             rejection.detail().to_owned()
@@ -377,8 +377,8 @@ mod tests {
         let elsewhere = key("b", "b");
         assert_ne!(owner(Scope::Webhook(&one), "{}").namespace, owner(Scope::Webhook(&elsewhere), "{}").namespace);
         assert_ne!(owner(Scope::Webhook(&one), "{}"), owner(Scope::Named("a"), "{}"));
-        let event = Event([7; 16]);
-        assert_eq!(Event::from_parts(event.owner(), event.digest()), event);
+        let event = EventDigest([7; 16]);
+        assert_eq!(EventDigest::from_parts(event.owner(), event.digest()), event);
     }
 
     #[test]

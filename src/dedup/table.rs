@@ -7,7 +7,7 @@ use http::StatusCode;
 use uuid::Uuid;
 
 use super::queues::{Due, Queues};
-use super::rule::Event;
+use super::rule::EventDigest;
 
 /// What the sender of an event was answered. Of the answer no more is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) enum Known {
 /// takes about as much.
 #[derive(Debug)]
 pub(crate) struct Table {
-    events: HashMap<Event, Option<Remembered>, RandomState>,
+    events: HashMap<EventDigest, Option<Remembered>, RandomState>,
     queues: Queues,
     /// There are events of an earlier process whose age is not known yet, with times since 1970. They are remembered until
     /// it is.
@@ -79,7 +79,7 @@ impl Table {
     }
 
     /// What is known of `event`; if nothing is, it is now pending.
-    pub(crate) fn claim(&mut self, event: Event, now: u32) -> Known {
+    pub(crate) fn claim(&mut self, event: EventDigest, now: u32) -> Known {
         self.sweep(now);
         match self.events.get(&event) {
             Some(None) => Known::Pending,
@@ -95,14 +95,14 @@ impl Table {
     }
 
     /// A pending event was not taken: the next one of the same id is a first one again.
-    pub(crate) fn release(&mut self, event: Event) {
+    pub(crate) fn release(&mut self, event: EventDigest) {
         if let Some(None) = self.events.get(&event) {
             self.events.remove(&event);
         }
     }
 
     /// The event was taken. If there are too many, the oldest of the largest owner is forgotten.
-    pub(crate) fn take(&mut self, event: Event, taken: Taken) {
+    pub(crate) fn take(&mut self, event: EventDigest, taken: Taken) {
         let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: false };
         self.events.insert(event, Some(remembered));
         self.queues.push(Due { event, at: taken.at, until: taken.until }, false);
@@ -112,7 +112,7 @@ impl Table {
     /// The event was taken by an earlier process, by its wall clock then. The oldest come first. Of the same event that
     /// comes again, the one that is remembered longer counts.
     #[cfg(any(test, feature = "durable"))]
-    pub(crate) fn recover(&mut self, event: Event, taken: Taken) {
+    pub(crate) fn recover(&mut self, event: EventDigest, taken: Taken) {
         if let Some(Some(known)) = self.events.get(&event)
             && known.until >= taken.until
         {
@@ -127,7 +127,7 @@ impl Table {
 
     /// Whether the event is remembered with this answer.
     #[cfg(any(test, feature = "durable"))]
-    pub(crate) fn remembers(&self, event: Event, answer: Answer) -> bool {
+    pub(crate) fn remembers(&self, event: EventDigest, answer: Answer) -> bool {
         matches!(self.events.get(&event), Some(Some(known)) if known.answer == answer)
     }
 
@@ -186,7 +186,7 @@ impl Table {
 }
 
 /// Removes the event unless it has been claimed again since.
-fn remove(events: &mut HashMap<Event, Option<Remembered>, RandomState>, due: Due) -> bool {
+fn remove(events: &mut HashMap<EventDigest, Option<Remembered>, RandomState>, due: Due) -> bool {
     let is_it = matches!(events.get(&due.event), Some(Some(remembered)) if remembered.until == due.until);
     if is_it {
         events.remove(&due.event);
@@ -201,14 +201,14 @@ mod tests {
     use super::*;
     use crate::dedup::rule::Owner;
 
-    fn event(number: u8) -> Event {
+    fn event(number: u8) -> EventDigest {
         of(0, 0, number.into())
     }
 
-    fn of(namespace: u16, webhook: u16, number: u32) -> Event {
+    fn of(namespace: u16, webhook: u16, number: u32) -> EventDigest {
         let mut digest = [0; 12];
         digest[..4].copy_from_slice(&number.to_be_bytes());
-        Event::from_parts(Owner { namespace, webhook }, digest)
+        EventDigest::from_parts(Owner { namespace, webhook }, digest)
     }
 
     fn answer(number: u128) -> Answer {
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert_eq!(size_of::<(Event, Option<Remembered>)>(), 40);
+        assert_eq!(size_of::<(EventDigest, Option<Remembered>)>(), 40);
     }
 
     #[test]

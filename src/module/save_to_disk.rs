@@ -42,11 +42,11 @@ const MAX_PARTS: usize = 64;
 /// is ever written outside of the root, not by `..` and not by way of a symbolic link.
 #[derive(Clone, Debug)]
 pub struct SaveToDisk {
-    target: Arc<Target>,
+    target: Arc<Place>,
 }
 
 #[derive(Debug)]
-struct Target {
+struct Place {
     root: PathBuf,
     /// Below the root.
     directory: PathBuf,
@@ -86,7 +86,7 @@ impl SaveToDisk {
         }
         let root = std::path::absolute(root)?;
         let directory = below(&root, &config.path)?;
-        Ok(Self { target: Arc::new(Target { root, directory, template }) })
+        Ok(Self { target: Arc::new(Place { root, directory, template }) })
     }
 }
 
@@ -116,7 +116,7 @@ impl Module for SaveToDisk {
     }
 }
 
-impl Target {
+impl Place {
     fn write(&self, name: &str, event_id: &str, body: &Bytes) -> io::Result<()> {
         let directory = self.open()?;
         let usual = format!(".{event_id}.tmp");

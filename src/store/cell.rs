@@ -12,7 +12,7 @@ use super::snapshot::Snapshot;
 /// read is otherwise one load of a shared word that is hardly ever written. Services cannot keep it instead, as servers
 /// clone them for each request.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct SnapshotCell {
     generation: AtomicU64,
     snapshot: RwLock<Arc<Snapshot>>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Cell {
 ///
 /// An idle thread keeps an old snapshot alive until it reads again; what that costs is the difference to the current one.
 struct Seen {
-    cell: Weak<Cell>,
+    cell: Weak<SnapshotCell>,
     generation: u64,
     snapshot: Arc<Snapshot>,
 }
@@ -31,7 +31,7 @@ thread_local! {
     static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Cell {
+impl SnapshotCell {
     pub(super) fn new(snapshot: Snapshot) -> Self {
         Self { generation: AtomicU64::new(0), snapshot: RwLock::new(Arc::new(snapshot)) }
     }
@@ -81,13 +81,14 @@ impl Cell {
 mod tests {
     use super::*;
 
-    fn revision(cell: &Arc<Cell>) -> u64 {
+    fn revision(cell: &Arc<SnapshotCell>) -> u64 {
         cell.read(Snapshot::revision)
     }
 
     #[test]
     fn a_reader_sees_each_replacement_of_each_cell() {
-        let cells = [Arc::new(Cell::new(Snapshot::default())), Arc::new(Cell::new(Snapshot::default()))];
+        let cells =
+            [Arc::new(SnapshotCell::new(Snapshot::default())), Arc::new(SnapshotCell::new(Snapshot::default()))];
         for n in 1..10 {
             cells[0].store(Arc::new(Snapshot::at(n)));
             cells[1].store(Arc::new(Snapshot::at(100 * n)));
@@ -98,16 +99,16 @@ mod tests {
 
     #[test]
     fn what_a_store_held_goes_with_it() {
-        let cell = Arc::new(Cell::new(Snapshot::default()));
+        let cell = Arc::new(SnapshotCell::new(Snapshot::default()));
         revision(&cell);
         drop(cell);
-        revision(&Arc::new(Cell::new(Snapshot::default())));
+        revision(&Arc::new(SnapshotCell::new(Snapshot::default())));
         SEEN.with(|seen| assert_eq!(seen.borrow().len(), 1));
     }
 
     #[test]
     fn under_many_writes_no_reader_goes_back() {
-        let cell = Arc::new(Cell::new(Snapshot::default()));
+        let cell = Arc::new(SnapshotCell::new(Snapshot::default()));
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {

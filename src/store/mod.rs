@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-use self::cell::Cell;
+use self::cell::SnapshotCell;
 pub use self::revision::Revision;
 pub use self::snapshot::{Counts, Refusal, Snapshot};
 pub(crate) use self::snapshot::{Found, Slot};
@@ -23,7 +23,7 @@ pub use self::status::{ErrorKind, IgnoredKey, LastError, ListReason, SourceRepor
 /// The read half of the configuration.
 #[derive(Clone, Debug)]
 pub struct Store {
-    cell: Arc<Cell>,
+    cell: Arc<SnapshotCell>,
     revision: watch::Receiver<Option<Seen>>,
     status: watch::Receiver<SourceStatus>,
     /// Woken when somebody waits for a proof.
@@ -147,7 +147,7 @@ impl Store {
 /// The sole write half.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    cell: Arc<Cell>,
+    cell: Arc<SnapshotCell>,
     revision: watch::Sender<Option<Seen>>,
     status: watch::Sender<SourceStatus>,
     demand: Arc<Notify>,
@@ -198,7 +198,7 @@ impl Writer {
 
 /// An empty store that nothing has been loaded into.
 pub(crate) fn store(source: &'static str) -> (Store, Writer) {
-    let cell = Arc::new(Cell::new(Snapshot::default()));
+    let cell = Arc::new(SnapshotCell::new(Snapshot::default()));
     let (revision, revisions) = watch::channel(None);
     let (status, statuses) = watch::channel(SourceStatus {
         source,

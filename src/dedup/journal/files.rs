@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::record::{Record, SIZE};
 use crate::base::directory;
 use crate::dedup::metrics;
-use crate::dedup::rule::Event;
+use crate::dedup::rule::EventDigest;
 use crate::dedup::table::Taken;
 
 /// `taken-v1-` and the second in which it was begun; another format gets another name.
@@ -68,7 +68,7 @@ impl Files {
         max_records: usize,
         now: u32,
         is_remembered: IsRemembered,
-        mut found: impl FnMut(Event, Taken),
+        mut found: impl FnMut(EventDigest, Taken),
     ) -> io::Result<Self> {
         let at = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         directory::create(directory).map_err(|error| at(directory, error))?;
@@ -273,7 +273,7 @@ fn begun(of: &str) -> Option<u32> {
 }
 
 /// Reads a file and tells what is in it.
-fn read(path: PathBuf, begun: u32, found: &mut impl FnMut(Event, Taken)) -> io::Result<JournalFile> {
+fn read(path: PathBuf, begun: u32, found: &mut impl FnMut(EventDigest, Taken)) -> io::Result<JournalFile> {
     let (mut file, mut damaged) = (JournalFile { path: path.clone(), begun, records: 0, until: 0 }, 0);
     records(&path, |record| {
         file.records += 1;

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use uuid::Uuid;
 
-use crate::dedup::rule::Event;
+use crate::dedup::rule::EventDigest;
 use crate::dedup::table::{Answer, Taken};
 
 /// The size of a record: event, event id, from, until, status, two bytes that are zero, CRC-32 of these; numbers are
@@ -14,7 +14,7 @@ const CONTENT: usize = SIZE - 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) event: Event,
+    pub(super) event: EventDigest,
     pub(super) taken: Taken,
 }
 
@@ -47,14 +47,14 @@ impl Record {
             event_id: Uuid::from_bytes(*event_id),
         };
         let taken = Taken { answer, at: u32::from_be_bytes(*at), until: u32::from_be_bytes(*until) };
-        Some(Self { event: Event(*event), taken })
+        Some(Self { event: EventDigest(*event), taken })
     }
 }
 
 #[cfg(test)]
 pub(super) fn sample(number: u8, at: u32, until: u32) -> Record {
     let answer = Answer { status: StatusCode::ACCEPTED, event_id: Uuid::from_u128(u128::from(number)) };
-    Record { event: Event([number; 16]), taken: Taken { answer, at, until } }
+    Record { event: EventDigest([number; 16]), taken: Taken { answer, at, until } }
 }
 
 /// A record that is read is written again as the same bytes, but for the two that are zero.

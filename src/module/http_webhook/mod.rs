@@ -107,7 +107,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// which credentials go along.
 #[derive(Clone)]
 pub struct HttpWebhook {
-    target: Arc<Target>,
+    target: Arc<Endpoint>,
     way: Way,
 }
 
@@ -118,7 +118,7 @@ enum Way {
     Connection(Shared<HttpConnection>),
 }
 
-struct Target {
+struct Endpoint {
     url: Uri,
     /// The URL's host and port. The rest of it may hold a secret.
     host: String,
@@ -169,7 +169,7 @@ impl HttpWebhook {
         let timeout = config.timeout.map(limit).transpose()?.or(timeout).unwrap_or(DEFAULT_TIMEOUT);
         let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref())?;
         let key = config.signing_secret.as_deref().map(SigningKey::parse).transpose()?;
-        let target = Target {
+        let target = Endpoint {
             host: url::shown(&url),
             url,
             method: config.method.into(),
@@ -193,7 +193,7 @@ impl Module for HttpWebhook {
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-        let Target { host, timeout: limit, .. } = &*self.target;
+        let Endpoint { host, timeout: limit, .. } = &*self.target;
         let hops = hops::next(delivery.headers()).ok_or_else(|| hops::error(host))?;
         let clients = match &self.way {
             Way::Egress(egress) => egress.clients().await,
@@ -214,7 +214,7 @@ impl Module for HttpWebhook {
     }
 }
 
-impl Target {
+impl Endpoint {
     fn request(&self, delivery: &Delivery, hops: u8) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(delivery.body().clone()));
         *request.method_mut() = self.method.clone();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::batch::Frames;
 use super::frame::{Kind, Salt};
-use super::frames::Frames;
 use super::storage::Segment;
 
 /// So much room is made at a time in the segment that is written to: see `frame.rs`. A small segment has less.

@@ -15,8 +15,7 @@
 
 use std::ops::Range;
 
-use super::state;
-use super::state::State;
+use super::progress::{self, State};
 
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"TWSPOOL1";
@@ -31,7 +30,7 @@ pub(super) const FRAME_HEAD: usize = 20;
 pub(super) enum Kind {
     /// An event: see `event.rs`.
     Event = 1,
-    /// What became of it so far: see `state.rs`.
+    /// What became of it so far: see `progress.rs`.
     State = 2,
     /// Nothing is to be done with it any more, nor with those whose numbers are the payload.
     Done = 3,
@@ -116,7 +115,7 @@ pub(super) fn filler(salt: Salt, length: usize) -> Option<Vec<u8>> {
 /// The bytes that a frame with this state takes.
 pub(super) fn state_length(state: &State) -> u32 {
     // A reason is bounded.
-    (FRAME_HEAD + state::encoded_length(state)) as u32
+    (FRAME_HEAD + progress::encoded_length(state)) as u32
 }
 
 fn checksum(salt: Salt, head: &[u8], rest: &[u8]) -> u32 {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::frame;
 use super::frame::Salt;
-use super::state::{Death, State};
+use super::progress::{Death, State};
 use super::storage::Segment;
 use crate::event::EventId;
 use crate::queue::Ticket;

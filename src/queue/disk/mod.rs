@@ -32,19 +32,19 @@
 //! Files hold events as received, credentials included: mode 0600, in a directory of mode 0700, which one process at a
 //! time can have.
 
+pub(crate) mod batch;
 pub(crate) mod current;
 mod dead;
 mod decide;
 pub(crate) mod event;
 pub(crate) mod frame;
-pub(crate) mod frames;
 pub(crate) mod ledger;
 mod measure;
+pub(crate) mod progress;
 pub(crate) mod queue;
+pub(crate) mod quota;
 pub(crate) mod recover;
 pub(crate) mod shared;
-pub(crate) mod shares;
-pub(crate) mod state;
 pub(crate) mod storage;
 pub(crate) mod writer;
 
@@ -65,10 +65,10 @@ use tokio::time::Instant;
 
 #[cfg(fuzzing)]
 pub(crate) use self::frame::fuzz as fuzz_frames;
+use self::progress::{Again, Death, State};
 #[cfg(fuzzing)]
 pub(crate) use self::recover::fuzz as fuzz_recovery;
 use self::shared::Shared;
-use self::state::{Again, Death, State};
 use self::storage::{Directory, Disk};
 use self::writer::Writer;
 use super::{

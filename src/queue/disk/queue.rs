@@ -1,10 +1,10 @@
 //! What is to be written, and whether there is room for it.
 
+use super::batch::{Frames, Span};
 use super::event;
 use super::frame::{Kind, Salt};
-use super::frames::{Frames, Span};
 use super::ledger::Sizes;
-use super::shares::{Shares, largest_event};
+use super::quota::{Shares, largest_event};
 use crate::base::group::{Gathering, Gathers, Group};
 use crate::config::WebhookKey;
 use crate::event::Delivery;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::event::decode_name;
 use super::frame::{FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
 use super::ledger::{Ledger, Place};
-use super::shares::Shares;
+use super::quota::Shares;
 use super::storage::{Disk, Segment};
-use super::{frame, measure, state};
+use super::{frame, measure, progress};
 use crate::config::WebhookKey;
 use crate::event::EventId;
 use crate::queue::Ticket;
@@ -183,7 +183,7 @@ fn take_over(
             ledger.insert(record.sequence, Place { segment, offset, length }, None);
         }
         Kind::State => {
-            if let Some(state) = state::decode(record.payload) {
+            if let Some(state) = progress::decode(record.payload) {
                 ledger.note(record.sequence, state);
             }
         }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::batch::Memory;
 use super::decide::{Chores, MANY, Queued, Wake, decide};
 use super::frame::{FRAME_HEAD, Kind, Salt};
-use super::frames::Memory;
 use super::ledger::{Ledger, Place, Sizes};
+use super::progress::State;
 use super::queue::{Batch, Queue};
 use super::recover::Recovered;
-use super::state::State;
 use super::{event, frame};
 use crate::base::group::{Gathers, Stragglers, Waiter, gather, idle};
 use crate::base::lock::lock;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::hand::Writer;
 use self::hand::{Ahead, COPY_AGAIN, Line};
+use super::batch::{Frames, Span};
 use super::current::Current;
 use super::decide::Chores;
 use super::frame::{SEGMENT_HEAD, Salt};
-use super::frames::{Frames, Span};
 use super::ledger::Place;
 use super::measure;
 use super::queue::Batch;

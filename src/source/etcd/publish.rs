@@ -6,7 +6,7 @@ use super::client::Account;
 use super::health::Health;
 use super::machine::{Entry, Event, Fault, Header, Put, Revision};
 use super::options::EtcdOptions;
-use super::saved::{Copy, Kept, Keys, Saved};
+use super::saved::{Kept, Keys, Saved, SavedCopy};
 use crate::config::Key;
 use crate::reflector::{Change, Feed, Replacement};
 use crate::source::ignored::{Ignored, Said};
@@ -21,7 +21,7 @@ pub(super) struct Publisher {
     /// The published keys that are not ours.
     ignored: Ignored,
     said: Said,
-    copy: Option<Copy>,
+    copy: Option<SavedCopy>,
 }
 
 /// The list that is being brought.
@@ -41,7 +41,7 @@ impl Listing {
 impl Publisher {
     pub(super) fn new(options: &EtcdOptions, feed: Feed) -> Self {
         let prefix = options.prefix.clone();
-        let copy = options.copy.clone().map(|directory| Copy::new(directory, prefix.clone()));
+        let copy = options.copy.clone().map(|directory| SavedCopy::new(directory, prefix.clone()));
         let (health, ignored, said) = (Health::default(), Ignored::default(), Said::default());
         Self { feed, prefix, health, listing: None, ignored, said, copy }
     }

@@ -54,7 +54,7 @@ pub(super) struct Saved {
 
 /// Keeps the copy on disk like what is published.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct SavedCopy {
     directory: PathBuf,
     prefix: String,
     keys: Arc<Keys>,
@@ -64,7 +64,7 @@ pub(super) struct Copy {
     writing: Option<JoinHandle<io::Result<Duration>>>,
 }
 
-impl Copy {
+impl SavedCopy {
     pub(super) fn new(directory: PathBuf, prefix: String) -> Self {
         Self {
             directory,
@@ -291,7 +291,7 @@ mod tests {
         let directory = folder.path().join("made");
         write(&directory, &encoded()).unwrap();
         write(&directory, &encoded()).unwrap();
-        let mut copy = Copy::new(directory.clone(), "/cwm/".into());
+        let mut copy = SavedCopy::new(directory.clone(), "/cwm/".into());
         assert_eq!(copy.read(), Ok(Some(saved())));
         assert_eq!(directory.join(OWN).join(FILE).metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn no_file_is_no_error_and_no_directory_is() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Copy::new(folder.path().join("none"), "/cwm/".into()).read(), Ok(None));
+        assert_eq!(SavedCopy::new(folder.path().join("none"), "/cwm/".into()).read(), Ok(None));
         std::fs::write(folder.path().join("file"), "").unwrap();
         assert!(write(&folder.path().join("file"), b"x").is_err());
     }

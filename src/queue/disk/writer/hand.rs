@@ -8,9 +8,9 @@ use bytes::Bytes;
 use crate::base::group::Stragglers;
 use crate::base::log_limit::LogLimit;
 use crate::queue::QueueError;
+use crate::queue::disk::batch::{Frames, Span};
 use crate::queue::disk::current::Current;
 use crate::queue::disk::frame::Salt;
-use crate::queue::disk::frames::{Frames, Span};
 use crate::queue::disk::ledger::Place;
 use crate::queue::disk::shared::Shared;
 use crate::queue::disk::storage::Disk;
@@ -54,11 +54,11 @@ pub(super) struct Copying {
 /// Frames that stand before those of a batch, and which of them are copies.
 pub(super) struct Ahead {
     pub(super) frames: Frames,
-    pub(super) copies: Vec<Copy>,
+    pub(super) copies: Vec<MovedRecord>,
 }
 
 /// A copy of an event.
-pub(super) struct Copy {
+pub(super) struct MovedRecord {
     pub(super) sequence: u64,
     pub(super) from: Place,
     pub(super) span: Span,

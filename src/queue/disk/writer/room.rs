@@ -4,14 +4,14 @@
 use std::io;
 use std::time::Instant;
 
-use super::hand::{Ahead, COPY_AGAIN, Copy, Copying, Line, Writer};
+use super::hand::{Ahead, COPY_AGAIN, Copying, Line, MovedRecord, Writer};
+use crate::queue::disk::batch::Frames;
 use crate::queue::disk::current::Current;
 use crate::queue::disk::frame::{FRAME_HEAD, Kind, SEGMENT_HEAD, Salt};
-use crate::queue::disk::frames::Frames;
 use crate::queue::disk::ledger::Place;
+use crate::queue::disk::progress::State;
 use crate::queue::disk::queue::max_garbage;
 use crate::queue::disk::recover::read_all;
-use crate::queue::disk::state::State;
 use crate::queue::disk::{frame, measure};
 
 /// So many events are copied at a time to free the oldest segment, in bytes: what is accepted meanwhile waits for it.
@@ -112,7 +112,7 @@ impl Writer {
                 if let Some(state) = state {
                     ahead.frames.push_state(sequence, &state);
                 }
-                ahead.copies.push(Copy { sequence, from, span });
+                ahead.copies.push(MovedRecord { sequence, from, span });
             }
             copying.at += length;
         }

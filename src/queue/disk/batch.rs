@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::frame::{FRAME_HEAD, Kind, Salt};
-use super::state::State;
-use super::{frame, state};
+use super::progress::State;
+use super::{frame, progress};
 use crate::base::lock::lock;
 
 /// A body that is larger is not copied to its fellows.
@@ -87,7 +87,7 @@ impl Frames {
     }
 
     pub(super) fn push_state(&mut self, sequence: u64, state: &State) {
-        self.push(Kind::State, sequence, |bytes| state::encode(state, bytes), &Bytes::new());
+        self.push(Kind::State, sequence, |bytes| progress::encode(state, bytes), &Bytes::new());
     }
 
     pub(super) fn length(&self) -> u64 {
