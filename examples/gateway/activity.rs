@@ -150,39 +150,54 @@ impl Activity {
 
     /// Something waits for the peer to take it.
     pub(crate) fn owe(&self) {
-        if self.owed.fetch_add(1, Ordering::Relaxed) > 0 {
-            self.hold(ANSWER);
+        let mut held = self.lock();
+        let is_further = self.owed.fetch_add(1, Ordering::Relaxed) > 0;
+        let is_too_much = is_further && self.add(&mut held, ANSWER);
+        drop(held);
+        if is_too_much {
+            self.unread_answers.make_room();
         }
     }
 
     /// The end of one [`owe`](Self::owe).
     pub(crate) fn settle(&self) {
+        let mut held = self.lock();
         match self.owed.fetch_sub(1, Ordering::Relaxed) {
             1 => drop(self.settled.fetch_add(1, Ordering::Relaxed)),
-            _ => self.release(ANSWER),
+            _ => self.take_off(&mut held, ANSWER),
         }
     }
 
     /// Memory is held for the peer until it reads.
     pub(crate) fn hold(&self, bytes: usize) {
-        let mut held = self.lock();
+        let is_too_much = self.add(&mut self.lock(), bytes);
+        if is_too_much {
+            self.unread_answers.make_room();
+        }
+    }
+
+    /// Counts `bytes` here and for all connections. The lock is held throughout, so that both counts agree. Returns whether
+    /// all connections together hold too much.
+    fn add(&self, held: &mut Held, bytes: usize) -> bool {
         if held.is_over {
-            return;
+            return false;
         }
         if held.bytes == 0 {
             held.since = Some(Instant::now());
         }
         held.bytes += bytes;
-        drop(held);
-        self.unread_answers.hold(bytes);
+        self.unread_answers.hold(bytes)
+    }
+
+    fn take_off(&self, held: &mut Held, bytes: usize) {
+        let bytes = bytes.min(held.bytes);
+        held.bytes -= bytes;
+        self.unread_answers.release(bytes);
     }
 
     /// The end of one [`hold`](Self::hold).
     pub(crate) fn release(&self, bytes: usize) {
-        let mut held = self.lock();
-        let bytes = bytes.min(held.bytes);
-        held.bytes -= bytes;
-        self.unread_answers.release(bytes);
+        self.take_off(&mut self.lock(), bytes);
     }
 
     /// How many bytes are held, and since when without a break. `None` if nothing is.

@@ -80,18 +80,17 @@ impl Unread {
         Place { unread: Arc::clone(self), id }
     }
 
-    /// Counts `bytes` until they are [released](Self::release).
-    pub(crate) fn hold(&self, bytes: usize) {
-        if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > BUDGET {
-            self.make_room();
-        }
+    /// Counts `bytes` until they are [released](Self::release). Returns whether there are too many now.
+    pub(crate) fn hold(&self, bytes: usize) -> bool {
+        self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > BUDGET
     }
 
     pub(crate) fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn make_room(&self) {
+    /// Ends connections if there are too many bytes. To be called without the lock of a connection.
+    pub(crate) fn make_room(&self) {
         // Else another makes room.
         let Ok(mut connections) = self.connections.try_lock() else { return };
         let now = Instant::now();

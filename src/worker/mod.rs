@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::attempt::{Outcome, attempt_once, give_up, orphan};
@@ -119,6 +119,7 @@ impl Worker {
             under_way: JoinSet::new(),
             is_reading: false,
             delivered: Vec::new(),
+            tidying: None,
         };
         let mut measure = interval(MEASURE_EVERY);
         measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,7 +150,7 @@ impl Worker {
                     work.queue.measure();
                     lines::tell_rest();
                 }
-                _ = tidy.tick() => work.expire_dead_letters(self.dead_letter_age),
+                _ = tidy.tick(), if !stopping => work.expire_dead_letters(self.dead_letter_age),
             }
         }
         work.note_delivered();
@@ -176,6 +177,8 @@ struct Work {
     is_reading: bool,
     /// Those of which the queue has not been told yet.
     delivered: Vec<Ticket>,
+    /// Removes old dead letters. The stop does not wait for it.
+    tidying: Option<JoinHandle<()>>,
 }
 
 /// The order is that of the time.
@@ -192,8 +195,6 @@ enum Ended {
     Read(Vec<(Ticket, Option<Arc<Webhook>>, Loaded)>),
     /// An attempt was made.
     Tried(Ticket, Outcome),
-    /// Dead letters were looked through.
-    Expired(io::Result<usize>),
 }
 
 impl Work {
@@ -239,7 +240,10 @@ impl Work {
                 .filter(|(_, event)| event.is_none())
                 .map(|(ticket, _)| ticket.clone())
                 .collect();
-            let read = AssertUnwindSafe(queue.backend().load(&to_read)).catch_unwind().await.unwrap_or_default();
+            let read = AssertUnwindSafe(async { queue.backend().load(&to_read).await })
+                .catch_unwind()
+                .await
+                .unwrap_or_default();
             // Of what the backend says nothing about nothing is known.
             let unknown = || Loaded::NotNow(io::Error::other("the queue did not answer"));
             let mut read = read.into_iter().chain(repeat_with(unknown));
@@ -270,8 +274,17 @@ impl Work {
     }
 
     fn expire_dead_letters(&mut self, age: Duration) {
+        if self.tidying.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
         let queue = self.queue.clone();
-        self.under_way.spawn(async move { Ended::Expired(queue.backend().expire_dead_letters(age).await) });
+        self.tidying = Some(tokio::spawn(async move {
+            match queue.backend().expire_dead_letters(age).await {
+                Ok(0) => {}
+                Ok(forgotten) => tracing::warn!(forgotten, "dead letters were too old"),
+                Err(error) => tracing::warn!(%error, "old dead letters cannot be removed"),
+            }
+        }));
     }
 
     /// Events whose time has come.
@@ -293,10 +306,7 @@ impl Work {
                 loaded.into_iter().for_each(|(ticket, webhook, loaded)| self.attempt(ticket, webhook, loaded));
             }
             Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
-            Ok(Ended::Expired(Ok(0))) => {}
-            Ok(Ended::Expired(Ok(forgotten))) => tracing::warn!(forgotten, "dead letters were too old"),
-            Ok(Ended::Expired(Err(error))) => tracing::warn!(%error, "old dead letters cannot be removed"),
-            // The first two catch panics: only the end of the runtime breaks them off.
+            // Both catch panics: only the end of the runtime breaks them off.
             Err(error) => {
                 self.is_reading = false;
                 tracing::error!(%error, "a task of the worker broke off");

@@ -39,6 +39,13 @@ macro_rules! for_each_backend {
     };
 }
 
+#[tokio::test]
+async fn a_backend_that_panics_loses_no_event() {
+    let memory = Memory::default();
+    memory.panic_once();
+    contract::the_worker_delivers_retries_and_gives_up(&memory).await;
+}
+
 for_each_backend!(
     an_event_is_handed_out_as_it_was_received,
     events_are_handed_out_in_the_order_of_their_receipt,

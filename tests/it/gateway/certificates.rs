@@ -245,10 +245,12 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_no_other() {
     gateway.signal("HUP").await;
     eventually("an answer to the hangup", async || count(&gateway, "SIGHUP: nothing has changed") == 1).await;
     assert!(shows(&gateway, &served, &[&served]).await);
-    // The pipe ends, and so does the waiting for it.
-    std::fs::write(&pipe, &served.cert).unwrap();
+    // The pipe ends, and so does the waiting for it. It is moved away before, so that it is not opened once more.
+    let aside = gateway.path("tls/pipe");
+    std::fs::rename(&pipe, &aside).unwrap();
     put(&gateway.path("tls"), "cert.pem", &renewed.cert);
     put(&gateway.path("tls"), "key.pem", &renewed.key);
+    std::fs::write(&aside, &served.cert).unwrap();
     eventually("the renewed certificate", async || shows(&gateway, &renewed, &[&served, &renewed]).await).await;
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));

@@ -22,6 +22,8 @@ pub(super) struct Memory(Arc<Mutex<Kept>>);
 struct Kept {
     newest: u64,
     entries: BTreeMap<u64, Entry>,
+    /// The next `load` panics, before it has a future.
+    panics: bool,
 }
 
 struct Entry {
@@ -49,6 +51,10 @@ impl Storage for Memory {
 }
 
 impl Memory {
+    pub(super) fn panic_once(&self) {
+        self.lock().panics = true;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap()
     }
@@ -126,7 +132,11 @@ impl Backend for Process {
     }
 
     fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>> {
-        let kept = self.memory.lock();
+        let mut kept = self.memory.lock();
+        if std::mem::take(&mut kept.panics) {
+            drop(kept);
+            panic!("the backend panics");
+        }
         let load = |ticket: &Ticket| match kept.entries.get(&ticket.sequence) {
             Some(entry) => Loaded::Found(entry.event.clone(), entry.state.clone()),
             None => Loaded::Gone,
