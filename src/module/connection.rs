@@ -64,6 +64,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -222,8 +223,10 @@ impl<K: ConnectionKind> SharedClient for Inner<K> {
             state.is_open = false;
             state.client.take()
         };
-        // Outside of the lock: it may take long, and a panic is the client's own.
-        drop(client);
+        // Outside of the lock, because it may take long. A panic must not end the reflector, which calls this function.
+        if catch_unwind(AssertUnwindSafe(|| drop(client))).is_err() {
+            tracing::error!(connection = &*self.name, "the client of a connection panicked while it was dropped");
+        }
     }
 }
 

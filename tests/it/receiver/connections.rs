@@ -264,6 +264,71 @@ async fn a_client_is_closed_when_nobody_names_its_connection() {
     }
 }
 
+/// A kind, and the module for it, whose client panics when it is dropped.
+struct Fragile;
+
+struct Shards;
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        panic!("the client is dropped");
+    }
+}
+
+impl ConnectionKind for Fragile {
+    const TYPE: &'static str = "fragile";
+
+    type Config = Nothing;
+
+    type Client = Shards;
+
+    fn build(_: Nothing, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self)
+    }
+
+    async fn connect(&self) -> Result<Shards, DeliverError> {
+        Ok(Shards)
+    }
+}
+
+struct Handling(Shared<Fragile>);
+
+impl Module for Handling {
+    const NAME: &'static str = "handling";
+
+    type Config = Nothing;
+
+    fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self(cx.connection()?))
+    }
+
+    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+        self.0.client().await.map(|_| Ack::Delivered)
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_panics_when_it_is_dropped_stops_no_configuration() {
+    let server = Server::start().await;
+    let registry = registry().connection::<Fragile>().module::<Handling>();
+    let mut driver = Driver::new(registry, OnInvalid::Keep);
+    let receiver = receiver(driver.store.clone());
+    let handling = r#"{"module": "handling", "connection": "f"}"#;
+    driver
+        .replace(vec![(connection("f"), bytes(r#"{"type": "fragile"}"#)), (webhook("shop", "f"), bytes(handling))])
+        .await;
+    assert_eq!(status(&receiver, "/shop/f").await, 200);
+    driver.put(connection("c"), &server.connection("")).await;
+    driver.put(webhook("shop", "a"), LINES).await;
+    assert_eq!(status(&receiver, "/shop/a").await, 200);
+
+    // Both clients are closed by one change.
+    driver.apply(vec![delete(webhook("shop", "f")), delete(webhook("shop", "a"))]).await;
+    server.has_open(0).await;
+    driver.put(webhook("shop", "a"), LINES).await;
+    assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/f").await], [200, 404]);
+}
+
 #[tokio::test]
 async fn a_delivery_that_runs_keeps_the_client_that_it_uses() {
     let server = Server::start().await;
