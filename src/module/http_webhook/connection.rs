@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::config::limit;
-use super::egress::Egress;
+use super::egress::{Certificates, Egress, certificates};
 use super::fields::{Fields, Forward};
 use super::{bounds, url};
 use crate::config::BuildError;
-use crate::event::{DeliverError, DeliverErrorKind};
+use crate::event::DeliverError;
 use crate::module::connection::{ConnectionContext, ConnectionKind};
 
 /// Where `http_webhook` sends for webhooks that name a connection of the type `http`, and what it always sends along.
@@ -27,7 +28,7 @@ pub struct HttpConnection {
     url: String,
     headers: BTreeMap<String, String>,
     timeout: Option<Duration>,
-    ca: Option<String>,
+    ca: Option<Certificates>,
     egress: Egress,
 }
 
@@ -43,7 +44,8 @@ pub struct HttpConnectionConfig {
     pub headers: BTreeMap<String, String>,
     /// The `timeout` of webhooks that have none.
     pub timeout: Option<f64>,
-    /// Certificates in PEM that are trusted besides those that are trusted in any case: of authorities, and of servers.
+    /// Certificates in PEM that are trusted besides those that the [`Egress`] trusts, also when those change: of
+    /// authorities, and of servers.
     pub ca: Option<String>,
 }
 
@@ -62,12 +64,10 @@ impl HttpConnection {
         }
         url::parse(&config.url, egress.policy())?;
         Fields::new(&config.headers, Forward::Nothing, false)?;
-        if let Some(pem) = &config.ca {
-            egress.clone().trust(pem.as_bytes()).map_err(|error| format!("`ca`: {error}"))?;
-        }
+        let ca = config.ca.map(|pem| certificates(pem.as_bytes())).transpose();
+        let ca = ca.map_err(|error| format!("`ca`: {error}"))?.map(Arc::from);
         let timeout = config.timeout.map(limit).transpose()?;
-        let HttpConnectionConfig { url, headers, ca, .. } = config;
-        Ok(Self { url, headers, timeout, ca, egress: egress.clone() })
+        Ok(Self { url: config.url, headers: config.headers, timeout, ca, egress: egress.clone() })
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
@@ -121,9 +121,10 @@ impl ConnectionKind for HttpConnection {
     }
 
     async fn connect(&self) -> Result<Egress, DeliverError> {
-        let Some(pem) = &self.ca else { return Ok(self.egress.clone()) };
-        let trusting = self.egress.clone().trust(pem.as_bytes());
-        trusting.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("`ca`: {error}")))
+        Ok(match &self.ca {
+            Some(ca) => self.egress.with_own(Arc::clone(ca)),
+            None => self.egress.clone(),
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
+use tower_webhook::module::Egress;
 use tower_webhook::{FixedSource, Receiver, Registry, Store, receiver};
 
 use super::connections::Tls;
@@ -11,12 +12,16 @@ use crate::support::{ask, post, reflected};
 
 /// Webhooks with these options, all of them by way of one connection.
 async fn serving(connection: Value, options: &[Value]) -> (Store, Receiver) {
+    serving_by(&loopback(), connection, options).await
+}
+
+async fn serving_by(egress: &Egress, connection: Value, options: &[Value]) -> (Store, Receiver) {
     let mut source = FixedSource::new().connection("crm", connection.to_string()).unwrap();
     for (nth, options) in options.iter().enumerate() {
         let webhook = json!({"module": "http_webhook", "connection": "crm", "module-config": options});
         source = source.webhook("shop", &format!("w{nth}"), webhook.to_string()).unwrap();
     }
-    let store = reflected(source, Registry::builtin().egress(&loopback())).await;
+    let store = reflected(source, Registry::builtin().egress(egress)).await;
     (store.clone(), receiver(store))
 }
 
@@ -83,6 +88,30 @@ async fn a_connection_trusts_its_own_authority() {
         assert_eq!(reasons(&store), [""; 0]);
         assert_eq!(ask(&receiver, post("/shop/w0", "{}")).await.status, status);
     }
+}
+
+#[tokio::test]
+async fn a_connection_with_its_own_authority_trusts_what_the_egress_trusts_later() {
+    let (own, old, new) = (Tls::new().await, Tls::new().await, Tls::new().await);
+    let egress = old.trusted();
+    let ca = std::str::from_utf8(own.authority()).unwrap();
+    let mut receivers = Vec::new();
+    for target in [&own, &old, &new] {
+        let connection = json!({"type": "http", "url": target.url("localhost"), "ca": ca});
+        receivers.push(serving_by(&egress, connection, &[json!({})]).await.1);
+    }
+    let statuses = async || {
+        let mut statuses = Vec::new();
+        for receiver in &receivers {
+            statuses.push(ask(receiver, post("/shop/w0", "{}")).await.status.as_u16());
+        }
+        statuses
+    };
+    assert_eq!(statuses().await, [200, 200, 502]);
+    egress.trust_instead(new.authority()).unwrap();
+    assert_eq!(statuses().await, [200, 502, 200], "the connection to the old one is not used again either");
+    egress.trust_instead(&[old.authority(), new.authority()].concat()).unwrap();
+    assert_eq!(statuses().await, [200; 3]);
 }
 
 #[tokio::test]

@@ -9,17 +9,16 @@ mod policy;
 mod prefix;
 mod resolve;
 mod tls;
+mod trust;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use tokio::sync::OnceCell;
 
 use self::connect::Connector;
 pub(super) use self::connect::{ConnectError, literal};
@@ -30,6 +29,9 @@ pub use self::policy::EgressPolicy;
 pub(super) use self::policy::OPENED_BY;
 pub(super) use self::resolve::ON_BEHALF_OF;
 use self::resolve::Resolver;
+pub(super) use self::tls::certificates;
+pub(super) use self::trust::Certificates;
+use self::trust::Trust;
 
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -58,14 +60,7 @@ const MAX_FIELDS: usize = 4096;
 pub struct Egress {
     policy: Arc<EgressPolicy>,
     resolver: Resolver,
-    trusted: Arc<RwLock<Trusted>>,
-}
-
-/// Certificates besides the system's, and the clients that believe them, made when they are first asked for.
-#[derive(Default)]
-struct Trusted {
-    certificates: Arc<[CertificateDer<'static>]>,
-    clients: Arc<OnceCell<Arc<Clients>>>,
+    trust: Arc<Trust<Clients>>,
 }
 
 /// The ways to send a request.
@@ -81,7 +76,8 @@ pub(super) type HttpClient = Client<Connector, Full<Bytes>>;
 impl Egress {
     /// Connects to where `policy` allows.
     pub fn new(policy: EgressPolicy) -> Self {
-        Self { policy: Arc::new(policy), resolver: Resolver::system(), trusted: Arc::default() }
+        let trust = Arc::new(Trust::new(Arc::default(), None));
+        Self { policy: Arc::new(policy), resolver: Resolver::system(), trust }
     }
 
     /// Trusts the certificates in `pem` as well: of authorities, and of servers, each for the names in it. The result
@@ -91,14 +87,19 @@ impl Egress {
     ///
     /// When it is not PEM, holds no certificate, or one that cannot be read.
     pub fn trust(self, pem: &[u8]) -> Result<Self, InvalidEgress> {
-        let before = Arc::clone(&self.trusted().certificates);
-        let certificates = before.iter().cloned().chain(tls::certificates(pem)?).collect();
-        let trusted = Trusted { certificates, clients: Arc::default() };
-        Ok(Self { trusted: Arc::new(RwLock::new(trusted)), ..self })
+        let certificates = self.trust.certificates().into_iter().chain(certificates(pem)?).collect();
+        Ok(Self { trust: Arc::new(Trust::new(certificates, None)), ..self })
+    }
+
+    /// Trusts `own` as well, and whatever this one trusts, also when that changes later.
+    pub(super) fn with_own(&self, own: Certificates) -> Self {
+        let trust = Arc::new(Trust::new(own, Some(Arc::clone(&self.trust))));
+        Self { policy: Arc::clone(&self.policy), resolver: self.resolver.clone(), trust }
     }
 
     /// From now on trusts the certificates in `pem` in place of all that were given before, and reads those of the
-    /// system again. It holds for each clone, and for each module that was made with one.
+    /// system again. It holds for each clone, and for each module and connection that was made with one. A connection
+    /// with `ca` goes on trusting that as well.
     ///
     /// Requests that are under way go on. Later ones use new connections; the old ones are closed when their last answer
     /// has come.
@@ -107,13 +108,8 @@ impl Egress {
     ///
     /// As for [`trust`](Self::trust). Nothing has changed then.
     pub fn trust_instead(&self, pem: &[u8]) -> Result<(), InvalidEgress> {
-        let trusted = Trusted { certificates: tls::certificates(pem)?.into(), clients: Arc::default() };
-        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = trusted;
+        self.trust.replace(certificates(pem)?.into());
         Ok(())
-    }
-
-    fn trusted(&self) -> std::sync::RwLockReadGuard<'_, Trusted> {
-        self.trusted.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn policy(&self) -> &EgressPolicy {
@@ -122,12 +118,10 @@ impl Egress {
 
     /// The clients that believe what is trusted now.
     pub(super) async fn clients(&self) -> Result<Arc<Clients>, rustls::Error> {
-        let (certificates, clients) = {
-            let trusted = self.trusted();
-            (Arc::clone(&trusted.certificates), Arc::clone(&trusted.clients))
-        };
+        let clients = self.trust.clients();
         let made = clients
             .get_or_try_init(async || {
+                let certificates = self.trust.certificates();
                 // The system's certificates are files.
                 let tls = tokio::task::spawn_blocking(move || tls::config(&certificates)).await;
                 let tls = tls.unwrap_or_else(|_| Err(rustls::Error::General("cannot be set up".into())))?;

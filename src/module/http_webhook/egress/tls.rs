@@ -14,7 +14,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use super::error::InvalidEgress;
 
 /// Reads the certificates in `pem`.
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidEgress> {
+pub(in crate::module::http_webhook) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidEgress> {
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| InvalidEgress("the certificates are not PEM"))?;

@@ -1,0 +1,74 @@
+//! The certificates that an egress trusts besides the system's.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::OnceCell;
+
+pub(in crate::module::http_webhook) type Certificates = Arc<[CertificateDer<'static>]>;
+
+/// Certificates, and the place of the clients that believe them.
+pub(super) struct Trust<C> {
+    /// The certificates of this one are trusted as well, also when they change.
+    base: Option<Arc<Self>>,
+    state: RwLock<State<C>>,
+}
+
+struct State<C> {
+    own: Certificates,
+    /// How often `own` was replaced.
+    changes: u64,
+    /// Made when they are first asked for.
+    clients: Arc<OnceCell<Arc<C>>>,
+    /// How often the certificates of the base were replaced before this place was made.
+    base_changes: u64,
+}
+
+impl<C> Trust<C> {
+    pub(super) fn new(own: Certificates, base: Option<Arc<Self>>) -> Self {
+        let state = State { own, changes: 0, clients: Arc::default(), base_changes: 0 };
+        Self { base, state: RwLock::new(state) }
+    }
+
+    /// Trusts `own` in place of those before, besides the base's.
+    pub(super) fn replace(&self, own: Certificates) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.own = own;
+        state.changes += 1;
+        state.clients = Arc::default();
+    }
+
+    /// All certificates that are trusted now.
+    pub(super) fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        let mut certificates = self.base.as_ref().map(|base| base.certificates()).unwrap_or_default();
+        certificates.extend_from_slice(&self.state().own);
+        certificates
+    }
+
+    /// The place of the clients that believe what is trusted now. Fill it with clients that believe the certificates which
+    /// are read after this call: a place that is too old is not used again.
+    pub(super) fn clients(&self) -> Arc<OnceCell<Arc<C>>> {
+        let base_changes = self.base_changes();
+        {
+            let state = self.state();
+            if state.base_changes >= base_changes {
+                return Arc::clone(&state.clients);
+            }
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been faster.
+        if state.base_changes < base_changes {
+            state.base_changes = base_changes;
+            state.clients = Arc::default();
+        }
+        Arc::clone(&state.clients)
+    }
+
+    fn base_changes(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.base_changes() + base.state().changes)
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State<C>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
