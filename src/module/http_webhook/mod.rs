@@ -7,6 +7,7 @@ mod connection;
 mod egress;
 mod fields;
 mod hops;
+mod path;
 mod send;
 mod signature;
 mod trace;

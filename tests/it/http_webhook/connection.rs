@@ -11,7 +11,7 @@ use super::{SECRET, event_with, loopback};
 use crate::support::{ask, post, reflected};
 
 /// Webhooks with these options, all of them by way of one connection.
-async fn serving(connection: Value, options: &[Value]) -> (Store, Receiver) {
+pub(super) async fn serving(connection: Value, options: &[Value]) -> (Store, Receiver) {
     serving_by(&loopback(), connection, options).await
 }
 
@@ -64,6 +64,7 @@ async fn a_webhook_does_not_leave_its_connection() {
     for (options, words) in [
         (json!({"url": "http://127.0.0.1:8/"}), "`url` must be a path"),
         (json!({"url": "/../admin"}), "must have no `.` or `..`"),
+        (json!({"url": "/..%2f..%2fadmin"}), "must have no `%2f`, `%5c` or `%25`"),
         (json!({"headers": {"authorization": "x"}}), "what the connection sets"),
         (json!({"allowed_hosts": ["example.com"]}), "not one of `allowed_hosts`"),
     ] {

@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tower_webhook::module::Egress;
 
-use super::{Hook, event, loopback};
-use crate::support::{eventually, within};
+use super::connection::serving;
+use super::{Hook, SECRET, event, loopback};
+use crate::support::{ask, eventually, post, within};
 
 const SENDERS: usize = 8;
 
@@ -132,7 +133,7 @@ async fn send(mut hook: Hook, more: impl Fn() -> bool) -> Vec<String> {
     let taken = join_all((0..SENDERS).map(|_| async {
         let mut taken = Vec::new();
         while more() {
-            let answer = crate::support::ask(&hook.service, event("{}")).await;
+            let answer = ask(&hook.service, event("{}")).await;
             taken.push(answer.header("x-event-id").to_owned());
         }
         taken
@@ -200,4 +201,26 @@ async fn assert_reloads_cost_nothing(tls: bool) {
 async fn reloads_under_load_cost_no_event() {
     assert_reloads_cost_nothing(true).await;
     assert_reloads_cost_nothing(false).await;
+}
+
+/// nginx decodes a path before it resolves `..` in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_path_leads_out_of_the_path_of_a_connection() {
+    let nginx = Nginx::start(false, "location /admin { return 204; } location /api/ { return 404; }").await;
+    let base = format!("http://127.0.0.1:{}/api/tenant-a", nginx.port);
+    let connection = json!({"type": "http", "url": base, "headers": {"Authorization": SECRET}});
+    for path in [
+        "/../../admin/x",
+        "/%2e%2e/%2E%2E/admin",
+        "/..%2f..%2fadmin/x",
+        "/%2e%2e%2F%2e%2e%2Fadmin",
+        "/x/%2f../..%2f../admin",
+    ] {
+        // Without a connection the event arrives at `/admin`.
+        Hook::new(json!({"url": format!("{base}{path}")})).await.deliver(event("{}")).await;
+        let (_, receiver) = serving(connection.clone(), &[json!({"url": path})]).await;
+        assert_eq!(ask(&receiver, post("/shop/w0", "{}")).await.status, 503, "{path}");
+    }
+    let (_, receiver) = serving(connection, &[json!({"url": "/x"})]).await;
+    assert_eq!(ask(&receiver, post("/shop/w0", "{}")).await.status, 502);
 }
