@@ -30,8 +30,9 @@ const RACY: Duration = Duration::from_secs(2);
 /// Kubernetes' swap of a symbolic link are all seen. The webhooks' file holds `{"id": {...}}` for the default
 /// namespace, or `{"namespaces": {"ns": {"id": {...}}}}`; the connections' file `{"name": {...}}`, and it may be missing.
 ///
-/// A file that cannot be read or is not JSON of that shape changes nothing: the last good one is served. A webhook that
-/// does not compile touches only itself. A name that no request could ask for is ignored: the log names it once, and
+/// A file that cannot be read or is not JSON of that shape changes nothing: the last good one is served. The same goes for
+/// a connections' file that was there and is missing; one with `{}` has no connections. A webhook that does not compile
+/// touches only itself. A name that no request could ask for is ignored: the log names it once, and
 /// the store's status lists it.
 #[derive(Clone, Debug)]
 pub struct FileSource {
@@ -67,7 +68,8 @@ impl Source for FileSource {
             let stamps = [Stamp::of(&self.webhooks), Stamp::of(&self.connections)];
             if seen != Some(stamps) {
                 let source = self.clone();
-                let read = tokio::task::spawn_blocking(move || source.read()).await;
+                let had_connections = served.as_ref().is_some_and(|served: &Contents| served.has_connections_file);
+                let read = tokio::task::spawn_blocking(move || source.read(had_connections)).await;
                 let read = read.unwrap_or_else(|error| Err(error.to_string()));
                 // What could not be read is looked at again.
                 let settled = read.is_ok() && stamps.iter().all(|stamp| stamp.is_settled(looked_at));
@@ -92,6 +94,7 @@ impl Source for FileSource {
 /// What the two files hold.
 #[derive(Default, PartialEq)]
 struct Contents {
+    has_connections_file: bool,
     entries: Vec<(Key, Bytes)>,
     /// The keys of what no request could ask for, as they would stand in etcd.
     ignored: Vec<String>,
@@ -109,7 +112,7 @@ async fn replace(feed: &mut Feed, revision: Revision, contents: &Contents, said:
 }
 
 impl FileSource {
-    fn read(&self) -> Result<Contents, String> {
+    fn read(&self, had_connections_file: bool) -> Result<Contents, String> {
         let mut contents = Contents::default();
         let text = read(&self.webhooks)?.ok_or_else(|| format!("{} does not exist", self.webhooks.display()))?;
         let file: Unique<&RawValue> = parse(&self.webhooks, &text)?;
@@ -127,6 +130,7 @@ impl FileSource {
             None => contents.add(&self.default_namespace, &file.0),
         }
         if let Some(text) = read(&self.connections)? {
+            contents.has_connections_file = true;
             let file: Unique<&RawValue> = parse(&self.connections, &text)?;
             for (name, json) in &file.0 {
                 match Key::connection(name) {
@@ -134,6 +138,10 @@ impl FileSource {
                     Err(_) => contents.ignored.push(format!("global/connections/{name}")),
                 }
             }
+        } else if had_connections_file {
+            // Somebody may be about to replace it: its variables must not be free for webhooks meanwhile.
+            let shown = self.connections.display();
+            return Err(format!("{shown} does not exist any more; without connections, let it hold `{{}}`"));
         }
         Ok(contents)
     }

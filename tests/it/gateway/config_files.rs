@@ -95,6 +95,22 @@ async fn a_deleted_file_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_deleted_file_of_connections_takes_none_away() {
+    let directory = TempDir::new().unwrap();
+    let webhook = json!({"a": {"module": "discard", "connection": "c"}});
+    std::fs::write(directory.path().join("webhooks.json"), webhook.to_string()).unwrap();
+    let connections = r#"{"c": {"type": "http", "url": "http://example.com/"}}"#;
+    std::fs::write(directory.path().join("connections.json"), connections).unwrap();
+    let gateway = Gateway::start_in(directory, &[]).await;
+    comes_to_serve(&gateway, "a").await;
+    std::fs::remove_file(gateway.path("connections.json")).unwrap();
+    eventually("the loss to be logged", async || gateway.err().contains("does not exist any more")).await;
+    assert!(serves(&gateway, "a").await);
+    std::fs::write(gateway.path("connections.json"), "{}").unwrap();
+    eventually("the connection to be gone", async || !serves(&gateway, "a").await).await;
+}
+
+#[tokio::test]
 async fn a_webhook_that_does_not_compile_touches_only_itself() {
     let gateway = Gateway::start(&[]).await;
     let mixed = json!({"open": {"module": "discart"}, "new": {"module": "discard"}, "bad": {"module": 1}});
