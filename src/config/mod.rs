@@ -108,8 +108,7 @@
 //!
 //! A variable that a connection names is not for webhooks: one that names it, too, is refused, also where the
 //! placeholder has a default. Whoever may write a webhook could else send a connection's password anywhere. So a variable
-//! that a connection begins to use takes every webhook out of service that uses it, once its last good value is gone; give the
-//! two a variable each. When the connection is deleted, or names it no more, webhooks may use it again. A connection that is
+//! that a connection begins to use takes every webhook out of service that uses it, at once; give the two a variable each. When the connection is deleted, or names it no more, webhooks may use it again. A connection that is
 //! refused keeps its variables for itself all the same.
 //!
 //! Other placeholders are not filled in. A secret must be no such placeholder, and must not be blank; a variable in it, or

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::served::Served;
 use super::settle::OnInvalid;
-use crate::config::{CompileError, Variables, WebhookKey, variables_of_text};
+use crate::config::{CompileError, Connection, Variables, WebhookKey, variables_of_text};
 use crate::webhook::{Compiler, Connections, Parsed, Read, Webhook};
 
 /// The connections, and the webhooks that must be built again when one of them changes.
@@ -28,19 +28,32 @@ pub(super) struct Links {
     pub(super) served: Served,
 }
 
-/// A webhook that names connections or variables. Only of these the bytes are kept.
+/// The newest bytes of a webhook, and the connections and variables that it depends on. Those of a last good value that
+/// serves in place of these bytes count too. Bytes that depend on nothing are not kept.
 #[derive(Clone)]
 pub(super) struct Dependent {
-    pub(super) connections: BTreeSet<Box<str>>,
-    pub(super) variables: Variables,
+    connections: BTreeSet<Box<str>>,
+    variables: Variables,
     pub(super) bytes: Bytes,
+}
+
+impl Dependent {
+    pub(super) fn is_linked(&self) -> bool {
+        !self.connections.is_empty() || !self.variables.is_empty()
+    }
+
+    /// Makes it depend on what this webhook was built with, too.
+    pub(super) fn include(&mut self, webhook: &Webhook) {
+        self.connections.extend(webhook.connections().iter().map(|connection| connection.name().into()));
+        self.variables.extend(webhook.variables().iter().cloned());
+    }
 }
 
 /// The outcome of compiling a webhook's bytes.
 pub(super) struct Compiled {
     pub(super) outcome: Result<Arc<Webhook>, CompileError>,
-    /// If it names connections, whether they were there or not, or variables.
-    pub(super) dependent: Option<Dependent>,
+    /// With the connections that the bytes name, whether they were there or not.
+    pub(super) dependent: Dependent,
 }
 
 /// The outcome of compiling a connection's bytes.
@@ -117,8 +130,7 @@ impl Links {
         let Read { variables, outcome } = read(compiler, bytes, &self.reserved);
         let named = outcome.as_ref().ok().into_iter().flat_map(Parsed::connections);
         let connections: BTreeSet<Box<str>> = named.map(Box::from).collect();
-        let is_linked = !connections.is_empty() || !variables.is_empty();
-        let dependent = is_linked.then(|| Dependent { connections, variables, bytes: bytes.clone() });
+        let dependent = Dependent { connections, variables, bytes: bytes.clone() };
         let build = |parsed| guarded(|| compiler.build_webhook(key, parsed, &self.connections).map(Arc::new));
         Compiled { outcome: outcome.and_then(build), dependent }
     }
@@ -144,9 +156,20 @@ impl Links {
         dependents.map(|(key, dependent)| (key.clone(), dependent.bytes.clone())).collect()
     }
 
+    /// Whether a webhook may go on serving though its newest bytes are refused: each connection that it was built with is
+    /// still the one in use, and no variable of its belongs to a connection. Anything else takes access away from it, or
+    /// leaves it with an address or a credential that was replaced.
+    pub(super) fn allow(&self, webhook: &Webhook) -> bool {
+        let is_in_use = |used: &Arc<Connection>| {
+            self.connections.get(used.name()).is_some_and(|connection| Arc::ptr_eq(connection, used))
+        };
+        webhook.connections().iter().all(is_in_use)
+            && !webhook.variables().iter().any(|name| self.reserved.contains(name))
+    }
+
     /// Remembers what a webhook hangs on, or that it hangs on nothing.
     pub(super) fn relink(&mut self, key: &WebhookKey, dependent: Option<Dependent>) {
-        match dependent {
+        match dependent.filter(Dependent::is_linked) {
             Some(dependent) => drop(self.dependents.insert(key.clone(), dependent)),
             None => drop(self.dependents.remove(key)),
         }

@@ -7,7 +7,9 @@
 //! A value that does not compile touches only its own webhook: the last good value keeps serving
 //! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). A webhook that
 //! never had a good value answers 503. So does one whose last good value is of another history of the source, such as before
-//! a backup was restored: a history that is gone cannot revoke its tokens any more, so they must not let anybody in.
+//! a backup was restored: a history that is gone cannot revoke its tokens any more, so they must not let anybody in. And so
+//! does one whose last good value was built with a connection that has changed or is gone since, or uses a variable that
+//! belongs to a connection now: to take access away must have an effect. A connection that does not compile has not changed.
 
 mod aside;
 mod changes;

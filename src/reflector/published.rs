@@ -53,7 +53,7 @@ impl Published {
     pub(super) fn commit(&mut self, looked: Looked, revision: Revision) {
         let Looked { begins_history, mut draft, mut slots, before, connections, waiting, .. } = looked;
         let mut old = std::mem::take(&mut self.links);
-        for (name, bytes, brought_at) in connections {
+        for (name, (bytes, brought_at)) in connections {
             let key = Key::Connection(name.clone());
             let refused = before.refusal(&key);
             // In another history one that is good and the same goes on being used, and nothing else.
@@ -64,6 +64,7 @@ impl Published {
             self.set_connection(&mut draft, brought_at, &name, Some(bytes));
         }
         self.links.reserve();
+        let waiting: Vec<_> = waiting.into_values().collect();
         let looks = for_each(&waiting, |Brought { key, bytes, .. }| {
             let digest = digest(bytes);
             match before.slot(key).filter(|slot| slot.digest == digest) {
@@ -78,7 +79,7 @@ impl Published {
                     take_over(&mut draft, &before, &key, slot)
                 }
                 Look::Compiled(digest, compiled) => {
-                    let last_good = last_good(&before, &key, self.on_invalid);
+                    let last_good = self.last_good(&before, &key);
                     self.settle(&mut draft, revision, &key, digest, compiled, last_good)
                 }
             };
@@ -171,7 +172,7 @@ impl Published {
             return;
         }
         let compiled = self.links.compile(&self.compiler, &key, &bytes);
-        let last_good = last_good(draft, &key, self.on_invalid);
+        let last_good = self.last_good(draft, &key);
         let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
         draft.set_slot(key, slot);
     }
@@ -189,12 +190,17 @@ impl Published {
             for_each(&dependents, |(key, bytes)| (digest(bytes), self.links.compile(&self.compiler, key, bytes)));
         let mut rebuilt = Vec::new();
         for ((key, _), (digest, compiled)) in dependents.into_iter().zip(compiled) {
-            let last_good = last_good(draft, &key, self.on_invalid);
+            let last_good = self.last_good(draft, &key);
             let slot = self.settle(draft, revision, &key, digest, compiled, last_good);
             draft.set_slot(key.clone(), slot);
             rebuilt.push(key);
         }
         rebuilt
+    }
+
+    /// What goes on serving if a new value does not compile: nothing that has lost a connection or a variable.
+    fn last_good(&self, before: &Snapshot, key: &WebhookKey) -> Option<Arc<Webhook>> {
+        last_good(before, key, self.on_invalid).filter(|webhook| self.links.allow(webhook))
     }
 
     /// What becomes of a webhook that may name connections; `last_good` serves if it does not compile.
@@ -204,11 +210,14 @@ impl Published {
         revision: Revision,
         key: &WebhookKey,
         digest: Digest,
-        Compiled { outcome, dependent }: Compiled,
+        Compiled { outcome, mut dependent }: Compiled,
         last_good: Option<Arc<Webhook>>,
     ) -> Slot {
-        let slot = Slot { digest, linked: dependent.is_some(), serving: last_good };
-        self.links.relink(key, dependent);
+        if let (Err(_), Some(webhook)) = (&outcome, &last_good) {
+            dependent.include(webhook);
+        }
+        let slot = Slot { digest, linked: dependent.is_linked(), serving: last_good };
+        self.links.relink(key, Some(dependent));
         settle(draft, revision, key, slot, outcome)
     }
 

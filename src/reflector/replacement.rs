@@ -1,5 +1,6 @@
 //! Everything at once, while it is brought.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,11 +8,11 @@ use bytes::Bytes;
 
 use super::aside::Aside;
 use super::each::for_each;
-use super::links::{Compiled, Digest, digest, guarded, read};
+use super::links::{Digest, digest, guarded, read};
 use super::settle::{OnInvalid, last_good, settle, take_over};
-use crate::config::{Key, Variables, WebhookKey};
+use crate::config::{CompileError, Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot};
-use crate::webhook::{Compiler, Connections, Read};
+use crate::webhook::{Compiler, Connections, Read, Webhook};
 
 /// Everything that the source holds at one revision, being brought. Dropped before
 /// [`Feed::commit`](super::Feed::commit) it changes nothing.
@@ -39,9 +40,10 @@ pub(super) struct Looked {
     pub(super) draft: Snapshot,
     pub(super) slots: Vec<(WebhookKey, Slot)>,
     /// Each with the revision that changed it last.
-    pub(super) connections: Vec<(Box<str>, Bytes, Revision)>,
-    /// Webhooks that name connections, which may be still to come, or variables, which may belong to one of these.
-    pub(super) waiting: Vec<Brought>,
+    pub(super) connections: BTreeMap<Box<str>, (Bytes, Revision)>,
+    /// Webhooks that name connections, which may be still to come, or variables, which may belong to one of these, and
+    /// webhooks of which an earlier value that does so may go on serving. Of a key that is brought twice only the last value.
+    pub(super) waiting: BTreeMap<WebhookKey, Brought>,
 }
 
 /// So many webhooks are looked at together: enough for several threads, and few enough to be looked at while the source
@@ -59,10 +61,10 @@ pub(super) struct Brought {
 }
 
 /// What a look at a webhook's value shows.
-pub(super) enum Look<'a> {
+pub(super) enum Look<'a, T> {
     /// It is, and means, what it did before.
     Same(&'a Slot),
-    Compiled(Digest, Compiled),
+    Compiled(Digest, T),
 }
 
 impl Replacement {
@@ -74,8 +76,8 @@ impl Replacement {
             before,
             draft: Snapshot::default(),
             slots: Vec::new(),
-            connections: Vec::new(),
-            waiting: Vec::new(),
+            connections: BTreeMap::new(),
+            waiting: BTreeMap::new(),
         };
         let looked = Aside::new(looked);
         Self { looked, begins_history: false, brought: Vec::new(), fresh: 0, bytes: 0, count: 0 }
@@ -91,7 +93,8 @@ impl Replacement {
         self.begins_history = true;
     }
 
-    /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again.
+    /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again. Of a key
+    /// that is brought more than once the last value counts.
     ///
     /// Waits now and then, while what was brought is compiled.
     pub async fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
@@ -106,7 +109,7 @@ impl Replacement {
                     self.looked.work(bytes, |looked| looked.look_through(brought)).await;
                 }
             }
-            Key::Connection(name) => self.looked.here().await.connections.push((name, value, revision)),
+            Key::Connection(name) => drop(self.looked.here().await.connections.insert(name, (value, revision))),
         }
     }
 
@@ -126,24 +129,30 @@ impl Looked {
         for (brought, look) in brought.into_iter().zip(looks) {
             let slot = match look {
                 None => {
-                    self.waiting.push(brought);
+                    self.waiting.insert(brought.key.clone(), brought);
                     continue;
                 }
                 Some(Look::Same(slot)) => take_over(&mut self.draft, &before, &brought.key, slot),
-                Some(Look::Compiled(digest, Compiled { outcome, .. })) => {
+                Some(Look::Compiled(digest, outcome)) => {
                     let last_good = last_good(&before, &brought.key, self.on_invalid);
                     let slot = Slot { digest, linked: false, serving: last_good };
                     settle(&mut self.draft, brought.revision, &brought.key, slot, outcome)
                 }
             };
+            self.waiting.remove(&brought.key);
             self.slots.push((brought.key, slot));
         }
     }
 
-    /// `None` of one that names connections or variables, now or before.
-    fn look<'a>(&self, before: &'a Snapshot, Brought { key, bytes, .. }: &Brought) -> Option<Look<'a>> {
+    /// `None` of one that must wait for the connections.
+    fn look<'a>(
+        &self,
+        before: &'a Snapshot,
+        Brought { key, bytes, .. }: &Brought,
+    ) -> Option<Look<'a, Result<Arc<Webhook>, CompileError>>> {
         let digest = digest(bytes);
-        if let Some(slot) = before.slot(key).filter(|slot| slot.digest == digest) {
+        let slot = before.slot(key);
+        if let Some(slot) = slot.filter(|slot| slot.digest == digest) {
             return (!slot.linked).then_some(Look::Same(slot));
         }
         let Read { variables, outcome } = read(&self.compiler, bytes, &Variables::new());
@@ -153,7 +162,11 @@ impl Looked {
             Ok(parsed) => guarded(|| self.compiler.build_webhook(key, parsed, &Connections::new()).map(Arc::new)),
             Err(error) => Err(error),
         };
-        Some(Look::Compiled(digest, Compiled { outcome, dependent: None }))
+        // The value of before may serve on, if its connections and variables allow it.
+        match outcome.is_err() && slot.is_some_and(|slot| slot.linked) {
+            true => None,
+            false => Some(Look::Compiled(digest, outcome)),
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use crate::webhook::Webhook;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnInvalid {
     /// The last value that did, if there was one in the same history of the source; else 503. See
-    /// [`Replacement::begin_history`](super::Replacement::begin_history).
+    /// [`Replacement::begin_history`](super::Replacement::begin_history). Also 503 if a connection that this value was built
+    /// with has changed or is gone, or if a variable of this value belongs to a connection now.
     #[default]
     Keep,
     /// 503 until a good value comes: what is served is then a function of what the source holds.

@@ -75,7 +75,8 @@ impl Refusal {
 pub(crate) struct Slot {
     /// Of the newest bytes, whether they compiled or not: equal bytes need no second look.
     pub(crate) digest: [u8; 16],
-    /// Whether these bytes name a connection or a variable: then what they mean hangs on more than themselves.
+    /// Whether these bytes, or what is served in their place, name a connection or a variable: then what they mean, or
+    /// whether it may be served, hangs on more than themselves.
     pub(crate) linked: bool,
     /// What is served; `None` answers 503.
     pub(crate) serving: Option<Arc<Webhook>>,

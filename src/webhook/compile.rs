@@ -43,6 +43,7 @@ pub(crate) struct Parsed {
     steps: Vec<StepSpec>,
     plan: Plan,
     notes: Notes,
+    variables: Box<[Box<str>]>,
 }
 
 impl Parsed {
@@ -74,7 +75,9 @@ impl Compiler {
             }
         };
         let outcome = Node::parse(json).and_then(|node| self.parse_webhook(node, &lookup));
-        Read { outcome, variables: used.into_inner() }
+        let variables = used.into_inner();
+        let outcome = outcome.map(|parsed| Parsed { variables: variables.iter().cloned().collect(), ..parsed });
+        Read { variables, outcome }
     }
 
     fn parse_webhook(&self, node: Node, lookup: Lookup<'_>) -> Result<Parsed, CompileError> {
@@ -93,13 +96,13 @@ impl Compiler {
             notes.warn(CompileError::new(format!("has no effect beside `chain`{known}")).inside("module"));
         }
         let (steps, plan) = take_steps(&mut spec, &notes)?;
-        Ok(Parsed { spec, steps, plan, notes })
+        Ok(Parsed { spec, steps, plan, notes, variables: Box::default() })
     }
 
     pub(crate) fn build_webhook(
         &self,
         key: &WebhookKey,
-        Parsed { spec, steps, plan, notes }: Parsed,
+        Parsed { spec, steps, plan, notes, variables }: Parsed,
         connections: &Connections,
     ) -> Result<Webhook, CompileError> {
         let connection = find(spec.connection.as_ref(), key, connections)?;
@@ -146,6 +149,7 @@ impl Compiler {
             gates: self.gates.for_webhook(key.namespace()),
             steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),
             connections: used,
+            variables,
             warnings: notes.into_warnings(),
         })
     }

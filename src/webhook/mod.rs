@@ -42,6 +42,7 @@ pub struct Webhook {
     pub(crate) gates: Gates,
     pub(crate) steps: Steps,
     pub(crate) connections: Box<[Arc<Connection>]>,
+    pub(crate) variables: Box<[Box<str>]>,
     pub(crate) warnings: Warnings,
 }
 
@@ -110,6 +111,11 @@ impl Webhook {
     /// The connections that its modules may use.
     pub(crate) fn connections(&self) -> &[Arc<Connection>] {
         &self.connections
+    }
+
+    /// The variables that its placeholders name.
+    pub(crate) fn variables(&self) -> &[Box<str>] {
+        &self.variables
     }
 
     pub(crate) fn guards(&self) -> &Guards {

@@ -1,5 +1,6 @@
 //! Connections that webhooks share, with a kind of the test's own that speaks to a real server.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 use tower_webhook::module::Module;
 use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
-use tower_webhook::{BuildContext, BuildError, Key, OnInvalid, Receiver, Registry, receiver};
+use tower_webhook::{BuildContext, BuildError, Change, Key, OnInvalid, Receiver, Registry, receiver};
 
 use crate::support::driven::{Driver, connection, delete, put, webhook};
 use crate::support::{ask, eventually, post, target, within};
@@ -393,6 +394,148 @@ async fn a_connection_says_which_namespaces_may_name_it() {
     assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/blog/a").await], [200; 2]);
 }
 
+/// How a test brings a configuration that differs in some keys.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Change,
+    Replacement,
+}
+
+/// Changes what the source holds.
+async fn change(driver: &mut Driver, by: By, held: &mut BTreeMap<Key, Bytes>, changes: &[(&Key, Option<&str>)]) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => drop(held.insert((*key).clone(), bytes(value))),
+            None => drop(held.remove(*key)),
+        }
+    }
+    match by {
+        By::Change => {
+            let change = |&(key, value): &(&Key, Option<&str>)| Change { key: key.clone(), value: value.map(bytes) };
+            driver.apply(changes.iter().map(change).collect()).await;
+        }
+        By::Replacement => driver.replace(held.clone().into_iter().collect()).await,
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_taken_away_is_not_used_on_by_a_last_good_value() {
+    let server = Server::start().await;
+    let (shop, blog, c) = (webhook("shop", "a"), webhook("blog", "a"), connection("c"));
+    let shops = server.connection(r#", "allowed_namespaces": ["shop"]"#);
+    let [bad, elsewhere] = ["{", r#"{"module": "lines", "connection": "elsewhere"}"#];
+    for by in [By::Change, By::Replacement] {
+        // The newest value of `blog/a` names the connection still, or the last good one does.
+        for newest in [LINES, bad, elsewhere] {
+            for (taken, of_shop) in [(Some(&*shops), 200), (None, 503)] {
+                let (mut driver, receiver) = driver(OnInvalid::Keep);
+                let mut held = BTreeMap::new();
+                let everything = [(&shop, Some(LINES)), (&blog, Some(LINES)), (&c, Some(&*server.connection("")))];
+                change(&mut driver, By::Replacement, &mut held, &everything).await;
+                change(&mut driver, by, &mut held, &[(&blog, Some(newest))]).await;
+                assert_eq!(status(&receiver, "/blog/a").await, 200, "one that never was there takes nothing away");
+
+                change(&mut driver, by, &mut held, &[(&c, taken)]).await;
+                let statuses = [status(&receiver, "/shop/a").await, status(&receiver, "/blog/a").await];
+                assert_eq!(statuses, [of_shop, 503], "{by:?} {newest} {taken:?}");
+                assert!(refusal(&driver, &blog).is_some());
+
+                change(&mut driver, by, &mut held, &[(&c, Some(&server.connection("")))]).await;
+                let of_blog = if newest == LINES { 200 } else { 503 };
+                let statuses = [status(&receiver, "/shop/a").await, status(&receiver, "/blog/a").await];
+                assert_eq!(statuses, [200, of_blog], "{by:?} {newest} {taken:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_last_good_value_does_not_use_what_was_replaced() {
+    let (old, new) = (Server::start().await, Server::start().await);
+    let (a, b, c) = (webhook("shop", "a"), webhook("shop", "b"), connection("c"));
+    for by in [By::Change, By::Replacement] {
+        for at_once in [false, true] {
+            let (mut driver, receiver) = driver(OnInvalid::Keep);
+            let mut held = BTreeMap::new();
+            let everything = [(&a, Some(LINES)), (&b, Some(LINES)), (&c, Some(&*old.connection("")))];
+            change(&mut driver, By::Replacement, &mut held, &everything).await;
+            let new_value = new.connection("");
+            if at_once {
+                change(&mut driver, by, &mut held, &[(&a, Some("{")), (&c, Some(&new_value))]).await;
+            } else {
+                change(&mut driver, by, &mut held, &[(&a, Some("{"))]).await;
+                // A connection that is refused is used as it was.
+                change(&mut driver, by, &mut held, &[(&c, Some("["))]).await;
+                assert_eq!(status(&receiver, "/shop/a").await, 200);
+                change(&mut driver, by, &mut held, &[(&a, Some("{ "))]).await;
+                assert_eq!(status(&receiver, "/shop/a").await, 200);
+                change(&mut driver, by, &mut held, &[(&c, Some(&new_value))]).await;
+            }
+            let lines = old.lines.load(Ordering::SeqCst);
+            let statuses = [status(&receiver, "/shop/a").await, status(&receiver, "/shop/b").await];
+            assert_eq!(statuses, [503, 200], "{by:?}, at once: {at_once}");
+            assert_eq!(old.lines.load(Ordering::SeqCst), lines, "nothing goes to the old address");
+            old.has_open(0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_variable_that_was_free_for_a_moment_is_not_kept() {
+    let server = Server::start().await;
+    let (a, c) = (webhook("shop", "a"), connection("c"));
+    let uses = r#"{"module": "discard", "metadata": "{$PASSWORD}"}"#;
+    let with = server.connection(r#", "_password": "{$PASSWORD}""#);
+    for by in [By::Change, By::Replacement] {
+        for newest in [uses, "{"] {
+            let (mut driver, receiver) = driver(OnInvalid::Keep);
+            let mut held = BTreeMap::new();
+            change(&mut driver, By::Replacement, &mut held, &[(&a, Some(uses)), (&c, Some(&with))]).await;
+            assert_eq!(status(&receiver, "/shop/a").await, 503);
+            change(&mut driver, by, &mut held, &[(&c, None)]).await;
+            assert_eq!(status(&receiver, "/shop/a").await, 200, "it is a webhook's meanwhile");
+            change(&mut driver, by, &mut held, &[(&a, Some(newest))]).await;
+            assert_eq!(status(&receiver, "/shop/a").await, 200);
+            change(&mut driver, by, &mut held, &[(&c, Some(&with))]).await;
+            assert_eq!(status(&receiver, "/shop/a").await, 503, "{by:?} {newest}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_key_that_is_brought_twice_the_last_value_counts() {
+    let server = Server::start().await;
+    let (a, b, c) = (webhook("shop", "a"), webhook("shop", "b"), connection("c"));
+    let of = |n: usize| match n {
+        0 => r#"{"module": "discard", "metadata": 0}"#,
+        1 => r#"{"module": "discard", "metadata": "{$OTHER:1}"}"#,
+        2 => r#"{"module": "lines", "connection": "c", "metadata": 2}"#,
+        _ => "{",
+    };
+    let connections = [r#"{"type": "line"}"#.to_owned(), server.connection("")];
+    for (first, last) in (0..4).flat_map(|first| (0..4).map(move |last| (first, last))) {
+        let (mut driver, _) = driver(OnInvalid::Keep);
+        let values = [first, last].map(|n| (a.clone(), bytes(of(n))));
+        let connections = connections.each_ref().map(|json| (c.clone(), bytes(json)));
+        driver.replace(values.into_iter().chain(connections).collect()).await;
+        let mut fresh = Driver::new(registry(), OnInvalid::Keep);
+        fresh.replace(vec![(a.clone(), bytes(of(last))), (c.clone(), bytes(&server.connection("")))]).await;
+        let found = |driver: &Driver| {
+            let snapshot = driver.store.snapshot();
+            let metadata = snapshot.webhook(&target("shop", "a")).map(|webhook| webhook.metadata().cloned());
+            (metadata, refusal(driver, &a), refusal(driver, &c), snapshot.counts())
+        };
+        assert_eq!(found(&driver), found(&fresh), "{} and {}", of(first), of(last));
+        // What it depends on is known.
+        driver.apply(vec![delete(connection("c")), put(b.clone(), of(3))]).await;
+        fresh.apply(vec![delete(connection("c")), put(b.clone(), of(3))]).await;
+        assert_eq!(found(&driver), found(&fresh), "{} and {}", of(first), of(last));
+    }
+    let (mut driver, _) = driver(OnInvalid::Keep);
+    driver.replace(vec![(c.clone(), bytes(&connections[1])), (c.clone(), bytes(&connections[0]))]).await;
+    assert_eq!(driver.store.snapshot().counts().connections, 0, "the first one is no last good value");
+}
+
 #[tokio::test]
 async fn a_variable_of_a_connection_is_not_for_webhooks() {
     let server = Server::start().await;
@@ -404,12 +547,11 @@ async fn a_variable_of_a_connection_is_not_for_webhooks() {
         let (mut driver, receiver) = driver(on_invalid);
         driver.replace(vec![(secret.clone(), bytes(&of("PASSWORD"))), (other.clone(), bytes(&of("OTHER")))]).await;
         assert_eq!(driver.store.snapshot().counts().refused, 0);
-        let last = if on_invalid == OnInvalid::Keep { 200 } else { 503 };
 
         driver.put(connection("c"), &with("PASSWORD")).await;
         assert_eq!(refusal(&driver, &secret).unwrap(), belongs);
         assert_eq!(refusal(&driver, &other), None);
-        assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/b").await], [last, 200]);
+        assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/b").await], [503, 200]);
         driver.put(webhook("shop", "new"), &of("PASSWORD")).await;
         assert_eq!(status(&receiver, "/shop/new").await, 503);
         driver.delete(webhook("shop", "new")).await;
