@@ -51,13 +51,9 @@
 //! [`VerifyBody`]: crate::VerifyBody
 //! [`VerifyBodyLayer`]: crate::VerifyBodyLayer
 
-mod schemes;
-
 mod calls;
 mod guards;
-
-pub(crate) use self::calls::Calls;
-pub(crate) use self::guards::Follows;
+mod schemes;
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -65,14 +61,14 @@ use std::future::{Future, ready};
 use http::HeaderValue;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::calls::Calls;
+pub(crate) use self::guards::{ErasedScheme, Follows, Guards, Pending};
 #[cfg(fuzzing)]
 pub(crate) use self::schemes::fuzz;
 pub use self::schemes::{Authorization, Bearer};
 pub use crate::base::secret::{InvalidSecret, SecretDigest, check_secret};
 use crate::config::{BuildContext, BuildError};
 use crate::request::Head;
-
-pub(crate) use self::guards::{ErasedScheme, Guards, Pending};
 
 /// One way of proving who sent a request.
 ///

@@ -120,13 +120,12 @@
 //! [`Promise`]: crate::Promise
 //! [`Webhook::metadata`]: crate::Webhook::metadata
 
-pub(crate) mod key;
-
 mod connection;
 mod context;
 mod data_type;
 mod error;
 mod info;
+pub(crate) mod key;
 pub(crate) mod legacy;
 mod name;
 mod node;
@@ -134,23 +133,22 @@ mod placeholder;
 pub(crate) mod secrets;
 mod warning;
 
-pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
-pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
-pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
-pub(crate) use self::secrets::Place;
-
 pub(crate) use self::connection::{BuiltConnection, Connection, ConnectionSpec, SharedClient};
 pub use self::context::BuildContext;
 pub use self::data_type::DataType;
 #[cfg(feature = "file")]
 pub(crate) use self::error::shown;
 pub use self::error::{BuildError, CompileError};
+pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
 pub use self::info::WebhookInfo;
+pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub(crate) use self::name::Name;
 pub(crate) use self::node::Node;
 #[cfg(fuzzing)]
 pub(crate) use self::node::fuzz as fuzz_node;
+pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
 #[cfg(fuzzing)]
 pub(crate) use self::placeholder::fuzz as fuzz_placeholder;
 pub(crate) use self::placeholder::{Lookup, Room, Variables, expand, variables_of, variables_of_text};
+pub(crate) use self::secrets::Place;
 pub(crate) use self::warning::{Notes, Warnings};

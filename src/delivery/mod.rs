@@ -10,10 +10,9 @@ mod steps;
 mod tests;
 pub(crate) mod try_until;
 
-pub(crate) use self::lines::Line;
-
 pub(crate) use self::clean::Cleanup;
 pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
+pub(crate) use self::lines::Line;
 pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::{Retry, RetryConfig};
 pub(crate) use self::steps::{Failure, Step, Steps};

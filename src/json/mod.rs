@@ -3,12 +3,8 @@
 mod depth;
 mod instead;
 mod pointer;
-pub(crate) mod secrets;
-
 mod scan;
-
-pub(crate) use self::pointer::{InvalidPointer, Pointer, Scalar};
-pub(crate) use self::secrets::{clean, scalar_len, string_len};
+pub(crate) mod secrets;
 
 use std::fmt;
 
@@ -19,6 +15,8 @@ use serde_json::value::RawValue;
 pub use self::depth::MAX_DEPTH;
 use self::depth::exceeds_depth;
 pub(crate) use self::instead::Instead;
+pub(crate) use self::pointer::{InvalidPointer, Pointer, Scalar};
+pub(crate) use self::secrets::{clean, scalar_len, string_len};
 
 /// Why a text is not JSON that is taken.
 #[derive(Debug)]

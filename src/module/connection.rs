@@ -65,13 +65,14 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::base::lock::lock;
 use crate::config::{BuildContext, BuildError, BuiltConnection, CompileError, SharedClient};
 use crate::event::{DeliverError, DeliverErrorKind};
 
@@ -208,7 +209,7 @@ impl<K: ConnectionKind> Shared<K> {
 
 impl<K: ConnectionKind> Inner<K> {
     fn lock(&self) -> MutexGuard<'_, State<K::Client>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -39,7 +39,7 @@ impl Served {
         let used: HashMap<_, _> = self.by.values().flatten().map(|used| (Arc::as_ptr(used), used)).collect();
         used.values().for_each(|connection| connection.client().open());
         let before = std::mem::replace(&mut self.open, used.values().map(|used| Arc::clone(used)).collect());
-        before.into_iter().filter(|connection| !self.open.iter().any(|open| Arc::ptr_eq(open, connection))).collect()
+        before.into_iter().filter(|connection| !used.contains_key(&Arc::as_ptr(connection))).collect()
     }
 }
 

@@ -1,12 +1,13 @@
 //! A configuration from the program itself: it never changes, or the program changes it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::base::lock::lock;
 use crate::config::{InvalidName, Key, WebhookKey};
 use crate::reflector::{Change, Feed, Source};
 use crate::store::{Revision, SourceState};
@@ -225,7 +226,7 @@ impl LiveHandle {
         let changes = changes.into_iter().collect();
         let room = self.changes.reserve().await.map_err(|_| ChangeError::SourceGone)?;
         // The lock guards one addition, which cannot panic half-way.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         *last += 1;
         room.send(ChangeSet { revision: *last, changes });
         Ok(*last)
