@@ -13,6 +13,7 @@ mod http_rules;
 mod idle;
 mod limits;
 mod log_lines;
+mod manual;
 mod modules;
 mod names;
 mod operators_listener;
