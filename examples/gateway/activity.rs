@@ -1,5 +1,5 @@
-//! The activity of a connection, and how long its peer may keep the server waiting: for a request, or for an answer to be
-//! read.
+//! The activity of a connection, and the limits on how long its peer may keep the server waiting: for a request, or with
+//! an answer that it does not read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,57 +10,57 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::unread::{ANSWER, Unread};
 
-/// How many bytes a second of the answers that wait for it a peer has to take at least, over [`Limits::head`].
+/// The slowest speed, in bytes per second, at which a peer may read waiting answers, measured over [`Limits::head`].
 const SLOWEST: u128 = 1 << 10;
 
 /// How long a peer may keep the server waiting for a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// For a whole head: from the start of the connection on, or from the head's first byte on if it is not the first.
+    /// Time for a whole head. It begins with the connection, or with the first byte of a later head.
     pub(crate) head: Duration,
-    /// For the first byte of the next head.
+    /// Time until the first byte of the next head.
     pub(crate) idle: Duration,
 }
 
-/// The activity of a connection. The connection's tasks write it, and one timer reads it from time to time, so that no
-/// request sets a timer.
+/// The activity of a connection. The connection's tasks write it, and one timer reads it from time to time, so no request
+/// needs a timer of its own.
 #[derive(Debug)]
 pub(crate) struct Activity {
     began: Instant,
     /// Requests that are being answered.
     running: AtomicUsize,
-    /// Answers that are not yet written as far as the peer lets them, and one more while the socket takes no bytes.
+    /// Answers that the peer has not fully taken, plus one while the socket accepts no bytes.
     owed: AtomicUsize,
-    /// How often all that was owed has been taken.
+    /// How often `owed` has come down to zero.
     settled: AtomicUsize,
-    /// How many bytes the peer, or the system for it, has taken.
+    /// Bytes that the peer, or the system on its behalf, has taken.
     taken: AtomicU64,
-    /// The peer was too slow to read.
+    /// The peer has read too slowly.
     stalled: AtomicBool,
-    /// What its unread answers hold.
+    /// The memory of this connection's unread answers.
     held: Mutex<Held>,
-    /// What those of all connections hold.
+    /// The memory of the unread answers of all connections.
     unread_answers: Arc<Unread>,
     /// The task that serves the connection.
     task: OnceLock<AbortHandle>,
-    /// One of its requests has got past the guard of a webhook.
+    /// A webhook's guard has admitted one of its requests.
     let_in: AtomicBool,
-    /// While nothing is being answered: since when the peer is waited for, in milliseconds from `began`, and in the lowest
-    /// bit whether a [`HEAD`] has begun.
+    /// While nothing is being answered: the time since which the server waits for the peer, in milliseconds after `began`.
+    /// The lowest bit says whether a [`HEAD`] has begun.
     waiting: AtomicU64,
-    /// In HTTP/2 bytes that come are no sign of a head: they may be the answer to a PING.
+    /// In HTTP/2 incoming bytes need not begin a head: they may answer a PING.
     is_http2: AtomicBool,
     /// The body of the last HTTP/1 request has not been read to its end.
     unread: AtomicBool,
-    /// The connection ends, and the peer has had the time to learn of it.
+    /// The connection ends, and the peer has had time to notice.
     refuses_more: AtomicBool,
 }
 
-/// A head has begun, and not yet ended.
+/// A head has begun and not ended.
 const HEAD: u64 = 1;
 
 impl Activity {
-    /// A connection that begins now: its first head is waited for.
+    /// A new connection, whose first head the server waits for.
     pub(crate) fn begin(unread_answers: &Arc<Unread>) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
@@ -80,18 +80,18 @@ impl Activity {
         })
     }
 
-    /// Names the task that serves the connection.
+    /// Sets the task that serves the connection.
     pub(crate) fn is_served_by(&self, task: AbortHandle) {
-        // There is one.
+        // It is set once.
         let _ = self.task.set(task);
     }
 
-    /// The task that serves the connection; `None` in the moment before it is known.
+    /// The task that serves the connection; `None` for a moment at the beginning.
     pub(crate) fn task(&self) -> Option<&AbortHandle> {
         self.task.get()
     }
 
-    /// Bytes have come.
+    /// Bytes have arrived.
     pub(crate) fn heard(&self) {
         let is_idle = self.waiting.load(Ordering::Relaxed) & HEAD == 0 && self.running.load(Ordering::Relaxed) == 0;
         if is_idle && !self.is_http2() {
@@ -99,7 +99,7 @@ impl Activity {
         }
     }
 
-    /// Whether the peer may go on to send a body that nobody reads.
+    /// Whether the peer may still be sending a body that nobody reads.
     pub(crate) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
@@ -116,7 +116,7 @@ impl Activity {
         self.is_http2.load(Ordering::Relaxed)
     }
 
-    /// Requests that begin from now on are no reason to keep the connection.
+    /// Requests that begin from now on do not keep the connection open.
     pub(crate) fn refuse_more(&self) {
         self.refuses_more.store(true, Ordering::Relaxed);
     }
@@ -139,8 +139,8 @@ impl Activity {
         self.let_in.load(Ordering::Relaxed)
     }
 
-    /// Since when the peer has kept the server waiting for a request or for the rest of its body. `None` while a request
-    /// that has arrived is being answered.
+    /// The time since which the server waits for a request of the peer or for the rest of its body. `None` while a request
+    /// that has fully arrived is being answered.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         if self.running.load(Ordering::Acquire) > 0 && !self.is_unread() {
             return None;
@@ -148,7 +148,7 @@ impl Activity {
         Some(self.began + Duration::from_millis(self.waiting.load(Ordering::Relaxed) >> 1))
     }
 
-    /// Something waits for the peer to take it.
+    /// An answer, or the socket, waits for the peer.
     pub(crate) fn owe(&self) {
         let mut held = self.lock();
         let is_further = self.owed.fetch_add(1, Ordering::Relaxed) > 0;
@@ -168,7 +168,7 @@ impl Activity {
         }
     }
 
-    /// Memory is held for the peer until it reads.
+    /// Memory is held until the peer reads.
     pub(crate) fn hold(&self, bytes: usize) {
         let is_too_much = self.add(&mut self.lock(), bytes);
         if is_too_much {
@@ -176,8 +176,8 @@ impl Activity {
         }
     }
 
-    /// Counts `bytes` here and for all connections. The lock is held throughout, so that both counts agree. Returns whether
-    /// all connections together hold too much.
+    /// Adds `bytes` to the count of this connection and of all connections. The caller holds the lock meanwhile, so that both
+    /// counts agree. Returns whether all connections together hold too much.
     fn add(&self, held: &mut Held, bytes: usize) -> bool {
         if held.is_over {
             return false;
@@ -200,13 +200,13 @@ impl Activity {
         self.take_off(&mut self.lock(), bytes);
     }
 
-    /// How many bytes are held, and since when without a break. `None` if nothing is.
+    /// The bytes that are held, and the time since which that was never zero. `None` if nothing is held.
     pub(crate) fn held(&self) -> Option<(usize, Instant)> {
         let held = self.lock();
         held.since.filter(|_| held.bytes > 0).map(|since| (held.bytes, since))
     }
 
-    /// Ends the connection at once, since its peer does not read. What it holds counts no more.
+    /// Ends the connection at once, since its peer does not read. Its memory no longer counts.
     pub(crate) fn end(&self) {
         self.stalled.store(true, Ordering::Relaxed);
         let mut held = self.lock();
@@ -220,12 +220,12 @@ impl Activity {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes have been taken. Only the stream itself says so, one time after the other.
+    /// The peer has taken bytes. Only the stream calls this, never twice at the same time.
     pub(crate) fn took(&self, bytes: usize) {
         self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
     }
 
-    /// Whether the connection ends because the peer was too slow to read.
+    /// Whether the connection ends because the peer reads too slowly.
     pub(crate) fn has_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
     }
@@ -234,13 +234,13 @@ impl Activity {
         self.owed.load(Ordering::Relaxed) > 0
     }
 
-    /// The time in which the peer reads is not idle time.
+    /// Begins to wait anew: time in which the peer reads is not idle time.
     fn restart_waiting(&self) {
         self.wait_for(self.waiting.load(Ordering::Relaxed) & HEAD);
     }
 
-    /// When the peer has kept the server waiting for a request for too long; `None` while the server keeps the peer
-    /// waiting, or waits for an answer to be read.
+    /// The time at which the peer has kept the server waiting too long for a request; `None` while the server works on a
+    /// request or the peer reads an answer.
     fn deadline(&self, limits: Limits) -> Option<Instant> {
         if self.running.load(Ordering::Acquire) > 0 || self.is_owed() {
             return None;
@@ -250,7 +250,7 @@ impl Activity {
         Some(self.began + Duration::from_millis(waiting >> 1) + limit)
     }
 
-    /// Resolves when the peer has kept the server waiting for too long.
+    /// Resolves when the peer has kept the server waiting too long.
     pub(crate) async fn expired(&self, limits: Limits) {
         let mut reading = None;
         loop {
@@ -266,20 +266,20 @@ impl Activity {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return;
             }
-            // Often enough to see in time whatever begins in the meantime.
+            // Often enough to notice in time a wait that begins meanwhile.
             let next = now + limits.head.min(limits.idle);
             let next = reading.map_or(next, |reading| next.min(reading.since + limits.head));
             sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
         }
     }
 
-    /// Whether all answers have been taken, and no byte of another request has come.
+    /// Whether the peer has taken all answers and has sent no byte of another request.
     pub(crate) fn is_at_rest(&self) -> bool {
         let is_idle = self.running.load(Ordering::Relaxed) == 0 && self.waiting.load(Ordering::Relaxed) & HEAD == 0;
         is_idle && !self.is_owed() && !self.is_unread()
     }
 
-    /// Resolves when nothing is being answered, as is looked for from time to time.
+    /// Resolves when nothing is being answered; looks every `pause`.
     pub(crate) async fn quiet(&self, pause: Duration) {
         while self.running.load(Ordering::Relaxed) > 0 {
             sleep(pause).await;
@@ -289,21 +289,21 @@ impl Activity {
 
 impl Drop for Activity {
     fn drop(&mut self) {
-        // The stream may have been dropped while the socket took no bytes.
+        // The stream may have been dropped while the socket accepted no bytes.
         self.unread_answers.release(self.lock().bytes);
     }
 }
 
-/// What the unread answers of a connection hold.
+/// The memory of a connection's unread answers.
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
     since: Option<Instant>,
-    /// The connection ends, and nothing counts any more.
+    /// The connection ends, and nothing counts any longer.
     is_over: bool,
 }
 
-/// The state at a time from which on something has been owed without a break, as far as has been seen.
+/// The state when the peer was first seen to owe a read. Since then it has owed one at each look.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     since: Instant,
@@ -314,7 +314,7 @@ struct Reading {
 struct TooSlow;
 
 impl Reading {
-    /// What there is to compare with the next time; `None` if nothing is owed. `limit` is how long a peer may be too slow.
+    /// The state to compare with at the next look; `None` if nothing is owed. A peer may read too slowly for `limit`.
     fn next(last: Option<Self>, activity: &Activity, now: Instant, limit: Duration) -> Result<Option<Self>, TooSlow> {
         let taken = activity.taken.load(Ordering::Relaxed);
         let this = Self { since: now, taken, settled: activity.settled.load(Ordering::Relaxed) };
@@ -334,7 +334,7 @@ impl Reading {
     }
 }
 
-/// A request that is being answered, and then its answer that is being read.
+/// A request that is being answered, and later its answer that is being read.
 #[derive(Debug)]
 pub(crate) struct Running {
     activity: Arc<Activity>,
@@ -351,7 +351,7 @@ impl Running {
         &self.activity
     }
 
-    /// The answer is there: from now on the peer is waited for.
+    /// The answer exists: from now on the server waits for the peer.
     pub(crate) fn answered(mut self) -> Self {
         self.activity.owe();
         self.is_answered = true;
@@ -360,7 +360,7 @@ impl Running {
     }
 
     fn end(&self) {
-        // First the time: a reader that sees that nothing runs must see since when.
+        // The time comes first: a reader that sees that nothing runs must also see since when.
         self.activity.wait_for(0);
         self.activity.running.fetch_sub(1, Ordering::Release);
     }

@@ -1,6 +1,6 @@
-//! What an operator may see and do, with `Authorization: Bearer $ADMIN_TOKEN`.
+//! The routes below `/admin`, for requests with `Authorization: Bearer $ADMIN_TOKEN`.
 
-#![allow(clippy::result_large_err)] // the error is the answer, and goes no further than a handler
+#![allow(clippy::result_large_err)] // the error is the answer, and goes no further than the handler
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,16 +28,16 @@ use crate::refused::{RefusedLog, log_unauthenticated};
 use crate::routes::{Operator, detail};
 use crate::settings::Settings;
 
-/// Dead letters in one answer, if nothing is said.
+/// Dead letters in one answer if the request sets no `limit`.
 const PAGE: usize = 100;
 
-/// Dead letters in one answer at most.
+/// The most dead letters in one answer.
 const MAX_PAGE: usize = 1000;
 
-/// Answers that are being made or read at a time: some hold a whole event.
+/// Answers that are made or read at a time: some hold a whole event.
 const ANSWERS: usize = 4;
 
-/// How long a request waits for its turn to be one of [`ANSWERS`].
+/// How long a request waits to become one of the [`ANSWERS`].
 const TURN: Duration = Duration::from_secs(10);
 
 pub(crate) fn routes(settings: &Settings, refused: RefusedLog) -> Router<Operator> {
@@ -59,13 +59,13 @@ pub(crate) fn routes(settings: &Settings, refused: RefusedLog) -> Router<Operato
         .layer(from_fn_with_state(refused, log_unauthenticated))
 }
 
-/// Counts an answer until it has been read.
+/// Holds a permit for each answer until the answer has been read.
 async fn bounded(State(places): State<Arc<Semaphore>>, req: Request, next: Next) -> Response {
     let Ok(Ok(place)) = timeout(TURN, places.acquire_owned()).await else {
         let busy = "other answers below /admin are being read; read those, or end their connections, and try again";
         return ([(header::RETRY_AFTER, "1")], detail(StatusCode::SERVICE_UNAVAILABLE, busy)).into_response();
     };
-    // The place goes with the body.
+    // The permit is dropped with the body.
     let hold = move |error| {
         let _ = &place;
         error
@@ -140,7 +140,7 @@ async fn config_status(State(operator): State<Operator>) -> Json<Value> {
     }))
 }
 
-/// Which dead letters are meant.
+/// The selected dead letters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
@@ -151,7 +151,7 @@ struct Which {
 }
 
 impl Which {
-    /// Those of them that one look brings: `limit` at most.
+    /// One page of them, with at most `limit`.
     fn query(&self, after: Option<EventId>, limit: usize) -> DeadLetterQuery {
         DeadLetterQuery { after, limit, namespace: self.namespace.clone(), webhook: self.webhook.clone() }
     }
@@ -195,7 +195,7 @@ async fn replay_all(State(operator): State<Operator>, which: Wanted) -> Result<R
     let mut after = which.after.as_deref().map(parse).transpose()?;
     let mut replayed = 0;
     let wanted = which.limit.unwrap_or(usize::MAX);
-    // Page by page, so that what is accepted meanwhile does not wait.
+    // In pages, so that events which arrive meanwhile need not wait.
     while replayed < wanted {
         let page = which.query(after, MAX_PAGE.min(wanted - replayed));
         let page: Vec<_> = queue.dead_letters(page).await.map_err(failed)?.iter().map(|letter| letter.id).collect();
@@ -218,13 +218,13 @@ fn queue(operator: &Operator) -> Result<Queue, Response> {
     operator.queue.clone().ok_or_else(|| detail(StatusCode::NOT_FOUND, "SPOOL_DIR is not set"))
 }
 
-/// The storage of the queue failed.
+/// The answer when the queue's storage fails.
 fn failed(error: std::io::Error) -> Response {
     detail(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
 }
 
 fn parse(id: &str) -> Result<EventId, Response> {
-    id.parse().map_err(|_| detail(StatusCode::BAD_REQUEST, "the id is not one of an event"))
+    id.parse().map_err(|_| detail(StatusCode::BAD_REQUEST, "the id is not the id of an event; expected a UUID"))
 }
 
 fn unknown() -> Response {

@@ -1,4 +1,4 @@
-//! The certificate that the server shows, which can be replaced while it serves.
+//! The server's certificate, which can be replaced while the server runs.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,21 +18,22 @@ use tokio_rustls::server::TlsStream;
 
 use crate::reload::{NamedFile, Watch};
 
-/// The files of a certificate and its key, and the server's TLS that follows them.
+/// The files of a certificate and its key, and the TLS configuration that follows them.
 pub(crate) struct Certificates {
     cert: NamedFile,
     key: NamedFile,
     in_use: Arc<RwLock<Option<InUse>>>,
 }
 
-/// A pair of the two. With another pair sessions begin anew: one that is resumed would go on under the old certificate.
+/// A certificate with its key. A new pair gets a new configuration, and with it a new cache of sessions: a session that is
+/// resumed would continue with the old certificate.
 struct InUse {
     config: Arc<ServerConfig>,
     expiry: Option<Timestamp>,
 }
 
 impl Certificates {
-    /// Of the files of `TLS_CERT` and `TLS_KEY`. Nothing is read yet.
+    /// The files of `TLS_CERT` and `TLS_KEY`. Nothing is read yet.
     pub(crate) fn new(cert: PathBuf, key: PathBuf) -> Self {
         let (cert, key) = (NamedFile::new("TLS_CERT", cert), NamedFile::new("TLS_KEY", key));
         Self { cert, key, in_use: Arc::default() }
@@ -42,7 +43,7 @@ impl Certificates {
     ///
     /// # Errors
     ///
-    /// Which file is wrong now, and why.
+    /// When the files cannot be used now. The error names the file and the reason.
     pub(crate) fn watch(&self) -> Result<Watch, String> {
         let (cert, key, in_use) = (self.cert.clone(), self.key.clone(), Arc::clone(&self.in_use));
         Watch::begin([self.cert.clone(), self.key.clone()], move |contents| {
@@ -68,7 +69,7 @@ impl Certificates {
     }
 }
 
-/// Speaks TLS, each time with the certificate that is in use.
+/// Performs the TLS handshake with the certificate that is in use.
 #[derive(Clone)]
 pub(crate) struct TlsAcceptor(Arc<RwLock<Option<InUse>>>);
 
@@ -109,27 +110,26 @@ fn read(cert: (&NamedFile, &[u8]), key: (&NamedFile, &[u8])) -> Result<InUse, St
     Ok(InUse { config: Arc::new(config), expiry })
 }
 
-/// More than one provider may be linked in; rustls must be told.
+/// Named explicitly: the process may have more than one provider.
 fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }
 
 fn pair((cert, chain): (&NamedFile, &[u8]), (key, secret): (&NamedFile, &[u8])) -> Result<CertifiedKey, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-    let found = found.map_err(|error| cert.wrong(format_args!("the file is no PEM file: {error}")))?;
+    let found = found
+        .map_err(|error| cert.wrong(format_args!("found a file that is not PEM, expected a certificate: {error}")))?;
     if found.is_empty() {
         let is_key = PrivateKeyDer::from_pem_slice(chain).is_ok();
-        let hint = if is_key { ", but a key; TLS_CERT and TLS_KEY may be the wrong way round" } else { "" };
+        let hint = if is_key { ", but a key; TLS_CERT and TLS_KEY may be swapped" } else { "" };
         return Err(cert.wrong(format_args!("the file holds no certificate in PEM form{hint}")));
     }
     if is_encrypted(secret) {
         let path = key.path().display();
         let decrypt = format!("`openssl pkey -in {path} -out DECRYPTED` decrypts it");
-        return Err(
-            key.wrong(format_args!("the key is encrypted, and nobody is there to enter its passphrase; {decrypt}"))
-        );
+        return Err(key.wrong(format_args!("found an encrypted key, expected one without a passphrase; {decrypt}")));
     }
-    // rustls' own words may quote the file.
+    // rustls' own error may quote the file.
     let secret =
         PrivateKeyDer::from_pem_slice(secret).map_err(|_| key.wrong("the file holds no private key in PEM form"))?;
     CertifiedKey::from_der(found, secret, &provider()).map_err(|error| match error {
@@ -141,13 +141,13 @@ fn pair((cert, chain): (&NamedFile, &[u8]), (key, secret): (&NamedFile, &[u8])) 
     })
 }
 
-/// Whether a PEM file holds a key that needs a passphrase: PKCS #8, or OpenSSL's form of old.
+/// Whether a PEM file holds a key with a passphrase, as PKCS #8 or in OpenSSL's older format.
 fn is_encrypted(pem: &[u8]) -> bool {
     let text = String::from_utf8_lossy(pem);
     text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
-/// When the certificate expires. Only a check of it, at a time long after, tells.
+/// The time at which the certificate expires. rustls tells it only in the error of a check at a later time.
 fn expiry(pair: &CertifiedKey) -> Option<Timestamp> {
     let cert = ParsedCertificate::try_from(pair.end_entity_cert().ok()?).ok()?;
     let long_after = UnixTime::since_unix_epoch(Duration::from_secs(u64::from(u32::MAX) << 16));

@@ -1,4 +1,4 @@
-//! The client of a request, behind proxies.
+//! Finds the client of a request behind proxies.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ impl Clients {
         Self(addresses.map(Arc::new))
     }
 
-    /// Notes the client in the request's [`Peer`].
+    /// Sets the client in the request's [`Peer`].
     ///
     /// # Errors
     ///
-    /// When a trusted proxy has not named the client. Nobody guesses then.
+    /// When a trusted proxy names the client in a way that cannot be read. The gateway does not guess then.
     pub(crate) fn note<B>(&self, req: &mut Request<B>) -> Result<(), Violation> {
         let (Some(addresses), Some(peer)) = (&self.0, Peer::of(req.extensions())) else { return Ok(()) };
         let client = addresses

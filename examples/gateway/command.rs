@@ -1,4 +1,4 @@
-//! What the gateway is started with. Its settings are environment variables, and no arguments.
+//! The command line. It holds a command at most: settings are environment variables.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ pub(crate) enum Command {
     Version,
 }
 
-/// Each word that can be given.
+/// The known arguments.
 const WORDS: [(&str, Command); 5] = [
     ("healthcheck", Command::Healthcheck),
     ("--help", Command::Help),
@@ -25,11 +25,11 @@ const WORDS: [(&str, Command); 5] = [
 
 pub(crate) const VERSION: &str = concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n");
 
-/// Reads the arguments behind the program's name.
+/// Reads the arguments after the program's name.
 ///
 /// # Errors
 ///
-/// What is wrong with them, and what can be given.
+/// When there is an unknown argument, or more than one. The error names the known arguments.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut command = Command::Serve;
     for argument in arguments {
@@ -37,10 +37,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         let known = WORDS.iter().find(|(word, _)| *word == argument).map(|(_, command)| *command);
         command = match (known, command) {
             (None, _) => return Err(unknown(&argument)),
-            // Whatever stands beside it.
+            // `--help` wins over any other argument.
             (Some(_), Command::Help) | (Some(Command::Help), _) => Command::Help,
             (Some(known), Command::Serve) => known,
-            (Some(_), _) => return Err("more than one argument; expected is one at most".to_owned()),
+            (Some(_), _) => return Err("found more than one argument, expected at most one".to_owned()),
         };
     }
     Ok(command)
@@ -55,25 +55,25 @@ fn unknown(argument: &str) -> String {
     let alike =
         nearest(&name.to_lowercase(), &bare).and_then(|near| words.into_iter().find(|word| word.ends_with(near)));
     if let Some(word) = alike {
-        let _ = write!(text, "; `{word}` may be meant");
+        let _ = write!(text, "; did you mean `{word}`?");
     } else if let Some(variable) = nearest(&name.to_uppercase().replace('-', "_"), &variables) {
-        let _ = write!(text, "; settings are environment variables, and {variable} may be meant");
+        let _ = write!(text, "; settings are environment variables, did you mean {variable}?");
     }
-    let _ = write!(text, "; known are {}", words.join(", "));
+    let _ = write!(text, " Known arguments: {}", words.join(", "));
     text
 }
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub(crate) fn help() -> String {
     let mut text = String::from(
-        "Receives webhooks over HTTP and hands them on. Everything is set by environment variables.
+        "Receives webhooks over HTTP and delivers them. Environment variables set everything.
 
 Usage: gateway [healthcheck]
 
-Without an argument it serves until SIGTERM or SIGINT. SIGHUP reads the certificates again.
+Without an argument it serves until SIGTERM or SIGINT. On SIGHUP it reads the certificates again.
 
 Commands:
-  healthcheck    Asks the gateway with the same environment for /health; the exit status is 0 or 1
+  healthcheck    Asks the gateway that runs with the same environment for /health. The exit status is 0 or 1
 
 Options:
   -h, --help     Prints this
@@ -89,6 +89,6 @@ Variables (an empty one counts as not set):
         }
         text.push('\n');
     }
-    text.push_str("\nSizes take units (512B, 64KiB, 25MB, 1GiB), times too (500ms, 90s, 2m, 1h, 14d).\n");
+    text.push_str("\nSizes may have units (512B, 64KiB, 25MB, 1GiB), and so may times (500ms, 90s, 2m, 1h, 14d).\n");
     text
 }

@@ -37,23 +37,23 @@ use crate::streams::Streams;
 
 type Answer = Response<AnswerBody<AppBody>>;
 
-/// The largest head of a request; more is answered 431.
+/// The largest head of a request. A larger one gets 431.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// Requests at a time on one HTTP/2 connection.
+/// Concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
 
-/// How often a silent HTTP/2 connection is asked whether it lives.
+/// How often a silent HTTP/2 connection gets a PING.
 const PING: Duration = Duration::from_secs(20);
 
-/// How long a peer that does nothing has for its goodbye.
+/// How long a peer that does nothing may take to close its connection.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How many HTTP/1 connections keep their buffers, of about 20 KiB each, while they wait for a request. If there are more,
-/// others make new ones for each request that they have waited for.
+/// How many HTTP/1 connections keep their buffers, about 20 KiB each, while they wait for a request. Each further one
+/// allocates new buffers when its next request arrives.
 const KEPT: usize = 1024;
 
-/// The bytes of a connection, with TLS or without.
+/// A connection's byte stream, with TLS or without.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
@@ -82,8 +82,8 @@ impl Connections {
         shutdown: Shutdown,
     ) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
-        // Hyper's own limit costs a timer for each head, and counts idle time as part of the head's time. A sender that
-        // has sent its whole request is answered, though it has closed its half of the connection.
+        // hyper's own limit needs a timer for each head and counts idle time as time of the head. With `half_close` a
+        // sender that has closed its half of the connection after its request still gets its answer.
         http1.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
         let mut http2 = http2::Builder::new(streams.clone());
         http2
@@ -105,7 +105,7 @@ impl Connections {
     ) {
         let (lent, mut returned) = lend(stream, Arc::clone(&activity), self.tls.is_some());
         let more_expected = self.talk(lent, Peer::new(peer), &activity).await;
-        // All that its requests held has been dropped, and the stream with it.
+        // Everything that its requests held has been dropped, and so the stream has come back.
         if let Ok(stream) = returned.try_recv() {
             if activity.has_stalled() {
                 return;
@@ -118,7 +118,7 @@ impl Connections {
     async fn talk(&self, stream: Lent, peer: Peer, activity: &Arc<Activity>) -> bool {
         match &self.tls {
             None => self.talk_http(stream, peer, activity).await,
-            // In a box: a connection without TLS need not have the room.
+            // Boxed, so that a connection without TLS does not need the memory.
             Some(tls) => match Box::pin(self.handshake(tls, stream)).await {
                 Some(stream) => {
                     let peer = identified(peer, stream.get_ref().1);
@@ -156,7 +156,7 @@ impl Connections {
                 matches!(attended, Attended::Over { more_expected: true })
             }
             Ok(None) => false,
-            // The peer's fault: it may go on sending.
+            // A fault of the peer, which may go on sending.
             Err(_) => true,
         }
     }
@@ -165,7 +165,7 @@ impl Connections {
         let mut service = self.service(peer, activity);
         loop {
             let buffered = Counted::new(&self.buffered);
-            // In a box, which goes when the connection waits without it.
+            // Boxed, and dropped while the connection waits without buffers.
             let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(opening), service));
             let end = http1::Connection::graceful_shutdown;
             match self.attend(Pin::new(&mut *connection), end, Protocol::Http1, activity).await {
@@ -175,7 +175,7 @@ impl Connections {
             let Parts { io, read_buf, service: again, .. } = connection.into_parts();
             (opening, service) = (io.into_inner(), again);
             if !read_buf.is_empty() {
-                // Of the next request, which has come with the last one.
+                // The beginning of the next request, which arrived with the last one.
                 activity.heard();
                 opening.put_back(read_buf);
                 continue;
@@ -194,14 +194,14 @@ impl Connections {
         }
     }
 
-    /// Answers the requests of a connection one after the other, or those of HTTP/2 at the same time.
+    /// Answers the requests of a connection: one after the other, in HTTP/2 concurrently.
     fn service(
         &self,
         peer: Peer,
         activity: &Arc<Activity>,
     ) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future = Answering<AppFuture>> + use<>
     {
-        // Asked by one request after the other, so that no request needs a clone.
+        // Requests call it one after the other, so no request needs a clone.
         let app = RefCell::new(self.app.clone());
         let activity = Arc::clone(activity);
         service_fn(move |mut req: Request<Incoming>| {
@@ -214,7 +214,7 @@ impl Connections {
         })
     }
 
-    /// Resolves when a connection of which nothing runs is to end.
+    /// Resolves when a connection without a running request must end.
     async fn waited_enough(&self, activity: &Activity) {
         tokio::select! {
             () = self.shutdown.clone().begun() => {}
@@ -222,7 +222,7 @@ impl Connections {
         }
     }
 
-    /// Polls `connection` until it has ended, or gives back its buffers. `end` makes it end gracefully.
+    /// Polls `connection` until it has ended or gives back its buffers. `end` begins a graceful end.
     async fn attend<C: Future<Output = hyper::Result<()>>>(
         &self,
         mut connection: Pin<&mut C>,
@@ -231,10 +231,10 @@ impl Connections {
         activity: &Arc<Activity>,
     ) -> Attended {
         let (close, closing) = oneshot::channel();
-        // In a task of its own: every request polls all that is waited for here.
+        // In its own task: each request polls everything that this function waits for.
         let watch = tokio::spawn(watch(Arc::clone(activity), self.limits, self.shutdown.clone(), close));
         let over = |outcome: hyper::Result<()>| {
-            // An error is the peer's fault: it may go on sending bytes that were not understood.
+            // An error is a fault of the peer, which may go on sending bytes that nobody understands.
             Attended::Over { more_expected: outcome.is_err() || activity.is_unread() }
         };
         let gives_back = || {
@@ -243,7 +243,7 @@ impl Connections {
         };
         let talk = poll_fn(|cx| {
             if protocol == Protocol::Http2 && self.streams.are_crowded() {
-                // The tasks that wait to run do so before this is polled again.
+                // The tasks that wait for their first run get it before this is polled again.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -263,8 +263,8 @@ impl Connections {
         };
         end(connection.as_mut());
         let patience = async {
-            // What was on its way when the peer was told is served. In HTTP/2 hyper takes more until the peer has
-            // answered a PING, which it may never do.
+            // Requests that were on their way when the server announced the end are served. In HTTP/2 hyper accepts more
+            // until the peer has answered a PING, which may never happen.
             sleep(GOODBYE).await;
             activity.refuse_more();
             match reason {
@@ -284,15 +284,15 @@ impl Connections {
     }
 }
 
-/// The state in which a connection needs no more attention.
+/// Why a connection needs no more attention.
 enum Attended {
     /// It has ended.
     Over { more_expected: bool },
-    /// It waits for a request, and gives back its buffers.
+    /// It waits for a request and gives back its buffers.
     GivesBack,
 }
 
-/// One more, until this is dropped.
+/// Adds one to a counter until it is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
@@ -308,7 +308,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// The peer, with its certificate if TLS has asked for one and verified it.
+/// The peer, with its certificate if TLS has verified one.
 fn identified(peer: Peer, tls: &rustls::ServerConnection) -> Peer {
     match tls.peer_certificates().and_then(<[_]>::first) {
         Some(certificate) => peer.with_certificate(ClientCertificate::new(certificate.as_ref())),
@@ -324,7 +324,7 @@ fn closing() -> http::Response<AppBody> {
 /// Why the server ends a connection.
 #[derive(Clone, Copy, Debug)]
 enum Closing {
-    /// The peer has kept the server waiting for too long.
+    /// The peer has kept the server waiting too long.
     Expired,
     /// The process stops.
     Stopping,

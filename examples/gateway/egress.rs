@@ -1,4 +1,4 @@
-//! The servers that `http_webhook` may reach, and the certificates that it trusts.
+//! Which servers `http_webhook` may reach, and which certificates it trusts.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use tower_webhook::module::{Egress, EgressPolicy};
 
 use crate::Error;
 use crate::reload::{NamedFile, Watch};
-use crate::settings::{Problems, shown, var, wrong};
+use crate::settings::values::{Problems, shown, var, wrong};
 
 pub(crate) struct Targets {
     egress: Egress,
-    /// The file of the certificates that `egress` is to trust.
+    /// The file of certificates that `egress` trusts besides the system's authorities.
     authorities: Option<PathBuf>,
 }
 
@@ -22,7 +22,7 @@ impl Targets {
         Self { egress: Egress::new(policy), authorities: problems.collect(var("EGRESS_CA_CERT")).map(PathBuf::from) }
     }
 
-    /// Trusts the certificates in the file of `EGRESS_CA_CERT`, now and whenever it changes.
+    /// Trusts the certificates in the file of `EGRESS_CA_CERT`, and reads them again whenever it changes.
     pub(crate) fn watch(&self) -> Option<Result<Watch, String>> {
         let (egress, file) = (self.egress.clone(), NamedFile::new("EGRESS_CA_CERT", self.authorities.clone()?));
         Some(Watch::begin([file.clone()], move |contents| {
@@ -40,7 +40,7 @@ fn allowed() -> Result<EgressPolicy, Error> {
     text.parse().map_err(|error| wrong("EGRESS_ALLOW", format!("found `{}`: {error}", shown(&text))))
 }
 
-/// The policy, with the prefixes of translators that the operator names.
+/// Adds the NAT64 prefixes that the operator names.
 fn with_nat64(policy: EgressPolicy) -> Result<EgressPolicy, Error> {
     let text = var("EGRESS_NAT64")?.unwrap_or_default();
     policy.nat64(&text).map_err(|error| wrong("EGRESS_NAT64", format!("found `{}`: {error}", shown(&text))))

@@ -1,12 +1,12 @@
-//! Where the one etcd is that `ETCD_HOST` and `ETCD_PORT` name.
+//! The endpoint of etcd that `ETCD_HOST` and `ETCD_PORT` name.
 
 use std::net::Ipv6Addr;
 
-/// A wrong variable: its name, and the reason.
+/// A wrong variable: its name and the reason.
 pub(crate) type Wrong = (&'static str, String);
 
-/// The endpoint as a URL. `port` may be a number, or `tcp://host:port`: Kubernetes sets that in each pod for a Service
-/// `etcd`, and Docker for a link of this name. Its host counts if there is no other.
+/// The endpoint as a URL. `port` may be a number or `tcp://host:port`, which Kubernetes sets in each pod for a Service
+/// `etcd`, and Docker for a link of this name. The host of that value is used if `host` is not set.
 pub(crate) fn endpoint(host: Option<&str>, port: Option<&str>, tls: bool) -> Result<String, Wrong> {
     let (linked_host, port) = match port.map(str::trim) {
         None => (None, 2379),
@@ -26,12 +26,12 @@ pub(crate) fn endpoint(host: Option<&str>, port: Option<&str>, tls: bool) -> Res
     };
     let scheme = if tls { "https" } else { "http" };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    // An IPv6 address needs its brackets.
+    // An IPv6 address needs brackets.
     match bare.parse::<Ipv6Addr>() {
         Ok(address) => Ok(format!("{scheme}://[{address}]:{port}")),
         Err(_) if is_name(host) => Ok(format!("{scheme}://{host}:{port}")),
         Err(_) => {
-            let expected = "expected the name of a host or an address alone; its port belongs to ETCD_PORT";
+            let expected = "expected the name or address of a host alone; its port belongs to ETCD_PORT";
             Err((name, format!("found `{}`, {expected}", shown(host))))
         }
     }
@@ -51,7 +51,7 @@ fn is_name(host: &str) -> bool {
     !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
 
-/// On one line, and not endless.
+/// The beginning of a text, with control characters escaped: it fits on one line.
 fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }

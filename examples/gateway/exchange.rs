@@ -1,4 +1,4 @@
-//! One request and its answer, from the connection's side.
+//! One request and its answer, as the connection sees them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use pin_project::pin_project;
 use crate::activity::{Activity, Running};
 use crate::routes::{AppBody, is_let_in};
 
-/// A request's body that tells the connection when it has been read to its end.
+/// A request's body that reports to the connection when it has been read to its end.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     incoming: Incoming,
-    /// Of HTTP/1 only: there, a body that nobody reads is the end of the connection.
+    /// In HTTP/1 only: there a body that nobody reads ends the connection.
     activity: Option<Arc<Activity>>,
 }
 
@@ -55,8 +55,8 @@ impl Body for RequestBody {
     }
 }
 
-/// The largest piece of an answer that is handed to the protocol at a time. HTTP/2 takes a piece as soon as the peer lets
-/// it send a byte, and holds the rest of it; nobody sees then how the peer reads.
+/// The largest piece of an answer that the protocol gets at a time. HTTP/2 takes a whole piece as soon as the peer accepts
+/// one byte, and buffers the rest: nobody sees then how fast the peer reads.
 const PIECE: usize = 64 << 10;
 
 /// A request that is being answered.
@@ -64,15 +64,16 @@ const PIECE: usize = 64 << 10;
 pub(crate) struct Answering<F> {
     #[pin]
     state: State<F>,
-    /// There until the answer is.
+    /// Present until the answer is.
     running: Option<Running>,
 }
 
 #[pin_project(project = StateProj)]
 enum State<F> {
     Asking(#[pin] F),
-    /// It waits one turn for hyper to learn, before it writes the head, that nobody reads the rest of the body. Only
-    /// then does hyper read the rest, if that is there already, or else say `Connection: close`.
+    /// The answer exists and the body is unread. The answer waits for one poll, so that hyper notices before it writes the
+    /// head that nobody reads the body. hyper then reads the rest if that has arrived, and otherwise sends
+    /// `Connection: close`.
     Early(Option<Response<AppBody>>),
 }
 
@@ -81,7 +82,7 @@ impl<F> Answering<F> {
         Self { state: State::Asking(answer), running: Some(running) }
     }
 
-    /// The answer to a request for which the connection does not stay.
+    /// The answer to a request that does not keep the connection open.
     pub(crate) fn refused(answer: Response<AppBody>) -> Self {
         Self { state: State::Early(Some(answer)), running: None }
     }
@@ -108,14 +109,14 @@ where
         if !this.running.as_ref().is_some_and(|running| running.activity().is_unread()) {
             return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take())));
         }
-        // The request goes with the state that this replaces.
+        // This drops the request with the old state.
         this.state.set(State::Early(Some(answer)));
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// An answer's body in pieces, which tells the connection how long it waits for the peer.
+/// An answer's body in pieces. While it exists, the connection counts as waiting for the peer.
 #[pin_project]
 pub(crate) struct AnswerBody<B> {
     #[pin]

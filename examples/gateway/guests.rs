@@ -1,8 +1,8 @@
-//! The connections of a listener by their peers, and which of them makes room when no place is left.
+//! The connections of a listener by peer, and the choice of the one that makes room when the listener is full.
 //!
-//! There is no bound per peer: a balancer is one peer, and so is everybody behind one NAT. But if all places are taken, of
-//! the peer that has most connections the one goes that has been idle longest and has had no request let in. So a flood
-//! of connections takes the places of its own.
+//! There is no limit per peer: a load balancer is one peer, and so is everybody behind one NAT. When the listener is full,
+//! the peer with the most connections loses the connection that has been idle longest among those that never sent an
+//! admitted request. So a flood of connections displaces its own.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::activity::Activity;
 
-/// How many connections are looked at to find one.
+/// How many connections are examined to find one.
 const LOOKS: usize = 40;
 
-/// How many of one peer are looked at before those of the next one: a peer whose connections are all busy must not use up
-/// the looks.
+/// How many connections of one peer are examined before those of the next peer: a peer whose connections are all busy must
+/// not use up [`LOOKS`].
 const LOOKS_AT_A_PEER: usize = 8;
 
-/// The connections that have had no request let in, as far as is known: another is forgotten when it is looked at.
+/// The connections that never sent an admitted request. One that has is removed when it is next examined.
 #[derive(Default)]
 pub(crate) struct Guests(Arc<Mutex<State>>);
 
@@ -25,18 +25,18 @@ pub(crate) struct Guests(Arc<Mutex<State>>);
 struct State {
     next: u64,
     peers: HashMap<Network, Peer>,
-    /// The peers by the number of their connections.
+    /// The peers, ordered by their number of connections.
     by_number: BTreeSet<(usize, Network)>,
 }
 
 #[derive(Default)]
 struct Peer {
     guests: HashMap<u64, Arc<Activity>>,
-    /// From the first to come to the last. Those that have gone are taken out later.
+    /// The guests' ids in order of arrival. Ids of connections that are gone are removed later.
     order: VecDeque<u64>,
 }
 
-/// An address of IPv4, or a network of IPv6: whoever has one address of it has all.
+/// An IPv4 address, or an IPv6 /64: one host can use all addresses of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Network {
     V4([u8; 4]),
@@ -55,7 +55,7 @@ impl Network {
     }
 }
 
-/// A connection's place among the guests, until it is dropped.
+/// Keeps a connection among the guests until it is dropped.
 pub(crate) struct Place {
     guests: Arc<Mutex<State>>,
     network: Network,
@@ -75,7 +75,7 @@ impl Guests {
         Place { guests: Arc::clone(&self.0), network, id }
     }
 
-    /// Ends the connection that makes room. Whether there is one.
+    /// Ends a connection to make room. Returns whether one was found.
     pub(crate) fn make_room(&self) -> bool {
         let mut state = lock(&self.0);
         let mut looks = LOOKS;
@@ -87,7 +87,7 @@ impl Guests {
                 Some(last) => state.by_number.range(..last).next_back(),
             };
             let Some(&(number, network)) = largest else {
-                // All peers have had their turn. If looks are left they have another one.
+                // Every peer has had its turn. While looks are left, another round begins.
                 if looks == before {
                     return false;
                 }
@@ -108,7 +108,7 @@ impl Guests {
 }
 
 impl State {
-    /// Changes one peer, and keeps [`by_number`](Self::by_number) right.
+    /// Changes one peer and updates [`by_number`](Self::by_number).
     fn change<T>(&mut self, network: Network, change: impl FnOnce(&mut Peer) -> T) -> T {
         let peer = self.peers.entry(network).or_default();
         let before = peer.guests.len();
@@ -136,7 +136,7 @@ impl Peer {
         guest
     }
 
-    /// Of those that came first, the one that has been idle longest. Those that are busy are looked at last the next time.
+    /// The connection that has been idle longest among the oldest. Busy ones move to the end of the order.
     fn longest_idle(&mut self, looks: &mut usize) -> Option<Arc<Activity>> {
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         while *looks > 0

@@ -1,4 +1,4 @@
-//! `gateway healthcheck`: for containers that have no other tool to ask with.
+//! `gateway healthcheck`, for containers without any other HTTP client.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, ToSocketAddrs};
@@ -13,11 +13,11 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 use crate::Error;
 use crate::settings::Settings;
 
-/// For each step.
+/// The time limit of each step.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks the gateway that runs with the same environment for `/health`: by HTTPS if it has a certificate, unless the
-/// operator has a listener of its own, which speaks plain HTTP.
+/// Asks the gateway that runs with the same environment for `/health`: on the operator's listener by plain HTTP if there is
+/// one, otherwise by HTTPS if the gateway has a certificate.
 pub(crate) fn run() -> Result<(), Error> {
     let settings = Settings::from_env()?;
     let (host, port, tls) = match &settings.admin_address {
@@ -37,14 +37,14 @@ pub(crate) fn run() -> Result<(), Error> {
     };
     match &status.map_err(wrong)? {
         b"HTTP/1.1 200" => Ok(()),
-        _ => Err("/health did not answer 200".into()),
+        _ => Err("/health did not answer 200; the gateway's log may say why".into()),
     }
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     for address in (host, port).to_socket_addrs()? {
-        // Without a limit it would take minutes to give up a process that is stopped, once its backlog is full.
+        // Without a limit it takes minutes to give up on a process that is frozen and whose backlog is full.
         outcome = TcpStream::connect_timeout(&address, PATIENCE);
         if outcome.is_ok() {
             break;
@@ -74,11 +74,11 @@ fn tls_session() -> Result<ClientConnection, Error> {
     Ok(ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?)
 }
 
-/// Takes whatever certificate the server shows, as long as the server has its key.
+/// Accepts any certificate of which the server has the key.
 ///
-/// The check asks itself, on the same machine, sends no secret and believes nothing but a status. The certificate is for
-/// the names that senders use, and its authority need not be one that this machine trusts. It is not compared with the
-/// file of `TLS_CERT` either: while a renewed pair is being replaced, the gateway rightly shows the old one.
+/// The check runs on the same machine, sends no secret and uses nothing of the answer but its status. The certificate is
+/// for the names that senders use, and this machine need not trust its authority. It is not compared with the file of
+/// `TLS_CERT` either: while a pair is being replaced, the gateway rightly shows the old one.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,8 +1,8 @@
 //! The end of a connection whose peer is still sending.
 //!
-//! A connection that is closed while bytes are unread, or come after, is reset, and the reset takes the answer from a
-//! peer that has not read it yet: a sender whose large body is refused sees `EPIPE` and no 401. So the server announces
-//! that it sends no more, and reads and throws away for a while before it closes the connection (RFC 9112 §9.6).
+//! The system resets a connection that is closed while bytes are unread or still arrive. The reset destroys an answer that
+//! the peer has not read yet: a sender whose large body is refused sees `EPIPE` instead of the 401. So the server shuts
+//! down its half, reads and discards for a while, and only then closes the connection (RFC 9112 §9.6).
 
 use std::io;
 use std::pin::Pin;
@@ -20,13 +20,13 @@ use crate::connection::GOODBYE;
 use crate::server::Shutdown;
 use crate::unread::ENCRYPTED;
 
-/// How long the peer is listened to, in all.
+/// The longest time for which the server reads and discards.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the peer is listened to without a byte.
+/// The longest time without a byte from the peer.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How many connections may end in this way at a time, and after how many bytes each is given up.
+/// How many connections may linger at a time, and how many bytes of each are discarded.
 #[derive(Debug)]
 pub(crate) struct Lingering {
     places: Semaphore,
@@ -34,18 +34,18 @@ pub(crate) struct Lingering {
 }
 
 impl Lingering {
-    /// Half of the connections at most, so that the other half can be served however many senders are refused.
+    /// At most half of the connections linger: the other half can be served however many senders are refused.
     pub(crate) fn new(max_connections: usize, max_bytes: usize) -> Arc<Self> {
         let places = (max_connections / 2).clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self { places: Semaphore::new(places), max_bytes })
     }
 
-    /// Closes `stream`, at once if nothing more comes. `more_expected` says that the peer may still be sending.
+    /// Closes `stream`, at once if the peer is done. With `more_expected` the peer may still be sending.
     pub(crate) async fn close(&self, mut stream: TcpStream, more_expected: bool, shutdown: &Shutdown) {
         match discard(&stream) {
             Ok(1..) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && more_expected => {}
-            // The peer has closed it too, or is not in the middle of anything.
+            // The peer has closed its half too, or is not sending.
             Ok(0) | Err(_) => return,
         }
         let Ok(_place) = self.places.try_acquire() else {
@@ -57,13 +57,13 @@ impl Lingering {
         tokio::select! {
             () = drain(&stream, self.max_bytes) => {}
             () = sleep(PATIENCE) => {}
-            // It does not hold up the stop.
+            // Lingering does not delay a stop.
             () = async { shutdown.clone().begun().await; sleep(GOODBYE).await } => {}
         }
     }
 }
 
-/// Reads and throws away until the peer closes, sends nothing for too long, or has sent too much.
+/// Reads and discards until the peer closes, is silent too long, or has sent too much.
 async fn drain(stream: &TcpStream, max_bytes: usize) {
     let mut left = max_bytes;
     while let Ok(Ok(())) = timeout(SILENCE, stream.readable()).await {
@@ -71,8 +71,7 @@ async fn drain(stream: &TcpStream, max_bytes: usize) {
             Ok(read @ 1..) if read < left => left -= read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(0) | Err(_) => return,
-            // The little that a body was too large by may be in the system's buffers already: then the peer comes to
-            // read the answer.
+            // The excess may already be in the system's buffers: the peer then still comes to read the answer.
             Ok(_) => return sleep(SILENCE).await,
         }
     }
@@ -80,24 +79,24 @@ async fn drain(stream: &TcpStream, max_bytes: usize) {
 
 /// Reads once, without waiting.
 fn discard(stream: &TcpStream) -> io::Result<usize> {
-    // Not in the future, where each connection would hold it.
+    // The buffer is not part of the future, where each connection would hold it.
     stream.try_read(&mut [0; 16 << 10])
 }
 
-/// A stream that another owns for a time: it comes back when the owner drops it.
+/// A stream that is lent to a protocol: it comes back when the protocol drops it.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    /// Always there: it is taken when this is dropped.
+    /// Always present until this is dropped.
     stream: Option<TcpStream>,
     back: Option<oneshot::Sender<TcpStream>>,
     activity: Arc<Activity>,
-    /// The socket takes no bytes.
+    /// The socket accepts no bytes.
     is_blocked: bool,
-    /// TLS holds bytes for it then.
+    /// Whether TLS buffers bytes while the socket is blocked.
     tls: bool,
 }
 
-/// Lends `stream`, and informs `activity` of the bytes that come and go.
+/// Lends `stream`, and reports the bytes that are read and written to `activity`.
 pub(crate) fn lend(stream: TcpStream, activity: Arc<Activity>, tls: bool) -> (Lent, oneshot::Receiver<TcpStream>) {
     let (back, returned) = oneshot::channel();
     (Lent { stream: Some(stream), back: Some(back), activity, is_blocked: false, tls }, returned)

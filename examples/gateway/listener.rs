@@ -16,13 +16,13 @@ use crate::guests::Guests;
 use crate::server::Shutdown;
 use crate::unread::Unread;
 
-/// The pause after a connection could not be accepted, for example because too many files are open.
+/// The pause after a failed `accept`, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a line may say that connections are refused.
+/// The shortest time between two log lines about refused connections.
 const LINES: Duration = Duration::from_secs(10);
 
-/// A socket, and how many of its connections are served at a time.
+/// A socket with its connections.
 pub(crate) struct Listener {
     socket: TcpListener,
     connections: Arc<Connections>,
@@ -33,7 +33,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// `name` is its label in the metrics and the log.
+    /// `name` is the label in the metrics and the log.
     pub(crate) fn new(
         name: &'static str,
         socket: TcpListener,
@@ -45,7 +45,7 @@ impl Listener {
         Self { socket, connections, guests: Guests::default(), unread, max_connections, refused }
     }
 
-    /// Serves until the stop begins. Returns the connections that are still served then.
+    /// Serves until the stop begins. Returns the connections that are still open then.
     pub(crate) async fn serve(self, shutdown: &Shutdown) -> JoinSet<()> {
         let mut running = JoinSet::new();
         loop {
@@ -55,17 +55,17 @@ impl Listener {
                 Some(_) = running.join_next() => {}
                 (stream, peer) = self.accept() => match self.has_room(running.len(), peer) {
                     true => self.begin(&mut running, stream, peer),
-                    // One too many is closed at once.
+                    // Dropping the stream closes it.
                     false => self.refused.add(peer),
                 }
             }
         }
-        // From here on the system refuses new connections.
+        // From now on the system refuses new connections.
         drop(self.socket);
         running
     }
 
-    /// Whether one more can be served beside those that run, perhaps in the place of another.
+    /// Whether another connection can be served beside those that are `running`, perhaps in place of an idle one.
     fn has_room(&self, running: usize, peer: SocketAddr) -> bool {
         running < self.max_connections || (self.guests.make_room() && self.refused.replaced(peer))
     }
@@ -94,7 +94,7 @@ impl Listener {
     }
 }
 
-/// Connections that are not served.
+/// Counts and logs connections that are not served.
 struct Refused {
     name: &'static str,
     max_connections: usize,
@@ -118,11 +118,11 @@ impl Refused {
             refused = left_out + 1,
             %peer,
             limit = self.max_connections,
-            "new connections are refused: all connections that the limit allows are in use"
+            "new connections are refused: MAX_CONNECTIONS are in use, and none of them is idle"
         );
     }
 
-    /// True.
+    /// Always true, so that it can follow a condition.
     fn replaced(&self, peer: SocketAddr) -> bool {
         self.replaced.increment(1);
         if let Some(left_out) = self.lines.admit("replaced") {
@@ -131,8 +131,8 @@ impl Refused {
                 replaced = left_out + 1,
                 %peer,
                 limit = self.max_connections,
-                "idle connections that have had no request let in make room for new ones: all connections that the limit \
-                 allows are in use"
+                "idle connections without an admitted request are closed to make room for new ones: MAX_CONNECTIONS are in \
+                 use"
             );
         }
         true

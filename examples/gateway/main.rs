@@ -1,6 +1,6 @@
-//! The whole scenario as a server: webhooks from etcd or from files, received over HTTP.
+//! A server: reads webhooks from etcd or from files, receives events over HTTP and delivers them.
 //!
-//! `cargo run --release --bin gateway --features gateway`; the README lists its routes and variables.
+//! `cargo run --release --bin gateway --features gateway`. README.md lists its routes, variables and metrics.
 
 mod activity;
 mod admin;
@@ -100,24 +100,24 @@ fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// How long blocking work may go on after everything else has ended.
+/// How long blocking work may continue after everything else has ended.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
 fn run(stderr: Stderr) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(start(stderr));
-    // Not by dropping it: that would wait for a disk that hangs.
+    // Dropping the runtime would wait for a disk that hangs.
     runtime.shutdown_timeout(LAST_CALL);
     outcome
 }
 
 async fn start(stderr: Stderr) -> Result<(), Error> {
-    // First of all: until then a signal that is none to stop would end the process.
+    // First of all: until its handler is installed, SIGHUP would end the process.
     let signals = reload::Signals::install()?;
     let settings = Settings::from_env()?;
     let metrics = telemetry::init(&settings, stderr)?;
     settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    // Bound before anything else, so that a taken port is the first thing to be known.
+    // Bound early, so that a port in use is the first thing to be reported.
     let sockets = sockets::bind(&settings)?;
     let certificates = settings.tls.clone().map(|(cert, key)| Certificates::new(cert, key));
     let watches = certificates.iter().map(Certificates::watch);
@@ -148,13 +148,13 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     }
     tokio::select! {
         () = tasks.ended() => {}
-        () = shutdown.over() => tracing::warn!("what is being delivered is left in the spool"),
+        () = shutdown.over() => tracing::warn!("the grace time is over: unfinished events stay in the spool until the next start"),
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// What is kept in `SPOOL_DIR`.
+/// The contents of `SPOOL_DIR`.
 struct Kept {
     worker: Worker,
     claims: Claims,
@@ -169,7 +169,7 @@ fn open_spool(settings: &Settings) -> Result<Option<Kept>, Error> {
     Ok(Some(Kept { worker: Worker::new(backlog).dead_letter_age(settings.dead_letter_age), claims }))
 }
 
-/// Starts to receive the webhooks of `source`.
+/// Starts to receive events for the webhooks of `source`.
 fn receive<S: Source>(
     source: S,
     kept: Option<Kept>,
@@ -180,7 +180,7 @@ fn receive<S: Source>(
     let root = settings.save_to_disk_root.clone();
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
-        // Whoever may write a webhook must not read the gateway's own secrets through it.
+        // The author of a webhook must not read the gateway's own secrets through it.
         .variables(|name| variables::may_be_read(name).then(|| std::env::var(name).ok()).flatten());
     #[cfg(feature = "http-webhook")]
     let registry = settings.targets.register(registry);

@@ -1,9 +1,9 @@
-//! How much memory the process may use: what the machine has, or what its control group allows.
+//! The memory that the process may use: the machine's, or the limit of its control group.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// In bytes. `None` if the system does not say.
+/// In bytes. `None` if the system does not tell.
 pub(crate) fn available() -> Option<u64> {
     let machine = read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let group =
@@ -16,7 +16,7 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The lowest limit of the process's control groups and of all above them. `cgroups` is the text of `/proc/self/cgroup`.
+/// The lowest limit of the process's control groups and their parents. `cgroups` is the text of `/proc/self/cgroup`.
 fn limit(cgroups: &str, root: &Path) -> Option<u64> {
     cgroups.lines().filter_map(|line| lowest(line, root)).min()
 }
@@ -24,16 +24,16 @@ fn limit(cgroups: &str, root: &Path) -> Option<u64> {
 fn lowest(line: &str, root: &Path) -> Option<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
-    // Version 2 has one group without a name, version 1 one for each set of controllers.
+    // Version 2 has one group without a name; version 1 has one for each set of controllers.
     let (mount, file) = match controllers {
         "" => (root.to_owned(), "memory.max"),
         _ if controllers.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
         _ => return None,
     };
     let group: PathBuf = path.trim_start_matches('/').into();
-    // In a container the path may be the host's, which is not there: the container's own group is then the mount itself.
+    // In a container the path may be that of the host and not exist: the container's own group is then the mount itself.
     let limits = group.ancestors().map(|group| mount.join(group).join(file));
-    // "max" is no limit, and version 1 has a number near 2^63 for that.
+    // "max" means no limit; version 1 writes a number near 2^63 instead.
     limits.filter_map(|file| read_to_string(file).ok()?.trim().parse().ok()).min()
 }
 

@@ -1,26 +1,26 @@
-//! Variables that look like the gateway's own and are not.
+//! Finds variables whose name resembles one of the gateway's.
 
-/// How alike two names are if one is taken for the other, from 0 to 1.
+/// The least similarity, from 0 to 1, at which one name is suggested for another.
 const ALIKE: f64 = 0.75;
 
-/// A name that is no variable of the gateway, and the one that may be meant.
+/// A name that is not a variable of the gateway, and the nearest one that is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misspelt {
     pub(crate) name: String,
     pub(crate) nearest: Option<&'static str>,
 }
 
-/// Finds misspelt names in an environment. `known` are all names of the gateway.
+/// Finds misspelt names in an environment. `known` holds all variables of the gateway.
 ///
-/// A name is looked at if it begins like one of `known`, up to the first underscore. What Kubernetes sets in every pod
-/// for each of its Services is none, whatever a Service is called.
+/// A name counts as misspelt if it has the first word of a known one, up to the underscore, or is very similar to one.
+/// Variables that Kubernetes sets in every pod for its Services never count, whatever the name of the Service.
 pub(crate) fn misspelt<'a>(
     environment: impl IntoIterator<Item = (&'a str, &'a str)>,
     known: &[&'static str],
 ) -> Vec<Misspelt> {
     let is_ours = |name: &str| {
         let first = |name: &str| name.split_once('_').map(|(first, _)| first.to_owned());
-        // `RUST_` belongs to others as well.
+        // Other programs use `RUST_` too.
         first(name).is_some_and(|word| word != "RUST" && known.iter().any(|known| first(known).as_ref() == Some(&word)))
     };
     let mut found = Vec::new();
@@ -30,7 +30,7 @@ pub(crate) fn misspelt<'a>(
         }
         let upper = name.to_uppercase();
         let nearest = nearest(&upper, known);
-        // A short name is like many others.
+        // A short name resembles many others.
         let is_very_near = nearest
             .is_some_and(|near| upper == near || near.len() >= 8 && strsim::damerau_levenshtein(&upper, near) <= 2);
         if is_ours(&upper) || is_very_near {
@@ -41,7 +41,7 @@ pub(crate) fn misspelt<'a>(
     found
 }
 
-/// The name among `known` that is most like `name`, if one is like it at all.
+/// The name among `known` that is most similar to `name`, if any is similar enough.
 pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let likeness = |known: &str| {
         // `HEADER_TIMEOUT` for `HEADER_TIMEOUT_SECONDS`, `TLS_CERT_FILE` for `TLS_CERT`.
@@ -53,12 +53,12 @@ pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str
     (likeness >= ALIKE).then_some(nearest)
 }
 
-/// Whether Kubernetes sets such a variable for a Service, or Docker for a link.
+/// Whether a variable looks like those that Kubernetes sets for a Service, or Docker for a link.
 pub(crate) fn is_of_service_link(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return true;
     }
-    // `X_PORT_2379_TCP`, and with `_PROTO`, `_PORT`, `_ADDR` behind it.
+    // `X_PORT_2379_TCP`, also followed by `_PROTO`, `_PORT` or `_ADDR`.
     let is_port_of = |rest: &str| {
         let mut words = rest.split('_');
         let is_number = words.next().is_some_and(|word| word.parse::<u16>().is_ok());

@@ -1,12 +1,12 @@
-//! How many connections the limit of open files leaves room for: each is an open file.
+//! How many connections the limit of open files allows: each needs an open file.
 //!
-//! Without a part that connections cannot have, strangers who do nothing but connect would take the files that events are
-//! saved to and the connections to targets and to etcd.
+//! A part of the files is reserved. Otherwise strangers who only connect could use up the files that the gateway needs for
+//! events, for targets and for etcd.
 
-/// What is kept for everything but connections is a quarter of the files, and at least this many.
+/// A quarter of the files is reserved for everything but connections, and at least this many.
 const LEAST_KEPT: u64 = 128;
 
-/// The operator's own listener gets at most this part of the files.
+/// The operator's listener gets at most one in this many files.
 const ADMIN_PART: u64 = 8;
 
 /// How many connections each listener may have.
@@ -17,16 +17,16 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// What a limit of `files` leaves of what is `wanted`.
+    /// As many of the `wanted` connections as a limit of `files` allows.
     pub(crate) fn within(files: u64, wanted: Self) -> Self {
         let admin = (wanted.admin as u64).min(files / ADMIN_PART);
         let left = files.saturating_sub(kept(files)).saturating_sub(admin);
-        // With fewer there would be nothing to start for.
+        // At least one, or there would be no point in starting.
         let webhooks = (wanted.webhooks as u64).min(left).max(1);
         Self { webhooks: to_usize(webhooks), admin: to_usize(admin) }
     }
 
-    /// A limit that leaves room for all of this.
+    /// A limit of open files that allows all of these connections.
     pub(crate) fn files(self) -> u64 {
         let connections = (self.webhooks as u64).saturating_add(self.admin as u64);
         let kept = connections.div_ceil(3).max(LEAST_KEPT);

@@ -1,4 +1,4 @@
-//! A connection before its first byte, and between two requests: it holds no buffer, and nobody knows yet what is asked.
+//! A connection before its first byte or between two requests: it holds no buffer.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much is read at a time: the whole of a usual head.
+/// How much is read at a time: enough for a usual head.
 const PIECE: usize = 1 << 10;
 
-/// A stream of which some bytes have been read already. A reader of this gets these first.
+/// A stream whose first bytes have already been read. A reader gets those bytes first.
 #[derive(Debug)]
 pub(crate) struct Opening<S> {
     first: Bytes,
@@ -33,12 +33,12 @@ impl<S: AsyncRead + Unpin> Opening<S> {
         Self { first: Bytes::new(), stream }
     }
 
-    /// Whether bytes have been read that wait here.
+    /// Whether bytes have been read.
     pub(crate) fn has_begun(&self) -> bool {
         !self.first.is_empty()
     }
 
-    /// Puts back what another has read and not used.
+    /// Puts back bytes that were read and not used.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
         let after = std::mem::take(&mut self.first);
         self.first = if after.is_empty() { bytes } else { [bytes, after].concat().into() };
@@ -59,11 +59,11 @@ impl<S: AsyncRead + Unpin> Opening<S> {
         }
     }
 
-    /// Whether more bytes come before the end of the stream. They wait here.
+    /// Reads and keeps more bytes. Returns `false` at the end of the stream.
     pub(crate) async fn wait_for_more(&mut self) -> io::Result<bool> {
         let mut stream = Pin::new(&mut self.stream);
         let more = poll_fn(|cx| {
-            // Not in the future, where each connection would hold it.
+            // The buffer is not part of the future, where each connection would hold it.
             let mut bytes = [0; PIECE];
             let mut buf = ReadBuf::new(&mut bytes);
             ready!(stream.as_mut().poll_read(cx, &mut buf))?;

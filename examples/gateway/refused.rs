@@ -1,4 +1,4 @@
-//! Lines about requests that the gateway itself refuses, limited in rate: anybody can send such requests.
+//! Log lines about requests that the gateway itself refuses. Their rate is limited, since anybody can cause them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tracing::field::{DisplayValue, display};
 
 use crate::rules::Violation;
 
-/// One limit for each rule, and one for the admin routes, whoever sends: there is no end of peers.
+/// One limit for each rule and one for the admin routes, for all peers together: the number of peers has no bound.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefusedLog(Arc<LogLimit<&'static str>>);
 
 impl RefusedLog {
-    /// A request breaks a rule of HTTP.
+    /// Logs that a request breaks a rule of HTTP.
     pub(crate) fn violation<B>(&self, req: &Request<B>, violation: &Violation) {
         let Some(left_out) = self.admit(violation.detail) else { return };
         let (peer, client) = peer(req);
@@ -32,13 +32,13 @@ impl RefusedLog {
         );
     }
 
-    /// Whether there may be this line now. If so, the inner value is the field `left_out`.
+    /// `Some` if the line may be written now. The inner value is the field `left_out`.
     fn admit(&self, about: &'static str) -> Option<Option<u64>> {
         self.0.admit(about).map(|left_out| (left_out > 0).then_some(left_out))
     }
 }
 
-/// Tells of admin requests without the right token: somebody may be guessing.
+/// Logs admin requests without the right token: somebody may be guessing it.
 pub(crate) async fn log_unauthenticated(State(log): State<RefusedLog>, req: Request, next: Next) -> Response {
     const ABOUT: &str = "an admin request was refused: its bearer token is missing or wrong";
     let (peer, client) = peer(&req);
@@ -51,7 +51,7 @@ pub(crate) async fn log_unauthenticated(State(log): State<RefusedLog>, req: Requ
     response
 }
 
-/// The peer, and the client that it has sent the request for.
+/// The peer, and the client whose request it forwards.
 fn peer<B>(req: &Request<B>) -> (Option<DisplayValue<SocketAddr>>, Option<DisplayValue<IpAddr>>) {
     let peer = Peer::of(req.extensions());
     (peer.map(Peer::address).map(display), peer.and_then(Peer::forwarded_for).map(display))

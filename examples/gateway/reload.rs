@@ -1,4 +1,4 @@
-//! Certificates are read again when their files change, and on SIGHUP.
+//! Reads certificates again when their files change, and on SIGHUP.
 
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -13,23 +13,23 @@ use tokio::time::{sleep, timeout};
 
 use crate::certificates::Certificates;
 
-/// How often the files are looked at.
+/// How often the files are read.
 const POLL: Duration = Duration::from_secs(1);
 
-/// A look at files that takes longer gets a line in the log.
+/// Reading that takes longer gets a line in the log.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// No certificate is larger.
+/// The largest file that is read.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// The signals that do not stop the gateway. They would, were they not waited for.
+/// The signals that must not stop the gateway. Without a handler each of them would.
 pub(crate) struct Signals {
     hangup: Signal,
     unused: [Signal; 2],
 }
 
 impl Signals {
-    /// From now on none of them ends the process.
+    /// Installs the handlers: from now on none of these signals ends the process.
     pub(crate) fn install() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -50,21 +50,21 @@ impl Signals {
     }
 }
 
-/// Reads again for ever. `certificates` are those of the server, if it speaks TLS.
+/// Reads the files again for ever. `certificates` are the server's, if it speaks TLS.
 pub(crate) async fn run(mut signals: Signals, certificates: Option<Certificates>, watches: Vec<Watch>) {
     let (hangups, _) = watch::channel(());
-    // Each by itself: a path that never answers, such as one on a dead mount, holds up no other.
+    // Each in its own task: a path that never answers, such as one on a dead mount, delays no other.
     let mut watching: JoinSet<()> = watches.into_iter().map(|watch| watch.follow(hangups.subscribe())).collect();
     let mut looked_at = Timestamp::now();
     loop {
         tokio::select! {
             () = signals.hangup() => {
                 if watching.is_empty() {
-                    tracing::info!("SIGHUP: there is no certificate to read again");
+                    tracing::info!("SIGHUP: no variable names a certificate to read again");
                 }
                 hangups.send_replace(());
             }
-            Some(ended) = watching.join_next() => tracing::error!(?ended, "certificates are watched no more"),
+            Some(ended) = watching.join_next() => tracing::error!(?ended, "certificates are no longer watched"),
             () = sleep(POLL) => {}
         }
         if let Some(certificates) = &certificates {
@@ -74,7 +74,7 @@ pub(crate) async fn run(mut signals: Signals, certificates: Option<Certificates>
     }
 }
 
-/// A file that a variable names.
+/// A file whose path is the value of a variable.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedFile {
     variable: &'static str,
@@ -97,16 +97,16 @@ impl NamedFile {
         Ok(bytes)
     }
 
-    /// An error that names the variable and the file.
+    /// An error with the variable and the path.
     pub(crate) fn wrong(&self, error: impl Display) -> String {
         format!("{}: {}: {error}", self.variable, self.path.display())
     }
 }
 
-/// Takes the contents of files into use, or says why it cannot.
+/// Takes the contents of files into use, or returns why it cannot.
 type Apply = Box<dyn FnMut(&[Vec<u8>]) -> Result<(), String> + Send>;
 
-/// Files that are taken into use together, each time one of them changes.
+/// Files that are taken into use together whenever one of them changes.
 pub(crate) struct Watch {
     files: Vec<NamedFile>,
     apply: Apply,
@@ -114,25 +114,25 @@ pub(crate) struct Watch {
     refused: Option<Refused>,
 }
 
-/// What was found and cannot be used.
+/// Contents that cannot be used.
 struct Refused {
     found: Result<Vec<Vec<u8>>, String>,
     is_told: bool,
 }
 
-/// The outcome of a look at the files.
+/// The outcome of reading the files.
 enum Look {
-    /// They are the files in use.
+    /// They are the contents in use.
     Unchanged,
     Applied,
-    /// They cannot be used. It has been told before, or may be half of a change: the next look will show.
+    /// They cannot be used. A line has said so before, or the change may be half done: the next look decides.
     Pending,
-    /// They cannot be used, and that is to be told.
+    /// They cannot be used, and a line must say so.
     Refused(String),
 }
 
 impl Watch {
-    /// Applies the files now, and then whenever they change.
+    /// Applies the files now. [`follow`](Self::follow) applies them again whenever they change.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Watch {
         files.iter().map(NamedFile::read).collect()
     }
 
-    /// Looks at the files for ever; on a hangup at once, and with an answer.
+    /// Reads the files for ever. On SIGHUP it reads them at once and always logs the outcome.
     async fn follow(mut self, mut hangups: watch::Receiver<()>) {
         loop {
             let asked = tokio::select! {
@@ -170,19 +170,19 @@ impl Watch {
         let found = match timeout(SLOW, &mut reading).await {
             Ok(found) => found,
             Err(_) => {
-                tracing::warn!("reading the files of {names} takes long; what was read before stays in use");
+                tracing::warn!("reading the files of {names} takes long; their previous contents stay in use");
                 reading.await
             }
         };
         match self.look(found.unwrap_or_else(|error| Err(error.to_string())), asked) {
             Look::Unchanged if asked => tracing::info!("SIGHUP: nothing has changed in the files of {names}"),
             Look::Applied => tracing::info!("the files of {names} were read again"),
-            Look::Refused(reason) => tracing::warn!("{reason}; what was read before stays in use"),
+            Look::Refused(reason) => tracing::warn!("{reason}; the previous contents stay in use"),
             Look::Unchanged | Look::Pending => {}
         }
     }
 
-    /// Decides on what was found. `asked`: an operator waits for an answer.
+    /// Decides about the contents that were `found`. With `asked` an operator waits for a line in the log.
     fn look(&mut self, found: Result<Vec<Vec<u8>>, String>, asked: bool) -> Look {
         if found.as_ref() == Ok(&self.served) {
             self.refused = None;
@@ -197,7 +197,7 @@ impl Watch {
             }
             Err(reason) => reason,
         };
-        // One file may have been replaced and the other not yet.
+        // Perhaps only one of the files has been replaced so far.
         let before = self.refused.take().filter(|before| before.found == found);
         let was_told = before.as_ref().is_some_and(|before| before.is_told);
         let tell = asked || (before.is_some() && !was_told);

@@ -1,4 +1,4 @@
-//! The text of the metrics, which many may ask for and nobody need read.
+//! The text of the metrics. Many clients may ask for it at a time without reading it.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -7,11 +7,11 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::Instant;
 
-/// How long a rendering is given to others too.
+/// How long a rendering may be shared.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// One rendering for all that ask while somebody still holds it, so that answers that nobody reads cost one rendering a
-/// second at most. A single scraper that reads its answer always gets a new one.
+/// Requests share a rendering while an answer still holds it and it is [`FRESH`]. So answers that nobody reads hold at most
+/// one rendering for each second. A single scraper that reads its answers always gets a new rendering.
 pub(crate) struct Rendering {
     metrics: PrometheusHandle,
     last: Mutex<Option<(Instant, Weak<String>)>>,
@@ -22,9 +22,9 @@ impl Rendering {
         Self { metrics, last: Mutex::default() }
     }
 
-    /// `measure` is called before a new rendering.
+    /// Calls `measure` before a new rendering.
     pub(crate) fn text(&self, measure: impl FnOnce()) -> Bytes {
-        // Others wait for the one that renders, to share it.
+        // Other requests wait here, to share the rendering.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = last.as_ref().filter(|(since, _)| since.elapsed() < FRESH).and_then(|(_, text)| text.upgrade());
         let text = shared.unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! The routes: webhooks, and what an operator asks.
+//! The routes of webhooks and of the operator.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -39,13 +39,14 @@ use crate::server::Shutdown;
 use crate::settings::Settings;
 use crate::{admin, rules};
 
-/// What the path of every webhook begins with.
+/// The beginning of every webhook's path.
 pub(crate) const WEBHOOKS: &str = "/webhook/";
 
-/// How long `/ready?min_revision=N` waits at most.
+/// The longest wait of `/ready?min_revision=N`.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How many requests may wait so at a time: anybody may send them, and a connection that waits makes no room for another.
+/// How many such requests may wait at a time. Anybody may send them, and a connection that waits cannot make room for
+/// another.
 const WAITS: usize = 32;
 
 #[derive(Clone)]
@@ -55,7 +56,7 @@ pub(crate) struct Operator {
     body_memory: BodyMemory,
     metrics: Arc<Rendering>,
     shutdown: Shutdown,
-    /// For those that wait for a revision.
+    /// Permits for requests that wait for a revision.
     waits: Arc<Semaphore>,
 }
 
@@ -103,21 +104,21 @@ pub(crate) fn apps(receiver: Receiver, state: Operator, settings: &Settings) -> 
 /// The routes of each listener.
 pub(crate) struct Apps {
     pub(crate) main: App,
-    /// Of the operator's own listener. Then `main` has none of the operator's routes.
+    /// The routes of the operator's listener. If it exists, `main` has none of them.
     pub(crate) admin: Option<App>,
-    /// A stop waits for these when all connections have ended.
+    /// Events without a sender. A stop waits for them once all connections have ended.
     pub(crate) remainders: Remainders,
 }
 
-/// Of a webhook, or of another route.
+/// The answer's body: of a webhook, or of another route.
 pub(crate) type AppBody = Either<ResponseBody, Body>;
 
-/// Whether the answer shows that its request has got past the guard of a webhook: only then does it name the event.
+/// Whether a webhook's guard has admitted the request: only then does the answer have the event's id.
 pub(crate) fn is_let_in(answer: &http::Response<AppBody>) -> bool {
     matches!(answer.body(), Either::Left(_)) && answer.headers().contains_key(EVENT_ID)
 }
 
-/// The webhooks, which have the shortest way, and the other routes.
+/// The webhooks and the other routes. Webhooks bypass axum's router, which is faster.
 #[derive(Clone)]
 pub(crate) struct App {
     receiver: Option<Receiver>,
@@ -132,7 +133,7 @@ impl Service<Request<RequestBody>> for App {
     type Future = AppFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Neither ever lets anybody wait here.
+        // Both are always ready.
         Poll::Ready(Ok(()))
     }
 
@@ -166,11 +167,11 @@ impl Future for AppFuture {
         let response = match self.project() {
             AppFutureProj::Receiver(answer) => match ready!(answer.poll(cx)) {
                 Ok(answer) => answer?.map(Either::Left),
-                // It has said so on stderr.
+                // The panic hook has logged the panic.
                 Err(_) => detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").map(Either::Right),
             },
             AppFutureProj::Other(answer) => ready!(answer.poll(cx))?.map(Either::Right),
-            // There once: nobody polls a future again that has ended.
+            // Present once: a future that has ended is not polled again.
             AppFutureProj::Refused(answer) => answer.take().unwrap_or_default().map(Either::Right),
         };
         Poll::Ready(Ok(response))
@@ -182,7 +183,7 @@ pub(crate) fn detail(status: StatusCode, detail: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 
-/// 200 while the process can serve; what is wrong with the source is told, and no reason to be restarted.
+/// 200 while the process can serve. The body names faults of the source, which a restart would not mend.
 async fn health(State(operator): State<Operator>) -> Json<Value> {
     let status = operator.store.status();
     let loaded = status.snapshot.is_loaded();
@@ -226,7 +227,7 @@ async fn ready(
 
 async fn wait_for(revision: u64, operator: &Operator) -> Result<(), Response> {
     let mut waiting = pin!(operator.store.wait_for_revision(revision));
-    // Most revisions have been reached already, and take no place.
+    // Most revisions have been reached already and need no permit.
     let reached = match waiting.as_mut().now_or_never() {
         Some(reached) => reached,
         None => {
@@ -243,7 +244,7 @@ async fn wait_for(revision: u64, operator: &Operator) -> Result<(), Response> {
             }
         }
     };
-    // Or not any more: in another history of etcd the number means something else.
+    // Or it is no longer reached: after a restore of etcd the number belongs to another history.
     match reached {
         true => Ok(()),
         false => Err(detail(StatusCode::SERVICE_UNAVAILABLE, "the revision has not been reached")),

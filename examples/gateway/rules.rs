@@ -1,12 +1,11 @@
-//! The rules of HTTP that hyper leaves to the server: where a request is addressed to, and how its body is encoded on
-//! the way.
+//! The rules of HTTP that hyper leaves to the server: the target's host, and transfer codings.
 
 use std::net::Ipv6Addr;
 
 use axum::http::uri::Uri;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 
-/// Why a request is not HTTP as this server understands it.
+/// A rule of HTTP that a request breaks, with the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) status: StatusCode,
@@ -33,11 +32,11 @@ const UNKNOWN_CODING: Violation = Violation {
     detail: "Transfer-Encoding names a coding other than chunked; only chunked is supported",
 };
 
-/// Checks what hyper has not checked.
+/// Checks the rules that hyper does not check.
 ///
-/// It has refused a `Transfer-Encoding` that does not end with `chunked`, one in HTTP/1.0 or HTTP/2, and lengths that
-/// contradict each other; where a length and `Transfer-Encoding` come together, it follows the latter and closes the
-/// connection after its answer (RFC 9112 §6.3).
+/// hyper refuses a `Transfer-Encoding` that does not end with `chunked`, one in HTTP/1.0 or HTTP/2, and lengths that
+/// contradict each other. A request with both a length and `Transfer-Encoding` is read by the latter, and its connection is
+/// closed after the answer (RFC 9112 §6.3).
 pub(crate) fn check<B>(req: &Request<B>) -> Result<(), Violation> {
     check_target(req.version(), req.uri(), req.headers())?;
     check_codings(req.headers())
@@ -58,7 +57,7 @@ fn check_target(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), 
         (Version::HTTP_11, _, None) => Err(NO_HOST),
         (Version::HTTP_2, None, None) => Err(NO_AUTHORITY),
         (Version::HTTP_2, Some(authority), Some(host)) if !authority.is_same(&host, uri) => Err(TWO_TARGETS),
-        // In HTTP/1 an absolute target wins over the field, whatever that says (RFC 9112 §3.2.2).
+        // In HTTP/1 an absolute target takes precedence over `Host` (RFC 9112 §3.2.2).
         _ => Ok(()),
     }
 }
@@ -71,7 +70,7 @@ struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// An empty name is one: of a target without authority (RFC 9112 §3.2).
+    /// An empty name is valid: it stands for a target without authority (RFC 9112 §3.2).
     fn parse(text: &'a [u8]) -> Option<Self> {
         let end = match text.strip_prefix(b"[") {
             Some(literal) => {
@@ -102,7 +101,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// `reg-name` (RFC 3986 §3.2.2), which an IPv4 address is too.
+/// `reg-name` (RFC 3986 §3.2.2), which includes IPv4 addresses.
 fn is_registered_name(name: &[u8]) -> bool {
     let mut rest = name;
     loop {
@@ -116,11 +115,11 @@ fn is_registered_name(name: &[u8]) -> bool {
 }
 
 fn number(digits: &[u8]) -> Option<u16> {
-    // `parse` takes a sign too.
+    // `parse` would also accept a sign.
     digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
-/// `chunked` alone is decoded here; with another coding beneath it, the body would be passed on undecoded.
+/// Only `chunked` is decoded. With another coding the body would be delivered still encoded.
 fn check_codings(headers: &HeaderMap) -> Result<(), Violation> {
     let mut chunked = false;
     for value in headers.get_all(header::TRANSFER_ENCODING) {
@@ -135,7 +134,7 @@ fn check_codings(headers: &HeaderMap) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The elements of a list; empty ones do not count (RFC 9110 §5.6.1.2).
+/// The elements of a list, without empty ones (RFC 9110 §5.6.1.2).
 fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The edge: its listeners, and a graceful stop.
+//! The listeners, and the graceful stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::sockets::Sockets;
 use crate::streams::streams;
 use crate::unread::Unread;
 
-/// How many connections the operator's own listener serves: enough for probes, scrapers and the operator.
+/// How many connections the operator's listener serves: enough for probes, scrapers and the operator.
 const ADMIN_CONNECTIONS: usize = 128;
 
-/// Raises the limit of open files as far as the system allows. Returns how many connections it leaves room for.
+/// Raises the limit of open files as far as the system allows. Returns how many connections it allows.
 fn places(settings: &Settings) -> Places {
     let admin = if settings.admin_address.is_some() { ADMIN_CONNECTIONS } else { 0 };
     let wanted = Places { webhooks: settings.max_connections, admin };
@@ -41,18 +41,18 @@ fn places(settings: &Settings) -> Places {
             used = places.webhooks,
             files,
             needed = wanted.files(),
-            "MAX_CONNECTIONS is lowered to what the limit of open files leaves: each connection is an open file, and others \
-             are needed for events, targets and etcd; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`, `--ulimit nofile=`) \
-             to what is needed, or set MAX_CONNECTIONS to what is used"
+            "MAX_CONNECTIONS is lowered: the limit of open files does not allow more, since each connection needs an open \
+             file and some are reserved for events, targets and etcd; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`, \
+             `--ulimit nofile=`) to `needed`, or set MAX_CONNECTIONS to `used`"
         );
     }
     places
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes the requests that run within the grace time.
+/// Serves until SIGTERM or SIGINT. Then running requests may finish within the grace time.
 ///
-/// The operator's own listener answers until that is done: a probe of a gateway that stops must not find it dead. It
-/// speaks plain HTTP.
+/// The operator's listener, which speaks plain HTTP, answers until they have: a probe must not find a gateway dead that is
+/// stopping.
 pub(crate) async fn serve(
     sockets: Sockets,
     apps: Apps,
@@ -85,10 +85,10 @@ pub(crate) async fn serve(
     let serve_webhooks = async {
         let mut running = webhooks.serve(&shutdown).await;
         let grace = settings.shutdown_grace;
-        tracing::info!(connections = running.len(), ?grace, "stopping: finishing what runs");
+        tracing::info!(connections = running.len(), ?grace, "stopping: running requests may finish");
         let all_done = async {
             while running.join_next().await.is_some() {}
-            // A stream may outlive its connection by a moment, and becomes a remainder only then.
+            // A stream may outlive its connection by a moment, and only then becomes a remainder.
             streams.all().await;
             apps.remainders.ended().await;
         };
@@ -106,7 +106,7 @@ pub(crate) async fn serve(
         tokio::select! {
             () = async { while running.join_next().await.is_some() {} } => {}
             () = drained.over() => {}
-            // Asked again it stops at once.
+            // A second signal stops at once.
             () = shutdown.over() => {}
         }
     };
@@ -132,11 +132,11 @@ async fn stop_on_signal(mut signals: Signals, grace: Duration, shutdown: Shutdow
     signals.next().await;
     shutdown.begin(grace);
     signals.next().await;
-    tracing::warn!("asked again: stopping at once");
+    tracing::warn!("a second signal: stopping at once");
     shutdown.hurry();
 }
 
-/// When everything has to have ended, once the stop has begun. The server is then no longer ready.
+/// The time by which everything must have ended, once the stop has begun. From its beginning the server is not ready.
 #[derive(Clone, Default)]
 pub(crate) struct Shutdown(Arc<watch::Sender<Option<Instant>>>);
 
@@ -168,7 +168,7 @@ impl Shutdown {
         }
     }
 
-    /// Begins now, and is over when `other` is.
+    /// Begins now and ends with `other`.
     fn begin_with(&self, other: &Self) {
         let end = (*other.0.borrow()).unwrap_or_else(Instant::now);
         self.0.send_replace(Some(end));

@@ -1,4 +1,4 @@
-//! The sockets that are listened on.
+//! The listening sockets.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,17 +8,17 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::Error;
 use crate::settings::Settings;
 
-/// How many connections may wait to be accepted. Linux lowers it to `net.core.somaxconn`, which is 4,096 by default. A
-/// connection beyond it is not answered, and its peer asks again only after a second.
+/// How many connections may wait to be accepted. Linux lowers it to `net.core.somaxconn`, 4,096 by default. The system does
+/// not answer a connection beyond it, and its peer tries again only after a second.
 const BACKLOG: u32 = 4096;
 
 pub(crate) struct Sockets {
     pub(crate) webhooks: TcpListener,
-    /// Of the operator's routes, if they have their own.
+    /// The socket of the operator's listener, if there is one.
     pub(crate) admin: Option<TcpListener>,
 }
 
-/// Opens them. Called within the runtime.
+/// Opens the sockets. Must be called within the runtime.
 pub(crate) fn bind(settings: &Settings) -> Result<Sockets, Error> {
     let bind = |variables: &str, host: &str, port: u16| {
         listen(host, port).map_err(|error| format!("{variables}: cannot listen on {host}:{port}: {error}"))
@@ -29,7 +29,7 @@ pub(crate) fn bind(settings: &Settings) -> Result<Sockets, Error> {
     Ok(Sockets { webhooks, admin })
 }
 
-/// Listens on the first address of `host` that can be listened on.
+/// Listens on the first address of `host` that can be bound.
 fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     for address in (host, port).to_socket_addrs()? {
@@ -46,7 +46,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // A restart need not wait for the end of the connections that the process before it has closed.
+    // So that a restart need not wait for the closed connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

@@ -1,4 +1,4 @@
-//! Stderr, which nobody may be there to read: a line is handed to a thread, and nothing ever waits for that thread.
+//! Stderr, which may have no reader. Lines go to a thread that writes them, and nothing ever waits for that thread.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -7,13 +7,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many bytes may wait to be written. A line beyond that is left out.
+/// How many bytes may wait to be written. Further lines are left out.
 const ROOM: usize = 4 << 20;
 
-/// How long the last lines may take at the end.
+/// How long writing the last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How long the thread waits for a reader whose pipe is full and does not block.
+/// The thread's pause before it writes again to a full pipe that does not block.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Lines to stderr. Clones share one thread.
@@ -40,14 +40,14 @@ struct Queue {
 #[derive(Default)]
 struct LeftOut {
     lines: u64,
-    /// How many of them have been told of.
+    /// How many of them a line has reported.
     told: u64,
 }
 
 impl Stderr {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
-        // Not std's handle: whoever else wants to write there would wait for its lock.
+        // Not std's handle: other writers would wait for its lock.
         let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new() });
         let host = Arc::clone(&shared);
@@ -55,12 +55,12 @@ impl Stderr {
         Ok(Self(shared))
     }
 
-    /// Adds a line, or leaves it out when too much is waiting.
+    /// Adds a line, or leaves it out if too many bytes wait.
     pub(crate) fn line(&self, line: &str) {
         self.push(format!("{line}\n").as_bytes());
     }
 
-    /// Waits a short time until everything is written.
+    /// Waits until everything is written, for [`LAST_LINES`] at most.
     pub(crate) fn flush_at_exit(&self) {
         let end = Instant::now() + LAST_LINES;
         let mut queue = self.0.lock();
@@ -84,7 +84,7 @@ impl Stderr {
     }
 }
 
-/// Takes everything at once: what calls this writes whole lines.
+/// Accepts everything at once: its callers write whole lines.
 impl Write for Stderr {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.push(lines);
@@ -128,7 +128,7 @@ impl Shared {
             let mut queue = self.lock();
             queue.writing = 0;
             queue.left_out.lines += count(lost);
-            // Only where a line can be written: else telling of it would be the next to be left out, for ever.
+            // Only after a successful write: otherwise the line about it would be left out too, for ever.
             let untold = if lost.is_empty() { queue.left_out.tell() } else { 0 };
             drop(queue);
             if untold > 0 {
@@ -146,7 +146,7 @@ impl LeftOut {
     }
 }
 
-/// Shows the metric before there is anything to count.
+/// Makes the metric appear with the value 0.
 pub(crate) fn describe() {
     measure(b"");
 }
@@ -163,7 +163,7 @@ fn write(file: &mut File, text: &[u8]) -> usize {
             Ok(0) => break,
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Somebody else has made the pipe one that does not block.
+            // Another process has made the pipe non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
             Err(_) => break,
         }

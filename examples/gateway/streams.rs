@@ -1,4 +1,4 @@
-//! The requests of HTTP/2, which hyper puts into tasks of their own beside those of their connections.
+//! The tasks in which hyper runs HTTP/2 requests, beside the tasks of their connections.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hyper::rt::Executor;
 use tokio::sync::mpsc;
 
-/// How many tasks may wait to run for the first time before connections bring no more of them. They hold memory, and
-/// nothing else bounds how many there are: a single thread may read the requests of many connections before it runs one.
+/// How many tasks may wait for their first run before HTTP/2 connections are read no further. The tasks hold memory, and
+/// nothing else bounds their number: a thread may read the requests of many connections before it runs one.
 const WAITING: usize = 256;
 
-/// Runs the tasks. Each of them, and each clone of this, is one for [`Ended`] to wait for.
+/// Runs the tasks. [`Ended`] waits for each task and for each clone of this.
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
     held: mpsc::Sender<Infallible>,
@@ -28,7 +28,7 @@ pub(crate) fn streams() -> (Streams, Ended) {
 }
 
 impl Streams {
-    /// Whether the tasks that wait to run have to come first.
+    /// Whether too many tasks wait for their first run.
     pub(crate) fn are_crowded(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > WAITING
     }
@@ -47,7 +47,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 }
 
 impl Ended {
-    /// Resolves when all tasks have ended, and all connections that might begin one.
+    /// Resolves when all tasks have ended, and all connections that could begin one.
     pub(crate) async fn all(&mut self) {
         // Nothing is ever sent.
         let _ = self.0.recv().await;

@@ -18,7 +18,7 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHandle, Error> {
     let filter = filter(&settings.log_filter).ok_or_else(|| {
         let found = &settings.log_filter;
-        format!("RUST_LOG: found `{found}`, expected a filter such as info, or warn,tower_webhook=debug")
+        format!("RUST_LOG: found `{found}`, expected a filter such as `info` or `warn,tower_webhook=debug`")
     })?;
     let writer = stderr.clone();
     let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
@@ -37,7 +37,7 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
     stderr::describe();
     let upkeep = handle.clone();
     tokio::spawn(async move {
-        // Histograms grow until they are drained, also while nobody scrapes.
+        // Histograms grow until they are drained, even if nobody scrapes.
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
             upkeep.run_upkeep();
@@ -46,10 +46,10 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
     Ok(handle)
 }
 
-/// Levels, for all targets or for those that begin with a text: `warn,tower_webhook=debug`.
+/// Levels, for all targets or for targets with a prefix: `warn,tower_webhook=debug`.
 fn filter(text: &str) -> Option<Targets> {
     let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    // `Targets` would take whatever is no level for the name of a target.
+    // `Targets` would take any text that is not a level for the name of a target.
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:=".contains(&byte);
     match !parts.is_empty() && parts.iter().all(|part| part.bytes().all(is_known)) {
         true => parts.join(",").parse().ok(),
@@ -57,9 +57,9 @@ fn filter(text: &str) -> Option<Targets> {
     }
 }
 
-/// Panics are logged like everything else. What std does writes to stderr by itself, and waits for its reader.
+/// Logs panics like everything else. The hook of std writes to stderr directly and would wait for its reader.
 fn log_panics(stderr: Stderr) {
-    // The same panic may come with each event.
+    // Each event may cause the same panic.
     let limit = LogLimit::default();
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string);
@@ -69,7 +69,7 @@ fn log_panics(stderr: Stderr) {
         let backtrace = matches!(backtrace.status(), BacktraceStatus::Captured).then(|| backtrace.to_string());
         match tracing::enabled!(tracing::Level::ERROR) {
             true => tracing::error!(backtrace, left_out, "{panic}"),
-            // Whatever the filter says, a panic is told of.
+            // A panic is logged whatever the filter says.
             false => stderr.line(&format!("{panic}\n{}", backtrace.unwrap_or_default())),
         }
     }));

@@ -1,8 +1,8 @@
-//! Amounts as a person writes them: a whole number, bare or with a unit.
+//! Amounts with units: a whole number, alone or with a unit.
 
 use std::time::Duration;
 
-/// Decimal and binary units of bytes, in any case.
+/// Decimal and binary units of bytes. Case does not matter.
 const SIZES: [(&str, u64); 13] = [
     ("B", 1),
     ("KB", 1000),
@@ -13,23 +13,23 @@ const SIZES: [(&str, u64); 13] = [
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
     ("TiB", 1 << 40),
-    // As Kubernetes writes them. `K` and `M` alone mean different things to different programs.
+    // As in Kubernetes. `K` and `M` alone are not accepted: their meaning differs between programs.
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
     ("Gi", 1 << 30),
     ("Ti", 1 << 40),
 ];
 
-/// Units of time in milliseconds. The case counts: `M` is a month elsewhere.
+/// Units of time in milliseconds. Case matters: elsewhere `M` is a month.
 const TIMES: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// The forms that the functions below take, for messages.
+/// What the functions below accept, for error messages.
 pub(crate) const NUMBER: &str = "a whole number in digits alone";
 pub(crate) const SIZE: &str = "a whole number of bytes, or one with a unit, such as 512B, 64KiB, 25MB, 1GiB or 2Gi";
 pub(crate) const SECONDS: &str = "a whole number of seconds, or one with a unit, such as 500ms, 90s, 2m or 1h";
 pub(crate) const DAYS: &str = "a whole number of days, or one with a unit, such as 36h or 14d";
 
-/// A whole number; `None` if it is none, or more than 64 bits hold.
+/// A whole number; `None` for any other text and for more than 64 bits.
 pub(crate) fn number(text: &str) -> Option<u64> {
     amount(text, 1, |_| None)
 }
@@ -39,12 +39,12 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     amount(text, 1, |unit| SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor))
 }
 
-/// A time. A bare number is one of seconds.
+/// A time. A number without a unit means seconds.
 pub(crate) fn seconds(text: &str) -> Option<Duration> {
     time(text, "s")
 }
 
-/// A time. A bare number is one of days.
+/// A time. A number without a unit means days.
 pub(crate) fn days(text: &str) -> Option<Duration> {
     time(text, "d")
 }
@@ -54,7 +54,7 @@ fn time(text: &str, bare: &str) -> Option<Duration> {
     amount(text, factor(bare)?, factor).map(Duration::from_millis)
 }
 
-/// Digits, and then nothing, or a unit behind at most one blank.
+/// Digits alone, or followed by a unit, with at most one blank between them.
 fn amount(text: &str, bare: u64, factor: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);

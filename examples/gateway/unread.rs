@@ -1,8 +1,8 @@
-//! The memory of all answers that their peers do not read.
+//! The memory of answers that peers do not read.
 //!
-//! The first unread answer of a connection is part of what a connection costs, and `MAX_CONNECTIONS` bounds it. Each
-//! further one counts here, and so do the bytes that TLS has encrypted and the socket does not take. Beyond a budget for
-//! all listeners the connections end that hold most.
+//! The first unread answer of a connection is part of the connection's cost, which `MAX_CONNECTIONS` bounds. Each further
+//! one counts here, and so do encrypted bytes that the socket does not accept. When all listeners together exceed the
+//! budget, the connections that hold most are ended.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,26 +16,26 @@ use tower_webhook::LogLimit;
 
 use crate::activity::Activity;
 
-/// The memory of one answer: its stream of HTTP/2 and the stream's task. Its body is small, or shared with other answers
-/// (the metrics), or has a bound of its own (what is below `/admin`).
+/// The memory of one answer: its HTTP/2 stream and the stream's task. Its body is small, shared with other answers (the
+/// metrics), or bounded elsewhere (`/admin`).
 pub(crate) const ANSWER: usize = 4 << 10;
 
-/// The most that rustls has encrypted at a time.
+/// The most bytes that rustls buffers in encrypted form.
 pub(crate) const ENCRYPTED: usize = 64 << 10;
 
-/// For all connections together, in bytes.
+/// The most bytes that all connections together may hold.
 const BUDGET: usize = 32 << 20;
 
-/// How much is left when connections have been ended.
+/// How many bytes may remain after connections have been ended.
 const LEFT: usize = BUDGET / 4 * 3;
 
-/// A peer that lets an answer wait for longer is no quick reader with many requests.
+/// A peer that lets an answer wait longer than this is slow. A quick reader may have many answers, each for a moment.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// The time between two looks for connections that hold most: each looks at all of them.
+/// The shortest time between two searches for the connections that hold most: each search examines all connections.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How often a line may say that connections are ended.
+/// The shortest time between two log lines about ended connections.
 const LINES: Duration = Duration::from_secs(10);
 
 pub(crate) struct Unread {
@@ -52,7 +52,7 @@ struct Connections {
     looked: Option<Instant>,
 }
 
-/// A connection that may be ended, until this is dropped.
+/// Registers a connection that may be ended, until it is dropped.
 pub(crate) struct Place {
     unread: Arc<Unread>,
     id: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Place {
 
 impl fmt::Debug for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the connections: each of them has this.
+        // Not the connections: each of them refers to this.
         f.debug_struct("Unread").field("held", &self.held).finish_non_exhaustive()
     }
 }
@@ -80,7 +80,7 @@ impl Unread {
         Place { unread: Arc::clone(self), id }
     }
 
-    /// Counts `bytes` until they are [released](Self::release). Returns whether there are too many now.
+    /// Counts `bytes` until they are [released](Self::release). Returns whether the budget is exceeded.
     pub(crate) fn hold(&self, bytes: usize) -> bool {
         self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > BUDGET
     }
@@ -89,9 +89,9 @@ impl Unread {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Ends connections if there are too many bytes. To be called without the lock of a connection.
+    /// Ends connections if the budget is exceeded. The caller must not hold a connection's lock.
     pub(crate) fn make_room(&self) {
-        // Else another makes room.
+        // If the lock is taken, another thread is making room.
         let Ok(mut connections) = self.connections.try_lock() else { return };
         let now = Instant::now();
         if connections.looked.is_some_and(|last| now < last + PAUSE) {
@@ -109,14 +109,14 @@ impl Unread {
             tracing::warn!(
                 ended = ended + left_out,
                 excess,
-                "connections with most unread answers are ended: together the unread answers hold too much memory"
+                "the connections with the most unread answers are closed: unread answers hold too much memory"
             );
         }
     }
 }
 
-/// Ends those that hold most, first of those that are slow, until less than [`LEFT`] of `held` remains. Returns how many,
-/// and how many bytes too much there were.
+/// Ends the connections that hold most, slow ones first, until at most [`LEFT`] of the `held` bytes remain. Returns how many
+/// were ended, and by how many bytes the budget was exceeded.
 fn end_largest<'a>(connections: impl Iterator<Item = &'a Arc<Activity>>, held: usize, now: Instant) -> (u64, usize) {
     let Some(excess) = held.checked_sub(BUDGET).filter(|excess| *excess > 0) else { return (0, 0) };
     let holding = connections.filter_map(|activity| {

@@ -1,11 +1,11 @@
-//! Every variable of the gateway: the one place for its name, its default, and what `--help` says of it.
+//! The table of the gateway's variables, with their defaults and their lines of `--help`.
 
 pub(crate) struct Variable {
     pub(crate) name: &'static str,
-    /// As it would be set; empty if there is none.
+    /// As one would set it; empty if there is none.
     pub(crate) default: &'static str,
     pub(crate) help: &'static str,
-    /// Holds a secret, or names a file that does: no webhook may read it.
+    /// Whether the value is a secret or the path of a secret file: no webhook may read it.
     is_secret: bool,
 }
 
@@ -17,56 +17,60 @@ const fn secret(name: &'static str, help: &'static str) -> Variable {
     Variable { name, default: "", help, is_secret: true }
 }
 
-/// In the order of the README's table, which a test holds against this one.
+/// In the order of the table in README.md, which a test compares with this one.
 pub(crate) const VARIABLES: &[Variable] = &[
     variable("CONFIG_BACKEND", "file", "where webhooks are configured: file or etcd"),
-    variable("CONFIG_ON_INVALID", "keep", "what a bad value does: keep the last good one, or fence with 503"),
-    variable("WEBHOOKS_CONFIG_FILE", "webhooks.json", "for file: the webhooks"),
-    variable("CONNECTIONS_CONFIG_FILE", "connections.json", "for file: the connections"),
-    variable("ETCD_HOST", "localhost", "one endpoint"),
-    variable("ETCD_PORT", "2379", "its port"),
-    variable("ETCD_ENDPOINTS", "", "several endpoints, as comma-separated URLs; wins over the two above"),
-    variable("ETCD_PREFIX", "/cwm/", "what every key begins with; ends with a slash"),
+    variable(
+        "CONFIG_ON_INVALID",
+        "keep",
+        "after an invalid value of a webhook: keep the last good one, or fence the webhook with 503",
+    ),
+    variable("WEBHOOKS_CONFIG_FILE", "webhooks.json", "for CONFIG_BACKEND=file: the webhooks"),
+    variable("CONNECTIONS_CONFIG_FILE", "connections.json", "for CONFIG_BACKEND=file: the connections"),
+    variable("ETCD_HOST", "localhost", "the host of the only endpoint"),
+    variable("ETCD_PORT", "2379", "the port of the only endpoint"),
+    variable("ETCD_ENDPOINTS", "", "several endpoints, as comma-separated URLs; replaces ETCD_HOST and ETCD_PORT"),
+    variable("ETCD_PREFIX", "/cwm/", "the beginning of every key"),
     variable("ETCD_NAMESPACE", "default", "the namespace of /webhook/{id}, and of a file that names none"),
-    variable("ETCD_USERNAME", "", "needs ETCD_PASSWORD"),
-    secret("ETCD_PASSWORD", "needs ETCD_USERNAME"),
-    variable("ETCD_CA_CERT", "", "PEM file: whom to trust, in place of the system's authorities"),
-    variable("ETCD_CLIENT_CERT", "", "PEM file; needs ETCD_CLIENT_KEY"),
-    secret("ETCD_CLIENT_KEY", "PEM file; needs ETCD_CLIENT_CERT"),
+    variable("ETCD_USERNAME", "", "the user; requires ETCD_PASSWORD"),
+    secret("ETCD_PASSWORD", "the user's password; requires ETCD_USERNAME"),
+    variable("ETCD_CA_CERT", "", "PEM file: the authorities of etcd's certificate; not set, those of the system"),
+    variable("ETCD_CLIENT_CERT", "", "PEM file: the certificate for etcd; requires ETCD_CLIENT_KEY"),
+    secret("ETCD_CLIENT_KEY", "PEM file: its key; requires ETCD_CLIENT_CERT"),
     variable("HOST", "0.0.0.0", "the address to listen on"),
     variable("PORT", "8000", "the port to listen on; 0 lets the system choose"),
-    variable("ADMIN_HOST", "", "the address of the operator's own listener; without it that of HOST"),
-    variable("ADMIN_PORT", "", "opens a listener of its own, in plain HTTP, for /admin, /metrics, /health and /ready"),
-    variable("TLS_CERT", "", "PEM file for HTTPS, read again when it changes; needs TLS_KEY"),
-    secret("TLS_KEY", "PEM file for HTTPS, read again when it changes; needs TLS_CERT"),
+    variable("ADMIN_HOST", "", "the address of the operator's listener; not set, that of HOST"),
+    variable("ADMIN_PORT", "", "opens a separate plain HTTP listener for /admin, /metrics, /health and /ready"),
+    variable("TLS_CERT", "", "PEM file: the certificate for HTTPS; requires TLS_KEY"),
+    secret("TLS_KEY", "PEM file: its key; requires TLS_CERT"),
+    variable("TRUSTED_PROXIES", "", "networks of your proxies, comma-separated; requires CLIENT_ADDRESS_HEADER"),
     variable(
-        "TRUSTED_PROXIES",
+        "CLIENT_ADDRESS_HEADER",
         "",
-        "networks of proxies that name the client, comma-separated; needs CLIENT_ADDRESS_HEADER",
+        "the header field in which your proxies name the client, such as X-Forwarded-For",
     ),
-    variable("CLIENT_ADDRESS_HEADER", "", "the one field in which they do: X-Forwarded-For, Forwarded or another one"),
-    variable("MAX_CONNECTIONS", "10000", "more connections are closed at once"),
+    variable("MAX_CONNECTIONS", "10000", "connections that are served at a time"),
     variable("MAX_BODY_BYTES", "25MiB", "the largest body"),
-    variable("BODY_MEMORY_BYTES", "", "for all bodies in memory; not set, an eighth of the memory"),
-    variable("HEADER_TIMEOUT_SECONDS", "10", "for the whole head of a request, and for the TLS handshake"),
+    variable("BODY_MEMORY_BYTES", "", "memory for all bodies together; not set, an eighth of the machine's"),
+    variable("HEADER_TIMEOUT_SECONDS", "10", "time for the head of a request and for the TLS handshake"),
     variable("IDLE_TIMEOUT_SECONDS", "75", "how long a connection may be idle between two requests"),
-    variable("BODY_TIMEOUT_SECONDS", "30", "for the whole body"),
-    variable("DELIVERY_TIMEOUT_SECONDS", "30", "for the module; of an accepted event, for each attempt"),
-    variable("SHUTDOWN_GRACE_SECONDS", "30", "for what runs at the stop"),
-    variable("CONFIG_CACHE_DIR", "", "directory for a copy of what etcd holds, for a start without etcd"),
+    variable("BODY_TIMEOUT_SECONDS", "30", "time for the whole body"),
+    variable("DELIVERY_TIMEOUT_SECONDS", "30", "time for the delivery; for an accepted event, for each attempt"),
+    variable("SHUTDOWN_GRACE_SECONDS", "30", "time for running requests and deliveries when the gateway stops"),
+    variable("CONFIG_CACHE_DIR", "", "directory for a copy of the configuration in etcd, for a start without etcd"),
     variable("SAVE_TO_DISK_ROOT", "./data", "directory below which save_to_disk writes"),
-    variable("SPOOL_DIR", "", "directory for accepted events and the ids of dedup; neither works without it"),
-    variable("SPOOL_MAX_BYTES", "1GiB", "how large the accepted events may become on disk"),
+    variable("SPOOL_DIR", "", "directory for accepted events and the ids of dedup; required by both"),
+    variable("SPOOL_MAX_BYTES", "1GiB", "the most that accepted events may occupy on disk"),
     variable("DEAD_LETTER_DAYS", "14", "how long dead letters are kept"),
-    variable("EGRESS_ALLOW", "", "networks that http_webhook may reach besides public addresses"),
-    variable("EGRESS_NAT64", "", "IPv6 prefixes from which a translator leads to IPv4: 2001:db8:64::/96"),
-    variable("EGRESS_CA_CERT", "", "PEM file: whom http_webhook trusts as well, read again when it changes"),
-    secret("ADMIN_TOKEN", "the token that opens /admin, without `Bearer`"),
+    variable("EGRESS_ALLOW", "", "networks that http_webhook may connect to besides public addresses"),
+    variable("EGRESS_NAT64", "", "IPv6 prefixes of NAT64 translators, such as 2001:db8:64::/96"),
+    variable("EGRESS_CA_CERT", "", "PEM file: certificates that http_webhook trusts besides the system's authorities"),
+    secret("ADMIN_TOKEN", "the token for /admin, without the word Bearer"),
     variable("RUST_LOG", "info", "the log's filter"),
     variable("LOG_FORMAT", "text", "text or json"),
 ];
 
-/// What counts while the variable is not set.
+/// The value while the variable is not set.
 pub(crate) fn default(name: &str) -> Option<&'static str> {
     VARIABLES
         .iter()
@@ -75,12 +79,12 @@ pub(crate) fn default(name: &str) -> Option<&'static str> {
         .filter(|text| !text.is_empty())
 }
 
-/// Whether a variable holds a secret of the gateway.
+/// Whether a variable holds one of the gateway's secrets.
 pub(crate) fn is_secret(name: &str) -> bool {
     VARIABLES.iter().any(|variable| variable.is_secret && variable.name == name)
 }
 
-/// Whether a webhook may read a variable through a placeholder: not the gateway's secrets, and nothing of its etcd.
+/// Whether a webhook may read a variable through a placeholder: neither the gateway's secrets nor its variables of etcd.
 pub(crate) fn may_be_read(name: &str) -> bool {
     !is_secret(name) && !name.starts_with("ETCD_")
 }

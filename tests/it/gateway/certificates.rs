@@ -352,7 +352,7 @@ async fn a_file_that_holds_no_key_or_no_certificate_is_named_with_the_reason() {
         (&pair.cert, &other.key, "TLS_KEY: ", &["key.pem", "does not belong", "cert.pem"]),
         (&pair.cert, "", "TLS_KEY: ", &["key.pem", "no private key"]),
         (&pair.cert, &pair.cert, "TLS_KEY: ", &["key.pem", "no private key"]),
-        (&pair.key, &pair.cert, "TLS_CERT: ", &["cert.pem", "wrong way round"]),
+        (&pair.key, &pair.cert, "TLS_CERT: ", &["cert.pem", "may be swapped"]),
         ("\u{0}\u{1}", &pair.key, "TLS_CERT: ", &["cert.pem", "no certificate"]),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &pair.key, "TLS_CERT: ", &["cert.pem"]),
     ];

@@ -102,7 +102,7 @@ async fn all_unread_answers_together_are_bounded() {
     assert!(!ends(&mut few).await, "a connection with few unread answers has ended");
     kept.send(text(&["POST /webhook/open HTTP/1.1"], "{}")).await;
     assert_eq!(kept.answer().await.unwrap().status, 200);
-    assert!(gateway.err().contains("connections with most unread answers are ended"), "{}", gateway.err());
+    assert!(gateway.err().contains("connections with the most unread answers are closed"), "{}", gateway.err());
     let metrics = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).unwrap();
     let ended = metrics.lines().find_map(|line| line.strip_prefix("tower_webhook_connections_unread_total "));
     let ended: usize = ended.unwrap().parse().unwrap();

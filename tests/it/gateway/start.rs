@@ -225,9 +225,9 @@ async fn sizes_and_times_take_units() {
 #[tokio::test]
 async fn a_token_that_cannot_be_meant_is_refused_with_a_hint_and_not_told() {
     for (value, hint) in [
-        ("Bearer s3cret", "without that word"),
-        ("bearer\ts3cret", "without that word"),
-        ("Bearer", "without that word"),
+        ("Bearer s3cret", "leave out that word"),
+        ("bearer\ts3cret", "leave out that word"),
+        ("Bearer", "leave out that word"),
         ("s3cret one", "within the token"),
         ("s3cret\none", "within the token"),
         ("s3\u{7}cret", "within the token"),
@@ -270,11 +270,11 @@ async fn a_misspelt_variable_is_warned_of_with_the_nearest_name() {
     .await;
     gateway.assert_serves().await;
     for (name, nearest) in [
-        ("MAX_BODY_BYTE", "MAX_BODY_BYTES may be meant"),
-        ("ETCD_PREFX", "ETCD_PREFIX may be meant"),
-        ("SPOOL_DIRS", "SPOOL_DIR may be meant"),
-        ("TLS_CERT_FILE", "TLS_CERT may be meant"),
-        ("spool_max_bytes", "SPOOL_MAX_BYTES may be meant"),
+        ("MAX_BODY_BYTE", "did you mean MAX_BODY_BYTES?"),
+        ("ETCD_PREFX", "did you mean ETCD_PREFIX?"),
+        ("SPOOL_DIRS", "did you mean SPOOL_DIR?"),
+        ("TLS_CERT_FILE", "did you mean TLS_CERT?"),
+        ("spool_max_bytes", "did you mean SPOOL_MAX_BYTES?"),
         ("SHUTDOWN_SOMETHING_ELSE", "--help"),
     ] {
         let err = gateway.err();
@@ -327,7 +327,7 @@ async fn a_directory_in_which_nothing_can_be_written_is_warned_of_at_the_start()
     let variables =
         [("CONFIG_BACKEND", "etcd"), ("ETCD_ENDPOINTS", "http://127.0.0.1:9"), ("CONFIG_CACHE_DIR", "/proc/nothing")];
     let gateway = Gateway::start_in(tempfile::tempdir().unwrap(), &variables).await;
-    eventually("a warning", async || gateway.err().contains("CONFIG_CACHE_DIR: nothing can be written")).await;
+    eventually("a warning", async || gateway.err().contains("CONFIG_CACHE_DIR: the directory cannot be written")).await;
 }
 
 #[tokio::test]
