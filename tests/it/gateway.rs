@@ -16,6 +16,7 @@ mod log_lines;
 mod manual;
 mod modules;
 mod names;
+mod operating;
 mod operators_listener;
 mod protocols;
 mod refused_while_sending;

@@ -2,28 +2,22 @@
 
 use std::collections::HashMap;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
-use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tower_webhook::module::Egress;
 
 use super::connection::serving;
 use super::{Hook, SECRET, event, loopback};
-use crate::support::{ask, eventually, post, within};
+use crate::support::{ask, nginx, post};
 
 const SENDERS: usize = 8;
 
 struct Nginx {
-    child: Child,
-    directory: TempDir,
+    server: nginx::Nginx,
     port: u16,
     certificate: Option<String>,
 }
@@ -47,23 +41,13 @@ impl Nginx {
         } else {
             (format!("listen 127.0.0.1:{port};"), None)
         };
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {path}/{kind};"))
-            .concat();
-        let config = format!(
-            "daemon off; user root; worker_processes 1; pid {path}/pid; error_log {path}/error.log warn;
-            events {{ worker_connections 1024; }}
-            http {{
-                log_format events '$http_x_event_id $status'; {temporary}
-                # It passes on what is complete only, and the other one counts.
-                server {{ {listen} {options} access_log off; location / {{ proxy_pass http://127.0.0.1:{inner}; }} }}
-                server {{ listen 127.0.0.1:{inner}; access_log {path}/access.log events; location / {{ return 200; }} }}
-            }}"
+        let http = format!(
+            "log_format events '$http_x_event_id $status';
+            # The first server passes on complete requests only, and the second one counts them.
+            server {{ {listen} {options} location / {{ proxy_pass http://127.0.0.1:{inner}; }} }}
+            server {{ listen 127.0.0.1:{inner}; access_log {path}/access.log events; location / {{ return 200; }} }}"
         );
-        std::fs::write(directory.path().join("nginx.conf"), config).unwrap();
-        let child = command(directory.path()).spawn().unwrap();
-        eventually("nginx to listen", || async { TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
-        Self { child, directory, port, certificate }
+        Self { server: nginx::Nginx::start(directory, &http, port).await, port, certificate }
     }
 
     fn egress(&self) -> Egress {
@@ -86,16 +70,14 @@ impl Nginx {
 
     /// New workers; the old ones close what is idle, and finish what is not.
     async fn reload(&self) {
-        let status = command(self.directory.path()).args(["-s", "reload"]).status().await.unwrap();
-        assert!(status.success());
+        self.server.reload().await;
     }
 
     /// Stops it, and reads how often it has served each event.
     async fn served(mut self) -> HashMap<String, usize> {
-        command(self.directory.path()).args(["-s", "stop"]).status().await.unwrap();
-        within("nginx to end", self.child.wait()).await.unwrap();
+        self.server.stop().await;
         let mut served = HashMap::new();
-        for line in std::fs::read_to_string(self.directory.path().join("access.log")).unwrap().lines() {
+        for line in std::fs::read_to_string(self.server.path("access.log")).unwrap().lines() {
             let (id, status) = line.split_once(' ').unwrap();
             if status == "200" {
                 *served.entry(id.to_owned()).or_default() += 1;
@@ -103,29 +85,6 @@ impl Nginx {
         }
         served
     }
-}
-
-/// Also when a test fails: a master that is killed leaves its workers behind.
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = command(self.directory.path()).as_std_mut().args(["-s", "stop"]).status();
-    }
-}
-
-fn command(directory: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.arg("-p").arg(directory).arg("-c").arg(directory.join("nginx.conf")).args(["-e", "stderr"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-/// The one that `.ci/tools.sh all` brings, or the machine's.
-fn binary() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/nginx");
-    let binary = std::env::var_os("NGINX").map(PathBuf::from).or(own.exists().then_some(own));
-    let binary = binary.unwrap_or_else(|| PathBuf::from("/usr/sbin/nginx"));
-    assert!(binary.exists(), "NGINX: there is no nginx at {}; run `make test`, which brings it", binary.display());
-    binary
 }
 
 /// Sends with [`SENDERS`] at a time while `more` says so. All events must be taken; these are their ids.

@@ -5,6 +5,7 @@ pub(crate) mod dns;
 pub(crate) mod driven;
 pub(crate) mod frames;
 pub(crate) mod modules;
+pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod schemes;
