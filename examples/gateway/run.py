@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Runs the scenario on this machine, without containers: a seeded etcd (or files) and the gateway.
 
-`make run` brings etcd, builds the gateway and calls this. It prints lines to try, until Ctrl-C stops it.
-With --check it runs those very lines, compares what they print, and stops. Everything it writes is below target/run.
+`make run` fetches etcd, builds the gateway and calls this script, which prints commands to try and runs until Ctrl-C.
+With --check it runs these commands, compares their output, compares the commands with those of the READMEs, and stops.
+Everything it writes is below target/run.
 """
 
 import argparse
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,7 +32,9 @@ NEW_HOOK = {
     "module-config": {"pretty_print": True},
 }
 TAKEN = '{"message":"200 OK"}'
-# How long something may take that is waited for, in seconds.
+# Pages whose commands for a webhook must be among the printed ones.
+READMES = [ROOT / "README.md", ROOT / "docker/compose/etcd/README.md"]
+# The longest wait, in seconds.
 PATIENCE = 60
 
 
@@ -43,7 +47,7 @@ class Stopped(Exception):
 
 
 class Processes:
-    """The children. Each has a session of its own, so that Ctrl-C reaches this script only, which stops them in order."""
+    """The child processes. Each has its own session, so that Ctrl-C reaches only this script, which stops them in order."""
 
     def __init__(self):
         self.running = {}
@@ -61,23 +65,23 @@ class Processes:
         )
 
     def pause(self, seconds=0.05):
-        """Every wait goes through here: it ends when the user asks to stop or a child has died."""
+        """Every wait calls this: it raises when the user asks to stop or a child has ended."""
         time.sleep(seconds)
         if self.stop_asked:
             raise Stopped
         for name, child in self.running.items():
             if child.poll() is not None:
-                raise Failure(f"{name} ended by itself, with status {child.returncode}")
+                raise Failure(f"{name} ended unexpectedly with status {child.returncode}")
 
     def wait_until(self, true, what):
         end = time.monotonic() + PATIENCE
         while not true():
             if time.monotonic() > end:
-                raise Failure(f"{what}: not within {PATIENCE} s")
+                raise Failure(f"{what}: did not happen within {PATIENCE} s")
             self.pause()
 
     def stop_all(self):
-        """Stops the last one first. The names of those that did not end with status 0."""
+        """Stops the children, the last one first. Returns the names of those that did not end with status 0."""
         failed = []
         for name, child in reversed(self.running.items()):
             if child.poll() is None:
@@ -103,34 +107,34 @@ def answers(url):
 
 
 def free_port(variable=None, default=0):
-    """A port of this machine that nobody else has: else another server could be taken for ours."""
+    """A port that is free: a server that already listens there could be mistaken for ours."""
     text = os.environ.get(variable or "") or str(default)
     if not text.isdecimal() or int(text) > 65535:
-        raise Failure(f"{variable}={text}: not a port")
+        raise Failure(f"{variable}: found {text!r}, expected a port from 0 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", int(text)))
         except OSError as error:
-            raise Failure(f"port {text}: {error.strerror}; choose another with {variable}=…") from None
+            raise Failure(f"port {text}: {error.strerror}; set {variable} to another port") from None
         return probe.getsockname()[1]
 
 
 def seed():
-    """The scenario's tree: the key below the prefix → the value."""
+    """The scenario's values, by their key below the prefix."""
     files = sorted(SEED.rglob("*.json"))
     if not files:
-        raise Failure(f"no seed in {SEED.relative_to(ROOT)}")
+        raise Failure(f"found no *.json below {SEED.relative_to(ROOT)}")
     return {path.relative_to(SEED).with_suffix("").as_posix(): path.read_text().rstrip("\n") for path in files}
 
 
 def environment():
-    """Ours, without ETCD_*: etcd and the gateway would take them for their own."""
+    """The environment without ETCD_*, which etcd and the gateway would use."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
 
 
 def start_etcd(processes, folder):
-    """The gateway's variables, and the line that adds a webhook."""
+    """Starts a seeded etcd. Returns the gateway's variables, and the command that adds a webhook with its output."""
     port, peers = free_port("ETCD_PORT", 2379), f"http://127.0.0.1:{free_port()}"
     client, data = f"http://127.0.0.1:{port}", folder / "etcd"
     shutil.rmtree(data, ignore_errors=True)
@@ -153,7 +157,7 @@ curl -X POST http://localhost:{port}/v3/kv/put \\
 
 
 def write_files(folder):
-    """The same with files."""
+    """The same with files instead of etcd."""
     webhooks, connections = folder / "webhooks.json", folder / "connections.json"
     namespaces, named = {}, {}
     for key, value in seed().items():
@@ -167,7 +171,7 @@ def write_files(folder):
 
 
 def things_to_try(port, data, add):
-    """Comments, lines for a shell, and what each of them prints."""
+    """The commands to try: a comment, the command, and a part of its output."""
 
     def hook(path, token, body):
         return f"""curl -X POST http://localhost:{port}/webhook/{path} \\
@@ -178,18 +182,34 @@ def things_to_try(port, data, add):
     return [
         ("", hook("test_log", "test_token_123", '{"hello": "world"}'), TAKEN),
         ("", hook("test_save", "test_token_123", '{"save": "this"}'), TAKEN),
-        ("# it is a file now", f"grep -r save {data.relative_to(ROOT)}", '{"save": "this"}'),
+        ("# the event is a file now", f"grep -r save {data.relative_to(ROOT)}", '{"save": "this"}'),
         ("", hook("staging/test_log_staging", "staging_token_456", '{"env": "staging"}'), TAKEN),
-        ("# the token of another namespace", hook("test_log", "staging_token_456", "{}"), '"status":401'),
-        ("# a new hook, served at once", *add),
+        ("# refused: the token of another namespace", hook("test_log", "staging_token_456", "{}"), '"status":401'),
+        ("# a new webhook, served at once", *add),
         ("", hook("new_hook", "test_token_123", '{"dynamic": true}'), TAKEN),
         ("", f"curl http://localhost:{port}/health", '"status":"healthy"'),
         ("", f"curl http://localhost:{port}/metrics", "# TYPE tower_webhook_requests_total"),
     ]
 
 
-def check(processes, lines):
-    """Runs the lines. One whose change is still on its way to the gateway gets another try."""
+def documented():
+    """The commands of the READMEs that send an event to a webhook."""
+    commands = []
+    for page in READMES:
+        blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        found = re.findall(r"^curl -X POST http://localhost:8000/webhook/(?:.*\\\n)*.*$", "\n".join(blocks), re.MULTILINE)
+        if not found:
+            raise Failure(f"found no command for a webhook in {page.relative_to(ROOT)}")
+        commands += [(page, command) for command in found]
+    return commands
+
+
+def check(processes, port, lines):
+    """Compares the commands with the READMEs and runs them. A change may still be on its way: then it tries again."""
+    shown = [line.replace(f"localhost:{port}/", "localhost:8000/") for _, line, _ in lines]
+    for page, command in documented():
+        if command not in shown:
+            raise Failure(f"{page.relative_to(ROOT)} has a command that `make run` does not print:\n{command}")
     for _, line, expected in lines:
         printed = ""
 
@@ -207,7 +227,7 @@ def check(processes, lines):
 
 def run(args, processes):
     if not args.gateway.is_file():
-        raise Failure(f"no {args.gateway}: `make run` builds it")
+        raise Failure(f"found no {args.gateway}; `make run` builds it")
     folder = ROOT / "target/run" / ("check" if args.check else "")
     if args.check:
         shutil.rmtree(folder, ignore_errors=True)
@@ -222,10 +242,10 @@ def run(args, processes):
         processes.wait_until(lambda: answers(f"http://127.0.0.1:{port}/ready"), "the gateway ready")
         lines = things_to_try(port, data, add)
         if args.check:
-            return check(processes, lines)
+            return check(processes, port, lines)
     except Failure:
         if log:
-            print("the gateway's last lines:", *log.read_text(errors="replace").splitlines()[-30:], sep="\n  ")
+            print("the last lines of the gateway's log:", *log.read_text(errors="replace").splitlines()[-30:], sep="\n  ")
         raise
     print(f"\nThe gateway runs at http://localhost:{port}. To try it, in another terminal:\n")
     for comment, line, _ in lines:
@@ -238,8 +258,8 @@ def run(args, processes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=["etcd", "file"], default="etcd")
-    parser.add_argument("--check", action="store_true", help="run the lines to try, compare what they print, stop")
-    parser.add_argument("--gateway", type=Path, default=TARGET / "quick/gateway", help="another executable")
+    parser.add_argument("--check", action="store_true", help="run the commands, compare their output, stop")
+    parser.add_argument("--gateway", type=Path, default=TARGET / "quick/gateway", help="the executable (default: %(default)s)")
     args = parser.parse_args()
 
     processes, status = Processes(), 0
@@ -254,7 +274,7 @@ def main():
     finally:
         failed = processes.stop_all()
     if "the gateway" in failed and status == 0:
-        sys.exit("run: the gateway did not end with status 0")
+        sys.exit("run: the gateway ended with a status other than 0")
     sys.exit(status)
 
 
