@@ -1,11 +1,11 @@
-# Everything a contributor runs. Tools that this machine lacks (protoc, etcd) are put under target/tools first.
+# The commands of a contributor. Tools that this machine lacks (protoc, etcd) are first put below target/tools.
 
 BACKEND ?= etcd
 CHECK ?=
 ARGS ?=
 
 TOOLS := $(CURDIR)/target/tools
-# etcd-client's build script wants protoc; the tests want a real etcd of both lines.
+# The build script of etcd-client needs protoc; the tests need a real etcd of both releases.
 export PROTOC := $(TOOLS)/bin/protoc
 export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
@@ -17,7 +17,7 @@ export NGINX := $(TOOLS)/bin/nginx
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: ## the scenario here: a seeded etcd and the gateway (BACKEND=file: without etcd; CHECK=1: run the lines it prints, compare, and stop)
+run: ## a seeded etcd and the gateway, with commands to try (BACKEND=file: without etcd; CHECK=1: run these commands, compare, stop)
 	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),build,run)
 	cargo build --profile quick --locked --bin gateway --features scenario
 	@python3 examples/gateway/run.py --backend $(BACKEND) $(if $(CHECK),--check) $(ARGS)
@@ -27,7 +27,7 @@ test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- na
 ifeq ($(ARGS),)
 	cargo test --locked --all-features --lib --bin gateway --test allocations --test it
 	cargo test --locked --all-features --test delivery
-# These wait for etcd more than they compute.
+# These tests wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
 	cargo test --locked --all-features --doc
 else
@@ -36,17 +36,17 @@ endif
 
 PERCENT ?= 100
 
-test-faults: ## the fault cases against a real etcd that need minutes (PERCENT=20: so much of each)
+test-faults: ## the fault tests against a real etcd that take minutes (PERCENT=20: a fifth of each)
 	@bash .ci/tools.sh all
 	FAULT_PERCENT=$(PERCENT) cargo test --locked --all-features --test etcd -- --ignored --skip scale:: $(ARGS)
 
 test-kills: ROUNDS ?= 200
 
-test-kills: ## kills the gateway under load, and looks for what was acknowledged (ROUNDS=200 SEED=7)
+test-kills: ## kills the gateway under load, and looks for every acknowledged event (ROUNDS=200 SEED=7)
 	@bash .ci/tools.sh build
 	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) cargo test --locked --all-features --test delivery many_kills -- --ignored --nocapture
 
-test-attacks: ## attacks on the gateway at their full size, with what was measured
+test-attacks: ## attacks on the gateway at their full size, with measured figures
 	@bash .ci/tools.sh build
 	cargo build --release --locked --features gateway --bin gateway
 	GATEWAY=$(CURDIR)/target/release/gateway cargo test --locked --all-features --test it attacks:: -- --ignored --nocapture --test-threads=1
@@ -54,18 +54,18 @@ test-attacks: ## attacks on the gateway at their full size, with what was measur
 soak: SECONDS ?= 600
 SEED ?=
 
-soak: ## random faults against a real etcd, every state served held against what was written (SECONDS=600 SEED=7)
+soak: ## random faults of a real etcd; compares every served state with the written one (SECONDS=600 SEED=7)
 	@bash .ci/tools.sh all
 	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) cargo test --locked --all-features --test soak soak_for -- --ignored --nocapture
 
 fuzz: SECONDS ?= 60
 
-fuzz: ## libFuzzer for each parser, this many seconds for each (SECONDS=60 TARGET=json)
+fuzz: ## libFuzzer for each parser, for SECONDS each (SECONDS=60 TARGET=json)
 	@bash .ci/tools.sh build
 	@bash .ci/tools.sh cxx
 	bash tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
-scale: ## how it goes with a million webhooks in etcd, in figures (SCALE_WEBHOOKS=100000)
+scale: ## measures a million webhooks in etcd (SCALE_WEBHOOKS=100000)
 	@bash .ci/tools.sh all
 	cargo test --release --locked --all-features --test etcd scale:: -- --ignored --nocapture --test-threads=1 $(ARGS)
 
@@ -75,7 +75,7 @@ bench: ## the benchmarks (ARGS="--bench lookup" narrows them)
 
 UPDATE ?=
 
-instructions: ## the instructions of a request, held against benches/instructions.json (UPDATE=1 writes them down)
+instructions: ## the instructions of a request, compared with benches/instructions.json (UPDATE=1 writes the file)
 	@bash .ci/tools.sh build
 	@python3 benches/instructions.py $(if $(UPDATE),--update)
 
@@ -83,9 +83,9 @@ load: SECONDS ?= 5
 load: ROUNDS ?= 5
 CONNECTIONS ?= 64
 
-load: ## the gateway against bare hyper and nginx under load: a table of ratios (ROUNDS=5 SECONDS=5 CONNECTIONS=64)
+load: ## the gateway under load beside bare hyper and nginx: a table of ratios (ROUNDS=5 SECONDS=5 CONNECTIONS=64)
 	@bash .ci/tools.sh build
-# Each alone, so that the gateway is built as it is installed: without what only tests and examples ask of the dependencies.
+# Each alone, so that the gateway is built as it is installed: without features of dependencies that only tests and examples use.
 	cargo build --release --locked --features gateway --bin gateway
 	cargo build --release --locked --example load_floor
 	@python3 benches/load/load.py --rounds $(ROUNDS) --seconds $(SECONDS) --connections $(CONNECTIONS) $(ARGS)
@@ -93,7 +93,7 @@ load: ## the gateway against bare hyper and nginx under load: a table of ratios 
 fmt: ## formats the code
 	cargo fmt
 
-lint: ## clippy and rustdoc, a warning is an error
+lint: ## clippy and rustdoc; a warning is an error
 	@bash .ci/tools.sh build
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --bin gateway --features scenario -- -D warnings
@@ -102,5 +102,5 @@ lint: ## clippy and rustdoc, a warning is an error
 ci: ## the gate: all of the above on a clean machine, and the compose scenario
 	bash .ci/run
 
-clean: ## removes target/, the tools in it too
+clean: ## removes target/ with the tools in it
 	cargo clean

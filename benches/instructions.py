@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How many instructions a request takes, held against what is written down in instructions.json.
+"""Counts the instructions of a request and compares them with instructions.json.
 
-`make instructions` calls this. Unlike time it hangs neither on the machine's load nor much on the machine: callgrind
-counts. Valgrind pretends to a processor without SHA instructions, so that the digest of a token weighs more here than it
-does; for what is compared it is the same on both sides.
+`make instructions` calls this. callgrind counts, so the result does not depend on the load of the machine, and little on
+the machine. Valgrind emulates a processor without SHA instructions: the digest of a token weighs more here than in
+reality, in both numbers that are compared.
 """
 
 import argparse
@@ -17,21 +17,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOWN = ROOT / "benches/instructions.json"
-# To be taken off the others: what it costs to make the request.
+# Subtracted from the others: the cost of making the request.
 BASE = "request"
 CASES = ["accepted", "accepted-4KiB", "refused-401", "refused-404", "lookup", "compile-names", "compile-fields"]
 WITHOUT_REQUEST = {"lookup", "compile-names", "compile-fields"}
 # Compilers and allocators differ by a few percent.
 MARGIN = 0.10
-# Enough that the start, which differs by its random seeds, weighs nothing.
+# Enough requests that the start, which varies with random seeds, does not matter.
 REQUESTS = 1_000, 11_000
-# The numbers for work that is much cheaper, or much dearer, than a request.
+# The numbers for work that is much cheaper or much more expensive than a request.
 OTHERS = {"lookup": (20_000, 220_000), "compile-names": (1, 5), "compile-fields": (1, 5)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--update", action="store_true", help="write down what is counted")
+    parser.add_argument("--update", action="store_true", help="write the counts to instructions.json")
     update = parser.parse_args().update
     valgrind()
     program = build()
@@ -39,7 +39,7 @@ def main():
     counted = {case: count(program, case) - (0 if case in WITHOUT_REQUEST else base) for case in CASES}
     known = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
     worse = []
-    print(f"{'case':<15} {'instructions':>12} {'written down':>12}")
+    print(f"{'case':<15} {'instructions':>12} {'recorded':>12}")
     for case, instructions in counted.items():
         before = known.get(case)
         change = f"{instructions / before - 1:+.1%}" if before else "new"
@@ -51,8 +51,8 @@ def main():
         print(f"written to {KNOWN.relative_to(ROOT)}")
     elif worse:
         sys.exit(
-            f"more than {MARGIN:.0%} from what is written down: {', '.join(worse)}. "
-            "If that is meant, `make instructions UPDATE=1` writes it down, better or worse."
+            f"more than {MARGIN:.0%} away from {KNOWN.relative_to(ROOT)}: {', '.join(worse)}. "
+            "If this is intended, better or worse, record it: `make instructions UPDATE=1`."
         )
 
 
@@ -60,7 +60,7 @@ def valgrind():
     if shutil.which("valgrind"):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        sys.exit("valgrind is needed: `apt-get install valgrind`")
+        sys.exit("found no valgrind: `apt-get install valgrind`")
     print("installing valgrind")
     subprocess.run(["apt-get", "update", "-qq"], check=True)
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "valgrind", "libc6-dbg"]
@@ -74,11 +74,11 @@ def build():
         message = json.loads(line)
         if message.get("executable") and message["target"]["name"] == "instructions":
             return message["executable"]
-    sys.exit("cargo has not told where the program is")
+    sys.exit("cargo did not print the path of the program")
 
 
 def count(program, case):
-    """Instructions for one: the difference between many and few, which the start is no part of."""
+    """The instructions of one repetition: the difference between many and few, without the start."""
     few, many = OTHERS.get(case, REQUESTS)
     return (run(program, case, many) - run(program, case, few)) // (many - few)
 

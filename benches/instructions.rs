@@ -1,4 +1,4 @@
-//! Work of one kind, so many times over: `instructions CASE COUNT`. `instructions.py` has callgrind count what that takes.
+//! `instructions CASE COUNT` repeats one kind of work COUNT times. `instructions.py` counts its instructions with callgrind.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ const WEBHOOKS: usize = 1_000;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    // Cargo calls it with flags, and without a case.
+    // Cargo calls it with flags and without a case.
     let [_, case, count] = args.as_slice() else { return ExitCode::SUCCESS };
     if case.starts_with("--") {
         return ExitCode::SUCCESS;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let (store, _feed) = filled(WEBHOOKS);
     let (small, large) = (json(250), json(4096));
     match case.as_str() {
-        // To be taken off the others: the request is made, and dropped.
+        // Its count is subtracted from the others: it only makes a request and drops it.
         "request" => (0..count).for_each(|_| drop(black_box(request(&path(7), small.clone())))),
         "accepted" => answer(count, receiver(store), 200, || request(&path(7), small.clone())),
         "accepted-4KiB" => answer(count, receiver(store), 200, || request(&path(7), large.clone())),
@@ -43,18 +43,18 @@ fn main() -> ExitCode {
             request
         }),
         "refused-404" => answer(count, receiver(store), 404, || request(&path(WEBHOOKS), small.clone())),
-        // Of all in turn: where each of them stands hangs on a seed.
+        // All keys in turn: their places in the map depend on a random seed.
         "lookup" => {
             let targets: Vec<_> = (0..WEBHOOKS).map(key).map(|key| Target::from(&key)).collect();
             for target in targets.iter().cycle().take(count) {
                 assert!(store.read(|snapshot| snapshot.webhook(black_box(target)).is_some()));
             }
         }
-        // The values within the bounds that take longest to compile.
+        // The values within the limits that take longest to compile.
         "compile-names" => compile(count, &names()),
         "compile-fields" => compile(count, &fields()),
         unknown => {
-            eprintln!("no such case: {unknown}");
+            eprintln!("found the case {unknown:?}, expected one of those in instructions.py");
             return ExitCode::FAILURE;
         }
     }
@@ -71,9 +71,9 @@ where
     }
 }
 
-/// Compiles the value, each time with another number in place of `STAMP`.
+/// Compiles the value, each time with another number instead of `STAMP`.
 fn compile(count: usize, value: &str) {
-    // On a thread that is outside of the runtime, so that nothing is compiled on yet another.
+    // On a thread outside of the runtime, so that compiling does not move to a blocking thread.
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let (_store, mut feed) = feed();
@@ -86,7 +86,7 @@ fn compile(count: usize, value: &str) {
     });
 }
 
-/// Blank texts under names of many words, each of which may be that of a secret.
+/// Blank texts whose names have many words, each of which could mean a secret.
 fn names() -> String {
     let names: Vec<_> = (0..490).map(|n| format!(r#""{}a{n}b":" ""#, "s_k_e_y_p_".repeat(100))).collect();
     format!(r#"{{"module":"discard","module-config":{{{}}},"metadata":STAMP}}"#, names.join(","))

@@ -1,4 +1,4 @@
-//! One webhook among a thousand and among a million, alone and while the configuration changes.
+//! The lookup of one webhook among a thousand and among a million, with and without changes meanwhile.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
@@ -58,7 +58,7 @@ fn lookup(c: &mut Criterion) {
             stop.store(true, Ordering::Relaxed);
         });
 
-        // As long as there are cores for them, two threads take no longer than one.
+        // With enough cores, two threads take no longer than one.
         for threads in [1, 2] {
             let name = format!("hit, as a request reads, {threads} threads");
             group.bench_function(BenchmarkId::new(name, webhooks), |b| {

@@ -1,4 +1,4 @@
-//! What a change of the configuration costs: of one key, and of all.
+//! The cost of a change of the configuration: of one key, and of all.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 

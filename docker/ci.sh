@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The etcd scenario from nothing: a Docker engine, base images (or stand-ins), the image
-# of the gateway, compose up, test.sh, and everything down again.
+# Runs the etcd scenario from nothing: a Docker engine, base images or stand-ins, the gateway's
+# image, compose up, test.sh, compose down.
 #
-#   WEBHOOK_IMAGE   test this image; nothing is built
+#   WEBHOOK_IMAGE   tests this image and builds none
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd .. && pwd)

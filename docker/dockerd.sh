@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A Docker engine where none runs: `dockerd.sh start` installs Debian's packages if the
-# programs are missing (as root) and starts the engine by hand; `dockerd.sh stop` ends
-# the engine that `start` started, and no other. Both are quiet if there is nothing to do.
+# Starts a Docker engine where none runs. `dockerd.sh start` installs Debian's packages if the
+# programs are missing (as root) and starts the engine; `dockerd.sh stop` ends the engine that
+# `start` started, and no other. Both print nothing if there is nothing to do.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 state=$root/target/docker
@@ -19,14 +19,14 @@ install_missing() {
         packages+=(docker.io)
     docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || packages+=(docker-compose)
     [ ${#packages[@]} -gt 0 ] || return 0
-    [ "$(id -u)" = 0 ] || fail "missing: ${packages[*]}; install them, or run this as root"
+    [ "$(id -u)" = 0 ] || fail "found no ${packages[*]}; install them, or run this as root"
     echo "dockerd: installing ${packages[*]} ..."
     { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
         apt-get install -qy --no-install-recommends "${packages[@]}"; } >"$state/apt.log" 2>&1 ||
         { tail -n 20 "$state/apt.log" >&2; fail "apt-get failed"; }
 }
 
-# The network interface of the default route may carry less than Ethernet's 1500 bytes.
+# The MTU of the default route's interface, which may be less than Ethernet's 1500 bytes.
 mtu() {
     cat "/sys/class/net/$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route)/mtu" 2>/dev/null || echo 1500
 }
@@ -56,7 +56,7 @@ stop() {
     local pid
     pid=$(cat "$pid_file")
     rm -f "$pid_file"
-    # The number may belong to another process by now.
+    # The process id may belong to another process by now.
     [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || return 0
     kill "$pid"
     for _ in $(seq 60); do

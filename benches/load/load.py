@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compares the gateway with floors under load: CPU for each request, requests/s, latency, memory.
+"""Compares the gateway with baselines under load: CPU for each request, requests/s, latency, memory.
 
-`make load` builds the programs and calls this. Each round runs every case once, one after the other, against a server
-started for it, with wrk as the client. benches/README.md tells how to read the table. Everything this writes is below
-target/load, and gone when it ends.
+`make load` builds the programs and calls this. Each round runs every case once, one after the other, each with its own
+server and wrk as the client. benches/README.md explains the table. Everything this writes is below target/load, and is
+removed at the end.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MIB = 1 << 20
 
 
 class Failure(Exception):
-    """What ends the run with status 1; its text is for the user."""
+    """Ends the run with status 1; its text is for the user."""
 
 
 class Stopped(Exception):
@@ -62,7 +62,7 @@ class Program:
 class Case:
     name: str
     size: int
-    # (directory, port) → Program; it may write its configuration there.
+    # (directory, port) → Program. It may write its configuration into the directory.
     program: object
     status: int = 200
     token: str = TOKEN
@@ -75,7 +75,7 @@ class Case:
 
     @property
     def is_floor(self):
-        """What the others of the same size are compared with."""
+        """Whether the other cases of the same size are compared with this one."""
         return self.name == "floor"
 
 
@@ -105,7 +105,7 @@ def webhook(module, **more):
 
 
 def silent():
-    """A target that takes connections and never answers: what is accepted stays in the spool."""
+    """A target that accepts connections and never answers: accepted events stay in the spool."""
     return webhook("http_webhook", ack="accepted", **{"module-config": {"url": f"http://127.0.0.1:{silent_port()}/"}})
 
 
@@ -122,7 +122,7 @@ def gateway(hook, spool=False, others=0):
         hooks = {f"other-{number}": hook for number in range(others)} | {PATH.rpartition("/")[2]: hook}
         webhooks.write_text(json.dumps(hooks))
         if others:
-            # A file that is just written is read twice: it might be changed again without its time showing it.
+            # The gateway reads a new file twice, since another change within the clock's resolution would not show.
             time.sleep(3)
         env = {
             "CONFIG_BACKEND": "file",
@@ -150,9 +150,9 @@ def nginx(directory, port):
     config = directory / "nginx.conf"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "\n".join(f"  {kind}_temp_path {directory / kind};" for kind in kinds)
-    # nobody could not write below these directories.
+    # The user nobody cannot write below these directories.
     user = "user root;" if os.geteuid() == 0 else ""
-    # keepalive_requests: the others do not limit them.
+    # keepalive_requests: the other servers have no limit.
     config.write_text(f"""load_module {module};
 {user}
 daemon off;
@@ -179,7 +179,7 @@ http {{
 
 
 def find_nginx():
-    """Its program and the echo module, or None."""
+    """nginx's program and its echo module, or None."""
     program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if program is None:
         return None
@@ -191,7 +191,7 @@ def find_nginx():
 
 
 def event(size):
-    """An event as a shop would send it, of exactly so many bytes."""
+    """An event as a shop would send it, of exactly `size` bytes."""
     order = {"id": "ord_7Hq2", "amount": 4990, "currency": "eur", "email": "ada@example.org", "items": [], "note": ""}
     value = {"id": "evt_1QxK8s", "type": "order.paid", "created": 1767225600, "livemode": True, "data": order}
 
@@ -207,7 +207,7 @@ def event(size):
     missing = size - len(text())
     order["note"] = ("please ring twice; " * (missing // 19 + 1))[:missing]
     if len(text()) != size:
-        raise Failure(f"an event of {size} bytes cannot be made")
+        raise Failure(f"cannot make an event of exactly {size} bytes")
     return text()
 
 
@@ -233,14 +233,14 @@ end
 def find_wrk():
     if shutil.which("wrk") is None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise Failure("wrk is missing: apt-get install wrk")
+            raise Failure("found no wrk: apt-get install wrk")
         say("installing wrk")
         install = "apt-get install -y -qq --no-install-recommends wrk"
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         quiet = {"env": env, "shell": True, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        # Fails where the lists of packages are old or not there.
+        # The first install fails where the package lists are old or missing.
         if subprocess.run(f"{install} || (apt-get update -qq && {install})", **quiet).returncode != 0:
-            raise Failure("wrk cannot be installed: apt-get install wrk")
+            raise Failure("cannot install wrk: apt-get install wrk")
     return shutil.which("wrk")
 
 
@@ -248,8 +248,8 @@ def find_wrk():
 
 
 class Processes:
-    """The children. Each has a session of its own, so that Ctrl-C reaches this script only, and so that a server's
-    processes are found by it."""
+    """The child processes. Each has its own session, so that Ctrl-C reaches only this script, and so that all processes of
+    a server can be found."""
 
     def __init__(self):
         self.running = []
@@ -261,7 +261,7 @@ class Processes:
         self.stop_asked = True
 
     def start(self, argv, env, **streams):
-        # Nothing of the caller's environment may set up a server.
+        # The caller's environment must not configure a server.
         env = {"PATH": os.environ.get("PATH", ""), **env}
         argv = [str(argument) for argument in argv]
         child = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, start_new_session=True, **streams)
@@ -269,7 +269,7 @@ class Processes:
         return child
 
     def pause(self, seconds=0.02):
-        """Every wait goes through here: it ends when the user asks to stop."""
+        """Every wait calls this: it raises when the user asks to stop."""
         time.sleep(seconds)
         if self.stop_asked:
             raise Stopped
@@ -306,7 +306,7 @@ class Processes:
 
 
 class Server:
-    """One that runs and answers."""
+    """A server that runs and answers."""
 
     def __init__(self, processes, case, directory):
         self.processes, self.case = processes, case
@@ -323,7 +323,7 @@ class Server:
         while not true():
             self.check_alive()
             if time.monotonic() > end:
-                raise Failure(f"{self.case.label}: {what}: not within {seconds} s")
+                raise Failure(f"{self.case.label}: {what}: did not happen within {seconds} s")
             self.processes.pause(every)
 
     def check_alive(self):
@@ -332,7 +332,7 @@ class Server:
             raise Failure(f"{self.case.label}: ended with status {self.child.returncode}: " + "\n".join(last))
 
     def call(self, method, path, body=None, fields=None):
-        """One request: the status and the body, or (None, None) if nobody answers."""
+        """Sends one request. Returns the status and the body, or (None, None) without an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
         try:
             connection.request(method, path, body, fields or {})
@@ -344,18 +344,18 @@ class Server:
             connection.close()
 
     def check(self):
-        """The answer is the one that the case is about."""
+        """Checks that the answer is the one that the case measures."""
         status, body = self.call("POST", PATH, event(self.case.size), headers(self.case))
         if status != self.case.status or (status == 200 and json.loads(body) != ANSWER):
-            raise Failure(f"{self.case.label}: answered {status} {body}, and not {self.case.status}")
+            raise Failure(f"{self.case.label}: found {status} {body}, expected {self.case.status}")
 
     def cpu(self):
-        """Seconds of CPU that all its threads have taken."""
+        """Seconds of CPU that all threads have used."""
         self.check_alive()
         return sum(int(field) for stat in self._stats() for field in stat[11:13]) / TICKS
 
     def memory(self):
-        """Resident now, and at most, in MiB."""
+        """Resident memory now and at its peak, in MiB."""
         now = peak = 0
         for stat in self._stats():
             for line in Path(f"/proc/{stat.pid}/status").read_text().splitlines():
@@ -365,12 +365,12 @@ class Server:
         return now / 1024, peak / 1024
 
     def _stats(self):
-        """/proc/PID/stat, from the state on, of each process of its session."""
+        """The fields of /proc/PID/stat, from the state on, of each process of the session."""
         found = [stat for pid in os.listdir("/proc") if pid.isdecimal() and (stat := Stat.read(pid))]
         return [stat for stat in found if int(stat[3]) == self.child.pid]
 
     def metric(self, name):
-        """Its value, all labels together."""
+        """The sum of a metric over all labels."""
         _, text = self.call("GET", "/metrics")
         values = [
             float(line.rsplit(" ", 1)[1])
@@ -382,7 +382,7 @@ class Server:
         return sum(values)
 
     def drained(self):
-        """Waits until what was accepted is delivered and done."""
+        """Waits until all accepted events are delivered."""
         self.wait_until(lambda: self.metric("tower_webhook_queue_waiting") == 0, "an empty spool", 120, every=0.1)
 
     def stop(self):
@@ -390,7 +390,7 @@ class Server:
 
 
 class Stat(list):
-    """The fields of /proc/PID/stat behind the name, which may hold anything."""
+    """The fields of /proc/PID/stat after the name, which may contain any characters."""
 
     @classmethod
     def read(cls, pid):
@@ -404,7 +404,7 @@ class Stat(list):
 
 
 def drain(stream):
-    """Takes what a server prints, as fast as it comes: the module `log` waits for its reader."""
+    """Reads what a server prints as fast as possible: the module `log` waits for its reader."""
     fcntl(stream, F_SETPIPE_SZ, MIB)
     with stream:
         while os.read(stream.fileno(), MIB):
@@ -422,7 +422,7 @@ def free_port():
 
 @dataclass
 class Run:
-    """What one case did in one round. Times in seconds, memory in MiB."""
+    """The figures of one case in one round. Times in seconds, memory in MiB."""
 
     rate: float
     p50: float
@@ -433,7 +433,7 @@ class Run:
     # The client's share of one core.
     client: float
     remark: str = ""
-    # With a spool only: CPU until everything is delivered, and how many requests shared a sync.
+    # Only with a spool: CPU until everything is delivered, and requests for each sync.
     cpu_done: float = 0
     per_sync: float = 0
 
@@ -487,7 +487,7 @@ def load(server, script, options):
 
 
 def children_cpu():
-    """Seconds of CPU of the children that have ended: between two calls, of wrk."""
+    """Seconds of CPU of the children that have ended: the difference between two calls is wrk's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -497,7 +497,7 @@ def spool_counters(server):
 
 
 class Machine:
-    """What else happened on the machine while a server was loaded: shares of all its CPU time."""
+    """Other activity on the machine while a server was loaded, in shares of the CPU time."""
 
     def __init__(self):
         self.begin = self._read()
@@ -520,13 +520,13 @@ class Machine:
 
 
 def ratio(values, floors):
-    """The median of the ratios within each round, and their range."""
+    """The median of the ratios within each round, with the least and the greatest."""
     ratios = [value / below for value, below in zip(values, floors)]
     return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
 def table(runs):
-    """`runs`: case → its runs, one a round."""
+    """`runs`: the runs of each case, one for each round."""
     floors = {case.size: rounds for case, rounds in runs if case.is_floor}
     head = ["case", "CPU µs/request", "× floor", "requests/s", "× floor", "p50 ms", "p99 ms", "RSS MiB", "peak MiB",
             "wrk CPU"]
@@ -600,18 +600,18 @@ def about_machine(options):
 
 
 def file_system(path):
-    """The type of the one that holds `path`."""
+    """The type of the file system that contains `path`."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     holding = [(len(mount[1]), mount[2]) for mount in mounts if path.is_relative_to(mount[1])]
     return max(holding)[1]
 
 
 def why_not(processes, case, scratch):
-    """Runs a case's server once. A case that cannot be had here is left out, with the reason."""
+    """Runs a case's server once. Returns the reason if the case cannot run here and is left out."""
     if case.program is nginx and not find_nginx():
-        return "no nginx with the echo module here (Debian: nginx, libnginx-mod-http-echo)"
+        return "found no nginx with the echo module (Debian: nginx, libnginx-mod-http-echo)"
     if (case.spool or case.on_disk) and file_system(scratch) in ("tmpfs", "ramfs"):
-        return f"a spool in memory proves nothing; {TARGET} is no disk"
+        return f"a spool in memory proves nothing; {TARGET} is not on a disk"
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         try:
             server = Server(processes, case, Path(directory))
@@ -629,7 +629,7 @@ def why_not(processes, case, scratch):
 def run(options, processes):
     for program in (FLOOR, GATEWAY):
         if not program.is_file():
-            raise Failure(f"no {program}: `make load` builds it")
+            raise Failure(f"found no {program}; `make load` builds it")
     options.wrk = find_wrk()
     (TARGET / "load").mkdir(parents=True, exist_ok=True)
     about = list(about_machine(options))
@@ -644,7 +644,7 @@ def run(options, processes):
                     runs.append((case, []))
         machine, ours = Machine(), time.process_time() + children_cpu()
         for number in range(options.rounds):
-            # There and back, so that none is always behind the same one.
+            # Alternately forwards and backwards, so that no case always follows the same one.
             for case, rounds in runs if number % 2 == 0 else reversed(runs):
                 result = measure(processes, case, options, scratch)
                 rounds.append(result)
@@ -659,21 +659,21 @@ def run(options, processes):
         say(text)
     remarks = [f"{case.label}: {result.remark}" for case, rounds in runs for result in rounds if result.remark]
     if remarks:
-        raise Failure("not as expected:\n" + "\n".join(remarks))
+        raise Failure("some answers were not the expected ones:\n" + "\n".join(remarks))
 
 
 def at_least_one(text):
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: not a number from 1")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of at least 1")
     return int(text)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=at_least_one, default=5)
-    parser.add_argument("--seconds", type=at_least_one, default=5, help="of load, for each case in each round")
+    parser.add_argument("--seconds", type=at_least_one, default=5, help="duration of the load, for each case in each round")
     parser.add_argument("--connections", type=at_least_one, default=64)
-    parser.add_argument("--only", default="", metavar="TEXT", help="the floors, and the cases with this in their name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the floors, and the cases with TEXT in their name")
     options = parser.parse_args()
 
     processes = Processes()

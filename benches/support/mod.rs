@@ -13,7 +13,7 @@ use tower_webhook::{Key, Registry, Store, WebhookKey, reflect};
 
 pub const TOKEN: &str = "Bearer test_token_123";
 
-/// A source that hands its feed out, so that a benchmark can drive it.
+/// A source that hands out its feed, so that a benchmark can drive it.
 struct Handed(oneshot::Sender<Feed>);
 
 impl Source for Handed {
@@ -31,15 +31,15 @@ pub fn feed() -> (Store, Feed) {
     (store, receiver.try_recv().unwrap())
 }
 
-/// A store of so many webhooks, a hundred to a namespace.
+/// A store with `webhooks` webhooks, a hundred in each namespace.
 pub fn filled(webhooks: usize) -> (Store, Feed) {
     let (store, mut feed) = feed();
-    // On a thread of its own, which is outside of the caller's runtime.
+    // On a new thread, outside of the caller's runtime.
     std::thread::scope(|scope| scope.spawn(|| fill(&mut feed, webhooks, 0)).join().unwrap());
     (store, feed)
 }
 
-/// Replaces everything; another stamp makes every value differ.
+/// Replaces all values; with another stamp every value differs.
 pub fn fill(feed: &mut Feed, webhooks: usize, stamp: usize) {
     let mut replacement = at_once(feed.replace());
     for n in 0..webhooks {
@@ -76,7 +76,7 @@ pub fn request(path: &str, body: Bytes) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// A JSON body of about so many bytes, shaped like a sender's.
+/// A JSON body of about `size` bytes that resembles a sender's.
 pub fn json(bytes: usize) -> Bytes {
     let mut body = String::from(r#"{"action":"opened","items":["#);
     let mut n = 0;
@@ -88,7 +88,7 @@ pub fn json(bytes: usize) -> Bytes {
     body.into()
 }
 
-/// Timers must find a runtime; what is measured never waits for one.
+/// A runtime for timers. The measured work never waits for one.
 pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts every file below seed/ into etcd, through its HTTP API: seed/a/b/c.json becomes
-# the value of the key <prefix>a/b/c. Needs sh, curl, base64, find. Safe to run again.
+# Puts every file below seed/ into etcd through its HTTP API: seed/a/b/c.json becomes the
+# value of the key <prefix>a/b/c. Needs sh, curl, base64 and find. It may be run again.
 set -eu
 
 ETCD_URL=${ETCD_URL:-http://etcd:2379}
@@ -30,10 +30,10 @@ until curl -fs --max-time 2 -o /dev/null "$ETCD_URL/health"; do
     sleep 1
 done
 
-cd "$SEED_DIR" || fail "no directory $SEED_DIR"
+cd "$SEED_DIR" || fail "found no directory $SEED_DIR"
 files=$(find . -type f -name '*.json' | sort)
-[ -n "$files" ] || fail "no *.json below $SEED_DIR"
-for file in $files; do # the names are keys: no spaces in them
+[ -n "$files" ] || fail "found no *.json below $SEED_DIR"
+for file in $files; do # the names become keys and contain no spaces
     key=${file#./}
     key=${ETCD_PREFIX%/}/${key%.json}
     put "$key" "$file" || fail "cannot put $key"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks every promise of README.md against the running stack, and stops at the first
-# that is not kept. Needs bash 5, curl, base64 and the compose client. Safe to run again.
+# Checks every promise of README.md against the running stack, and stops at the first one that
+# is broken. Needs bash 5, curl, base64 and the compose client. It may be run again.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -39,7 +39,7 @@ ok() {
     echo "ok - $1"
 }
 
-# request METHOD PATH [curl options]: sets $status, $body and $head.
+# request METHOD PATH [CURL OPTIONS]: sets $status, $body and $head.
 request() {
     local method=$1 path=$2
     shift 2
@@ -51,7 +51,7 @@ request() {
     head=$(tr -d '\r' <"$scratch/head")
 }
 
-# post PATH TOKEN [BODY]: a sender's request.
+# post PATH TOKEN [BODY]: sends an event.
 post() {
     request POST "$1" -H "Authorization: Bearer $2" -H 'Content-Type: application/json' -d "${3:-{\}}"
 }
@@ -77,7 +77,7 @@ refused() { # WHAT STATUS [HEADER], after a request
     ok "$1"
 }
 
-# within SECONDS COMMAND...: runs it every 50 ms until it succeeds; sets $took, in ms.
+# within SECONDS COMMAND...: runs the command every 50 ms until it succeeds; sets $took, in ms.
 within() {
     local limit=$(($1 * 1000)) start
     shift
@@ -112,7 +112,7 @@ hook() { # TOKEN: the value of a webhook that logs
     echo "{\"data_type\":\"json\",\"module\":\"log\",\"authorization\":\"Bearer $1\",\"module-config\":{\"pretty_print\":true}}"
 }
 
-# The same, for a change that must succeed: sets $revision.
+# change ARGUMENTS OF KV...: a change that must succeed; sets $revision.
 change() { revision=$(kv "$@") || fail "etcd at $ETCD_URL takes a change" "$1 $2"; }
 
 put_late_hook() { revision=$(kv put /cwm/default/webhooks/late_hook "$(hook late_token)" 2>/dev/null); }
@@ -122,7 +122,7 @@ alive() {
     [ "$status" = 200 ]
 }
 
-saved() { # TEXT: some file below the module's path holds it
+saved() { # TEXT: a file below the module's path contains it
     docker cp "$webhook:/app/data/webhooks" - 2>/dev/null | tar -xO 2>/dev/null | grep -q "$1"
 }
 
