@@ -240,3 +240,34 @@ fn the_alarms_name_metrics_and_labels_of_the_manual() {
     let unknown: Vec<_> = named.iter().filter(|name| !written.contains_key(**name)).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }
+
+/// The level of each macro that logs `message`, and its arguments before the message.
+fn logged<'a>(sources: &'a [String], message: &str) -> Vec<(&'a str, &'a str)> {
+    let quoted = format!("\"{message}\"");
+    let mut found = Vec::new();
+    for text in sources {
+        for (end, _) in text.match_indices(&quoted) {
+            let calls = ["error", "warn", "info"].into_iter().filter_map(|level| {
+                let call = format!("tracing::{level}!(");
+                text[..end].rfind(&call).map(|at| (at + call.len(), level))
+            });
+            found.extend(calls.max().map(|(begin, level)| (level, &text[begin..end])));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_log_line_of_the_manual_is_logged_at_its_level_with_its_fields() {
+    let sources = sources();
+    for row in table("level") {
+        let (level, message, fields) = (row[0], only(row[1]), quoted(row[2]));
+        let found = logged(&sources, message);
+        let is_so = |(at, arguments): &(&str, &str)| {
+            let words: BTreeSet<_> =
+                arguments.split(|char: char| !char.is_ascii_alphanumeric() && char != '_').collect();
+            *at == level && fields.iter().all(|field| words.contains(field))
+        };
+        assert!(found.iter().any(is_so), "{level} {message} {fields:?}: found {found:?}");
+    }
+}
