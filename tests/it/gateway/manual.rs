@@ -212,7 +212,8 @@ async fn every_metric_of_a_running_gateway_is_in_the_manual() {
     gateway.post("/webhook/bad", "{}").await.problem(503);
     assert_eq!(gateway.post("/webhook/once", "{}").await.status, 202);
     let written = written_metrics();
-    let scrape = gateway.get("/metrics").await.text();
+    let answer = gateway.get("/metrics").await;
+    let scrape = answer.text();
     let mut families = 0;
     for line in scrape.lines() {
         if let Some(family) = line.strip_prefix("# TYPE ") {
