@@ -1,4 +1,4 @@
-//! What a backend of the queue must do.
+//! The contract of a queue's backend.
 
 use std::fmt;
 use std::future::Future;
@@ -9,91 +9,94 @@ use std::time::Duration;
 use super::{DeadLetter, DeadLetterQuery, State, StoredEvent, Ticket};
 use crate::event::{DeliverError, Delivery, EventId};
 
-/// A future of a [`Backend`].
+/// A boxed future that a [`Backend`] returns.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Keeps accepted events until they are delivered. The [module docs](super) have the rules that hold for all of it.
+/// Stores accepted events until they are delivered. The [module docs](super) list the promises that a backend keeps.
 pub trait Backend: Send + Sync + 'static {
-    /// Takes an event. What it keeps of the offer it has cloned when this returns, and the event is then on its way: the
-    /// future only waits until it is durable, and is over within the offer's patience. Events that are offered at the
-    /// same time should share a write, or a transaction.
+    /// Stores an event. When this returns, the backend has cloned everything that it needs, and the event is on its way
+    /// into the storage. The future resolves when the event is durable, and within [`Offer::patience`] at the latest.
+    /// Events that are offered at the same time should share a write, or a transaction (group commit).
     ///
     /// # Errors
     ///
-    /// At once, if it is known that the event cannot be taken; else from the future. After an error of the future, and
-    /// when it is dropped, the event may have been taken all the same.
+    /// At once, if the backend knows already that it cannot take the event; otherwise from the future. After an error of
+    /// the future, or after the future was dropped, the event may be in the queue all the same.
     fn accept(&self, offer: Offer<'_>) -> Result<Later<'static, Result<Accepted, QueueError>>, QueueError>;
 
-    /// Nobody is there any more to deliver events: [`accept`](Self::accept) fails from here on. The tickets that are
-    /// with the worker are of another one, or wait for the next process.
+    /// The worker is gone: [`accept`](Self::accept) fails from now on. The events whose tickets it held wait for the next
+    /// process, or for another gateway.
     fn refuse(&self);
 
-    /// The events of these tickets, in their order, as far as they need not be read and nothing became of them so far.
-    /// It spares the worker a task for what is delivered at once.
+    /// The events of these tickets, in the same order; `None` for an event that must be read from the storage, or that
+    /// was tried before. Events that are still in memory spare the worker a read, and a task to wait for it.
     fn take_fresh(&self, tickets: &[Ticket]) -> Vec<Option<StoredEvent>> {
         tickets.iter().map(|_| None).collect()
     }
 
-    /// Reads the events of these tickets, in their order, with what became of them so far.
+    /// Reads the events of these tickets with their states, in the same order.
     fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>>;
 
-    /// Takes note of what became of an event that is still being tried. The newest note counts.
+    /// Records the state of an event that is still being tried. The newest record counts.
     fn note(&self, ticket: &Ticket, state: State);
 
-    /// An attempt has failed, and there is another after `wait`. Gives the ticket back if the worker is to wait itself.
-    /// Else the ticket has ended, and the event is handed out again when its time has come, maybe to another gateway.
+    /// Records that an attempt has failed and the next one is due after `wait`. Returns the ticket if the worker itself
+    /// shall wait. Otherwise the ticket has ended, and the event is handed out again when it is due, maybe to another
+    /// gateway.
     ///
-    /// How long is left to be waited must not depend on what happens to the wall clock, neither now nor after a start.
+    /// A change of the wall clock must not make the event wait longer than `wait`, neither now nor after a restart.
     fn put_off(&self, ticket: Ticket, state: State, wait: Duration) -> Option<Ticket>;
 
-    /// These events were delivered.
+    /// Removes these events: they were delivered.
     fn finish(&self, tickets: &[Ticket]);
 
-    /// An event is not tried any more, because of `error`: it becomes a dead letter.
+    /// Makes an event a dead letter: it was given up because of `error`.
     fn bury(&self, ticket: Ticket, id: EventId, state: State, error: &DeliverError);
 
-    /// The worker stops. Resolves when everything that it has said is durable. Tickets that are still with it have then
-    /// ended: they are handed out again, by the next process or by another gateway. Events are still accepted.
+    /// The worker stops. Resolves when everything that it has recorded is durable. The tickets that it still holds have
+    /// then ended: their events are handed out again, by the next process or by another gateway. Events are still accepted.
     fn end(&self) -> Later<'_, ()>;
 
-    /// How many events there are, and whether the storage fails. A database may answer what it knew some seconds ago.
+    /// How many events there are, and whether the storage is failing. The answer may be some seconds old.
     fn status(&self) -> QueueStatus;
 
-    /// The dead letters that `query` asks for, in the order of their receipt.
+    /// The dead letters that match `query`, in the order of their receipt.
     fn dead_letters(&self, query: DeadLetterQuery) -> Later<'_, io::Result<Vec<DeadLetter>>>;
 
-    /// A dead letter, with its event.
+    /// One dead letter, with its event.
     fn dead_letter(&self, id: EventId) -> Later<'_, io::Result<Option<(DeadLetter, StoredEvent)>>>;
 
-    /// Hands dead letters out again, with their state [`replayed`](State::replayed). Returns how many there were.
+    /// Hands dead letters out again, with their states [`replayed`](State::replayed). Returns how many of the ids were
+    /// dead letters.
     fn replay(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>>;
 
-    /// Forgets dead letters. Returns how many there were.
+    /// Deletes dead letters. Returns how many of the ids were dead letters.
     fn remove_dead_letters(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>>;
 
-    /// Forgets the dead letters that were given up longer ago than `age`. Returns how many. One whose age is not known
-    /// for certain stays.
+    /// Deletes the dead letters that were given up longer ago than `age`, and returns their number. A dead letter whose
+    /// age is not known for certain stays.
     fn expire_dead_letters(&self, age: Duration) -> Later<'_, io::Result<usize>>;
 }
 
-/// An event that a [`Backend`] is to take. What else belongs into its transaction is added here.
+/// An event that a [`Backend`] is asked to store. Whatever else shall be part of the same transaction becomes a field
+/// here.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Offer<'a> {
     /// The event.
     pub delivery: &'a Delivery,
-    /// How long its sender may be kept waiting.
+    /// How long the event's sender may be kept waiting.
     pub patience: Duration,
 }
 
 impl<'a> Offer<'a> {
-    /// An event whose sender waits at most so long.
+    /// Offers an event whose sender may be kept waiting for `patience`.
     pub fn new(delivery: &'a Delivery, patience: Duration) -> Self {
         Self { delivery, patience }
     }
 }
 
-/// What came of an [`Offer`] that did not fail.
+/// The successful outcome of an [`Offer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Accepted {
@@ -101,14 +104,14 @@ pub enum Accepted {
     Stored,
 }
 
-/// Why an event was not accepted.
+/// The reason for which an event was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueError {
-    /// There is no room for it now.
+    /// There is no room for the event now.
     Full,
-    /// There never is room for it.
+    /// The event is larger than the queue can ever take.
     TooLarge,
-    /// The storage failed, or did not answer in time; or nobody is there to deliver the event.
+    /// The storage failed or did not answer in time, or there is no worker to deliver the event.
     Failed,
 }
 
@@ -116,7 +119,7 @@ impl fmt::Display for QueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "there is no room for the event now",
-            Self::TooLarge => "the event is larger than the queue may ever take",
+            Self::TooLarge => "the event is larger than the queue can ever take",
             Self::Failed => "the event cannot be stored now",
         })
     }
@@ -124,28 +127,28 @@ impl fmt::Display for QueueError {
 
 impl std::error::Error for QueueError {}
 
-/// What came of reading an event.
+/// The outcome of reading an event.
 #[derive(Debug)]
 pub enum Loaded {
-    /// The event, and what became of it so far.
+    /// The event, and the state of its delivery.
     Found(StoredEvent, State),
-    /// It is not in the queue any more, or not this worker's. Its ticket has ended.
+    /// The event is not in the queue any more, or another gateway holds it. Its ticket has ended.
     Gone,
-    /// It was in the queue, and can never be read again. Its ticket has ended.
+    /// The event was in the queue, and can never be read again. Its ticket has ended.
     Lost(io::Error),
-    /// It cannot be read now.
+    /// The event cannot be read now, but maybe later.
     NotNow(io::Error),
 }
 
-/// What is in a queue, as a whole.
+/// The counts of a queue, and the health of its storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStatus {
     /// Events that wait or are being delivered.
     pub waiting: usize,
-    /// Events that are not tried any more.
+    /// Events that were given up.
     pub dead_letters: usize,
-    /// What it takes of its storage.
+    /// Bytes of storage in use.
     pub bytes: u64,
-    /// Whether the last write failed, or has not come to its end for some seconds.
+    /// Whether the last write failed, or has been under way for more than some seconds.
     pub is_failing: bool,
 }

@@ -1,37 +1,37 @@
-//! Events that are not tried any more, kept for an operator.
+//! Dead letters: events that were given up, kept for an operator.
 
 use std::time::SystemTime;
 
 use crate::config::WebhookKey;
 use crate::event::{DeliverErrorKind, EventId};
 
-/// An event that was accepted and could not be delivered.
+/// An event that was accepted, could not be delivered, and was given up.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     /// The event's id.
     pub id: EventId,
     /// The webhook that received it.
     pub webhook: WebhookKey,
-    /// How often it was tried.
+    /// How many attempts were made.
     pub attempts: u32,
     /// When it was given up.
     pub died_at: SystemTime,
-    /// What went wrong at last.
+    /// The kind of the last error.
     pub kind: DeliverErrorKind,
-    /// What went wrong, in words.
+    /// The text of the last error.
     pub reason: Box<str>,
 }
 
-/// Which dead letters are meant.
+/// Selects the dead letters that meet every given condition, at most `limit` of them.
 #[derive(Clone, Debug)]
 pub struct DeadLetterQuery {
-    /// Those that come after this one.
+    /// Only dead letters after this one, in the order of their ids.
     pub after: Option<EventId>,
-    /// So many at most.
+    /// The largest number to return.
     pub limit: usize,
-    /// Those of this namespace.
+    /// Only dead letters of this namespace.
     pub namespace: Option<String>,
-    /// Those of the webhooks with this id.
+    /// Only dead letters of webhooks with this id, in any namespace unless one is given.
     pub webhook: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl DeadLetterQuery {
         Self { after: None, limit, namespace: None, webhook: None }
     }
 
-    /// Whether the dead letters of this webhook are meant.
+    /// Whether the query selects the dead letters of this webhook.
     pub fn includes(&self, webhook: &WebhookKey) -> bool {
         let is = |wanted: &Option<String>, name| wanted.as_deref().is_none_or(|wanted| wanted == name);
         is(&self.namespace, webhook.namespace()) && is(&self.webhook, webhook.id())

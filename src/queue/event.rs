@@ -1,4 +1,4 @@
-//! An accepted event, and what became of it so far.
+//! An accepted event, its ticket, and the state of its delivery.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use http::HeaderMap;
 use crate::config::{WebhookInfo, WebhookKey};
 use crate::event::{Delivery, EventId, Progress};
 
-/// Stands for an event that waits.
+/// Identifies a waiting event, and carries the facts that the worker schedules it by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
-    /// Tells the events of a queue apart, and grows with the time of their receipt.
+    /// Unique within the queue, and larger for an event received later.
     pub sequence: u64,
     /// The webhook that received the event.
     pub webhook: WebhookKey,
-    /// How large the event is: what it takes of the storage.
+    /// How many bytes of the storage the event takes.
     pub bytes: u32,
 }
 
-/// An event that is to be tried.
+/// An event to be tried now, or at a later time.
 #[derive(Clone, Debug)]
 pub struct Due {
     /// Which event.
     pub ticket: Ticket,
-    /// When it is to be tried, if not at once.
+    /// The earliest time of the next attempt; `None` means at once.
     pub not_before: Option<Instant>,
 }
 
@@ -36,17 +36,18 @@ impl From<Ticket> for Due {
     }
 }
 
-/// What became of an event so far.
+/// The state of an event's delivery: the attempts made, and the steps that succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// How often it was tried.
+    /// How many attempts were made.
     pub attempts: u32,
-    /// What the attempts have done, to be kept as it is.
+    /// Which steps have succeeded or were given up. A backend stores it unchanged.
     pub done: Progress,
 }
 
 impl State {
-    /// That of a dead letter which is delivered again: what is done stays done, and everything else may be tried.
+    /// The state with which a dead letter is delivered again: a step that succeeded is not repeated, every other step may
+    /// be tried.
     #[must_use]
     pub fn replayed(&self) -> Self {
         Self { attempts: 0, done: self.done.forgiven() }
@@ -67,7 +68,7 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// What is to be kept of a delivery.
+    /// The parts of a delivery that are stored.
     pub fn of(delivery: &Delivery) -> Self {
         Self {
             id: delivery.id(),
@@ -77,13 +78,13 @@ impl StoredEvent {
         }
     }
 
-    /// The `attempt`th try to deliver it, by the webhook as it is configured now.
+    /// The delivery for attempt number `attempt`, by the webhook as it is configured now.
     pub(crate) fn into_delivery(self, webhook: Arc<WebhookInfo>, attempt: u32) -> Delivery {
         Delivery::restored(self.id, self.received_at, attempt, webhook, self.headers, self.body)
     }
 }
 
-/// Neither the header fields nor the body: both may hold secrets.
+/// Omits the header fields and the body: both may hold secrets.
 impl fmt::Debug for StoredEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredEvent").field("id", &self.id).field("bytes", &self.body.len()).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Metrics of a queue, through the `metrics` facade; nothing without the feature of that name.
+//! Metrics of a queue, through the `metrics` facade; no-ops without the feature `metrics`.
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 
 use super::QueueStatus;

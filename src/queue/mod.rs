@@ -1,13 +1,13 @@
 //! Where accepted events wait for their delivery.
 //!
 //! A webhook with `"ack": "accepted"` answers 202 once its event is in the queue. From then on the event is delivered or
-//! becomes a dead letter; nothing else happens to it. A [`Queue`] is the handle of requests and operators, a [`Backlog`]
-//! that of the [`Worker`](crate::worker::Worker), which delivers. Both know only the contract, [`Backend`]; with the
-//! feature `queue-disk` [`DiskQueue`](disk::DiskQueue) is a backend in one directory.
+//! becomes a dead letter; nothing else happens to it. Requests and operators use a [`Queue`]; the
+//! [`Worker`](crate::worker::Worker), which delivers the events, uses a [`Backlog`]. Both rely only on the contract,
+//! [`Backend`]. With the feature `queue-disk`, [`DiskQueue`](disk::DiskQueue) is a backend in one directory.
 //!
-//! # To write a backend
+//! # Writing a backend
 //!
-//! A type that implements [`Backend`], and a function that makes a queue of it:
+//! A backend is a type that implements [`Backend`], and a function that opens a queue on it:
 //!
 //! ```ignore
 //! pub async fn open(url: &str) -> io::Result<(Queue, Backlog)> {
@@ -17,26 +17,26 @@
 //! }
 //! ```
 //!
-//! What it must keep to, beside the docs of each method:
+//! A backend keeps these promises, besides those in the docs of each method:
 //!
-//! * **Accepted means durable.** [`accept`](Backend::accept) succeeds when the event would survive a power cut, in a
-//!   database when its transaction is committed. When the storage fails, events are refused; none is kept in memory
+//! * **Accepted means durable.** [`accept`](Backend::accept) succeeds when the event would survive a power cut: in a
+//!   database, when its transaction is committed. When the storage fails, events are refused; none is kept in memory
 //!   only.
-//! * **An event is with one worker at a time.** Its [`Ticket`] is handed out once the event is durable, and is with the
-//!   worker until it *ends*: by [`finish`](Backend::finish), [`bury`](Backend::bury), a
-//!   [`put_off`](Backend::put_off) that keeps the ticket, or a [`load`](Backend::load) that says [`Loaded::Gone`] or
-//!   [`Loaded::Lost`]. A backend that several gateways share leases the event to one of them. It renews the lease of
-//!   each ticket that is with the worker, and stops to do so with [`refuse`](Backend::refuse) and
-//!   [`end`](Backend::end). If a lease was lost to another gateway, `load` says `Gone`, and what the worker says of
-//!   the ticket from then on changes nothing.
-//! * **Order.** The events of a webhook are handed out in the order of their receipt, as far as one gateway received
-//!   them; those that an earlier process has left come first.
-//! * **Fairness.** The worker is fair among the tickets that it has. A backend that holds more events than it hands out
-//!   at a time bounds what it hands out by webhook and by namespace, so that one of them cannot keep the others out.
-//! * **At least once.** What the worker says of a ticket need not be durable at once. A crash may forget the last
-//!   moments, and the event is then delivered again, with the same id. It is never forgotten that an event was accepted.
-//! * **Nobody is kept waiting.** No method that is not a future blocks on the storage, and each future may be dropped
-//!   at any await.
+//! * **One worker holds an event at a time.** The backend hands out the event's [`Ticket`] once the event is durable.
+//!   The worker holds the ticket until it *ends*: by [`finish`](Backend::finish), by [`bury`](Backend::bury), by a
+//!   [`put_off`](Backend::put_off) that keeps the ticket, or by a [`load`](Backend::load) that returns
+//!   [`Loaded::Gone`] or [`Loaded::Lost`]. A backend that several gateways share leases the event to one of them. It
+//!   renews the lease of each ticket that the worker holds, until [`refuse`](Backend::refuse) or [`end`](Backend::end)
+//!   is called. If a lease was lost to another gateway, `load` returns `Gone`, and later calls with that ticket have no
+//!   effect.
+//! * **Order.** The events of a webhook that one gateway received are handed out in the order of their receipt. Events
+//!   left by an earlier process come first.
+//! * **Fairness.** The worker is fair among the tickets that it holds. A backend that holds more events than it hands
+//!   out at a time limits the events that it hands out per webhook and per namespace, so that none of them keeps the
+//!   others out.
+//! * **At least once.** The result of an attempt need not be durable at once. A crash may lose the results of the last
+//!   moments; those events are then delivered again, with the same id. An accepted event is never lost.
+//! * **Nothing blocks.** Only a future waits for the storage, and each future may be dropped at any await.
 //!
 //! `tests/it/queue` holds any backend to this contract.
 
@@ -58,26 +58,26 @@ pub use self::dead_letter::{DeadLetter, DeadLetterQuery};
 pub use self::event::{Due, State, StoredEvent, Ticket};
 use crate::event::EventId;
 
-/// Takes events for later, and shows what became of them. A clone is the same queue. See the [module docs](self).
+/// Accepts events to be delivered later, and manages dead letters. Clones share one queue. See the [module docs](self).
 #[derive(Clone)]
 pub struct Queue {
     backend: Arc<dyn Backend>,
 }
 
 impl Queue {
-    /// A queue on this backend, which hands its events out through the other end of `handouts`.
+    /// A queue on `backend`. `handouts` is the receiving end of the channel that the backend sends its events through.
     pub fn new(backend: Arc<dyn Backend>, handouts: Handouts) -> (Self, Backlog) {
         let queue = Self { backend };
-        let backlog = Backlog { queue: queue.clone(), handouts, is_at_its_end: false };
+        let backlog = Backlog { queue: queue.clone(), handouts, has_ended: false };
         (queue, backlog)
     }
 
-    /// The backend: for a worker of your own.
+    /// The backend, for an application that has its own worker.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
-    /// How many events there are, and whether the storage fails.
+    /// How many events there are, and whether the storage is failing.
     pub fn status(&self) -> QueueStatus {
         self.backend.status()
     }
@@ -87,7 +87,7 @@ impl Queue {
         metrics::status(&self.status());
     }
 
-    /// The dead letters that `query` asks for, in the order of their receipt.
+    /// The dead letters that match `query`, in the order of their receipt.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Queue {
         self.backend.dead_letters(query).await
     }
 
-    /// A dead letter with its event, credentials included.
+    /// One dead letter with its event, credentials included; `None` if there is no dead letter with this id.
     ///
     /// # Errors
     ///
@@ -105,21 +105,21 @@ impl Queue {
         self.backend.dead_letter(id).await
     }
 
-    /// Delivers these dead letters again, as if they had just been accepted; of a chain, what is not done yet. Returns how
-    /// many there were.
+    /// Delivers these dead letters again, as if they had just been accepted. Of a chain, only the steps that have not
+    /// succeeded yet run again. Returns how many of the ids were dead letters.
     ///
     /// # Errors
     ///
-    /// When the storage fails. Some may be delivered all the same.
+    /// When the storage fails. Some of them may be delivered all the same.
     pub async fn replay(&self, ids: Vec<EventId>) -> io::Result<usize> {
         self.backend.replay(ids).await
     }
 
-    /// Forgets these dead letters. Returns how many there were.
+    /// Deletes these dead letters. Returns how many of the ids were dead letters.
     ///
     /// # Errors
     ///
-    /// When the storage fails. Some may be forgotten all the same.
+    /// When the storage fails. Some of them may be deleted all the same.
     pub async fn remove_dead_letters(&self, ids: Vec<EventId>) -> io::Result<usize> {
         self.backend.remove_dead_letters(ids).await
     }
@@ -133,35 +133,35 @@ impl fmt::Debug for Queue {
 
 /// The events of a [`Queue`] that wait for their delivery, for one [`Worker`](crate::worker::Worker).
 ///
-/// Dropped, it makes the queue refuse events, unless it was told [`end`](Self::end): what is accepted when nobody is
-/// there to deliver it would only wait.
+/// When a backlog is dropped without a call of [`end`](Self::end), the queue refuses events from then on: without a
+/// worker, an accepted event would wait for ever.
 #[must_use = "accepted events are delivered by a `Worker`"]
 pub struct Backlog {
     queue: Queue,
     handouts: Handouts,
-    is_at_its_end: bool,
+    has_ended: bool,
 }
 
 impl Backlog {
-    /// The next events to be tried; `None` if the backend hands out nothing more. May be dropped at any await.
+    /// The next events to be tried; `None` if the backend will hand out no more events. This is cancel safe.
     pub async fn next(&mut self) -> Option<Vec<Due>> {
         self.handouts.0.recv().await
     }
 
-    /// Its queue.
+    /// The queue whose events these are.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// The worker is to stop: from here on the queue takes events for the next one.
+    /// Declares that the worker stops on purpose: the queue keeps accepting events, for the next worker.
     pub fn end(&mut self) {
-        self.is_at_its_end = true;
+        self.has_ended = true;
     }
 }
 
 impl Drop for Backlog {
     fn drop(&mut self) {
-        if !self.is_at_its_end {
+        if !self.has_ended {
             self.queue.backend.refuse();
         }
     }
@@ -173,30 +173,31 @@ impl fmt::Debug for Backlog {
     }
 }
 
-/// The way from a backend to the worker, both ends of it.
+/// The channel from a backend to the worker: the sending and the receiving end.
 pub fn handouts() -> (ToWorker, Handouts) {
     let (sender, receiver) = unbounded_channel();
     (ToWorker(sender), Handouts(receiver))
 }
 
-/// The end of a backend: hands events to the worker. It has no bound, a backend that holds many events has.
+/// The backend's end of the channel to the worker. The channel is unbounded: a backend that holds many events limits
+/// the number that it hands out itself.
 #[derive(Clone, Debug)]
 pub struct ToWorker(UnboundedSender<Vec<Due>>);
 
 impl ToWorker {
-    /// Hands out events. Whether there is a worker to take them: if not, they stay for the next process.
+    /// Hands events to the worker. Returns `false` if there is no worker: the events then stay for the next process.
     pub fn hand_out(&self, events: Vec<Due>) -> bool {
         self.0.send(events).is_ok()
     }
 }
 
-/// The worker's end. Goes into [`Queue::new`].
+/// The worker's end of the channel. Pass it to [`Queue::new`].
 #[derive(Debug)]
 pub struct Handouts(UnboundedReceiver<Vec<Due>>);
 
 #[cfg(all(test, feature = "queue-disk"))]
 impl Handouts {
-    /// The tickets that were handed out and not taken so far.
+    /// The tickets that were handed out since the last call.
     pub(crate) fn receive(&mut self) -> Vec<Ticket> {
         let handed_out = std::iter::from_fn(|| self.0.try_recv().ok());
         handed_out.flatten().map(|due| due.ticket).collect()

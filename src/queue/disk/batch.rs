@@ -1,4 +1,4 @@
-//! Frames on their way into a segment.
+//! Frames to be appended to a segment, and the memory that keeps written frames for a while.
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::frame::{FRAME_HEAD, Kind, Salt};
-use super::progress::State;
-use super::{frame, progress};
+use super::state::StoredState;
+use super::{frame, state};
 use crate::base::lock::lock;
 
-/// A body that is larger is not copied to its fellows.
+/// A larger body is written from its own buffer; a smaller one is copied into the buffer of the frames.
 const LARGE: usize = 64 << 10;
 
-/// A piece that is larger gets no more frames: what is kept of it in memory keeps it whole.
+/// A larger piece gets no more frames: one event of the piece that stays in memory keeps the whole piece there.
 const PIECE: usize = 256 << 10;
 
-/// Frames in the order in which they are to stand.
+/// Frames in the order in which they will be written.
 #[derive(Default)]
 pub(super) struct Frames {
     salt: Salt,
@@ -31,10 +31,10 @@ enum Piece {
     Body(Bytes),
 }
 
-/// Where a frame stands among others.
+/// The position of a frame in a [`Frames`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    /// From the beginning of the first of them.
+    /// The offset from the beginning of the first frame.
     pub(super) at: u64,
     pub(super) length: u32,
     piece: u32,
@@ -46,17 +46,17 @@ impl Frames {
         Self { salt, ..Self::default() }
     }
 
-    /// None yet, which are put into `buffer`.
+    /// No frames yet; new ones are put into `buffer`.
     pub(super) fn with(salt: Salt, buffer: Vec<u8>) -> Self {
         Self { open: buffer, ..Self::new(salt) }
     }
 
-    /// That of the segment which they are for.
+    /// The salt of the segment that the frames are written to.
     pub(super) fn salt(&self) -> Salt {
         self.salt
     }
 
-    /// Adds a frame. `payload` writes what stands before `body`.
+    /// Adds a frame. `payload` appends the part of the payload before `body`.
     pub(super) fn push(&mut self, kind: Kind, sequence: u64, payload: impl FnOnce(&mut Vec<u8>), body: &Bytes) -> Span {
         let (piece, start) = (self.closed.len() as u32, self.open.len());
         frame::begin(&mut self.open, kind, sequence);
@@ -73,21 +73,21 @@ impl Frames {
         if !rest.is_empty() {
             self.closed.push(Piece::Body(body.clone()));
         }
-        // What does not fit into a number of this size does not fit into a spool, and is refused before.
+        // A longer event than `u32` can count is refused earlier.
         let span = Span { at: self.length, length: length as u32, piece, start: start as u32 };
         self.length += length as u64;
         span
     }
 
-    /// Events that are done with, of which the last is the newest.
+    /// Adds a frame that ends these events. The last one must be the newest.
     pub(super) fn push_done(&mut self, sequences: &[u64]) {
         let Some((newest, others)) = sequences.split_last() else { return };
         let payload = |bytes: &mut Vec<u8>| others.iter().for_each(|other| bytes.extend(other.to_le_bytes()));
         self.push(Kind::Done, *newest, payload, &Bytes::new());
     }
 
-    pub(super) fn push_state(&mut self, sequence: u64, state: &State) {
-        self.push(Kind::State, sequence, |bytes| progress::encode(state, bytes), &Bytes::new());
+    pub(super) fn push_state(&mut self, sequence: u64, state: &StoredState) {
+        self.push(Kind::State, sequence, |bytes| state::encode(state, bytes), &Bytes::new());
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -102,7 +102,7 @@ impl Frames {
         closed.chain([IoSlice::new(&self.open)]).filter(|slice| !slice.is_empty())
     }
 
-    /// Keeps them in memory, as far as there is room.
+    /// Keeps the frames in memory, as far as there is room. Large bodies are not kept.
     pub(super) fn keep(self, memory: &Memory) -> Kept {
         let keep = |piece| match piece {
             Piece::Frames(bytes) => memory.keep(bytes),
@@ -112,11 +112,11 @@ impl Frames {
     }
 }
 
-/// Frames that are in memory, too.
+/// Written frames that are still in memory.
 pub(super) struct Kept(Vec<Option<Bytes>>);
 
 impl Kept {
-    /// The payload of a frame, if it is there in one piece.
+    /// The payload of a frame, if it is in memory in one piece.
     pub(super) fn payload(&self, span: Span) -> Option<Bytes> {
         let piece = self.0.get(span.piece as usize)?.as_ref()?;
         let (start, end) = (span.start as usize, span.start as usize + span.length as usize);
@@ -124,19 +124,19 @@ impl Kept {
     }
 }
 
-/// What is kept in memory of what is on disk, and the buffers that it was in. A clone is the same.
+/// The memory for written frames, bounded, with a pool of buffers. Clones share it.
 #[derive(Clone)]
 pub(super) struct Memory(Arc<Buffers>);
 
 struct Buffers {
     max: usize,
-    /// The bytes of what is kept.
+    /// The capacity of all buffers that are kept.
     taken: AtomicUsize,
-    /// For what comes next: a large buffer costs more to get from the system than to fill.
+    /// Buffers for the next frames: allocating a large buffer costs more than filling it.
     free: Mutex<Vec<Vec<u8>>>,
 }
 
-/// More buffers than this are not held ready.
+/// The largest number of free buffers.
 const FREE: usize = 4;
 
 impl Memory {
@@ -144,12 +144,12 @@ impl Memory {
         Self(Arc::new(Buffers { max, taken: AtomicUsize::new(0), free: Mutex::default() }))
     }
 
-    /// An empty one.
+    /// An empty buffer.
     pub(super) fn buffer(&self) -> Vec<u8> {
         self.free().pop().unwrap_or_default()
     }
 
-    /// Only one thread keeps.
+    /// Keeps these bytes if there is room. Only the writer thread calls this.
     fn keep(&self, bytes: Vec<u8>) -> Option<Bytes> {
         let length = bytes.capacity();
         if self.0.taken.load(Ordering::Relaxed) + length > self.0.max {
@@ -163,7 +163,7 @@ impl Memory {
     fn give_back(&self, mut bytes: Vec<u8>) {
         bytes.clear();
         let mut free = self.free();
-        // One that had to be larger than a piece was so for a single frame.
+        // A buffer larger than two pieces was needed for a single frame only.
         if free.len() < FREE && (1..=2 * PIECE).contains(&bytes.capacity()) {
             free.push(bytes);
         }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_there_is_room_for() {
+    fn memory_keeps_no_more_than_its_limit() {
         let memory = Memory::new(100);
         let kept = memory.keep(vec![1; 60]).unwrap();
         assert!(memory.keep(vec![1; 60]).is_none());
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_are_used_again() {
+    fn buffers_are_reused() {
         let memory = Memory::new(1 << 20);
         assert_eq!(memory.buffer().capacity(), 0);
         for length in [100, 2 * PIECE, 2 * PIECE + 1] {

@@ -1,4 +1,4 @@
-//! The segment that is written to.
+//! The current segment: the one that records are appended to.
 
 use std::sync::Arc;
 
@@ -8,31 +8,32 @@ use super::batch::Frames;
 use super::frame::{Kind, Salt};
 use super::storage::Segment;
 
-/// So much room is made at a time in the segment that is written to: see `frame.rs`. A small segment has less.
+/// How many bytes are preallocated in the current segment at a time: see `frame.rs`. A small segment gets less.
 const SPARE: u64 = 512 << 10;
 
-/// The segment that is written to.
+/// The segment that records are appended to.
 pub(super) struct Current {
     pub(super) number: u32,
     pub(super) segment: Arc<dyn Segment>,
     pub(super) salt: Salt,
-    /// What was written.
+    /// Bytes written: the offset of the next frame.
     pub(super) size: u64,
-    /// What the file has, the room behind what was written included.
+    /// Size of the file, the preallocated room included.
     pub(super) reserved: u64,
-    /// What a sync has come to its end for, of which the next frames tell.
+    /// Offset up to which the segment is known to be synced; recorded in the next frame.
     pub(super) synced: u64,
 }
 
 impl Current {
-    /// Says in the segment how much of it is certain: of the rest, should it be torn, nobody knows whether it was accepted.
+    /// The frame that records how far the segment is synced. If bytes after that offset are torn, recovery cannot tell
+    /// whether they belonged to accepted events.
     pub(super) fn mark(&self) -> Frames {
         let mut frames = Frames::new(self.salt);
         frames.push(Kind::Synced, self.synced, |_| {}, &Bytes::new());
         frames
     }
 
-    /// Makes room behind `end`, if there is none left. For frames that are so large themselves it would not pay.
+    /// Preallocates room behind `end`, if none is left. After large frames it would not pay.
     pub(super) fn reserve(&mut self, end: u64, segment_bytes: u64) {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -44,7 +45,7 @@ impl Current {
         self.reserved = end;
         while self.reserved < until {
             let zeros = &ZEROS[..ZEROS.len().min((until - self.reserved) as usize)];
-            // It is written to all the same; a full disk will show then.
+            // Preallocation is optional: if the disk is full, the next append fails.
             if self.segment.write_at(zeros, self.reserved).is_err() {
                 return;
             }

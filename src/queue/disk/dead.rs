@@ -1,17 +1,17 @@
-//! Events that are not tried any more.
+//! Dead letters on disk.
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use super::{Death, Spool, State};
+use super::{Death, Spool, StoredState};
 use crate::event::EventId;
 use crate::queue::{DeadLetter, DeadLetterQuery, StoredEvent, Ticket};
 
-/// 2020, since 1970: an earlier time is that of a clock that had not been set.
+/// The year 2020, since 1970. A clock that shows an earlier time had not been set.
 const EARLIEST: Duration = Duration::from_secs(1_577_836_800);
 
 impl Spool {
-    /// What is accepted meanwhile waits, so the limit should be in the hundreds.
+    /// Lists dead letters. The ledger stays locked meanwhile, so the limit should be in the hundreds.
     pub(super) fn list(&self, query: &DeadLetterQuery) -> Vec<DeadLetter> {
         use std::ops::Bound::{Excluded, Unbounded};
         let ledger = self.shared().ledger();
@@ -30,16 +30,16 @@ impl Spool {
 
     pub(super) fn replay_one(&self, id: EventId) -> bool {
         let mut ledger = self.shared().ledger();
-        let Some(ticket) = ledger.exhume(id) else { return false };
+        let Some(ticket) = ledger.take_dead(id) else { return false };
         let state = ledger.state(ticket.sequence).cloned().unwrap_or_default();
         drop(ledger);
         self.shared().note(ticket.sequence, crate::queue::State::from(state).replayed().into());
-        self.shared().offer(vec![ticket.into()]);
+        self.shared().hand_out(vec![ticket.into()]);
         true
     }
 
     pub(super) fn remove(&self, id: EventId) -> bool {
-        let ticket = self.shared().ledger().exhume(id);
+        let ticket = self.shared().ledger().take_dead(id);
         ticket.map(|ticket| self.shared().finish(&[ticket])).is_some()
     }
 
@@ -58,17 +58,17 @@ impl Spool {
 
 /// How long ago an event was given up, if that is known.
 ///
-/// If it was in this process, the monotonic clock knows. Else it is known only while the wall clock is believed (`now`);
-/// and if the time was written down by a clock that had not been set, it counts from the start of this process.
+/// Within this process, the monotonic clock counts. For an earlier process, the wall clock counts if it is trusted
+/// (`now`). A time recorded by a clock that had not been set counts from the start of this process.
 fn since(death: &Death, since_start: Duration, now: Option<SystemTime>) -> Option<Duration> {
-    match death.here {
-        Some(here) => Some(here.elapsed()),
+    match death.instant {
+        Some(instant) => Some(instant.elapsed()),
         None if death.at < SystemTime::UNIX_EPOCH + EARLIEST => Some(since_start),
         None => now.and_then(|now| now.duration_since(death.at).ok()),
     }
 }
 
-fn letter(id: EventId, ticket: &Ticket, state: &State) -> Option<DeadLetter> {
+fn letter(id: EventId, ticket: &Ticket, state: &StoredState) -> Option<DeadLetter> {
     let death = state.dead.as_deref()?;
     Some(DeadLetter {
         id,
@@ -90,12 +90,12 @@ mod tests {
     const TODAY: Duration = Duration::from_secs(1_795_410_874);
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn death(at: Duration, here: Option<Instant>) -> Death {
-        Death { at: SystemTime::UNIX_EPOCH + at, here, kind: DeliverErrorKind::Permanent, reason: "no".into() }
+    fn death(at: Duration, instant: Option<Instant>) -> Death {
+        Death { at: SystemTime::UNIX_EPOCH + at, instant, kind: DeliverErrorKind::Permanent, reason: "no".into() }
     }
 
     #[test]
-    fn a_letter_is_no_older_than_a_clock_that_is_believed_says() {
+    fn the_age_of_a_letter_needs_a_trusted_clock() {
         let now = SystemTime::UNIX_EPOCH + TODAY;
         let since = |at, now| since(&death(at, None), Duration::from_secs(700), now);
         assert_eq!(since(TODAY - 15 * DAY, Some(now)), Some(15 * DAY));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_of_this_process_is_as_old_as_the_monotonic_clock_says() {
+    fn the_monotonic_clock_counts_the_age_of_a_letter_of_this_process() {
         for at in [Duration::ZERO, TODAY, TODAY + 365 * DAY] {
             let since = since(&death(at, Some(Instant::now())), DAY, Some(SystemTime::UNIX_EPOCH + TODAY));
             assert!(since.unwrap() < Duration::from_secs(60), "{since:?}");

@@ -1,49 +1,49 @@
-//! When the thread that writes begins a round. Pure.
+//! Decides when the writer thread begins a round. Pure: the time comes in.
 
 use std::time::{Duration, Instant};
 
-/// How long what was written may stay without a sync if no event asks for one.
+/// How long written bytes may stay unsynced if no event asks for a sync.
 const UNSYNCED: Duration = Duration::from_secs(1);
 
 /// This many notes are written without waiting for more.
 pub(super) const MANY: usize = 512;
 
-/// What the thread has to do beside what is queued.
+/// The work of the thread besides the queued frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Chores {
-    /// Since when something has been written that was not synced.
+    /// When the first byte was written that is not synced yet.
     pub(super) unsynced: Option<Instant>,
-    /// When something else is to be done.
+    /// When other work is due.
     pub(super) at: Option<Instant>,
-    /// There is something to do at once.
+    /// Whether other work is due at once.
     pub(super) now: bool,
 }
 
-/// What is queued.
+/// The queued frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Queued {
-    /// Whether somebody waits for it.
+    /// Whether a request waits for them.
     pub(super) is_awaited: bool,
-    /// Notes of what became of events.
+    /// How many events have a state to be written.
     pub(super) notes: usize,
-    /// Whether the notes have been waited with for others.
+    /// Whether the notes have already lingered to gather more notes.
     pub(super) has_lingered: bool,
-    /// Nothing more comes.
+    /// Whether the queue is closed.
     pub(super) is_closed: bool,
     /// Whether the last write failed.
     pub(super) has_failed: bool,
 }
 
-/// What the thread does next.
+/// The next action of the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
-    /// It writes what there is and syncs; there may be nothing to write.
+    /// Write the queued frames, if there are any, and sync.
     Write,
-    /// It waits a moment for more notes.
+    /// Wait a moment for more notes.
     Linger,
-    /// It sleeps until then, or until it is woken.
+    /// Sleep until this time, or until woken.
     Idle(Option<Instant>),
-    /// It ends.
+    /// End the thread.
     End,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn decide(queued: Queued, chores: Chores, now: Instant) -> Wake {
         || due.is_some_and(|due| due <= now);
     match queued {
         _ if is_time => Wake::Write,
-        // A disk that fails would be tried for ever; what the notes say is then found out again.
+        // Otherwise a failing disk would be tried for ever. Without their notes, the events are delivered again.
         Queued { is_closed: true, has_failed: true, .. } => Wake::End,
         Queued { is_closed: true, notes: 0, .. } if chores.unsynced.is_none() => Wake::End,
         Queued { is_closed: true, .. } => Wake::Write,
@@ -75,7 +75,7 @@ mod tests {
     const NO_CHORES: Chores = Chores { unsynced: None, at: None, now: false };
 
     #[test]
-    fn what_is_awaited_is_written_at_once() {
+    fn frames_that_a_request_waits_for_are_written_at_once() {
         let now = Instant::now();
         assert_eq!(decide(Queued { is_awaited: true, ..NOTHING }, NO_CHORES, now), Wake::Write);
         let last = Queued { is_awaited: true, is_closed: true, has_failed: true, ..NOTHING };
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn it_sleeps_until_the_first_chore() {
+    fn the_thread_sleeps_until_the_first_chore_is_due() {
         let now = Instant::now();
         assert_eq!(decide(NOTHING, NO_CHORES, now), Wake::Idle(None));
         let sync = now + UNSYNCED;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_everything_is_synced_or_cannot_be() {
+    fn the_thread_ends_when_everything_is_synced_or_the_disk_fails() {
         let now = Instant::now();
         let closed = Queued { is_closed: true, ..NOTHING };
         let unsynced = Chores { unsynced: Some(now), ..NO_CHORES };

@@ -1,4 +1,4 @@
-//! An event as it is stored.
+//! The encoding of an event.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::config::WebhookKey;
 use crate::event::{Delivery, EventId};
 use crate::queue::StoredEvent;
 
-/// Everything of it but the body, which follows.
+/// Encodes everything except the body, which follows.
 pub(super) fn encode_head(delivery: &Delivery, head: &mut Vec<u8>) {
     let webhook = delivery.webhook().key();
     head.extend_from_slice(delivery.id().as_bytes());
@@ -21,7 +21,7 @@ pub(super) fn encode_head(delivery: &Delivery, head: &mut Vec<u8>) {
         head.extend_from_slice(name.as_bytes());
     }
     let headers = delivery.headers();
-    // A server bounds the head of a request far below these.
+    // HTTP servers limit the head of a request far below `u32::MAX` bytes.
     head.extend_from_slice(&(headers.len() as u32).to_le_bytes());
     for (name, value) in headers {
         head.extend_from_slice(&(name.as_str().len() as u32).to_le_bytes());
@@ -31,14 +31,14 @@ pub(super) fn encode_head(delivery: &Delivery, head: &mut Vec<u8>) {
     }
 }
 
-/// How many bytes [`encode_head`] makes of it.
+/// How many bytes [`encode_head`] writes.
 pub(super) fn head_length(delivery: &Delivery) -> usize {
     let webhook = delivery.webhook().key();
     let fields: usize = delivery.headers().iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
     16 + 8 + 2 + webhook.namespace().len() + webhook.id().len() + 4 + fields
 }
 
-/// `None` if it is no event: only a defect could write such a one, as damage is found by the checksum.
+/// `None` if the payload is no event. The checksum finds damage, so only a defect could write such a payload.
 pub(super) fn decode(payload: Bytes) -> Option<StoredEvent> {
     let mut rest = Reader(&payload);
     let id = EventId::from_bytes(rest.array()?);
@@ -55,7 +55,7 @@ pub(super) fn decode(payload: Bytes) -> Option<StoredEvent> {
     Some(StoredEvent { id, received_at, headers, body })
 }
 
-/// The id and the webhook alone.
+/// Decodes the id and the webhook only.
 pub(super) fn decode_name(payload: &[u8]) -> Option<(EventId, WebhookKey)> {
     let mut rest = Reader(payload);
     let id = EventId::from_bytes(rest.array()?);
@@ -75,7 +75,7 @@ pub(super) fn time(micros: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs())
 }
 
-/// Takes bytes from the front.
+/// Reads values from the front of a slice.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {

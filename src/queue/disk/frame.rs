@@ -1,23 +1,24 @@
-//! How records stand in a segment.
+//! The format of a segment: a head, then frames with one record each.
 //!
 //! ```text
 //! segment  "TWSPOOL1"  salt: u64  frame*
 //! frame    length: u32  checksum: u32  kind: u8  tag: [u8; 3]  sequence: u64  payload: [u8; length]
 //! ```
 //!
-//! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum; the tag is the first
-//! bytes of the salt, so that few places are tried where a frame is searched for. The salt is drawn
-//! for each segment: a sender who knows the format still cannot put bytes into a body that would pass for a frame where a
-//! damaged stretch is searched for the next good one, and the frames of an earlier segment in the same file are none.
+//! Numbers are little-endian. The checksum is CRC-32 over the salt and everything behind the checksum. The tag is the first
+//! three bytes of the salt: a search for the next frame compares the tag before it computes a checksum. Each segment has
+//! a random salt. A sender that knows the format therefore cannot put bytes into a body that would pass for a frame when
+//! recovery searches behind a damaged stretch, and frames of an earlier segment in a recycled file are not found.
 //!
-//! The segment that is written to has room behind its last frame, with zeros in it or what an earlier segment has left: it
-//! is written to, and synced, without a change of the file's size, which costs a file system several times as much.
+//! The current segment has preallocated room behind its last frame, filled with zeros or with bytes of an earlier segment.
+//! Appending and syncing then leave the file's size as it is; a change of the size costs a file system several times as
+//! much.
 
 use std::ops::Range;
 
-use super::progress::{self, State};
+use super::state::{self, StoredState};
 
-/// What a segment begins with.
+/// The first bytes of a segment.
 const MAGIC: &[u8; 8] = b"TWSPOOL1";
 
 /// The bytes before the first frame.
@@ -30,11 +31,11 @@ pub(super) const FRAME_HEAD: usize = 20;
 pub(super) enum Kind {
     /// An event: see `event.rs`.
     Event = 1,
-    /// What became of it so far: see `progress.rs`.
+    /// The state of an event: see `state.rs`.
     State = 2,
-    /// Nothing is to be done with it any more, nor with those whose numbers are the payload.
+    /// The event is done, and so are the events whose sequence numbers are the payload.
     Done = 3,
-    /// What stands before this offset, which is in the place of the number, had been synced.
+    /// Everything before an offset was synced. The offset is stored in the `sequence` field.
     Synced = 4,
 }
 
@@ -50,7 +51,7 @@ impl Kind {
     }
 }
 
-/// What tells the frames of a segment from those of others, and from whatever a sender may send.
+/// A random number that distinguishes the frames of a segment from frames of other segments and from forged ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Salt {
     number: u64,
@@ -67,14 +68,14 @@ impl Salt {
         Self { number, tag: [first, second, third] }
     }
 
-    /// That of a segment, if it is one.
+    /// The salt of a segment; `None` if the bytes are no segment.
     pub(super) fn read(segment: &[u8]) -> Option<Self> {
         let (magic, number) = segment.get(..SEGMENT_HEAD)?.split_at(MAGIC.len());
         let number = u64::from_le_bytes(number.try_into().ok()?);
         (magic == MAGIC).then(|| Self::of(number))
     }
 
-    /// What a segment with it begins with.
+    /// The head of a segment with this salt.
     pub(super) fn head(self) -> [u8; SEGMENT_HEAD] {
         let mut head = [0; SEGMENT_HEAD];
         head[..8].copy_from_slice(MAGIC);
@@ -83,24 +84,24 @@ impl Salt {
     }
 }
 
-/// Begins a frame; its payload follows.
+/// Appends the head of a frame; append the payload next, then call [`finish`].
 pub(super) fn begin(bytes: &mut Vec<u8>, kind: Kind, sequence: u64) {
     bytes.extend_from_slice(&[0; 8]);
     bytes.extend_from_slice(&[kind as u8, 0, 0, 0]);
     bytes.extend_from_slice(&sequence.to_le_bytes());
 }
 
-/// Writes the length and the checksum of a frame, whose payload goes on with `rest`.
+/// Fills in the length and the checksum of a frame whose payload continues with `rest`.
 pub(super) fn finish(frame: &mut [u8], salt: Salt, rest: &[u8]) {
     frame[9..12].copy_from_slice(&salt.tag);
     let checksum = checksum(salt, &frame[8..], rest);
-    // What is this long does not fit into any spool.
+    // An event this long is refused earlier.
     let length = u32::try_from(frame.len() - FRAME_HEAD + rest.len()).unwrap_or(u32::MAX);
     frame[..4].copy_from_slice(&length.to_le_bytes());
     frame[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// A frame that says nothing, in place of `length` bytes that are of none.
+/// A frame of `length` bytes without a meaning, to overwrite bytes that are no frame.
 pub(super) fn filler(salt: Salt, length: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(length);
     begin(&mut bytes, Kind::Synced, 0);
@@ -113,9 +114,9 @@ pub(super) fn filler(salt: Salt, length: usize) -> Option<Vec<u8>> {
 }
 
 /// The bytes that a frame with this state takes.
-pub(super) fn state_length(state: &State) -> u32 {
-    // A reason is bounded.
-    (FRAME_HEAD + progress::encoded_length(state)) as u32
+pub(super) fn state_length(state: &StoredState) -> u32 {
+    // The reason is cut, so the length fits.
+    (FRAME_HEAD + state::encoded_length(state)) as u32
 }
 
 fn checksum(salt: Salt, head: &[u8], rest: &[u8]) -> u32 {
@@ -126,7 +127,7 @@ fn checksum(salt: Salt, head: &[u8], rest: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// A record as it was read.
+/// A record that was read from a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) kind: Kind,
@@ -135,14 +136,14 @@ pub(super) struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// The events that a record of the kind `Done` is about.
+    /// The sequence numbers of the events that a `Done` record ends.
     pub(super) fn done(&self) -> impl Iterator<Item = u64> {
         let (others, _) = self.payload.as_chunks();
         others.iter().map(|other| u64::from_le_bytes(*other)).chain([self.sequence])
     }
 }
 
-/// Reads the frame at the beginning of `bytes`, if there is a whole and undamaged one.
+/// Reads the frame at the beginning of `bytes`; `None` unless a whole and undamaged frame is there.
 pub(super) fn read(salt: Salt, bytes: &[u8]) -> Option<Record<'_>> {
     let (head, rest) = bytes.split_at_checked(FRAME_HEAD)?;
     let number = |at: usize| head[at..at + 4].try_into().map(u32::from_le_bytes);
@@ -152,7 +153,7 @@ pub(super) fn read(salt: Salt, bytes: &[u8]) -> Option<Record<'_>> {
     (number(4).ok()? == checksum(salt, &head[8..], payload)).then_some(Record { kind, sequence, payload })
 }
 
-/// The frames of a segment, each with its place. Returns the stretches in between that are of no frame.
+/// Calls `found` with each frame of a segment and its offset. Returns the ranges that belong to no frame.
 pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32, Record<'a>)) -> Vec<Range<usize>> {
     let mut gaps = Vec::new();
     let (mut at, mut gap) = (SEGMENT_HEAD, SEGMENT_HEAD);
@@ -163,7 +164,7 @@ pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32,
                     gaps.push(gap..at);
                 }
                 let length = FRAME_HEAD + record.payload.len();
-                // Segments are far below 4 GiB: one is left as soon as it is full.
+                // Segments are far below 4 GiB: the writer closes a segment as soon as it is full.
                 found(u32::try_from(at).unwrap_or(u32::MAX), record);
                 at += length;
                 gap = at;
@@ -177,7 +178,7 @@ pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32,
     gaps
 }
 
-/// Frames do not overlap, and the gaps are all that lies between the frames.
+/// Frames do not overlap, and frames and gaps together cover the segment.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let salt = Salt::of(7);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_payload_may_stand_elsewhere() {
+    fn a_payload_may_be_in_two_buffers() {
         let mut bytes = Vec::new();
         begin(&mut bytes, Kind::Event, 1);
         bytes.extend(b"head");
@@ -285,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn reading_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             read(salt(7), &bytes);
             scan(salt(7), &bytes, |_, _| {});
         }

@@ -1,5 +1,5 @@
-//! What is in the spool, without the events themselves: where each one stands, what became of it so far, and how much
-//! room is taken.
+//! The index of the spool: the position and the state of each event, and the sizes of the segments. The events
+//! themselves are on disk.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::frame;
 use super::frame::Salt;
-use super::progress::{Death, State};
+use super::state::{Death, StoredState};
 use super::storage::Segment;
 use crate::event::EventId;
 use crate::queue::Ticket;
@@ -18,25 +18,25 @@ use crate::queue::Ticket;
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: HashMap<u64, Entry, foldhash::fast::RandomState>,
-    /// Those that are not tried any more.
+    /// The dead letters.
     dead: BTreeMap<EventId, Ticket>,
-    /// By number. The last one is written to.
-    rooms: BTreeMap<u32, Room>,
-    /// What the last one has not been written to.
-    unused: u64,
-    /// The room that the next segment gets.
-    idle: u64,
+    /// The segments by number. The last one is the current segment.
+    segments: BTreeMap<u32, SegmentEntry>,
+    /// Preallocated bytes of the current segment that are not written to yet.
+    unwritten: u64,
+    /// Size of the recycled file that the next segment is made of.
+    recycled: u64,
     sizes: Arc<Sizes>,
 }
 
-/// How much room is taken. Only the ledger changes it, and everybody may look.
+/// The sizes of the spool. Only the ledger changes them; any thread may read them.
 #[derive(Default)]
 pub(super) struct Sizes {
-    /// The bytes of all rooms, and of the one that the next segment gets.
+    /// Bytes of all segments and of the recycled file.
     taken: AtomicU64,
-    /// Those of them that nothing of use has been written to so far.
+    /// Bytes of `taken` that no frame has been written to yet.
     spare: AtomicU64,
-    /// The bytes of all events, each with the newest note of what became of it.
+    /// Bytes of all events, each with its newest state.
     live: AtomicU64,
 }
 
@@ -49,30 +49,30 @@ impl Sizes {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// The bytes of what is still needed of nothing.
+    /// Bytes occupied by records that nothing needs any more.
     pub(super) fn garbage(&self) -> u64 {
-        // A note counts before it is written.
+        // A state counts as live before it is written, so this can be too small for a moment.
         self.taken().saturating_sub(self.live()).saturating_sub(self.spare.load(Ordering::Relaxed))
     }
 }
 
-/// No other thread changes it at the same time.
+/// Adds `by`. Only one thread at a time changes the size, as the ledger is locked.
 fn change(size: &AtomicU64, by: i64) {
     size.store(size.load(Ordering::Relaxed).saturating_add_signed(by), Ordering::Relaxed);
 }
 
-/// An event that is kept.
+/// An event in the spool.
 struct Entry {
     place: Place,
-    /// `None` as long as nothing became of it.
-    state: Option<Box<State>>,
-    /// What the state takes on disk.
+    /// `None` until the event was tried for the first time.
+    state: Option<Box<StoredState>>,
+    /// Bytes of the state's frame on disk.
     state_bytes: u32,
-    /// Until it is tried, or something became of it: most are delivered at once, and need not be read.
+    /// The payload, kept in memory until the event is first tried: most events are tried at once, and need not be read.
     fresh: Option<Bytes>,
 }
 
-/// Where a frame stands.
+/// The position of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) segment: u32,
@@ -80,8 +80,8 @@ pub(super) struct Place {
     pub(super) length: u32,
 }
 
-/// A segment and what is in it.
-struct Room {
+/// A segment, its size, and how many bytes of it are live records.
+struct SegmentEntry {
     segment: Arc<dyn Segment>,
     salt: Salt,
     size: u64,
@@ -89,7 +89,7 @@ struct Room {
 }
 
 impl Ledger {
-    /// How many events wait or are under way.
+    /// How many events wait or are being tried.
     pub(super) fn waiting(&self) -> usize {
         self.entries.len().saturating_sub(self.dead.len())
     }
@@ -100,12 +100,12 @@ impl Ledger {
 
     // --- events
 
-    /// `payload` if it is in memory, too.
+    /// Adds an event, with its payload if that is in memory.
     pub(super) fn insert(&mut self, sequence: u64, place: Place, payload: Option<Bytes>) {
         self.live_in(place.segment, i64::from(place.length));
         let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0, fresh: payload });
         if let Some(before) = before {
-            // A copy that was made to free a segment, read again: what is known of it stays.
+            // The copy that compaction made, read after the original: the state stays.
             self.live_in(before.place.segment, -i64::from(before.place.length));
             if let Some(entry) = self.entries.get_mut(&sequence) {
                 *entry = Entry { place, ..before };
@@ -113,13 +113,13 @@ impl Ledger {
         }
     }
 
-    /// Takes the payload of an event of which nothing became so far, if it is in memory.
+    /// Takes the payload of an event that was not tried yet, if it is in memory.
     pub(super) fn take_fresh(&mut self, sequence: u64) -> Option<Bytes> {
         self.entries.get_mut(&sequence)?.fresh.take()
     }
 
-    /// Where an event stands, with what became of it.
-    pub(super) fn find(&self, sequence: u64) -> Option<(Place, State)> {
+    /// The position and the state of an event.
+    pub(super) fn find(&self, sequence: u64) -> Option<(Place, StoredState)> {
         let entry = self.entries.get(&sequence)?;
         Some((entry.place, entry.state.as_deref().cloned().unwrap_or_default()))
     }
@@ -129,12 +129,12 @@ impl Ledger {
         self.entries.keys().copied().collect()
     }
 
-    /// A segment, with its salt.
+    /// A segment with its salt.
     pub(super) fn segment(&self, number: u32) -> Option<(Arc<dyn Segment>, Salt)> {
-        self.rooms.get(&number).map(|room| (Arc::clone(&room.segment), room.salt))
+        self.segments.get(&number).map(|entry| (Arc::clone(&entry.segment), entry.salt))
     }
 
-    /// Forgets an event. Whether there was one.
+    /// Removes an event. Returns `false` if there is no such event.
     pub(super) fn remove(&mut self, sequence: u64) -> bool {
         let Some(entry) = self.entries.remove(&sequence) else { return false };
         self.live_in(entry.place.segment, -i64::from(entry.place.length));
@@ -142,8 +142,8 @@ impl Ledger {
         true
     }
 
-    /// Takes note of what became of an event. Whether there is such an event.
-    pub(super) fn note(&mut self, sequence: u64, state: State) -> bool {
+    /// Records the state of an event. Returns `false` if there is no such event.
+    pub(super) fn note(&mut self, sequence: u64, state: StoredState) -> bool {
         let bytes = frame::state_length(&state);
         match self.entries.get_mut(&sequence) {
             Some(entry) => {
@@ -157,9 +157,9 @@ impl Ledger {
         }
     }
 
-    /// How much later an event is to be tried, if it is not to be tried at once.
+    /// How long an event has to wait until it is due; `None` if it is due.
     pub(super) fn left(&self, sequence: u64, now: SystemTime) -> Option<Duration> {
-        let left = self.state(sequence)?.again?.left(now);
+        let left = self.state(sequence)?.retry?.left(now);
         (!left.is_zero()).then_some(left)
     }
 
@@ -167,7 +167,7 @@ impl Ledger {
         self.entries.contains_key(&sequence)
     }
 
-    pub(super) fn state(&self, sequence: u64) -> Option<&State> {
+    pub(super) fn state(&self, sequence: u64) -> Option<&StoredState> {
         self.entries.get(&sequence)?.state.as_deref()
     }
 
@@ -175,17 +175,17 @@ impl Ledger {
         self.entries.get(&sequence).is_some_and(|entry| entry.place == place)
     }
 
-    /// Takes note of a copy of an event, unless it is not needed any more.
+    /// Records the new position of an event, if the event is still at its old one.
     pub(super) fn relocate(&mut self, sequence: u64, from: Place, to: Place) {
         if self.is_at(sequence, from) {
             self.insert(sequence, to, None);
         }
     }
 
-    /// Forgets the events of a segment. Returns how many, and the dead letters among them; the worker comes to the
-    /// others.
+    /// Removes the events of a segment. Returns their number and the tickets of the dead letters among them; the worker
+    /// holds the other tickets.
     pub(super) fn give_up(&mut self, segment: u32) -> (usize, Vec<Ticket>) {
-        if self.rooms.get(&segment).is_none_or(|room| room.live == 0) {
+        if self.segments.get(&segment).is_none_or(|entry| entry.live == 0) {
             return (0, Vec::new());
         }
         let lost: HashSet<u64> =
@@ -199,13 +199,13 @@ impl Ledger {
         (lost.len(), lost_dead)
     }
 
-    // --- those that are not tried any more
+    // --- dead letters
 
     pub(super) fn bury(&mut self, id: EventId, ticket: Ticket) {
         self.dead.insert(id, ticket);
     }
 
-    pub(super) fn exhume(&mut self, id: EventId) -> Option<Ticket> {
+    pub(super) fn take_dead(&mut self, id: EventId) -> Option<Ticket> {
         self.dead.remove(&id)
     }
 
@@ -217,60 +217,60 @@ impl Ledger {
         self.state(ticket.sequence)?.dead.as_deref()
     }
 
-    // --- room
+    // --- segments
 
-    pub(super) fn add_room(&mut self, number: u32, segment: Arc<dyn Segment>, salt: Salt, size: u64) {
-        self.rooms.insert(number, Room { segment, salt, size: 0, live: 0 });
+    pub(super) fn add_segment(&mut self, number: u32, segment: Arc<dyn Segment>, salt: Salt, size: u64) {
+        self.segments.insert(number, SegmentEntry { segment, salt, size: 0, live: 0 });
         self.resize(number, size);
     }
 
-    /// How large a segment is now.
+    /// Sets the size of a segment.
     pub(super) fn resize(&mut self, number: u32, size: u64) {
-        if let Some(room) = self.rooms.get_mut(&number) {
-            let before = std::mem::replace(&mut room.size, size);
+        if let Some(entry) = self.segments.get_mut(&number) {
+            let before = std::mem::replace(&mut entry.size, size);
             change(&self.sizes.taken, size.cast_signed() - before.cast_signed());
         }
     }
 
-    /// How many bytes of the segment that is written to have not been written to.
-    pub(super) fn set_unused(&mut self, bytes: u64) {
-        self.unused = bytes;
-        self.sizes.spare.store(self.unused + self.idle, Ordering::Relaxed);
+    /// Sets how many preallocated bytes of the current segment are not written to yet.
+    pub(super) fn set_unwritten(&mut self, bytes: u64) {
+        self.unwritten = bytes;
+        self.sizes.spare.store(self.unwritten + self.recycled, Ordering::Relaxed);
     }
 
-    /// How much room the next segment gets.
-    pub(super) fn set_idle(&mut self, bytes: u64) {
-        let before = std::mem::replace(&mut self.idle, bytes);
+    /// Sets the size of the recycled file.
+    pub(super) fn set_recycled(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.recycled, bytes);
         change(&self.sizes.taken, bytes.cast_signed() - before.cast_signed());
-        self.set_unused(self.unused);
+        self.set_unwritten(self.unwritten);
     }
 
-    pub(super) fn idle(&self) -> u64 {
-        self.idle
+    pub(super) fn recycled(&self) -> u64 {
+        self.recycled
     }
 
     /// The size of a segment.
     pub(super) fn size(&self, number: u32) -> u64 {
-        self.rooms.get(&number).map_or(0, |room| room.size)
+        self.segments.get(&number).map_or(0, |entry| entry.size)
     }
 
-    /// Returns how large it was.
-    pub(super) fn remove_room(&mut self, number: u32) -> u64 {
+    /// Removes a segment. Returns its size.
+    pub(super) fn remove_segment(&mut self, number: u32) -> u64 {
         let size = self.size(number);
         self.resize(number, 0);
-        self.rooms.remove(&number);
+        self.segments.remove(&number);
         size
     }
 
-    /// The oldest segment but for the one that is written to, and whether it holds an event that is still needed.
+    /// The oldest segment except the current one, and whether it holds live records.
     pub(super) fn oldest(&self, current: Option<u32>) -> Option<(u32, bool)> {
-        let (number, room) = self.rooms.first_key_value().filter(|(number, _)| Some(**number) != current)?;
-        Some((*number, room.live > 0))
+        let (number, entry) = self.segments.first_key_value().filter(|(number, _)| Some(**number) != current)?;
+        Some((*number, entry.live > 0))
     }
 
     fn live_in(&mut self, segment: u32, bytes: i64) {
-        if let Some(room) = self.rooms.get_mut(&segment) {
-            room.live = room.live.saturating_add_signed(bytes);
+        if let Some(entry) = self.segments.get_mut(&segment) {
+            entry.live = entry.live.saturating_add_signed(bytes);
             change(&self.sizes.live, bytes);
         }
     }

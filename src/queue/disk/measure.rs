@@ -1,7 +1,7 @@
-//! Metrics of the files, through the `metrics` facade; nothing without the feature of that name.
+//! Metrics of the queue on disk, through the `metrics` facade; no-ops without the feature `metrics`.
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 
-/// Events were accepted, by one sync.
+/// This many events were accepted with one sync.
 pub(super) fn accepted(events: usize) {
     #[cfg(feature = "metrics")]
     metrics::counter!("tower_webhook_queue_events_total").increment(events as u64);
@@ -12,13 +12,13 @@ pub(super) fn synced() {
     metrics::counter!("tower_webhook_queue_syncs_total").increment(1);
 }
 
-/// The disk failed.
+/// A write or sync failed.
 pub(super) fn failed() {
     #[cfg(feature = "metrics")]
     metrics::counter!("tower_webhook_queue_failures_total").increment(1);
 }
 
-/// Bytes of a segment are of no frame.
+/// Bytes of accepted events are damaged.
 pub(super) fn damaged(bytes: u64) {
     #[cfg(feature = "metrics")]
     metrics::counter!("tower_webhook_queue_damaged_bytes_total").increment(bytes);

@@ -5,32 +5,32 @@
 //! use tower_webhook::worker::Worker;
 //!
 //! # fn example() -> std::io::Result<()> {
-//! let (queue, backlog) = DiskQueue::new("./spool").open()?; // blocks while it reads what is left
+//! let (queue, backlog) = DiskQueue::new("./spool").open()?; // blocks while it reads the segments
 //! let worker = Worker::new(backlog);
 //! # Ok(()) }
 //! ```
 //!
 //! # On disk
 //!
-//! Events are appended to a segment of a checksummed log by one thread. Requests that wait at the same time share one
-//! `fdatasync`; when several were answered together, the next ones are waited for, a millisecond at most. What became of an
-//! event (delivered, tried so often, given up) is appended, too, and shares the next sync: a crash may forget the last
-//! moments of it, and the event is then delivered again. Some megabytes of events that have just been accepted stay in
-//! memory, too, so that what is delivered at once is not read again. A segment is removed, or becomes the next one, when
-//! none of its events is needed any more; when too much of the room is taken by what nobody needs, the oldest segment's
-//! rest is copied to the end.
+//! One thread appends events to the current segment of a checksummed log. Requests that wait at the same time share one
+//! `fdatasync` (group commit); after a group of several, the thread waits a millisecond at most for the next group to
+//! gather. The state of an event (delivered, attempts made, given up) is appended as well, and is synced with the next
+//! events, or after a second. A crash may lose the last states; those events are then delivered again. A few megabytes of
+//! new events stay in memory too, so that an event that is delivered at once is not read back. A segment without live
+//! records is removed, or recycled as the next segment. When garbage takes more than an eighth of the room, the live
+//! records of the oldest segment are moved to the end of the log.
 //!
-//! Promised:
+//! The queue promises:
 //!
-//! * What was accepted is delivered **at least once**, or kept as a dead letter. A crash may deliver it again, with the
-//!   same id.
-//! * After a start, events go out in the order of their receipt, webhook by webhook.
-//! * What is torn at the end of the log was never accepted. Damage before that, also a block that cannot be read, costs the
-//!   events it hits and no others; it is logged and counted.
-//! * A disk that fails costs a 503, never an event: the segment is left, and the next try is made in a new one.
+//! * An accepted event is delivered **at least once**, or kept as a dead letter. A crash may cause another delivery, with
+//!   the same id.
+//! * After a start, the events of each webhook are delivered in the order of their receipt.
+//! * A torn tail of the log never holds an accepted event. Damage before the tail, or a block that cannot be read, costs
+//!   the events that it hits and no others; it is logged and counted.
+//! * A failing disk costs a 503, never an event: the writer gives the segment up, and tries again in a new one.
 //!
-//! Files hold events as received, credentials included: mode 0600, in a directory of mode 0700, which one process at a
-//! time can have.
+//! Files hold events as received, credentials included: they have mode 0600, in a directory of mode 0700. Only one process
+//! at a time can open the directory.
 
 pub(crate) mod batch;
 pub(crate) mod current;
@@ -40,11 +40,11 @@ pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod ledger;
 mod measure;
-pub(crate) mod progress;
-pub(crate) mod queue;
+pub(crate) mod pending;
 pub(crate) mod quota;
 pub(crate) mod recover;
 pub(crate) mod shared;
+pub(crate) mod state;
 pub(crate) mod storage;
 pub(crate) mod writer;
 
@@ -65,10 +65,10 @@ use tokio::time::Instant;
 
 #[cfg(fuzzing)]
 pub(crate) use self::frame::fuzz as fuzz_frames;
-use self::progress::{Again, Death, State};
 #[cfg(fuzzing)]
 pub(crate) use self::recover::fuzz as fuzz_recovery;
 use self::shared::Shared;
+use self::state::{Death, Retry, StoredState};
 use self::storage::{Directory, Disk};
 use self::writer::Writer;
 use super::{
@@ -78,10 +78,10 @@ use super::{
 use crate::base::clock::Clock;
 use crate::event::{DeliverError, EventId};
 
-/// Room for events, if [`DiskQueue::max_bytes`] is not called: 1 GiB.
+/// The default of [`DiskQueue::max_bytes`]: 1 GiB.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
-/// Where the queue is and how large it may get. See the [module docs](self).
+/// The directory and the largest size of a queue on disk. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct DiskQueue {
     directory: PathBuf,
@@ -89,26 +89,26 @@ pub struct DiskQueue {
 }
 
 impl DiskQueue {
-    /// A queue of [`DEFAULT_MAX_BYTES`] in this directory, which is made if it is missing.
+    /// A queue of [`DEFAULT_MAX_BYTES`] in this directory. [`open`](Self::open) creates the directory if it is missing.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), max_bytes: DEFAULT_MAX_BYTES }
     }
 
-    /// How many bytes its files may have together, dead letters included. Thirteen sixteenths of them are for events: a
+    /// The largest total size of the files in bytes, dead letters included. Thirteen sixteenths of it are for events: a
     /// webhook may hold as many bytes as are still free, and a namespace twice as many, so that a target that is down
-    /// never shuts out the others. An event of more than half of that room is too large.
+    /// never shuts out the others. An event larger than half of that room is refused as too large.
     #[must_use]
     pub fn max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
     }
 
-    /// Opens the queue, with what an earlier process has left in it.
+    /// Opens the queue, and recovers the events that an earlier process left in it.
     ///
-    /// Blocks while it reads: some hundred MB a second.
+    /// Blocks while it reads the segments, at some hundred MB a second.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be used, another process has it, or a segment's head is damaged.
+    /// When the directory cannot be used, another process has it open, or the head of a segment is damaged.
     pub fn open(&self) -> io::Result<(Queue, Backlog)> {
         let disk = Directory::open(&self.directory)?;
         let (spool, handouts) = Spool::on(Arc::new(disk), self.max_bytes)?;
@@ -116,13 +116,13 @@ impl DiskQueue {
     }
 }
 
-/// The backend. A clone is the same one.
+/// The backend on disk. Clones share one queue.
 #[derive(Clone)]
 struct Spool {
     handle: Arc<Handle>,
 }
 
-/// What all clones of a [`Spool`] share. The writing thread ends with it.
+/// The state that all clones of a [`Spool`] share. The writer thread ends when it is dropped.
 struct Handle {
     shared: Arc<Shared>,
     clock: Clock,
@@ -157,8 +157,8 @@ impl Spool {
     }
 }
 
-/// When the events of an earlier process are to be tried. From here on the monotonic clock counts: however the other one
-/// is set, none waits longer.
+/// The times at which recovered events are due. They are converted to the monotonic clock here, so that setting the wall
+/// clock later makes no event wait longer.
 fn due(ledger: &ledger::Ledger, tickets: Vec<Ticket>) -> Vec<Due> {
     let (now, here) = (SystemTime::now(), Instant::now());
     let due = |ticket: Ticket| {
@@ -171,7 +171,7 @@ fn due(ledger: &ledger::Ledger, tickets: Vec<Ticket>) -> Vec<Due> {
 impl Backend for Spool {
     fn accept(&self, offer: Offer<'_>) -> Result<Later<'static, Result<Accepted, QueueError>>, QueueError> {
         let written = self.shared().push(offer.delivery, offer.patience)?;
-        // A seat that is empty is one of a disk that hangs, or of a writer that is gone.
+        // `None` means that the disk hangs, or that the writer has ended.
         Ok(Box::pin(written.map(|written| written.unwrap_or(Err(QueueError::Failed)).map(|()| Accepted::Stored))))
     }
 
@@ -186,7 +186,7 @@ impl Backend for Spool {
     fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>> {
         let (shared, tickets) = (Arc::clone(self.shared()), tickets.to_vec());
         let reading = tokio::task::spawn_blocking(move || tickets.iter().map(|ticket| load(&shared, ticket)).collect());
-        // It catches panics: only the end of the runtime breaks it off.
+        // `load` catches panics, so that the task fails only when the runtime shuts down.
         Box::pin(reading.map(Result::unwrap_or_default))
     }
 
@@ -195,8 +195,8 @@ impl Backend for Spool {
     }
 
     fn put_off(&self, ticket: Ticket, state: super::State, wait: Duration) -> Option<Ticket> {
-        let again = Some(Again { at: self.clock().for_stamps() + wait, wait });
-        self.shared().note(ticket.sequence, State { again, ..state.into() });
+        let retry = Some(Retry { at: self.clock().for_stamps() + wait, wait });
+        self.shared().note(ticket.sequence, StoredState { retry, ..state.into() });
         Some(ticket)
     }
 
@@ -205,9 +205,9 @@ impl Backend for Spool {
     }
 
     fn bury(&self, ticket: Ticket, id: EventId, state: super::State, error: &DeliverError) {
-        let (at, here) = (self.clock().for_stamps(), Some(std::time::Instant::now()));
-        let death = Death { at, here, kind: error.kind(), reason: error.to_string().into() };
-        self.shared().bury(id, ticket, State { dead: Some(Box::new(death)), ..state.into() });
+        let (at, instant) = (self.clock().for_stamps(), Some(std::time::Instant::now()));
+        let death = Death { at, instant, kind: error.kind(), reason: error.to_string().into() };
+        self.shared().bury(id, ticket, StoredState { dead: Some(Box::new(death)), ..state.into() });
     }
 
     fn end(&self) -> Later<'_, ()> {
@@ -248,9 +248,9 @@ impl Backend for Spool {
     }
 }
 
-/// Reads an event, and takes back what can never be read. Blocks.
+/// Reads an event. Removes an event that can never be read, and releases its quota. Blocks.
 fn load(shared: &Shared, ticket: &Ticket) -> Loaded {
-    let undecodable = || Err(io::Error::other("it cannot be decoded"));
+    let undecodable = || Err(io::Error::other("the stored event cannot be decoded"));
     match catch_unwind(AssertUnwindSafe(|| shared.load(ticket.sequence))).unwrap_or_else(|_| undecodable()) {
         Ok(Some((event, state))) => Loaded::Found(event, state.into()),
         Ok(None) => {

@@ -1,4 +1,4 @@
-//! How much of the spool's room each webhook, and each namespace, has taken.
+//! The quota: how much of the spool's room each webhook and each namespace takes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::hash::Hash;
 use crate::base::shares::Held;
 use crate::config::WebhookKey;
 
-/// The bytes of the events that are there, those on their way into a segment included.
+/// Bytes of all events by webhook and by namespace, including events that are still being written.
 #[derive(Default)]
 pub(super) struct Shares {
     webhooks: Sums<WebhookKey>,
@@ -16,13 +16,13 @@ pub(super) struct Shares {
 
 type Sums<K> = HashMap<K, u64, foldhash::fast::RandomState>;
 
-/// The largest event that an empty spool takes, if all events together may have `capacity` bytes.
+/// The largest event that an empty spool accepts, if all events together may have `capacity` bytes.
 pub(super) fn largest_event(capacity: u64) -> u64 {
     capacity / 2
 }
 
 impl Shares {
-    /// Whether an event of this size may be taken, if all events together may have `capacity` bytes.
+    /// Whether there is room for an event of this size, if all events together may have `capacity` bytes.
     pub(super) fn has_room(&self, webhook: &WebhookKey, bytes: u64, capacity: u64) -> bool {
         let share = |share: Option<&u64>| share.copied().unwrap_or(0);
         let held = Held {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn room_that_is_given_back_is_forgotten() {
+    fn shares_that_are_given_back_leave_no_entry() {
         let mut shares = Shares::default();
         let webhook = key("n", "a");
         shares.take(&webhook, 500);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_beyond_all_numbers_has_no_room() {
+    fn the_largest_size_has_no_room() {
         assert!(!Shares::default().has_room(&key("n", "a"), u64::MAX, 1000));
     }
 }

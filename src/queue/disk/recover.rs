@@ -1,4 +1,4 @@
-//! Reads what an earlier process has left.
+//! Recovery: reads the segments that an earlier process left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -9,7 +9,7 @@ use super::frame::{FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
 use super::ledger::{Ledger, Place};
 use super::quota::Shares;
 use super::storage::{Disk, Segment};
-use super::{frame, measure, progress};
+use super::{frame, measure, state};
 use crate::config::WebhookKey;
 use crate::event::EventId;
 use crate::queue::Ticket;
@@ -21,11 +21,11 @@ pub(super) struct Recovered {
     pub(super) waiting: Vec<Ticket>,
     pub(super) next_sequence: u64,
     pub(super) next_segment: u32,
-    /// Bytes of what had been accepted that are of no frame any more.
+    /// Bytes of accepted events that are damaged.
     pub(super) damaged: u64,
 }
 
-/// What is needed of the events that are still there.
+/// Id, webhook and length of each live event, by sequence number.
 type Names = HashMap<u64, (EventId, WebhookKey, u32)>;
 
 pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
@@ -62,7 +62,7 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
     Ok(Recovered { ledger, shares, waiting, next_sequence: newest + 1, next_segment, damaged })
 }
 
-/// What was found out about a segment.
+/// The result of reading one segment.
 struct Read {
     /// The newest sequence number in it.
     newest: u64,
@@ -78,31 +78,33 @@ fn read_segment(
 ) -> io::Result<Read> {
     let segment = disk.open(number)?;
     let (bytes, unreadable) = read_all(&*segment, number)?;
-    // What cannot be read now is not put away: it may be another time.
-    let may_put_away = is_last && unreadable == 0;
+    // Unreadable bytes are never overwritten or cut off: a later start may be able to read them.
+    let may_change = is_last && unreadable == 0;
     let salt = match Salt::read(&bytes) {
         Some(salt) => salt,
-        // It was made, and the power went before anything in it was accepted.
+        // The power went after the segment was created, and before any event in it was accepted.
         None if bytes.iter().all(|byte| *byte == 0) || bytes.len() < SEGMENT_HEAD => Salt::random(),
         None => {
-            let reason = format!("segment {number} is none, or damaged at its head: move it away to go on without it");
+            let reason = format!(
+                "the head of segment {number} is damaged, or the file is no segment: move the file away to start without its events"
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
     };
-    let (mut size, mut damaged, mut newest, mut unknown) = (bytes.len(), 0, 0, 0);
-    ledger.add_room(number, Arc::clone(&segment), salt, size as u64);
-    // Up to where the bytes are known to be synced; `None` if no frame says so.
+    let (mut size, mut damaged, mut newest, mut undecodable) = (bytes.len(), 0, 0, 0);
+    ledger.add_segment(number, Arc::clone(&segment), salt, size as u64);
+    // The offset up to which the bytes are known to be synced; `None` if no frame records one.
     let mut synced = None;
     let gaps = frame::scan(salt, &bytes, |offset, record| match record.kind {
         Kind::Synced => synced = synced.max(Some(record.sequence)),
         _ => {
             newest = newest.max(record.sequence);
-            unknown += usize::from(take_over(number, offset, &record, ledger, names).is_err());
+            undecodable += usize::from(apply(number, offset, &record, ledger, names).is_err());
         }
     });
-    if unknown > 0 {
-        tracing::error!(segment = number, events = unknown, "accepted events cannot be understood: they are lost");
-        measure::lost(unknown);
+    if undecodable > 0 {
+        tracing::error!(segment = number, events = undecodable, "accepted events cannot be decoded: they are lost");
+        measure::lost(undecodable);
     }
     for gap in gaps {
         let synced = synced.map_or(0, |offset| offset as usize);
@@ -110,40 +112,46 @@ fn read_segment(
         let is_blank = bytes[gap.start + lost..gap.end].iter().all(|byte| *byte == 0);
         damaged += lost;
         match gap.end == size {
-            // Room that was not written to.
-            true if is_blank && !may_put_away => {}
-            // Room, with what an earlier segment has left in it, and maybe the beginning of what had not been accepted. It
-            // is put away, or the next start, for which this is not the last segment, would take it for damage.
-            true if may_put_away => {
+            // Preallocated room that was not written to.
+            true if is_blank && !may_change => {}
+            // A torn tail, or bytes of an earlier segment in preallocated room. It is cut off, because the next start,
+            // for which this is not the last segment, would take it for damage.
+            true if may_change => {
                 size = gap.start;
                 segment.truncate(size as u64)?;
             }
-            // The same between frames that came to the disk.
-            false if may_put_away && lost == 0 && (synced > 0 || gap.start == SEGMENT_HEAD) => {
+            // The same between frames: a later frame of an unsynced write reached the disk, this part did not.
+            false if may_change && lost == 0 && (synced > 0 || gap.start == SEGMENT_HEAD) => {
                 if let Some(filler) = frame::filler(salt, gap.len()) {
                     segment.write_at(&filler, gap.start as u64)?;
                 }
             }
-            // Nobody knows how much of it had been accepted.
+            // How much of it was accepted is not known; `unreadable` counts it below.
             _ if is_last && unreadable > 0 => {}
             _ => damaged += gap.len() - lost,
         }
     }
-    // So many events may have been in there at most, whose numbers are not to be used again.
+    // At most this many events may be in the unreadable part. Their sequence numbers must not be used again.
     newest += (unreadable / FRAME_HEAD) as u64;
     damaged = damaged.max(unreadable);
     ledger.resize(number, size as u64);
-    // What was read may be no more than in the cache: an older copy of it must not go before it is on the disk.
+    // The bytes may have been read from the page cache only. They must be on disk before an older copy of an event is
+    // removed.
     segment.sync()?;
     if damaged > 0 {
-        tracing::error!(segment = number, bytes = damaged, "a part of the spool is damaged: the events in it are lost");
+        tracing::error!(
+            segment = number,
+            bytes = damaged,
+            "a segment of the spool is damaged: the events in it are lost"
+        );
     }
     Ok(Read { newest, damaged: damaged as u64 })
 }
 
-/// What can be read of a segment, and how many bytes cannot. In their place stands nothing that could be a frame.
+/// Reads a segment, block by block if parts of it are unreadable. Returns the bytes and the number of unreadable ones,
+/// which are replaced by `0xFF`: no frame begins with that.
 pub(super) fn read_all(segment: &dyn Segment, number: u32) -> io::Result<(Vec<u8>, usize)> {
-    /// What a disk gives up is at least this.
+    /// The smallest unit that a disk fails to read.
     const BLOCK: usize = 4 << 10;
 
     let mut bytes = vec![0; usize::try_from(segment.length()?).map_err(io::Error::other)?];
@@ -159,31 +167,31 @@ pub(super) fn read_all(segment: &dyn Segment, number: u32) -> io::Result<(Vec<u8
         }
     }
     if let Some((offset, error)) = first {
-        tracing::error!(segment = number, offset, bytes = unreadable, %error, "a part of the spool cannot be read");
+        tracing::error!(segment = number, offset, bytes = unreadable, %error, "blocks of a segment of the spool cannot be read");
     }
     Ok((bytes, unreadable))
 }
 
-/// An event that cannot be understood.
-struct Unknown;
+/// An event that cannot be decoded.
+struct Undecodable;
 
-fn take_over(
+fn apply(
     segment: u32,
     offset: u32,
     record: &Record<'_>,
     ledger: &mut Ledger,
     names: &mut Names,
-) -> Result<(), Unknown> {
+) -> Result<(), Undecodable> {
     match record.kind {
         Kind::Event => {
-            let (id, webhook) = decode_name(record.payload).ok_or(Unknown)?;
+            let (id, webhook) = decode_name(record.payload).ok_or(Undecodable)?;
             // It was read from a segment, so it is no longer than one.
             let length = (FRAME_HEAD + record.payload.len()) as u32;
             names.insert(record.sequence, (id, webhook, length));
             ledger.insert(record.sequence, Place { segment, offset, length }, None);
         }
         Kind::State => {
-            if let Some(state) = progress::decode(record.payload) {
+            if let Some(state) = state::decode(record.payload) {
                 ledger.note(record.sequence, state);
             }
         }

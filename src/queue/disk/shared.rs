@@ -1,4 +1,4 @@
-//! What requests, the worker and the writing thread share.
+//! The state that requests, the worker and the writer thread share, and the calls between them.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +9,9 @@ use super::batch::Memory;
 use super::decide::{Chores, MANY, Queued, Wake, decide};
 use super::frame::{FRAME_HEAD, Kind, Salt};
 use super::ledger::{Ledger, Place, Sizes};
-use super::progress::State;
-use super::queue::{Batch, Queue};
+use super::pending::{Batch, Pending};
 use super::recover::Recovered;
+use super::state::StoredState;
 use super::{event, frame};
 use crate::base::group::{Gathers, Stragglers, Waiter, gather, idle};
 use crate::base::lock::lock;
@@ -19,19 +19,19 @@ use crate::event::{Delivery, EventId};
 use crate::queue::{Due, QueueError, StoredEvent, Ticket, ToWorker};
 use bytes::Bytes;
 
-/// How long a note of what became of an event may wait for others before it is written.
+/// How long a note of an event's state may wait for more notes before it is written.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// What events that were just written may take in memory.
+/// How many bytes of recently written events stay in memory.
 const MAX_FRESH: usize = 4 << 20;
 
-/// A disk that has not come to an end with one group after so long is taken for one that fails.
-const HANGS: Duration = Duration::from_secs(5);
+/// A group that takes longer than this to be written means that the disk hangs; the queue then reports that it fails.
+pub(super) const HANGS: Duration = Duration::from_secs(5);
 
-/// Neither of its two locks is taken by who has the other.
+/// The state behind two locks, `pending` and `ledger`, that no thread ever holds at the same time.
 pub(super) struct Shared {
-    queue: Mutex<Queue>,
-    /// There is something for the writer to do.
+    pending: Mutex<Pending>,
+    /// Wakes the writer when there is work.
     wake: Condvar,
     ledger: Mutex<Ledger>,
     sizes: Arc<Sizes>,
@@ -39,17 +39,17 @@ pub(super) struct Shared {
     max_bytes: u64,
     /// Whether the last write failed.
     has_failed: AtomicBool,
-    /// Since when the writer is busy with a group.
+    /// When the writer began the group that it is writing.
     busy: Mutex<Option<Instant>>,
     to_worker: ToWorker,
 }
 
 impl Shared {
-    /// `recovered` without those that wait.
+    /// The state as it was recovered. The tickets in `recovered.waiting` are not used.
     pub(super) fn new(recovered: Recovered, max_bytes: u64, to_worker: ToWorker) -> Self {
-        let queue = Queue::new(recovered.shares, recovered.next_sequence);
+        let pending = Pending::new(recovered.shares, recovered.next_sequence);
         Self {
-            queue: Mutex::new(queue),
+            pending: Mutex::new(pending),
             wake: Condvar::new(),
             sizes: Arc::clone(recovered.ledger.sizes()),
             ledger: Mutex::new(recovered.ledger),
@@ -61,13 +61,13 @@ impl Shared {
         }
     }
 
-    /// Gives events to the worker. Without one they stay for the next process.
-    pub(super) fn offer(&self, events: Vec<Due>) {
+    /// Hands events to the worker. Without a worker they stay for the next process.
+    pub(super) fn hand_out(&self, events: Vec<Due>) {
         self.to_worker.hand_out(events);
     }
 
-    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
+    pub(super) fn pending(&self) -> MutexGuard<'_, Pending> {
+        lock(&self.pending)
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -86,9 +86,18 @@ impl Shared {
         self.max_bytes
     }
 
-    /// Whether the disk failed, or hangs.
+    /// Whether the last write failed, or the disk hangs.
     pub(super) fn is_failing(&self) -> bool {
-        self.has_failed() || lock(&self.busy).is_some_and(|since| since.elapsed() > HANGS)
+        self.is_failing_at(Instant::now())
+    }
+
+    pub(super) fn is_failing_at(&self, now: Instant) -> bool {
+        self.has_failed() || self.busy_since().is_some_and(|since| now.saturating_duration_since(since) > HANGS)
+    }
+
+    /// When the writer began the group that it is writing; `None` if it waits for work.
+    pub(super) fn busy_since(&self) -> Option<Instant> {
+        *lock(&self.busy)
     }
 
     /// Whether the last write failed.
@@ -96,7 +105,7 @@ impl Shared {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Returns what it was before.
+    /// Returns whether the write before failed.
     pub(super) fn set_failed(&self, has_failed: bool) -> bool {
         self.has_failed.swap(has_failed, Ordering::Relaxed)
     }
@@ -105,7 +114,7 @@ impl Shared {
         *lock(&self.busy) = is_busy.then(Instant::now);
     }
 
-    /// Gives the writer an event. Its sender waits for so long at most.
+    /// Queues an event for the writer. The waiter waits for `patience` at most.
     pub(super) fn push(
         &self,
         delivery: &Delivery,
@@ -113,36 +122,36 @@ impl Shared {
     ) -> Result<Waiter<Result<(), QueueError>>, QueueError> {
         let length = FRAME_HEAD + event::head_length(delivery) + delivery.body().len();
         let bytes = u32::try_from(length).map_err(|_| QueueError::TooLarge)?;
-        let mut queue = self.queue();
-        queue.push(delivery, bytes, &self.sizes, self.max_bytes)?;
-        Ok(self.join(queue, Some(patience)))
+        let mut pending = self.pending();
+        pending.push(delivery, bytes, &self.sizes, self.max_bytes)?;
+        Ok(self.join(pending, Some(patience)))
     }
 
-    /// For who waits until everything that was said so far is on disk.
+    /// A waiter for the moment when everything queued so far is on disk; `None` if the writer has ended.
     pub(super) fn flush(&self) -> Option<Waiter<Result<(), QueueError>>> {
-        let queue = self.queue();
-        (!queue.closed).then(|| self.join(queue, None))
+        let pending = self.pending();
+        (!pending.closed).then(|| self.join(pending, None))
     }
 
-    fn join(&self, mut queue: MutexGuard<'_, Queue>, patience: Option<Duration>) -> Waiter<Result<(), QueueError>> {
-        let is_enough = queue.is_enough();
-        let (waiter, wake) = queue.gathering.join(patience, is_enough);
-        drop(queue);
+    fn join(&self, mut pending: MutexGuard<'_, Pending>, patience: Option<Duration>) -> Waiter<Result<(), QueueError>> {
+        let is_enough = pending.is_enough();
+        let (waiter, wake) = pending.gathering.join(patience, is_enough);
+        drop(pending);
         if wake {
             self.wake.notify_one();
         }
         waiter
     }
 
-    pub(super) fn note(&self, sequence: u64, state: State) {
+    pub(super) fn note(&self, sequence: u64, state: StoredState) {
         let is_kept = self.ledger().note(sequence, state);
         if is_kept {
             self.changed([sequence]);
         }
     }
 
-    /// Takes note that an event is not tried any more.
-    pub(super) fn bury(&self, id: EventId, ticket: Ticket, state: State) {
+    /// Makes an event a dead letter.
+    pub(super) fn bury(&self, id: EventId, ticket: Ticket, state: StoredState) {
         let mut ledger = self.ledger();
         let sequence = ticket.sequence;
         if ledger.note(sequence, state) {
@@ -151,7 +160,7 @@ impl Shared {
             self.changed([sequence]);
         } else {
             drop(ledger);
-            // It became unreadable while it was under way.
+            // The event became unreadable while it was being tried, and has been removed.
             self.give_back([&ticket]);
         }
     }
@@ -165,25 +174,25 @@ impl Shared {
         self.changed(removed);
     }
 
-    /// The room of these events is free.
+    /// Returns the quota of these events to their webhooks.
     pub(super) fn give_back<'a>(&self, tickets: impl IntoIterator<Item = &'a Ticket>) {
-        let mut queue = self.queue();
-        tickets.into_iter().for_each(|ticket| queue.shares.give_back(&ticket.webhook, u64::from(ticket.bytes)));
+        let mut pending = self.pending();
+        tickets.into_iter().for_each(|ticket| pending.shares.give_back(&ticket.webhook, u64::from(ticket.bytes)));
     }
 
     fn changed(&self, sequences: impl IntoIterator<Item = u64>) {
-        let mut queue = self.queue();
-        let before = queue.changed.len();
-        queue.changed.extend(sequences);
-        let has_reached = |count: usize| before < count && queue.changed.len() >= count;
-        let wake = queue.gathering.is_idle() && (has_reached(1) || has_reached(MANY));
-        drop(queue);
+        let mut pending = self.pending();
+        let before = pending.changed.len();
+        pending.changed.extend(sequences);
+        let has_reached = |count: usize| before < count && pending.changed.len() >= count;
+        let wake = pending.gathering.is_idle() && (has_reached(1) || has_reached(MANY));
+        drop(pending);
         if wake {
             self.wake.notify_one();
         }
     }
 
-    /// Those of the events that are still in memory.
+    /// The events of these tickets; `None` for an event that is not in memory.
     pub(super) fn take_fresh(&self, tickets: &[Ticket]) -> Vec<Option<StoredEvent>> {
         let mut ledger = self.ledger();
         let payloads: Vec<_> = tickets.iter().map(|ticket| ledger.take_fresh(ticket.sequence)).collect();
@@ -191,7 +200,7 @@ impl Shared {
         payloads.into_iter().map(|payload| event::decode(payload?)).collect()
     }
 
-    pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(StoredEvent, State)>> {
+    pub(super) fn load(&self, sequence: u64) -> io::Result<Option<(StoredEvent, StoredState)>> {
         loop {
             let ledger = self.ledger();
             let Some((place, state)) = ledger.find(sequence) else { return Ok(None) };
@@ -199,37 +208,40 @@ impl Shared {
             drop(ledger);
             match read(&*segment, salt, sequence, place) {
                 Ok(payload) => {
-                    let event = event::decode(payload).ok_or_else(|| io::Error::other("it is no event"))?;
+                    let event =
+                        event::decode(payload).ok_or_else(|| io::Error::other("the stored event cannot be decoded"))?;
                     return Ok(Some((event, state)));
                 }
                 Err(error) if self.ledger().is_at(sequence, place) => return Err(error),
-                // It was copied meanwhile, and its segment became another one.
+                // Compaction has moved the event meanwhile: it is found in its new place.
                 Err(_) => {}
             }
         }
     }
 
     pub(super) fn refuse(&self) {
-        self.queue().is_refusing = true;
+        self.pending().is_refusing = true;
     }
 
     pub(super) fn close(&self) {
-        self.queue().closed = true;
+        self.pending().closed = true;
         self.wake.notify_one();
     }
 
-    /// There is no writer any more.
+    /// The writer has ended: wakes every waiter with an error.
     pub(super) fn abandon(&self) {
-        let mut queue = self.queue();
-        queue.closed = true;
-        // Whoever waits learns it.
-        drop(queue.take(Vec::new(), |_| 0));
+        let mut pending = self.pending();
+        pending.closed = true;
+        // Dropping the group wakes its waiters.
+        drop(pending.take(Vec::new(), |_| 0));
     }
 
-    /// Waits until it is time for a round of the writer, which may find nothing to write. `None` if nothing more comes.
+    /// Waits until the writer has a batch to write, which may be empty: the writer then only syncs. `None` if the queue
+    /// is closed.
     ///
-    /// So much is `left` of the segment with a salt: with what fills it, it is done, and what comes next is for another one.
-    pub(super) fn take(
+    /// `left` returns how many bytes are free in the segment with a salt. A batch that fills its segment is the last one for
+    /// this segment; the frames after it get the salt of a new one.
+    pub(super) fn next_batch(
         &self,
         left: impl FnOnce(Salt) -> u64,
         chores: Chores,
@@ -237,14 +249,14 @@ impl Shared {
     ) -> Option<Batch> {
         let mut look_again = stragglers.wake();
         let buffer = self.memory.buffer();
-        let mut queue = self.queue();
+        let mut pending = self.pending();
         if !chores.now {
-            queue = gather(&self.wake, queue);
+            pending = gather(&self.wake, pending);
         }
         let mut has_lingered = false;
         loop {
             let now = Instant::now();
-            let time = match decide(self.queued(&queue, has_lingered), chores, now) {
+            let time = match decide(self.queued(&pending, has_lingered), chores, now) {
                 Wake::Write => break,
                 Wake::End => return None,
                 Wake::Linger => Some(LINGER),
@@ -253,31 +265,31 @@ impl Shared {
                     until.map(|until| until.saturating_duration_since(now))
                 }
             };
-            has_lingered = !queue.changed.is_empty();
-            queue = idle(&self.wake, queue, time);
+            has_lingered = !pending.changed.is_empty();
+            pending = idle(&self.wake, pending, time);
             if look_again.is_some_and(|at| at <= Instant::now()) {
-                drop(queue);
+                drop(pending);
                 look_again = stragglers.wake();
-                queue = self.queue();
+                pending = self.pending();
             }
         }
-        let mut batch = queue.take(buffer, left);
-        drop(queue);
+        let mut batch = pending.take(buffer, left);
+        drop(pending);
         self.write_notes(&mut batch);
         Some(batch)
     }
 
-    fn queued(&self, queue: &Queue, has_lingered: bool) -> Queued {
+    fn queued(&self, pending: &Pending, has_lingered: bool) -> Queued {
         Queued {
-            is_awaited: queue.gathering.count() > 0,
-            notes: queue.changed.len(),
+            is_awaited: pending.gathering.count() > 0,
+            notes: pending.changed.len(),
             has_lingered,
-            is_closed: queue.closed,
+            is_closed: pending.closed,
             has_failed: self.has_failed(),
         }
     }
 
-    /// What became of events so far: the newest is written, once.
+    /// Adds the newest state of each changed event to the batch, once.
     fn write_notes(&self, batch: &mut Batch) {
         let Batch { changed, notes, .. } = batch;
         changed.sort_unstable();
@@ -292,18 +304,13 @@ impl Shared {
     }
 }
 
-/// It will not be any better later.
-fn damaged(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// Reads the payload of a frame.
+/// Reads the payload of an event's frame. `InvalidData` means that the frame is damaged, and can never be read.
 fn read(segment: &dyn super::storage::Segment, salt: Salt, sequence: u64, place: Place) -> io::Result<Bytes> {
     let mut bytes = vec![0; place.length as usize];
     segment.read_at(&mut bytes, u64::from(place.offset))?;
     match frame::read(salt, &bytes) {
         Some(record) if record.kind == Kind::Event && record.sequence == sequence => {}
-        _ => return Err(damaged("it is damaged")),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the stored event is damaged")),
     }
     Ok(Bytes::from(bytes).slice(frame::FRAME_HEAD..))
 }

@@ -1,4 +1,4 @@
-//! Where segments are kept: files, or what a test makes of them.
+//! The storage of segments: files in a directory, or a fake disk in tests.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -8,37 +8,37 @@ use std::sync::Arc;
 
 use crate::base::directory;
 
-/// Keeps segments, by number.
+/// Stores segments by number.
 pub(super) trait Disk: Send + Sync + 'static {
     /// The numbers of all segments, in any order.
     fn list(&self) -> io::Result<Vec<u32>>;
 
-    /// Makes a segment that will still be there, with its head, after a power cut. There may be room behind the head, with
-    /// anything in it.
+    /// Creates a segment that survives a power cut, with its head. The file may be longer than the head, with any bytes
+    /// behind it.
     fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>>;
 
     fn open(&self, number: u32) -> io::Result<Arc<dyn Segment>>;
 
-    /// Removes a segment, for good: it will not be there again after a power cut.
+    /// Removes a segment so that a power cut does not bring it back.
     fn remove(&self, number: u32) -> io::Result<()>;
 
-    /// The same, but for the room: the next that is made has it.
+    /// Removes a segment in the same way, and keeps its file for the next segment that is created.
     fn recycle(&self, number: u32) -> io::Result<()>;
 }
 
-/// A sequence of bytes. One thread writes, many read; appended to is only one that was made by the same process.
+/// A file of bytes. One thread writes, many read. Only a segment that this process created is appended to.
 pub(super) trait Segment: Send + Sync + 'static {
-    /// Writes all of it behind what was appended before, or fails having written some of it.
+    /// Appends all bytes. On an error some of them may have been written.
     fn append(&self, bytes: &mut [IoSlice<'_>]) -> io::Result<()>;
 
-    /// Writes all of it at this place, or fails having written some of it. What is appended next stays where it would
-    /// stand.
+    /// Writes all bytes at this offset. On an error some of them may have been written. The position of the next append
+    /// does not change.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// What was appended survives a power cut once this has returned.
+    /// Once this has returned, everything written before survives a power cut.
     fn sync(&self) -> io::Result<()>;
 
-    /// Cuts off what is behind `length`.
+    /// Cuts the file off at `length`.
     fn truncate(&self, length: u64) -> io::Result<()>;
 
     fn length(&self) -> io::Result<u64>;
@@ -52,7 +52,7 @@ pub(super) trait Segment: Send + Sync + 'static {
     }
 }
 
-/// A directory with a file for each segment. No other process can have it at the same time.
+/// A directory with one file for each segment, locked against other processes.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -61,21 +61,21 @@ pub(super) struct Directory {
 
 const SUFFIX: &str = ".log";
 
-/// The file that the next segment is made of, if there is one already.
+/// The recycled file that the next segment is made of.
 const SPARE: &str = "spare";
 
 impl Directory {
-    /// Makes the directory if it is missing, for this user alone.
+    /// Opens the directory, or creates it for this user alone.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         directory::create(path)?;
         let lock = directory::lock(path)?;
         directory::sync(path)?;
-        // A process that was killed may have made it and not come to sync it into the one above.
+        // An earlier process may have been killed between creating the directory and syncing its parent.
         if let Some(parent) = std::path::absolute(path)?.parent() {
             directory::sync(parent)?;
         }
         let directory = Self { path: path.to_owned(), _lock: lock };
-        // What it has is not known any more.
+        // The ledger does not count a spare file of an earlier process.
         directory.unlink(&directory.spare())?;
         Ok(directory)
     }
@@ -88,7 +88,7 @@ impl Directory {
         self.gone(std::fs::remove_file(path))
     }
 
-    /// A file is not under its name any more, for good; also if it was so already.
+    /// Syncs the directory after a file's name was removed; a name that was already missing is no error.
     fn gone(&self, outcome: io::Result<()>) -> io::Result<()> {
         match outcome {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -101,7 +101,7 @@ impl Directory {
         let spare = self.spare();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&spare)?;
         (&file).write_all(head)?;
-        // Before it has its name: what is left behind another head would be taken for events.
+        // Synced before the file gets its name: under an old head, the old bytes behind it would pass for events.
         file.sync_data()?;
         std::fs::rename(spare, self.file(number))?;
         directory::sync(&self.path)?;
@@ -126,7 +126,7 @@ impl Disk for Directory {
 
     fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
         self.make(number, head).inspect_err(|_| {
-            // The next one is made of another file, and nobody would remove this one.
+            // The next segment gets another number, and nothing else would remove these files.
             for path in [self.spare(), self.file(number)] {
                 let _ = std::fs::remove_file(path);
             }

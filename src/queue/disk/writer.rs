@@ -1,37 +1,40 @@
-//! The one thread that writes.
+//! The writer thread: the only one that writes segments.
+//!
+//! Each turn it takes a batch of pending frames, appends the batch to the current segment, syncs the segment if a request
+//! waits for it, and answers the group of waiters. Between batches it removes and compacts old segments.
 
-mod hand;
-mod room;
+mod compact;
+mod state;
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(super) use self::hand::Writer;
-use self::hand::{Ahead, COPY_AGAIN, Line};
+pub(super) use self::state::Writer;
+use self::state::{COMPACT_AGAIN, Compacted, Line};
 use super::batch::{Frames, Span};
 use super::current::Current;
 use super::decide::Chores;
 use super::frame::{SEGMENT_HEAD, Salt};
 use super::ledger::Place;
 use super::measure;
-use super::queue::Batch;
+use super::pending::Batch;
 use crate::queue::QueueError;
 
-/// After a failure of the disk nothing is tried for so long.
+/// The pause after a failed write.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where frames stand in a segment.
+/// The position of written frames in a segment.
 struct Written {
     segment: u32,
-    /// Where the first of them begins.
+    /// The offset of the first frame.
     offset: u64,
 }
 
 impl Written {
     fn place(&self, span: Span) -> Place {
-        // Segments stay far below 4 GiB, and frames that do not are refused.
+        // Segments stay far below 4 GiB; a larger event is refused before it gets here.
         Place { segment: self.segment, offset: (self.offset + span.at) as u32, length: span.length }
     }
 }
@@ -43,28 +46,28 @@ impl Writer {
             self.shared.set_busy(true);
             self.remove_what_is_empty();
             self.shared.set_busy(false);
-            let has_to_copy = self.has_to_copy();
+            let must_compact = self.must_compact();
             let (current, segment_bytes) = (&self.current, self.segment_bytes);
             let left = |salt| match current {
                 Some(current) if current.salt == salt => segment_bytes.saturating_sub(current.size),
                 _ => segment_bytes,
             };
-            let chores = Chores { unsynced: self.unsynced, at: self.copy_after, now: has_to_copy };
-            let Some(batch) = self.shared.take(left, chores, &mut self.stragglers) else { break };
+            let chores = Chores { unsynced: self.unsynced, at: self.compact_after, now: must_compact };
+            let Some(batch) = self.shared.next_batch(left, chores, &mut self.stragglers) else { break };
             self.shared.set_busy(true);
-            // Chosen after what is written was taken: `Done` always stands behind the copy of its event.
-            let ahead = self.ahead(batch.events.salt(), has_to_copy);
-            match self.write(&ahead, &batch) {
-                Ok(written) => self.written(ahead, batch, written),
+            // Moved records are chosen after the batch was taken, so that a `Done` frame always comes after its event's copy.
+            let compacted = self.compact(batch.events.salt(), must_compact);
+            match self.write(&compacted, &batch) {
+                Ok(written) => self.written(compacted, batch, written),
                 Err(error) => self.failed(batch, &error),
             }
             self.shared.set_busy(false);
         }
-        // It is worth no more than that the next start can tell damage from what was torn.
+        // Best effort: it only helps the next start to tell damage from a torn tail.
         let _ = self.close();
     }
 
-    /// Marks what is in the segment as synced, and leaves it.
+    /// Records that the segment is synced to its end, and closes the segment.
     fn close(&mut self) -> io::Result<()> {
         self.sync()?;
         if let Some(current) = &mut self.current {
@@ -77,10 +80,10 @@ impl Writer {
         self.leave()
     }
 
-    /// Writes the frames, and syncs if somebody waits. Returns where they stand.
-    fn write(&mut self, ahead: &Ahead, batch: &Batch) -> io::Result<Option<Written>> {
-        let must_sync = !ahead.copies.is_empty() || batch.is_awaited;
-        let all = [&ahead.frames, &batch.events, &batch.notes];
+    /// Appends the frames, and syncs if a request waits. Returns their position, `None` if there were no frames.
+    fn write(&mut self, compacted: &Compacted, batch: &Batch) -> io::Result<Option<Written>> {
+        let must_sync = !compacted.moved.is_empty() || batch.is_awaited;
+        let all = [&compacted.frames, &batch.events, &batch.notes];
         let length: u64 = all.iter().map(|frames| frames.length()).sum();
         if length == 0 {
             self.note_sync(must_sync, false)?;
@@ -112,14 +115,15 @@ impl Writer {
         }
         let mut ledger = self.shared.ledger();
         ledger.resize(current.number, current.reserved);
-        ledger.set_unused(current.reserved - current.size);
+        ledger.set_unwritten(current.reserved - current.size);
         drop(ledger);
         self.current = Some(current);
         self.note_sync(must_sync, true)?;
         Ok(Some(written))
     }
 
-    /// Of no use any more: what a failed write or sync has left in it nobody knows. What had been synced stays.
+    /// Gives up a segment after a failed write or sync, which may have left anything behind the last good frame. Everything
+    /// synced before stays.
     fn leave_broken(&self, current: &Current) {
         let _ = self.cut(current);
         if current.size == SEGMENT_HEAD as u64 {
@@ -127,7 +131,7 @@ impl Writer {
         }
     }
 
-    /// Keeps count of what is not synced. With nothing to write, it is time to sync what was written before.
+    /// Remembers since when there are unsynced bytes. A turn with nothing to write syncs what earlier turns wrote.
     fn note_sync(&mut self, synced: bool, wrote: bool) -> io::Result<()> {
         if synced && wrote {
             measure::synced();
@@ -150,21 +154,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Cuts off what is behind the end of a segment that nothing more is written to.
+    /// Truncates the segment behind its last frame: nothing more is written to it.
     fn cut(&self, current: &Current) -> io::Result<()> {
         let cut = current.segment.truncate(current.size);
         let mut ledger = self.shared.ledger();
-        ledger.set_unused(0);
+        ledger.set_unwritten(0);
         if cut.is_ok() {
             ledger.resize(current.number, current.size);
         }
         cut
     }
 
-    /// Nothing more is written to the segment.
+    /// Closes the current segment: truncated and synced.
     fn leave(&mut self) -> io::Result<()> {
         let Some(current) = &self.current else { return Ok(()) };
-        // Nobody could tell any more whether what stands behind its end has been accepted.
+        // Otherwise recovery could not tell whether the bytes behind the last frame belong to accepted events.
         let is_cut = current.reserved > current.size;
         if is_cut {
             self.cut(current)?;
@@ -181,44 +185,47 @@ impl Writer {
         self.next_segment += 1;
         let made = self.disk.create(number, &salt.head());
         let mut ledger = self.shared.ledger();
-        // It is in this one, or gone.
-        let idle = ledger.idle();
-        ledger.set_idle(0);
+        // The recycled file is now part of this segment, or was removed after an error.
+        let recycled = ledger.recycled();
+        ledger.set_recycled(0);
         let (segment, size) = (made?, SEGMENT_HEAD as u64);
-        let reserved = idle.max(size);
-        ledger.add_room(number, Arc::clone(&segment), salt, reserved);
+        let reserved = recycled.max(size);
+        ledger.add_segment(number, Arc::clone(&segment), salt, reserved);
         Ok(Current { number, segment, salt, size, reserved, synced: size })
     }
 
-    /// Removes a segment that holds nothing. Left there, one would be added with each try while a disk is full.
+    /// Removes a segment without records. Otherwise each failed try on a full disk would leave one more segment.
     fn discard(&self, number: u32) {
         if self.disk.remove(number).is_ok() {
-            self.shared.ledger().remove_room(number);
+            self.shared.ledger().remove_segment(number);
         }
     }
 
-    fn written(&mut self, ahead: Ahead, batch: Batch, written: Option<Written>) {
+    fn written(&mut self, compacted: Compacted, batch: Batch, written: Option<Written>) {
         if written.is_some()
             && self.shared.set_failed(false)
             && let Some(left_out) = self.admit(Line::Mended)
         {
             tracing::info!(left_out, "the spool can be written again");
         }
-        if let Some(copied) = written {
-            let events = Written { offset: copied.offset + ahead.frames.length(), ..copied };
+        if let Some(moved) = written {
+            let events = Written { offset: moved.offset + compacted.frames.length(), ..moved };
             let bytes = batch.events.length();
             let kept = batch.events.keep(self.shared.memory());
             let mut ledger = self.shared.ledger();
-            ahead.copies.iter().for_each(|copy| ledger.relocate(copy.sequence, copy.from, copied.place(copy.span)));
+            compacted
+                .moved
+                .iter()
+                .for_each(|record| ledger.relocate(record.sequence, record.from, moved.place(record.span)));
             for (ticket, span) in &batch.tickets {
                 ledger.insert(ticket.sequence, events.place(*span), kept.payload(*span));
             }
             drop(ledger);
-            self.shared.queue().written(bytes);
+            self.shared.pending().written(bytes);
         }
         if !batch.tickets.is_empty() {
             measure::accepted(batch.tickets.len());
-            self.shared.offer(batch.tickets.into_iter().map(|(ticket, _)| ticket.into()).collect());
+            self.shared.hand_out(batch.tickets.into_iter().map(|(ticket, _)| ticket.into()).collect());
         }
         batch.group.end(Ok(()), &mut self.stragglers);
     }
@@ -230,13 +237,13 @@ impl Writer {
             tracing::error!(%error, left_out, "the spool cannot be written: events are refused");
         }
         measure::failed();
-        self.copy_after = Some(Instant::now() + COPY_AGAIN);
+        self.compact_after = Some(Instant::now() + COMPACT_AGAIN);
         self.unsynced = None;
         if let Some(current) = self.current.take() {
             self.leave_broken(&current);
         }
-        self.copying = None;
-        self.shared.queue().put_back(&batch);
+        self.compaction = None;
+        self.shared.pending().put_back(&batch);
         batch.group.end(Err(QueueError::Failed), &mut self.stragglers);
         thread::sleep(PAUSE);
     }

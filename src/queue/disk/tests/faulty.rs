@@ -1,6 +1,6 @@
-//! A disk that can lose power and fail.
+//! A fake disk that can lose power and fail.
 
-// The fuzzer uses a part.
+// The fuzzer uses only a part of this.
 #![cfg_attr(fuzzing, allow(dead_code, clippy::unwrap_used))]
 
 use std::collections::BTreeMap;
@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::queue::disk::storage::{Disk, Segment};
 
-/// A disk in memory that can lose power and fail.
+/// A disk in memory that can lose power and fail. Clones share the disk.
 #[derive(Clone, Default)]
-pub(super) struct Faulty(Arc<Mutex<Platters>>);
+pub(super) struct Faulty(Arc<Mutex<Contents>>);
 
 #[derive(Default)]
-pub(super) struct Platters {
+pub(super) struct Contents {
     pub(super) segments: BTreeMap<u32, Content>,
-    /// What the next segment is made of.
+    /// The recycled segment that the next one is made of.
     spare: Option<Content>,
     pub(super) syncs: usize,
     pub(super) fail_append: bool,
@@ -29,15 +29,15 @@ pub(super) struct Platters {
 #[derive(Clone, Default)]
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
-    /// What would survive a power cut.
+    /// The bytes that would survive a power cut.
     pub(super) synced: Vec<u8>,
-    /// Where what is appended next stands.
+    /// The offset of the next append.
     end: usize,
-    /// Cannot be read.
+    /// The bytes that cannot be read.
     pub(super) bad: Range<usize>,
 }
 
-/// What a disk writes at once.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
 
 impl Content {
@@ -50,7 +50,7 @@ impl Content {
         self.bytes[at..][..bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Of what was not synced there are some sectors, in no order, or all up to some byte.
+    /// Of the unsynced bytes, either some sectors in no order are left, or all bytes up to a random one.
     fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
         let (least, most) = (self.synced.len().min(self.bytes.len()), self.synced.len().max(self.bytes.len()));
         let mut bytes = self.bytes.clone();
@@ -67,26 +67,26 @@ impl Content {
 }
 
 impl Faulty {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Platters> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap()
     }
 
-    /// What a power cut leaves.
+    /// The disk after a power cut.
     pub(super) fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
         let mut segments = self.lock().segments.clone();
         segments.values_mut().for_each(|content| *content = content.after_power_cut(random));
-        Self(Arc::new(Mutex::new(Platters { segments, ..Platters::default() })))
+        Self(Arc::new(Mutex::new(Contents { segments, ..Contents::default() })))
     }
 
-    /// What `kill -9` leaves: everything that was written.
+    /// The disk after `kill -9`: everything that was written is there.
     pub(super) fn after_kill(&self) -> Self {
         let segments = self.lock().segments.clone();
-        Self(Arc::new(Mutex::new(Platters { segments, ..Platters::default() })))
+        Self(Arc::new(Mutex::new(Contents { segments, ..Contents::default() })))
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let platters = self.lock();
-        platters.segments.values().chain(&platters.spare).map(|content| content.bytes.len()).sum()
+        let contents = self.lock();
+        contents.segments.values().chain(&contents.spare).map(|content| content.bytes.len()).sum()
     }
 }
 
@@ -96,15 +96,15 @@ impl Disk for Faulty {
     }
 
     fn create(&self, number: u32, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
-        let mut platters = self.lock();
-        if platters.fail_create {
-            return Err(io::Error::other("no segment can be made"));
+        let mut contents = self.lock();
+        if contents.fail_create {
+            return Err(io::Error::other("creating a segment fails"));
         }
-        let mut content = platters.spare.take().unwrap_or_default();
+        let mut content = contents.spare.take().unwrap_or_default();
         content.write(head, 0);
         let content = Content { end: head.len(), ..Content::of(content.bytes) };
-        platters.segments.insert(number, content);
-        drop(platters);
+        contents.segments.insert(number, content);
+        drop(contents);
         self.open(number)
     }
 
@@ -118,8 +118,8 @@ impl Disk for Faulty {
     }
 
     fn recycle(&self, number: u32) -> io::Result<()> {
-        let mut platters = self.lock();
-        platters.spare = platters.segments.remove(&number);
+        let mut contents = self.lock();
+        contents.spare = contents.segments.remove(&number);
         Ok(())
     }
 }
@@ -146,29 +146,29 @@ impl Segment for File {
             content.write(&bytes, content.end);
             content.end += bytes.len();
         })?;
-        if fails { Err(io::Error::other("torn")) } else { Ok(()) }
+        if fails { Err(io::Error::other("appending fails")) } else { Ok(()) }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.disk.lock().fail_append {
-            return Err(io::Error::other("torn"));
+            return Err(io::Error::other("appending fails"));
         }
         self.with(|content| content.write(bytes, offset as usize))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut platters = self.disk.lock();
-        platters.syncs += 1;
-        if platters.fail_sync {
-            return Err(io::Error::other("not synced"));
+        let mut contents = self.disk.lock();
+        contents.syncs += 1;
+        if contents.fail_sync {
+            return Err(io::Error::other("syncing fails"));
         }
-        drop(platters);
+        drop(contents);
         self.with(|content| content.synced.clone_from(&content.bytes))
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         if self.disk.lock().fail_truncate {
-            return Err(io::Error::other("not cut"));
+            return Err(io::Error::other("truncating fails"));
         }
         self.with(|content| content.bytes.truncate(length as usize))
     }

@@ -1,4 +1,4 @@
-//! The spool against a plain queue.
+//! The spool behaves like a plain queue, whatever happens to the process and the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,11 +33,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..120)
 }
 
-/// The plain queue that the spool must be like: what was accepted and not finished, in order.
+/// The plain queue that the spool must behave like: the events that were accepted and are not finished, in order.
 #[derive(Default)]
 struct Model {
     events: BTreeMap<EventId, Known>,
-    /// Refused, and may be there all the same after a crash: the sender was not told that it was taken.
+    /// Events that were refused because the disk failed. After a crash they may be in the spool all the same.
     maybe: BTreeSet<EventId>,
 }
 
@@ -45,7 +45,7 @@ struct Model {
 struct Known {
     ticket: Ticket,
     body: Bytes,
-    state: State,
+    state: StoredState,
     is_finished: bool,
 }
 
@@ -58,8 +58,8 @@ impl Model {
 }
 
 fn is_failing(disk: &Faulty) -> bool {
-    let platters = disk.lock();
-    platters.fail_append || platters.fail_sync
+    let contents = disk.lock();
+    contents.fail_append || contents.fail_sync
 }
 
 async fn run(steps: Vec<Step>) {
@@ -84,13 +84,13 @@ async fn run(steps: Vec<Step>) {
                         let known = Known {
                             ticket,
                             body: delivery.body().clone(),
-                            state: State::default(),
+                            state: StoredState::default(),
                             is_finished: false,
                         };
                         model.events.insert(delivery.id(), known);
                     }
                     Err(QueueError::Full) => {}
-                    Err(QueueError::TooLarge) => panic!("none is"),
+                    Err(QueueError::TooLarge) => panic!("no event here is too large"),
                     Err(QueueError::Failed) => {
                         assert!(fails);
                         model.maybe.insert(delivery.id());
@@ -107,7 +107,8 @@ async fn run(steps: Vec<Step>) {
             Step::Try(index) => {
                 if let Some(id) = model.pick(index, false) {
                     let known = model.events.get_mut(&id).unwrap();
-                    known.state = State { attempts: known.state.attempts + 1, done: done(1), ..State::default() };
+                    known.state =
+                        StoredState { attempts: known.state.attempts + 1, done: done(1), ..StoredState::default() };
                     note(&spool, &known.ticket, known.state.clone());
                 }
             }
@@ -122,22 +123,22 @@ async fn run(steps: Vec<Step>) {
                 if let Some(id) = model.pick(index, true) {
                     let known = model.events.get_mut(&id).unwrap();
                     assert!(spool.replay_one(id));
-                    known.state = State { done: done(1), ..State::default() };
+                    known.state = StoredState { done: done(1), ..StoredState::default() };
                     receive(&mut tickets);
                 }
             }
             Step::Fail { append, sync } => {
-                let mut platters = disk.lock();
-                (platters.fail_append, platters.fail_sync) = (append, sync);
+                let mut contents = disk.lock();
+                (contents.fail_append, contents.fail_sync) = (append, sync);
             }
             Step::Kill | Step::PowerCut(_) => {
                 let is_power_cut = matches!(step, Step::PowerCut(_));
                 {
-                    let mut platters = disk.lock();
-                    (platters.fail_append, platters.fail_sync) = (false, false);
+                    let mut contents = disk.lock();
+                    (contents.fail_append, contents.fail_sync) = (false, false);
                 }
                 if !is_power_cut {
-                    // Notes may linger for some milliseconds; here none is to be lost.
+                    // Notes linger for some milliseconds before they are written. The kill shall lose none of them.
                     spool.end().await;
                 }
                 disk = match step {
@@ -149,7 +150,7 @@ async fn run(steps: Vec<Step>) {
             }
         }
         let fails = is_failing(&disk);
-        // Everything is known to be synced now and then, as it is in a running system after a second.
+        // Now and then everything is synced, as it is in a running system after a second.
         if !fails && !matches!(step, Step::Kill | Step::PowerCut(_)) && fastrand::u8(..8) == 0 {
             spool.end().await;
             model.events.retain(|_, known| !known.is_finished);
@@ -164,7 +165,7 @@ async fn run(steps: Vec<Step>) {
     }
 }
 
-/// What a new process finds: nothing is missing, nothing unknown, all in order.
+/// Checks the events that a new process finds: none is missing, none is unknown, all are in order.
 fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_cut: bool) {
     assert!(tickets.is_sorted_by_key(|ticket| ticket.sequence));
     let mut found = BTreeMap::new();
@@ -181,7 +182,7 @@ fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_
     for (id, known) in &model.events {
         match found.remove(id) {
             Some((ticket, body, state)) => {
-                assert!(!known.is_finished || is_power_cut, "delivered, and here again");
+                assert!(!known.is_finished || is_power_cut, "a finished event came back");
                 assert_eq!(body, known.body);
                 assert!(state == known.state || is_power_cut, "{state:?} {:?}", known.state);
                 let known = Known { ticket, body, state, is_finished: false };
@@ -200,9 +201,9 @@ fn check_after(spool: &Spool, tickets: Vec<Ticket>, model: &mut Model, is_power_
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// The spool against a plain queue, under crashes, power cuts and a failing disk.
+    /// Through crashes, power cuts and disk failures.
     #[test]
-    fn it_is_like_a_plain_queue(steps in steps()) {
+    fn the_spool_behaves_like_a_plain_queue(steps in steps()) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
     }
 }

@@ -1,38 +1,45 @@
-//! Segments: their room, their ends, and what a disk does to them.
+//! Segments: filling, recycling, damage, torn tails and unreadable blocks.
 
 use super::*;
 
 #[tokio::test]
-async fn what_was_synced_is_damaged_and_what_was_not_is_torn() {
+async fn damage_is_reported_up_to_the_last_recorded_sync_and_a_torn_tail_is_not() {
     const ROUNDS: usize = 3;
     for damaged in 0..ROUNDS {
         let disk = Faulty::default();
         let (spool, mut tickets) = open(&disk, 1 << 20);
         for _ in 0..ROUNDS {
-            let two = [delivery("a", "x"), delivery("a", "x")];
-            join_all(two.iter().map(|delivery| accept(&spool, delivery))).await.into_iter().for_each(Result::unwrap);
+            // Queued under one lock, so that the writer cannot take them one by one.
+            {
+                let mut pending = spool.shared().pending();
+                for delivery in [delivery("a", "x"), delivery("a", "x")] {
+                    let bytes = frame::FRAME_HEAD + event::head_length(&delivery) + delivery.body().len();
+                    pending.push(&delivery, bytes as u32, spool.shared().sizes(), 1 << 20).unwrap();
+                }
+            }
+            spool.end().await;
         }
         let given = receive(&mut tickets);
         let (place, _) = spool.shared().ledger().find(given[2 * damaged].sequence).unwrap();
         let copy = disk.after_kill();
         let damage = |disk: &Faulty| {
-            let mut platters = disk.lock();
-            let bytes = &mut platters.segments.get_mut(&place.segment).unwrap().bytes;
+            let mut contents = disk.lock();
+            let bytes = &mut contents.segments.get_mut(&place.segment).unwrap().bytes;
             bytes[place.offset as usize..][..place.length as usize].fill(7);
         };
         damage(&copy);
         let recovered = recover::read(&copy).unwrap();
-        // Whether the last round had come to its end, nobody can tell.
+        // No frame records that the last round was synced, so its events may never have been accepted.
         let expected = if damaged + 1 < ROUNDS { u64::from(place.length) } else { 0 };
         assert_eq!((recovered.damaged, recovered.waiting.len()), (expected, 2 * ROUNDS - 1), "round {damaged}");
-        // What had not been accepted is put away; damage stays, and is told again.
+        // A torn tail is cut off; damage stays, and is reported again.
         let again = recover::read(&copy).unwrap();
         assert_eq!((again.damaged, again.waiting), (expected, recovered.waiting), "round {damaged}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_costs_what_is_in_it() {
+async fn an_unreadable_block_costs_only_the_events_in_it() {
     let disk = Faulty::default();
     let (spool, mut tickets) = open(&disk, 1 << 20);
     for _ in 0..9 {
@@ -44,16 +51,17 @@ async fn what_cannot_be_read_costs_what_is_in_it() {
     let bad = place.offset as usize + 100;
     copy.lock().segments.get_mut(&place.segment).unwrap().bad = bad..bad + 1;
     let recovered = recover::read(&copy).unwrap();
-    // Its block, and no other.
+    // The events in the bad block are lost, and no others.
     let left = recovered.waiting.len();
     assert!((6..=8).contains(&left) && recovered.damaged >= u64::from(place.length), "{left}");
     copy.lock().segments.get_mut(&place.segment).unwrap().bad = 0..0;
-    assert_eq!(recover::read(&copy).unwrap().waiting.len(), 9, "it was not put away");
+    assert_eq!(recover::read(&copy).unwrap().waiting.len(), 9, "the events are back once the block can be read");
 }
 
-/// Frames of the same kind in the same places, so that what an earlier segment has left looks like the rest of a later one.
+/// All frames have the same length, so that frames of an earlier segment in the recycled file lie where frames of the new
+/// segment would lie.
 #[tokio::test]
-async fn nothing_of_an_earlier_segment_is_found_in_its_file() {
+async fn no_frame_of_an_earlier_segment_is_found_in_a_recycled_file() {
     let folder = tempfile::tempdir().unwrap();
     let copied = tempfile::tempdir().unwrap();
     {
@@ -70,7 +78,7 @@ async fn nothing_of_an_earlier_segment_is_found_in_its_file() {
         }
         assert!(was_recycled);
         spool.end().await;
-        // What a kill would leave.
+        // The files as a kill would leave them.
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let entry = entry.unwrap();
             std::fs::copy(entry.path(), copied.path().join(entry.file_name())).unwrap();
@@ -83,7 +91,7 @@ async fn nothing_of_an_earlier_segment_is_found_in_its_file() {
     let before = last(copied.path());
     let recovered = recover::read(&Directory::open(copied.path()).unwrap()).unwrap();
     assert_eq!((recovered.waiting.len(), recovered.damaged), (5, 0));
-    assert!(last(copied.path()) < before, "there was something behind the end, and it is put away");
+    assert!(last(copied.path()) < before, "the bytes behind the last frame are cut off");
 }
 
 #[tokio::test]
@@ -100,7 +108,7 @@ async fn a_segment_is_filled_before_the_next_one_is_begun() {
     assert!(sizes.len() >= 3 && sizes.iter().all(|size| (SEGMENT..SEGMENT + 5000).contains(size)), "{sizes:?}");
 }
 
-/// What is written, and not synced, when the power goes.
+/// The power goes after frames were written, and before they are synced.
 #[tokio::test]
 async fn a_power_cut_within_a_round_loses_nothing_and_raises_no_alarm() {
     for seed in 0..300 {
@@ -120,21 +128,21 @@ async fn a_power_cut_within_a_round_loses_nothing_and_raises_no_alarm() {
         }
         let is_first = accepted.is_empty();
         if !is_first {
-            let mut platters = disk.lock();
-            (platters.fail_sync, platters.fail_truncate) = (true, true);
+            let mut contents = disk.lock();
+            (contents.fail_sync, contents.fail_truncate) = (true, true);
         }
         let mut last = round(&mut random);
         if is_first {
-            // One round, of which nothing tells that it was synced.
+            // One round, and no frame that records it as synced.
             last.truncate(1);
         }
         join_all(last.iter().map(|delivery| accept(&spool, delivery))).await;
         if is_first {
-            // A segment without a round that was synced would have been removed.
+            // The sync is undone here rather than made to fail: the writer removes a segment whose first round failed.
             disk.lock().segments.values_mut().for_each(|content| content.synced.truncate(frame::SEGMENT_HEAD));
         }
         let cut = disk.after_power_cut(&mut random);
-        // The power goes again while that is read.
+        // The power goes again during recovery.
         cut.lock().fail_sync = true;
         let _ = recover::read(&cut);
         let cut = cut.after_power_cut(&mut random);
@@ -150,7 +158,7 @@ async fn a_power_cut_within_a_round_loses_nothing_and_raises_no_alarm() {
 }
 
 #[tokio::test]
-async fn a_block_that_cannot_be_read_does_not_keep_the_room_of_others() {
+async fn an_unreadable_segment_does_not_keep_its_room_for_ever() {
     let disk = Faulty::default();
     let (spool, mut tickets) = open(&disk, 1 << 20);
     accept(&spool, &delivery("bad", vec![b'x'; 3000])).await.unwrap();
@@ -163,7 +171,7 @@ async fn a_block_that_cannot_be_read_does_not_keep_the_room_of_others() {
             if accept(&spool, &delivery).await.is_ok() {
                 break;
             }
-            // It is tried some times before it is given up.
+            // Compaction tries to read the segment a few times before it gives the event up.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         spool.finish(&receive(&mut tickets));
@@ -173,7 +181,7 @@ async fn a_block_that_cannot_be_read_does_not_keep_the_room_of_others() {
 }
 
 #[tokio::test]
-async fn numbers_of_what_cannot_be_read_are_not_used_again() {
+async fn sequence_numbers_of_unreadable_events_are_not_reused() {
     let disk = Faulty::default();
     let (spool, mut tickets) = open(&disk, 1 << 20);
     for _ in 0..9 {

@@ -1,4 +1,4 @@
-//! What the writing thread has in hand.
+//! The state of the writer thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::queue::disk::ledger::Place;
 use crate::queue::disk::shared::Shared;
 use crate::queue::disk::storage::Disk;
 
-/// When copying goes on after the disk has failed.
-pub(super) const COPY_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
+/// The pause of compaction after the disk has failed.
+pub(super) const COMPACT_AGAIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
 
 pub(in crate::queue::disk) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -24,18 +24,19 @@ pub(in crate::queue::disk) struct Writer {
     pub(super) segment_bytes: u64,
     pub(super) next_segment: u32,
     pub(super) current: Option<Current>,
-    /// Since when something has been written that was not synced.
+    /// When the first byte was written that is not synced yet.
     pub(super) unsynced: Option<Instant>,
-    pub(super) copying: Option<Copying>,
+    pub(super) compaction: Option<Compaction>,
     pub(super) stragglers: Stragglers<Result<(), QueueError>>,
-    /// Nothing is copied before.
-    pub(super) copy_after: Option<Instant>,
-    /// How often the oldest segment could not be read.
+    /// Compaction pauses until then.
+    pub(super) compact_after: Option<Instant>,
+    /// How many times in a row the oldest segment could not be read.
     pub(super) failed_reads: u32,
     pub(super) lines: LogLimit<Line>,
 }
 
-/// The lines of which there may be one for each batch: a disk that is nearly full takes one event and not the next.
+/// The log lines with a rate limit. A disk that is nearly full may accept one event and refuse the next, so there could
+/// be one of these lines for each batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Line {
     Failing,
@@ -43,21 +44,21 @@ pub(super) enum Line {
     NotRemoved,
 }
 
-/// The segment that is to be freed.
-pub(super) struct Copying {
+/// The segment that is being compacted, and the offset of the next record to move.
+pub(super) struct Compaction {
     pub(super) number: u32,
     pub(super) salt: Salt,
     pub(super) bytes: Bytes,
     pub(super) at: usize,
 }
 
-/// Frames that stand before those of a batch, and which of them are copies.
-pub(super) struct Ahead {
+/// The frames of moved records, and the records among them.
+pub(super) struct Compacted {
     pub(super) frames: Frames,
-    pub(super) copies: Vec<MovedRecord>,
+    pub(super) moved: Vec<MovedRecord>,
 }
 
-/// A copy of an event.
+/// An event that is moved to the end of the log.
 pub(super) struct MovedRecord {
     pub(super) sequence: u64,
     pub(super) from: Place,
@@ -74,15 +75,16 @@ impl Writer {
             next_segment,
             current: None,
             unsynced: None,
-            copying: None,
+            compaction: None,
             stragglers: Stragglers::default(),
-            copy_after: None,
+            compact_after: None,
             failed_reads: 0,
             lines: LogLimit::default(),
         }
     }
 
-    /// Whether there may be this line now. If so, the inner value is the field `left_out`.
+    /// Whether this line may be logged now. If so, the inner value is the number of lines suppressed before it, if any:
+    /// the field `left_out`.
     pub(super) fn admit(&self, line: Line) -> Option<Option<u64>> {
         self.lines.admit(line).map(|left_out| (left_out > 0).then_some(left_out))
     }

@@ -1,4 +1,4 @@
-//! What is to be written, and whether there is room for it.
+//! The frames and notes that wait for the writer, and the check whether there is room for an event.
 
 use super::batch::{Frames, Span};
 use super::event;
@@ -10,37 +10,37 @@ use crate::config::WebhookKey;
 use crate::event::Delivery;
 use crate::queue::{QueueError, Ticket};
 
-/// Bytes of events that may be on their way into a segment.
+/// Bytes of events that may be queued in memory, or being written, at a time.
 const MAX_QUEUED: u64 = 64 << 20;
 
-/// Nobody waits for more bytes than these to be written at once.
+/// Once this many bytes are queued, a write starts without waiting for more.
 const ENOUGH: u64 = 128 << 10;
 
-/// So much of the room may be taken by what nobody needs before it is freed.
+/// How many bytes of garbage are left in place before segments are compacted.
 pub(super) fn max_garbage(max_bytes: u64) -> u64 {
     max_bytes / 8
 }
 
-/// What is to be written.
-pub(super) struct Queue {
-    /// Those who wait for what is written next.
+/// The work that waits for the writer.
+pub(super) struct Pending {
+    /// The waiters for the next batch.
     pub(super) gathering: Gathering<Result<(), QueueError>>,
     frames: Frames,
-    /// Of the events among the frames.
+    /// The tickets of the events in `frames`.
     tickets: Vec<(Ticket, Span)>,
-    /// The events whose state is to be written.
+    /// Sequence numbers of events whose state is to be written.
     pub(super) changed: Vec<u64>,
-    /// The bytes of the events that are on their way into a segment.
+    /// Bytes of events that are queued or being written.
     pub(super) queued: u64,
     pub(super) shares: Shares,
     next_sequence: u64,
-    /// Nobody is there to deliver events.
+    /// There is no worker to deliver events.
     pub(super) is_refusing: bool,
-    /// The writer is gone, or is to go.
+    /// The writer has ended, or is asked to end.
     pub(super) closed: bool,
 }
 
-impl Gathers for Queue {
+impl Gathers for Pending {
     type Outcome = Result<(), QueueError>;
 
     const MAX_TURNS: usize = 3;
@@ -54,21 +54,21 @@ impl Gathers for Queue {
     }
 }
 
-/// What is written at once.
+/// The frames of one write, and the group that waits for them.
 pub(super) struct Batch {
-    /// Of those who wait until it is on disk.
+    /// The waiters for this batch.
     pub(super) group: Group<Result<(), QueueError>>,
-    /// Whether there are any.
+    /// Whether there are waiters.
     pub(super) is_awaited: bool,
     pub(super) events: Frames,
     pub(super) tickets: Vec<(Ticket, Span)>,
-    /// What became of earlier events.
+    /// The states of earlier events.
     pub(super) notes: Frames,
-    /// Which those are.
+    /// Sequence numbers of the events in `notes`.
     pub(super) changed: Vec<u64>,
 }
 
-impl Queue {
+impl Pending {
     pub(super) fn new(shares: Shares, next_sequence: u64) -> Self {
         Self {
             gathering: Gathering::default(),
@@ -83,7 +83,7 @@ impl Queue {
         }
     }
 
-    /// Takes an event that makes a frame of so many bytes, if there is room.
+    /// Queues an event whose frame takes `bytes`, if there is room.
     pub(super) fn push(
         &mut self,
         delivery: &Delivery,
@@ -101,19 +101,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether there is room for an event; it is then taken.
+    /// Reserves room for an event, if there is any.
     fn admit(&mut self, webhook: &WebhookKey, bytes: u64, sizes: &Sizes, max_bytes: u64) -> Result<(), QueueError> {
         if self.closed || self.is_refusing {
             return Err(QueueError::Failed);
         }
-        // A sixteenth is for notes and for the copies that free a segment; the garbage that is left in place comes off, too.
+        // A sixteenth is reserved for notes and for compaction, an eighth for garbage that is left in place.
         let room = max_bytes - max_bytes / 16;
         let capacity = room - max_garbage(max_bytes);
         if bytes > largest_event(capacity) {
             return Err(QueueError::TooLarge);
         }
         let coming = self.queued + bytes;
-        // In memory as long as the disk hangs; one always may.
+        // Queued events take memory while the disk hangs. A single event is always allowed.
         let is_held_up = self.queued > 0 && coming > MAX_QUEUED;
         if is_held_up
             || sizes.live() + coming > capacity
@@ -127,7 +127,8 @@ impl Queue {
         Ok(())
     }
 
-    /// What there is. So much is `left` of the segment with a salt, and what comes next is put into `buffer`.
+    /// Takes everything queued as one batch. `left` returns how many bytes are free in the segment with a salt. The next
+    /// frames are put into `buffer`.
     pub(super) fn take(&mut self, buffer: Vec<u8>, left: impl FnOnce(Salt) -> u64) -> Batch {
         let expected = self.tickets.len();
         let salt = self.frames.salt();
@@ -142,12 +143,12 @@ impl Queue {
         }
     }
 
-    /// The events are in a segment.
+    /// Events of this many bytes are in a segment now.
     pub(super) fn written(&mut self, bytes: u64) {
         self.queued -= bytes;
     }
 
-    /// Takes back what could not be written, but for the events: their senders are told.
+    /// Undoes a batch that could not be written: notes are queued again, events are dropped, as their senders get an error.
     pub(super) fn put_back(&mut self, batch: &Batch) {
         self.queued -= batch.events.length();
         for (ticket, _) in &batch.tickets {

@@ -1,4 +1,4 @@
-//! What became of an event so far, as it is stored.
+//! The state of an event's delivery, as it is stored.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -6,71 +6,71 @@ use super::event::{Reader, micros, time};
 use crate::event::{DeliverErrorKind, Progress};
 use crate::queue;
 
-/// More of a reason is not kept, in bytes.
+/// Bytes of a reason that are kept.
 const LONGEST_REASON: usize = 1000;
 
-/// What became of an event so far.
+/// The state of an event's delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
-    /// How often it was tried.
+pub(super) struct StoredState {
+    /// How many attempts were made.
     pub(super) attempts: u32,
-    /// What the attempts have done.
+    /// Which steps have succeeded or were given up.
     pub(super) done: Progress,
-    /// When it is tried again, if not at once.
-    pub(super) again: Option<Again>,
-    /// Since when and why it is not tried any more.
+    /// The next attempt; `None` means at once.
+    pub(super) retry: Option<Retry>,
+    /// The end of a dead letter.
     pub(super) dead: Option<Box<Death>>,
 }
 
-/// When an event is tried again. The wait tells a later process how far it may believe the time.
+/// The time of the next attempt. A later process waits no longer than `wait`, whatever its wall clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Again {
+pub(super) struct Retry {
     pub(super) at: SystemTime,
-    /// How long was to be waited when this was noted.
+    /// The wait when this was recorded.
     pub(super) wait: Duration,
 }
 
-impl Again {
-    /// How long is still to be waited, seen from a process that has just begun.
+impl Retry {
+    /// The rest of the wait, for a process that has just started.
     pub(super) fn left(&self, now: SystemTime) -> Duration {
         self.at.duration_since(now).unwrap_or_default().min(self.wait)
     }
 }
 
-/// Why an event is not tried any more.
+/// When and why an event was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Death {
     pub(super) at: SystemTime,
-    /// When that was by the monotonic clock, if it was in this process.
-    pub(super) here: Option<Instant>,
+    /// The same moment by the monotonic clock, if it was in this process.
+    pub(super) instant: Option<Instant>,
     pub(super) kind: DeliverErrorKind,
     pub(super) reason: Box<str>,
 }
 
-/// That of an event which is tried at once.
-impl From<queue::State> for State {
+/// The state of an event that is due at once.
+impl From<queue::State> for StoredState {
     fn from(queue::State { attempts, done }: queue::State) -> Self {
-        Self { attempts, done, again: None, dead: None }
+        Self { attempts, done, retry: None, dead: None }
     }
 }
 
-impl From<State> for queue::State {
-    fn from(State { attempts, done, .. }: State) -> Self {
+impl From<StoredState> for queue::State {
+    fn from(StoredState { attempts, done, .. }: StoredState) -> Self {
         Self { attempts, done }
     }
 }
 
-pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
+pub(super) fn encode(state: &StoredState, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&state.attempts.to_le_bytes());
     let Progress { done, given_up, owner } = state.done;
     bytes.extend_from_slice(&done.to_le_bytes());
     bytes.extend_from_slice(&given_up.to_le_bytes());
     bytes.extend_from_slice(&owner);
-    // Nil says that there is none, so the first moment of 1970 is the second.
-    bytes.extend_from_slice(&state.again.map_or(0, |again| micros(again.at).max(1)).to_le_bytes());
-    if let Some(again) = state.again {
-        bytes.extend_from_slice(&u64::try_from(again.wait.as_micros()).unwrap_or(u64::MAX).to_le_bytes());
-        // There is one or the other.
+    // Zero means that there is no next attempt, so the first microsecond of 1970 is stored as the second.
+    bytes.extend_from_slice(&state.retry.map_or(0, |retry| micros(retry.at).max(1)).to_le_bytes());
+    if let Some(retry) = state.retry {
+        bytes.extend_from_slice(&u64::try_from(retry.wait.as_micros()).unwrap_or(u64::MAX).to_le_bytes());
+        // An event that is tried again is no dead letter.
         return;
     }
     if let Some(death) = &state.dead {
@@ -82,20 +82,20 @@ pub(super) fn encode(state: &State, bytes: &mut Vec<u8>) {
     }
 }
 
-/// How many bytes [`encode`] makes of it.
-pub(super) fn encoded_length(state: &State) -> usize {
+/// How many bytes [`encode`] writes.
+pub(super) fn encoded_length(state: &StoredState) -> usize {
     let death = |death: &Death| 9 + death.kind.label().len() + death.reason.len().min(LONGEST_REASON);
-    28 + if state.again.is_some() { 8 } else { state.dead.as_deref().map_or(0, death) }
+    28 + if state.retry.is_some() { 8 } else { state.dead.as_deref().map_or(0, death) }
 }
 
-pub(super) fn decode(payload: &[u8]) -> Option<State> {
+pub(super) fn decode(payload: &[u8]) -> Option<StoredState> {
     let mut rest = Reader(payload);
     let attempts = rest.number()?;
     let done = Progress { done: rest.number()?, given_up: rest.number()?, owner: rest.array()? };
-    let again = Some(i64::from_le_bytes(rest.array()?)).filter(|micros| *micros != 0).map(time);
-    if let Some(at) = again {
+    let retry = Some(i64::from_le_bytes(rest.array()?)).filter(|micros| *micros != 0).map(time);
+    if let Some(at) = retry {
         let wait = Duration::from_micros(u64::from_le_bytes(rest.array()?));
-        return Some(State { attempts, done, again: Some(Again { at, wait }), dead: None });
+        return Some(StoredState { attempts, done, retry: Some(Retry { at, wait }), dead: None });
     }
     let dead = match rest.array() {
         None => None,
@@ -104,12 +104,12 @@ pub(super) fn decode(payload: &[u8]) -> Option<State> {
             let label = rest.take(usize::from(length))?;
             let kind = DeliverErrorKind::ALL.into_iter().find(|kind| kind.label().as_bytes() == label);
             let reason = String::from_utf8_lossy(rest.0).into();
-            // Of a newer version, maybe.
+            // An unknown kind may be from a newer version.
             let kind = kind.unwrap_or(DeliverErrorKind::Permanent);
-            Some(Box::new(Death { at: time(i64::from_le_bytes(at)), here: None, kind, reason }))
+            Some(Box::new(Death { at: time(i64::from_le_bytes(at)), instant: None, kind, reason }))
         }
     };
-    Some(State { attempts, done, again: None, dead })
+    Some(StoredState { attempts, done, retry: None, dead })
 }
 
 #[cfg(test)]
@@ -123,22 +123,22 @@ mod tests {
         let at = UNIX_EPOCH + Duration::from_micros(1_795_410_874_007_001);
         let dead = Some(Box::new(Death {
             at,
-            here: None,
+            instant: None,
             kind: DeliverErrorKind::Throttled,
             reason: "it is too much".into(),
         }));
         for state in [
-            State::default(),
-            State {
+            StoredState::default(),
+            StoredState {
                 attempts: 3,
                 done: Progress { done: 5, given_up: 1 << 19, owner: *b"identity" },
-                again: Some(Again { at, wait: Duration::from_micros(7) }),
+                retry: Some(Retry { at, wait: Duration::from_micros(7) }),
                 dead: None,
             },
-            State {
+            StoredState {
                 attempts: 20,
                 done: Progress { done: u32::MAX, given_up: u32::MAX, owner: [u8::MAX; 8] },
-                again: None,
+                retry: None,
                 dead,
             },
         ] {
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn no_clock_makes_an_event_wait_longer_than_was_noted() {
         let (at, wait) = (UNIX_EPOCH + Duration::from_secs(1_795_410_874), Duration::from_secs(30));
-        let again = Again { at, wait };
+        let retry = Retry { at, wait };
         for (now, left) in [
             (UNIX_EPOCH, 30),
             (at - Duration::from_secs(600), 30),
@@ -161,12 +161,12 @@ mod tests {
             (at, 0),
             (at + Duration::from_secs(365 * 24 * 3600), 0),
         ] {
-            assert_eq!(again.left(now), Duration::from_secs(left));
+            assert_eq!(retry.left(now), Duration::from_secs(left));
         }
         // A clock before 1970.
         let mut bytes = Vec::new();
-        let again = Again { at: UNIX_EPOCH - Duration::from_secs(9), wait };
-        encode(&State { again: Some(again), ..State::default() }, &mut bytes);
-        assert_eq!(decode(&bytes).unwrap().again.unwrap().left(UNIX_EPOCH), Duration::from_micros(1));
+        let retry = Retry { at: UNIX_EPOCH - Duration::from_secs(9), wait };
+        encode(&StoredState { retry: Some(retry), ..StoredState::default() }, &mut bytes);
+        assert_eq!(decode(&bytes).unwrap().retry.unwrap().left(UNIX_EPOCH), Duration::from_micros(1));
     }
 }
