@@ -1,9 +1,9 @@
-//! When the wall clock may be believed.
+//! Decides when the wall clock may be trusted.
 //!
-//! A wall clock is set: a machine starts in 1970 and is set right a little later, or it is a year ahead for a minute.
-//! What such a clock says must neither make anything wait longer nor make anything expire. So waits and ages that
-//! begin in this process are measured by the monotonic clock alone; the age of anything that is older than the process is
-//! known only once both clocks have agreed for [`AGREED`].
+//! A wall clock can step: a machine starts in 1970 and is set a little later, or its clock is a year ahead for a minute.
+//! Such a step must neither make anything wait longer nor make anything expire. Waits and ages that begin in this process
+//! are therefore measured by the monotonic clock alone. The age of anything older than the process is known only once
+//! both clocks have advanced alike for [`AGREED`].
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use crate::base::lock::lock;
 
-/// The wall clock is believed when it has gone as the monotonic one for so long.
+/// The wall clock is trusted once it has advanced like the monotonic clock for this long.
 pub(crate) const AGREED: Duration = Duration::from_secs(600);
 
-/// Both may drift apart by so much from one look to the next: a leap second, or a small correction.
+/// How far the clocks may drift apart between two readings: by a leap second, or a small correction.
 const TOLERANCE: i128 = Duration::from_secs(5).as_micros() as i128;
 
-/// Both clocks of this process, looked at with each question.
+/// Both clocks of this process. Each call reads both.
 #[derive(Debug)]
 pub(crate) struct Clock {
     started: Instant,
@@ -31,31 +31,31 @@ impl Clock {
         Self { started, agreement: Mutex::new(Agreement::begin(SystemTime::now(), Duration::ZERO)) }
     }
 
-    /// One that began so long ago, and has agreed since.
+    /// A clock that was started `ago`, and whose clocks have agreed since.
     #[cfg(test)]
     pub(crate) fn started_before(ago: Duration) -> Self {
         let started = Instant::now().checked_sub(ago).unwrap();
         Self { started, agreement: Mutex::new(Agreement::begin(SystemTime::now() - ago, Duration::ZERO)) }
     }
 
-    /// How long this process has known of this clock.
+    /// How long ago the clock was started.
     #[cfg(feature = "queue-disk")]
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// The time that things of an earlier process may expire by, if it is known.
+    /// The time by which things of an earlier process may expire; `None` while the wall clock is not trusted.
     pub(crate) fn for_expiry(&self) -> Option<SystemTime> {
         self.look(|agreement, now| agreement.for_expiry(now))
     }
 
-    /// The best that is known of the time, to be written down.
+    /// The best estimate of the time, for timestamps.
     pub(crate) fn for_stamps(&self) -> SystemTime {
         self.look(|agreement, now| agreement.for_stamps(now))
     }
 
     fn look<T>(&self, ask: impl FnOnce(&Agreement, Duration) -> T) -> T {
-        // Nothing that runs under the lock leaves it half changed.
+        // No code under this lock leaves the agreement half changed.
         let mut agreement = lock(&self.agreement);
         let now = self.started.elapsed();
         agreement.observe(SystemTime::now(), now);
@@ -63,22 +63,22 @@ impl Clock {
     }
 }
 
-/// What two clocks have said of each other. It has no clock of its own: it is fed pairs of a wall time and a monotonic
-/// time, the latter since some start.
+/// Whether two clocks agree. Pure: the times of both clocks come in, the monotonic time since its start.
 #[derive(Debug)]
 struct Agreement {
-    /// The wall time at the monotonic clock's start, as last seen, in microseconds since 1970.
+    /// The wall time at the start of the monotonic clock, by the last reading, in microseconds since 1970.
     offset: i128,
-    /// Since when they agree, and when that was last seen.
+    /// Since when the clocks agree.
     since: Duration,
+    /// The time of the last reading.
     seen: Duration,
-    /// The offset when they had last agreed for long enough.
-    believed: Option<i128>,
+    /// The offset when the clocks had last agreed for long enough.
+    trusted: Option<i128>,
 }
 
 impl Agreement {
     fn begin(wall: SystemTime, monotonic: Duration) -> Self {
-        Self { offset: offset(wall, monotonic), since: monotonic, seen: monotonic, believed: None }
+        Self { offset: offset(wall, monotonic), since: monotonic, seen: monotonic, trusted: None }
     }
 
     fn observe(&mut self, wall: SystemTime, monotonic: Duration) {
@@ -89,7 +89,7 @@ impl Agreement {
         self.offset = offset;
         self.seen = monotonic;
         if self.agrees() {
-            self.believed = Some(offset);
+            self.trusted = Some(offset);
         }
     }
 
@@ -98,11 +98,11 @@ impl Agreement {
     }
 
     fn for_expiry(&self, monotonic: Duration) -> Option<SystemTime> {
-        self.believed.filter(|_| self.agrees()).map(|offset| wall(offset, monotonic))
+        self.trusted.filter(|_| self.agrees()).map(|offset| wall(offset, monotonic))
     }
 
     fn for_stamps(&self, monotonic: Duration) -> SystemTime {
-        wall(self.believed.unwrap_or(self.offset), monotonic)
+        wall(self.trusted.unwrap_or(self.offset), monotonic)
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// Feeds pairs of a wall time and a monotonic time, in seconds. Returns what may be used for expiry at each.
+    /// Feeds pairs of a wall time and a monotonic time, in seconds. Returns the time for expiry after each pair.
     fn feed(pairs: &[(u64, u64)]) -> Vec<Option<u64>> {
         let mut agreement: Option<Agreement> = None;
         let seen = pairs.iter().map(|&(wall, monotonic)| {
@@ -147,19 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_believed_after_ten_minutes() {
+    fn a_clock_is_trusted_after_ten_minutes() {
         let seen = feed(&[(TODAY, 0), (TODAY + 599, 599), (TODAY + 600, 600), (TODAY + 4000, 4000)]);
         assert_eq!(seen, [None, None, Some(TODAY + 600), Some(TODAY + 4000)]);
     }
 
     #[test]
-    fn a_clock_that_is_set_is_believed_ten_minutes_later() {
+    fn a_clock_that_is_set_is_trusted_ten_minutes_later() {
         let seen = feed(&[(0, 0), (TODAY, 5), (TODAY + 599, 604), (TODAY + 600, 605)]);
         assert_eq!(seen, [None, None, None, Some(TODAY + 600)]);
     }
 
     #[test]
-    fn a_clock_that_is_ahead_for_a_minute_is_not_believed() {
+    fn a_clock_that_is_ahead_for_a_minute_is_not_trusted() {
         let ahead = TODAY + YEAR;
         let seen = feed(&[
             (TODAY, 0),
@@ -175,34 +175,34 @@ mod tests {
     }
 
     #[test]
-    fn small_corrections_are_no_steps() {
+    fn a_small_correction_is_no_step() {
         let seen = feed(&[(TODAY, 0), (TODAY + 301, 300), (TODAY + 599, 600)]);
         assert_eq!(seen.last(), Some(&Some(TODAY + 599)));
     }
 
     #[test]
-    fn stamps_are_those_of_the_clock_that_was_believed_last() {
+    fn timestamps_follow_the_clock_that_was_trusted_last() {
         let mut agreement = Agreement::begin(at(0), Duration::ZERO);
         let mut stamp = |wall: u64, monotonic: u64| {
             agreement.observe(at(wall), Duration::from_secs(monotonic));
             agreement.for_stamps(Duration::from_secs(monotonic)).duration_since(UNIX_EPOCH).unwrap().as_secs()
         };
-        assert_eq!(stamp(3, 3), 3, "there is none better");
+        assert_eq!(stamp(3, 3), 3, "no better time is known");
         assert_eq!(stamp(TODAY, 5), TODAY);
         assert_eq!(stamp(TODAY + 600, 605), TODAY + 600);
-        assert_eq!(stamp(TODAY + YEAR, 610), TODAY + 605, "it was right until now");
+        assert_eq!(stamp(TODAY + YEAR, 610), TODAY + 605, "the clock was right until now");
         assert_eq!(stamp(60, 615), TODAY + 610);
     }
 
     proptest! {
-        /// Whatever the clock does: nothing expires before ten minutes of agreement, and then by what both say.
+        /// Whatever the wall clock does, nothing expires before both clocks have agreed for ten minutes.
         #[test]
-        fn no_step_of_the_last_ten_minutes_is_believed(steps in prop::collection::vec((0..3 * TODAY, 1..900_u64), 1..40)) {
+        fn no_step_of_the_last_ten_minutes_is_trusted(steps in prop::collection::vec((0..3 * TODAY, 1..900_u64), 1..40)) {
             let mut agreement = Agreement::begin(at(TODAY), Duration::ZERO);
             let (mut monotonic, mut stepped) = (0, 0);
             let mut last = TODAY;
             for (wall, wait) in steps {
-                // Every third goes on steadily.
+                // Two of three readings advance steadily.
                 let steady = last + wait;
                 monotonic += wait;
                 let wall = if wall % 3 == 0 { wall } else { steady };

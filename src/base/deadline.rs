@@ -1,4 +1,4 @@
-//! How long something is waited for.
+//! Timeouts that set a timer only when they have to wait.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep};
 
-/// Begins when it is first polled: most of what has a deadline is there at once, and needs no timer.
+/// A deadline that starts when it is first polled. Most futures with a deadline are ready at once, and need no timer.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     limit: Duration,
@@ -20,13 +20,13 @@ impl Deadline {
         Self { limit, timer: None }
     }
 
-    /// Ready when it has passed.
+    /// Ready when the deadline has passed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit))).as_mut().poll(cx)
     }
 }
 
-/// What comes of `future`; `None` if it takes longer than `limit`.
+/// The output of `future`; `None` if the future takes longer than `limit`.
 pub(crate) fn within<F: Future>(limit: Duration, future: F) -> Within<F> {
     Within { future, deadline: Deadline::new(limit) }
 }

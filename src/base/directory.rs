@@ -1,11 +1,11 @@
-//! Directories whose contents must outlive a power cut.
+//! Directories whose contents must survive a power cut.
 
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Makes the directory and whatever is missing above it, for this user alone, each synced into the one above.
+/// Creates the directory and its missing parents, for this user alone, and syncs each new entry.
 pub(crate) fn create(directory: &Path) -> io::Result<()> {
     let directory = std::path::absolute(directory)?;
     let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
@@ -13,16 +13,16 @@ pub(crate) fn create(directory: &Path) -> io::Result<()> {
     missing.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 
-/// What was made, renamed or removed in it stays so.
+/// Syncs the directory: the files created, renamed or removed in it stay so after a power cut.
 pub(crate) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// The name of the file in a directory that its process has locked.
+/// The name of the lock file in a directory.
 #[cfg(any(feature = "durable", feature = "queue-disk"))]
 pub(crate) const LOCK: &str = "lock";
 
-/// Takes the directory for this process, as long as the file is open. Waits 2 s for who is just letting go of it.
+/// Locks the directory for this process while the returned file is open. Waits 2 s for a process that is just ending.
 #[cfg(any(feature = "durable", feature = "queue-disk"))]
 pub(crate) fn lock(directory: &Path) -> io::Result<File> {
     use std::fs::{OpenOptions, TryLockError};

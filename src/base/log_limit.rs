@@ -1,4 +1,4 @@
-//! Log lines that a stranger can cause, limited in rate.
+//! A rate limit for log lines that requests can cause.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use crate::base::lock::lock;
 
-/// What a limit is if nothing else is said.
+/// The default limit.
 const BURST: u32 = 10;
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -20,8 +20,8 @@ const MAX_KEYS: usize = 1024;
 /// Limits how often a line is logged, separately for each key.
 ///
 /// A key may have a burst of lines, and then one line for each interval. The next line that is logged says how many
-/// lines were left out before it. Memory is bounded: at most 1,024 keys have a limit of their own at the same time, and
-/// all others share one.
+/// lines were left out before it. Memory is bounded: at most 1,024 keys have a limit of their own at the same time; all
+/// other keys share one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,10 +47,10 @@ impl<K: Eq + Hash> LogLimit<K> {
         self.lock().admit(key, Instant::now())
     }
 
-    /// Takes the counts of lines that were left out and that no later line has told of, for each key about which nobody
-    /// has asked for `quiet`. Keys without a limit of their own are counted together, as `None`.
+    /// Takes the counts of left-out lines that no later line has reported, for each key without a new left-out line for
+    /// `quiet`. Keys without a limit of their own are counted together, as `None`.
     ///
-    /// Call it from time to time, so that the end of a flood is counted too.
+    /// Call it from time to time, so that the last lines of a flood are counted too.
     pub fn take_rest(&self, quiet: Duration) -> Vec<(Option<K>, u64)>
     where
         K: Clone,
@@ -76,9 +76,9 @@ impl<K> fmt::Debug for LogLimit<K> {
     }
 }
 
-/// The decision, without a clock.
+/// The limits of all keys. Pure: the time comes in.
 struct Buckets<K> {
-    /// How far the lines of a key may run ahead of one line for each interval.
+    /// How far the lines of a key may be ahead of one line for each interval.
     tolerance: Duration,
     interval: Duration,
     of: HashMap<K, Bucket, RandomState>,
@@ -90,7 +90,8 @@ struct Buckets<K> {
 
 #[derive(Clone, Copy, Default)]
 struct Bucket {
-    /// When all logged lines would be due if one came for each interval; in the past if the burst is available again.
+    /// The time at which all logged lines would be due, at one line for each interval. It is in the past if the whole burst
+    /// is available.
     due: Option<Instant>,
     left_out: u64,
     /// When a line was last left out.
@@ -105,7 +106,7 @@ impl Bucket {
             self.silenced = Some(now);
             return None;
         }
-        // An interval beyond all time never ends.
+        // A time that overflows never comes.
         self.due = Some(due.checked_add(interval).unwrap_or(due));
         Some(std::mem::take(&mut self.left_out))
     }
@@ -150,7 +151,7 @@ impl<K: Eq + Hash> Buckets<K> {
         all.filter_map(|(key, bucket)| Some((key, bucket.take_rest(quiet, now)?))).collect()
     }
 
-    /// Removes the keys that have their whole burst again. Seldom: this looks at all of them.
+    /// Removes the keys whose whole burst is available again. Visits every key, so it runs at most once per interval.
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < self.interval) {
             return;
@@ -179,7 +180,7 @@ mod tests {
         let mut at = |seconds: u32| buckets.admit("a", start + SECOND * seconds);
         assert_eq!([at(0), at(0), at(0), at(0), at(9)], [Some(0), Some(0), Some(0), None, None]);
         assert_eq!([at(10), at(10), at(20), at(20)], [Some(2), None, Some(1), None]);
-        // A long silence gives no more than the burst.
+        // However long the silence, only the burst is available.
         assert_eq!([at(999), at(999), at(999), at(999)], [Some(1), Some(0), Some(0), None]);
     }
 
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_keys_is_bounded_and_nothing_is_left_uncounted() {
+    fn the_number_of_keys_is_bounded_and_every_line_is_counted() {
         let (mut buckets, start) = (Buckets::new(1, SECOND), Instant::now());
         let (mut logged, mut left_out) = (0, 0);
         let keys = 3 * MAX_KEYS;
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_limits_do_no_harm() {
+    fn extreme_limits_do_not_panic() {
         for (burst, interval) in [(0, Duration::ZERO), (u32::MAX, Duration::MAX), (0, Duration::MAX)] {
             let mut buckets = Buckets::new(burst, interval);
             assert_eq!(buckets.admit((), Instant::now()), Some(0));

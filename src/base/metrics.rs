@@ -1,7 +1,7 @@
-//! Metrics, through the `metrics` facade. Without the feature of that name they record nothing.
+//! Metrics, through the `metrics` facade. Without the feature `metrics` they record nothing.
 //!
-//! Each subject has a file `metrics.rs` with the names, the labels and the meaning of its metrics. Labels are bounded:
-//! no text that a stranger sent, no webhook's name.
+//! Each subject has a file `metrics.rs` with the names, the labels and the meaning of its metrics. Labels have a bounded
+//! number of values: never text from a request, never the name of a webhook.
 
 #[cfg(feature = "metrics")]
 pub(crate) use ::metrics::{Counter, Histogram, counter, gauge, histogram};
@@ -16,7 +16,7 @@ pub(crate) const ENABLED: bool = cfg!(feature = "metrics");
 
 #[cfg(not(feature = "metrics"))]
 mod nothing {
-    /// In place of a counter, a gauge or a histogram.
+    /// Stands in for a counter, a gauge or a histogram.
     #[derive(Clone, Copy)]
     pub(crate) struct Nothing;
 

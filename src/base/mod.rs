@@ -1,4 +1,4 @@
-//! What knows neither HTTP nor webhooks.
+//! The ground floor: tools that know nothing of requests, events and webhooks.
 
 #[cfg(any(feature = "durable", feature = "queue-disk"))]
 pub(crate) mod clock;

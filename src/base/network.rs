@@ -1,4 +1,4 @@
-//! Networks: the addresses that begin with the same bits.
+//! Networks in CIDR notation.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +25,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When an item is not a network.
+    /// When an item of the list is not a network.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidNetwork> {
         match text.trim() {
             "" => Ok(Vec::new()),
@@ -33,7 +33,7 @@ impl Network {
         }
     }
 
-    /// Whether `address` is one of the network's. An IPv4 address is none of an IPv6 network's.
+    /// Whether `address` is in this network. An IPv4 address is never in an IPv6 network, even if it is mapped.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (address, self.address) {
             (IpAddr::V4(address), IpAddr::V4(network)) => in_v4(address, network, self.prefix),
@@ -46,7 +46,7 @@ impl Network {
 impl FromStr for Network {
     type Err = InvalidNetwork;
 
-    /// A network whose address has bits beyond its prefix is refused: another one may have been meant.
+    /// Refuses a network whose address has bits beyond its prefix: another network may have been meant.
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
         const WRONG: InvalidNetwork = InvalidNetwork("each item must be an address or `address/prefix`");
         let (address, prefix) = match text.split_once('/') {
@@ -89,12 +89,12 @@ pub(crate) fn in_v4(address: Ipv4Addr, network: Ipv4Addr, prefix: u32) -> bool {
     (address.to_bits() ^ network.to_bits()).checked_shr(32 - prefix).unwrap_or(0) == 0
 }
 
-/// The same for IPv6.
+/// Whether both IPv6 addresses begin with the same `prefix` bits.
 pub(crate) fn in_v6(address: Ipv6Addr, network: Ipv6Addr, prefix: u32) -> bool {
     (address.to_bits() ^ network.to_bits()).checked_shr(128 - prefix).unwrap_or(0) == 0
 }
 
-/// Why a text is not a network.
+/// The reason for which a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidNetwork(&'static str);
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_the_addresses_that_begin_with_its_bits() {
+    fn a_network_contains_the_addresses_that_begin_with_its_bits() {
         let networks = "127.0.0.0/8,10.1.2.3, fd00::/8 ,::1";
         for address in ["127.0.0.0", "127.255.255.255", "10.1.2.3", "fd12::1", "::1"] {
             assert!(contains(networks, address), "{address}");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_one_is_refused() {
+    fn a_list_with_an_invalid_item_is_refused() {
         let wrong = "x 10.0.0.0/33 10.0.0.1/8 10.0.0.0/ 10.0.0.0/+8 /8 10/8 10.0.0.0/8, , 10.0.0.0/8;::1 fd00::1/8 ::1/0 \
             ::/129 [::1] localhost 010.0.0.0/8 10.0.0.0/8/8 10.0.0.0/255.0.0.0 10.0.0.0/99999999999";
         for text in wrong.split_whitespace().chain(["10.0.0.0/8 ::1"]) {

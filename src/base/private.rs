@@ -1,7 +1,7 @@
-//! A directory that belongs to this user alone, below one that others may write to.
+//! A directory that belongs to this user alone, inside a directory that others may write to.
 //!
-//! Every file is opened relative to the open directory, never by its path: whoever may write to the directory above can
-//! move this one away and put another in its place, but cannot make this process read or write there.
+//! Every file is opened relative to the open directory, never by its path. Another user with access to the parent can move
+//! this directory away and put another one in its place, but cannot make this process read or write there.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 
 use super::directory;
 
-/// Bits of a mode for the group and for all others.
+/// The mode bits of the group and of other users.
 const OTHERS: u32 = 0o077;
 
 pub(crate) struct PrivateDirectory {
@@ -22,11 +22,11 @@ pub(crate) struct PrivateDirectory {
 }
 
 impl PrivateDirectory {
-    /// Opens `parent/name` and makes both if they are missing; `name` gets mode 0700.
+    /// Opens `parent/name`, and creates both if they are missing, `name` with mode 0700.
     ///
     /// # Errors
     ///
-    /// When `parent/name` is a link or no directory, belongs to another user, or cannot be closed to others.
+    /// When `parent/name` is a symbolic link or not a directory, belongs to another user, or stays open to other users.
     pub(crate) fn create(parent: &Path, name: &str) -> io::Result<Self> {
         directory::create(parent)?;
         let path = parent.join(name);
@@ -42,7 +42,7 @@ impl PrivateDirectory {
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create).
+    /// The same as [`create`](Self::create).
     pub(crate) fn find(parent: &Path, name: &str) -> io::Result<Option<Self>> {
         match Self::open(&parent.join(name)) {
             Ok(found) => Ok(Some(found)),
@@ -55,7 +55,9 @@ impl PrivateDirectory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(directory) => directory,
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(foreign("it is no directory")),
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => {
+                return Err(foreign("found something other than a directory"));
+            }
             Err(error) => return Err(error.into()),
         };
         let this = Self { directory };
@@ -64,10 +66,10 @@ impl PrivateDirectory {
             return Err(foreign("it belongs to another user"));
         }
         if opened.mode() & OTHERS != 0 {
-            // A volume's mount may have opened it to a group.
+            // The mount of a volume may have opened the directory to a group.
             rustix::fs::fchmod(&this.directory, Mode::RWXU)?;
             if this.metadata()?.mode() & OTHERS != 0 {
-                return Err(foreign("the file system does not keep others out of it"));
+                return Err(foreign("the file system does not close it to other users"));
             }
         }
         Ok(this)
@@ -77,7 +79,7 @@ impl PrivateDirectory {
     ///
     /// # Errors
     ///
-    /// When it is no regular file, has a second name, or belongs to another user.
+    /// When it is not a regular file, has a second hard link, or belongs to another user.
     pub(crate) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         // A pipe without a writer would block the open.
         let mut file = match self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
@@ -87,7 +89,7 @@ impl PrivateDirectory {
         };
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.nlink() != 1 {
-            return Err(foreign("it is no regular file with one name"));
+            return Err(foreign("found something other than a regular file with a single link"));
         }
         if metadata.uid() != geteuid().as_raw() {
             return Err(foreign("it belongs to another user"));
@@ -97,10 +99,10 @@ impl PrivateDirectory {
         Ok(Some(bytes))
     }
 
-    /// Makes `bytes` the whole of the file `name`, with mode 0600, or leaves the file as it was. Once this returns, the
-    /// file is synced.
+    /// Replaces the content of the file `name` with `bytes`, with mode 0600, or leaves the file as it was. Once this has
+    /// returned, the file is synced.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // Another process has another temporary file.
+        // Every process has its own temporary file.
         let temporary = format!("{}{}", temporary_prefix(name), std::process::id());
         let outcome = self
             .write(&temporary, bytes)
@@ -112,8 +114,7 @@ impl PrivateDirectory {
         outcome
     }
 
-    /// Removes the temporary files of `name` that processes left when they were killed. A file that is being written is
-    /// locked.
+    /// Removes the temporary files of `name` that killed processes have left. A locked one is still being written, and stays.
     pub(crate) fn remove_left_over(&self, name: &str) {
         let Ok(entries) = Dir::read_from(&self.directory) else { return };
         for entry in entries.flatten() {
@@ -127,10 +128,10 @@ impl PrivateDirectory {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // What an earlier process with this number has left.
+        // An earlier process with this id may have left a file.
         self.remove(name);
         let mut file = self.open_file(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-        // See `remove_left_over`. Not every file system can lock.
+        // The lock is for `remove_left_over`. Not every file system can lock.
         let _ = file.try_lock();
         file.write_all(bytes)?;
         file.sync_all()
@@ -145,7 +146,7 @@ impl PrivateDirectory {
         }
     }
 
-    /// The file may not even exist.
+    /// Removes a file, if it exists. Errors are ignored.
     fn remove(&self, name: &str) {
         let _ = unlinkat(&self.directory, name, AtFlags::empty());
     }
@@ -166,7 +167,7 @@ fn temporary_prefix(name: &str) -> String {
 }
 
 fn foreign(reason: &str) -> io::Error {
-    io::Error::new(ErrorKind::PermissionDenied, format!("{reason}: remove it, and it is made anew"))
+    io::Error::new(ErrorKind::PermissionDenied, format!("{reason}: remove it, it will be created again"))
 }
 
 #[cfg(test)]
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_private_and_whole_also_below_a_directory_that_anybody_may_write_to() {
+    fn a_file_is_private_and_complete_even_inside_a_directory_open_to_all() {
         let folder = folder();
         let directory = PrivateDirectory::create(folder.path(), NAME).unwrap();
         assert_eq!(directory.read("file").unwrap(), None);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_ours_that_a_mount_has_opened_to_a_group_is_closed_again() {
+    fn a_directory_that_a_mount_has_opened_to_a_group_is_closed_again() {
         let folder = folder();
         let path = folder.path().join(NAME);
         std::fs::create_dir(&path).unwrap();
@@ -216,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_place_of_the_directory_is_not_followed() {
+    fn a_symbolic_link_in_place_of_the_directory_is_not_followed() {
         let (folder, elsewhere) = (folder(), folder());
         symlink(elsewhere.path(), folder.path().join(NAME)).unwrap();
         for outcome in [
             PrivateDirectory::create(folder.path(), NAME).map(drop),
             PrivateDirectory::find(folder.path(), NAME).map(drop),
         ] {
-            assert_eq!(refused(outcome), "it is no directory: remove it, and it is made anew");
+            assert_eq!(refused(outcome), "found something other than a directory: remove it, it will be created again");
         }
         std::fs::remove_file(folder.path().join(NAME)).unwrap();
         std::fs::write(folder.path().join(NAME), "").unwrap();
@@ -241,20 +242,23 @@ mod tests {
 
         symlink(&victim, own.join("file")).unwrap();
         symlink(&victim, &temporary).unwrap();
-        assert_eq!(refused(directory.read("file")), "it is a symbolic link: remove it, and it is made anew");
+        assert_eq!(refused(directory.read("file")), "it is a symbolic link: remove it, it will be created again");
         directory.replace("file", b"new").unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
         assert_eq!(directory.read("file").unwrap().unwrap(), b"new");
 
         let pipe = std::process::Command::new("mkfifo").arg(own.join("pipe")).status().unwrap();
         assert!(pipe.success());
-        assert!(refused(directory.read("pipe")).starts_with("it is no regular file"), "and it does not block");
+        assert!(
+            refused(directory.read("pipe")).starts_with("found something other than a regular file"),
+            "the read does not block"
+        );
         std::fs::hard_link(&victim, own.join("linked")).unwrap();
-        assert!(refused(directory.read("linked")).starts_with("it is no regular file"));
+        assert!(refused(directory.read("linked")).starts_with("found something other than a regular file"));
     }
 
     #[test]
-    fn a_directory_that_was_moved_away_is_still_the_one_that_is_written_to() {
+    fn a_directory_that_was_moved_away_is_still_written_to() {
         let folder = folder();
         let directory = PrivateDirectory::create(folder.path(), NAME).unwrap();
         std::fs::rename(folder.path().join(NAME), folder.path().join("moved")).unwrap();
@@ -269,11 +273,11 @@ mod tests {
         let folder = folder();
         std::fs::create_dir(folder.path().join(NAME)).unwrap();
         if std::os::unix::fs::chown(folder.path().join(NAME), Some(12345), None).is_err() {
-            println!("not root: left out");
+            println!("skipped: this test needs root");
             return;
         }
         let outcome = PrivateDirectory::create(folder.path(), NAME);
-        assert_eq!(refused(outcome.map(drop)), "it belongs to another user: remove it, and it is made anew");
+        assert_eq!(refused(outcome.map(drop)), "it belongs to another user: remove it, it will be created again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A secret, kept as a digest.
+//! Secrets: kept as digests, and checked for being secrets at all.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use subtle::ConstantTimeEq;
 
 /// The SHA-256 digest of a secret.
 ///
-/// Comparing digests takes the same time whatever the candidate is, and neither the length nor the secret itself is
-/// left in memory or shown by `Debug`. It is meant for tokens of high entropy, not for passwords.
+/// Comparing digests takes the same time whatever the candidate is. Neither the secret nor its length is kept in memory
+/// or shown by `Debug`. Use it for tokens of high entropy, not for passwords.
 #[derive(Clone)]
 pub struct SecretDigest([u8; 32]);
 
@@ -17,7 +17,7 @@ impl SecretDigest {
     ///
     /// # Errors
     ///
-    /// When [`check_secret`] says that it would guard nothing.
+    /// When [`check_secret`] refuses the secret.
     pub fn new(secret: &str) -> Result<Self, InvalidSecret> {
         check_secret(secret)?;
         Ok(Self(Sha256::digest(secret.as_bytes()).into()))
@@ -35,15 +35,15 @@ impl fmt::Debug for SecretDigest {
     }
 }
 
-/// Whether `secret` can be one.
+/// Checks that `secret` is neither blank nor a placeholder that nothing has filled in.
 ///
-/// A secret that holds `${…}`, `{{…}}` or `{$NAME}`, and one that is `$NAME`, `$(NAME)` or `%NAME%`, alone or behind one
-/// word as in `Bearer $NAME`, is a placeholder that nothing has filled in: everybody who reads the configuration, or the
-/// documentation that it was copied from, knows it. `NAME` is in capitals. A hash such as `$argon2id$…` or `$2y$…` is none.
+/// Such a placeholder guards nothing: every reader of the configuration knows it. A text is one if it contains `${…}`,
+/// `{{…}}` or `{$NAME}`, or if it is `$NAME`, `$(NAME)` or `%NAME%`, alone or after one word as in `Bearer $NAME`. `NAME`
+/// is in capitals in the last three. A hash such as `$argon2id$…` or `$2y$…` is no placeholder.
 ///
 /// # Errors
 ///
-/// When the secret is empty or blank, or such a placeholder. The error quotes nothing of the secret.
+/// When the secret is empty, blank, or such a placeholder. The error quotes nothing of the secret.
 ///
 /// ```
 /// use tower_webhook::auth::{InvalidSecret, check_secret};
@@ -59,7 +59,7 @@ pub fn check_secret(secret: &str) -> Result<(), InvalidSecret> {
     }
 }
 
-/// The shape of the placeholder that `secret` is or holds.
+/// The shape of the placeholder in `secret`, if there is one.
 fn placeholder(secret: &str) -> Option<&'static str> {
     let holds = |open: &str, close: &str| secret.split_once(open).is_some_and(|(_, rest)| rest.contains(close));
     if holds("${", "}") {
@@ -90,13 +90,13 @@ fn is_capital_variable(name: &str) -> bool {
     is_variable(name) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.contains(|c: char| c.is_lowercase())
 }
 
-/// Why a text can be no secret.
+/// The reason for which a text is not accepted as a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidSecret {
-    /// It is empty or blank: it would guard nothing.
+    /// The text is empty or blank: it would guard nothing.
     Empty,
-    /// It is, or holds, a placeholder of this shape that nothing has filled in.
+    /// The text is or contains a placeholder of this shape that nothing has filled in.
     Placeholder(&'static str),
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for InvalidSecret {
             Self::Empty => f.write_str("the secret is empty"),
             Self::Placeholder(shape) => write!(
                 f,
-                "the secret is a placeholder that nothing fills in: found `{shape}`, expected the secret itself, or \
+                "the secret is a placeholder that was not filled in: found `{shape}`, expected the secret itself, or \
                  `{{$TOKEN}}` in the configuration of a webhook or connection"
             ),
         }
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_secret_is_none() {
+    fn an_empty_secret_is_refused() {
         for empty in ["", " ", "\t\n"] {
             assert_eq!(SecretDigest::new(empty).unwrap_err(), InvalidSecret::Empty);
         }
     }
 
     #[test]
-    fn a_placeholder_that_nothing_fills_in_is_none() {
+    fn a_placeholder_that_was_not_filled_in_is_refused() {
         for (secret, shape) in [
             ("${TOKEN}", "${…}"),
             ("Bearer ${TOKEN}", "${…}"),

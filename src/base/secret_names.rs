@@ -1,20 +1,20 @@
-//! Which fields hold a secret, by their name, and what is shown in their place.
+//! Decides by a field's name whether it holds a secret, and has the text that is shown instead.
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 
 /// Shown in place of a secret.
 pub const REDACTED: &str = "***REDACTED***";
 
-/// Whether a sender proves itself with the header field of this name, to the receiver and to nobody else: such a value is
+/// Whether a header field of this name holds the sender's credential for this receiver. The value of such a field is
 /// neither shown nor sent on.
 pub fn is_credential(name: &HeaderName) -> bool {
     [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
 }
 
-/// The longest name that is looked into, in bytes: a longer one counts as secret.
+/// The longest name that is examined, in bytes. A longer name counts as secret.
 pub(crate) const MAX_NAME: usize = 1024;
 
-/// Words that make a field secret wherever they stand in its name.
+/// Words that make a field secret anywhere in its name.
 const SECRET_WORDS: [&str; 16] = [
     "auth",
     "authorization",
@@ -34,34 +34,35 @@ const SECRET_WORDS: [&str; 16] = [
     "ssn",
 ];
 
-/// Words that make a field secret when they are the last of its name: `refresh_token`, and not `token_count`.
+/// Words that make a field secret as the last word of its name: `refresh_token`, but not `token_count`.
 const SECRET_ENDINGS: [&str; 5] = ["token", "tokens", "jwt", "session", "sessionid"];
 
-/// What a `key` must be preceded by to be secret: `api_key`, and not `primary_key`.
+/// Words that make a `key` after them secret: `api_key`, but not `primary_key`.
 const SECRET_KEYS: [&str; 8] = ["access", "api", "encryption", "master", "private", "secret", "shared", "signing"];
 
-/// What a word may end in that is written together with another: `refreshtoken`, `dbpassword`.
+/// Suffixes that make a last word secret: `refreshtoken`, `dbpassword`.
 const SECRET_SUFFIXES: [&str; 4] = ["password", "passwd", "secret", "token"];
 
-/// Names that are written in one word.
+/// Secret names that are often written as one word.
 const SECRET_NAMES: [&str; 8] =
     ["accesskey", "accesstoken", "apikey", "apitoken", "authtoken", "clientsecret", "creditcard", "privatekey"];
 
-/// What a name must contain to sound secret.
+/// A name that contains one of these sounds secret.
 const SOUNDS: [&str; 7] = ["auth", "cookie", "credential", "key", "password", "secret", "token"];
 
-/// Whether a field of this name holds a secret, as far as its words tell: `api_key` does, `monkey` does not.
+/// Whether the words of this name say that the field holds a secret: `api_key` does, `monkey` does not.
 pub(crate) fn is_secret(name: &str) -> bool {
     name.len() > MAX_NAME || (may_be_secret(name) && has_secret_words(name))
 }
 
-/// Most names lack the letters of every secret word, and need not be taken apart. Beyond ASCII a letter may become another.
+/// A quick test: most names lack letters of every secret word, and need not be split into words. A name that is not ASCII
+/// is always split, because lower case may turn another letter into an ASCII one.
 fn may_be_secret(name: &str) -> bool {
     let letters = letters(name.as_bytes());
     !name.is_ascii() || SECRET_LETTERS.iter().any(|secret| letters & secret == *secret)
 }
 
-/// Of each of the words, one of which is in whatever is secret.
+/// The letters of each word of which every secret name contains at least one.
 const SECRET_LETTERS: [u64; 34] = {
     let lists: [&[&str]; 5] = [&SECRET_WORDS, &SECRET_ENDINGS, &SECRET_SUFFIXES, &SECRET_NAMES, &["key"]];
     let mut all = [0; 34];
@@ -78,7 +79,7 @@ const SECRET_LETTERS: [u64; 34] = {
     all
 };
 
-/// One bit for each letter that is in a name, and another for each that is in it more than once.
+/// One bit for each letter in a name, and another bit for each letter that occurs more than once.
 const fn letters(name: &[u8]) -> u64 {
     let mut letters = 0;
     let mut at = 0;
@@ -92,7 +93,7 @@ const fn letters(name: &[u8]) -> u64 {
     letters
 }
 
-/// `PassWord` and `pAsSwOrD` are one word or several, so both readings count.
+/// `PassWord` and `pAsSwOrD` can be one word or several, so both readings count.
 fn has_secret_words(name: &str) -> bool {
     let camel = words(name, true);
     are_secret(&camel) || (camel.has_humps && are_secret(&words(name, false)))
@@ -111,7 +112,7 @@ fn are_secret(words: &Words) -> bool {
         })
 }
 
-/// Whether some of the words, written together, are a secret word or name: `pass_word`.
+/// Whether consecutive words, written together, are a secret word or name: `pass_word`.
 fn has_secret_run(words: &Words) -> bool {
     words.starts().any(|start| {
         let text = &words.text.as_bytes()[start..];
@@ -126,8 +127,8 @@ fn has_secret_run(words: &Words) -> bool {
     })
 }
 
-/// Whether some secret word or name begins with the same two letters. A name may consist of many words, and hardly any
-/// begins one.
+/// Whether any secret word or name begins with the same two letters. A quick test: a name may consist of many words, few of
+/// which begin like a secret one.
 fn begins_secret_run(text: &[u8]) -> bool {
     matches!(
         text,
@@ -138,17 +139,18 @@ fn begins_secret_run(text: &[u8]) -> bool {
     )
 }
 
-/// Whether a field of this name might hold a secret. Misses less, and takes `monkey` and `author` for one.
+/// Whether a field of this name might hold a secret. Misses fewer secrets than [`is_secret`], but also accepts `monkey` and
+/// `author`.
 pub(crate) fn sounds_secret(name: &str) -> bool {
     let contains = |part: &str| name.as_bytes().windows(part.len()).any(|at| at.eq_ignore_ascii_case(part.as_bytes()));
     name.len() > MAX_NAME || SOUNDS.into_iter().any(contains) || is_secret(name)
 }
 
-/// The words of a name, one behind the other.
+/// The words of a name, in one string.
 struct Words {
     text: String,
     ends: Vec<usize>,
-    /// Whether a capital divides some of them.
+    /// Whether a capital letter separates two of the words.
     has_humps: bool,
 }
 
@@ -161,7 +163,7 @@ impl Words {
         self.starts().zip(&self.ends).map(|(start, end)| &self.text[start..*end])
     }
 
-    /// The word ends here. Numbers at its end are no part of it, and a `v` of a version is no word.
+    /// Ends the current word. Digits at its end are dropped, and so is the `v` of a version.
     fn end(&mut self) {
         let start = self.ends.last().copied().unwrap_or(0);
         let word = self.text[start..].trim_end_matches(|c: char| c.is_ascii_digit());
@@ -173,8 +175,8 @@ impl Words {
     }
 }
 
-/// The words of a name, in lower case and without numbers at their ends: `password1`. They are divided by anything that
-/// is no letter or digit and, in camel case, by capitals: `HTTPAuth`.
+/// Splits a name into words, in lower case and without digits at their ends: `password1`. Any character other than a
+/// letter or digit separates words; in camel case capitals do as well: `HTTPAuth`.
 fn words(name: &str, is_camel: bool) -> Words {
     let mut words = Words { text: String::with_capacity(name.len()), ends: Vec::new(), has_humps: false };
     let mut before = ' ';
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_known_by_name() {
+    fn secret_fields_are_recognised_by_name() {
         for name in [
             "password",
             "PASSWORD",
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_names_are_not() {
+    fn ordinary_names_are_not_secret() {
         for name in [
             "author",
             "author_association",
@@ -303,9 +305,9 @@ mod tests {
     }
 
     proptest! {
-        /// Names of pieces that matter, in any case and with anything in between.
+        /// Names of meaningful pieces, in any order and with any separator.
         #[test]
-        fn what_is_secret_has_the_letters_of_it(pieces in prop::collection::vec("[a-zA-Z_]{0,2}|[-._0-9é\u{212a}]|auth|Token|key|api|ssn|PWD|jwt|Session|id|credit|card|pass|word|secret|v", 0..6)) {
+        fn the_quick_tests_never_miss_a_secret(pieces in prop::collection::vec("[a-zA-Z_]{0,2}|[-._0-9é\u{212a}]|auth|Token|key|api|ssn|PWD|jwt|Session|id|credit|card|pass|word|secret|v", 0..6)) {
             let name = pieces.concat();
             prop_assert_eq!(is_secret(&name), has_secret_words(&name), "{}", name);
             for is_camel in [true, false] {
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_too_long_to_be_looked_into_counts_as_secret() {
+    fn a_name_that_is_too_long_counts_as_secret() {
         let name = |length: usize| "é_".repeat(length / 3) + &"a".repeat(length % 3);
         for is_secret in [is_secret, sounds_secret] {
             assert!(!is_secret(&name(MAX_NAME)));
@@ -323,7 +325,7 @@ mod tests {
         }
     }
 
-    /// The same with a string for each word.
+    /// A simple implementation to compare with, with a string for each word.
     fn plain(name: &str, is_camel: bool) -> bool {
         let mut words = vec![String::new()];
         let chars: Vec<char> = name.chars().collect();
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sounds_secret_is_more() {
+    fn more_names_sound_secret_than_are_secret() {
         for name in ["author", "monkey", "KEYBOARD", "tokens_used", "idempotency-key", "XSecretary", "set-cookie2"] {
             assert!(sounds_secret(name), "{name}");
         }

@@ -1,21 +1,22 @@
-//! How much of a common room each webhook, and each namespace, may take.
+//! How much of a shared capacity each webhook and each namespace may take.
 //!
 //! The limits are dynamic thresholds: a webhook may hold as many bytes as are still free, and a namespace twice as many
-//! (A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). One namespace
-//! alone may so take two thirds of the room, and a namespace that comes later always finds some of the rest. When the
-//! first ones drain, all that want room end up with equal shares.
+//! (A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). So one namespace
+//! alone may take two thirds of the capacity, and a namespace that comes later always finds room in the rest. As the
+//! first ones drain, all namespaces that want room end up with equal shares.
 
-/// Bytes that are held.
+/// Bytes in use.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
+    /// Bytes of all webhooks.
     pub(crate) all: u64,
-    /// Of these, the webhook's.
+    /// Bytes of the webhook.
     pub(crate) webhook: u64,
-    /// Of these, those of its namespace, the webhook's included.
+    /// Bytes of the webhook's namespace, the webhook included.
     pub(crate) namespace: u64,
 }
 
-/// Whose bytes are too many.
+/// The limit that was exceeded: of the webhook, of its namespace, or of all together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scope {
     Webhook,
@@ -24,14 +25,14 @@ pub(crate) enum Scope {
 }
 
 impl Held {
-    /// The same with so many bytes more of the webhook.
+    /// The same with `bytes` more for the webhook.
     pub(crate) fn and(self, bytes: u64) -> Self {
         let [all, webhook, namespace] = [self.all, self.webhook, self.namespace].map(|held| held.saturating_add(bytes));
         Self { all, webhook, namespace }
     }
 
-    /// Whose bytes are too many, if all may hold `capacity` bytes. `least` bytes are not too many for a webhook, nor for a
-    /// namespace, as long as all together are not.
+    /// The limit that is exceeded, if all together may hold `capacity` bytes. A webhook and a namespace may always hold
+    /// `least` bytes, as long as the total is within `capacity`.
     pub(crate) fn exceeded(self, capacity: u64, least: u64) -> Option<Scope> {
         let free = capacity.saturating_sub(self.all);
         if self.webhook > free.max(least) {
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_is_not_too_much_as_long_as_there_is_room() {
+    fn the_least_share_is_granted_as_long_as_there_is_room() {
         let held = |all, webhook, namespace| Held { all, webhook, namespace }.exceeded(1000, 100);
         assert_eq!(held(1000, 100, 100), None);
         assert_eq!(held(1000, 101, 101), Some(Scope::Webhook));

@@ -1,9 +1,9 @@
-//! Text of somebody else's, for an operator's eyes.
+//! Untrusted text, made safe for logs and terminals.
 
 use std::fmt::{self, Write};
 
-/// A text on one line, cut after a number of characters, with nothing in it that could forge a line or speak to a terminal.
-/// Bytes that are no UTF-8 are written as `\xff`.
+/// Displays a text on one line, cut after a number of characters. Control characters are escaped, so that the text can
+/// neither forge a log line nor control a terminal. A byte that is not UTF-8 is written as `\xff`.
 pub(crate) struct Shown<'a> {
     text: &'a [u8],
     longest: usize,
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_shown_as_numbers() {
+    fn bytes_that_are_not_utf_8_are_shown_in_hexadecimal() {
         assert_eq!(Shown::new(b"a\xff\xc3(", 4).to_string(), "a\\xff\\xc3(");
         assert_eq!(Shown::new(b"a\xff\xc3(", 3).to_string(), "a\\xff\\xc3…");
         assert_eq!(Shown::new(b"a\xff\xc3(", 2).to_string(), "a\\xff…");

@@ -1,32 +1,32 @@
-//! The waiters of the next group, for a thread that works for many at a time.
+//! Gathers the waiters of the next group for a writer thread.
 
 use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Group, Waiter};
 
-/// How long the thread waits for more when several have come at a time, and maybe again as long as some do.
+/// How long the thread waits for more waiters in one turn. It takes further turns as long as waiters arrive.
 pub(crate) const GATHER: Duration = Duration::from_micros(300);
 
-/// The waiters of the next group. It is kept with the work of the thread, behind the same lock.
+/// The waiters of the next group. It is kept behind the same lock as the work of the thread.
 pub(crate) struct Gathering<T> {
     group: Group<T>,
-    /// How many wait.
+    /// How many waiters there are.
     count: usize,
-    /// How many waiters the last group had, until the thread has waited for them to come again.
+    /// How many waiters the last group had; zero once the thread has waited for them to come again.
     answered: usize,
-    /// The thread sleeps until this many wait.
+    /// The number of waiters that wakes the thread.
     wake_at: usize,
 }
 
-/// The thread has nothing to do.
+/// `wake_at` of a thread that has no work: the first waiter wakes it.
 const IDLE: usize = 1;
 
-/// Waiters do not wake the thread.
+/// `wake_at` of a thread that is awake: waiters do not wake it.
 const BUSY: usize = usize::MAX;
 
 impl<T> Gathering<T> {
-    /// Adds a waiter. The flag is `true` if the thread must be woken; with `is_enough` it does not wait for more.
+    /// Adds a waiter. The flag is `true` if the thread must be woken. `is_enough` wakes it without waiting for more waiters.
     pub(crate) fn join(&mut self, patience: Option<Duration>, is_enough: bool) -> (Waiter<T>, bool) {
         self.count += 1;
         (self.group.join(patience), self.count == self.wake_at || (is_enough && self.wake_at != BUSY))
@@ -36,7 +36,7 @@ impl<T> Gathering<T> {
         self.count
     }
 
-    /// Whether the thread sleeps because there is nothing to do.
+    /// Whether the thread sleeps because there is no work.
     #[cfg(feature = "queue-disk")]
     pub(crate) fn is_idle(&self) -> bool {
         self.wake_at == IDLE
@@ -55,23 +55,23 @@ impl<T> Default for Gathering<T> {
     }
 }
 
-/// The state of a thread, with its gathering.
+/// The work of a thread, with its gathering.
 pub(crate) trait Gathers {
     type Outcome;
 
-    /// How often the thread waits for more at most: the dearer the work for one group, the more often.
+    /// The largest number of turns that the thread waits for more waiters: the more a group costs, the more turns pay.
     const MAX_TURNS: usize;
 
     fn gathering(&mut self) -> &mut Gathering<Self::Outcome>;
 
-    /// Whether there is enough work for one group.
+    /// Whether there is enough work to begin at once.
     fn is_enough(&self) -> bool {
         false
     }
 }
 
-/// Waits a little for the waiters of the last group: often they come again at once, and one group serves all of them. A
-/// single waiter is not kept waiting.
+/// Waits a little for the waiters of the last group: often they come back at once, and then one group serves all of them.
+/// A single waiter is not kept waiting.
 pub(crate) fn gather<'a, I: Gathers>(wake: &Condvar, mut inner: MutexGuard<'a, I>) -> MutexGuard<'a, I> {
     let gathering = inner.gathering();
     let expected = gathering.count + std::mem::take(&mut gathering.answered);
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// How long the thread waits after so many were answered, with so many there already.
+    /// How long the thread waits after a group of `answered`, with `waiting` waiters there already.
     fn gathered(answered: usize, waiting: usize) -> Duration {
         let (queue, wake) = (Mutex::<Queue>::default(), Condvar::new());
         let mut inner = queue.lock().unwrap();
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn those_who_were_answered_are_waited_for() {
+    fn the_thread_waits_for_waiters_of_the_last_group() {
         for (answered, waiting) in [(2, 0), (1, 1), (8, 7)] {
             assert!(gathered(answered, waiting) >= GATHER, "{answered} {waiting}");
         }
     }
 
     #[test]
-    fn who_is_alone_is_not_kept_waiting() {
+    fn a_single_waiter_is_not_kept_waiting() {
         for (answered, waiting) in [(0, 0), (1, 0), (0, 1)] {
             let quickest = (0..50).map(|_| gathered(answered, waiting)).min().unwrap();
             assert!(quickest < GATHER, "{answered} {waiting}: {quickest:?}");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_waited_for_as_long_as_some_come() {
+    fn the_thread_waits_as_long_as_waiters_arrive() {
         let waited = || {
             let (queue, wake) = (Mutex::<Queue>::default(), Condvar::new());
             let mut inner = queue.lock().unwrap();
@@ -189,12 +189,12 @@ mod tests {
                 waited
             })
         };
-        // The machine may be busy, and the other thread late.
+        // Tried many times: on a busy machine the other thread may be late.
         assert!((0..50).any(|_| waited() >= GATHER * Queue::MAX_TURNS as u32));
     }
 
     #[test]
-    fn the_last_of_them_ends_it() {
+    fn only_the_waiter_that_completes_the_number_wakes_the_thread() {
         let mut gathering = Gathering::<()> { wake_at: 3, ..Gathering::default() };
         let woken: Vec<_> = (0..5).map(|_| gathering.join(None, false).1).collect();
         assert_eq!(woken, [false, false, true, false, false]);

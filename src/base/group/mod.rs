@@ -1,8 +1,8 @@
-//! Group commit: one write, or one sync, for all tasks that wait for it.
+//! Group commit: wakes every task that waits for the same write or sync.
 //!
-//! To wake a task from a thread outside of its runtime costs a lock and often a system call; from within, next to nothing.
-//! So of the waiters of one thread a single one is woken from outside. It wakes the others when it is polled, or when it is
-//! dropped. In the same way a single one of them has a timer at a time.
+//! Waking a task from a thread outside of its runtime costs a lock and often a system call; from within the runtime it
+//! costs next to nothing. The waiters of one thread therefore form a cohort, and the writer thread wakes only one of them.
+//! That waiter wakes the rest of its cohort when it is polled or dropped. Only one waiter of a cohort has a timer at a time.
 
 mod gathering;
 
@@ -22,36 +22,36 @@ use crate::base::lock::lock;
 pub(crate) use self::gathering::GATHER;
 pub(crate) use self::gathering::{Gathering, Gathers, gather, idle};
 
-/// One write or sync, and the tasks that wait for it. Dropped, it tells them that nothing comes.
+/// One write or sync, and the tasks that wait for it. When it is dropped, the waiters get `None`.
 pub(crate) struct Group<T>(Arc<Shared<T>>);
 
-/// A task that waits. It gets `None` if the group was dropped, or took too long.
+/// A waiter of a group. Resolves to `None` if the group was dropped, or took longer than the waiter's patience.
 #[must_use]
 pub(crate) struct Waiter<T> {
     group: Arc<Shared<T>>,
     /// The index of its cohort, and its index in that cohort.
     place: Option<(usize, usize)>,
     ends: Option<Instant>,
-    /// One waiter of a cohort has a timer, and one that ends before that.
+    /// The timer for `ends`. Only the waiter of the cohort that ends first needs one.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Groups that have ended, and may have waiters that nobody has woken: a task that is woken need not poll, and so the
-/// waiter that was to wake the others may never do so.
+/// Groups that have ended and may have waiters that are not woken yet. A woken task need not poll its waiter, so the
+/// waiter that should wake its cohort may never do so.
 pub(crate) struct Stragglers<T>(VecDeque<(StdInstant, Arc<Shared<T>>)>);
 
-/// How long the waiter that was woken has for waking the others.
+/// Grace period for the woken waiter to wake its cohort.
 const TIME_TO_WAKE: Duration = Duration::from_millis(20);
 
 impl<T> Group<T> {
-    /// Adds a waiter, for this long at most.
+    /// Adds a waiter that waits for `patience` at most.
     pub(crate) fn join(&self, patience: Option<Duration>) -> Waiter<T> {
-        // Beyond all time there is no end.
+        // A time that overflows never ends.
         let ends = patience.and_then(|patience| Instant::now().checked_add(patience));
         Waiter { group: Arc::clone(&self.0), place: None, ends, timer: None }
     }
 
-    /// Tells all waiters.
+    /// Ends the group: all waiters get `outcome`.
     pub(crate) fn end(self, outcome: T, stragglers: &mut Stragglers<T>) {
         if self.0.end(Some(outcome)) {
             stragglers.0.push_back((StdInstant::now() + TIME_TO_WAKE, Arc::clone(&self.0)));
@@ -60,7 +60,7 @@ impl<T> Group<T> {
 }
 
 impl<T> Stragglers<T> {
-    /// Wakes the waiters that should have been woken by now. Returns when to look again.
+    /// Wakes the waiters whose grace period is over. Returns when to call this again.
     pub(crate) fn wake(&mut self) -> Option<StdInstant> {
         while let Some((due, group)) = self.0.front() {
             if *due > StdInstant::now() {
@@ -103,7 +103,7 @@ impl<T: Clone> Future for Waiter<T> {
             return Poll::Ready(outcome);
         }
         let mut cohorts = this.group.lock();
-        // Set behind the same lock.
+        // Checked again, as the outcome is set under this lock.
         if let Some(outcome) = this.group.outcome.get() {
             let outcome = outcome.clone();
             drop(cohorts);
@@ -127,7 +127,7 @@ impl<T: Clone> Future for Waiter<T> {
 }
 
 impl<T> Waiter<T> {
-    /// Wakes the others of its cohort, if the group has ended and no other waiter has done so.
+    /// Wakes the rest of the cohort, unless another waiter has done so.
     fn wake_others(&mut self) {
         let Some((at, _)) = self.place.take() else { return };
         if self.group.unwoken.load(Ordering::Acquire) > 0 {
@@ -146,14 +146,14 @@ impl<T> Drop for Waiter<T> {
         let mut cohorts = self.group.lock();
         if self.group.outcome.get().is_some() {
             drop(cohorts);
-            // It may be the waiter that was to wake the others.
+            // This may be the waiter that was woken to wake the rest.
             return self.wake_others();
         }
         let cohort = &mut cohorts.0[at];
         cohort.wakers[index] = None;
         cohort.free.push(index);
         cohort.timer.take_if(|_| self.timer.is_some());
-        // The waiter that is polled next takes one.
+        // The waiter that is woken here sets a timer of its own.
         let is_missed = cohort.is_timed && cohort.timer.is_none();
         let next = cohort.wakers.iter().flatten().next().filter(|_| is_missed).cloned();
         drop(cohorts);
@@ -163,9 +163,9 @@ impl<T> Drop for Waiter<T> {
 
 struct Shared<T> {
     cohorts: Mutex<Cohorts>,
-    /// Of a group that has ended.
+    /// Set when the group has ended; `None` if it was dropped.
     outcome: OnceLock<Option<T>>,
-    /// How many cohorts have a waiter that has not been woken, once the group has ended.
+    /// How many cohorts have waiters that are not woken yet. Counted when the group ends.
     unwoken: AtomicUsize,
 }
 
@@ -178,14 +178,14 @@ impl<T> Default for Shared<T> {
 #[derive(Default)]
 struct Cohorts(Vec<Cohort>);
 
-/// The waiters of one thread, either those with an end or those without.
+/// The waiters of one thread: either those with a time limit, or those without.
 struct Cohort {
     thread: usize,
     is_timed: bool,
     wakers: Vec<Option<Waker>>,
-    /// Places of waiters that gave up: a group that does not end must not grow for ever.
+    /// Free places of waiters that gave up, to be reused: a group that does not end must not grow for ever.
     free: Vec<usize>,
-    /// When the timer of the cohort ends.
+    /// The time of the cohort's timer.
     timer: Option<Instant>,
 }
 
@@ -194,7 +194,8 @@ impl<T> Shared<T> {
         lock(&self.cohorts)
     }
 
-    /// Whether there are waiters that others must wake. The first end counts.
+    /// Sets the outcome, unless there is one, and wakes one waiter of each cohort. Returns whether waiters are left for them
+    /// to wake.
     fn end(&self, outcome: Option<T>) -> bool {
         let mut cohorts = self.lock();
         let woken: Vec<_> = match self.outcome.get() {
@@ -211,7 +212,7 @@ impl<T> Shared<T> {
 }
 
 impl Cohorts {
-    /// Takes a place in the cohort of this thread, or keeps the one it has.
+    /// The cohort of a waiter, which gets a place in the cohort of this thread if it has none yet.
     fn place(&mut self, place: &mut Option<(usize, usize)>, is_timed: bool, waker: &Waker) -> &mut Cohort {
         let cohorts = &mut self.0;
         if let Some((at, index)) = *place {
@@ -238,14 +239,14 @@ impl Cohorts {
         cohort
     }
 
-    /// The waiters of a cohort that nobody has woken, if there are any.
+    /// The wakers of a cohort that were not woken yet, if there are any.
     fn take_wakers(&mut self, cohort: usize) -> Option<Vec<Option<Waker>>> {
         let wakers = std::mem::take(&mut self.0.get_mut(cohort)?.wakers);
         wakers.iter().any(Option::is_some).then_some(wakers)
     }
 }
 
-/// Tells threads apart that live at the same time.
+/// A number that differs between threads that are alive at the same time.
 fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
@@ -262,7 +263,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is woken.
+    /// A waker that counts its calls.
     #[derive(Default)]
     struct Count(AtomicUsize);
 
@@ -278,14 +279,14 @@ mod tests {
         }
     }
 
-    /// Seats of this thread, each polled once with a waker of its own.
+    /// Waiters of this thread, each polled once with a waker of its own.
     fn waiters(group: &Group<u8>, count: usize) -> Vec<(Option<Waiter<u8>>, Arc<Count>)> {
-        let sit = |_| {
+        let wait = |_| {
             let (mut waiter, woken) = (group.join(Some(Duration::MAX)), Arc::<Count>::default());
             assert!(poll(&mut waiter, &woken).is_pending());
             (Some(waiter), woken)
         };
-        (0..count).map(sit).collect()
+        (0..count).map(wait).collect()
     }
 
     fn poll(waiter: &mut Waiter<u8>, woken: &Arc<Count>) -> Poll<Option<u8>> {
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_thread_is_woken_and_wakes_the_others() {
+    fn one_waiter_of_a_thread_is_woken_and_wakes_the_others() {
         let group = Group::default();
         let mut here = waiters(&group, 3);
         let there = std::thread::scope(|scope| scope.spawn(|| waiters(&group, 2)).join().unwrap());
@@ -304,13 +305,13 @@ mod tests {
         let (waiter, woken) = &mut here[0];
         assert_eq!(poll(waiter.as_mut().unwrap(), woken), Poll::Ready(Some(7)));
         assert_eq!((counts(&here), counts(&there)), (vec![1, 1, 1], vec![1, 0]));
-        assert!(stragglers.wake().is_some(), "the one of the other thread has its time");
+        assert!(stragglers.wake().is_some(), "the waiter of the other thread has its grace period");
         std::thread::sleep(TIME_TO_WAKE);
         assert_eq!((stragglers.wake(), counts(&there)), (None, vec![1, 1]));
     }
 
     #[test]
-    fn a_group_that_is_dropped_tells_it() {
+    fn waiters_of_a_dropped_group_get_none() {
         let group = Group::default();
         let mut waiters = waiters(&group, 1);
         drop(group);
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_waits_as_long_as_it_may_and_no_longer() {
+    async fn each_waiter_waits_for_its_patience_and_no_longer() {
         let group = Group::<u8>::default();
         let began = Instant::now();
         let wait = async |patience: u64| {
@@ -332,13 +333,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_hangs_up_hands_the_timer_on() {
+    async fn a_dropped_waiter_hands_its_timer_on() {
         let group = Group::<u8>::default();
         let mut waiters: Vec<_> =
             (5..9).map(|patience| Box::pin(group.join(Some(Duration::from_secs(patience))))).collect();
         let began = Instant::now();
         join_all(waiters.iter_mut().map(|waiter| timeout(Duration::from_secs(1), waiter))).await;
-        // The second is woken to take the timer, and is gone before it is polled.
+        // The second waiter is woken to take the timer over, and is dropped before it is polled.
         waiters.drain(..2);
         assert_eq!(join_all(waiters).await, [None, None]);
         assert_eq!(began.elapsed().as_secs(), 8);
@@ -356,9 +357,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever hangs up, at whatever moment: the others are woken, if each that is woken is polled or dropped.
+        /// Any waiter may be dropped at any moment: the others are woken, if each woken waiter is polled or dropped.
         #[test]
-        fn nobody_is_left_waiting(count in 1..8usize, before in any::<u8>(), after in any::<u8>()) {
+        fn no_waiter_is_left_waiting(count in 1..8usize, before in any::<u8>(), after in any::<u8>()) {
             let group = Group::default();
             let mut waiters = waiters(&group, count);
             let is_in = |set: u8, at: usize| set >> at & 1 == 1;
