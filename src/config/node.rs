@@ -16,7 +16,7 @@ use serde_json::{Number, Value};
 
 use super::error::{CompileError, duplicate_key, quote, unknown_key};
 use super::name::Name;
-use crate::json::Instead;
+use crate::json::NotJson;
 
 #[derive(Clone, PartialEq)]
 pub(crate) enum Node {
@@ -41,7 +41,7 @@ impl Node {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let node = Reading { held: &Cell::new(0), depth: 0 }.deserialize(&mut deserializer);
         node.and_then(|node| deserializer.end().map(|()| node)).map_err(|error| {
-            CompileError::new(match Instead::of(json).filter(|_| error.is_syntax() || error.is_eof()) {
+            CompileError::new(match NotJson::detect(json).filter(|_| error.is_syntax() || error.is_eof()) {
                 Some(instead) => format!("expected a JSON object, found {}", instead.found()),
                 // What is no fault of the syntax is told in words of ours.
                 None if error.is_data() => error.to_string(),

@@ -1,10 +1,10 @@
-//! How deep JSON may be.
+//! The limit on the nesting of JSON.
 
-/// How many arrays and objects may stand inside one another.
+/// How many levels deep arrays and objects may be nested.
 pub const MAX_DEPTH: usize = 50;
 
-/// Whether brackets outside of strings are ever open more than `limit` deep. Exact for well-formed text; for any
-/// other text it may say either, and the parser has the word.
+/// Whether brackets outside of strings are nested more than `limit` levels deep. Exact for well-formed JSON; for any other
+/// text the result means nothing, and the parser decides.
 pub(super) fn exceeds_depth(text: &[u8], limit: usize) -> bool {
     let mut depth = 0_usize;
     let mut bytes = text.iter();

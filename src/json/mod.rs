@@ -1,7 +1,7 @@
-//! Well-formedness of JSON, without a tree.
+//! JSON on bytes: checks, pointers and cleaning, without building a tree.
 
 mod depth;
-mod instead;
+mod not_json;
 mod pointer;
 mod scan;
 pub(crate) mod secrets;
@@ -14,16 +14,16 @@ use serde_json::value::RawValue;
 
 pub use self::depth::MAX_DEPTH;
 use self::depth::exceeds_depth;
-pub(crate) use self::instead::Instead;
+pub(crate) use self::not_json::NotJson;
 pub(crate) use self::pointer::{InvalidPointer, Pointer, Scalar};
 pub(crate) use self::secrets::{clean, scalar_len, string_len};
 
-/// Why a text is not JSON that is taken.
+/// The reason for which a text is not accepted as JSON.
 #[derive(Debug)]
 pub(crate) enum Malformed {
     TooDeep,
-    /// It is no JSON at all.
-    Instead(Instead),
+    /// The text is in another format.
+    NotJson(NotJson),
     Syntax(serde_json::Error),
 }
 
@@ -31,12 +31,12 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooDeep => write!(f, "JSON payload is nested more than {MAX_DEPTH} levels deep"),
-            Self::Instead(Instead::Nothing) => {
+            Self::NotJson(NotJson::Empty) => {
                 f.write_str("Malformed JSON payload: the body is empty; send one JSON value")
             }
-            Self::Instead(instead) => {
-                let (found, mend) = (instead.found(), instead.mend());
-                write!(f, "Malformed JSON payload: expected JSON, found {found}; {mend}")
+            Self::NotJson(format) => {
+                let (found, hint) = (format.found(), format.hint());
+                write!(f, "Malformed JSON payload: expected JSON, found {found}; {hint}")
             }
             // Position and kind; serde_json's syntax errors never quote the text.
             Self::Syntax(error) => write!(f, "Malformed JSON payload: {error}"),
@@ -45,40 +45,40 @@ impl fmt::Display for Malformed {
 }
 
 impl Malformed {
-    /// The same, and what the sender takes the body for, unless its bytes tell.
+    /// Prefers the format that `Content-Type` names to a syntax error.
     pub(crate) fn of(self, headers: &HeaderMap) -> Self {
-        let named = || headers.get(CONTENT_TYPE).and_then(|value| Instead::of_content_type(value.as_bytes()));
+        let named = || headers.get(CONTENT_TYPE).and_then(|value| NotJson::of_content_type(value.as_bytes()));
         match self {
-            Self::Syntax(error) => named().map_or(Self::Syntax(error), Self::Instead),
+            Self::Syntax(error) => named().map_or(Self::Syntax(error), Self::NotJson),
             other => other,
         }
     }
 }
 
-/// Checks that `text` is one JSON value in UTF-8, at most [`MAX_DEPTH`] deep, with nothing but blanks around it.
+/// Checks that `text` is one JSON value in UTF-8, at most [`MAX_DEPTH`] levels deep, with only whitespace around it.
 pub(crate) fn check(text: &[u8]) -> Result<(), Malformed> {
-    // The quick way through. serde_json has the word on everything else, and the words for it.
+    // The fast path. For any other text serde_json decides, and describes the error.
     if scan::is_well_formed(text) {
         return Ok(());
     }
-    // First, as serde_json does not bound the depth of a value that it skips.
+    // Checked first, because serde_json does not limit the depth of a value that it skips.
     if exceeds_depth(text, MAX_DEPTH) {
         return Err(Malformed::TooDeep);
     }
     // `RawValue` and not `IgnoredAny`: only the former checks that strings are UTF-8.
     match serde_json::from_slice::<&RawValue>(text) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Instead::of(text).map_or(Malformed::Syntax(error), Malformed::Instead)),
+        Err(error) => Err(NotJson::detect(text).map_or(Malformed::Syntax(error), Malformed::NotJson)),
     }
 }
 
-/// The scan takes exactly the texts that serde_json takes and that are not too deep.
+/// The scan accepts exactly the texts that serde_json accepts and that are not too deep.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &[u8]) {
     let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
-    let is_taken = is_json && !exceeds_depth(text, MAX_DEPTH);
-    assert_eq!(scan::is_well_formed(text), is_taken);
-    assert_eq!(check(text).is_ok(), is_taken);
+    let is_accepted = is_json && !exceeds_depth(text, MAX_DEPTH);
+    assert_eq!(scan::is_well_formed(text), is_accepted);
+    assert_eq!(check(text).is_ok(), is_accepted);
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_does_not() {
+    fn anything_else_is_refused() {
         for text in [
             &b""[..],
             b" \n",
@@ -182,10 +182,10 @@ mod tests {
         }
 
         #[test]
-        fn it_says_what_serde_json_says(text in r#"[\[\]{}",:a0\\ tru\-.e]{0,24}"#) {
+        fn the_check_agrees_with_serde_json(text in r#"[\[\]{}",:a0\\ tru\-.e]{0,24}"#) {
             let ours = check(text.as_bytes()).is_ok();
             let theirs = serde_json::from_str::<Value>(&text).is_ok();
-            // The tree refuses numbers that overflow f64 and lone surrogates; the grammar does not.
+            // A tree refuses numbers that overflow f64, and lone surrogates; the grammar allows both.
             prop_assert!(ours == theirs || (ours && text.contains(['e', 'u'])));
         }
 

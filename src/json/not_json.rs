@@ -1,22 +1,25 @@
-//! What a text is that is no JSON, as far as its first bytes tell. Nothing of the text is quoted.
+//! Recognises texts in other formats than JSON by their first bytes, for errors that help the sender. Nothing of the text
+//! is quoted.
 
-/// What stands there instead of JSON.
+/// The format of a text that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Instead {
-    Nothing,
-    Mark(&'static str),
+pub(crate) enum NotJson {
+    Empty,
+    /// JSON behind a byte order mark of this encoding.
+    ByteOrderMark(&'static str),
     Utf16,
     Compressed(&'static str),
     Form,
     Multipart,
     Xml,
     SingleQuotes,
+    /// The text `[object Object]`.
     ObjectObject,
 }
 
-impl Instead {
-    /// What a text that is no JSON looks like; `None` if it looks like JSON with a fault.
-    pub(crate) fn of(text: &[u8]) -> Option<Self> {
+impl NotJson {
+    /// The format that a text that is not JSON looks like; `None` if it looks like JSON with a syntax error.
+    pub(crate) fn detect(text: &[u8]) -> Option<Self> {
         const MARKS: [(&[u8], &str); 5] = [
             (b"\xef\xbb\xbf", "UTF-8"),
             (b"\xff\xfe\0\0", "UTF-32"),
@@ -38,11 +41,11 @@ impl Instead {
         let begins = |table: &[(&[u8], &'static str)]| {
             table.iter().find(|(magic, _)| text.starts_with(magic)).map(|(_, name)| *name)
         };
-        let magic = begins(&MARKS).map(Self::Mark).or_else(|| begins(&COMPRESSED).map(Self::Compressed));
+        let magic = begins(&MARKS).map(Self::ByteOrderMark).or_else(|| begins(&COMPRESSED).map(Self::Compressed));
         let trimmed = text.trim_ascii_start();
         match trimmed {
             _ if magic.is_some() => magic,
-            b"" => Some(Self::Nothing),
+            b"" => Some(Self::Empty),
             [a, b, ..] if (*a == 0) != (*b == 0) => Some(Self::Utf16),
             [b'<', ..] => Some(Self::Xml),
             [b'-', b'-', rest @ ..] if is_multipart(rest) => Some(Self::Multipart),
@@ -54,7 +57,7 @@ impl Instead {
         }
     }
 
-    /// What a sender says that its body is, in `Content-Type`.
+    /// The format that a `Content-Type` names.
     pub(crate) fn of_content_type(value: &[u8]) -> Option<Self> {
         let essence = value.split(|byte| *byte == b';').next().unwrap_or(value).trim_ascii().to_ascii_lowercase();
         match &*essence {
@@ -66,11 +69,11 @@ impl Instead {
         }
     }
 
-    /// In words, behind `found`.
+    /// The format in words, to be put after "found".
     pub(crate) fn found(self) -> String {
         match self {
-            Self::Nothing => "nothing".to_owned(),
-            Self::Mark(encoding) => format!("a byte order mark ({encoding}) before it"),
+            Self::Empty => "nothing".to_owned(),
+            Self::ByteOrderMark(encoding) => format!("a byte order mark ({encoding}) before it"),
             Self::Utf16 => "text in UTF-16".to_owned(),
             Self::Compressed(name) => format!("compressed data ({name})"),
             Self::Form => "a form (application/x-www-form-urlencoded)".to_owned(),
@@ -81,12 +84,12 @@ impl Instead {
         }
     }
 
-    /// What a sender does about it.
-    pub(crate) fn mend(self) -> &'static str {
+    /// The advice to the sender.
+    pub(crate) fn hint(self) -> &'static str {
         match self {
-            Self::Nothing => "send one JSON value",
-            Self::Mark("UTF-8") => "send it without the mark",
-            Self::Mark(_) | Self::Utf16 => "send it in UTF-8 without a byte order mark",
+            Self::Empty => "send one JSON value",
+            Self::ByteOrderMark("UTF-8") => "send it without the mark",
+            Self::ByteOrderMark(_) | Self::Utf16 => "send it in UTF-8 without a byte order mark",
             Self::Compressed(_) => "send it uncompressed",
             Self::Form | Self::Multipart | Self::Xml => {
                 "send JSON, or set the webhook's `data_type` to `blob`, which takes any bytes"
@@ -97,14 +100,14 @@ impl Instead {
     }
 }
 
-/// `name=value`: a name in the characters of a form, and a `=` behind it.
+/// `name=value`: characters that are allowed in a form's name, then a `=`.
 fn is_form(text: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~%+*[]!$()".contains(byte);
     let name = text.iter().take_while(|byte| is_plain(byte)).count();
     name > 0 && text.get(name) == Some(&b'=')
 }
 
-/// A boundary and the first field of a part, behind two hyphens.
+/// After the two hyphens: a boundary, and on the next line the first header field of a part.
 fn is_multipart(rest: &[u8]) -> bool {
     let line = rest.iter().position(|byte| *byte == b'\n').map(|end| &rest[end + 1..]);
     line.is_some_and(|line| line.len() >= 8 && line[..8].eq_ignore_ascii_case(b"content-"))
@@ -115,43 +118,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_bytes_tell() {
-        for (text, instead) in [
-            (&b""[..], Instead::Nothing),
-            (b" \r\n", Instead::Nothing),
-            (b"\xef\xbb\xbf{}", Instead::Mark("UTF-8")),
-            (b"\xff\xfe{\0}\0", Instead::Mark("UTF-16")),
-            (b"\xfe\xff\0{\0}", Instead::Mark("UTF-16")),
-            (b"\xff\xfe\0\0{\0\0\0", Instead::Mark("UTF-32")),
-            (b"{\0}\0", Instead::Utf16),
-            (b"\0{\0}", Instead::Utf16),
-            (b"\x1f\x8b\x08\0", Instead::Compressed("gzip")),
-            (b"\x28\xb5\x2f\xfd\x04", Instead::Compressed("zstd")),
-            (b"x\x9c\xab", Instead::Compressed("deflate")),
-            (b"a=1&b=2", Instead::Form),
-            (b"payload=%7B%22a%22%3A1%7D", Instead::Form),
-            (b"item%5B0%5D=", Instead::Form),
-            (b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--", Instead::Multipart),
-            (b"<?xml version=\"1.0\"?><a/>", Instead::Xml),
-            (b"{'a': 1}", Instead::SingleQuotes),
-            (b"[ 'a']", Instead::SingleQuotes),
-            (b"'a'", Instead::SingleQuotes),
-            (b"[object Object]", Instead::ObjectObject),
+    fn formats_are_recognised_by_their_first_bytes() {
+        for (text, format) in [
+            (&b""[..], NotJson::Empty),
+            (b" \r\n", NotJson::Empty),
+            (b"\xef\xbb\xbf{}", NotJson::ByteOrderMark("UTF-8")),
+            (b"\xff\xfe{\0}\0", NotJson::ByteOrderMark("UTF-16")),
+            (b"\xfe\xff\0{\0}", NotJson::ByteOrderMark("UTF-16")),
+            (b"\xff\xfe\0\0{\0\0\0", NotJson::ByteOrderMark("UTF-32")),
+            (b"{\0}\0", NotJson::Utf16),
+            (b"\0{\0}", NotJson::Utf16),
+            (b"\x1f\x8b\x08\0", NotJson::Compressed("gzip")),
+            (b"\x28\xb5\x2f\xfd\x04", NotJson::Compressed("zstd")),
+            (b"x\x9c\xab", NotJson::Compressed("deflate")),
+            (b"a=1&b=2", NotJson::Form),
+            (b"payload=%7B%22a%22%3A1%7D", NotJson::Form),
+            (b"item%5B0%5D=", NotJson::Form),
+            (b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--", NotJson::Multipart),
+            (b"<?xml version=\"1.0\"?><a/>", NotJson::Xml),
+            (b"{'a': 1}", NotJson::SingleQuotes),
+            (b"[ 'a']", NotJson::SingleQuotes),
+            (b"'a'", NotJson::SingleQuotes),
+            (b"[object Object]", NotJson::ObjectObject),
         ] {
-            assert_eq!(Instead::of(text), Some(instead), "{:?}", String::from_utf8_lossy(text));
+            assert_eq!(NotJson::detect(text), Some(format), "{:?}", String::from_utf8_lossy(text));
         }
         for text in
             [&b"{"[..], b"[1,]", b"{} {}", b"nul", b"hello", b"=", b"a b=c", b"\"a=b", b"1", b"-1x", b"--", b"\xff"]
         {
-            assert_eq!(Instead::of(text), None, "{:?}", String::from_utf8_lossy(text));
+            assert_eq!(NotJson::detect(text), None, "{:?}", String::from_utf8_lossy(text));
         }
     }
 
     #[test]
-    fn a_content_type_tells_without_its_parameters() {
-        let of = |text: &str| Instead::of_content_type(text.as_bytes());
-        assert_eq!(of("Application/X-WWW-Form-Urlencoded; charset=utf-8"), Some(Instead::Form));
-        assert_eq!(of("multipart/form-data;boundary=x"), Some(Instead::Multipart));
+    fn a_content_type_names_a_format_whatever_its_parameters() {
+        let of = |text: &str| NotJson::of_content_type(text.as_bytes());
+        assert_eq!(of("Application/X-WWW-Form-Urlencoded; charset=utf-8"), Some(NotJson::Form));
+        assert_eq!(of("multipart/form-data;boundary=x"), Some(NotJson::Multipart));
         assert_eq!((of("application/json"), of("")), (None, None));
     }
 }

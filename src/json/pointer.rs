@@ -1,4 +1,4 @@
-//! A JSON pointer (RFC 6901), followed without building a tree.
+//! JSON pointers (RFC 6901), followed without building a tree.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use serde_json::value::RawValue;
 
 use super::depth::MAX_DEPTH;
 
-/// The longest pointer, in bytes: it stands in the answer to each event without an id.
+/// The longest pointer, in bytes. The response to each event without an id quotes the pointer.
 const MAX_POINTER: usize = 1024;
 
-/// Where in a body to look: `/data/id`.
+/// A path to a value in a body: `/data/id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pointer {
     text: Box<str>,
-    /// The steps, `~1` and `~0` replaced.
+    /// The names between the slashes, with `~1` and `~0` replaced.
     steps: Box<[Box<str>]>,
 }
 
-/// What stands there.
+/// The value that a pointer finds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Scalar {
     String(String),
-    /// As it is written: `1` and `1.0` are two.
+    /// The number as it is written: `1` and `1.0` are different.
     Number(String),
 }
 
-/// Why a text is no pointer.
+/// The reason for which a text is not a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidPointer(pub(crate) &'static str);
 
@@ -48,8 +48,8 @@ impl Pointer {
         &self.text
     }
 
-    /// The string or number there. `None` if there is something else or nothing, if a name on the way stands twice, or
-    /// if the body is no JSON.
+    /// The string or number at this path. `None` if there is another value or none, if an object on the path has the name
+    /// twice, or if the body is not JSON.
     pub(crate) fn find(&self, json: &[u8]) -> Option<Scalar> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let raw = Follow(&self.steps).deserialize(&mut deserializer).ok()??.get();
@@ -78,7 +78,7 @@ fn unescape(step: &str) -> Option<Box<str>> {
     Some(plain.into())
 }
 
-/// Follows these steps from a value on.
+/// Follows these steps, beginning at a value.
 struct Follow<'a>(&'a [Box<str>]);
 
 impl<'de> DeserializeSeed<'de> for Follow<'_> {
@@ -112,9 +112,9 @@ impl<'de> Visitor<'de> for Step<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            // Of two, parsers take the first or the last: which one is the event's id cannot be known.
+            // Some parsers take the first of two values, some the last: neither is certain to be the event's id.
             if std::mem::replace(&mut seen, true) {
-                return Err(A::Error::custom("the name stands twice"));
+                return Err(A::Error::custom("duplicate name"));
             }
             found = map.next_value_seed(Follow(self.rest))?;
         }
@@ -142,7 +142,7 @@ fn index(step: &str) -> Option<usize> {
     if is_index { step.parse().ok() } else { None }
 }
 
-/// Whether a key is this one.
+/// Whether a key equals this name.
 struct Name<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not() {
+    fn any_other_value_is_not_found() {
         for json in [
             "",
             "{}",
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_that_is_none_is_refused() {
+    fn an_invalid_pointer_is_refused() {
         for text in ["", "id", "#/id", "/~", "/~2", "/a~", &"/a".repeat(51)] {
             assert!(Pointer::parse(text).is_err(), "{text}");
         }
@@ -233,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_the_tree_has(
+        fn a_pointer_finds_the_same_value_as_in_a_tree(
             names in prop::collection::vec("[a-c~/0-2]{0,2}", 1..4),
             other in "[a-c]{1,2}",
             leaf in prop_oneof![any::<i64>().prop_map(Value::from), ".{0,6}".prop_map(Value::from)],
@@ -250,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), pointer in "(/[a0~]{0,2}){1,3}") {
+        fn following_a_pointer_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64), pointer in "(/[a0~]{0,2}){1,3}") {
             if let Ok(pointer) = Pointer::parse(&pointer) {
                 let _ = pointer.find(&bytes);
             }

@@ -1,22 +1,22 @@
-//! JSON without some of its fields, and otherwise byte for byte as it was.
+//! Removes or masks fields of JSON, and leaves every other byte as it is.
 
 use serde_json::value::RawValue;
 
 use super::depth::MAX_DEPTH;
 use crate::base::secret_names::MAX_NAME;
 
-/// Why nothing can be said of a text: it is no JSON, or too deep.
+/// The text is not JSON, or is nested too deep.
 #[derive(Debug)]
 pub(crate) struct Unreadable;
 
-/// Replaces the values of the fields whose name `is_secret` by the string `mask`, or leaves those fields out if there is
-/// none. `None` if there are no such fields.
+/// Replaces the value of each field whose name `is_secret` with the string `mask`, or removes the field if there is no
+/// mask. `None` if there is no such field.
 pub(crate) fn clean(
     text: &[u8],
     mask: Option<&str>,
     is_secret: &dyn Fn(&str) -> bool,
 ) -> Result<Option<Vec<u8>>, Unreadable> {
-    // From here on the grammar is known to hold; what follows only tells the pieces apart.
+    // The grammar is checked here; the code below only splits the text into its parts.
     serde_json::from_slice::<&RawValue>(text).map_err(|_| Unreadable)?;
     let mut cleaner = Cleaner { rest: text, out: Vec::with_capacity(text.len()), mask, is_secret, has_changed: false };
     cleaner.copy_blanks()?;
@@ -85,23 +85,23 @@ impl<'a> Cleaner<'a> {
                 }
                 self.field(is_secret, depth)?;
             }
-            // What stands between a value and its comma is of no use to anybody.
+            // Whitespace between a value and its comma is dropped.
             if self.rest.get(blanks_len(self.rest)) == Some(&b',') {
                 self.take(blanks_len(self.rest) + 1)?;
             }
         }
     }
 
-    /// Whether the field of this name, given with its quotes, is secret.
+    /// Whether a field of this name is secret. `name` includes its quotes.
     fn is_secret(&self, name: &[u8]) -> Result<bool, Unreadable> {
         let inner = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).ok_or(Unreadable)?;
         let inner = str::from_utf8(inner).map_err(|_| Unreadable)?;
-        // What is too long, however it is decoded, is not decoded: an escape has at most six bytes for one.
+        // An escape has at most six bytes for one decoded byte, so this name is too long even if it consists of escapes.
         if inner.len() > 6 * MAX_NAME || !inner.contains('\\') {
             return Ok((self.is_secret)(inner));
         }
         let decoded = decode(inner);
-        // Some readers drop the half of a pair that stands alone, and see another name.
+        // Some parsers drop a lone surrogate, and then see another name.
         let is_dropped = decoded.contains(char::REPLACEMENT_CHARACTER);
         let dropped = || decoded.replace(char::REPLACEMENT_CHARACTER, "");
         Ok((self.is_secret)(&decoded) || (is_dropped && (self.is_secret)(&dropped())))
@@ -134,7 +134,7 @@ impl<'a> Cleaner<'a> {
     }
 }
 
-/// The text of a name that has escapes, with half a surrogate pair replaced.
+/// Decodes the escapes in a name. Lone surrogates are replaced.
 fn decode(name: &str) -> String {
     let mut units = Vec::with_capacity(name.len());
     let mut chars = name.chars();
@@ -169,12 +169,12 @@ fn blanks_len(text: &[u8]) -> usize {
     text.iter().take_while(|byte| is_blank(byte)).count()
 }
 
-/// Of a colon with the blanks on both sides.
+/// The length of a colon with the whitespace on both sides.
 fn colon_len(text: &[u8]) -> usize {
     text.iter().take_while(|byte| is_blank(byte) || **byte == b':').count()
 }
 
-/// Of the value that `text` begins with.
+/// The length of the value at the start of `text`.
 fn value_len(text: &[u8]) -> usize {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -199,7 +199,7 @@ fn value_len(text: &[u8]) -> usize {
     at
 }
 
-/// Of the string that `text` begins with, with its quotes.
+/// The length of the string at the start of `text`, quotes included.
 pub(crate) fn string_len(text: &[u8]) -> usize {
     let mut at = 1;
     while let Some(byte) = text.get(at) {
@@ -212,7 +212,7 @@ pub(crate) fn string_len(text: &[u8]) -> usize {
     text.len()
 }
 
-/// Of the number or the word that `text` begins with.
+/// The length of the number or literal at the start of `text`.
 pub(crate) fn scalar_len(text: &[u8]) -> usize {
     text.iter().take_while(|byte| !is_blank(byte) && !matches!(byte, b',' | b'}' | b']')).count()
 }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_stays_as_it_was() {
+    fn every_other_byte_stays_as_it_was() {
         let text =
             " {\"b\" : 1.10, \"a\":[ 1e2 ,{\"s\" : {\"x\": [1, \"}\"]} , \"a\":\"\\u00e9\\\"\"}],\t\"a\": -0}\r\n";
         let masked = " {\"b\" : 1.10, \"a\":[ 1e2 ,{\"s\" : \"*\", \"a\":\"\\u00e9\\\"\"}],\t\"a\": -0}\r\n";
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_go_wherever_they_stand() {
+    fn secret_fields_are_found_at_every_position() {
         for (text, removed, masked) in [
             (r#"{"s":1}"#, "{}", r#"{"s":"*"}"#),
             (r#"{"s":1,"a":2}"#, r#"{"a":2}"#, r#"{"s":"*","a":2}"#),
@@ -260,21 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn what_has_none_is_left_alone() {
+    fn a_text_without_secret_fields_is_left_alone() {
         for text in ["{}", " [ ] ", "\"s\"", "1.0", "null", r#"["s", {"a": "s"}]"#, r#"{"a": {"S": 1}}"#, "{ }\n"] {
             assert_eq!(cleaned(text, None), None, "{text}");
         }
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error() {
+    fn a_text_that_is_not_json_is_an_error() {
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         for text in ["", "{", r#"{"a":1"#, "{} {}", r#"{"a" 1}"#, "\u{feff}{}", &deep(MAX_DEPTH + 1)] {
             assert!(clean(text.as_bytes(), None, &is_secret).is_err(), "{text}");
         }
         assert!(clean(b"{\"\xff\": 1}", None, &is_secret).is_err());
         assert!(clean(deep(MAX_DEPTH).as_bytes(), None, &is_secret).is_ok());
-        // A value or a name may be what no string can hold.
+        // Values that Rust cannot hold are no errors: lone surrogates, and numbers beyond f64.
         assert_eq!(
             cleaned(r#"{"\ud83d": 1, "\udc00s": 2, "\ud83d\ude00": 3}"#, None).unwrap(),
             r#"{"\ud83d": 1, "\ud83d\ude00": 3}"#
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(cleaned(r#"{"a":"\ud83d","s":1e999}"#, None).unwrap(), r#"{"a":"\ud83d"}"#);
     }
 
-    /// The same with a tree.
+    /// The same, computed with a tree.
     fn expected(value: Value, mask: Option<&str>) -> Value {
         match value {
             Value::Array(items) => items.into_iter().map(|item| expected(item, mask)).collect(),
@@ -316,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_decoded_as_serde_json_does_it(name in any::<String>()) {
+        fn names_are_decoded_as_by_serde_json(name in any::<String>()) {
             let escaped: String = name.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
             prop_assert_eq!(decode(&escaped), &*name);
             let text = serde_json::to_string(&name).unwrap();
@@ -324,7 +324,7 @@ mod tests {
         }
 
         #[test]
-        fn it_does_what_a_tree_would(value in values(), pretty in any::<bool>(), mask in any::<bool>()) {
+        fn cleaning_gives_the_same_result_as_with_a_tree(value in values(), pretty in any::<bool>(), mask in any::<bool>()) {
             let text = if pretty { format!("{value:#}") } else { value.to_string() };
             let mask = mask.then_some("*");
             let wanted = expected(value.clone(), mask);
@@ -335,7 +335,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic_or_go_on_for_ever(text in r#"[\[\]{}",:s0\\ tru\-.e]{0,24}"#) {
+        fn cleaning_never_panics_and_always_ends(text in r#"[\[\]{}",:s0\\ tru\-.e]{0,24}"#) {
             let _ = clean(text.as_bytes(), None, &is_secret);
         }
     }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::ignored::{Ignored, Said};
 use crate::config::{Key, WebhookKey, shown};
-use crate::json::Instead;
+use crate::json::NotJson;
 use crate::reflector::{Feed, Source};
 use crate::store::{Revision, SourceState};
 
@@ -206,7 +206,7 @@ fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T, Strin
         let (path, line, column) = (path.display(), error.line(), error.column());
         let words = error.to_string();
         // Those for a wrong type quote the value, which may be a secret; those for wrong syntax do not.
-        match (error.is_data(), Instead::of(text)) {
+        match (error.is_data(), NotJson::detect(text)) {
             (true, _) if words.starts_with(DUPLICATE) => format!("{path}: {words}"),
             (true, _) => format!("{path}: expected an object, found another value at line {line} column {column}"),
             (false, Some(instead)) => format!("{path}: expected JSON, found {}", instead.found()),

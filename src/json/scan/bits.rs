@@ -1,30 +1,30 @@
-//! What the bytes of a block are, as masks.
+//! Classifies the bytes of a block into masks.
 
 use std::array;
 
 use wide::{u8x16, u64x2};
 
-/// How many bytes are looked at together: two halves of 64, one to a lane.
+/// How many bytes are classified together: two halves of 64, one half in each lane of a [`Mask`].
 pub(crate) const BLOCK: usize = 128;
 
-/// One bit for each byte of a block, the first byte's lowest.
+/// One bit for each byte of a block; the lowest bit is the first byte.
 pub(crate) type Mask = u64x2;
 
-/// The bytes of some kind, inside of strings and outside.
+/// The bytes of each class, inside and outside of strings.
 pub(crate) struct Classes {
     pub(crate) quote: Mask,
     pub(crate) backslash: Mask,
-    /// What stands for one character behind a backslash.
+    /// Bytes that form an escape together with a backslash before them.
     pub(crate) letter: Mask,
-    /// Below the space.
+    /// Bytes below the space.
     pub(crate) control: Mask,
     pub(crate) blank: Mask,
     pub(crate) comma: Mask,
     pub(crate) colon: Mask,
-    /// Of arrays and objects.
+    /// Opening brackets of arrays and objects.
     pub(crate) open: Mask,
     pub(crate) close: Mask,
-    /// Of the brackets, those of objects.
+    /// Distinguishes brackets only: set for the brackets of objects.
     pub(crate) curly: Mask,
     pub(crate) digit: Mask,
     pub(crate) zero: Mask,
@@ -37,7 +37,7 @@ impl Classes {
     #[inline(always)]
     pub(crate) fn of(block: &[u8; BLOCK]) -> Self {
         let [b0, b1, b2, b3, b4, b5, b6, b7] = planes(block);
-        // The upper digit of a byte, in hexadecimal, ...
+        // The upper hexadecimal digit of each byte, ...
         let ascii_low = !(b7 | b6);
         let upper_0 = ascii_low & !b5 & !b4;
         let upper_2 = ascii_low & b5 & !b4;
@@ -80,16 +80,16 @@ impl Classes {
     }
 }
 
-/// Each bit of the bytes, the lowest first: a transposition.
+/// Transposes the bytes into bit planes: mask `n` holds bit `n` of each byte.
 #[inline(always)]
 fn planes(block: &[u8; BLOCK]) -> [Mask; 8] {
     let (rows, _) = block.as_chunks::<16>();
     let rows = array::from_fn(|row| u8x16::new(rows[row]));
-    // Eight bytes of each half that stand eight apart become neighbours, ...
+    // Bytes of each half that are eight apart become neighbours, ...
     let rows = riffle(riffle(riffle(riffle(rows, 4), 2), 1), 4);
     let order = [0, 4, 1, 5, 2, 6, 3, 7];
     let words = array::from_fn(|row| words(rows[order[row]]));
-    // ... and their bits change places with their row.
+    // ... then bits and rows are transposed.
     let words = swap(words, 4, 0x0f0f_0f0f_0f0f_0f0f);
     let words = swap(words, 2, 0x3333_3333_3333_3333);
     swap(words, 1, 0x5555_5555_5555_5555)
@@ -102,7 +102,7 @@ fn words(row: u8x16) -> Mask {
     Mask::new([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
 }
 
-/// Shuffles each row with the one `step` further, as two halves of a pack of cards.
+/// Interleaves each row with the row `step` after it, like two halves of a pack of cards.
 #[inline(always)]
 fn riffle(mut rows: [u8x16; 8], step: usize) -> [u8x16; 8] {
     for row in 0..8 {
@@ -115,7 +115,7 @@ fn riffle(mut rows: [u8x16; 8], step: usize) -> [u8x16; 8] {
     rows
 }
 
-/// Swaps the bits of `rows` outside of `low` with those in `low` of the row that is `step` further.
+/// Swaps the bits outside of `low` of each row with the bits in `low` of the row `step` after it.
 #[inline(always)]
 fn swap(mut rows: [Mask; 8], step: usize, low: u64) -> [Mask; 8] {
     let low = Mask::new([low, low]);

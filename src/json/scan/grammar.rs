@@ -1,15 +1,15 @@
-//! What may follow what.
+//! Checks the order of tokens.
 
 use super::carry::Carry;
 use super::scalars::Scalars;
 use super::tokens::{Tokens, ones};
 use crate::json::depth::MAX_DEPTH;
 
-/// What is known at the end of 64 bytes.
+/// The state between one 64 bytes and the next.
 pub(crate) struct Grammar<'a> {
     text: &'a [u8],
     levels: Levels<'a>,
-    /// All ones if the text is no array and no object. No comma can be in it.
+    /// All ones if the text is a single scalar or string, which has no comma outside of strings. Zero otherwise.
     lone: u64,
     scalar: Carry,
     value: Carry,
@@ -31,27 +31,29 @@ impl<'a> Grammar<'a> {
         }
     }
 
-    /// Whether the value has ended. Only when the text has.
+    /// Whether the value is complete. Call it at the end of the text.
     pub(crate) fn is_complete(&self) -> bool {
         self.levels.open == OUTSIDE && self.value.is_open()
     }
 
-    /// The next 64 bytes; `None` if they are wrong.
+    /// Checks the next 64 bytes; `None` if they violate the grammar.
     #[inline(always)]
     pub(crate) fn take(&mut self, at: usize, tokens: &Tokens) -> Option<()> {
         let Tokens { comma, colon, open, close, scalar, .. } = *tokens;
         let after_scalar = self.scalar.next(scalar);
 
-        // After a value there is a comma, a colon or the end of an array or object, and nowhere else, ...
+        // A comma, a colon and a closing bracket come after a value, and nothing else comes after a value.
         let ends = tokens.string_end | close | scalar;
         let after_value = self.value.past(ends, tokens.blank) & !tokens.blank;
-        // ... but that an array or object may be empty. Within a scalar any byte looks like an end.
+        // `empty` are the exceptions: the closing bracket of an empty array or object is the only valid one. Every byte
+        // of a scalar counts as its end, so scalar bytes after scalar bytes are left out.
         let empty = after_value ^ (comma | colon | close | (after_scalar & scalar));
         if empty != 0 && (empty & !close != 0 || !ones(empty).all(|bit| self.is_empty(at + bit))) {
             return None;
         }
 
-        // From where a name is due to the next of these there is a string, and then a colon; colons are nowhere else.
+        // Where a name is due, the next separator must be a colon. No other separator may be a colon, and no scalar may
+        // be a name.
         let separator = comma | colon | open | close;
         let objects = self.levels.take(at, open | close, open, tokens.curly)?;
         let past_name = self.name.past((open & tokens.curly) | (comma & objects), !separator);
@@ -61,7 +63,7 @@ impl<'a> Grammar<'a> {
         (wrong == 0).then_some(())
     }
 
-    /// Whether there are but blanks between a closing bracket and an opening one.
+    /// Whether only whitespace is between this closing bracket and an opening one.
     fn is_empty(&self, close: usize) -> bool {
         matches!(self.text[..close].trim_ascii_end(), [.., b'[' | b'{'])
     }
@@ -70,7 +72,7 @@ impl<'a> Grammar<'a> {
 /// The arrays and objects that are open.
 struct Levels<'a> {
     text: &'a [u8],
-    /// One bit for each level, the innermost lowest: whether it is an object. Above them is the one of `OUTSIDE`.
+    /// One bit for each level, the innermost lowest: set if the level is an object. The bit of `OUTSIDE` is above them.
     open: u64,
 }
 
@@ -78,7 +80,7 @@ const OUTSIDE: u64 = 1;
 const _: () = assert!(MAX_DEPTH + 1 < u64::BITS as usize);
 
 impl Levels<'_> {
-    /// The bytes that stand directly in an object; `None` if brackets do not match or are too many.
+    /// The mask of bytes whose innermost level is an object; `None` if brackets do not match, or are nested too deep.
     #[inline(always)]
     fn take(&mut self, at: usize, mut brackets: u64, open: u64, curly: u64) -> Option<u64> {
         let mut objects = (self.open & 1).wrapping_neg();
@@ -102,7 +104,7 @@ impl Levels<'_> {
         Some(objects)
     }
 
-    /// Nothing may follow the bracket that closes the outermost level.
+    /// Only whitespace may follow the bracket that closes the outermost level.
     fn at_end(&self, close: usize) -> Option<()> {
         (self.open == OUTSIDE && self.text[close + 1..].trim_ascii_start().is_empty()).then_some(())
     }

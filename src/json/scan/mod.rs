@@ -1,8 +1,8 @@
-//! One pass over a JSON text: RFC 8259, and no more than [`MAX_DEPTH`] levels.
+//! Checks in one pass that a text is JSON (RFC 8259), nested at most [`MAX_DEPTH`] levels deep.
 //!
-//! The text goes by in blocks. [`bits`] makes masks of a block, one bit for each byte; [`tokens`] finds with them what
-//! is outside of strings; [`grammar`] checks the order of that. A rule is a few operations on masks, and costs the same
-//! however many tokens a block holds.
+//! The text is read in blocks. [`bits`] classifies the bytes of a block into masks, one bit for each byte; [`tokens`] uses
+//! the masks to find the tokens outside of strings; [`grammar`] checks the order of the tokens. A rule is a few operations
+//! on masks, whose cost does not depend on the number of tokens in the block.
 
 mod bits;
 mod carry;
@@ -16,7 +16,7 @@ use self::tokens::Lexer;
 #[cfg(test)]
 use super::MAX_DEPTH;
 
-/// Whether `text` is one JSON value in UTF-8 that is not too deep, with nothing but blanks around it.
+/// Whether `text` is one JSON value in UTF-8 that is not too deep, with only whitespace around it.
 pub(crate) fn is_well_formed(text: &[u8]) -> bool {
     Scan { text, lexer: Lexer::new(text), grammar: Grammar::new(text) }.run().is_some()
 }
@@ -28,13 +28,13 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// `None` if something is wrong.
+    /// `None` if the text is not well-formed.
     fn run(mut self) -> Option<()> {
         let (blocks, rest) = self.text.as_chunks::<BLOCK>();
         for (nth, block) in blocks.iter().enumerate() {
             self.block(nth * BLOCK, block)?;
         }
-        // There is always a blank behind the text, at which a number ends.
+        // The padding puts at least one blank after the text, which ends a number.
         let mut last = [b' '; BLOCK];
         last[..rest.len()].copy_from_slice(rest);
         self.block(blocks.len() * BLOCK, &last)?;
@@ -60,16 +60,16 @@ mod tests {
     use super::*;
     use crate::json::exceeds_depth;
 
-    fn serde_json_takes(text: &[u8]) -> bool {
+    fn serde_json_accepts(text: &[u8]) -> bool {
         !exceeds_depth(text, MAX_DEPTH) && serde_json::from_slice::<&RawValue>(text).is_ok()
     }
 
-    fn same(text: &[u8]) {
-        assert_eq!(is_well_formed(text), serde_json_takes(text), "{:?}", String::from_utf8_lossy(text));
+    fn assert_agreement(text: &[u8]) {
+        assert_eq!(is_well_formed(text), serde_json_accepts(text), "{:?}", String::from_utf8_lossy(text));
     }
 
     #[test]
-    fn it_says_what_serde_json_says_of_edges() {
+    fn the_scan_agrees_with_serde_json_on_edge_cases() {
         for text in [
             "",
             " ",
@@ -136,18 +136,18 @@ mod tests {
             "[\"a\":1]",
             "{\"a\",1}",
         ] {
-            same(text.as_bytes());
+            assert_agreement(text.as_bytes());
         }
         for depth in [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 70, 1000] {
-            same(format!("{}{}", "[".repeat(depth), "]".repeat(depth)).as_bytes());
-            same(format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)).as_bytes());
+            assert_agreement(format!("{}{}", "[".repeat(depth), "]".repeat(depth)).as_bytes());
+            assert_agreement(format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)).as_bytes());
         }
         for bytes in [&b"\"\xff\""[..], b"\xff", b"\"\xed\xa0\x80\"", b"{\"\xc3\":1}", b"\"a\0b\"", b"\0"] {
-            same(bytes);
+            assert_agreement(bytes);
         }
     }
 
-    /// What is right and wrong of everything that a block may end in.
+    /// Right and wrong forms of every token that a block may end in.
     const PIECES: [&str; 40] = [
         r#""""#,
         r#""a""#,
@@ -192,76 +192,76 @@ mod tests {
     ];
 
     #[test]
-    fn it_says_what_serde_json_says_wherever_a_block_ends() {
+    fn the_scan_agrees_with_serde_json_wherever_a_block_ends() {
         for piece in PIECES {
             for before in 0..=2 * BLOCK {
-                same(format!("{}{piece}", " ".repeat(before)).as_bytes());
-                same(format!("[{}{piece}{}]", " ".repeat(before), " ".repeat(before % 7)).as_bytes());
-                same(format!("{{\"{}\":{piece},\"\":{piece}}}", "n".repeat(before)).as_bytes());
-                same(format!("[\"{}\",{piece}", "\u{e9}".repeat(before / 2)).as_bytes());
+                assert_agreement(format!("{}{piece}", " ".repeat(before)).as_bytes());
+                assert_agreement(format!("[{}{piece}{}]", " ".repeat(before), " ".repeat(before % 7)).as_bytes());
+                assert_agreement(format!("{{\"{}\":{piece},\"\":{piece}}}", "n".repeat(before)).as_bytes());
+                assert_agreement(format!("[\"{}\",{piece}", "\u{e9}".repeat(before / 2)).as_bytes());
             }
         }
     }
 
     #[test]
-    fn it_says_what_serde_json_says_of_runs_wherever_a_block_ends() {
+    fn the_scan_agrees_with_serde_json_on_long_runs_wherever_a_block_ends() {
         for before in (0..8).chain(56..=72).chain(BLOCK - 8..=BLOCK + 8) {
             for length in (0..8).chain(60..=68).chain(BLOCK - 4..=BLOCK + 4) {
                 let blanks = " ".repeat(before);
                 let [backslashes, digits] = ["\\", "0"].map(|byte| byte.repeat(length));
-                same(format!("{blanks}\"{backslashes}\"").as_bytes());
-                same(format!("[{blanks}\"{backslashes}\"\"]").as_bytes());
-                same(format!("[\"{}{backslashes}n\",1]", "x".repeat(before)).as_bytes());
-                same(format!("[{blanks}1{digits},{digits}]").as_bytes());
-                same(format!("[{blanks}1.{digits}]").as_bytes());
-                same(format!("[{blanks}1.1{digits}.1]").as_bytes());
-                same(format!("[{blanks}1e1{digits}]").as_bytes());
-                same(format!("[{blanks}1e-{digits}.1]").as_bytes());
-                same(format!("[{blanks}1E{digits}e1]").as_bytes());
-                same(
+                assert_agreement(format!("{blanks}\"{backslashes}\"").as_bytes());
+                assert_agreement(format!("[{blanks}\"{backslashes}\"\"]").as_bytes());
+                assert_agreement(format!("[\"{}{backslashes}n\",1]", "x".repeat(before)).as_bytes());
+                assert_agreement(format!("[{blanks}1{digits},{digits}]").as_bytes());
+                assert_agreement(format!("[{blanks}1.{digits}]").as_bytes());
+                assert_agreement(format!("[{blanks}1.1{digits}.1]").as_bytes());
+                assert_agreement(format!("[{blanks}1e1{digits}]").as_bytes());
+                assert_agreement(format!("[{blanks}1e-{digits}.1]").as_bytes());
+                assert_agreement(format!("[{blanks}1E{digits}e1]").as_bytes());
+                assert_agreement(
                     format!("{{{blanks}\"a\":[{blanks}],{}\"a\"{blanks}:{{{blanks}}}}}", " ".repeat(length)).as_bytes(),
                 );
-                same(format!("{{\"a\"{blanks}:1,{}}}", " ".repeat(length)).as_bytes());
+                assert_agreement(format!("{{\"a\"{blanks}:1,{}}}", " ".repeat(length)).as_bytes());
             }
         }
     }
 
-    /// More than two blocks, with something of everything.
+    /// More than two blocks, with every kind of token.
     const SAMPLE: &str = r#"{"sku":"B-4711","name":"coffee, \"ground\"","count":10,"price":-8.05e+1,"open":true,"tags":[[],{}],
         "note":"\\\\ \u20ac € 😀 and a long text that goes on and on for more than half of a block","left":null, "a" : [ 0 , 0.0 , {"b":false} ] ,
         "url":"https://api.example.com/repos/{owner}/{repo}/issues?labels=[a,b]"}"#;
 
     #[test]
-    fn it_says_what_serde_json_says_of_a_sample_with_any_byte_anywhere() {
-        same(SAMPLE.as_bytes());
+    fn the_scan_agrees_with_serde_json_on_a_sample_with_any_byte_at_any_position() {
+        assert_agreement(SAMPLE.as_bytes());
         for at in 0..SAMPLE.len() {
-            same(&SAMPLE.as_bytes()[..at]);
-            same(&SAMPLE.as_bytes()[at..]);
+            assert_agreement(&SAMPLE.as_bytes()[..at]);
+            assert_agreement(&SAMPLE.as_bytes()[at..]);
             let mut text = SAMPLE.as_bytes().to_vec();
             for byte in 0..=u8::MAX {
                 text[at] = byte;
-                same(&text);
+                assert_agreement(&text);
             }
         }
     }
 
     #[test]
-    fn it_says_what_serde_json_says_of_long_texts() {
+    fn the_scan_agrees_with_serde_json_on_long_texts() {
         let text = format!("[{}]", vec![SAMPLE; 200].join(","));
         assert!(text.len() > 64 << 10);
-        same(text.as_bytes());
-        same(format!("{text},").as_bytes());
-        same(format!("[{text}").as_bytes());
-        same(&text.as_bytes()[..text.len() - 1]);
+        assert_agreement(text.as_bytes());
+        assert_agreement(format!("{text},").as_bytes());
+        assert_agreement(format!("[{text}").as_bytes());
+        assert_agreement(&text.as_bytes()[..text.len() - 1]);
         for fill in ["a", "\u{20ac}", "\\\\", "\\n", "\\"] {
             let fill = fill.repeat(70_000);
             for text in [format!("\"{fill}\""), format!("{{\"{fill}\":\"{fill}\"}}"), format!("[\"{fill}\n\"]")] {
-                same(text.as_bytes());
+                assert_agreement(text.as_bytes());
             }
         }
         for digits in ["7".repeat(70_000), format!("0.{}", "0".repeat(70_000)), format!("1e{}", "0".repeat(70_000))] {
-            same(digits.as_bytes());
-            same(format!("[{digits}.0]").as_bytes());
+            assert_agreement(digits.as_bytes());
+            assert_agreement(format!("[{digits}.0]").as_bytes());
         }
     }
 
@@ -286,14 +286,14 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_takes_what_is_json(value in json(), pretty in any::<bool>()) {
+        fn the_scan_accepts_json(value in json(), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
             prop_assert!(is_well_formed(&text));
         }
 
-        /// One byte is changed, put in, taken out or cut at.
+        /// One byte is changed, inserted or removed, or the text is cut there.
         #[test]
-        fn it_says_what_serde_json_says_of_what_is_nearly_json(
+        fn the_scan_agrees_with_serde_json_on_text_that_is_nearly_json(
             value in json(), before in 0..BLOCK, pretty in any::<bool>(),
             at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..4,
         ) {
@@ -306,15 +306,15 @@ mod tests {
                 2 => drop(text.remove(at)),
                 _ => text.truncate(at),
             }
-            same(&text);
+            assert_agreement(&text);
         }
 
         #[test]
-        fn it_says_what_serde_json_says_of_the_same_letters(
+        fn the_scan_agrees_with_serde_json_on_random_token_characters(
             text in r#"[\[\]{}:,"\\0-9eE.+\-truefalsn ub\n]{0,24}"#, before in 0..BLOCK,
         ) {
-            same(text.as_bytes());
-            same(format!("{}{text}", " ".repeat(before)).as_bytes());
+            assert_agreement(text.as_bytes());
+            assert_agreement(format!("{}{text}", " ".repeat(before)).as_bytes());
         }
     }
 }

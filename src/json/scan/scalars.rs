@@ -1,15 +1,15 @@
-//! Numbers, `true`, `false` and `null`.
+//! Checks numbers, `true`, `false` and `null`.
 
 use super::carry::Carry;
 use super::tokens::{Tokens, ones};
 
-/// What is known at the end of 64 bytes.
+/// The state between one 64 bytes and the next.
 pub(crate) struct Scalars<'a> {
     text: &'a [u8],
     digit: Carry,
     zero: Carry,
     dot: Carry,
-    /// Where the last word ends.
+    /// The offset at which the last word ends.
     word_end: usize,
 }
 
@@ -18,13 +18,13 @@ impl<'a> Scalars<'a> {
         Self { text, digit: Carry::default(), zero: Carry::default(), dot: Carry::default(), word_end: 0 }
     }
 
-    /// Which of the next 64 bytes are wrong; `None` if a word is.
+    /// The mask of wrong bytes among the next 64; `None` if a word is wrong.
     #[inline(always)]
     pub(crate) fn take(&mut self, at: usize, tokens: &Tokens, after_scalar: u64) -> Option<u64> {
         let Tokens { scalar, mut digit, mut minus, mut dot, .. } = *tokens;
         let letters = scalar & !(digit | minus | dot);
         if letters != 0 || self.word_end > at {
-            // As if they were digits, so that what follows has nothing to say of them.
+            // Words count as digits, so that the rules for numbers below accept them.
             let words = self.words(at, letters, after_scalar)?;
             digit |= words;
             minus &= !words;
@@ -39,12 +39,12 @@ impl<'a> Scalars<'a> {
         Some((minus & after_scalar) | (dot & !after_digit) | (after_scalar & !after_digit & !digit) | second_dot)
     }
 
-    /// Whether the digit is the second behind a dot, so that a zero may be the first.
+    /// Whether the digit is the second after a dot: the first one may then be a zero.
     fn is_fraction(&self, digit: usize) -> bool {
         matches!(self.text[..digit], [.., b'.', _])
     }
 
-    /// `true`, `false`, `null` and the exponents of numbers.
+    /// Checks `true`, `false`, `null` and the exponents of numbers. Returns the mask of their bytes.
     #[inline(never)]
     fn words(&mut self, at: usize, mut letters: u64, after_scalar: u64) -> Option<u64> {
         let mut words = below(self.word_end.saturating_sub(at));
@@ -79,7 +79,7 @@ fn literal(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The bits before this one.
+/// The bits below this one.
 fn below(bit: usize) -> u64 {
     if bit < 64 { (1 << bit) - 1 } else { !0 }
 }

@@ -1,8 +1,8 @@
-//! Strings, and what is outside of them.
+//! Finds strings, and the tokens outside of them.
 
 use super::bits::{BLOCK, Classes, Mask};
 
-/// What a block holds outside of strings: for 64 bytes a mask of each kind, and for a block a pair of them.
+/// The tokens outside of strings, a mask for each kind: `u64` for 64 bytes, a pair of them for a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Tokens<T = u64> {
     pub(crate) blank: T,
@@ -10,11 +10,11 @@ pub(crate) struct Tokens<T = u64> {
     pub(crate) colon: T,
     pub(crate) open: T,
     pub(crate) close: T,
-    /// Of the brackets, those of objects.
+    /// Distinguishes brackets only: set for the brackets of objects.
     pub(crate) curly: T,
     /// The closing quote.
     pub(crate) string_end: T,
-    /// Whatever is nothing else, such as the bytes of numbers: here is what is wrong, too.
+    /// All other bytes: those of numbers and literals, and invalid ones.
     pub(crate) scalar: T,
     pub(crate) digit: T,
     pub(crate) zero: T,
@@ -42,14 +42,14 @@ impl<T> Tokens<T> {
     }
 }
 
-/// What is known at the end of a block.
+/// The state between one block and the next.
 pub(crate) struct Lexer<'a> {
     text: &'a [u8],
-    /// All ones in a string, and else zero.
+    /// All ones inside a string, zero outside.
     inside: u64,
     /// One if the next byte is escaped.
     escape: u64,
-    /// Whether the last 64 bytes were of one string.
+    /// Whether the last 64 bytes were inside one string.
     long: bool,
     non_ascii: u64,
 }
@@ -67,7 +67,7 @@ impl<'a> Lexer<'a> {
         self.non_ascii == 0
     }
 
-    /// Whether the block lies within a long string. It is passed over then.
+    /// Whether the whole block is inside a long string, and can be skipped.
     pub(crate) fn skip(&mut self, block: &[u8; BLOCK]) -> bool {
         if !self.long || self.escape == 1 {
             return false;
@@ -77,7 +77,7 @@ impl<'a> Lexer<'a> {
         !special
     }
 
-    /// `None` if a string is wrong. On its own, as the masks take every register that there is.
+    /// The tokens of a block; `None` if a string is wrong. Never inlined, because the masks take all registers.
     #[inline(never)]
     pub(crate) fn tokens(&mut self, at: usize, block: &[u8; BLOCK]) -> Option<Tokens<[u64; 2]>> {
         let class = Classes::of(block);
@@ -111,7 +111,7 @@ impl<'a> Lexer<'a> {
         Some(tokens.map(|mask| mask.to_array()))
     }
 
-    /// The insides of strings, with the quote that opens them.
+    /// The mask of the bytes inside strings, with the opening quote and without the closing one.
     #[inline(always)]
     fn strings(&mut self, quote: Mask) -> Mask {
         // Whether the number of quotes up to a byte is odd.
@@ -124,7 +124,7 @@ impl<'a> Lexer<'a> {
         string
     }
 
-    /// The bytes behind a backslash that escapes them; `None` if one of them must not be.
+    /// The mask of escaped bytes; `None` if one of them forms no valid escape.
     #[inline(always)]
     fn escaped(&mut self, at: usize, class: &Classes) -> Option<Mask> {
         if class.backslash == Mask::default() && self.escape == 0 {
@@ -138,8 +138,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn escaped_half(&mut self, backslash: u64) -> u64 {
-        // In a run of backslashes each second one is escaped, counted from the run's first that is not. Subtraction
-        // carries through a run that starts at an even place and stops at one that starts at an odd place.
+        // In a run of backslashes every second one is escaped, counted from the first unescaped one. The subtraction
+        // carries through a run that starts at an even position, and stops at a run that starts at an odd position.
         const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
         let starts = backslash & !self.escape;
         let codes = ((starts << 1) | ODD).wrapping_sub(starts) ^ ODD;
@@ -153,7 +153,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The places of the bits that are set.
+/// The positions of the set bits.
 pub(crate) fn ones(mut mask: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
