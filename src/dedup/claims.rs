@@ -1,4 +1,4 @@
-//! Who may process an event: the first who asks, until it is known what became of it.
+//! Claims: the first request with an id may process the event; all others wait for its outcome.
 
 use std::fmt;
 #[cfg(feature = "durable")]
@@ -21,18 +21,18 @@ use super::table::{Answer, Known, Table, Taken};
 use crate::base::clock::Clock;
 use crate::base::lock::lock;
 
-/// How many events are remembered if nothing is said.
+/// The default of [`ClaimsOptions::max_entries`].
 pub const DEFAULT_MAX_ENTRIES: usize = 1_000_000;
 
-/// So many locks share the work once there are enough entries for each.
+/// The largest number of shards, each with its own lock. Fewer are used if there are few entries.
 const MAX_SHARDS: usize = 64;
 
 const ENTRIES_PER_SHARD: usize = 1024;
 
-/// The events that are being processed, and those that were taken: what [`Dedup`](crate::layers::Dedup) asks.
+/// The store of [`Dedup`](crate::layers::Dedup): the events that are being processed, and those that were taken.
 ///
-/// A clone is the same store. It is of one process: two that share the work each need to get the retries of their own
-/// senders, or a duplicate that goes to the other is processed.
+/// Clones share one store. The store belongs to one process: if several processes share the work, each retry must reach
+/// the process that got the first request, or the duplicate is processed.
 #[derive(Clone)]
 pub struct Claims {
     inner: Arc<Inner>,
@@ -41,7 +41,7 @@ pub struct Claims {
 struct Inner {
     shards: Arc<[Mutex<Table>]>,
     entries: AtomicUsize,
-    /// Ages are measured by the monotonic clock: whoever sets the other one makes nothing be forgotten.
+    /// Ages are measured by the monotonic clock, so that setting the wall clock makes no event expire.
     started: Instant,
     journal: Option<Box<dyn Durable>>,
 }
@@ -52,18 +52,18 @@ impl Claims {
         ClaimsOptions::new().in_memory()
     }
 
-    /// Remembers events in `directory` too, over a restart and a crash. See [`ClaimsOptions::open`].
+    /// Remembers events in `directory` as well, across restarts and crashes. See [`ClaimsOptions::open`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same as [`ClaimsOptions::open`].
     #[cfg(feature = "durable")]
     pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
         ClaimsOptions::new().open(directory)
     }
 
-    /// How many events are known, those that are being processed and those whose time is over but that are not yet
-    /// removed included.
+    /// The number of events in the store. It includes events that are being processed, and expired ones that are not
+    /// removed yet.
     pub fn entries(&self) -> usize {
         self.inner.entries.load(Ordering::Relaxed)
     }
@@ -89,7 +89,7 @@ impl Claims {
 }
 
 impl Inner {
-    /// In seconds since the start.
+    /// Seconds since the start of the store.
     fn now(&self) -> u32 {
         u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
@@ -98,7 +98,7 @@ impl Inner {
         let mut table = lock(&self.shards[event.part(self.shards.len())]);
         let (entries, forgotten) = (table.len(), table.forgotten());
         let outcome = f(&mut table);
-        // While it is locked: else the sum could be less than nothing for a moment.
+        // Under the lock: otherwise the sum could drop below zero for a moment.
         let added = table.len().wrapping_sub(entries);
         let entries = self.entries.fetch_add(added, Ordering::Relaxed).wrapping_add(added);
         let forgotten = table.forgotten() - forgotten;
@@ -121,19 +121,19 @@ pub struct ClaimsOptions {
 }
 
 impl ClaimsOptions {
-    /// At most [`DEFAULT_MAX_ENTRIES`] events.
+    /// The defaults: at most [`DEFAULT_MAX_ENTRIES`] events.
     pub fn new() -> Self {
         Self { max_entries: DEFAULT_MAX_ENTRIES }
     }
 
-    /// How many events that were taken are remembered, at about a hundred bytes each, and as much for each webhook in each
-    /// of up to 64 parts; at least one. Those that are being processed come on top; they are never forgotten.
+    /// How many taken events are remembered; at least one. An event takes about a hundred bytes, and so does a webhook in
+    /// each of up to 64 shards. Events that are being processed come on top, and are never forgotten.
     ///
-    /// If there are more, some are forgotten before their time: the oldest of the webhook that has the most, of the
-    /// namespace that has the most. One webhook alone may have all the room; but it takes nothing from a namespace that has
-    /// no more than an equal share, nor from a webhook that has no more than an equal share of its namespace's, also when
-    /// they come later. A scope of [`DedupLayer::rule`](crate::layers::DedupLayer::rule) counts as a namespace. The shares are
-    /// those of each part, so that they are exact only to within some events.
+    /// If there are more, some are forgotten before their time: the oldest of the largest webhook of the largest namespace.
+    /// One webhook alone may use all the room. But it takes nothing from a namespace that has no more than an equal share,
+    /// nor from a webhook that has no more than an equal share of its namespace, even if they come later. A scope of
+    /// [`DedupLayer::rule`](crate::layers::DedupLayer::rule) counts as a namespace. Each shard has its own shares, so they
+    /// are exact only to within some events.
     #[must_use]
     pub fn max_entries(mut self, max_entries: usize) -> Self {
         self.max_entries = max_entries;
@@ -145,25 +145,26 @@ impl ClaimsOptions {
         self.build(None, self.shards())
     }
 
-    /// Remembers events in `directory` too, which is made if it is missing and belongs to this store alone.
+    /// Remembers events in `directory` as well. The directory is created if it is missing, and belongs to this store alone.
+    /// Blocks while it reads the directory.
     ///
-    /// An event that was taken is handed to the operating system before its sender is answered: it outlives a crash of
-    /// the process. Within a second it is synced: a power cut may forget the last second. What is forgotten is processed
-    /// again if its sender sends it again; nothing is lost. An event that is being processed is never written: after a
-    /// crash the sender, who got no answer, sends it again, and it is processed.
+    /// A taken event is handed to the operating system before its sender is answered, so it survives a crash of the
+    /// process. It is synced within a second, so a power cut may lose the last second. A lost event is processed again if
+    /// its sender sends it again. An event that is being processed is never written: after a crash its sender, which got no
+    /// answer, sends it again, and it is processed.
     ///
-    /// What an earlier process has taken does not expire before the wall clock has agreed with the monotonic one for ten
-    /// minutes: a clock that is wrong for a moment makes nothing be forgotten.
+    /// Events of an earlier process do not expire before the wall clock has agreed with the monotonic one for ten minutes,
+    /// so that a clock that is wrong for a moment makes no event expire.
     ///
-    /// The directory holds up to about twice [`max_entries`](Self::max_entries) records of 48 bytes. What is remembered
-    /// stays there, however much comes after it.
+    /// The directory holds up to about twice [`max_entries`](Self::max_entries) records of 48 bytes. Records of remembered
+    /// events stay there, however many come after them.
     ///
-    /// Damaged records are skipped. If the disk fails later, events are remembered in memory only; the log and the
-    /// metrics tell.
+    /// Damaged records are skipped. If the disk fails later, events are remembered in memory only, with a log line and a
+    /// metric.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made, read or written, or another process has it. It blocks meanwhile.
+    /// When the directory cannot be created, read or written, or another process has it open.
     #[cfg(feature = "durable")]
     pub fn open(&self, directory: impl AsRef<Path>) -> io::Result<Claims> {
         self.open_by(Clock::start(), directory.as_ref())
@@ -199,18 +200,19 @@ impl Default for ClaimsOptions {
     }
 }
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub(crate) enum Claim {
     /// The event may be processed.
     First(Pending),
-    /// Somebody else is about it.
+    /// Another request is processing the event.
     InProgress,
-    /// It was taken, with this answer.
+    /// The event was taken, with this answer.
     Duplicate(Answer),
 }
 
-/// An event that is being processed. Dropped, by whatever comes in between, it is anybody's again.
+/// The claim to an event that is being processed. When it is dropped before [`taken`](Self::taken), the event can be
+/// claimed again.
 #[derive(Debug)]
 pub(crate) struct Pending {
     claims: Claims,
@@ -220,7 +222,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// The event was taken. The future, if there is one, is over when this will outlive a crash.
+    /// Records that the event was taken. The future, if there is one, resolves when the record survives a crash.
     pub(crate) fn taken(mut self, answer: Answer) -> Option<BoxFuture<'static, ()>> {
         self.is_settled = true;
         let inner = &self.claims.inner;
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_dropped_is_anybodys() {
+    fn a_dropped_claim_can_be_claimed_again() {
         let claims = Claims::in_memory();
         let pending = first(&claims, event(1));
         assert!(matches!(claims.clone().claim(event(1), 60), Claim::InProgress));
@@ -277,11 +279,11 @@ mod tests {
             let claims = claims.clone();
             std::thread::spawn(move || {
                 let _pending = first(&claims, event(1));
-                panic!("as it should");
+                panic!("expected by the test");
             })
         };
         assert!(thread.join().is_err());
-        assert!(first(&claims, event(1)).taken(answer(7)).is_none(), "nothing is to be waited for");
+        assert!(first(&claims, event(1)).taken(answer(7)).is_none(), "without a journal there is nothing to wait for");
         assert!(matches!(claims.claim(event(1), 60), Claim::Duplicate(found) if found == answer(7)));
         assert_eq!(claims.entries(), 1);
     }
@@ -313,7 +315,7 @@ mod tests {
 
     #[cfg(feature = "durable")]
     #[tokio::test]
-    async fn what_an_earlier_process_has_taken_expires_once_the_clock_is_believed() {
+    async fn events_of_an_earlier_process_expire_once_the_clock_is_trusted() {
         let folder = tempfile::tempdir().unwrap();
         let options = ClaimsOptions::new();
         let open = |clock| options.open_by(clock, folder.path()).unwrap();

@@ -1,16 +1,16 @@
-//! What remembers events beyond the life of the process.
+//! The interface of a store that remembers events across restarts.
 
 use futures_util::future::BoxFuture;
 
 use super::rule::EventDigest;
 use super::table::Answer;
 
-/// The copy of the table that outlives the process.
+/// A copy of the table that survives the process.
 pub(super) trait Durable: Send + Sync {
-    /// The time, in seconds since 1970, that what an earlier process has left may expire by, once it is known.
+    /// The time in seconds since 1970 by which events of an earlier process may expire; `None` until the clock is trusted.
     fn time_for_expiry(&self) -> Option<u32>;
 
-    /// Writes down that `event` was taken, and is to be remembered for `ttl` seconds. The future is over when that
-    /// outlives the process, or cannot be had.
+    /// Records that `event` was taken, to be remembered for `ttl` seconds. The future resolves when the record survives a
+    /// crash of the process, or when it could not be written.
     fn append(&self, event: EventDigest, answer: Answer, ttl: u32) -> BoxFuture<'static, ()>;
 }

@@ -1,9 +1,9 @@
-//! The events that were taken, on disk.
+//! The journal: taken events on disk.
 //!
-//! Files of records of one size, each with its own checksum, so that damage to one touches no other. Only what is at an
-//! end is ever changed: records are appended to the newest file, the oldest is removed, and its records that are still
-//! remembered are appended once more before. One thread writes and another syncs, so that a disk that hangs holds up
-//! neither the runtime nor, for long, an answer.
+//! The journal consists of files with records of a fixed size, each with its own checksum, so that damage to one record
+//! affects no other. Records are only appended, to the newest file. The oldest file is removed as a whole; records in it
+//! that are still remembered are appended to the newest file before. One thread writes and another one syncs, so that a
+//! disk that hangs delays neither the runtime nor, for long, an answer.
 
 mod files;
 mod record;
@@ -30,23 +30,23 @@ use super::rule::EventDigest;
 use super::table::{Answer, Taken};
 use crate::base::clock::Clock;
 
-/// How many records may wait to be written.
+/// The largest number of records that wait to be written.
 const QUEUE: usize = 16 * 1024;
 
-/// How long an answer waits for its record to be written, and then goes out without.
+/// How long an answer waits for its record to be written. After that it goes out without the record.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Journal {
     writer: SyncSender<Entry>,
     clock: Arc<Clock>,
-    /// Nothing has been written for longer than an answer waits. Then none does.
+    /// Set after an answer has waited in vain: no further answer waits until the writer has written again.
     is_stuck: Arc<AtomicBool>,
 }
 
 impl Journal {
-    /// Opens the journal and tells what is in it, about the oldest first, times that are over and copies included.
-    /// Records that `is_remembered` says yes to stay in it; there are at most about `max_records`.
+    /// Opens the journal and calls `found` for each record, roughly the oldest first, expired ones and copies included.
+    /// The journal keeps the records for which `is_remembered` returns `true`, which are at most about `max_records`.
     pub(crate) fn open(
         directory: &Path,
         max_records: usize,
@@ -81,7 +81,7 @@ impl Durable for Journal {
             if is_stuck.load(Ordering::Relaxed) {
                 return;
             }
-            // An error is one that the writer has told of.
+            // The writer has already logged its errors.
             if timeout(PATIENCE, was_written).await.is_err() {
                 is_stuck.store(true, Ordering::Relaxed);
                 failed("the disk hangs");
@@ -102,37 +102,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_waited_for_is_there_while_the_writer_lives() {
+    async fn a_record_is_in_the_file_before_its_answer_goes_out() {
         let folder = tempfile::tempdir().unwrap();
         let (journal, _) = open(folder.path());
         for number in 0..50 {
             let Record { event, taken } = sample(number, 0, 0);
             journal.append(event, taken.answer, 60).await;
             let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
-            assert_eq!(files.sum::<u64>() as usize, (usize::from(number) + 1) * record::SIZE, "before it was answered");
+            assert_eq!(files.sum::<u64>() as usize, (usize::from(number) + 1) * record::SIZE, "before the answer");
         }
         drop(journal);
         assert_eq!(open(folder.path()).1, (0..50).collect::<Vec<u8>>());
     }
 
     #[tokio::test]
-    async fn a_disk_that_fails_holds_up_no_answer() {
+    async fn a_disk_that_fails_delays_no_answer() {
         let folder = tempfile::tempdir().unwrap();
         let (journal, _) = open(folder.path());
-        // Nothing can be made in there any more.
+        // No file can be created any more.
         std::fs::remove_dir_all(folder.path()).unwrap();
         let began = std::time::Instant::now();
         let Record { event, taken } = sample(1, 0, u32::MAX);
         journal.append(event, taken.answer, 60).await;
-        assert!(began.elapsed() < PATIENCE, "an error is no reason to wait");
+        assert!(began.elapsed() < PATIENCE, "an error does not wait for the timeout");
         std::fs::create_dir(folder.path()).unwrap();
         journal.append(event, taken.answer, 60).await;
         drop(journal);
-        assert_eq!(open(folder.path()).1, [1], "it is written again once it can be");
+        assert_eq!(open(folder.path()).1, [1], "records are written again once the directory is back");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_disk_that_hangs_holds_up_an_answer_only_so_long() {
+    async fn a_disk_that_hangs_delays_one_answer_by_the_timeout_and_no_others() {
         let (writer, hangs) = sync_channel(2);
         let journal = Journal { writer, clock: Arc::new(Clock::start()), is_stuck: Arc::default() };
         let Record { event, taken } = sample(1, 0, u32::MAX);
@@ -142,7 +142,7 @@ mod tests {
         for _ in 0..10 {
             journal.append(event, taken.answer, 60).await;
         }
-        assert_eq!(began.elapsed(), PATIENCE, "the others do not wait, nor does the queue grow");
+        assert_eq!(began.elapsed(), PATIENCE, "the others do not wait, and the queue does not grow");
         assert_eq!(hangs.try_iter().count(), 2);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::metrics::{counter, gauge};
 
-/// What an event with an id turned out to be.
+/// The outcome of looking up an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
     First,
@@ -22,12 +22,12 @@ impl Outcome {
     }
 }
 
-/// An event of a webhook with `dedup` was looked up, with this `outcome`.
+/// Counts the outcome for an event of a webhook with `dedup`.
 pub(crate) fn looked_up(outcome: Outcome) {
     counter!("tower_webhook_dedup_total", "outcome" => outcome.label()).increment(1);
 }
 
-/// The ids that are remembered, and how many more were forgotten for want of room.
+/// Sets the number of remembered ids, and counts those that were forgotten for lack of room.
 pub(super) fn entries(entries: usize, forgotten: u64) {
     gauge!("tower_webhook_dedup_entries").set(entries as f64);
     if forgotten > 0 {
@@ -35,13 +35,13 @@ pub(super) fn entries(entries: usize, forgotten: u64) {
     }
 }
 
-/// An id could not be written to the journal.
+/// Counts an id that could not be written to the journal.
 #[cfg(feature = "durable")]
 pub(super) fn disk_error() {
     counter!("tower_webhook_dedup_disk_errors_total").increment(1);
 }
 
-/// Records of the journal could not be read.
+/// Counts records of the journal that are damaged.
 #[cfg(feature = "durable")]
 pub(super) fn damaged(records: u64) {
     counter!("tower_webhook_dedup_damaged_records_total").increment(records);

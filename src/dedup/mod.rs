@@ -1,38 +1,39 @@
-//! An event that is sent twice is processed once.
+//! Deduplication: an event that is sent twice is processed once.
 //!
-//! Senders try again when they do not hear an answer, also when the event was taken. [`DedupLayer`] knows an event by
-//! the id that its sender gave it: in a header, in the JSON body, or the body's digest, as the webhook's key `dedup`
-//! says. Ids of one webhook are never those of another.
+//! Senders retry when they receive no answer, even if the event was processed. [`DedupLayer`] recognises an event by its
+//! id, which the webhook's key `dedup` locates: in a header, in the JSON body, or as the digest of the body. The same id at
+//! two webhooks means two events. An event counts as *taken* once it was answered 2xx.
 //!
-//! | an event | gets |
+//! | event | answer |
 //! |---|---|
-//! | that is new | the inner service's answer |
-//! | that is being processed | 409 and `Retry-After`: what will become of it is not known yet |
-//! | that was taken: answered 2xx | the same status and `X-Event-Id`, and [`X-Duplicate: true`](crate::event::DUPLICATE) |
-//! | that was not: any other answer, an error, a panic | what a new one gets |
-//! | without the id | 400: to take it for another would lose it, to let it pass would process it twice |
+//! | new | the inner service's |
+//! | being processed | 409 and `Retry-After`, because the outcome is not known yet |
+//! | taken | the same status and `X-Event-Id`, and [`X-Duplicate: true`](crate::event::DUPLICATE) |
+//! | failed before: another answer, an error, a panic | the inner service's, as for a new event |
+//! | without an id | 400: it cannot be told whether the event is new |
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
 //! | [`Matched`], [`Permit`], [`Collected`] | the [`EventId`](crate::event::EventId) of the request; the evidence that [`Dispatch`](crate::layers::Dispatch) asks for if the webhook has a rule | 409 in progress, 400 no id |
 //!
-//! It names each event: a handler behind it reads the id with [`EventId::of`](crate::event::EventId::of), and the answer
-//! has it in [`X-Event-Id`](crate::event::EVENT_ID) unless the handler has set another.
+//! The layer gives each request an event id: a handler behind it reads the id with
+//! [`EventId::of`](crate::event::EventId::of), and the response carries it in [`X-Event-Id`](crate::event::EVENT_ID) unless
+//! the handler has set another one.
 //!
-//! It stands behind the authentication, so that no stranger can use up an id. A webhook without the key passes at no
-//! cost. [`Claims`] holds what is known, in memory or on disk too. With a digest two events of the same bytes are one:
-//! it is for senders who give no id and put the time, or a number, into the body.
+//! Put the layer behind the authentication, so that no stranger can use up an id. It costs nothing for a webhook without
+//! the key. [`Claims`] stores the ids, in memory or on disk as well. With a digest, two events with the same bytes are the
+//! same event: use it for senders that give no id, but put a time or a number into the body.
 //!
-//! A sender that does not wait for the answer ends the processing, and with it the claim, unless
-//! [`Finish`](crate::layers::Finish) stands before this layer, as it does in [`receiver`](crate::receiver::receiver()): then the event is
-//! being processed until its end.
+//! A sender that hangs up ends the processing, and with it the claim, unless
+//! [`Finish`](crate::layers::Finish) is in front of this layer, as in [`receiver`](crate::receiver::receiver()): then the
+//! processing goes on to its end.
 //!
-//! An event is processed again, rather than lost, when there is doubt: after a crash in the middle, after a power cut
-//! for what was taken in the last second, when its time (`ttl`) is over, and when more events were taken since than are
-//! remembered. Then the webhook forgets that has the most, not those beside it: see [`ClaimsOptions::max_entries`]. And a
-//! module whose answer came too late for the sender may have done its work.
+//! In doubt an event is processed again rather than lost: after a crash during the processing, after a power cut within a
+//! second of the answer, when its time (`ttl`) is over, and when so many events came since that it was forgotten. The
+//! events of the webhook with the most entries are forgotten first: see [`ClaimsOptions::max_entries`]. A module whose
+//! result came too late for the sender may also have done its work.
 //!
-//! Before a service of one's own, with one rule for all requests:
+//! In front of a service of your own, with one rule for all requests:
 //!
 //! ```
 //! use bytes::Bytes;

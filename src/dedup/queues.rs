@@ -1,4 +1,4 @@
-//! In which order the events of each webhook were taken.
+//! The taken events of each webhook, in the order in which they are forgotten.
 
 use std::collections::HashMap;
 
@@ -7,27 +7,26 @@ use foldhash::fast::RandomState;
 use super::ranking::Shares;
 use super::rule::{EventDigest, MAX_TTL, Owner};
 
-/// The taken events of each webhook, in queues by the order of magnitude of the time they are remembered for, each queue
-/// in the order in which they were taken. What stands at the head of one is the oldest of its kind, and holds up no other
-/// for longer than that has to stay itself.
+/// The taken events of each webhook, in one queue for each order of magnitude of their `ttl`, the oldest at the head. An
+/// event at the head that is not expired delays an expired event behind it, but at most by about that event's own `ttl`.
 ///
-/// All queues are linked in one vector, so that a webhook with few events takes little.
+/// All queues are linked lists in one vector, so that a webhook with few events takes little memory.
 #[derive(Debug)]
 pub(crate) struct Queues {
     nodes: Vec<Node>,
-    /// The first of those that are not used.
+    /// The first free node.
     spare_node: u32,
     queues: Vec<Queue>,
     spare_queues: Vec<u32>,
-    /// The first queue of each.
+    /// The first queue of each owner.
     owners: HashMap<Owner, u32, RandomState>,
     shares: Shares,
     len: usize,
-    /// Where the next [`expired`](Self::expired) goes on.
+    /// The queue at which the next call of [`expired`](Self::expired) continues.
     hand: usize,
 }
 
-/// An event that is to be forgotten.
+/// An event with the times at which it was taken and expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) event: EventDigest,
@@ -35,7 +34,7 @@ pub(crate) struct Due {
     pub(crate) until: u32,
 }
 
-/// A [`Due`], whose owner is that of its queue.
+/// A [`Due`] in a queue; the owner is stored in the queue.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     digest: [u8; 12],
@@ -60,7 +59,7 @@ struct Kind {
     magnitude: u8,
 }
 
-/// No node, or no queue.
+/// The index that stands for no node and no queue.
 const NONE: u32 = u32::MAX;
 
 const MAX_MAGNITUDE: u32 = MAX_TTL.as_secs().ilog2();
@@ -83,7 +82,7 @@ impl Queues {
         self.len
     }
 
-    /// A recovered event is of an earlier process, and so older than all that are not recovered.
+    /// Adds an event. A recovered event is from an earlier process, so it counts as older than all others.
     pub(crate) fn push(&mut self, due: Due, is_recovered: bool) {
         let owner = due.event.owner();
         let magnitude = due.until.saturating_sub(due.at).max(1).ilog2().min(MAX_MAGNITUDE) as u8;
@@ -99,7 +98,7 @@ impl Queues {
         self.len += 1;
     }
 
-    /// Takes out the oldest event of the largest webhook of the largest namespace.
+    /// Removes the oldest event of the largest webhook of the largest namespace.
     pub(crate) fn pop_from_largest(&mut self) -> Option<Due> {
         let mut queue = *self.owners.get(&self.shares.largest()?)?;
         let (mut oldest, mut age) = (NONE, (true, u32::MAX));
@@ -113,8 +112,8 @@ impl Queues {
         self.pop(oldest)
     }
 
-    /// Takes out an event whose time is over, if one is found in the next few queues: `looks` is how many may be looked
-    /// at, and counts down. Recovered events count only if `with_recovered`.
+    /// Removes an expired event from the head of one of the next few queues, if there is one. `looks` is the number of
+    /// queues that may be visited, and counts down. Recovered events are left alone unless `with_recovered` is set.
     pub(crate) fn expired(&mut self, now: u32, with_recovered: bool, looks: &mut usize) -> Option<Due> {
         while *looks > 0 && !self.queues.is_empty() {
             *looks -= 1;
@@ -129,7 +128,7 @@ impl Queues {
         None
     }
 
-    /// Gives each recovered event another last second.
+    /// Replaces the expiry of each recovered event.
     pub(crate) fn date(&mut self, mut until: impl FnMut(Due) -> u32) {
         for queue in self.queues.iter().filter(|queue| queue.kind.is_recovered) {
             let mut node = queue.head;
@@ -170,7 +169,7 @@ impl Queues {
         }
     }
 
-    /// The queue of this kind, made if there is none.
+    /// The queue of this owner and kind, which is created if it is missing.
     fn queue(&mut self, owner: Owner, kind: Kind) -> u32 {
         let first = self.owners.get(&owner).copied().unwrap_or(NONE);
         let mut place = first;
@@ -195,7 +194,7 @@ impl Queues {
         place
     }
 
-    /// Removes a queue that is empty.
+    /// Removes an empty queue.
     fn remove_queue(&mut self, queue: u32) {
         let Queue { owner, sibling, .. } = self.queues[queue as usize];
         let mut before = self.owners.get(&owner).copied().unwrap_or(NONE);
@@ -246,7 +245,7 @@ mod tests {
     }
 
     proptest! {
-        /// The plain one is a list of all.
+        /// Compared with a plain list of all events.
         #[test]
         fn the_oldest_of_the_largest_goes_first(
             ops in prop::collection::vec((0..3_u8, 0..3_u16, 0..3_u16, 1..5000_u32), 0..200),
@@ -255,7 +254,7 @@ mod tests {
             let mut queues = Queues::new();
             let mut plain: Vec<(Due, bool)> = Vec::new();
             for (step, (op, namespace, webhook, ttl)) in ops.into_iter().enumerate() {
-                // Each at a time of its own; recovered events come first, and by another clock.
+                // Each event has its own time. Recovered events come first, with the time of another clock.
                 let is_recovered = step < recovered;
                 let at = step as u32 + if is_recovered { 1_000_000 } else { 0 };
                 if op > 0 {
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_used_again() {
+    fn nodes_and_queues_are_reused() {
         let mut queues = Queues::new();
         for round in 0..100 {
             for number in 0..10 {

@@ -1,4 +1,4 @@
-//! How many entries each namespace and each webhook has, and which has the most.
+//! Counts the entries of each namespace and each webhook, and finds the largest.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use super::rule::Owner;
 
 /// The shares of a [`Table`](super::table::Table).
 ///
-/// There are no limits: one namespace alone may have all the room. When the room is used up, the largest namespace gives,
-/// and in that namespace the largest webhook. So an entry of a namespace, or of a webhook of its namespace, that has no
-/// more than an equal share is never the one to go, and a namespace that comes later finds room at once.
+/// There are no limits: one namespace alone may use all the room. When the room is full, an entry of the largest webhook
+/// of the largest namespace is removed. So a namespace with no more than an equal share loses no entry, nor does a webhook
+/// with no more than an equal share of its namespace, and a namespace that comes later finds room at once.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     namespaces: Ranking,
@@ -41,7 +41,7 @@ impl Shares {
     }
 }
 
-/// Counts, the largest first. A count changes by one, so its place changes by one swap within those that are equal.
+/// Counts in descending order. A count changes by one, so one swap with the first or last of its equals keeps the order.
 #[derive(Debug, Default)]
 struct Ranking {
     order: Vec<Count>,
@@ -75,7 +75,7 @@ impl Ranking {
         let last = self.order.partition_point(|other| other.count >= count) - 1;
         self.swap(place, last);
         self.order[last].count -= 1;
-        // Behind the ones there is nothing.
+        // Counts of one are the last, so a count that drops to zero is at the end.
         if self.order[last].count == 0 {
             self.order.pop();
             self.places.remove(&of);
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_largest_is_always_the_largest(ops in prop::collection::vec((any::<bool>(), 0..4_u16, 0..4_u16), 0..300)) {
+        fn the_largest_share_is_always_found(ops in prop::collection::vec((any::<bool>(), 0..4_u16, 0..4_u16), 0..300)) {
             let mut shares = Shares::default();
             let mut plain: BTreeMap<(u16, u16), u32> = BTreeMap::new();
             for (is_added, namespace, webhook) in ops {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_without_entries_takes_no_room() {
+    fn a_namespace_without_entries_takes_no_memory() {
         let mut shares = Shares::default();
         let owner = Owner { namespace: 1, webhook: 2 };
         shares.add(owner);

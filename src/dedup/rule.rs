@@ -1,4 +1,4 @@
-//! What makes two requests the same event.
+//! Rules: where a request's event id is found, and for how long it is remembered.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::config::WebhookKey;
 use crate::json::{InvalidPointer, Pointer, Scalar};
 use crate::request::{Collected, Rejection, RejectionKind};
 
-/// How long an event is remembered if the rule does not say: senders try again for about three days.
+/// The default time that an event is remembered: senders retry for about three days.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(72 * 3600);
 
 /// The longest time that an event is remembered.
@@ -24,7 +24,7 @@ pub const MAX_ID: usize = 256;
 /// The longest name of a header field that holds the id, in bytes.
 const MAX_NAME: usize = 256;
 
-/// Where an event's id is found, and how long it is remembered.
+/// Where the id of an event is found, and for how long the event is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Config")]
 pub struct DedupRule {
@@ -41,42 +41,42 @@ enum Source {
 }
 
 impl DedupRule {
-    /// The id is the value of the header field `name`, which must stand there once.
+    /// The id is the value of the header field `name`, which must be present exactly once.
     ///
     /// # Errors
     ///
-    /// When it is no name of a header field, or longer than 256 bytes.
+    /// When `name` is not a valid name of a header field, or is longer than 256 bytes.
     pub fn header(name: &str) -> Result<Self, InvalidRule> {
-        // It stands in the answer to each event without an id.
+        // The response to each event without an id quotes the name.
         if name.len() > MAX_NAME {
             return Err(InvalidRule::new("`header` must have at most 256 bytes"));
         }
-        let name = name.parse().map_err(|_| InvalidRule::new("`header` is no name of a header field"))?;
+        let name = name.parse().map_err(|_| InvalidRule::new("`header` is not a valid name of a header field"))?;
         Ok(Self::new(Source::Header(name)))
     }
 
-    /// The id is the string or number in the JSON body to which `pointer` (RFC 6901) leads: `/id`. A number counts as
-    /// it is written.
+    /// The id is the string or number at `pointer` (RFC 6901) in the JSON body, such as `/id`. A number counts as it is
+    /// written: `1` and `1.0` are different ids.
     ///
     /// # Errors
     ///
-    /// When it is no such pointer, the one to the whole body, or longer than 1,024 bytes.
+    /// When `pointer` is not a valid pointer, points to the whole body, or is longer than 1,024 bytes.
     pub fn pointer(pointer: &str) -> Result<Self, InvalidRule> {
         let pointer = Pointer::parse(pointer).map_err(|InvalidPointer(rule)| InvalidRule::new(rule))?;
         Ok(Self::new(Source::Pointer(pointer)))
     }
 
-    /// Two events whose bodies are the same, byte for byte, are one.
+    /// The id is a digest of the body: two requests with the same bytes are the same event.
     pub fn digest() -> Self {
         Self::new(Source::Digest)
     }
 
-    /// How long an event is remembered once it was taken: from a second to [`MAX_TTL`], in whole seconds;
-    /// [`DEFAULT_TTL`] if this is not called.
+    /// How long an event is remembered after it was taken: from one second to [`MAX_TTL`], in whole seconds. The default is
+    /// [`DEFAULT_TTL`].
     ///
     /// # Errors
     ///
-    /// When it is shorter or longer.
+    /// When `ttl` is out of this range.
     pub fn ttl(mut self, ttl: Duration) -> Result<Self, InvalidRule> {
         if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
             return Err(InvalidRule::new("`ttl` must be from 1 to 2592000 seconds"));
@@ -89,7 +89,7 @@ impl DedupRule {
         self.ttl
     }
 
-    /// Whether the id stands in a JSON body.
+    /// Whether the id is found in a JSON body.
     pub(crate) fn needs_json(&self) -> bool {
         matches!(self.source, Source::Pointer(_))
     }
@@ -98,7 +98,7 @@ impl DedupRule {
         Self { source, ttl: DEFAULT_TTL.as_secs() as u32 }
     }
 
-    /// The event that `req` is, among all there are.
+    /// The digest that identifies the event of `req`.
     pub(crate) fn event(&self, scope: Scope<'_>, req: &Request<Collected>) -> Result<EventDigest, Rejection> {
         let missing = |why: String| Rejection::with_detail(RejectionKind::MissingEventId, why);
         match &self.source {
@@ -122,13 +122,13 @@ impl DedupRule {
     }
 }
 
-/// The field's only value.
+/// The value of a header field that is present exactly once.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => checked(value.as_bytes().trim_ascii()),
         (None, _) => Err("is missing"),
-        _ => Err("stands more than once"),
+        _ => Err("appears more than once"),
     }
 }
 
@@ -140,23 +140,23 @@ fn checked(id: &[u8]) -> Result<&[u8], &'static str> {
     }
 }
 
-/// Within what an id names one event.
+/// The scope within which an id identifies an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scope<'a> {
     Webhook(&'a WebhookKey),
-    /// A name that the application gave.
+    /// A name given by the application.
     Named(&'a str),
 }
 
-/// An event: two tags of its owner, and a digest of its scope and id, and nothing of the sender's text.
+/// Identifies an event: two tags of its owner, and a digest of its scope and id. It contains no text of the sender.
 ///
-/// 96 bits of a SHA-256 are enough: a sender who could find two ids of one digest could only make an event of its own be
-/// taken for another of its own.
+/// 96 bits of a SHA-256 are enough: a sender that finds two ids with the same digest can only make one of its own events
+/// pass for another one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EventDigest(pub(crate) [u8; 16]);
 
-/// Whose share an event counts for. Namespaces whose tags are the same share one share, and so do webhooks; their events
-/// differ all the same.
+/// The namespace and the webhook whose shares an event counts for, as tags. Two namespaces or webhooks with the same tag
+/// have one share between them; their events differ all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner {
     pub(crate) namespace: u16,
@@ -206,7 +206,7 @@ impl EventDigest {
         digest
     }
 
-    /// Which of so many parts it belongs to: by its digest, so that each owner has its share in all parts.
+    /// The part that the event belongs to, of `parts`. It depends on the digest, so that each owner has a share in all parts.
     pub(crate) fn part(self, parts: usize) -> usize {
         usize::from(self.0[4]) % parts
     }
@@ -217,7 +217,7 @@ fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update(part);
 }
 
-/// Of what the hash has been told so far.
+/// A tag of the bytes that were hashed so far.
 fn tag(hash: &Sha256) -> u16 {
     let digest = hash.clone().finalize();
     u16::from_be_bytes([digest[0], digest[1]])
@@ -229,7 +229,7 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// Why there can be no such [`DedupRule`].
+/// The reason for which a [`DedupRule`] is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidRule {
     rule: &'static str,
@@ -268,7 +268,7 @@ impl TryFrom<Config> for DedupRule {
             (None, Some(pointer), None) => Self::pointer(&pointer)?,
             (None, None, Some(true)) => Self::digest(),
             (None, None, Some(false)) => return Err(InvalidRule::new("`digest` can only be true")),
-            _ => return Err(InvalidRule::new("there must be exactly one of `header`, `pointer`, `digest`")),
+            _ => return Err(InvalidRule::new("expected exactly one of `header`, `pointer` and `digest`")),
         };
         match config.ttl {
             Some(seconds) => rule.ttl(Duration::from_secs(seconds)),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_read() {
+    fn valid_rules_are_read_from_a_configuration() {
         let header = DedupRule::header("x-github-delivery").unwrap();
         assert_eq!(read(r#"{"header": "X-GitHub-Delivery"}"#).unwrap(), header);
         assert_eq!(header.ttl_seconds(), 259_200);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_is_refused() {
+    fn invalid_rules_are_refused() {
         for json in [
             "{}",
             r#"{"ttl": 5}"#,
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_its_own() {
+    fn the_same_id_in_different_scopes_is_different_events() {
         let rule = DedupRule::digest();
         let request = request(&[], "{}");
         let keys = [("a", "b"), ("a", "c"), ("b", "b")].map(|(namespace, id)| WebhookKey::new(namespace, id).unwrap());
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_id_is_told_what_is_missing() {
+    fn a_request_without_an_id_learns_the_reason() {
         let rule = DedupRule::header("X-Id").unwrap();
         let long = "a".repeat(257);
         for (headers, why) in [
@@ -390,7 +390,7 @@ mod tests {
             (&[("x-id", "")], "is empty"),
             (&[("x-id", " ")], "is empty"),
             (&[("x-id", &long)], "is longer than 256 bytes"),
-            (&[("x-id", "1"), ("x-id", "1")], "stands more than once"),
+            (&[("x-id", "1"), ("x-id", "1")], "appears more than once"),
         ] {
             assert_eq!(named(&rule, headers, "{}").unwrap_err(), format!("The event has no id: the header x-id {why}"));
         }

@@ -1,4 +1,4 @@
-//! Which events are being processed, and which were taken. No clock: who calls says what time it is.
+//! The table of events that are being processed or were taken. Pure: the caller passes the time.
 
 use std::collections::HashMap;
 
@@ -9,57 +9,57 @@ use uuid::Uuid;
 use super::queues::{Due, Queues};
 use super::rule::EventDigest;
 
-/// What the sender of an event was answered. Of the answer no more is kept.
+/// The parts of an answer that are kept to be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// What [`EVENT_ID`](crate::event::EVENT_ID) said; nil if nothing, or no UUID.
+    /// The value of [`EVENT_ID`](crate::event::EVENT_ID); nil if the answer had none, or not a UUID.
     pub(crate) event_id: Uuid,
 }
 
-/// An event that was taken. Times are in seconds: in a [`Table`] since this process's start, in the journal since 1970, so
-/// that they mean the same after a restart.
+/// The record of a taken event. Times are in seconds: in a [`Table`] since the start of this process, in the journal since
+/// 1970, so that they keep their meaning after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) answer: Answer,
     pub(crate) at: u32,
-    /// The last second in which it is remembered.
+    /// The last second in which the event is remembered.
     pub(crate) until: u32,
 }
 
-/// What is known of an event that comes in.
+/// The state of an event when a request for it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// Nothing: it is being processed from now on.
+    /// The event was unknown. It is being processed from now on.
     First,
-    /// It is being processed.
+    /// The event is being processed.
     Pending,
-    /// It was taken.
+    /// The event was taken, with this answer.
     Taken(Answer),
 }
 
-/// A part of all events.
+/// The events of one shard.
 ///
-/// An entry takes about a hundred bytes: 41 in the map and 24 in a queue, and the room that both keep to grow. A webhook
-/// takes about as much.
+/// An entry takes about a hundred bytes: 41 in the map, 24 in a queue, and the spare capacity of both. A webhook takes about
+/// as much.
 #[derive(Debug)]
 pub(crate) struct Table {
     events: HashMap<EventDigest, Option<Remembered>, RandomState>,
     queues: Queues,
-    /// There are events of an earlier process whose age is not known yet, with times since 1970. They are remembered until
-    /// it is.
+    /// Whether there are events of an earlier process whose age is not known yet. Their times are since 1970, and they do
+    /// not expire until [`date`](Self::date) is called.
     has_undated: bool,
     max_taken: usize,
     forgotten: u64,
 }
 
-/// How many queue heads a call looks at, so that none takes long: more than a call adds.
+/// How many queue heads a call visits: few, so that no call takes long, but more than a call adds.
 const SWEEP: usize = 4;
 
-/// The last second of what is remembered no more.
+/// The expiry of an event that is to be removed.
 const OVER: u32 = 0;
 
-/// `None` in the map is an event that is being processed.
+/// A taken event in the map; the map holds `None` for an event that is being processed.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     answer: Answer,
@@ -78,7 +78,7 @@ impl Table {
         }
     }
 
-    /// What is known of `event`; if nothing is, it is now pending.
+    /// The state of `event`. If it was unknown, it is now pending.
     pub(crate) fn claim(&mut self, event: EventDigest, now: u32) -> Known {
         self.sweep(now);
         match self.events.get(&event) {
@@ -86,7 +86,7 @@ impl Table {
             Some(Some(remembered)) if remembered.is_undated || now <= remembered.until => {
                 Known::Taken(remembered.answer)
             }
-            // What is left of it in a queue is told from what follows by its time.
+            // If the queue still holds an old entry of the event, its different expiry distinguishes it.
             Some(Some(_)) | None => {
                 self.events.insert(event, None);
                 Known::First
@@ -94,14 +94,14 @@ impl Table {
         }
     }
 
-    /// A pending event was not taken: the next one of the same id is a first one again.
+    /// Gives up a pending event: the next request with the same id is a first one again.
     pub(crate) fn release(&mut self, event: EventDigest) {
         if let Some(None) = self.events.get(&event) {
             self.events.remove(&event);
         }
     }
 
-    /// The event was taken. If there are too many, the oldest of the largest owner is forgotten.
+    /// Records that an event was taken. If there are too many, the oldest event of the largest owner is forgotten.
     pub(crate) fn take(&mut self, event: EventDigest, taken: Taken) {
         let remembered = Remembered { answer: taken.answer, until: taken.until, is_undated: false };
         self.events.insert(event, Some(remembered));
@@ -109,8 +109,8 @@ impl Table {
         self.forgotten += self.make_room();
     }
 
-    /// The event was taken by an earlier process, by its wall clock then. The oldest come first. Of the same event that
-    /// comes again, the one that is remembered longer counts.
+    /// Adds an event that an earlier process took, with times of the wall clock then. Call this for the oldest events first.
+    /// Of two records of one event, the one that expires later counts.
     #[cfg(any(test, feature = "durable"))]
     pub(crate) fn recover(&mut self, event: EventDigest, taken: Taken) {
         if let Some(Some(known)) = self.events.get(&event)
@@ -131,16 +131,16 @@ impl Table {
         matches!(self.events.get(&event), Some(Some(known)) if known.answer == answer)
     }
 
-    /// Whether there are events whose age is not known.
+    /// Whether there are recovered events whose age is not known yet.
     pub(crate) fn has_undated(&self) -> bool {
         self.has_undated
     }
 
-    /// The time is known: `wall` since 1970, `now` since the start. From here on what was recovered has its age.
+    /// Dates the recovered events, once the time is known: `wall` since 1970, `now` since the start of the process.
     pub(crate) fn date(&mut self, wall: u32, now: u32) {
         let events = &mut self.events;
         self.queues.date(|due| {
-            // Of a clock that was ahead: it is remembered for its whole time, and no longer.
+            // An expiry far ahead is from a clock that was ahead: such an event is remembered for its whole `ttl`.
             let left = due.until.checked_sub(wall).map(|left| left.min(due.until.saturating_sub(due.at)));
             match (events.get_mut(&due.event), left) {
                 (Some(Some(known)), Some(left)) if known.is_undated && known.until == due.until => {
@@ -157,7 +157,7 @@ impl Table {
         self.has_undated = false;
     }
 
-    /// How many were remembered until now.
+    /// Forgets events until there is room. Returns how many were still remembered.
     fn make_room(&mut self) -> u64 {
         let mut forgotten = 0;
         while self.queues.len() > self.max_taken
@@ -185,7 +185,7 @@ impl Table {
     }
 }
 
-/// Removes the event unless it has been claimed again since.
+/// Removes the event, unless it was claimed again since then.
 fn remove(events: &mut HashMap<EventDigest, Option<Remembered>, RandomState>, due: Due) -> bool {
     let is_it = matches!(events.get(&due.event), Some(Some(remembered)) if remembered.until == due.until);
     if is_it {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_one_waits_for_the_first_and_gets_its_answer() {
+    fn a_duplicate_is_pending_until_it_gets_the_answer_of_the_first() {
         let mut table = Table::new(10);
         assert_eq!(table.claim(event(1), 100), Known::First);
         assert_eq!(table.claim(event(1), 100), Known::Pending);
@@ -233,11 +233,11 @@ mod tests {
         table.take(event(1), taken(7, 101, 10));
         assert_eq!(table.claim(event(1), 111), Known::Taken(answer(7)));
         assert_eq!(table.claim(event(1), 112), Known::First, "its time is over");
-        assert_eq!(table.claim(event(2), 1_000_000), Known::Pending, "what is pending has no time");
+        assert_eq!(table.claim(event(2), 1_000_000), Known::Pending, "a pending event does not expire");
     }
 
     #[test]
-    fn what_is_released_is_a_first_one_again() {
+    fn a_released_event_is_a_first_one_again() {
         let mut table = Table::new(10);
         table.claim(event(1), 100);
         table.release(event(1));
@@ -245,11 +245,11 @@ mod tests {
         assert_eq!(table.claim(event(1), 100), Known::First);
         table.take(event(1), taken(7, 100, 10));
         table.release(event(1));
-        assert_eq!(table.claim(event(1), 100), Known::Taken(answer(7)), "only what is pending is released");
+        assert_eq!(table.claim(event(1), 100), Known::Taken(answer(7)), "only a pending event is released");
     }
 
     #[test]
-    fn when_it_is_full_the_oldest_is_forgotten_and_nothing_pending() {
+    fn a_full_table_forgets_the_oldest_event_and_no_pending_one() {
         let mut table = Table::new(2);
         for pending in 10..20 {
             assert_eq!(table.claim(event(pending), 0), Known::First);
@@ -260,14 +260,14 @@ mod tests {
         assert_eq!(table.forgotten(), 1);
         assert_eq!(table.claim(event(2), 102), Known::Taken(answer(2)));
         assert_eq!(table.claim(event(3), 102), Known::Taken(answer(3)));
-        assert_eq!(table.claim(event(1), 102), Known::First, "it was the oldest, though not the first to expire");
+        assert_eq!(table.claim(event(1), 102), Known::First, "event 1 was the oldest, though not the first to expire");
         for pending in 10..20 {
             assert_eq!(table.claim(event(pending), 102), Known::Pending);
         }
     }
 
     #[test]
-    fn one_that_floods_forgets_its_own_and_nothing_of_others() {
+    fn a_webhook_that_floods_forgets_only_its_own_events() {
         for is_recovered in [false, true] {
             let mut table = Table::new(100);
             let mut take = |event, at| match is_recovered {
@@ -285,13 +285,13 @@ mod tests {
             assert_eq!(
                 table.claim(of(0, 0, 9_930), 101),
                 Known::Taken(answer(1)),
-                "all that others do not have is its"
+                "the flood has all the room that the others leave"
             );
         }
     }
 
     #[test]
-    fn many_webhooks_of_one_namespace_have_no_more_than_it() {
+    fn many_webhooks_of_one_namespace_share_its_share() {
         let mut table = Table::new(100);
         (0..50).for_each(|number| table.take(of(1, 0, number), taken(1, 100, 100_000)));
         for number in 0..10_000 {
@@ -314,15 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_process_has_taken_is_remembered_until_the_time_is_known() {
+    fn events_of_an_earlier_process_do_not_expire_until_the_time_is_known() {
         const WALL: u32 = 1_795_410_874;
         let mut table = Table::new(10);
         table.recover(event(1), taken(1, WALL - 1000, 10));
         table.recover(event(2), taken(2, WALL - 1000, 1600));
-        // Of a clock that was a year ahead, and of one that had not been set.
+        // Recorded by a clock that was a year ahead, and by one that had not been set.
         table.recover(event(3), taken(3, WALL + 365 * 86_400, 100));
         table.recover(event(4), taken(4, 5, 100));
-        // Taken again, once the first one's time was over.
+        // Taken again after the first record had expired.
         table.recover(event(5), taken(5, WALL - 5000, 10));
         table.recover(event(5), taken(6, WALL - 100, 1000));
         for (number, now) in [(1, 0), (2, 0), (3, 599), (4, 599)] {
@@ -334,7 +334,7 @@ mod tests {
         for number in [1, 4] {
             assert_eq!(table.claim(event(number), 600), Known::First, "{number}: its time is over");
         }
-        assert_eq!(table.claim(event(3), 700), Known::Taken(answer(3)), "for its whole time");
+        assert_eq!(table.claim(event(3), 700), Known::Taken(answer(3)), "remembered for its whole ttl");
         assert_eq!(table.claim(event(3), 701), Known::First, "and no longer");
         assert_eq!(table.claim(event(2), 1200), Known::Taken(answer(2)));
         assert_eq!(table.claim(event(2), 1201), Known::First);
@@ -343,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_process_has_taken_is_the_oldest() {
+    fn events_of_an_earlier_process_count_as_the_oldest() {
         for is_dated in [false, true] {
             let mut table = Table::new(3);
             for number in 1..=5 {
                 table.recover(event(number), taken(1, 1_795_410_874, 100_000));
             }
-            assert_eq!((table.len(), table.forgotten()), (3, 0), "no more than there is room for");
+            assert_eq!((table.len(), table.forgotten()), (3, 0), "no more than fit");
             if is_dated {
                 table.date(1_795_410_900, 700);
             }
@@ -362,11 +362,11 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_what_is_recovered_changes_nothing() {
+    fn a_second_record_of_a_recovered_event_changes_nothing() {
         let mut table = Table::new(2);
         table.recover(event(1), taken(2, 200, 1000));
         table.recover(event(2), taken(3, 210, 1000));
-        // Copied behind the others, one of them from before it was taken again.
+        // Copies come after the others. The last one is from before event 1 was taken again.
         table.recover(event(1), taken(2, 200, 1000));
         table.recover(event(1), taken(1, 100, 50));
         assert_eq!(table.claim(event(1), 0), Known::Taken(answer(2)));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_removed_as_others_come() {
+    fn expired_events_are_removed_as_others_arrive() {
         let mut table = Table::new(1000);
         for number in 0..100 {
             table.take(event(number), taken(1, 100, 10 + u32::from(number)));
@@ -387,9 +387,9 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_comes_again_outlives_what_is_left_of_the_first() {
+    fn an_event_that_is_taken_again_outlives_its_old_entry() {
         let mut table = Table::new(1000);
-        // Holds up the queue, so that the first one is still in it when the second is taken.
+        // Keeps the first entry in the queue, behind it, until the event is taken again.
         table.take(event(9), taken(9, 100, 15));
         table.take(event(1), taken(1, 100, 8));
         assert_eq!(table.claim(event(1), 110), Known::First);
@@ -418,7 +418,7 @@ mod tests {
     }
 
     proptest! {
-        /// Three namespaces have three webhooks each, and one of them never more than a ninth of the room.
+        /// Three namespaces have three webhooks each. One webhook never has more than a ninth of the room.
         #[test]
         fn a_webhook_within_an_equal_share_forgets_nothing(
             ops in prop::collection::vec((0..3_u16, 0..3_u16), 0..400),
@@ -449,7 +449,7 @@ mod tests {
         }
 
         #[test]
-        fn it_does_what_a_plain_map_does(ops in ops()) {
+        fn the_table_behaves_like_a_plain_map(ops in ops()) {
             let mut table = Table::new(1000);
             let mut plain: HashMap<u8, Option<(u128, u32)>> = HashMap::new();
             let mut now = 100;

@@ -1,4 +1,4 @@
-//! The journal's directory: which files there are, what is in them, and when one is removed.
+//! The files of the journal: reading, appending, and removing the oldest ones.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -13,19 +13,19 @@ use crate::dedup::metrics;
 use crate::dedup::rule::EventDigest;
 use crate::dedup::table::Taken;
 
-/// `taken-v1-` and the second in which it was begun; another format gets another name.
+/// The name of a file is this prefix and the second in which the file was begun. Another format gets another prefix.
 const PREFIX: &str = "taken-v1-";
 
-/// A file gets no more records than this, nor after this many seconds: then it is removed as a whole some day. If few
-/// records are remembered, so few that eight files hold them, but not fewer than the least.
+/// The limits of a file, which is later removed as a whole: this many records, and this many seconds. A file gets an eighth
+/// of the records that are remembered, between the minimum and the maximum.
 pub(super) const MAX_RECORDS: usize = 128 * 1024;
 pub(super) const MIN_RECORDS: usize = 4 * 1024;
 pub(super) const MAX_AGE: u32 = 3600;
 
-/// How many records are copied at a time.
+/// The largest number of records that are copied in one write.
 const COPY: usize = 1024;
 
-/// Whether a record is of an event that is still remembered.
+/// Whether the event of a record is still remembered.
 pub(super) type IsRemembered = Box<dyn Fn(&Record) -> bool + Send>;
 
 pub(super) struct Files {
@@ -33,36 +33,36 @@ pub(super) struct Files {
     is_remembered: IsRemembered,
     /// The newest last.
     files: VecDeque<JournalFile>,
-    /// The newest of them, open for appending.
+    /// The newest file, open for appending.
     current: Option<Arc<File>>,
     max_records: usize,
     replaced: Replaced,
-    /// Files that were replaced and that are not removed: the copies of their records may not be on disk.
+    /// Files that were replaced but not removed, because the copies of their records may not be on disk.
     kept: Vec<JournalFile>,
     _lock: File,
 }
 
-/// The work that is left once room was made.
+/// The work that remains after records were copied to make room.
 #[derive(Default)]
 pub(super) struct Replaced {
-    /// Where records were copied to, to be synced.
+    /// Files with copied records, to be synced.
     pub(super) copies: Vec<Arc<File>>,
-    /// Files that may be removed after that.
+    /// Files to be removed after that.
     pub(super) originals: Vec<JournalFile>,
 }
 
 #[derive(Debug)]
 pub(super) struct JournalFile {
     path: PathBuf,
-    /// Rises from file to file.
+    /// The second in which the file was begun; larger for a newer file.
     begun: u32,
     records: usize,
-    /// The last second in which anything in it is remembered.
+    /// The expiry of the record that expires last.
     until: u32,
 }
 
 impl Files {
-    /// Locks the directory, made if it is missing, and reads what is in it. At most `max_records` are remembered.
+    /// Opens and locks the directory, which is created if it is missing, and calls `found` for each record in it.
     pub(super) fn open(
         directory: &Path,
         max_records: usize,
@@ -89,7 +89,7 @@ impl Files {
             let path = this.path(begun);
             match read(path.clone(), begun, &mut found) {
                 Ok(file) => this.files.push_back(file),
-                // A file that an earlier store of this process has replaced may be removed just now.
+                // An earlier store of this process may be removing a replaced file just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(at(&path, error)),
             }
@@ -98,7 +98,7 @@ impl Files {
         Ok(this)
     }
 
-    /// Writes records down, all or none of them.
+    /// Appends all records, or none.
     pub(super) fn append(&mut self, records: &[Record], now: u32) -> io::Result<()> {
         let newest = self.files.back().map(|file| file.begun);
         self.current(now)?;
@@ -115,7 +115,7 @@ impl Files {
         let Some(last) = self.files.back_mut() else { return Err(io::Error::other("the file is not listed")) };
         let mut target = &*file;
         if let Err(error) = target.write_all(&bytes) {
-            // Half a record would make rubbish of those behind it.
+            // A partial record would misalign all records after it.
             if file.set_len((last.records * SIZE) as u64).is_err() {
                 self.current = None;
             }
@@ -126,33 +126,33 @@ impl Files {
         Ok(())
     }
 
-    /// The file that is being written.
+    /// The file that records are appended to.
     pub(super) fn open_file(&self) -> Option<&Arc<File>> {
         self.current.as_ref()
     }
 
-    /// The work that the last calls of [`append`](Self::append) have left.
+    /// The work that remains after the last calls of [`append`](Self::append).
     pub(super) fn take_replaced(&mut self) -> Replaced {
         std::mem::take(&mut self.replaced)
     }
 
-    /// Keeps files that were replaced until the time of every record is over: nobody knows whether the copies are on disk.
-    /// They are not copied again, as a disk that fails would only be filled.
+    /// Keeps replaced files until all their records have expired, because their copies may not be on disk. The records are
+    /// not copied again: on a failing disk, that would only fill it.
     pub(super) fn keep(&mut self, originals: Vec<JournalFile>) {
         self.kept.extend(originals);
     }
 
-    /// Removes the files in which the time of every record is over.
+    /// Removes the files whose records have all expired.
     pub(super) fn tidy(&mut self, now: u32) {
         let newest = self.files.back().map(|file| file.begun);
-        // The newest may be open. Its turn comes when it is the newest no more.
+        // The newest file may be open. It is removed later, when another one is the newest.
         self.files.retain(|file| file.until >= now || Some(file.begun) == newest || !file.remove());
         self.kept.retain(|file| file.until >= now || !file.remove());
     }
 
-    /// Gives up the oldest files while there are more than twice as many records as can be remembered. The records of a
-    /// file that are still remembered are copied first: one webhook that floods makes the journal forget nothing of
-    /// another. So no more is copied than has come, and the records on disk are bounded all the same.
+    /// Replaces the oldest files while there are more than twice as many records as can be remembered. Records that are
+    /// still remembered are copied first, so that a webhook with a flood of events makes the journal forget no event of
+    /// another webhook. No more records are copied than have arrived, and the number of records on disk is bounded.
     fn make_room(&mut self, now: u32) {
         let most = self.max_records.max(self.file_records()).saturating_mul(2);
         for _ in 1..self.files.len() {
@@ -161,7 +161,7 @@ impl Files {
             }
             let Some(oldest) = self.files.front().map(|file| file.path.clone()) else { return };
             if let Err(error) = self.copy_remembered(&oldest, now) {
-                tracing::warn!(path = %oldest.display(), %error, "a file is kept: the records of events that are still remembered cannot be copied");
+                tracing::warn!(path = %oldest.display(), %error, "a file of the dedup journal is kept: its records that are still needed cannot be copied");
                 return;
             }
             self.replaced.originals.extend(self.files.pop_front());
@@ -172,8 +172,8 @@ impl Files {
         let mut remembered = Vec::new();
         let read = records(path, |record| remembered.extend(record.filter(&self.is_remembered)));
         if let Err(error) = read {
-            // It would be no better the next time.
-            tracing::error!(path = %path.display(), %error, "records cannot be read: events that are sent again after a restart may be processed again");
+            // The file is replaced all the same: reading it again would fail again.
+            tracing::error!(path = %path.display(), %error, "cannot read records of the dedup journal: events that are sent again after a restart may be processed again");
         }
         for some in remembered.chunks(COPY) {
             self.write(some, now)?;
@@ -186,7 +186,7 @@ impl Files {
         Ok(())
     }
 
-    /// How many records a file gets.
+    /// The largest number of records in a file.
     fn file_records(&self) -> usize {
         (self.max_records / 8).clamp(MIN_RECORDS, MAX_RECORDS)
     }
@@ -195,7 +195,7 @@ impl Files {
         file.records < self.file_records() && now.saturating_sub(file.begun) < MAX_AGE
     }
 
-    /// The file to write to: a new one if there is none, or the newest has had its share.
+    /// The file to append to: a new one if there is none, or if the newest is full or too old.
     fn current(&mut self, now: u32) -> io::Result<Arc<File>> {
         if let (Some(open), Some(last)) = (&self.current, self.files.back())
             && self.has_room(last, now)
@@ -206,7 +206,7 @@ impl Files {
         let path = self.path(begun);
         let file = Arc::new(OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?);
         if let Err(error) = directory::sync(&self.directory) {
-            // Else there would be one more at each try.
+            // Otherwise each try would leave one more file.
             let _ = fs::remove_file(path);
             return Err(error);
         }
@@ -215,25 +215,25 @@ impl Files {
         Ok(file)
     }
 
-    /// Goes on with the newest file, so that restarts leave no crowd of small ones.
+    /// Continues the newest file, so that restarts do not leave many small ones.
     fn reopen_last(&mut self, now: u32) -> io::Result<()> {
         let Some(last) = self.files.back() else { return Ok(()) };
         if !self.has_room(last, now) {
             return Ok(());
         }
         let file = OpenOptions::new().append(true).open(&last.path)?;
-        // What a crash has left of a record.
+        // Cuts off the partial record that a crash has left.
         file.set_len((last.records * SIZE) as u64)?;
         self.current = Some(Arc::new(file));
         Ok(())
     }
 
-    /// When each file was begun.
+    /// The second in which each file was begun.
     fn list(&self) -> io::Result<Vec<u32>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
-            // Another's files are left alone.
+            // Other files are left alone.
             all.extend(name.to_str().and_then(begun));
         }
         Ok(all)
@@ -245,17 +245,17 @@ impl Files {
 }
 
 impl JournalFile {
-    /// An empty one.
+    /// An empty file.
     #[cfg(test)]
     pub(super) fn at(path: PathBuf) -> Self {
         Self { path, begun: 0, records: 0, until: 0 }
     }
 
-    /// Whether it is gone.
+    /// Removes the file. Returns `false` if that failed.
     pub(super) fn remove(&self) -> bool {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), %error, "a file that is not needed any more cannot be removed");
+                tracing::warn!(path = %self.path.display(), %error, "cannot remove a file of the dedup journal that is not needed any more");
                 false
             }
             _ => true,
@@ -272,7 +272,7 @@ fn begun(of: &str) -> Option<u32> {
     (name(begun) == of).then_some(begun)
 }
 
-/// Reads a file and tells what is in it.
+/// Reads a file, and calls `found` for each record in it.
 fn read(path: PathBuf, begun: u32, found: &mut impl FnMut(EventDigest, Taken)) -> io::Result<JournalFile> {
     let (mut file, mut damaged) = (JournalFile { path: path.clone(), begun, records: 0, until: 0 }, 0);
     records(&path, |record| {
@@ -287,12 +287,12 @@ fn read(path: PathBuf, begun: u32, found: &mut impl FnMut(EventDigest, Taken)) -
     })?;
     if damaged > 0 {
         metrics::damaged(damaged);
-        tracing::error!(path = %path.display(), damaged, "damaged records: events that are sent again may be processed again");
+        tracing::error!(path = %path.display(), damaged, "damaged records in the dedup journal: their events, if sent again, may be processed again");
     }
     Ok(file)
 }
 
-/// Tells each record to the end of the file, or to where the disk cannot read it; `None` for one that is damaged.
+/// Calls `found` for each record of a file, with `None` for a damaged one. Stops at the first read error.
 fn records(path: &Path, mut found: impl FnMut(Option<Record>)) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(64 * 1024, File::open(path)?);
     let mut bytes = [0; SIZE];
@@ -325,7 +325,7 @@ mod tests {
             self.0.path().join("spool/dedup")
         }
 
-        /// Opens the journal and says which of the samples are in it.
+        /// Opens the journal, and returns the numbers of the samples in it.
         fn open_at(&self, max_records: usize, now: u32) -> (Files, Vec<u8>) {
             let mut found = Vec::new();
             let files = Files::open(&self.directory(), max_records, now, Box::new(|_| true), |event, taken| {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_found_again() {
+    fn records_are_found_after_a_restart() {
         let fixture = Fixture::new();
         let (mut files, found) = fixture.open();
         assert!(found.is_empty());
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_at_any_place_costs_only_what_was_cut_off() {
+    fn a_file_cut_anywhere_loses_only_the_records_cut_off() {
         let fixture = Fixture::new();
         fixture.open().0.append(&samples(0..4), 1000).unwrap();
         let path = fixture.files().remove(0);
@@ -396,7 +396,7 @@ mod tests {
             assert_eq!(found, left, "cut at {cut}");
             files.append(&samples(9..10), 1000).unwrap();
             drop(files);
-            assert_eq!(fixture.open().1, [&left[..], &[9]].concat(), "written behind a cut at {cut}");
+            assert_eq!(fixture.open().1, [&left[..], &[9]].concat(), "appended after a cut at {cut}");
         }
     }
 
@@ -420,21 +420,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_removed_when_everything_in_it_is_over() {
+    fn a_file_is_removed_when_all_its_records_have_expired() {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open();
         files.append(&[sample(0, 1000, 5000), sample(1, 1000, 9000)], 1000).unwrap();
         files.append(&[sample(2, 1000 + MAX_AGE, 50_000)], 1000 + MAX_AGE).unwrap();
-        assert_eq!(fixture.files().len(), 2, "an hour has its own file");
+        assert_eq!(fixture.files().len(), 2, "each hour has its own file");
         files.tidy(9000);
-        assert_eq!(fixture.files().len(), 2, "in its last second it is remembered");
+        assert_eq!(fixture.files().len(), 2, "a record is remembered through its last second");
         files.tidy(9001);
         assert_eq!(fixture.files().len(), 1);
         drop(files);
         assert_eq!(fixture.open_at(1000, 9001).1, [2]);
     }
 
-    /// A file full of each of the samples, in this order. Syncs and removes nothing.
+    /// Fills one file with each of these samples, in this order. Neither syncs nor removes files.
     fn flood(files: &mut Files, numbers: std::ops::Range<u8>) {
         for number in numbers {
             files.append(&vec![sample(number, 1000, 5000); MIN_RECORDS], 1000).unwrap();
@@ -447,10 +447,10 @@ mod tests {
     }
 
     #[test]
-    fn when_more_has_come_than_can_be_remembered_only_what_is_remembered_stays() {
+    fn a_flood_removes_no_record_that_is_still_remembered() {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
-        // Of another than the one that floods.
+        // Samples below 3 belong to another webhook than the flood.
         files.is_remembered = Box::new(|record| record.event.0[0] < 3);
         files.append(&samples(0..3), 1000).unwrap();
         let mut most = 0;
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_copied_is_there_twice_until_it_is_synced() {
+    fn copied_records_are_on_disk_twice_until_the_copies_are_synced() {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
         files.is_remembered = Box::new(|record| record.event.0[0] < 3);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_copies_may_be_lost_is_removed_when_its_time_is_over() {
+    fn a_file_whose_copies_may_be_lost_is_removed_when_its_records_have_expired() {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open_at(MIN_RECORDS, 1000);
         files.is_remembered = Box::new(|record| record.event.0[0] < 3);
@@ -495,8 +495,8 @@ mod tests {
         assert_eq!(originals[0].path, oldest);
         files.keep(originals);
         files.tidy(5000);
-        assert!(oldest.exists(), "its records are remembered");
-        // It is not copied again.
+        assert!(oldest.exists(), "its records are still remembered");
+        // Its records are not copied again.
         flood(&mut files, 20..21);
         assert!(files.take_replaced().originals.iter().all(|file| file.path != oldest));
         files.tidy(5001);
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn two_do_not_share_a_directory() {
+    fn a_directory_can_be_opened_only_once() {
         let fixture = Fixture::new();
         let first = fixture.open();
         let error = open_error(&fixture).to_string();
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_told_by_its_name() {
+    fn an_error_names_the_directory() {
         let fixture = Fixture::new();
         fs::write(fixture.0.path().join("spool"), "").unwrap();
         let error = open_error(&fixture).to_string();
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_written_is_left_for_another() {
+    fn a_file_that_cannot_be_written_is_replaced_by_another() {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open();
         files.append(&samples(0..1), 1000).unwrap();
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_begun_is_tried_again() {
+    fn creating_a_file_is_tried_again_after_a_failure() {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open();
         fs::remove_dir_all(fixture.directory()).unwrap();

@@ -1,4 +1,4 @@
-//! One event that was taken, as bytes.
+//! The encoding of a taken event.
 
 use http::StatusCode;
 use uuid::Uuid;
@@ -6,8 +6,8 @@ use uuid::Uuid;
 use crate::dedup::rule::EventDigest;
 use crate::dedup::table::{Answer, Taken};
 
-/// The size of a record: event, event id, from, until, status, two bytes that are zero, CRC-32 of these; numbers are
-/// big-endian.
+/// The size of a record: event digest, event id, time, expiry, status, two zero bytes, and a CRC-32 of everything before
+/// it. Numbers are big-endian.
 pub(super) const SIZE: usize = 48;
 
 const CONTENT: usize = SIZE - 4;
@@ -57,7 +57,7 @@ pub(super) fn sample(number: u8, at: u32, until: u32) -> Record {
     Record { event: EventDigest([number; 16]), taken: Taken { answer, at, until } }
 }
 
-/// A record that is read is written again as the same bytes, but for the two that are zero.
+/// A record that was decoded is encoded to the same bytes, except the two zero bytes.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let Some(content) = bytes.first_chunk::<CONTENT>() else { return };
@@ -80,17 +80,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_record_is_decoded_as_it_was_encoded() {
         assert_eq!(Record::decode(&encoded()), Some(sample(7, 100, u32::MAX)));
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         for bit in 0..SIZE * 8 {
             let mut bytes = encoded();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Record::decode(&bytes), None, "bit {bit}");
         }
-        assert_eq!(Record::decode(&[0; SIZE]), None, "what a power cut may leave");
+        assert_eq!(Record::decode(&[0; SIZE]), None, "a power cut may leave zeros");
     }
 }

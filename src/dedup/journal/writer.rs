@@ -1,4 +1,4 @@
-//! The thread that writes, and the one that syncs.
+//! The writer thread and the syncer thread of the journal.
 
 use std::fs::File;
 use std::io;
@@ -14,21 +14,21 @@ use super::record::Record;
 use crate::base::clock::Clock;
 use crate::dedup::metrics;
 
-/// How often the log is told of a disk that fails; the metrics count each time.
-const TELL: Duration = Duration::from_secs(1);
+/// The shortest time between two log lines about a failing disk. The metrics count every failure.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// A record, and whom to tell that it was written.
+/// A record, and the sender that reports that it was written.
 pub(super) type Entry = (Record, oneshot::Sender<()>);
 
-/// How many records are written at a time.
+/// The largest number of records in one write.
 const BATCH: usize = 1024;
 
-/// How often what was written is synced.
+/// How often written records are synced.
 const SYNC: Duration = Duration::from_secs(1);
 
-/// How often files are looked at when nothing is written.
+/// How often expired files are looked for.
 const TIDY: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
@@ -36,7 +36,7 @@ pub(super) struct Writer {
     clock: Arc<Clock>,
     is_stuck: Arc<AtomicBool>,
     syncer: SyncSender<Unsynced>,
-    /// What [`Unsynced::sync`] could not remove.
+    /// Files that [`Unsynced::sync`] could not remove.
     to_keep: Receiver<Vec<JournalFile>>,
     unsynced: Unsynced,
     synced: Instant,
@@ -45,14 +45,14 @@ pub(super) struct Writer {
 
 #[derive(Default)]
 struct Unsynced {
-    /// Files that were written to since they were synced; the last one is the current one.
+    /// Files with unsynced records; the last one is the current file.
     files: Vec<Arc<File>>,
-    /// Files that may be removed once all of these are synced.
+    /// Files that may be removed once all of `files` are synced.
     then_remove: Vec<JournalFile>,
 }
 
 impl Writer {
-    /// Writes what `entries` bring, until nobody can bring more.
+    /// Starts both threads. They end when all senders of `entries` are dropped.
     pub(super) fn spawn(
         files: Files,
         clock: Arc<Clock>,
@@ -63,7 +63,7 @@ impl Writer {
         let (keep, to_keep) = channel();
         let (unsynced, now) = (Unsynced::default(), Instant::now());
         let writer = Self { files, clock, is_stuck, syncer, to_keep, unsynced, synced: now, tidied: now };
-        // Nobody keeps what comes when the writer is gone: the next start reads it.
+        // After the writer has ended, files that could not be removed are left for the next start.
         let sync = move || to_sync.iter().map(Unsynced::sync).for_each(|kept| drop(keep.send(kept)));
         std::thread::Builder::new().name("dedup-sync".into()).spawn(sync)?;
         std::thread::Builder::new().name("dedup-write".into()).spawn(move || writer.run(&entries))?;
@@ -78,7 +78,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if self.synced.elapsed() >= SYNC {
-                self.pass_on();
+                self.hand_to_syncer();
             }
             if self.tidied.elapsed() >= TIDY {
                 self.to_keep.try_iter().for_each(|kept| self.files.keep(kept));
@@ -88,7 +88,7 @@ impl Writer {
                 self.tidied = Instant::now();
             }
         }
-        // What is not removed is read by the next start.
+        // The next start reads the files that could not be removed.
         drop(self.unsynced.sync());
     }
 
@@ -110,13 +110,13 @@ impl Writer {
         }
         self.is_stuck.store(false, Ordering::Relaxed);
         for written in written {
-            // Who waited for it may have hung up.
+            // The waiting request may be gone.
             let _ = written.send(());
         }
     }
 
-    /// Has synced what was written, unless the last time is not over yet: then later.
-    fn pass_on(&mut self) {
+    /// Passes the unsynced files to the syncer. If the syncer is still busy, they wait for the next call.
+    fn hand_to_syncer(&mut self) {
         if self.unsynced.files.is_empty() && self.unsynced.then_remove.is_empty() {
             return;
         }
@@ -134,12 +134,12 @@ fn unsent<T>(error: std::sync::mpsc::TrySendError<T>) -> T {
 }
 
 impl Unsynced {
-    /// Returns the files that are not removed, to be removed when the time of their records is over.
+    /// Syncs, then removes. Returns the files that were not removed; they are removed when all their records have expired.
     #[must_use]
     fn sync(self) -> Vec<JournalFile> {
-        // Of each, whatever becomes of the others.
+        // Every file is synced, even if another one fails.
         let failures = self.files.iter().filter(|file| !is_synced(file)).count();
-        // What was copied out of the old files may be nowhere after a power cut, also if a later sync succeeds.
+        // After a failed sync the copies may be lost in a power cut, even if a later sync succeeds.
         match failures {
             0 => self.then_remove.into_iter().filter(|file| !file.remove()).collect(),
             _ => self.then_remove,
@@ -155,21 +155,22 @@ fn is_synced(file: &File) -> bool {
     synced.is_ok()
 }
 
-/// Since 1970. In the year 2106 every event will be remembered.
+/// Seconds since 1970. From the year 2106 on, events no longer expire.
 pub(super) fn seconds(time: SystemTime) -> u32 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// The event was delivered, so its sender is told so all the same.
+/// Counts and logs a record that could not be written. The event was delivered, so its sender gets the answer all the
+/// same.
 pub(super) fn failed(error: impl std::fmt::Display) {
     metrics::disk_error();
-    let Ok(mut told) = TOLD.try_lock() else { return };
-    if told.is_some_and(|told: Instant| told.elapsed() < TELL) {
+    let Ok(mut logged) = LOGGED.try_lock() else { return };
+    if logged.is_some_and(|at: Instant| at.elapsed() < LOG_INTERVAL) {
         return;
     }
-    *told = Some(Instant::now());
-    tracing::error!(%error, "an event that was taken is remembered in memory only: sent again after a restart, it is processed again");
+    *logged = Some(Instant::now());
+    tracing::error!(%error, "a processed event is remembered in memory only: if it is sent again after a restart, it is processed again");
 }
 
 #[cfg(test)]
@@ -179,11 +180,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_replaced_is_removed_only_if_the_copies_are_on_disk() {
+    fn a_replaced_file_is_removed_only_if_the_copies_are_on_disk() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("original");
         let good = Arc::new(File::create(directory.path().join("copy")).unwrap());
-        // No pipe can be synced.
+        // Syncing a pipe fails.
         let bad = Arc::new(File::from(OwnedFd::from(std::io::pipe().unwrap().1)));
         let sync = |files: &[&Arc<File>]| {
             std::fs::write(&path, "").unwrap();
