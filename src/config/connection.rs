@@ -1,4 +1,4 @@
-//! A configured connection, compiled, whatever its kind.
+//! A compiled connection, whatever its kind.
 
 use std::any::Any;
 use std::fmt;
@@ -8,16 +8,17 @@ use super::key::WebhookKey;
 use super::placeholder::Variables;
 use super::{CompileError, Name, Node};
 
-/// The client of a connection, which is made by a delivery and shared by all webhooks that name the connection.
+/// The client of a connection. The first delivery makes it, and all webhooks that name the connection share it.
 pub(crate) trait SharedClient: Send + Sync {
-    /// A webhook that is served names the connection: from now on the client is kept.
+    /// A served webhook names the connection: the client is kept from now on.
     fn open(&self);
 
-    /// No webhook names it any more: the client is given up.
+    /// No webhook names the connection any more: the client is closed.
     fn close(&self);
 }
 
-/// A connection that its kind has built, twice: for a module that knows the kind, and for code that works with every kind.
+/// A connection as its kind has built it, in two views: with its concrete type, for modules that know the kind, and as
+/// a [`SharedClient`], for code that works with every kind.
 pub(crate) struct BuiltConnection {
     pub(crate) handle: Arc<dyn Any + Send + Sync>,
     pub(crate) client: Arc<dyn SharedClient>,
@@ -28,9 +29,9 @@ pub(crate) struct Connection {
     name: Box<str>,
     kind: &'static str,
     built: BuiltConnection,
-    /// The namespaces whose webhooks may name it; all of them if there is no list.
+    /// The namespaces whose webhooks may name the connection; `None` means all.
     allowed_namespaces: Option<Box<[String]>>,
-    /// The variables that its placeholders name.
+    /// The variables named in its placeholders.
     variables: Variables,
 }
 
@@ -50,7 +51,7 @@ impl Connection {
         &self.name
     }
 
-    /// Its `type`.
+    /// The value of the key `type`.
     pub(crate) fn kind(&self) -> &'static str {
         self.kind
     }
@@ -72,7 +73,7 @@ impl Connection {
     }
 }
 
-/// Not what it was built from: an address or a credential.
+/// Omits the configuration, which holds addresses and credentials.
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
@@ -83,7 +84,7 @@ impl fmt::Debug for Connection {
 pub(crate) struct ConnectionSpec {
     pub(crate) kind: Name,
     pub(crate) allowed_namespaces: Option<Vec<String>>,
-    /// All other keys: they are the kind's.
+    /// All other keys, which the kind reads.
     pub(crate) config: Node,
 }
 
@@ -103,10 +104,13 @@ impl ConnectionSpec {
 
 fn read_namespaces(names: Node) -> Result<Vec<String>, CompileError> {
     let names: Vec<String> = names.read()?;
-    // A name that no namespace can have would allow nothing, and nobody would see it.
+    // A name that no namespace can have would silently allow nothing.
     let invalid = names.iter().position(|name| WebhookKey::new(name, "a").is_err());
     match invalid {
-        Some(at) => Err(CompileError::new("no namespace can have this name").inside(&at.to_string())),
+        Some(at) => Err(CompileError::new(
+            "expected the name of a namespace (1 to 64 ASCII letters, digits, `_` and `-`), found another text",
+        )
+        .inside(&at.to_string())),
         None => Ok(names),
     }
 }

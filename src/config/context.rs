@@ -1,4 +1,4 @@
-//! What a module or a scheme learns of the webhook that it is built for.
+//! The facts about a webhook that its modules and schemes get when they are built.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::key::WebhookKey;
 use super::warning::Notes;
 use super::{CompileError, Connection, DataType};
 
-/// What a module or scheme may know when it is built.
+/// The facts about a webhook that a module or scheme may use when it is built.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildContext<'a> {
     pub(crate) webhook: &'a WebhookKey,
@@ -17,7 +17,7 @@ pub struct BuildContext<'a> {
 }
 
 impl<'a> BuildContext<'a> {
-    /// The webhook it is built for.
+    /// The name of the webhook.
     pub fn webhook(&self) -> &'a WebhookKey {
         self.webhook
     }
@@ -27,21 +27,22 @@ impl<'a> BuildContext<'a> {
         self.data_type
     }
 
-    /// The connection that the webhook names, of whatever kind; from now on the key `connection` has an effect.
+    /// The connection that the webhook names, whatever its kind. Calling this records that the key `connection` has an
+    /// effect.
     pub(crate) fn named_connection(&self) -> Option<&'a Arc<Connection>> {
         self.notes.asked();
         self.connection
     }
 
-    /// Tells the operator of something odd that is no reason to refuse the configuration, as
-    /// [`Webhook::warnings`](crate::webhook::Webhook::warnings) does. The text must hold no secret. Of one webhook 16 warnings are kept, and of each 500
-    /// characters.
+    /// Reports something that an operator should know, but that is no reason to refuse the configuration. It appears in
+    /// [`Webhook::warnings`](crate::webhook::Webhook::warnings). The text must not hold a secret. A webhook keeps 16
+    /// warnings, and 500 characters of each.
     pub fn warn(&self, text: impl fmt::Display) {
         self.notes.warn(CompileError::new(text.to_string()));
     }
 
-    /// The context of a webhook with the `data_type` json, without a connection, whose warnings nobody reads. Only tests of
-    /// modules and schemes need this.
+    /// The context of a webhook with the `data_type` json and without a connection; its warnings are dropped. Only
+    /// tests of modules and schemes need this.
     pub fn bare(webhook: &'a WebhookKey) -> Self {
         static NOTES: Notes = Notes::new();
         Self { webhook, data_type: DataType::Json, connection: None, notes: &NOTES }

@@ -1,8 +1,8 @@
-//! What a webhook's body must be.
+//! The type of a webhook's bodies.
 
 use serde::Deserialize;
 
-/// What a webhook's body is: the key `data_type` of its configuration.
+/// The type of a webhook's bodies: the key `data_type` of its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration value.
+//! Errors of a configuration value, worded for an operator.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::de;
 
 use crate::base::shown::Shown;
 
-/// More of a key is not shown, in characters.
+/// A longer key is cut to this many characters when it is shown.
 const LONGEST_SHOWN: usize = 64;
 
 /// Why a module, scheme or connection refuses its configuration.
@@ -28,7 +28,7 @@ impl CompileError {
         Self { path: Vec::new(), message: message.into() }
     }
 
-    /// The same error, seen from one level further out.
+    /// The same error, with `key` put in front of its path.
     #[must_use]
     pub(crate) fn inside(mut self, key: &str) -> Self {
         self.path.push(shown(key));
@@ -50,7 +50,7 @@ impl fmt::Display for CompileError {
 
 impl Error for CompileError {}
 
-/// serde's own words quote the value; these do not.
+/// serde's own messages quote the value; these do not.
 impl de::Error for CompileError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(message.to_string())
@@ -83,14 +83,14 @@ impl de::Error for CompileError {
     }
 }
 
-/// The words for a key that nobody asked for, with the nearest known one.
+/// The text for an unknown key, with the nearest known one.
 pub(crate) fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     format!("unknown key `{}`{}", shown(key), did_you_mean(key, known))
 }
 
-/// The nearest of `known`, if one is near.
+/// A hint at the nearest of `known`, or an empty text if none is near.
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    // The distance to a long text costs time and memory, and none is near it.
+    // The distance to a long text costs time and memory, and no known name is near it.
     if name.len() > LONGEST_SHOWN {
         return String::new();
     }
@@ -101,7 +101,7 @@ pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>)
     nearest.map_or_else(String::new, |(_, known)| format!(", did you mean `{known}`?"))
 }
 
-/// A key for an operator's eyes.
+/// A key as it is shown to an operator: escaped and cut.
 pub(crate) fn shown(key: &str) -> String {
     Shown::new(key, LONGEST_SHOWN).to_string()
 }
@@ -112,20 +112,20 @@ pub(crate) fn quote(names: &[&str]) -> String {
     quoted.join(", ")
 }
 
-/// The words for a key that must be there, and is not.
+/// The error for a required key that is missing.
 pub(crate) fn missing_key(key: &str) -> CompileError {
     CompileError::new(format!("the key `{key}` is missing"))
 }
 
-/// The words for a key that stands more than once.
+/// The error for a key that occurs more than once.
 pub(crate) fn duplicate_key<E: de::Error>(key: &str) -> E {
     E::custom(format_args!("duplicate key `{}`", shown(key)))
 }
 
-/// What is expected, in words that are not those of a programming language.
+/// The expected type, in words rather than by its name in Rust.
 struct Expected {
     words: String,
-    /// Behind the words, where the kind of the value is right.
+    /// The allowed range, which is added when the type is right and the value is not.
     range: &'static str,
 }
 
@@ -148,7 +148,7 @@ impl Expected {
         Self { words: words.to_owned(), range }
     }
 
-    /// How a value of a nearby kind is put right.
+    /// How to correct a value whose type is nearly right.
     fn mend(&self, found: de::Unexpected<'_>) -> &'static str {
         use de::Unexpected as U;
         match (&*self.words, found) {

@@ -1,7 +1,7 @@
-//! Names: what a webhook, a namespace and a connection may be called.
+//! The rules for the names of webhooks, namespaces and connections.
 //!
-//! The rules keep a name safe in a URL path, in an etcd key and in a file name without any escaping: ASCII
-//! letters, digits, `_` and `-`, at most [`MAX_NAME`] bytes.
+//! A valid name is safe in a URL path, an etcd key and a file name without escaping: ASCII letters, digits, `_` and
+//! `-`, at most [`MAX_NAME`] bytes.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -16,7 +16,7 @@ pub const MAX_NAME: usize = 64;
 /// The longest `namespace/id`, in bytes.
 const MAX_KEY: usize = 2 * MAX_NAME + 1;
 
-/// Ids that belong to the operator's routes, compared without regard to case.
+/// Ids that are reserved for the operator's routes, compared without regard to case.
 const RESERVED: [&str; 12] = [
     "stats",
     "health",
@@ -32,9 +32,9 @@ const RESERVED: [&str; 12] = [
     "robots.txt",
 ];
 
-/// The one webhook a request is meant for: a valid namespace and id, held inline.
+/// The one webhook a request is meant for: a valid namespace and id, stored inline.
 ///
-/// [`RouteNamespace`](crate::layers::RouteNamespace) puts it beside the request; making one allocates nothing.
+/// [`RouteNamespace`](crate::layers::RouteNamespace) adds it to the request. Making one allocates nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
     text: ArrayString<MAX_KEY>,
@@ -68,7 +68,7 @@ impl Target {
         &self.text[usize::from(self.split) + 1..]
     }
 
-    /// `namespace/id`, the form under which the snapshot is searched.
+    /// `namespace/id`, the key of the webhook in a snapshot.
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
@@ -111,7 +111,7 @@ impl WebhookKey {
 impl From<&WebhookKey> for Target {
     fn from(key: &WebhookKey) -> Self {
         let mut text = ArrayString::new();
-        // It was made of a target.
+        // The lengths were checked when `key` was made from a target.
         text.push_str(&key.text);
         Self { text, split: key.split }
     }
@@ -129,7 +129,7 @@ impl Borrow<str> for WebhookKey {
     }
 }
 
-// As `str` does, which `Borrow` demands; the split is a function of the text.
+// `Borrow<str>` demands the hash of the text alone. The split is a function of the text.
 impl Hash for WebhookKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.text.hash(state);
@@ -148,7 +148,7 @@ impl fmt::Debug for WebhookKey {
     }
 }
 
-/// The name of a key the configuration may hold.
+/// A key of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Key {
@@ -163,18 +163,18 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// When it is not a valid name: the rules are those of a namespace.
+    /// When it is not a valid name. The rules are the same as for a namespace.
     pub fn connection(name: &str) -> Result<Self, InvalidName> {
         check_charset("connection name", name)?;
         Ok(Self::Connection(name.into()))
     }
 
-    /// Reads a key as it stands below the prefix: `{namespace}/webhooks/{id}` or `global/connections/{name}`.
+    /// Parses a key relative to the prefix: `{namespace}/webhooks/{id}` or `global/connections/{name}`.
     ///
     /// # Errors
     ///
-    /// [`InvalidKey::Foreign`] for a key of another shape, [`InvalidKey::Name`] for one of these shapes with a name
-    /// that no request could ever ask for.
+    /// [`InvalidKey::Foreign`] for a key of another shape, [`InvalidKey::Name`] for a key of one of these shapes whose
+    /// name no request could ask for.
     pub fn parse(relative: &[u8]) -> Result<Self, InvalidKey> {
         let text = std::str::from_utf8(relative).map_err(|_| InvalidKey::Foreign)?;
         let mut parts = text.split('/');
@@ -195,13 +195,13 @@ impl fmt::Display for Key {
     }
 }
 
-/// Why a key is none of ours.
+/// Why a key is neither a webhook's nor a connection's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidKey {
-    /// It has another shape: ignored and counted.
+    /// The key has another shape. It is ignored and counted.
     Foreign,
-    /// It has our shape and a name that is not allowed: an operator's mistake.
+    /// The key has the right shape and an invalid name: an operator's mistake.
     Name(InvalidName),
 }
 
@@ -242,8 +242,8 @@ pub(crate) fn validate_namespace(name: &str) -> Result<(), InvalidName> {
     check_charset("namespace", name)
 }
 
-/// A webhook id: as a namespace, and it begins with a letter or digit, has no `--` or `__`, and is not one of the
-/// operator's own words.
+/// A webhook id: a valid namespace that also begins with a letter or digit, has no `--` or `__`, and is not a reserved
+/// word.
 pub(crate) fn validate_id(id: &str) -> Result<(), InvalidName> {
     const WHAT: &str = "webhook id";
     let invalid = |rule| Err(InvalidName { what: WHAT, rule });

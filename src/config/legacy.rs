@@ -1,11 +1,11 @@
-//! Compatibility with the one Python service that this crate replaces: everything that is here for its configurations
-//! alone, in one table. A crate without that past would not have this file.
+//! Compatibility with the configurations of the Python service that this crate replaces. Everything that exists only
+//! for those configurations is in this file.
 //!
-//! | what its configurations hold | what becomes of it |
+//! | in an old configuration | here |
 //! |---|---|
-//! | keys of a webhook whose promise is not kept here ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
-//! | keys of a chain's item that it called deprecated ([`ITEM_KEYS`]) | refused, with the key that takes their place |
-//! | a `type` of a connection that it knew and no kind is registered for ([`CONNECTION_TYPES`]) | refused as not supported yet |
+//! | keys of a webhook that are not supported ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
+//! | deprecated keys of a chain's item ([`ITEM_KEYS`]) | refused, with the key that replaces them |
+//! | connections whose `type` has no registered kind ([`CONNECTION_TYPES`]) | refused as not supported yet |
 //! | class names of Python's errors in `retry` ([`CLASSES`]), plain or qualified | read as the label of the same kind of error |
 
 use super::{CompileError, Node};
@@ -33,7 +33,7 @@ const WEBHOOK_KEYS: [&str; 16] = [
 /// Keys of a chain's item that are not supported.
 const ITEM_KEYS: [&str; 3] = ["topic", "queue_name", "destination"];
 
-/// Types of connections.
+/// Types of connections that the old service knew.
 const CONNECTION_TYPES: [&str; 13] = [
     "activemq",
     "aws_sqs",

@@ -1,4 +1,4 @@
-//! The name of a module or connection, as a webhook gives it.
+//! The name of a module or connection, as it is written in a webhook.
 
 use std::fmt;
 
@@ -6,15 +6,17 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 
 use super::error::shown;
 
-/// A name. Its `Display` is for an operator's eyes.
+/// A name. `Display` shows it to an operator.
 pub(crate) struct Name {
     text: String,
-    /// Whether the configuration spells it out: what a variable holds may be a secret, and is not shown.
-    is_written: bool,
+    /// Whether the configuration spells the name out. A name from a variable is not shown, because the variable may
+    /// hold a secret.
+    is_spelled_out: bool,
 }
 
 impl Name {
-    /// By this type a [`Node`](super::Node) knows that a name is read, and says where its text comes from.
+    /// The type name by which a [`Node`](super::Node) recognises that a `Name` is read, and reports where its text
+    /// comes from.
     pub(crate) const TYPE: &'static str = "tower_webhook::Name";
 
     pub(crate) fn as_str(&self) -> &str {
@@ -37,22 +39,22 @@ impl<'de> Visitor<'de> for Reading {
         f.write_str("a string")
     }
 
-    /// The configuration spells it out.
+    /// The name is spelled out.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
-        Ok(Name { text: String::deserialize(deserializer)?, is_written: true })
+        Ok(Name { text: String::deserialize(deserializer)?, is_spelled_out: true })
     }
 
-    /// At least a part of it is what a variable holds.
+    /// At least a part of the name comes from a variable.
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
-        Ok(Name { text: String::deserialize(deserializer)?, is_written: false })
+        Ok(Name { text: String::deserialize(deserializer)?, is_spelled_out: false })
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.is_written {
+        match self.is_spelled_out {
             true => write!(f, "`{}`", shown(&self.text)),
-            false => f.write_str("of the name that a variable holds"),
+            false => f.write_str("(named by a variable)"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A configuration value as it was written, and how types are read from it.
 //!
-//! Two things are told apart here that `serde_json::Value` cannot: a key that stands twice, and a string that came
-//! whole from the environment (and may be meant as a number).
+//! A [`Node`] keeps two things that `serde_json::Value` loses: a key that occurs twice is refused, and a string that
+//! came whole from an environment variable may be read as a number or a boolean.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -24,11 +24,11 @@ pub(crate) enum Node {
     Bool(bool),
     Number(Number),
     String(String),
-    /// The value of one placeholder that was the whole string.
+    /// The value of a placeholder that was the whole string.
     Expanded(String),
     Array(Vec<Node>),
     Object(Vec<(String, Node)>),
-    /// A string in which the values of placeholders stand.
+    /// A string with placeholders in it, after their values were filled in.
     Filled(String),
 }
 
@@ -43,15 +43,15 @@ impl Node {
         node.and_then(|node| deserializer.end().map(|()| node)).map_err(|error| {
             CompileError::new(match NotJson::detect(json).filter(|_| error.is_syntax() || error.is_eof()) {
                 Some(instead) => format!("expected a JSON object, found {}", instead.found()),
-                // What is no fault of the syntax is told in words of ours.
+                // These messages are our own.
                 None if error.is_data() => error.to_string(),
-                // serde_json's syntax errors tell the position and never quote the text.
+                // serde_json's messages for syntax errors give the position and never quote the text.
                 None => format!("expected JSON: {error}"),
             })
         })
     }
 
-    /// How many keys and items it holds.
+    /// The number of keys and items in this value, at all levels.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Array(items) => items.iter().map(|item| 1 + item.held()).sum(),
@@ -60,7 +60,7 @@ impl Node {
         }
     }
 
-    /// The bytes of its names and texts.
+    /// The total length of the keys and strings in this value.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Array(items) => items.iter().map(Self::bytes).sum(),
@@ -70,12 +70,12 @@ impl Node {
         }
     }
 
-    /// Reads a `T`. Fields that `T` does not know are refused, whether or not `T` says so itself.
+    /// Reads a `T`. Fields that `T` does not know are refused, with or without `deny_unknown_fields`.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, CompileError> {
         T::deserialize(self)
     }
 
-    /// Reads what stands at `key`.
+    /// Reads the value of the key `key`.
     pub(crate) fn read_at<T: DeserializeOwned>(self, key: &str) -> Result<T, CompileError> {
         self.read().map_err(|error| error.inside(key))
     }
@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    /// The error for a value that is of another kind than `expected`.
+    /// The error for a value whose type is not `expected`.
     pub(crate) fn is_not(&self, expected: &str) -> CompileError {
         de::Error::invalid_type(self.unexpected(), &expected)
     }
@@ -108,19 +108,19 @@ impl Node {
     }
 }
 
-/// A value is no longer than this, in bytes, and its placeholders do not come to more.
+/// The longest value, in bytes. The values of its placeholders have the same limit.
 pub(crate) const LONGEST: usize = 512 << 10;
 
-/// A value does not hold more keys and items.
+/// The most keys and items that a value may hold, at all levels.
 pub(crate) const MOST_HELD: usize = 20_000;
 
-/// Arrays and objects do not stand deeper inside one another.
+/// The most levels of arrays and objects.
 const DEEPEST: usize = 64;
 
-/// An object of no more fields is searched; the names of a larger one are kept besides.
+/// Up to this many fields, a linear search finds a duplicate key; a larger object keeps a set of its names.
 const FEW: usize = 16;
 
-/// A value on its way, within the bounds of the whole.
+/// The limits that are shared by all parts of a value while it is read.
 #[derive(Clone, Copy)]
 struct Reading<'a> {
     held: &'a Cell<usize>,
@@ -128,7 +128,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// What stands one level further in.
+    /// One level deeper.
     fn inside<E: de::Error>(self) -> Result<Self, E> {
         match self.depth < DEEPEST {
             true => Ok(Self { depth: self.depth + 1, ..self }),
@@ -223,7 +223,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 }
 
-/// Whether a value has a form in JSON.
+/// Whether JSON can represent the number.
 fn is_json<T: fmt::Display>(value: &T) -> bool {
     !matches!(&*value.to_string(), "NaN" | "inf" | "-inf")
 }
@@ -240,7 +240,7 @@ macro_rules! deserialize_scalar {
     ($($method:ident => $visit:ident: $type:ty,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CompileError> {
             match self {
-                // A variable may hold `NaN`, which JSON cannot say.
+                // A variable may hold `NaN`, which JSON cannot represent.
                 Self::Expanded(text) => match text.trim().parse::<$type>().ok().filter(|value| is_json(value)) {
                     Some(value) => visitor.$visit(value),
                     None => Err(de::Error::invalid_type(de::Unexpected::Other("other text in the variable"), &visitor)),
@@ -347,14 +347,14 @@ impl<'de> Deserializer<'de> for Node {
     }
 }
 
-/// The names of the fields of the struct `T`; none if it is no struct.
+/// The names of the fields of the struct `T`; empty if `T` is not a struct.
 pub(crate) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     let names = Cell::new(&[][..]);
     let _ = T::deserialize(Probe { names: &names });
     names.get()
 }
 
-/// Holds no value: it only learns which fields are asked for.
+/// A deserializer without a value, which records the fields that a struct asks for.
 struct Probe<'a> {
     names: &'a Cell<&'static [&'static str]>,
 }
@@ -382,7 +382,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// The fields of an object; an error inside one is told with its key.
+/// The fields of an object. An error in the value of a field names the field's key.
 struct Fields {
     rest: std::vec::IntoIter<(String, Node)>,
     value: Option<(String, Node)>,
@@ -405,7 +405,7 @@ impl<'de> MapAccess<'de> for Fields {
     }
 }
 
-/// A value is read as serde_json reads it, or refused.
+/// Every value is either read as serde_json reads it, or refused.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(json: &[u8]) {
     match (Node::parse(json), serde_json::from_slice::<Value>(json)) {

@@ -1,4 +1,4 @@
-//! What is odd about a value that compiles all the same.
+//! Warnings about a value that compiles.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::CompileError;
 use crate::base::lock::lock;
 
-/// No value has more warnings than this.
+/// The most warnings of one value.
 const MOST: usize = 16;
 
-/// No warning is longer than this, in characters.
+/// The longest warning, in characters.
 const LONGEST: usize = 500;
 
 /// The warnings of a compiled value. Most values have none, and an empty slice costs nothing.
 pub(crate) type Warnings = Arc<[Box<str>]>;
 
-/// Collects warnings while a value, or one part of it, is compiled. A warning is worded and placed as an error is.
+/// Collects warnings while a value, or one part of it, is compiled. A warning has a text and a path, like an error.
 #[derive(Debug)]
 pub(crate) struct Notes {
     warnings: Mutex<Vec<CompileError>>,
-    /// Whether the connection was asked for.
+    /// Whether a module or scheme asked for the connection.
     has_asked: AtomicBool,
 }
 
@@ -35,7 +35,7 @@ impl Notes {
         }
     }
 
-    /// Takes the warnings of a part over: `place` says where the part stands.
+    /// Takes over the warnings of a part, and puts the part's path in front of theirs.
     pub(crate) fn take(&self, part: &Self, place: &[&str]) {
         for warning in std::mem::take(&mut *part.locked()) {
             self.warn(place.iter().rev().fold(warning, |warning, key| warning.inside(key)));

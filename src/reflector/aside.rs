@@ -1,4 +1,4 @@
-//! Work that is done aside of the threads that serve requests, if there is much of it.
+//! Moves large work off the threads that serve requests.
 
 use std::future::pending;
 use std::panic::resume_unwind;
@@ -6,12 +6,12 @@ use std::panic::resume_unwind;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// So many bytes of values are compiled in passing: that takes less than a millisecond.
-const IN_PASSING: usize = 16 << 10;
+/// Up to this many bytes of values are compiled on the current thread, which takes less than a millisecond.
+const ON_THIS_THREAD: usize = 16 << 10;
 
 /// A state, and the work on it, one piece after the other.
 pub(super) struct Aside<S> {
-    /// `None` while it is away.
+    /// `None` while a blocking thread has it.
     here: Option<S>,
     away: Option<JoinHandle<S>>,
 }
@@ -21,11 +21,12 @@ impl<S: Send + 'static> Aside<S> {
         Self { here: Some(state), away: None }
     }
 
-    /// Does `work` on `bytes` of values: in passing if there are few of them, and where there is no runtime of tokio.
+    /// Does `work` on `bytes` of values: on the current thread if they are few or if there is no tokio runtime, else on
+    /// a blocking thread.
     ///
-    /// Once it has begun aside it is done, also if nobody waits for it any more; what comes next waits for it.
+    /// Work on a blocking thread is completed even if the caller's future is dropped; the next work waits for it.
     pub(super) async fn work(&mut self, bytes: usize, work: impl FnOnce(&mut S) + Send + 'static) {
-        let runtime = Handle::try_current().ok().filter(|_| bytes > IN_PASSING);
+        let runtime = Handle::try_current().ok().filter(|_| bytes > ON_THIS_THREAD);
         let Some(runtime) = runtime else { return work(self.here().await) };
         self.here().await;
         if let Some(mut state) = self.here.take() {
@@ -37,7 +38,7 @@ impl<S: Send + 'static> Aside<S> {
         self.here().await;
     }
 
-    /// The state, once nobody works on it.
+    /// The state, once no work is running.
     pub(super) async fn here(&mut self) -> &mut S {
         if let Some(away) = &mut self.away {
             let done = away.await;
@@ -45,7 +46,7 @@ impl<S: Send + 'static> Aside<S> {
             match done {
                 Ok(state) => self.here = Some(state),
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                // The runtime ends, and so does this.
+                // The runtime is shutting down; this future is never resumed.
                 Err(_) => {}
             }
         }
@@ -75,20 +76,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn much_is_done_on_another_thread_and_little_on_this_one() {
+    async fn large_work_is_done_on_another_thread_and_small_work_on_this_one() {
         let here = thread::current().id();
         let mut aside = Aside::new(Vec::new());
-        for bytes in [0, IN_PASSING] {
+        for bytes in [0, ON_THIS_THREAD] {
             aside.work(bytes, |threads| threads.push(thread::current().id())).now_or_never().unwrap();
         }
-        aside.work(IN_PASSING + 1, |threads| threads.push(thread::current().id())).await;
+        aside.work(ON_THIS_THREAD + 1, |threads| threads.push(thread::current().id())).await;
         let threads = aside.into_state().await;
         assert_eq!(threads[..2], [here, here]);
         assert_ne!(threads[2], here);
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_done_before_what_comes_next() {
+    async fn work_whose_future_was_dropped_is_completed_before_the_next_work() {
         let (go, gone) = mpsc::channel();
         let mut aside = Aside::new(Vec::new());
         let first = aside.work(usize::MAX, move |done| {
@@ -104,12 +105,12 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "as it should")]
-    async fn a_panic_is_the_callers() {
+    async fn a_panic_of_the_work_reaches_the_caller() {
         Aside::new(()).work(usize::MAX, |()| panic!("as it should")).await;
     }
 
     #[test]
-    fn without_a_runtime_all_is_done_in_passing() {
+    fn without_a_runtime_all_work_is_done_on_the_current_thread() {
         let mut aside = Aside::new(0);
         aside.work(usize::MAX, |count| *count += 1).now_or_never().unwrap();
         assert_eq!(aside.into_state().now_or_never(), Some(1));

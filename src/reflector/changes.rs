@@ -1,4 +1,4 @@
-//! Lines for an operator about the keys that a revision has changed.
+//! Log lines about the keys that a revision changed.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::links::Digest;
 use crate::config::{Key, WebhookKey};
 use crate::store::{Refusal, Revision, Slot, Snapshot};
 
-/// Of a revision that changes more keys than this only the counts are logged, and of its refusals the first ones.
+/// The most keys that are logged one by one. Of a larger change only the counts and the first refusals are logged.
 const MAX_LINES: usize = 20;
 
 /// The difference between two snapshots, noted key by key.
@@ -16,23 +16,23 @@ pub(super) struct Changes {
     changed: usize,
     removed: usize,
     refused: usize,
-    /// The first ones, and how each has changed.
+    /// The first changed keys, and how each changed.
     named: Vec<(Key, &'static str)>,
-    /// The first ones.
+    /// The first refusals.
     refusals: Vec<(Key, Arc<Refusal>)>,
 }
 
-/// A key as one of the two snapshots has it.
+/// A key in one of the two snapshots.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Seen<'a> {
-    /// Of its bytes, if there are any.
+    /// The digest of its bytes, if it has any.
     pub(super) digest: Option<&'a Digest>,
     pub(super) refusal: Option<&'a Arc<Refusal>>,
 }
 
 impl Changes {
     pub(super) fn note(&mut self, key: impl FnOnce() -> Key, before: Seen<'_>, after: Seen<'_>) {
-        // A refusal that was there before is the same one; each look at a value makes a new one.
+        // A refusal that is not new is the same object; compiling a value makes a new one.
         if let Some(refusal) = after.refusal
             && !before.refusal.is_some_and(|before| Arc::ptr_eq(before, refusal))
         {
@@ -46,7 +46,7 @@ impl Changes {
             (None, Some(_)) => (&mut self.added, "added"),
             (Some(_), None) => (&mut self.removed, "removed"),
             (Some(before), Some(after)) if before != after => (&mut self.changed, "changed"),
-            // The same bytes, which are good now that a connection has changed.
+            // The bytes are the same, and are valid since a connection changed.
             (Some(_), Some(_)) if before.refusal.is_some() && after.refusal.is_none() => (&mut self.changed, "changed"),
             _ => return,
         };

@@ -1,4 +1,4 @@
-//! The same work for each of many things, on all processors.
+//! Does the same work for many items, on all processors.
 
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
@@ -8,12 +8,12 @@ use tokio::runtime::Handle;
 
 use crate::base::lock::lock;
 
-/// What a thread takes at a time. Little more than this is not worth a thread.
+/// The number of items that a thread takes at a time. Much less than this is not worth a thread.
 const SHARE: usize = 128;
 
-/// Does `work` for each item. The results are in the items' order, whoever did them.
+/// Does `work` for each item. The results are in the order of the items.
 ///
-/// All of it happens within the caller's runtime: a module from elsewhere may spawn a task when it is built.
+/// All work runs within the caller's runtime: an application's module may spawn a task when it is built.
 pub(super) fn for_each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if items.len() < 2 * SHARE {
         return items.iter().map(work).collect();
@@ -34,7 +34,7 @@ pub(super) fn for_each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + S
     let helpers = thread::available_parallelism().map_or(1, NonZero::get).min(items.len() / SHARE) - 1;
     thread::scope(|scope| {
         for _ in 0..helpers {
-            // If there is no thread to be had, it is all done on this one.
+            // If no thread can be started, this thread does all the work.
             let _ = thread::Builder::new().spawn_scoped(scope, help);
         }
         take_part();
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_in_the_order_of_what_they_are_of() {
+    fn results_are_in_the_order_of_the_items() {
         for count in [0, 1, SHARE, 2 * SHARE, 100 * SHARE + 1] {
             let items: Vec<usize> = (0..count).collect();
             let doubled: Vec<usize> = items.iter().map(|n| 2 * n).collect();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_needs_a_runtime_has_it() {
+    async fn the_work_may_use_the_runtime_of_the_caller() {
         let tasks = for_each(&[1; 10 * SHARE], |n| {
             let n = *n;
             tokio::spawn(async move { n })

@@ -1,4 +1,4 @@
-//! What a source pours into.
+//! The interface through which a source delivers configuration to a store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::webhook::Compiler;
 
 /// The write end of a store, for a [`Source`](super::Source).
 ///
-/// A source first brings everything there is with [`replace`](Self::replace), then each change with
-/// [`apply`](Self::apply), and says in between how it is doing with [`state`](Self::state).
+/// A source first delivers everything with [`replace`](Self::replace), then each change with [`apply`](Self::apply),
+/// and reports its own state with [`state`](Self::state).
 ///
-/// What has more than 16 KiB is compiled on one of tokio's blocking threads, and waited for. If a future of this type is
-/// dropped after it was polled, what it has begun may be published all the same, in its order: whatever is called next
-/// waits for that.
+/// More than 16 KiB of values are compiled on one of tokio's blocking threads, and waited for. If a future of this type
+/// is dropped after its first poll, the work that it has started may still be published, in order: the next call waits
+/// for it.
 pub struct Feed {
     published: Aside<Published>,
     compiler: Compiler,
@@ -39,13 +39,13 @@ impl Feed {
         Self { published: Aside::new(published), compiler, on_invalid, writer, reasons: Reasons::default() }
     }
 
-    /// Begins to replace everything. Readers see nothing of it before [`commit`](Self::commit).
+    /// Starts a replacement of everything. Readers see nothing of it before [`commit`](Self::commit).
     pub async fn replace(&mut self) -> Replacement {
         self.published.here().await;
         Replacement::new(self.compiler.clone(), self.on_invalid, self.writer.current())
     }
 
-    /// Publishes what was brought as the state at `revision`: what was not brought is gone.
+    /// Publishes `replacement` as the state at `revision`. Keys that are not in it are gone.
     pub async fn commit(&mut self, replacement: Replacement, revision: Revision) {
         let (mut looked, brought, bytes) = replacement.into_parts().await;
         let work = move |published: &mut Published| {
@@ -62,13 +62,13 @@ impl Feed {
         self.published.work(bytes, move |published| published.apply(revision, changes)).await;
     }
 
-    /// Says that nothing but the revision has changed: the source is known to hold at `revision` what it held before.
+    /// Reports that only the revision has changed: at `revision`, the source holds the same configuration as before.
     pub async fn advance(&mut self, revision: Revision) {
         self.published.here().await.advance(revision);
     }
 
-    /// Says how the source is doing. A change is logged once; so is another reason, unless it was logged within the last
-    /// minute.
+    /// Reports the state of the source. A change of state is logged once. Another reason for the same state is logged
+    /// too, unless it was logged within the last minute.
     pub fn state(&mut self, state: SourceState) {
         let before = self.writer.set_state(state.clone());
         let now = Instant::now();
@@ -93,12 +93,12 @@ impl Feed {
         }
     }
 
-    /// Says how many keys the source holds that are neither a webhook's nor a connection's, and lists some of them.
+    /// Reports how many keys the source holds that are neither a webhook's nor a connection's, and lists some of them.
     pub fn ignored_keys(&mut self, total: u64, listed: Vec<IgnoredKey>) {
         self.writer.set_ignored(total, listed);
     }
 
-    /// Changes what the source tells of itself beside its state.
+    /// Changes the facts that the source reports beside its state.
     pub fn report(&mut self, change: impl FnOnce(&mut SourceReport)) {
         self.writer.report(|report| {
             change(report);
@@ -106,23 +106,24 @@ impl Feed {
         });
     }
 
-    /// Waits until somebody waits for what only [`proven`](Self::proven) can say. Nothing is lost when it is dropped.
+    /// Waits until a reader needs a proof, which only [`proven`](Self::proven) can give. The future may be dropped and
+    /// called again without losing a request.
     pub async fn wanted(&self) {
         self.writer.wanted().await;
     }
 
-    /// How many webhooks and connections there are.
+    /// The number of webhooks and connections.
     #[cfg(feature = "etcd")]
     pub(crate) fn counts(&self) -> Counts {
         self.writer.current().counts()
     }
 
-    /// Whether the newest value of `key` is refused and an earlier one serves in its place.
+    /// Whether the newest value of `key` was refused and an earlier one is served in its place.
     pub fn is_serving_last_good(&self, key: &Key) -> bool {
         self.writer.current().refusal(key).is_some_and(|refusal| refusal.is_serving_last_good())
     }
 
-    /// Says that what is published was what the source held at `at`.
+    /// Reports a proof: the published configuration is the one that the source held at `at`.
     pub fn proven(&mut self, at: Instant) {
         self.writer.set_proven(at);
     }

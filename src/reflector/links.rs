@@ -1,4 +1,4 @@
-//! Which webhooks depend on which connections and variables.
+//! Tracks which webhooks depend on which connections and variables.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,13 +16,13 @@ use crate::webhook::{Compiler, Connections, Parsed, Read, Webhook};
 #[derive(Default)]
 pub(super) struct Links {
     pub(super) connections: Connections,
-    /// Of the newest bytes of each connection, good or not.
+    /// The digest of the newest bytes of each connection, valid or not.
     pub(super) digests: HashMap<Box<str>, Digest>,
-    /// Of the bytes that each of the connections was built from.
+    /// The digest of the bytes that each connection in use was built from.
     built: HashMap<Box<str>, Digest>,
-    /// The variables that these bytes name.
+    /// The variables that the newest bytes of each connection name.
     variables: HashMap<Box<str>, Variables>,
-    /// The variables of all connections, of their newest and of their last good bytes: no webhook may use them.
+    /// The variables that the newest or the last good value of any connection names. No webhook may use them.
     reserved: Variables,
     pub(super) dependents: HashMap<WebhookKey, Dependent>,
     pub(super) served: Served,
@@ -42,7 +42,7 @@ impl Dependent {
         !self.connections.is_empty() || !self.variables.is_empty()
     }
 
-    /// Makes it depend on what this webhook was built with, too.
+    /// Adds the connections and variables that `webhook` was built with.
     pub(super) fn include(&mut self, webhook: &Webhook) {
         self.connections.extend(webhook.connections().iter().map(|connection| connection.name().into()));
         self.variables.extend(webhook.variables().iter().cloned());
@@ -52,13 +52,13 @@ impl Dependent {
 /// The outcome of compiling a webhook's bytes.
 pub(super) struct Compiled {
     pub(super) outcome: Result<Arc<Webhook>, CompileError>,
-    /// With the connections that the bytes name, whether they were there or not.
+    /// Names every connection in the bytes, whether it exists or not.
     pub(super) dependent: Dependent,
 }
 
 /// The outcome of compiling a connection's bytes.
 pub(super) enum Set {
-    /// They are those of before.
+    /// The bytes are the same as before.
     Unchanged,
     Good {
         /// Whether webhooks that name it must be built again.
@@ -66,13 +66,13 @@ pub(super) enum Set {
     },
     Refused {
         error: CompileError,
-        /// Whether the one of before is not used any more.
+        /// Whether a connection that was in use has been withdrawn.
         is_gone: bool,
     },
 }
 
 impl Links {
-    /// Takes over what was known of a connection.
+    /// Carries the state of an unchanged connection over.
     pub(super) fn carry_over(&mut self, old: &Self, name: &str) {
         fn carry<T: Clone>(to: &mut HashMap<Box<str>, T>, from: &HashMap<Box<str>, T>, name: &str) {
             to.extend(from.get(name).map(|known| (name.into(), known.clone())));
@@ -83,7 +83,7 @@ impl Links {
         carry(&mut self.variables, &old.variables, name);
     }
 
-    /// Takes a connection's new bytes.
+    /// Compiles the new bytes of a connection.
     pub(super) fn set_connection(
         &mut self,
         compiler: &Compiler,
@@ -95,7 +95,7 @@ impl Links {
         if self.digests.insert(name.into(), digest) == Some(digest) {
             return Set::Unchanged;
         }
-        // The last good bytes again, after others that were refused: the connection in use was built from them.
+        // The last good bytes have come back after a refused value: the connection in use was built from them.
         if let (Some(connection), true) = (self.connections.get(name), self.built.get(name) == Some(&digest)) {
             self.variables.insert(name.into(), connection.variables().clone());
             return Set::Good { is_another: false };
@@ -117,7 +117,7 @@ impl Links {
         }
     }
 
-    /// Returns whether there was one that is used.
+    /// Returns whether a connection in use was removed.
     pub(super) fn remove_connection(&mut self, name: &str) -> bool {
         self.digests.remove(name);
         self.built.remove(name);
@@ -125,7 +125,7 @@ impl Links {
         self.connections.remove(name).is_some()
     }
 
-    /// Compiles a webhook with the connections as they are.
+    /// Compiles a webhook with the current connections.
     pub(super) fn compile(&self, compiler: &Compiler, key: &WebhookKey, bytes: &Bytes) -> Compiled {
         let Read { variables, outcome } = read(compiler, bytes, &self.reserved);
         let named = outcome.as_ref().ok().into_iter().flat_map(Parsed::connections);
@@ -135,8 +135,7 @@ impl Links {
         Compiled { outcome: outcome.and_then(build), dependent }
     }
 
-    /// Reserves the variables of the connections as they are now. Returns those that are not what they were: reserved, or
-    /// free.
+    /// Reserves the variables of the current connections. Returns the variables whose reservation has changed.
     pub(super) fn reserve(&mut self) -> Variables {
         let newest = self.variables.values().flatten();
         let used = self.connections.values().flat_map(|connection| connection.variables());
@@ -146,7 +145,7 @@ impl Links {
         changed
     }
 
-    /// The webhooks that hang on one of these connections or variables, with their bytes.
+    /// The webhooks that depend on one of these connections or variables, with their bytes.
     pub(super) fn dependents_on(&self, names: &BTreeSet<Box<str>>, variables: &Variables) -> Vec<(WebhookKey, Bytes)> {
         if names.is_empty() && variables.is_empty() {
             return Vec::new();
@@ -156,9 +155,9 @@ impl Links {
         dependents.map(|(key, dependent)| (key.clone(), dependent.bytes.clone())).collect()
     }
 
-    /// Whether a webhook may go on serving though its newest bytes are refused: each connection that it was built with is
-    /// still the one in use, and no variable of its belongs to a connection. Anything else takes access away from it, or
-    /// leaves it with an address or a credential that was replaced.
+    /// Whether a webhook may go on being served although its newest bytes are refused: each connection that it was
+    /// built with is still in use, and no connection reserves one of its variables. Otherwise the change was meant to
+    /// take access away, or the webhook would use a replaced address or credential.
     pub(super) fn allow(&self, webhook: &Webhook) -> bool {
         let is_in_use = |used: &Arc<Connection>| {
             self.connections.get(used.name()).is_some_and(|connection| Arc::ptr_eq(connection, used))
@@ -167,7 +166,7 @@ impl Links {
             && !webhook.variables().iter().any(|name| self.reserved.contains(name))
     }
 
-    /// Remembers what a webhook hangs on, or that it hangs on nothing.
+    /// Records the dependencies of a webhook, or that it has none.
     pub(super) fn relink(&mut self, key: &WebhookKey, dependent: Option<Dependent>) {
         match dependent.filter(Dependent::is_linked) {
             Some(dependent) => drop(self.dependents.insert(key.clone(), dependent)),
@@ -175,7 +174,7 @@ impl Links {
         }
     }
 
-    /// Whether what this webhook hangs on is here what it was before.
+    /// Whether the connections and variables that this webhook depends on are the same as before.
     pub(super) fn are_as_before(&self, before: &Links, key: &WebhookKey) -> bool {
         before.dependents.get(key).is_some_and(|dependent| {
             let is_same = |name: &str| {
@@ -189,18 +188,18 @@ impl Links {
     }
 }
 
-/// Reads a webhook.
+/// Parses a webhook.
 pub(super) fn read(compiler: &Compiler, bytes: &Bytes, reserved: &Variables) -> Read<Parsed> {
     guarded(|| Ok(compiler.read_webhook(bytes, reserved)))
         .unwrap_or_else(|error| Read { variables: Variables::new(), outcome: Err(error) })
 }
 
-/// A module from elsewhere that panics while it is built takes down its own webhook, not the cache.
+/// A module of the application that panics while it is built makes its own webhook fail, not the reflector.
 pub(super) fn guarded<T>(build: impl FnOnce() -> Result<T, CompileError>) -> Result<T, CompileError> {
     catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(CompileError::new("building it panicked")))
 }
 
-/// Enough of SHA-256 to tell values apart.
+/// A prefix of SHA-256 that is long enough to detect a difference.
 pub(super) type Digest = [u8; 16];
 
 pub(super) fn digest(bytes: &[u8]) -> Digest {

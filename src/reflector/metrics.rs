@@ -1,9 +1,10 @@
-//! Metrics of the configuration, and of the source that it comes from.
+//! Metrics of the configuration and of its source.
 
 use crate::base::metrics::{counter, gauge};
 use crate::store::{Snapshot, SourceReport, SourceState};
 
-/// What is served: its revision, and how many webhooks, namespaces, connections and keys with problems it has.
+/// The published configuration: its revision, and the numbers of webhooks, namespaces, connections and keys with
+/// problems.
 pub(super) fn published(snapshot: &Snapshot) {
     let counts = snapshot.counts();
     gauge!("tower_webhook_config_revision").set(snapshot.revision() as f64);
@@ -16,14 +17,14 @@ pub(super) fn published(snapshot: &Snapshot) {
     gauge!("tower_webhook_config_warned_keys").set(counts.warned as f64);
 }
 
-/// Whether the source is live, and how often it came to each `state`.
+/// Whether the source is live, and how often it entered each `state`.
 pub(super) fn source_state(state: &SourceState) {
     let live = matches!(state, SourceState::Live);
     gauge!("tower_webhook_source_live").set(f64::from(u8::from(live)));
     counter!("tower_webhook_source_states_total", "state" => state.label()).increment(1);
 }
 
-/// What the source counts by itself: lists by `reason`, errors by `kind`.
+/// The counters of the source: lists by `reason`, errors by `kind`.
 pub(super) fn reported(report: &SourceReport) {
     gauge!("tower_webhook_source_epoch").set(report.epoch as f64);
     gauge!("tower_webhook_source_from_saved_copy").set(f64::from(u8::from(report.from_saved_copy)));

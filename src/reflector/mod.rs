@@ -1,15 +1,20 @@
-//! From a source to a store.
+//! Keeps a store up to date with a source.
 //!
-//! [`reflect`] ties a [`Source`] to a [`Store`]; the [`Reflector`] is the one task between them. What the source brings
-//! is compiled when its bytes change and published one revision at a time. More than a few KiB are compiled on tokio's
-//! blocking threads, so that requests do not wait for it; outside of a runtime of tokio, where the reflector runs.
+//! [`reflect`] connects a [`Source`] to a new [`Store`], and the [`Reflector`] is the task between them. A value is
+//! compiled when its bytes change, and the snapshot is published one revision at a time. More than a few KiB are
+//! compiled on tokio's blocking threads, so that requests do not wait; without a tokio runtime, on the thread that runs
+//! the reflector.
 //!
-//! A value that does not compile touches only its own webhook: the last good value keeps serving
-//! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). A webhook that
-//! never had a good value answers 503. So does one whose last good value is of another history of the source, such as before
-//! a backup was restored: a history that is gone cannot revoke its tokens any more, so they must not let anybody in. And so
-//! does one whose last good value was built with a connection that has changed or is gone since, or uses a variable that
-//! belongs to a connection now: to take access away must have an effect. A connection that does not compile has not changed.
+//! A value that does not compile affects only its own webhook: the last good value keeps being served
+//! ([`OnInvalid::Keep`]), and the refusal is logged and shown in the store's [`status`](Store::status). The webhook
+//! answers 503 when no earlier value may be served:
+//!
+//! * It never had a good value.
+//! * Its last good value belongs to an earlier history of the source, such as before a backup was restored. A token in
+//!   that value can no longer be revoked, so it must not let anybody in.
+//! * Its last good value was built with a connection that has changed or is gone, or uses a variable that a connection
+//!   now reserves. Taking access away must have an effect. A connection whose newest value does not compile has not
+//!   changed.
 
 mod aside;
 mod changes;
@@ -42,7 +47,7 @@ pub fn reflect<S: Source>(source: S, registry: Registry) -> (Store, Reflector<S>
     (store, reflector)
 }
 
-/// The task that keeps a store like its source.
+/// The task that keeps a store up to date with its source.
 #[derive(Debug)]
 #[must_use = "nothing is loaded until it is run"]
 pub struct Reflector<S> {
@@ -59,8 +64,8 @@ impl<S: Source> Reflector<S> {
         self
     }
 
-    /// Runs until the source ends, which only a fixed source does, and a live one once its last handle is dropped. Drop
-    /// the future to stop; the store then keeps what it has.
+    /// Runs until the source ends. Only a fixed source does, and a live one once its last handle is dropped. Drop the
+    /// future to stop; the store then keeps its last snapshot.
     pub async fn run(self) {
         self.source.run(Feed::new(self.compiler, self.writer, self.on_invalid)).await;
     }

@@ -1,4 +1,4 @@
-//! From one snapshot to the next.
+//! Makes the next snapshot from the current one, and publishes it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct Change {
     pub value: Option<Bytes>,
 }
 
-/// What makes the next snapshot from the one before.
+/// The state that is published, and all that is needed to make the next snapshot.
 pub(super) struct Published {
     compiler: Compiler,
     writer: Arc<Writer>,
@@ -39,24 +39,25 @@ impl Published {
         Self { compiler, writer, on_invalid, links: Links::default() }
     }
 
-    /// How many bytes are compiled for these changes, those of webhooks that hang on changed connections included.
+    /// The number of bytes that these changes make it compile, including the webhooks that depend on changed
+    /// connections.
     pub(super) fn weight(&self, changes: &[Change]) -> usize {
         let values = changes.iter().filter_map(|change| change.value.as_ref()).map(Bytes::len).sum::<usize>();
-        // A connection may bring a variable that any of them uses.
+        // A changed connection may name a variable that any of the dependents uses.
         match changes.iter().any(|change| matches!(change.key, Key::Connection(_))) {
             true => values + self.links.dependents.values().map(|dependent| dependent.bytes.len()).sum::<usize>(),
             false => values,
         }
     }
 
-    /// Publishes everything that was brought.
+    /// Publishes a complete replacement.
     pub(super) fn commit(&mut self, looked: Looked, revision: Revision) {
         let Looked { begins_history, mut draft, mut slots, before, connections, waiting, .. } = looked;
         let mut old = std::mem::take(&mut self.links);
         for (name, (bytes, brought_at)) in connections {
             let key = Key::Connection(name.clone());
             let refused = before.refusal(&key);
-            // In another history one that is good and the same goes on being used, and nothing else.
+            // In a new history, only a connection that is valid and unchanged stays in use.
             if !begins_history || (refused.is_none() && old.digests.get(&name) == Some(&digest(&bytes))) {
                 self.links.carry_over(&old, &name);
                 draft.set_refusal(key, refused.cloned());
@@ -140,7 +141,7 @@ impl Published {
         self.show(draft);
     }
 
-    /// Returns whether the connection is another one now.
+    /// Returns whether webhooks that name the connection must be built again.
     fn set_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, value: Option<Bytes>) -> bool {
         let key = Key::Connection(name.into());
         let Some(bytes) = value else {
@@ -177,7 +178,7 @@ impl Published {
         draft.set_slot(key, slot);
     }
 
-    /// Returns the keys of those that were built again.
+    /// Returns the keys of the webhooks that were built again.
     fn rebuild_dependents(
         &mut self,
         draft: &mut Snapshot,
@@ -198,12 +199,14 @@ impl Published {
         rebuilt
     }
 
-    /// What goes on serving if a new value does not compile: nothing that has lost a connection or a variable.
+    /// The webhook that may go on being served if a new value does not compile: one whose connections are still in use
+    /// and whose variables are still free.
     fn last_good(&self, before: &Snapshot, key: &WebhookKey) -> Option<Arc<Webhook>> {
         last_good(before, key, self.on_invalid).filter(|webhook| self.links.allow(webhook))
     }
 
-    /// What becomes of a webhook that may name connections; `last_good` serves if it does not compile.
+    /// Decides what is served for a webhook that may name connections: the new value, or `last_good` if the new value
+    /// does not compile.
     fn settle(
         &mut self,
         draft: &mut Snapshot,
@@ -221,13 +224,13 @@ impl Published {
         settle(draft, revision, key, slot, outcome)
     }
 
-    /// Makes the draft what readers and metrics see.
+    /// Publishes the draft, to readers and to the metrics.
     fn show(&self, draft: Snapshot) {
         self.writer.publish(draft);
         metrics::published(&self.writer.current());
     }
 
-    /// The difference between everything before and everything now; `slots` are the webhooks now.
+    /// The difference between the whole state before and the whole state now; `slots` are the current webhooks.
     fn changes_of_all(
         &self,
         before: &Snapshot,
@@ -294,7 +297,7 @@ impl Published {
     }
 }
 
-// A value may be a secret: none is shown.
+// Omits the value, which may be a secret.
 
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,22 +1,22 @@
-//! Which reasons of a disconnection the log names.
+//! Decides which reasons for a disconnection are logged.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A reason that comes again after another one is named again after this time.
+/// A reason that comes back after another one is logged again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// This many reasons are named within that time.
+/// At most this many different reasons are logged within that time.
 const MOST: usize = 8;
 
-/// The reasons that were named lately, the last one at the end.
+/// The reasons that were logged lately, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
     named: VecDeque<(Instant, String)>,
 }
 
 impl Reasons {
-    /// Takes note of a reason that is named in any case, because the state is another one.
+    /// Records a reason that is logged in any case, because the state has changed.
     pub(super) fn name(&mut self, now: Instant, reason: &str) {
         self.named.retain(|(at, named)| named != reason && now.duration_since(*at) < AGAIN);
         if self.named.len() == MOST {
@@ -25,7 +25,7 @@ impl Reasons {
         self.named.push_back((now, reason.to_owned()));
     }
 
-    /// Whether a reason for a state that goes on is to be named. The answer yes is taken note of.
+    /// Whether a reason for an unchanged state is to be logged. If it is, it is recorded.
     pub(super) fn is_news(&mut self, now: Instant, reason: &str) -> bool {
         if self.named.back().is_some_and(|(_, last)| is_alike(last, reason)) {
             return false;
@@ -39,7 +39,8 @@ impl Reasons {
     }
 }
 
-/// Whether two reasons are the same except for times and other long numbers. An address or a port makes another reason.
+/// Whether two reasons are the same except for times and other long numbers. Another address or port makes another
+/// reason.
 fn is_alike(one: &str, other: &str) -> bool {
     one == other || without_times(one) == without_times(other)
 }

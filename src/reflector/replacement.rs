@@ -1,4 +1,4 @@
-//! Everything at once, while it is brought.
+//! A replacement of the whole configuration, while the source brings it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,43 +14,44 @@ use crate::config::{CompileError, Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot};
 use crate::webhook::{Compiler, Connections, Read, Webhook};
 
-/// Everything that the source holds at one revision, being brought. Dropped before
-/// [`Feed::commit`](super::Feed::commit) it changes nothing.
+/// Collects everything that the source holds at one revision. A replacement that is dropped before
+/// [`Feed::commit`](super::Feed::commit) changes nothing.
 pub struct Replacement {
     looked: Aside<Looked>,
     begins_history: bool,
-    /// Webhooks that nobody has looked at yet.
+    /// Webhooks that have not been compiled yet.
     brought: Vec<Brought>,
-    /// What these have.
+    /// The total length of the values in `brought`.
     fresh: usize,
-    /// What all that was brought has, in bytes.
+    /// The total length of all values so far.
     bytes: usize,
-    /// How many webhooks and connections.
+    /// The number of webhooks and connections so far.
     count: usize,
 }
 
-/// What was brought, as far as it has been looked at.
+/// The part of a replacement that has been compiled.
 pub(super) struct Looked {
-    /// Whether nothing of before may serve in place of what does not compile.
+    /// Whether no earlier value may be served in place of one that does not compile.
     pub(super) begins_history: bool,
     compiler: Compiler,
     on_invalid: OnInvalid,
     pub(super) before: Arc<Snapshot>,
-    /// With the refusals only.
+    /// Holds only refusals until the commit.
     pub(super) draft: Snapshot,
     pub(super) slots: Vec<(WebhookKey, Slot)>,
-    /// Each with the revision that changed it last.
+    /// Each with the revision that last changed it.
     pub(super) connections: BTreeMap<Box<str>, (Bytes, Revision)>,
-    /// Webhooks that name connections, which may be still to come, or variables, which may belong to one of these, and
-    /// webhooks of which an earlier value that does so may go on serving. Of a key that is brought twice only the last value.
+    /// Webhooks that can only be compiled at the commit: they name connections, which may still come, or variables,
+    /// which may belong to a connection; or an earlier value that does so may go on being served. Of a key that is
+    /// brought twice, the last value counts.
     pub(super) waiting: BTreeMap<WebhookKey, Brought>,
 }
 
-/// So many webhooks are looked at together: enough for several threads, and few enough to be looked at while the source
-/// still reads what follows.
+/// The number of webhooks that are compiled together: enough for several threads, and few enough to be compiled while
+/// the source still reads the rest.
 const TOGETHER: usize = 4096;
 
-/// Or so many bytes of them.
+/// The same limit in bytes.
 const BYTES_TOGETHER: usize = 8 << 20;
 
 /// A webhook's value, last changed at a revision.
@@ -60,9 +61,9 @@ pub(super) struct Brought {
     pub(super) revision: Revision,
 }
 
-/// What a look at a webhook's value shows.
+/// The result of examining a webhook's value.
 pub(super) enum Look<'a, T> {
-    /// It is, and means, what it did before.
+    /// The bytes and their meaning are the same as before.
     Same(&'a Slot),
     Compiled(Digest, T),
 }
@@ -93,10 +94,10 @@ impl Replacement {
         self.begins_history = true;
     }
 
-    /// Brings one key, last changed at `revision`. A webhook whose bytes are those of before is not built again. Of a key
-    /// that is brought more than once the last value counts.
+    /// Adds one key, last changed at `revision`. A webhook whose bytes have not changed is not built again. If a key is
+    /// added more than once, the last value counts.
     ///
-    /// Waits now and then, while what was brought is compiled.
+    /// Sometimes waits while earlier values are compiled.
     pub async fn put(&mut self, key: Key, revision: Revision, value: Bytes) {
         self.count += 1;
         self.bytes += value.len();
@@ -113,7 +114,7 @@ impl Replacement {
         }
     }
 
-    /// What was looked at, what was not yet, and how many bytes all of it has.
+    /// The compiled part, the values that have not been compiled yet, and the total length of all values.
     pub(super) async fn into_parts(self) -> (Looked, Vec<Brought>, usize) {
         let mut looked = self.looked.into_state().await;
         looked.begins_history = self.begins_history;
@@ -122,7 +123,7 @@ impl Replacement {
 }
 
 impl Looked {
-    /// Compiles what was brought, but for what names connections or variables.
+    /// Compiles the values that name neither connections nor variables; the others wait for the commit.
     pub(super) fn look_through(&mut self, brought: Vec<Brought>) {
         let before = Arc::clone(&self.before);
         let looks = for_each(&brought, |brought| self.look(&before, brought));
@@ -144,7 +145,7 @@ impl Looked {
         }
     }
 
-    /// `None` of one that must wait for the connections.
+    /// `None` if the webhook must wait for the connections.
     fn look<'a>(
         &self,
         before: &'a Snapshot,
@@ -162,7 +163,8 @@ impl Looked {
             Ok(parsed) => guarded(|| self.compiler.build_webhook(key, parsed, &Connections::new()).map(Arc::new)),
             Err(error) => Err(error),
         };
-        // The value of before may serve on, if its connections and variables allow it.
+        // The earlier value may go on being served if its connections and variables allow it, which is decided at the
+        // commit.
         match outcome.is_err() && slot.is_some_and(|slot| slot.linked) {
             true => None,
             false => Some(Look::Compiled(digest, outcome)),
@@ -170,7 +172,7 @@ impl Looked {
     }
 }
 
-// Shows no value: any may be a secret.
+// Omits the values, which may be secrets.
 impl fmt::Debug for Replacement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replacement").field("keys", &self.count).finish_non_exhaustive()

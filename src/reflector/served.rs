@@ -1,4 +1,4 @@
-//! Which connections are in use, so that their clients are kept, and closed when they are not.
+//! Tracks which connections are used by served webhooks, so that their clients are kept, and closed afterwards.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::{Connection, WebhookKey};
 use crate::webhook::Webhook;
 
-/// The connections whose clients are kept: webhooks that are served use them.
+/// The connections that served webhooks use. Their clients are kept.
 #[derive(Default)]
 pub(super) struct Served {
     by: HashMap<WebhookKey, Box<[Arc<Connection>]>>,
@@ -15,7 +15,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Takes note of the webhook that is served for `key` from now on.
+    /// Records the webhook that is served for `key` from now on.
     pub(super) fn serve(&mut self, key: &WebhookKey, webhook: Option<&Webhook>) {
         let connections = webhook.map(Webhook::connections).unwrap_or_default();
         self.is_changed |= match connections {
@@ -24,14 +24,14 @@ impl Served {
         };
     }
 
-    /// Forgets all webhooks, because all are noted anew.
+    /// Forgets all webhooks; the caller records all of them again.
     pub(super) fn begin_anew(&mut self) {
         self.by.clear();
         self.is_changed = true;
     }
 
-    /// Opens the connections that are used now. Returns those that were used before and are to be closed, once nobody is
-    /// served with them any more.
+    /// Opens the connections that are used now. Returns the connections that are no longer used, which the caller
+    /// closes once no request is served with them.
     pub(super) fn open(&mut self) -> Vec<Arc<Connection>> {
         if !std::mem::take(&mut self.is_changed) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Decides what serves once the newest value of a key has been compiled.
+//! Decides what is served once the newest value of a key has been compiled.
 
 use std::sync::Arc;
 
@@ -9,16 +9,18 @@ use crate::webhook::Webhook;
 /// What is served in place of a value that does not compile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnInvalid {
-    /// The last value that did, if there was one in the same history of the source; else 503. See
-    /// [`Replacement::begin_history`](super::Replacement::begin_history). Also 503 if a connection that this value was built
-    /// with has changed or is gone, or if a variable of this value belongs to a connection now.
+    /// The last value that compiled, within the same history of the source (see
+    /// [`Replacement::begin_history`](super::Replacement::begin_history)). The webhook answers 503 if there is none, if
+    /// a connection that this value was built with has changed or is gone, or if a connection now reserves a variable
+    /// of this value.
     #[default]
     Keep,
-    /// 503 until a good value comes: what is served is then a function of what the source holds.
+    /// None: the webhook answers 503 until a valid value comes. What is served is then a function of what the source
+    /// holds.
     Fence,
 }
 
-/// Takes over what was served before.
+/// Carries an unchanged webhook over to the draft.
 pub(super) fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKey, slot: &Slot) -> Slot {
     let key = Key::Webhook(key.clone());
     let refusal = before.refusal(&key).cloned();
@@ -26,14 +28,14 @@ pub(super) fn take_over(draft: &mut Snapshot, before: &Snapshot, key: &WebhookKe
     slot.clone()
 }
 
-/// What goes on serving if a new value does not compile.
+/// The webhook that may go on being served if a new value does not compile.
 pub(super) fn last_good(before: &Snapshot, key: &WebhookKey, on_invalid: OnInvalid) -> Option<Arc<Webhook>> {
     let serving = before.slot(key).and_then(|slot| slot.serving.clone());
     serving.filter(|_| on_invalid == OnInvalid::Keep)
 }
 
-/// Takes an earlier value out of service that serves in place of one that does not compile, because the history changed.
-pub(super) fn forsake(draft: &mut Snapshot, key: &WebhookKey, slot: &mut Slot) {
+/// Stops serving an earlier value in place of one that does not compile, because the source has a new history.
+pub(super) fn withdraw_last_good(draft: &mut Snapshot, key: &WebhookKey, slot: &mut Slot) {
     let key = Key::Webhook(key.clone());
     let Some(refusal) = draft.refusal(&key).filter(|refusal| refusal.serving) else { return };
     let reason = format!("{}; the earlier value is not served: it belongs to a history that is gone", refusal.reason);
@@ -42,8 +44,8 @@ pub(super) fn forsake(draft: &mut Snapshot, key: &WebhookKey, slot: &mut Slot) {
     slot.serving = None;
 }
 
-/// What becomes of a webhook whose bytes have been compiled; the draft learns of a refusal. `slot` holds what serves if
-/// nothing better came.
+/// Applies the outcome of compiling a webhook, and records a refusal in the draft. `slot` holds the webhook that is
+/// served if the outcome is an error.
 pub(super) fn settle(
     draft: &mut Snapshot,
     revision: Revision,
@@ -65,7 +67,7 @@ pub(super) fn settle(
     slot
 }
 
-/// Shows a refusal of the newest value; `serving` if an earlier one serves in its place.
+/// Records that the newest value is refused; `serving` if an earlier one is served in its place.
 pub(super) fn refuse(draft: &mut Snapshot, key: Key, revision: Revision, error: &CompileError, serving: bool) {
     draft.set_refusal(key, Some(Arc::new(Refusal { reason: error.to_string(), revision, serving })));
 }

@@ -1,4 +1,4 @@
-//! One shared pointer that is read all the time and written now and then.
+//! A shared pointer that is read for every request and replaced rarely.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +17,10 @@ pub(crate) struct SnapshotCell {
     snapshot: RwLock<Arc<Snapshot>>,
 }
 
-/// What a thread saw last of one cell.
+/// The snapshot that a thread read last from one cell.
 ///
-/// An idle thread keeps an old snapshot alive until it reads again; what that costs is the difference to the current one.
+/// An idle thread keeps an old snapshot alive until it reads again. The cost is the memory that the old snapshot does
+/// not share with the current one.
 struct Seen {
     cell: Weak<SnapshotCell>,
     generation: u64,
@@ -27,7 +28,7 @@ struct Seen {
 }
 
 thread_local! {
-    /// One entry for each store the thread reads: mostly one.
+    /// One entry for each store the thread reads: usually one.
     static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -43,10 +44,10 @@ impl SnapshotCell {
 
     pub(super) fn store(&self, snapshot: Arc<Snapshot>) {
         let old = std::mem::replace(&mut *self.snapshot.write().unwrap_or_else(PoisonError::into_inner), snapshot);
-        // After the snapshot: who sees the new count finds the new snapshot. Who sees the old one in between is served
-        // the old snapshot once more, as if it had asked a moment earlier.
+        // The counter grows after the snapshot was replaced: a thread that sees the new count finds the new snapshot. A
+        // thread that still sees the old count serves the old snapshot once more, as if it had read a moment earlier.
         self.generation.fetch_add(1, Ordering::Release);
-        // Outside of the lock, as it may be the last reference to much.
+        // Dropped outside of the lock: it may be the last reference to a large snapshot.
         drop(old);
     }
 
@@ -54,13 +55,14 @@ impl SnapshotCell {
     pub(super) fn read<R>(self: &Arc<Self>, read: impl FnOnce(&Snapshot) -> R) -> R {
         SEEN.with(|seen| match seen.try_borrow_mut() {
             Ok(mut seen) => read(self.newest(&mut seen)),
-            // A read within a read.
+            // A nested read.
             Err(_) => read(&self.load()),
         })
     }
 
     fn newest<'a>(self: &Arc<Self>, seen: &'a mut Vec<Seen>) -> &'a Snapshot {
-        // Before the snapshot: one that comes in between is then loaded once more, and never missed.
+        // Loaded before the snapshot: if the snapshot is replaced in between, the next read loads it again, and no
+        // replacement is missed.
         let generation = self.generation.load(Ordering::Acquire);
         let known = seen.iter().position(|seen| std::ptr::eq(seen.cell.as_ptr(), Arc::as_ptr(self)));
         let at = known.unwrap_or_else(|| {
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_held_goes_with_it() {
+    fn dropping_a_store_drops_its_snapshot() {
         let cell = Arc::new(SnapshotCell::new(Snapshot::default()));
         revision(&cell);
         drop(cell);

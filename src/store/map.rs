@@ -1,9 +1,9 @@
-//! A persistent hash map: a copy costs nothing and a change touches its own path only, so one key costs the same among
-//! three and among a million.
+//! A persistent hash map: cloning is free, and a change copies only its own path, so a change costs the same among
+//! three keys and among a million.
 //!
-//! What a read among a million costs is the memory that it waits for. So there are few levels, the upper ones small
-//! enough for the processor's caches, and an entry lies in its leaf with its hash beside it: only the leaf, and the text
-//! of the one key that is compared, are far away.
+//! The cost of a read among a million keys is the latency of memory. So the tree has few levels, the upper ones are
+//! small enough for the processor's caches, and a leaf stores each entry beside its hash: only the leaf, and the text
+//! of the one key that is compared, are likely to miss the cache.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -12,12 +12,12 @@ use std::vec::IntoIter;
 
 use foldhash::fast::RandomState;
 
-/// So many bits of the hash choose among the children of a branch, the highest first.
+/// The number of bits of the hash that select the child of a branch, the highest bits first.
 const BITS: u32 = 6;
 
 const WIDTH: usize = 1 << BITS;
 
-/// A leaf of more entries becomes a branch.
+/// A leaf with more entries becomes a branch.
 const FULL: usize = 16;
 
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub(super) struct Map<K, V> {
     hasher: RandomState,
 }
 
-/// A leaf that has become empty stays where it is until the map is built anew.
+/// A leaf that becomes empty stays in the tree until the map is built again.
 enum Node<K, V> {
     Leaf(Arc<[Entry<K, V>]>),
     Branch(Arc<[Node<K, V>; WIDTH]>),
@@ -45,7 +45,7 @@ impl<K, V> Map<K, V> {
         self.len
     }
 
-    /// All entries, in no order.
+    /// All entries, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let mut open = vec![std::slice::from_ref(&self.root).iter()];
         let leaves = std::iter::from_fn(move || {
@@ -76,7 +76,7 @@ impl<K: Clone + Ord + Hash, V: Clone> Map<K, V> {
         entries.iter().find(|entry| entry.is(hash, key)).map(|entry| &entry.value)
     }
 
-    /// Returns the value of before.
+    /// Returns the previous value.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let hash = self.hasher.hash_one(&key);
         let before = self.root.insert(Entry { hash, key, value }, 0);
@@ -84,7 +84,7 @@ impl<K: Clone + Ord + Hash, V: Clone> Map<K, V> {
         before
     }
 
-    /// Returns the value of before.
+    /// Returns the previous value.
     pub(super) fn remove<Q: ?Sized + Eq + Hash>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -102,7 +102,7 @@ impl<K, V> Default for Map<K, V> {
     }
 }
 
-/// At once, which costs far less than one by one. Of equal keys the last one counts.
+/// Builds the map in one go, which costs far less than inserting one by one. The last of equal keys wins.
 impl<K: Clone + Ord + Hash, V: Clone> FromIterator<(K, V)> for Map<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let hasher = RandomState::default();
@@ -122,9 +122,9 @@ impl<K: Clone + Ord + Hash, V: Clone> FromIterator<(K, V)> for Map<K, V> {
 }
 
 impl<K: Clone + Ord + Hash, V: Clone> Node<K, V> {
-    /// Of the next so many entries, which are sorted by their hash.
+    /// Builds a node of the next `count` entries, which are sorted by hash.
     fn of(entries: &mut IntoIter<Entry<K, V>>, mut count: usize, depth: u32) -> Self {
-        // Equal hashes cannot be told apart by more bits of them.
+        // All bits are used: the hashes of the remaining entries are equal.
         if count <= FULL || depth >= u64::BITS {
             return Self::Leaf(entries.take(count).collect());
         }
@@ -196,11 +196,11 @@ mod tests {
 
     use super::*;
 
-    /// Of few different hashes, so that some are equal and some only begin alike.
+    /// A key with few different hashes, some equal and some with a common beginning.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-    struct Poor(u16);
+    struct Colliding(u16);
 
-    impl Hash for Poor {
+    impl Hash for Colliding {
         fn hash<H: Hasher>(&self, state: &mut H) {
             (self.0 % 7).hash(state);
         }
@@ -212,7 +212,7 @@ mod tests {
         entries.into_iter().collect()
     }
 
-    /// Does it all to the map and to one that is known to be right; copies of before must not see it.
+    /// Applies all changes to the map and to a `BTreeMap`, and checks that earlier copies do not change.
     fn check<K: Copy + Ord + Hash + std::fmt::Debug>(begin: &[(K, u16)], changes: &[(K, Option<u16>)]) {
         let mut map: Map<K, u16> = begin.iter().copied().collect();
         let mut model: BTreeMap<K, u16> = begin.iter().copied().collect();
@@ -233,19 +233,19 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn it_is_a_map_and_its_copies_stay(
+        fn it_behaves_like_a_map_and_copies_do_not_change(
             begin in prop::collection::vec((0..400u16, any::<u16>()), 0..400),
             changes in prop::collection::vec((0..400u16, any::<Option<u16>>()), 0..100),
         ) {
             check(&begin, &changes);
-            let begin: Vec<_> = begin.into_iter().map(|(key, value)| (Poor(key), value)).collect();
-            let changes: Vec<_> = changes.into_iter().map(|(key, value)| (Poor(key), value)).collect();
+            let begin: Vec<_> = begin.into_iter().map(|(key, value)| (Colliding(key), value)).collect();
+            let changes: Vec<_> = changes.into_iter().map(|(key, value)| (Colliding(key), value)).collect();
             check(&begin, &changes);
         }
     }
 
     #[test]
-    fn grown_one_by_one_it_is_what_it_is_when_built_at_once() {
+    fn inserting_one_by_one_gives_the_same_map_as_building_at_once() {
         let mut map = Map::default();
         for n in 0..20_000_u32 {
             assert_eq!(map.insert(n, n), None);

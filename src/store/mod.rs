@@ -26,18 +26,18 @@ pub struct Store {
     cell: Arc<SnapshotCell>,
     revision: watch::Receiver<Option<Seen>>,
     status: watch::Receiver<SourceStatus>,
-    /// Woken when somebody waits for a proof.
+    /// Wakes the source when a reader waits for a proof that the configuration is current.
     demand: Arc<Notify>,
 }
 
-/// What readers see.
+/// The state that readers see.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     epoch: u64,
     revision: Revision,
 }
 
-/// What the source says of itself.
+/// The state of the source.
 #[derive(Clone, Debug)]
 struct SourceStatus {
     source: &'static str,
@@ -138,7 +138,7 @@ impl Store {
         }
     }
 
-    /// Reads the configuration as it is now, without a lock and without touching a shared count.
+    /// Reads the current configuration, without a lock and without touching a shared counter.
     pub fn read<R>(&self, read: impl FnOnce(&Snapshot) -> R) -> R {
         self.cell.read(read)
     }
@@ -159,14 +159,14 @@ impl Writer {
         self.cell.load()
     }
 
-    /// Makes `snapshot` what readers see, then wakes who waits for its revision.
+    /// Makes `snapshot` the one that readers see, then wakes the tasks that wait for its revision.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         let seen = Seen { epoch: self.status.borrow().report.epoch, revision: snapshot.revision() };
         self.cell.store(Arc::new(snapshot));
         self.revision.send_replace(Some(seen));
     }
 
-    /// Returns the state before. Another reason is not another state.
+    /// Returns the previous state. A disconnection with another reason is the same state.
     pub(crate) fn set_state(&self, state: SourceState) -> SourceState {
         let mut before = SourceState::Starting;
         self.status.send_modify(|status| {
@@ -178,7 +178,7 @@ impl Writer {
         before
     }
 
-    /// Somebody waits for a proof.
+    /// Waits until a reader needs a proof that the configuration is current.
     pub(crate) async fn wanted(&self) {
         self.demand.notified().await;
     }

@@ -1,7 +1,7 @@
-//! How far the configuration has got.
+//! The revision of the configuration.
 
 /// A revision of the configuration.
 ///
-/// From etcd it is etcd's own revision; from a file it counts the times the files were taken over; from a
-/// [`LiveHandle`](crate::source::LiveHandle) it counts the changes. 0 is before the first.
+/// In etcd it is etcd's own revision. A file source counts the times it has loaded its files, and a
+/// [`LiveHandle`](crate::source::LiveHandle) counts its changes. 0 means that nothing has been loaded yet.
 pub type Revision = u64;

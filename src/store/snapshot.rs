@@ -1,4 +1,4 @@
-//! All webhooks at one revision.
+//! The webhooks of the configuration at one revision.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,29 +11,29 @@ use super::revision::Revision;
 use crate::config::{Key, Target, Warnings, WebhookKey};
 use crate::webhook::Webhook;
 
-/// The configuration at one revision. It never changes.
+/// The configuration at one revision. A snapshot never changes.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     revision: Revision,
     loaded: bool,
     slots: Map<WebhookKey, Slot>,
-    /// How many slots each namespace has.
+    /// The number of slots of each namespace.
     namespaces: Map<Box<str>, usize>,
     refusals: Map<Key, Arc<Refusal>>,
-    /// Of what is served; a key without warnings is not there.
+    /// The warnings of the values that are served. A key without warnings has no entry.
     warnings: Map<Key, Warnings>,
     counts: Counts,
 }
 
-/// How much there is in a [`Snapshot`].
+/// The sizes of a [`Snapshot`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
     /// Webhooks that are served, with their newest or with their last good configuration.
     pub webhooks: usize,
-    /// Of these, the ones without any guard.
+    /// How many of the served webhooks have no guard.
     pub open: usize,
-    /// Webhooks that answer 503, as there is no configuration of theirs to serve.
+    /// Webhooks that answer 503 because none of their values may be served.
     pub fenced: usize,
     /// Namespaces that have at least one webhook, fenced ones included.
     pub namespaces: usize,
@@ -54,7 +54,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// What is wrong with the value. It quotes no value.
+    /// The error, which quotes no value.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -64,33 +64,33 @@ impl Refusal {
         self.revision
     }
 
-    /// Whether an earlier, good value is served meanwhile.
+    /// Whether an earlier value is served instead.
     pub fn is_serving_last_good(&self) -> bool {
         self.serving
     }
 }
 
-/// What is kept of one webhook's key.
+/// The state of one webhook's key.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// Of the newest bytes, whether they compiled or not: equal bytes need no second look.
+    /// The digest of the newest bytes, valid or not: equal bytes are not compiled again.
     pub(crate) digest: [u8; 16],
-    /// Whether these bytes, or what is served in their place, name a connection or a variable: then what they mean, or
-    /// whether it may be served, hangs on more than themselves.
+    /// Whether the newest bytes, or the value that is served in their place, name a connection or a variable. The
+    /// meaning of such a value depends on more than its bytes.
     pub(crate) linked: bool,
-    /// What is served; `None` answers 503.
+    /// The webhook that is served; `None` answers 503.
     pub(crate) serving: Option<Arc<Webhook>>,
 }
 
 impl Slot {
-    /// Those of what is served; `None` if there are none.
+    /// The warnings of the webhook that is served, if it has any.
     fn warnings(&self) -> Option<&Warnings> {
         let warnings = self.serving.as_ref()?.shared_warnings();
         (!warnings.is_empty()).then_some(warnings)
     }
 }
 
-/// Where a target leads.
+/// The result of looking a target up.
 pub(crate) enum Found<'a> {
     Serving(&'a Arc<Webhook>),
     /// The webhook never had a value that compiles.
@@ -101,7 +101,7 @@ pub(crate) enum Found<'a> {
     NotLoaded,
 }
 
-/// Not what is in it: that may be a million webhooks.
+/// Omits the contents, which may be a million webhooks.
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")
@@ -113,7 +113,7 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// The revision it shows.
+    /// The revision of the configuration.
     pub fn revision(&self) -> Revision {
         self.revision
     }
@@ -123,7 +123,7 @@ impl Snapshot {
         self.loaded
     }
 
-    /// How much there is in it.
+    /// The sizes of the snapshot.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -136,17 +136,17 @@ impl Snapshot {
         }
     }
 
-    /// All webhooks that are served, in no order.
+    /// All webhooks that are served, in no particular order.
     pub fn webhooks(&self) -> impl Iterator<Item = &Arc<Webhook>> {
         self.slots.iter().filter_map(|(_, slot)| slot.serving.as_ref())
     }
 
-    /// The keys whose newest value does not compile, in no order.
+    /// The keys whose newest value does not compile, in no particular order.
     pub fn refusals(&self) -> impl Iterator<Item = (&Key, &Refusal)> {
         self.refusals.iter().map(|(key, refusal)| (key, &**refusal))
     }
 
-    /// What is odd about values that are served, in no order: each warning with the key that it is about.
+    /// The warnings about values that are served, each with its key, in no particular order.
     pub fn warnings(&self) -> impl Iterator<Item = (&Key, &str)> {
         self.warnings.iter().flat_map(|(key, texts)| texts.iter().map(move |text| (key, &**text)))
     }
@@ -164,7 +164,7 @@ impl Snapshot {
         self.slots.get(key)
     }
 
-    /// The keys of all webhooks, in no order.
+    /// The keys of all webhooks, in no particular order.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (&WebhookKey, &Slot)> {
         self.slots.iter()
     }
@@ -173,7 +173,7 @@ impl Snapshot {
         self.refusals.get(key)
     }
 
-    /// Takes over all slots at once, which costs less than one by one. There must be none yet.
+    /// Inserts all slots at once, which costs less than one by one. The snapshot must have no slots yet.
     pub(crate) fn fill(&mut self, slots: Vec<(WebhookKey, Slot)>) {
         self.slots = slots.into_iter().collect();
         let slots = self.slots.clone();
@@ -228,7 +228,7 @@ impl Snapshot {
         self.counts.warned = self.warnings.len();
     }
 
-    /// Seals it as the state at `revision`.
+    /// Completes the snapshot as the state at `revision`.
     pub(crate) fn finish(&mut self, revision: Revision, connections: usize) {
         self.revision = revision;
         self.loaded = true;

@@ -1,4 +1,4 @@
-//! What an operator is shown.
+//! The status of the configuration, for operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,42 +6,42 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::snapshot::Snapshot;
 
-/// What kind of thing went wrong between a source and what it follows.
+/// The kind of an error between a source and the system that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Nobody answers there.
+    /// The endpoint cannot be reached.
     Unreachable,
     /// No answer came in time.
     Timeout,
     /// A certificate was not accepted, on either side.
     Tls,
-    /// The user or its password was refused.
+    /// The user name or password was refused.
     Unauthenticated,
-    /// The user may not read there.
+    /// The user lacks permission to read the keys.
     PermissionDenied,
-    /// The cluster has no leader, or this member does not see one.
+    /// The cluster has no leader, or this member does not know one.
     NoLeader,
-    /// The member has no vote yet, and answers nobody until it has.
+    /// The member is a learner, which serves no reads until it is promoted.
     Learner,
-    /// The past that was asked for is gone.
+    /// The requested revision has been compacted.
     Compacted,
-    /// A message was larger than is taken.
+    /// A message exceeded the size limit.
     TooLarge,
-    /// The peer said what its protocol does not allow, or it speaks another.
+    /// The peer violated the protocol, or speaks another one.
     Protocol,
-    /// The peer tells another history than before.
+    /// The source now has another history: it was wiped, or restored from a backup.
     HistoryChanged,
     /// A change was missed.
     LostEvents,
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or its content is invalid.
     File,
     /// Anything else.
     Other,
 }
 
 impl ErrorKind {
-    /// A short, stable word for status pages and metric labels.
+    /// A short, stable name for status pages and metric labels.
     pub fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
@@ -62,24 +62,24 @@ impl ErrorKind {
     }
 }
 
-/// Why everything is read, instead of only what has changed.
+/// Why the source read everything, instead of only the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ListReason {
-    /// There is nothing to go on from.
+    /// The source has just started.
     Start,
-    /// What happened since has been compacted.
+    /// The changes since the last known revision have been compacted.
     Compacted,
-    /// What happened since does not fit a message.
+    /// The changes since the last known revision do not fit in a message.
     TooLarge,
-    /// It is another history than before.
+    /// The source now has another history.
     HistoryChanged,
     /// A change was missed.
     LostEvents,
 }
 
 impl ListReason {
-    /// A short, stable word for status pages and metric labels.
+    /// A short, stable name for status pages and metric labels.
     pub fn label(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -91,22 +91,22 @@ impl ListReason {
     }
 }
 
-/// What the source of the configuration is doing.
+/// The state of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SourceState {
-    /// Nothing has been tried yet.
+    /// The source has not tried to connect yet.
     Starting,
-    /// It follows every change.
+    /// The source follows every change.
     Live,
-    /// It has not heard from its peer for longer than it should, and is asking.
+    /// The source has heard nothing for longer than expected, and asks.
     Stale,
-    /// It cannot see changes; the last configuration is served. With the reason.
+    /// The source cannot see changes, for this reason; the last configuration is served.
     Disconnected(String),
 }
 
 impl SourceState {
-    /// A short, stable word for status pages and metric labels.
+    /// A short, stable name for status pages and metric labels.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -116,7 +116,7 @@ impl SourceState {
         }
     }
 
-    /// Why it is disconnected.
+    /// Why the source is disconnected.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Disconnected(reason) => Some(reason),
@@ -125,56 +125,57 @@ impl SourceState {
     }
 }
 
-/// What a source tells of itself beside its state.
+/// Facts about a source, beside its state.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SourceReport {
-    /// Where it is connected, or was last.
+    /// The endpoint that the source is connected to, or was last.
     pub endpoint: Option<String>,
-    /// The version of the server there, if it told.
+    /// The version of the server, if it reported one.
     pub server_version: Option<String>,
-    /// Faults that the server names itself, such as the alarm of a full or corrupt store: asked for with each connection
-    /// and every 10 s. The server is read all the same.
+    /// Faults that the server reports itself, such as the alarm of a full or corrupt store. The source asks for them
+    /// with each connection and every 10 s, and keeps reading from such a server.
     pub server_errors: Vec<String>,
-    /// Oddities that an operator should look at, though the source works: for one, credentials that the server does not
+    /// Things that an operator should look at although the source works, such as credentials that the server does not
     /// ask for.
     pub warnings: Vec<String>,
-    /// How many histories have been followed: one more each time it was another than before.
+    /// The number of histories followed so far: it grows when the source turns out to have another history.
     pub epoch: u64,
-    /// How often a connection was made.
+    /// The number of connections made.
     pub connects: u64,
-    /// How often everything was read, and why.
+    /// The number of times everything was read, by reason.
     pub lists: BTreeMap<ListReason, u64>,
-    /// How often it was found that a change had been missed.
+    /// The number of times a missed change was detected.
     pub anomalies: u64,
-    /// How often every key and its value was compared and found as known.
+    /// The number of complete comparisons of all keys and values with the source that found no difference.
     pub audits: u64,
-    /// How often the comparison of every key and its value found one that is not as known.
+    /// The number of complete comparisons that found a difference.
     pub differences: u64,
-    /// How often something went wrong, and what.
+    /// The number of errors, by kind.
     pub errors: BTreeMap<ErrorKind, u64>,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<LastError>,
-    /// Whether what is served comes from the saved copy, and the source has not been reached since the start.
+    /// Whether the configuration that is served comes from the saved copy, because the source has not been reached
+    /// since the start.
     pub from_saved_copy: bool,
-    /// Why the copy cannot be written, if it cannot.
+    /// Why the copy cannot be written; `None` if it can.
     pub copy_error: Option<String>,
 }
 
-/// What went wrong last.
+/// The last error of a source.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LastError {
-    /// What kind of thing.
+    /// The kind of the error.
     pub kind: ErrorKind,
-    /// In words. It holds no secret.
+    /// The reason, for operators. It holds no secret.
     pub reason: String,
-    /// When.
+    /// When the error happened.
     pub at: SystemTime,
 }
 
 impl SourceReport {
-    /// Notes that something went wrong. The reason is shown to operators and must not hold a secret.
+    /// Records an error. The reason is shown to operators and must not hold a secret.
     pub fn failed(&mut self, kind: ErrorKind, reason: String) {
         *self.errors.entry(kind).or_default() += 1;
         self.last_error = Some(LastError { kind, reason, at: SystemTime::now() });
@@ -185,11 +186,11 @@ impl SourceReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IgnoredKey {
-    /// The key, with its control characters escaped. A long one is cut.
+    /// The key, with control characters escaped. A long key is cut.
     pub key: String,
     /// Why it is ignored.
     pub reason: String,
-    /// The nearest key that would be used, if there is one.
+    /// The nearest valid key, if one is near.
     pub hint: Option<String>,
 }
 
@@ -199,24 +200,25 @@ pub struct IgnoredKey {
 pub struct Status {
     /// The kind of the source.
     pub source: &'static str,
-    /// What the source is doing.
+    /// The state of the source.
     pub state: SourceState,
-    /// Since when.
+    /// When the source entered this state.
     pub state_since: SystemTime,
-    /// How many keys of the source are neither a webhook's nor a connection's.
+    /// The number of keys of the source that are neither a webhook's nor a connection's.
     pub ignored_keys: u64,
-    /// The first of them, at most 100.
+    /// The first of these keys, at most 100.
     pub ignored: Arc<[IgnoredKey]>,
-    /// What the source tells beside its state.
+    /// Facts about the source, beside its state.
     pub report: SourceReport,
-    /// What is served.
+    /// The configuration that is served.
     pub snapshot: Arc<Snapshot>,
     pub(super) proven: Option<Instant>,
 }
 
 impl Status {
-    /// How old what is served may be at most: the time since the source was asked, and answered that nothing else had
-    /// changed. `None` from a source that cannot tell, and before the first answer.
+    /// The most that the configuration can be out of date: the time since the source was last asked for changes and
+    /// confirmed that there were no others. `None` before the first confirmation, and from a source that cannot
+    /// confirm.
     pub fn staleness(&self) -> Option<Duration> {
         self.proven.map(|at| at.elapsed())
     }

@@ -1,4 +1,4 @@
-//! Where the events of a webhook go: one module, or a chain of them.
+//! The steps of a webhook: the one module, or the items of a chain, that its events go to.
 
 use std::collections::HashSet;
 
@@ -8,18 +8,18 @@ use crate::config::{CompileError, LONGEST, MOST_HELD, Name, Node, Notes, missing
 use crate::delivery::{Plan, Retry, RetryConfig};
 use crate::event::MAX_STEPS;
 
-/// One module, read and not yet built.
+/// A step that has been read and not built yet.
 pub(crate) struct StepSpec {
-    /// Its index, if it is an item of a chain.
+    /// The step's index in the chain; `None` without a chain.
     pub(crate) item: Option<usize>,
     pub(crate) module: Name,
-    /// Its own; without one it has the webhook's.
+    /// The step's own connection; without one it uses the webhook's.
     pub(crate) connection: Option<Name>,
     pub(crate) config: Node,
     pub(crate) retry: Retry,
 }
 
-/// Takes from `spec` the modules of the webhook, and how they are done.
+/// Takes the steps out of `spec`, and the plan by which they are executed.
 pub(crate) fn take_steps(spec: &mut Spec, notes: &Notes) -> Result<(Vec<StepSpec>, Plan), CompileError> {
     let retry = match (spec.retry.take(), spec.ack) {
         (Some(config), _) => read_retry(config, notes)?,
@@ -38,7 +38,7 @@ pub(crate) fn take_steps(spec: &mut Spec, notes: &Notes) -> Result<(Vec<StepSpec
     Ok((vec![StepSpec { item: None, module, connection: None, config, retry }], Plan::ONE))
 }
 
-/// The items of a chain. Each starts from what the webhook says of all: its `module-config` and `retry`.
+/// Reads the items of a chain. The webhook's `module-config` and `retry` are the defaults of each item.
 fn read_items(chain: Node, config: &Node, retry: Retry, notes: &Notes) -> Result<Vec<StepSpec>, CompileError> {
     let items = match chain {
         Node::Array(items) => items,
@@ -57,7 +57,7 @@ fn read_items(chain: Node, config: &Node, retry: Retry, notes: &Notes) -> Result
     steps.collect()
 }
 
-/// Each item has a copy of the webhook's `module-config`: a small value must not become a large one.
+/// Limits the copies of the webhook's `module-config`, one for each item: a small value must not become a large one.
 fn check_copies(config: &Node, items: &[Node]) -> Result<(), CompileError> {
     let held = items.iter().map(|item| config.held() + item.held()).sum::<usize>();
     if held > MOST_HELD {
@@ -84,7 +84,7 @@ fn read_item(at: usize, item: Node, config: &Node, retry: Retry, notes: &Notes) 
     Ok(StepSpec { item: Some(at), module, connection: item.connection, config, retry })
 }
 
-/// What a `retry` says; what was moved into range is noted.
+/// Reads a `retry`. Each number that was moved into range becomes a warning.
 fn read_retry(config: RetryConfig, notes: &Notes) -> Result<Retry, CompileError> {
     let wrong = |(key, wrong)| CompileError::new(wrong).inside(key).inside("retry");
     let (retry, warnings) = Retry::new(config).map_err(wrong)?;
@@ -99,7 +99,7 @@ fn module_is_missing() -> CompileError {
     missing_key("module")
 }
 
-/// The fields of `base`, but those that `over` has.
+/// `base` overlaid with `over`.
 fn merge(base: Node, over: Node) -> Result<Node, CompileError> {
     let (mut fields, over) = match (base, over) {
         (Node::Object(fields), Node::Object(over)) => (fields, over),
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    /// What each item was built with.
+    /// What each item was built with: its options and its connection.
     fn compile(json: &str) -> Result<Vec<String>, String> {
         let built = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&built);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_starts_from_what_the_webhook_says() {
+    fn an_item_inherits_from_the_webhook() {
         let built = compile(
             r#"{"module-config": {"a": 1, "c": "x"}, "connection": "one", "chain": [
                 "shown",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
+    fn an_error_names_its_place() {
         for (json, error) in [
             (r#""chain": []"#, "chain: expected 1 to 20 items, found 0"),
             (r#""chain": "log""#, "chain: expected an array, found a string"),
@@ -208,11 +208,11 @@ mod tests {
             (r#""chain": ["log"], "module-config": {"x": 1}"#, "chain.0.module-config: unknown key `x`"),
             (
                 r#""chain": ["log", {"module": "log", "connection": "three"}]"#,
-                "chain.1.connection: there is no valid connection `three`; add it, or mend its value",
+                "chain.1.connection: there is no valid connection `three`; add it, or correct its value",
             ),
             (
                 r#""chain": ["log"], "connection": "three""#,
-                "connection: there is no valid connection `three`; add it, or mend its value",
+                "connection: there is no valid connection `three`; add it, or correct its value",
             ),
             (r#""chain": [{"module": "log", "retry": {"max": 1}}]"#, "chain.0.retry: unknown key `max`"),
             (

@@ -1,4 +1,5 @@
-//! From bytes to a webhook. Pure: no file, no socket, no clock; only the registry's variables are looked up.
+//! Compiles bytes into a webhook or a connection. Pure: no files, sockets or clocks, and only the registry's variables
+//! are looked up.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -17,27 +18,27 @@ use crate::config::{
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 
-/// How what is missing is put there.
+/// How an operator of the gateway provides what is missing.
 const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
 
 /// The connections a webhook may name.
 pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
 
-/// Makes webhooks and connections of bytes.
+/// Compiles webhooks and connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiler {
     registry: Registry,
     gates: NamespaceGates,
 }
 
-/// What came of reading a value.
+/// The outcome of parsing a value, with the variables it depends on.
 pub(crate) struct Read<T> {
-    /// The variables that what came of it hangs on; those of a connection are all that it names.
+    /// The variables that were looked up for the outcome; for a connection, all that its placeholders name.
     pub(crate) variables: Variables,
     pub(crate) outcome: Result<T, CompileError>,
 }
 
-/// A webhook that has been read and not yet built: it may name connections.
+/// A parsed webhook. Connections, guards and modules are resolved when it is built.
 pub(crate) struct Parsed {
     spec: Spec,
     steps: Vec<StepSpec>,
@@ -47,7 +48,7 @@ pub(crate) struct Parsed {
 }
 
 impl Parsed {
-    /// The connections it names; some of them more than once.
+    /// The connections that the webhook names, possibly with repetitions.
     pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
         let own = self.steps.iter().filter_map(|step| step.connection.as_ref());
         own.chain(&self.spec.connection).map(Name::as_str)
@@ -59,7 +60,7 @@ impl Compiler {
         Self { registry, gates: NamespaceGates::default() }
     }
 
-    /// Reads a webhook, which may use every variable but the `reserved` ones: they belong to connections.
+    /// Parses a webhook. It may use every variable except the `reserved` ones, which belong to connections.
     pub(crate) fn read_webhook(&self, json: &[u8], reserved: &Variables) -> Read<Parsed> {
         let used = RefCell::new(Variables::new());
         let lookup = |name: &str| {
@@ -91,9 +92,9 @@ impl Compiler {
         if let (Some(module), Some(_)) = (&spec.module, &spec.raw.chain) {
             let known = match self.registry.has_module(module.as_str()) {
                 true => String::new(),
-                false => format!("; besides, there is no module {module}"),
+                false => format!("; also, there is no module {module}"),
             };
-            notes.warn(CompileError::new(format!("has no effect beside `chain`{known}")).inside("module"));
+            notes.warn(CompileError::new(format!("has no effect together with `chain`{known}")).inside("module"));
         }
         let (steps, plan) = take_steps(&mut spec, &notes)?;
         Ok(Parsed { spec, steps, plan, notes, variables: Box::default() })
@@ -173,7 +174,8 @@ impl Compiler {
         let node = match Node::parse(json) {
             Ok(node) => node,
             Err(error) => {
-                // What was to be a connection's secret is none of a webhook's for a comma that is missing.
+                // A variable that a connection names in broken JSON stays reserved: it would be a secret if the JSON
+                // were mended.
                 return Read { variables: variables_of_text(json), outcome: Err(error) };
             }
         };
@@ -196,8 +198,10 @@ impl Compiler {
 
     fn check_dedup(&self, rule: &DedupRule, data_type: DataType) -> Result<(), CompileError> {
         if !self.registry.capabilities().deduplicates {
-            // To let events pass twice would be to break what the key promises.
-            return Err(CompileError::new(format!("this application keeps no store of events{SPOOL_DIR}")));
+            // Without the table of earlier events, a duplicate would be delivered twice.
+            return Err(CompileError::new(format!(
+                "deduplication needs a store of earlier events, and this application has none{SPOOL_DIR}"
+            )));
         }
         match rule.needs_json() && data_type != DataType::Json {
             true => Err(CompileError::new("a `pointer` needs the `data_type` json")),
@@ -205,7 +209,7 @@ impl Compiler {
         }
     }
 
-    /// The fields of a value, their placeholders filled in.
+    /// The fields of a value, with placeholders filled in.
     fn fill_in(&self, node: Node, lookup: Lookup<'_>) -> Result<Vec<(String, Node)>, CompileError> {
         let fields = match node {
             Node::Object(fields) => fields,
@@ -224,7 +228,7 @@ impl Compiler {
     }
 }
 
-/// The connection of that name, if the webhook may name it.
+/// The connection of that name, if the webhook may use it.
 fn find<'a>(
     name: Option<&Name>,
     webhook: &WebhookKey,
@@ -232,15 +236,15 @@ fn find<'a>(
 ) -> Result<Option<&'a Arc<Connection>>, CompileError> {
     let Some(name) = name else { return Ok(None) };
     let refused = |text: String| CompileError::new(text).inside("connection");
-    let missing = || refused(format!("there is no valid connection {name}; add it, or mend its value"));
+    let missing = || refused(format!("there is no valid connection {name}; add it, or correct its value"));
     let connection = connections.get(name.as_str()).ok_or_else(missing)?;
     match connection.allows(webhook.namespace()) {
         true => Ok(Some(connection)),
-        false => Err(refused(format!("`allowed_namespaces` of the connection {name} has not this namespace"))),
+        false => Err(refused(format!("`allowed_namespaces` of the connection {name} does not list this namespace"))),
     }
 }
 
-/// The connections that a webhook names, each once.
+/// The connections that a webhook names, without repetitions.
 fn used(steps: &[StepSpec], connection: Option<&Name>, connections: &Connections) -> Box<[Arc<Connection>]> {
     let names = steps.iter().filter_map(|step| step.connection.as_ref()).chain(connection).map(Name::as_str);
     let names: BTreeSet<&str> = names.collect();
@@ -347,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_is_no_secret_wherever_it_stands() {
+    fn a_blank_secret_is_refused_at_every_place() {
         let module = |rest: &str| {
             compile(&format!(r#"{{"module":"http_webhook","module-config":{{"url":"https://example.com/",{rest}}}}}"#))
         };
@@ -381,7 +385,7 @@ mod tests {
             ] {
                 is_refused(place, connection(&rest).err().unwrap());
             }
-            // What is no secret may be blank.
+            // Values that are not secret may be blank.
             let rest = format!(r#""headers":{{"X-Colour":{value}}},"prefix":{value},"secret":{{"prefix":{value}}}"#);
             assert!(connection(&rest).is_ok(), "{value}");
             let metadata = format!(r#"{{"module":"discard","metadata":{{"password":{value}}}}}"#);
@@ -393,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_that_nothing_fills_in_is_no_secret_wherever_it_stands() {
+    fn an_unfilled_placeholder_is_refused_as_a_secret_at_every_place() {
         let registry = Registry::builtin()
             .connection::<Anything>()
             .variables(|name| (name == "UNFILLED").then(|| "$OTHER".into()));
@@ -425,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_has_bounds() {
+    fn the_size_of_a_value_is_limited() {
         let fields = |count: usize| (0..count).map(|n| format!("\"f{n}\":0")).collect::<Vec<_>>().join(",");
         let metadata = |inner: &str| compile(&format!(r#"{{"module":"discard","metadata":{inner}}}"#)).map(drop);
         let nested = |depth: usize| format!("{}0{}", "[".repeat(depth), "]".repeat(depth));
@@ -447,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_copied_and_filled_in_has_bounds() {
+    fn copies_and_placeholders_are_limited() {
         let fields: Vec<_> = (0..1500).map(|n| format!("\"f{n}\":0")).collect();
         let json = format!(r#"{{"module-config":{{{}}},"chain":[{}]}}"#, fields.join(","), [r#""log""#; 20].join(","));
         let error = compile(&json).unwrap_err();
@@ -491,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_misspelt_is_named() {
+    fn an_error_names_the_misspelt_key_and_the_nearest_known_one() {
         let error = |json| compile(json).unwrap_err();
         assert_eq!(
             error(r#"{"module":"discard","autorization":"Bearer x"}"#),
@@ -524,15 +528,18 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_not_known_is_told_with_those_that_are() {
+    fn the_error_for_an_unknown_module_lists_the_known_ones() {
         let error = compile(r#"{"module":"my_\n_broker"}"#).unwrap_err();
-        assert!(error.starts_with("module: there is no module `my_\\n_broker`; known are `discard`, "), "{error}");
+        assert!(
+            error.starts_with("module: there is no module `my_\\n_broker`; the known ones are `discard`, "),
+            "{error}"
+        );
         let error = compile(r#"{"module":"{$TOKEN}"}"#).unwrap_err();
-        assert!(error.starts_with("module: there is no module of the name that a variable holds; known"), "{error}");
+        assert!(error.starts_with("module: there is no module (named by a variable); known"), "{error}");
     }
 
     #[test]
-    fn what_has_no_effect_is_warned_of() {
+    fn a_key_without_effect_causes_a_warning() {
         let registry = Registry::builtin().connection::<Plain>();
         let compiler = Compiler::new(registry.module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
             cx.connection::<Plain>()?;
@@ -555,10 +562,10 @@ mod tests {
             warnings(r#"{"chain":["log",{"module":"asks","connection":"b"},"asks"],"connection":"a"}"#),
             ["chain.1: is slow", "chain.2: is slow"]
         );
-        assert_eq!(warnings(r#"{"module":"log","chain":["log"]}"#), ["module: has no effect beside `chain`"]);
+        assert_eq!(warnings(r#"{"module":"log","chain":["log"]}"#), ["module: has no effect together with `chain`"]);
         assert_eq!(
             warnings(r#"{"module":"lag","chain":["log"]}"#),
-            ["module: has no effect beside `chain`; besides, there is no module `lag`"]
+            ["module: has no effect together with `chain`; also, there is no module `lag`"]
         );
         assert_eq!(
             warnings(r#"{"module":"log","connection":"a"}"#),
@@ -584,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dedup_that_could_not_be_kept_does_not_compile() {
+    fn dedup_does_not_compile_where_it_cannot_work() {
         let dedup = |has_dedup, rest: &str| {
             let compiler = Compiler::new(Registry::builtin().capable_of(Capabilities::none().deduplicating(has_dedup)));
             let json = format!(r#"{{"module":"discard","dedup":{rest}}}"#);
@@ -631,7 +638,7 @@ mod tests {
         }
     }
 
-    /// Takes what it is given, as long as it is an object.
+    /// Accepts any object.
     struct Anything;
 
     impl ConnectionKind for Anything {
@@ -664,15 +671,15 @@ mod tests {
         for (json, error) in [
             (r#"{"port": 1}"#, "the key `type` is missing"),
             (r#"{"type": 1}"#, "type: expected a string, found a number; write it in quotes"),
-            (r#"{"type": "plane"}"#, "type: there is no type `plane` of connections, did you mean `plain`?"),
-            (r#"{"type": "x25"}"#, "type: there is no type `x25` of connections; known are `plain`"),
+            (r#"{"type": "plane"}"#, "type: there is no connection type `plane`, did you mean `plain`?"),
+            (r#"{"type": "x25"}"#, "type: there is no connection type `x25`; the known ones are `plain`"),
             (
                 r#"{"type": "rabbitmq"}"#,
-                "type: connections of the type `rabbitmq` are not supported yet; known are `plain`",
+                "type: the connection type `rabbitmq` is not supported yet; the known ones are `plain`",
             ),
             (
                 r#"{"type": "{$X}"}"#,
-                "type: there is no type of the name that a variable holds of connections; known are `plain`",
+                "type: there is no connection type (named by a variable); the known ones are `plain`",
             ),
             (r#"{"type": "plain", "port": 1}"#, "unknown key `port`"),
             (r#"{"type": "plain", "allowed_namespaces": null}"#, "allowed_namespaces: expected an array, found null"),
@@ -682,7 +689,7 @@ mod tests {
             ),
             (
                 r#"{"type": "plain", "allowed_namespaces": ["a", "*"]}"#,
-                "allowed_namespaces.1: no namespace can have this name",
+                "allowed_namespaces.1: expected the name of a namespace (1 to 64 ASCII letters, digits, `_` and `-`), found another text",
             ),
             (r#"{"type": "plain", "port": "{$NO}"}"#, "port: the variable `NO` is not set and has no default"),
         ] {
@@ -691,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_names_a_connection_that_it_may_and_can_use() {
+    fn a_webhook_may_name_only_a_connection_that_it_may_and_can_use() {
         let registry = Registry::builtin().connection::<Plain>().connection::<Anything>();
         let compiler = Compiler::new(registry.module_fn("asks", |_: LogConfig, cx: &BuildContext<'_>| {
             cx.connection::<Plain>()?;
@@ -733,11 +740,11 @@ mod tests {
             ),
             (
                 r#"{"module": "log", "connection": "theirs"}"#,
-                "connection: `allowed_namespaces` of the connection `theirs` has not this namespace",
+                "connection: `allowed_namespaces` of the connection `theirs` does not list this namespace",
             ),
             (
                 r#"{"module": "log", "connection": "none"}"#,
-                "connection: there is no valid connection `none`; add it, or mend its value",
+                "connection: there is no valid connection `none`; add it, or correct its value",
             ),
         ] {
             assert_eq!(build(json).unwrap_err(), error, "{json}");
@@ -745,7 +752,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_of_a_connection_is_none_of_a_webhooks() {
+    fn a_webhook_may_not_use_a_variable_of_a_connection() {
         let compiler = Compiler::new(Registry::builtin().variables(|_| Some("hunter2".into())));
         let read = |json: &str, reserved: &[&str]| {
             let reserved = reserved.iter().copied().map(Box::from).collect();
@@ -791,7 +798,7 @@ mod tests {
         }
     }
 
-    /// The most work that can be packed into the bounds, of each kind that came to mind.
+    /// The most expensive values of each kind within the limits.
     fn worst_values() -> Vec<(&'static str, String)> {
         let fields = |count: usize, value: &str| {
             let fields: Vec<_> = (0..count).map(|n| format!(r#""f{n}":{value}"#)).collect();
@@ -818,7 +825,7 @@ mod tests {
             let fields: Vec<_> = (0..count).map(|n| format!(r#""secret{n}":"{text}""#)).collect();
             format!("{{{}}}", fields.join(","))
         };
-        // In names that might be secret, as often as fits, with a number that makes each of them another.
+        // Many names that may be secret, each made different by a number.
         let blanks = |part: &str, times: usize| {
             let size = part.len() * times + 16;
             let names: Vec<_> =
@@ -940,7 +947,7 @@ mod tests {
 
     #[test]
     fn no_value_within_the_bounds_takes_long_to_compile() {
-        // What it takes is less than 10 ms with optimization; the machine of a test may be busy.
+        // It takes less than 10 ms with optimization; the limits allow for a busy machine.
         let limit = if cfg!(debug_assertions) { Duration::from_secs(2) } else { Duration::from_millis(50) };
         for (name, json) in worst_values() {
             assert!(json.len() <= LONGEST, "{name} has {} bytes", json.len());

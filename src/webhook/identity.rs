@@ -1,12 +1,14 @@
-//! Tells the steps of a webhook from others: events that wait on disk remember which steps have taken them.
+//! The identity of the steps of a webhook. Events that wait on disk remember, with this identity, which steps have
+//! taken them.
 
 use sha2::{Digest, Sha256};
 
 use super::chain::StepSpec;
 use crate::config::{Name, Node};
 
-/// The identity of steps: which modules, in which order, how configured. The order of keys and the way in which a string
-/// came to be do not count. It is written to disk, so it must not depend on the compiler or the platform.
+/// Computes the identity of steps: which modules, in which order, with which configuration. The order of keys does not
+/// count, nor whether a string came from a variable. The identity is written to disk, so it must not depend on the
+/// compiler or the platform.
 pub(super) fn identity(steps: &[StepSpec], connection: Option<&Name>) -> [u8; 8] {
     let mut hasher = Sha256::new();
     for step in steps {
@@ -20,7 +22,8 @@ pub(super) fn identity(steps: &[StepSpec], connection: Option<&Name>) -> [u8; 8]
     [a, b, c, d, e, f, g, h]
 }
 
-/// Everything begins with a byte that says what it is, and whatever has a length says it: no two values feed the same.
+/// Each value is preceded by a byte for its type and, where its length varies, by its length: different values feed
+/// different bytes.
 fn node(hasher: &mut Sha256, value: &Node) {
     match value {
         Node::Null => hasher.update(b"n"),
@@ -72,7 +75,7 @@ mod tests {
 
     #[test]
     fn it_is_the_same_in_every_version() {
-        // Another identity would make the events that wait on a disk repeat what was done.
+        // With another identity, the steps that are done would be repeated for events that wait on a disk.
         let identity = of(&[("log", r#"{"pretty_print": true, "n": [1, null, "x"]}"#), ("discard", "{}")]);
         assert_eq!(identity, [0x65, 0x9b, 0xa0, 0xcd, 0x2f, 0xc3, 0x14, 0x07]);
     }

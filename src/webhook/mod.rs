@@ -1,4 +1,4 @@
-//! A webhook, compiled.
+//! A compiled webhook.
 
 mod chain;
 mod compile;
@@ -22,11 +22,11 @@ use crate::config::{Connection, DataType, Warnings, WebhookInfo, WebhookKey};
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};
 
-/// What a webhook's 2xx answer promises: the key `ack`.
+/// The promise of a webhook's 2xx answer: the key `ack`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Promise {
-    /// 200: the module has the event.
+    /// 200: the module has taken the event.
     #[default]
     Delivered,
     /// 202: the event is on disk, and will be delivered or become a dead letter.
@@ -47,59 +47,59 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// The part of it that its events carry along.
+    /// The part of the webhook that its events carry along.
     pub fn info(&self) -> &Arc<WebhookInfo> {
         &self.info
     }
 
-    /// Its name.
+    /// The name of the webhook.
     pub fn key(&self) -> &WebhookKey {
         self.info.key()
     }
 
-    /// The namespace it belongs to.
+    /// The namespace that the webhook belongs to.
     pub fn namespace(&self) -> &str {
         self.info.namespace()
     }
 
-    /// Its id within the namespace.
+    /// The webhook's id within the namespace.
     pub fn id(&self) -> &str {
         self.info.id()
     }
 
-    /// What its body must be.
+    /// The type of the webhook's bodies.
     pub fn data_type(&self) -> DataType {
         self.info.data_type()
     }
 
-    /// What its answer promises.
+    /// The promise of the webhook's 2xx answers.
     pub fn promise(&self) -> Promise {
         self.promise
     }
 
-    /// The name of its module; of a chain, of the first one.
+    /// The name of the webhook's module; the first one of a chain.
     pub fn module_name(&self) -> &str {
         self.steps.module_name()
     }
 
-    /// Whether it has no guard: anybody may send.
+    /// Whether the webhook has no guard: anybody may send.
     pub fn is_open(&self) -> bool {
         self.guards.is_empty()
     }
 
-    /// The value of the key `metadata`, placeholders filled in: whatever an application that puts single layers before
-    /// its own handler wants to keep with the webhook. This crate does not look at it.
+    /// The value of the key `metadata`, with placeholders filled in, for an application that puts single layers before
+    /// its own handler. This crate does not use it.
     pub fn metadata(&self) -> Option<&Value> {
         self.info.metadata()
     }
 
-    /// What makes two of its events the same; `None` if each is its own.
+    /// The rule by which duplicate events are recognised; `None` without `dedup`.
     pub fn dedup(&self) -> Option<&DedupRule> {
         self.dedup.as_ref()
     }
 
-    /// What is odd about its configuration, though it compiles: a number that was moved into range, a key without
-    /// effect. At most 16 texts, of at most 500 characters; none quotes a text of the configuration that may be a secret.
+    /// The warnings about the webhook's configuration, such as a number that was moved into range or a key without
+    /// effect. At most 16 texts of at most 500 characters; none quotes text that may be secret.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.warnings.iter().map(|text| &**text)
     }
@@ -108,12 +108,12 @@ impl Webhook {
         &self.warnings
     }
 
-    /// The connections that its modules may use.
+    /// The connections that the webhook's modules may use.
     pub(crate) fn connections(&self) -> &[Arc<Connection>] {
         &self.connections
     }
 
-    /// The variables that its placeholders name.
+    /// The variables named in the webhook's placeholders.
     pub(crate) fn variables(&self) -> &[Box<str>] {
         &self.variables
     }

@@ -1,4 +1,4 @@
-//! Which modules, schemes and kinds of connections a configuration may ask for.
+//! The modules, schemes and kinds of connections that a configuration may use.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,7 +19,7 @@ use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module, Servic
 
 /// The modules, schemes and kinds of connections that a configuration may use, by name.
 ///
-/// A value, not a global: two stores can have two.
+/// A registry is a value, not a global: two stores can have two.
 #[derive(Clone)]
 pub struct Registry {
     modules: BTreeMap<&'static str, ModuleEntry>,
@@ -29,7 +29,7 @@ pub struct Registry {
     capabilities: Capabilities,
 }
 
-/// What a stack of layers can do that not every stack can: only then may a webhook ask for it.
+/// The optional abilities of a stack of layers. A webhook may only ask for an ability that its stack has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     pub(crate) accepts: bool,
@@ -37,12 +37,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Nothing of it.
+    /// No optional ability.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Whether webhooks may say `"ack": "accepted"`: the stack's `Dispatch` has a queue, and a worker delivers its events.
+    /// Whether webhooks may have `"ack": "accepted"`: the stack's `Dispatch` has a queue, and a worker delivers the
+    /// events.
     #[must_use]
     pub fn accepting(self, accepts: bool) -> Self {
         Self { accepts, ..self }
@@ -57,7 +58,7 @@ impl Capabilities {
 
 #[derive(Clone)]
 struct ModuleEntry {
-    /// Shared by all webhooks of this module.
+    /// Shared by all webhooks that use the module.
     name: Arc<str>,
     build: BuildModule,
 }
@@ -67,11 +68,11 @@ type BuildConnection = Arc<dyn Fn(Node, &ConnectionContext<'_>) -> Result<BuiltC
 type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn ErasedScheme>, CompileError> + Send + Sync>;
 
 impl Registry {
-    /// Everything this crate brings: **the** list of its schemes, modules and kinds of connections.
+    /// Everything in this crate: **the** list of its schemes, modules and kinds of connections.
     ///
     /// `save_to_disk` keeps its files below `./data`; register it again with [`module_fn`](Self::module_fn) for another
-    /// root. `http_webhook` and the connections of the type `http` lead to public addresses only; `Registry::egress` opens
-    /// others.
+    /// directory. `http_webhook` and the connections of type `http` send to public addresses only; `Registry::egress`
+    /// allows others.
     pub fn builtin() -> Self {
         let stdout = Lines::stdout();
         let registry = Self::empty()
@@ -85,7 +86,7 @@ impl Registry {
         registry
     }
 
-    /// Has `http_webhook` and the connections of the type `http` send by way of `egress`: both are added, or replaced.
+    /// Makes `http_webhook` and the connections of type `http` send through `egress`. Adds or replaces both.
     #[cfg(feature = "http-webhook")]
     #[must_use]
     pub fn egress(self, egress: &crate::module::Egress) -> Self {
@@ -95,7 +96,7 @@ impl Registry {
             .connection_fn(move |config, _| HttpConnection::new(&of_connections, config))
     }
 
-    /// Nothing at all; placeholders are looked up in the process's environment.
+    /// An empty registry. Placeholders are looked up in the process's environment.
     pub fn empty() -> Self {
         Self {
             modules: BTreeMap::new(),
@@ -106,14 +107,14 @@ impl Registry {
         }
     }
 
-    /// Adds the module `M`, or replaces the one of that name.
+    /// Adds the module `M`, or replaces the module of the same name.
     #[must_use]
     pub fn module<M: Module>(self) -> Self {
         self.module_fn(M::NAME, M::build)
     }
 
-    /// Adds a module under `name`, or replaces the one of that name, with a function that makes it: for a module that
-    /// needs something ready-made.
+    /// Adds a module under `name`, or replaces the module of that name. `build` makes it: use this for a module that
+    /// needs something that exists already, such as a client.
     #[must_use]
     pub fn module_fn<M, C, F>(mut self, name: &'static str, build: F) -> Self
     where
@@ -129,11 +130,11 @@ impl Registry {
         self
     }
 
-    /// Adds a module that is a tower service: whatever takes a [`Delivery`] and answers `()` once the event is where it
-    /// belongs. It is cloned for each attempt, and called when it is ready.
+    /// Adds a module that is a tower service: it takes a [`Delivery`] and answers `()` once the event has been
+    /// delivered. The service is cloned for each attempt, and called when it is ready.
     ///
-    /// An error that is a [`DeliverError`](crate::event::DeliverError) is taken as that; any other counts as one of this machine's own
-    /// ([`Io`](crate::event::DeliverErrorKind::Io)).
+    /// An error that is a [`DeliverError`](crate::event::DeliverError) is used as it is. Any other error counts as
+    /// [`Io`](crate::event::DeliverErrorKind::Io).
     #[must_use]
     pub fn service<S, C, F>(mut self, name: &'static str, build: F) -> Self
     where
@@ -152,7 +153,7 @@ impl Registry {
         self
     }
 
-    /// Adds the scheme `S`, or replaces the one of that key.
+    /// Adds the scheme `S`, or replaces the scheme of the same key.
     #[must_use]
     pub fn scheme<S: ConfigScheme>(mut self) -> Self {
         let build: BuildScheme = Arc::new(|node, cx| match S::build(node.read()?, cx) {
@@ -163,14 +164,14 @@ impl Registry {
         self
     }
 
-    /// Adds the kind of connections `K`, or replaces the one of that type.
+    /// Adds the kind of connections `K`, or replaces the kind of the same type.
     #[must_use]
     pub fn connection<K: ConnectionKind>(self) -> Self {
         self.connection_fn(K::build)
     }
 
-    /// Adds a kind of connections, or replaces the one of that type, with a function that makes one: for a kind that
-    /// needs something ready-made.
+    /// Adds a kind of connections, or replaces the kind of the same type. `build` makes a connection: use this for a
+    /// kind that needs something that exists already.
     #[must_use]
     pub fn connection_fn<K, F>(mut self, build: F) -> Self
     where
@@ -187,17 +188,17 @@ impl Registry {
 
     /// Looks placeholders up with `lookup` instead of in the process's environment.
     ///
-    /// Whoever may write a webhook can read every variable that `lookup` gives out: a server keeps its own secrets
-    /// back here.
+    /// Everyone who may write a webhook can read every variable that `lookup` returns: let it withhold the server's own
+    /// secrets.
     #[must_use]
     pub fn variables(mut self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.lookup = Arc::new(lookup);
         self
     }
 
-    /// What the stack can do that serves these webhooks. A [`Receiver::builder`](crate::Receiver::builder) says it by
-    /// itself; this is for a stack of layers that you have built by hand. Without this call a webhook that asks for any of
-    /// it is refused.
+    /// Declares the abilities of the stack that serves these webhooks. [`Receiver::builder`](crate::Receiver::builder)
+    /// does this itself; call this for a stack of layers that you have built by hand. A webhook that asks for an
+    /// undeclared ability is refused.
     #[must_use]
     pub fn capable_of(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
@@ -249,8 +250,8 @@ impl Registry {
     fn no_connection_type(&self, kind: &Name) -> CompileError {
         let hint = hint(kind, self.connections.keys().copied());
         CompileError::new(match legacy::is_connection_type(kind.as_str()) {
-            true => format!("connections of the type {kind} are not supported yet{hint}"),
-            false => format!("there is no type {kind} of connections{hint}"),
+            true => format!("the connection type {kind} is not supported yet{hint}"),
+            false => format!("there is no connection type {kind}{hint}"),
         })
     }
 
@@ -265,17 +266,17 @@ impl Registry {
     }
 }
 
-/// The nearest of the known names; if none is near, all of them.
+/// A hint at the nearest of the known names; if none is near, the list of all of them.
 fn hint(name: &Name, known: impl Iterator<Item = &'static str> + Clone) -> String {
     let nearest = did_you_mean(name.as_str(), known.clone());
     let known: Vec<_> = known.collect();
     match nearest.is_empty() && !known.is_empty() {
-        true => format!("; known are {}", quote(&known)),
+        true => format!("; the known ones are {}", quote(&known)),
         false => nearest,
     }
 }
 
-/// An error of a module, which knows by itself where it belongs or belongs to `place`.
+/// The error of a module: placed by the module itself, or at `place`.
 fn placed(error: BuildError, place: &str) -> CompileError {
     match error.downcast::<CompileError>() {
         Ok(error) => *error,

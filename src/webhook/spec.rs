@@ -1,4 +1,4 @@
-//! The keys of a webhook as they are written.
+//! The keys of a webhook, as they are written.
 //!
 //! A new key is a field of [`Spec`], a line in the table of the [module docs](super), and the code that uses it.
 
@@ -10,47 +10,47 @@ use crate::config::{CompileError, DataType, Name, Node, field_names, legacy, unk
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
 
-/// What a webhook's value says, its placeholders filled in.
+/// The keys of a webhook, with placeholders filled in.
 #[derive(Default, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub(crate) struct Spec {
-    /// The name of its module.
+    /// The module's name.
     pub(crate) module: Option<Name>,
-    /// The name of the connection that its modules use.
+    /// The name of the connection that the modules use.
     pub(crate) connection: Option<Name>,
-    /// What its body must be.
+    /// The type of the bodies.
     pub(crate) data_type: DataType,
-    /// What a 2xx promises.
+    /// The promise of a 2xx answer.
     pub(crate) ack: Promise,
-    /// What makes two events the same.
+    /// How duplicate events are recognised.
     pub(crate) dedup: Option<DedupRule>,
     /// When a failed attempt is followed by another.
     pub(crate) retry: Option<RetryConfig>,
-    /// How the items of a chain are done.
+    /// How the items of a chain are executed.
     #[serde(rename = "chain-config")]
     pub(crate) chain_config: Option<Plan>,
-    /// Which credentials its modules do not get.
+    /// Which credentials are withheld from the modules.
     pub(crate) credential_cleanup: Option<Cleanup>,
     #[serde(skip)]
     pub(crate) raw: Raw,
 }
 
-/// The keys that are read later, by their own module or scheme, or never.
+/// The keys that are read later, by a module or a scheme, or are never read.
 #[derive(Default)]
 pub(crate) struct Raw {
     /// `module-config`.
     pub(crate) config: Option<Node>,
     pub(crate) chain: Option<Node>,
     pub(crate) metadata: Option<Node>,
-    /// The key of a scheme, and what it says.
+    /// The key and the value of each guard.
     pub(crate) guards: Vec<(String, Node)>,
 }
 
-/// The keys of a webhook that are kept as they are.
+/// The keys of a webhook whose values are kept as they are.
 const RAW: [&str; 3] = ["module-config", "chain", "metadata"];
 
 impl Spec {
-    /// Reads the keys of a webhook; `schemes` are the keys of guards.
+    /// Reads the keys of a webhook; `schemes` are the keys that configure guards.
     pub(crate) fn read(fields: Vec<(String, Node)>, schemes: &[&'static str]) -> Result<Self, CompileError> {
         let mut raw = Raw::default();
         let mut rest = Vec::with_capacity(fields.len());
@@ -69,17 +69,17 @@ impl Spec {
     }
 }
 
-/// An item of a chain as it is written.
+/// The keys of a chain's item, as they are written.
 #[derive(Default, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub(crate) struct ItemSpec {
-    /// The name of its module.
+    /// The module's name.
     pub(crate) module: Option<Name>,
-    /// The name of its connection, if it is not the webhook's.
+    /// The connection's name, if it differs from the webhook's.
     pub(crate) connection: Option<Name>,
-    /// When a failed attempt is followed by another, if not as for the webhook.
+    /// The item's own `retry`, if it differs from the webhook's.
     pub(crate) retry: Option<RetryConfig>,
-    /// `module-config`: what differs from the webhook's.
+    /// `module-config`: the keys that differ from the webhook's.
     #[serde(skip)]
     pub(crate) config: Option<Node>,
 }
@@ -105,8 +105,8 @@ impl ItemSpec {
     }
 }
 
-/// Reads the fields of a `T`, whose keys have defaults. A key that is there must have a value. `others` are keys that `T`
-/// does not know and a hint may name; `refusal` knows why some keys are refused.
+/// Reads the fields of a `T`, all of which have defaults. A key that is present must have a value. `others` are keys
+/// that `T` does not know and a hint may name; `refusal` explains why some keys are refused.
 fn read_keys<T: DeserializeOwned>(
     fields: Vec<(String, Node)>,
     others: impl Iterator<Item = &'static str>,
@@ -117,7 +117,7 @@ fn read_keys<T: DeserializeOwned>(
         let unknown = || CompileError::new(unknown_key(key, known.iter().copied().chain(others)));
         return Err(refusal(key).unwrap_or_else(unknown));
     }
-    // serde would take it for a key that is not there.
+    // serde would treat null like a missing key.
     if let Some((key, _)) = fields.iter().find(|(_, value)| matches!(value, Node::Null)) {
         return Err(CompileError::new("expected a value, found null; leave it out").inside(key));
     }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_has_a_value() {
+    fn a_key_without_a_value_is_refused() {
         for key in field_names::<Spec>() {
             let error = read(&format!("{{{key:?}: null}}")).err().unwrap();
             assert_eq!(error, format!("{key}: expected a value, found null; leave it out"));

@@ -43,7 +43,7 @@ async fn a_number_moved_into_range_and_a_module_beside_a_chain_are_warned_of() {
     });
     let gateway = serving(&webhooks, &[]).await;
     let expected = json!([
-        {"key": "default/webhooks/both", "reason": "module: has no effect beside `chain`; besides, there is no module `lag`"},
+        {"key": "default/webhooks/both", "reason": "module: has no effect together with `chain`; also, there is no module `lag`"},
         {"key": "default/webhooks/often", "reason": "retry.max_attempts: 99 is out of range, 20 is used"},
         {"key": "default/webhooks/often", "reason": "retry.initial_delay: -1 is out of range, 0 is used"},
     ]);

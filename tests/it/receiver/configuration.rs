@@ -247,7 +247,7 @@ async fn a_change_of_any_connection_of_a_chain_rebuilds_it() {
     driver.delete(connection("d")).await;
     assert_eq!(
         refusal(&driver, &webhook("shop", "a")).unwrap().0,
-        "chain.2.connection: there is no valid connection `d`; add it, or mend its value"
+        "chain.2.connection: there is no valid connection `d`; add it, or correct its value"
     );
 }
 

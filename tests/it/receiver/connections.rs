@@ -388,7 +388,7 @@ async fn a_connection_says_which_namespaces_may_name_it() {
         let reasons = keys.clone().map(|key| refusal(&driver, &key));
         assert_eq!(reasons.clone().map(|reason| reason.is_some()), refused, "{list}");
         for reason in reasons.into_iter().flatten() {
-            assert_eq!(reason, "connection: `allowed_namespaces` of the connection `c` has not this namespace");
+            assert_eq!(reason, "connection: `allowed_namespaces` of the connection `c` does not list this namespace");
         }
     }
     assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/blog/a").await], [200; 2]);
@@ -605,10 +605,10 @@ async fn a_connection_that_is_refused_stops_nothing_else() {
     for (key, reason) in [
         (
             connection("rabbit"),
-            "type: connections of the type `rabbitmq` are not supported yet; known are `http`, `line`",
+            "type: the connection type `rabbitmq` is not supported yet; the known ones are `http`, `line`",
         ),
-        (connection("lime"), "type: there is no type `lime` of connections, did you mean `line`?"),
-        (webhook("shop", "a"), "connection: there is no valid connection `rabbit`; add it, or mend its value"),
+        (connection("lime"), "type: there is no connection type `lime`, did you mean `line`?"),
+        (webhook("shop", "a"), "connection: there is no valid connection `rabbit`; add it, or correct its value"),
         (webhook("shop", "b"), "connection: `web` is of the type `http`, and this module needs the type `line`"),
     ] {
         assert_eq!(refusal(&driver, &key).as_deref(), Some(reason));
