@@ -12,28 +12,28 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ignored::{Ignored, Said};
+use super::ignored::{Ignored, Logged};
 use crate::config::{Key, WebhookKey, shown};
 use crate::json::NotJson;
 use crate::reflector::{Feed, Source};
 use crate::store::{Revision, SourceState};
 
-/// How often the files are looked at.
+/// How often the files are checked for changes.
 const POLL: Duration = Duration::from_millis(250);
 
-/// A file that was changed less than this before it was read may be changed again without its times showing it.
+/// File times are coarse: a file that changed less than this before it was read may change again with the same times.
 const RACY: Duration = Duration::from_secs(2);
 
-/// Webhooks and connections from two JSON files, taken over again when they change.
+/// Webhooks and connections from two JSON files, which are loaded again when they change.
 ///
-/// The files are looked at four times a second, by way of their path: a change in place, a rename over it, and
-/// Kubernetes' swap of a symbolic link are all seen. The webhooks' file holds `{"id": {...}}` for the default
-/// namespace, or `{"namespaces": {"ns": {"id": {...}}}}`; the connections' file `{"name": {...}}`, and it may be missing.
+/// The files are checked four times a second, by path: a change in place, a rename over the file, and the swap of a
+/// symbolic link in Kubernetes are all seen. The webhooks' file holds `{"id": {...}}` for the default namespace, or
+/// `{"namespaces": {"ns": {"id": {...}}}}`. The connections' file holds `{"name": {...}}`, and may be missing.
 ///
-/// A file that cannot be read or is not JSON of that shape changes nothing: the last good one is served. The same goes for
-/// a connections' file that was there and is missing; one with `{}` has no connections. A webhook that does not compile
-/// touches only itself. A name that no request could ask for is ignored: the log names it once, and
-/// the store's status lists it.
+/// If a file cannot be read or does not have that shape, nothing changes: the last good configuration is served. The
+/// same holds if the connections' file existed and is missing now; a file with `{}` has no connections. A webhook that
+/// does not compile affects only itself. A name that no request could ask for is ignored: it is logged once, and the
+/// store's status lists it.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     webhooks: PathBuf,
@@ -42,12 +42,12 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// Reads webhooks and connections from these files. What names no namespace belongs to `default`.
+    /// Reads webhooks and connections from these files. Webhooks without a namespace belong to `default`.
     pub fn new(webhooks: impl Into<PathBuf>, connections: impl Into<PathBuf>) -> Self {
         Self { webhooks: webhooks.into(), connections: connections.into(), default_namespace: "default".to_owned() }
     }
 
-    /// The namespace of webhooks that name none.
+    /// Sets the namespace of webhooks without one. The default is `default`.
     #[must_use]
     pub fn default_namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.default_namespace);
@@ -61,7 +61,7 @@ impl Source for FileSource {
     async fn run(self, mut feed: Feed) {
         let mut seen = None;
         let mut served = None;
-        let mut said = Said::default();
+        let mut logged = Logged::default();
         let mut revision: Revision = 0;
         loop {
             let looked_at = SystemTime::now();
@@ -71,13 +71,13 @@ impl Source for FileSource {
                 let had_connections = served.as_ref().is_some_and(|served: &Contents| served.has_connections_file);
                 let read = tokio::task::spawn_blocking(move || source.read(had_connections)).await;
                 let read = read.unwrap_or_else(|error| Err(error.to_string()));
-                // What could not be read is looked at again.
+                // After an error, the files are read again even if they do not change.
                 let settled = read.is_ok() && stamps.iter().all(|stamp| stamp.is_settled(looked_at));
                 match read {
                     Ok(contents) => {
                         if served.as_ref() != Some(&contents) {
                             revision += 1;
-                            replace(&mut feed, revision, &contents, &mut said).await;
+                            replace(&mut feed, revision, &contents, &mut logged).await;
                             served = Some(contents);
                         }
                         feed.state(SourceState::Live);
@@ -91,22 +91,22 @@ impl Source for FileSource {
     }
 }
 
-/// What the two files hold.
+/// The contents of the two files.
 #[derive(Default, PartialEq)]
 struct Contents {
     has_connections_file: bool,
     entries: Vec<(Key, Bytes)>,
-    /// The keys of what no request could ask for, as they would stand in etcd.
+    /// Names that no request could ask for, in the form of keys in etcd.
     ignored: Vec<String>,
 }
 
-async fn replace(feed: &mut Feed, revision: Revision, contents: &Contents, said: &mut Said) {
+async fn replace(feed: &mut Feed, revision: Revision, contents: &Contents, logged: &mut Logged) {
     let mut replacement = feed.replace().await;
     for (key, value) in &contents.entries {
         replacement.put(key.clone(), revision, value.clone()).await;
     }
     let mut ignored = Ignored::default();
-    contents.ignored.iter().for_each(|key| ignored.add("", key.as_bytes(), said));
+    contents.ignored.iter().for_each(|key| ignored.add("", key.as_bytes(), logged));
     feed.ignored_keys(ignored.total(), ignored.list());
     feed.commit(replacement, revision).await;
 }
@@ -125,7 +125,7 @@ impl FileSource {
             }
             Some(_) => {
                 let shown = self.webhooks.display();
-                return Err(format!("{shown}: expected `namespaces` alone, found other keys beside it"));
+                return Err(format!("{shown}: expected only the key `namespaces`, found other keys beside it"));
             }
             None => contents.add(&self.default_namespace, &file.0),
         }
@@ -139,9 +139,9 @@ impl FileSource {
                 }
             }
         } else if had_connections_file {
-            // Somebody may be about to replace it: its variables must not be free for webhooks meanwhile.
+            // The file may be about to be replaced. Until then its variables must stay reserved.
             let shown = self.connections.display();
-            return Err(format!("{shown} does not exist any more; without connections, let it hold `{{}}`"));
+            return Err(format!("{shown} does not exist any more; to have no connections, write `{{}}` into it"));
         }
         Ok(contents)
     }
@@ -158,7 +158,7 @@ impl Contents {
     }
 }
 
-/// What tells one state of a file from another without reading it.
+/// The identity and the times of a file, by which a change is noticed without reading the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stamp {
     Missing,
@@ -180,8 +180,8 @@ impl Stamp {
         }
     }
 
-    /// Whether a change after `looked_at` must show in the stamp. Times tick in coarse steps, so one that follows at
-    /// once may not.
+    /// Whether any change after `looked_at` is certain to change the stamp. File times are coarse, so a change right
+    /// after the last one may not.
     fn is_settled(&self, looked_at: SystemTime) -> bool {
         match self {
             Self::Missing => true,
@@ -205,7 +205,7 @@ fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T, Strin
     serde_json::from_slice(text).map_err(|error| {
         let (path, line, column) = (path.display(), error.line(), error.column());
         let words = error.to_string();
-        // Those for a wrong type quote the value, which may be a secret; those for wrong syntax do not.
+        // serde_json's messages for a wrong type quote the value, which may be a secret; those for wrong syntax do not.
         match (error.is_data(), NotJson::detect(text)) {
             (true, _) if words.starts_with(DUPLICATE) => format!("{path}: {words}"),
             (true, _) => format!("{path}: expected an object, found another value at line {line} column {column}"),
@@ -219,10 +219,10 @@ fn bytes(json: &RawValue) -> Bytes {
     Bytes::copy_from_slice(json.get().as_bytes())
 }
 
-/// Begins the words of the one fault that is told with a name.
+/// The start of the message for a duplicate key, the only one that names a key.
 const DUPLICATE: &str = "duplicate key";
 
-/// A JSON object, refused when a key stands twice.
+/// A JSON object. A duplicate key is an error.
 struct Unique<V>(BTreeMap<String, V>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {

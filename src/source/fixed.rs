@@ -1,4 +1,4 @@
-//! A configuration from the program itself: it never changes, or the program changes it.
+//! A configuration from the program itself: constant, or changed by the program.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -12,27 +12,27 @@ use crate::config::{InvalidName, Key, WebhookKey};
 use crate::reflector::{Change, Feed, Source};
 use crate::store::{Revision, SourceState};
 
-/// The revision of what the program begins with.
+/// The revision of the initial configuration.
 const FIRST: Revision = 1;
 
-/// At most this many changes of a [`LiveHandle`] wait for the source.
+/// The most changes of a [`LiveHandle`] that wait for the source.
 const WAITING: usize = 16;
 
 /// Webhooks from constants, for tests and for embedding. [`live`](Self::live) makes them changeable.
 ///
-/// A value that does not compile is refused as from any other source: its webhook answers 503.
+/// A value that does not compile is refused, as with any other source: its webhook answers 503.
 #[derive(Clone, Default)]
 pub struct FixedSource {
     entries: Vec<(Key, Bytes)>,
 }
 
 impl FixedSource {
-    /// Without any webhook.
+    /// A source without webhooks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a webhook; `json` is what etcd would hold.
+    /// Adds a webhook. `json` is the value, in the same form as in etcd.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl FixedSource {
         Ok(self)
     }
 
-    /// Adds a connection; `json` is what etcd would hold.
+    /// Adds a connection. `json` is the value, in the same form as in etcd.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl FixedSource {
         Ok(self)
     }
 
-    /// Begins with these webhooks and connections, and follows the changes that are made with the handle.
+    /// Starts with these webhooks and connections, and follows the changes that are made with the handle.
     ///
     /// ```
     /// use tower_webhook::{FixedSource, Registry, reflect};
@@ -88,7 +88,7 @@ impl FixedSource {
     }
 }
 
-/// Not the values: any of them may be a secret.
+/// Omits the values, which may be secrets.
 impl fmt::Debug for FixedSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.entries.iter().map(|(key, _)| key)).finish()
@@ -105,9 +105,9 @@ impl Source for FixedSource {
 
 /// Webhooks and connections that the program changes while it runs; made by [`FixedSource::live`].
 ///
-/// It ends once its last handle is dropped and the changes that were made before are applied; the store then keeps what
-/// it has. Until it ends it answers [`Store::wait_fresh`](crate::Store::wait_fresh), and
-/// [`Status::staleness`](crate::Status::staleness) counts from the last answer.
+/// The source ends once its last handle is dropped and all earlier changes are applied; the store then keeps its last
+/// snapshot. Until then it answers [`Store::wait_fresh`](crate::Store::wait_fresh), and
+/// [`Status::staleness`](crate::Status::staleness) counts from its last answer.
 #[derive(Debug)]
 pub struct LiveSource {
     begins_with: FixedSource,
@@ -128,7 +128,7 @@ impl Source for LiveSource {
                 },
                 () = feed.wanted() => {
                     let asked = Instant::now();
-                    // The proof does not need the changes that come from now on, which might never end.
+                    // Later changes are not part of the proof; waiting for them might take for ever.
                     for _ in 0..changes.len() {
                         let Ok(ChangeSet { revision, changes }) = changes.try_recv() else { break };
                         feed.apply(revision, changes).await;
@@ -149,29 +149,30 @@ struct ChangeSet {
 
 /// Changes the webhooks and connections of a [`LiveSource`]. Clones change the same source.
 ///
-/// Each call is one change, visible at once or not at all, and returns the revision under which it becomes visible:
-/// [`Store::wait_for_revision`](crate::Store::wait_for_revision) waits for that. Revisions count the calls, from 2: the
-/// source begins with 1. Changes are applied one after another in the order of their revisions, and none is skipped: a
-/// good value that is soon followed by a bad one is still the last good one.
+/// Each call is one change. It becomes visible as a whole, under the revision that the call returns:
+/// [`Store::wait_for_revision`](crate::Store::wait_for_revision) waits for it. The initial configuration has the
+/// revision 1, and each call the next one. All changes are applied in the order of their revisions and none is skipped:
+/// a good value that is soon followed by a bad one is still the last good one.
 ///
-/// A value is compiled by the source, not by the call: one that does not compile is refused as from any other source, and
+/// The source compiles the value, not the call. A value that does not compile is refused, as with any other source, and
 /// [`Store::status`](crate::Store::status) has the reason.
 ///
-/// At most 16 changes wait for the source, also before the reflector runs; the next call then waits for room. A call
-/// whose future is dropped while it waits has changed nothing.
+/// At most 16 changes wait for the source, even before the reflector runs; the next call waits for room. A call whose
+/// future is dropped while it waits changes nothing.
 ///
-/// Dropped, a handle leaves the source as it is. Once the source is dropped, each call returns
-/// [`ChangeError::SourceGone`]; a change that still waited for it then never becomes visible, and `wait_for_revision`
-/// returns `false`.
+/// Dropping a handle does not change the configuration. Once the source is dropped, each call returns
+/// [`ChangeError::SourceGone`]; a change that was still waiting never becomes visible, and `wait_for_revision` returns
+/// `false`.
 #[derive(Clone, Debug)]
 pub struct LiveHandle {
     changes: mpsc::Sender<ChangeSet>,
-    /// The revision that was given out last. Locked while a change is queued: the queue then has the order of revisions.
+    /// The last revision that was handed out. Locked while a change is queued, so that the queue is in the order of
+    /// revisions.
     last: Arc<Mutex<Revision>>,
 }
 
 impl LiveHandle {
-    /// Adds a webhook, or gives it another value; `json` is what etcd would hold.
+    /// Adds or replaces a webhook. `json` is the value, in the same form as in etcd.
     ///
     /// # Errors
     ///
@@ -186,7 +187,7 @@ impl LiveHandle {
         self.apply([Change { key, value: Some(json.into()) }]).await
     }
 
-    /// Adds a connection, or gives it another value; `json` is what etcd would hold.
+    /// Adds or replaces a connection. `json` is the value, in the same form as in etcd.
     ///
     /// # Errors
     ///
@@ -216,8 +217,8 @@ impl LiveHandle {
         self.apply([Change { key, value: None }]).await
     }
 
-    /// Makes several changes at once: no request sees some of them without the others. Of two changes of one key the
-    /// last one counts.
+    /// Makes several changes at once: no request sees some of them without the others. If a key is changed twice, the
+    /// last change counts.
     ///
     /// # Errors
     ///
@@ -233,13 +234,13 @@ impl LiveHandle {
     }
 }
 
-/// Why a [`LiveHandle`] changed nothing.
+/// Why a call of a [`LiveHandle`] changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The webhook or connection cannot have this name.
+    /// The name of the webhook or connection is invalid.
     InvalidName(InvalidName),
-    /// The source was dropped, such as with its reflector.
+    /// The source was dropped, for example with its reflector.
     SourceGone,
 }
 
@@ -247,7 +248,9 @@ impl fmt::Display for ChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidName(error) => error.fmt(f),
-            Self::SourceGone => f.write_str("the source of the configuration is gone: nothing applies the change"),
+            Self::SourceGone => {
+                f.write_str("the source of the configuration was dropped, so the change is not applied")
+            }
         }
     }
 }
@@ -357,7 +360,7 @@ mod tests {
         let (store, reflector) = reflect(source, Registry::builtin());
         tokio::spawn(reflector.run());
         assert!(store.wait_ready().await);
-        // So long that it is compiled on another thread: this test goes on meanwhile.
+        // A value of this size is compiled on another thread, so this test goes on meanwhile.
         let long = format!("{OPEN}{}", " ".repeat(17 << 10));
         for n in 0..50 {
             handle.put_webhook("shop", &format!("a{n}"), long.clone()).await.unwrap();

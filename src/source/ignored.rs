@@ -1,4 +1,4 @@
-//! Keys of a source that are not used, and how they should read.
+//! Keys of a source that are not used, with the nearest key that would be.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,20 +9,20 @@ use crate::base::shown::Shown;
 use crate::config::{InvalidKey, Key};
 use crate::store::IgnoredKey;
 
-/// This many ignored keys are listed, and this many get a line in the log.
+/// The number of ignored keys that are listed, and the number that are logged.
 const MOST: usize = 100;
 
-/// Keys without a hint are probably of somebody else: they take no more of the places than this, so that a misspelt key
-/// has one.
+/// The most listed keys without a hint. Such keys probably belong to somebody else, and must not displace a misspelt
+/// key.
 const MOST_FOREIGN: usize = 50;
 
-/// Characters of a key that are shown.
+/// The number of characters of a key that are shown.
 const SHOWN: usize = 200;
 
-/// Keys may be long: these are remembered by their digest.
+/// The digest of a key: keys may be long.
 type Name = [u8; 32];
 
-/// All ignored keys of a source, counted, and the first of them listed.
+/// The ignored keys of a source: all are counted, the first ones are listed.
 #[derive(Debug, Default)]
 pub(super) struct Ignored {
     total: u64,
@@ -34,28 +34,28 @@ impl Ignored {
         self.total
     }
 
-    /// Takes note of a key that was not there before.
-    pub(super) fn add(&mut self, prefix: &str, key: &[u8], said: &mut Said) {
+    /// Adds a key that was not there before.
+    pub(super) fn add(&mut self, prefix: &str, key: &[u8], logged: &mut Logged) {
         self.total += 1;
-        if said.full && self.listed.len() >= MOST {
+        if logged.full && self.listed.len() >= MOST {
             return;
         }
         let ignored = explain(prefix, key);
         let name = name(key);
-        said.once(name, &ignored);
+        logged.once(name, &ignored);
         if has_room(self.listed.len(), &ignored) {
             self.listed.insert(name, ignored);
         }
     }
 
-    /// The key is not there any more.
+    /// Removes a key that is gone.
     #[cfg(feature = "etcd")]
     pub(super) fn remove(&mut self, key: &[u8]) {
         self.total = self.total.saturating_sub(1);
         self.listed.remove(&name(key));
     }
 
-    /// The listed ones, in the order of their keys.
+    /// The listed keys, in order.
     pub(super) fn list(&self) -> Vec<IgnoredKey> {
         let mut list: Vec<_> = self.listed.values().cloned().collect();
         list.sort_by(|a, b| a.key.cmp(&b.key));
@@ -63,14 +63,14 @@ impl Ignored {
     }
 }
 
-/// Which ignored keys the log has named: each once in the life of a process, and not without end.
+/// The ignored keys that were logged: each once in the life of a process, and a limited number in all.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct Logged {
     names: HashSet<Name, RandomState>,
     full: bool,
 }
 
-impl Said {
+impl Logged {
     fn once(&mut self, name: Name, IgnoredKey { key, reason, hint }: &IgnoredKey) {
         if self.names.contains(&name) {
             return;
@@ -95,14 +95,14 @@ fn name(key: &[u8]) -> Name {
     Sha256::digest(key).into()
 }
 
-/// Why the key, which begins with the prefix, is ignored, and the nearest one that would not be.
+/// Why the key is ignored, and the nearest key that would be used. `key` begins with the prefix.
 fn explain(prefix: &str, key: &[u8]) -> IgnoredKey {
     let relative = key.strip_prefix(prefix.as_bytes()).unwrap_or(key);
     let text = std::str::from_utf8(relative).ok();
     IgnoredKey {
         key: format!("{prefix}{}", Shown::new(relative, SHOWN)),
         reason: text.map_or_else(|| "it is not UTF-8".to_owned(), reason),
-        hint: text.and_then(mended).map(|key| format!("{prefix}{key}")),
+        hint: text.and_then(nearest).map(|key| format!("{prefix}{key}")),
     }
 }
 
@@ -129,24 +129,24 @@ fn reason(text: &str) -> String {
 }
 
 /// The key that was probably meant.
-fn mended(text: &str) -> Option<Key> {
+fn nearest(text: &str) -> Option<Key> {
     let blank = |c: char| c.is_whitespace() || c.is_control();
     let parts: Vec<_> = text.split('/').map(|part| part.trim_matches(blank)).filter(|part| !part.is_empty()).collect();
     let at = |exact: bool| parts.iter().position(|part| Family::of(part).is_some_and(|(_, is)| is >= exact));
     let (family, namespace, rest) = match (at(true).or_else(|| at(false)), &parts[..]) {
         (None, [namespace, id]) => (Family::Webhook, *namespace, std::slice::from_ref(id)),
         (None, _) => return None,
-        // The namespace is missing, or stands behind the family.
+        // The namespace is missing, or comes after the family.
         (Some(0), [family, namespace, rest @ ..]) if !rest.is_empty() => (Family::of(family)?.0, *namespace, rest),
         (Some(0), [family, rest @ ..]) => (Family::of(family)?.0, "default", rest),
         (Some(at), parts) => (Family::of(parts[at])?.0, parts[at - 1], &parts[at + 1..]),
     };
     let name = allowed(&rest.join("-"));
-    let mended = match family {
+    let nearest = match family {
         Family::Webhook => format!("{}/webhooks/{name}", allowed(namespace)),
         Family::Connection => format!("global/connections/{name}"),
     };
-    Key::parse(mended.as_bytes()).ok()
+    Key::parse(nearest.as_bytes()).ok()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +156,7 @@ enum Family {
 }
 
 impl Family {
-    /// The family that a part of a key means, and whether it is spelt right.
+    /// The family that a part of a key probably means, and whether it is spelt correctly.
     fn of(part: &str) -> Option<(Self, bool)> {
         let near = |word| strsim::osa_distance(&part.to_ascii_lowercase(), word) <= 2;
         match part {
@@ -170,7 +170,7 @@ impl Family {
     }
 }
 
-/// The name with a `-` for each run of characters that are not allowed.
+/// The name with each run of forbidden characters replaced by `-`.
 fn allowed(name: &str) -> String {
     let mut allowed = String::new();
     for c in name.chars() {
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_mistake_has_its_reason_and_its_right_form() {
+    fn each_mistake_has_a_reason_and_the_corrected_key() {
         for (key, reason, hint) in [
             ("default/webhooks/a\n", "line break", Some("default/webhooks/a")),
             ("default/webhooks/a\r\n", "line break", Some("default/webhooks/a")),
@@ -237,15 +237,15 @@ mod tests {
 
     #[test]
     fn there_is_always_room_for_a_misspelt_key_among_foreign_ones() {
-        let (mut ignored, mut said) = (Ignored::default(), Said::default());
+        let (mut ignored, mut logged) = (Ignored::default(), Logged::default());
         for n in 0..10_000 {
-            ignored.add("/cwm/", format!("elsewhere/{n}/a/b").as_bytes(), &mut said);
+            ignored.add("/cwm/", format!("elsewhere/{n}/a/b").as_bytes(), &mut logged);
         }
-        ignored.add("/cwm/", b"default/webhook/a", &mut said);
+        ignored.add("/cwm/", b"default/webhook/a", &mut logged);
         assert_eq!((ignored.total(), ignored.list().len()), (10_001, MOST_FOREIGN + 1));
-        assert_eq!(said.names.len(), MOST);
+        assert_eq!(logged.names.len(), MOST);
         for n in 0..10_000 {
-            ignored.add("/cwm/", format!("default/webhook/{n}").as_bytes(), &mut said);
+            ignored.add("/cwm/", format!("default/webhook/{n}").as_bytes(), &mut logged);
         }
         assert_eq!(ignored.list().len(), MOST);
         for n in 0..10_000 {

@@ -1,13 +1,12 @@
-//! Where the configuration comes from.
+//! The sources of the configuration.
 //!
-//! A [`Source`] brings everything there is, and then every change. [`FixedSource`] is a constant, and
-//! [`LiveSource`] one that the program changes with a [`LiveHandle`]; with the feature `file` there is [`FileSource`], with
-//! `etcd` [`EtcdSource`].
+//! A [`Source`] delivers everything, then every change. [`FixedSource`] is a constant, and [`LiveSource`] one that the
+//! program changes with a [`LiveHandle`]. The feature `file` adds [`FileSource`], and `etcd` adds [`EtcdSource`].
 //!
 //! # Adding a source
 //!
-//! One file with a type that implements [`Source`]; it is passed to [`reflect`](crate::reflector::reflect), so there is nothing to
-//! register.
+//! Write a type that implements [`Source`], in a file of its own, and pass it to
+//! [`reflect`](crate::reflector::reflect). Nothing needs to be registered.
 
 #[cfg(feature = "etcd")]
 mod etcd;

@@ -24,7 +24,7 @@ use crate::store::ErrorKind;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For connecting, authenticating and the first read together.
+/// The time limit for connecting, authenticating and the first read together.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,34 +37,34 @@ const PROVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Alarms that are shown at most.
+/// The most alarms that are shown.
 const MOST_ERRORS: usize = 32;
 
-/// Changed keys that a proof names at most.
+/// The most changed keys that a proof names.
 const MOST_CHANGED: i64 = 1000;
 
-/// How much longer a read that makes etcd look at every key may take, for each of them.
+/// The additional time, for each key, of a read that makes etcd look at every key.
 const PER_KEY: Duration = Duration::from_micros(10);
 
-/// etcd closes connections that ping more often than every 5 s.
+/// The interval and the timeout of pings. etcd closes connections that ping more often than every 5 s.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));
 
-/// The client's own limit of 4 MiB is less than one transaction may hold.
+/// The client's default limit of 4 MiB is less than one transaction may hold.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Connections to one endpoint. Reads and the watch have one each, as large reads can starve a watch beside them
-/// (etcd #15402).
+/// The connections to one endpoint. Reads and the watch have one each, because large reads can starve a watch on the
+/// same connection (etcd #15402).
 #[derive(Clone)]
 pub(super) struct Session {
     kv: KvClient,
     watch: WatchClient,
     login: Login,
     range: Range,
-    /// How many keys there were when it was opened.
+    /// The number of keys when the session was opened.
     keys: i64,
 }
 
-/// A member's account of itself, for status pages only.
+/// A member's report about itself, for status pages only.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
     pub(super) version: String,
@@ -81,13 +81,13 @@ struct Range {
 
 /// An open watch.
 pub(super) struct Stream {
-    /// Some servers end the stream when the half that asks is dropped.
+    /// Kept because some servers end the stream when the sender is dropped.
     ask: WatchRequestSender,
     messages: WatchResponseStream,
 }
 
 impl Session {
-    /// Connects to one endpoint and does a linearizable read, of the past if there is one.
+    /// Connects to one endpoint and does a linearizable read, which includes `memory` if there is one.
     pub(super) async fn open(
         options: &EtcdOptions,
         endpoint: &str,
@@ -96,7 +96,7 @@ impl Session {
         let keys = memory.map_or(0, |memory| memory.keys);
         let opened = bounded(SESSION_TIMEOUT + for_all(keys), "connecting", async {
             let connect = connect_options(options, endpoint).await?;
-            // One endpoint per client: a client with several keeps calling the dead ones.
+            // One endpoint per client: a client with several keeps calling dead endpoints.
             let reads = connect.clone().with_keep_alive_while_idle(false);
             let reads = Client::connect([endpoint], Some(reads)).await.map_err(fault)?;
             let watches = Client::connect([endpoint], Some(connect)).await.map_err(fault)?;
@@ -126,7 +126,7 @@ impl Session {
         self.login.is_idle()
     }
 
-    /// Asks the member how it is.
+    /// Asks the member for its version and its alarms.
     pub(super) async fn account(self) -> Result<Account, Fault> {
         let status = bounded(ACCOUNT_TIMEOUT, "asking for alarms", async { self.login.status().await.map_err(fault) });
         Ok(account(&status.await?))
@@ -134,7 +134,7 @@ impl Session {
 
     async fn get(&mut self, start: Vec<u8>, options: GetOptions) -> Result<GetResponse, Fault> {
         match self.kv.get(start.clone(), Some(options.clone())).await.map_err(fault) {
-            Err(fault) if self.login.may_mend(&fault) => self.login.renew().await?,
+            Err(fault) if self.login.may_resolve(&fault) => self.login.renew().await?,
             outcome => return outcome,
         }
         self.kv.get(start, Some(options)).await.map_err(fault)
@@ -151,7 +151,7 @@ impl Session {
                     return Ok((header(response.header())?, Past::Known { keys: response.count(), changed }));
                 }
                 Err(fault) if fault.kind == ErrorKind::Compacted => {}
-                // By the time of the next read it may have come that far.
+                // The member may have reached the revision by the next read.
                 Err(fault) if fault.kind == ErrorKind::HistoryChanged => past = Past::Future,
                 Err(fault) => return Err(fault),
             }
@@ -162,8 +162,8 @@ impl Session {
         Ok((header(response.header())?, past))
     }
 
-    /// A prefix without its first `/`, below which there is nothing, is taken for a mistake if there is something below it
-    /// with the `/`. One that may not be looked at is not there.
+    /// Detects a prefix whose leading `/` was forgotten: there is no key below it, and there are keys below the same
+    /// prefix with the `/`. If this user may not read there, there are none.
     async fn doubt_prefix(&mut self, prefix: &str) -> Result<(), Fault> {
         if prefix.starts_with('/') {
             return Ok(());
@@ -206,8 +206,8 @@ impl Session {
         Ok(Page { header, entries: entries.collect(), more })
     }
 
-    /// Reads a page of at most `limit` keys at a revision, with their values' digests. It is no fault of the connection when
-    /// the revision has been compacted, or when there is too much in the page.
+    /// Reads a page of at most `limit` keys at a revision, with the digests of the values. That the revision has been
+    /// compacted, or that the page is too large, is not an error of the connection.
     pub(super) async fn audit(mut self, at: Revision, after: Option<Vec<u8>>, limit: i64) -> Result<AuditPage, Fault> {
         let options = GetOptions::new().with_range(self.range.end.clone()).with_revision(at).with_limit(limit);
         let start = self.range.start_after(after);
@@ -226,7 +226,7 @@ impl Session {
         }
     }
 
-    /// Opens a watch and waits until etcd has created it. Returns the revision etcd is at.
+    /// Opens a watch and waits until etcd has created it. Returns etcd's current revision.
     pub(super) async fn watch(mut self, from: Revision) -> Result<(Stream, Revision), Fault> {
         bounded(OPEN_TIMEOUT, "opening the watch", async {
             let options = WatchOptions::new()
@@ -237,7 +237,7 @@ impl Session {
             let stream = self.watch.watch(self.range.start.clone(), Some(options)).await.map_err(fault)?;
             let (ask, mut messages) = stream.split();
             let first = messages.message().await.map_err(fault)?.ok_or_else(ended)?;
-            // Before `created`: a watch that is refused is both.
+            // Checked before `created`: a watch that is refused is both.
             if first.canceled() {
                 return Err(refused(&first));
             }
@@ -250,7 +250,7 @@ impl Session {
         .await
     }
 
-    /// Asks where etcd is and how many keys there are: it counts them and reads none.
+    /// Asks for etcd's current revision and the number of keys; reads no key.
     pub(super) async fn look(mut self, after: Revision) -> Result<Look, Fault> {
         let options = GetOptions::new().with_range(self.range.end.clone()).with_count_only();
         let response = bounded(PROVE_TIMEOUT + for_all(self.keys), "asking where etcd is", async {
@@ -260,7 +260,7 @@ impl Session {
         Ok(Look { header: header(response.header())?, total: response.count(), after })
     }
 
-    /// Asks which keys changed after the revision `since`, and how many there are.
+    /// Asks which keys changed after the revision `since`, and how many keys there are.
     pub(super) async fn prove(mut self, since: Revision, after: Revision) -> Result<Proof, Fault> {
         let options = GetOptions::new()
             .with_range(self.range.end.clone())
@@ -278,7 +278,7 @@ impl Session {
 }
 
 impl Stream {
-    /// The next message. Nothing is lost when the future is dropped.
+    /// The next message. Dropping the future loses nothing.
     pub(super) async fn message(&mut self) -> Result<Message, Fault> {
         let response = self.messages.message().await.map_err(fault)?.ok_or_else(ended)?;
         let canceled = response.canceled().then(|| refused(&response));
@@ -295,7 +295,7 @@ impl Stream {
         Ok(Message { canceled, fragment, events: events.collect::<Result<_, _>>()? })
     }
 
-    /// Asks for progress. It only queues the request; whether the stream lives is told by what comes back.
+    /// Asks for progress. This only queues the request; the answer shows whether the stream is alive.
     pub(super) async fn ask_progress(&mut self) {
         let _ = timeout(Duration::from_millis(200), self.ask.request_progress()).await;
     }
@@ -304,7 +304,8 @@ impl Stream {
 impl Range {
     fn of_prefix(prefix: &[u8]) -> Self {
         let mut end = prefix.to_vec();
-        // The first key behind all that begin with the prefix; a prefix is ASCII here, so the last byte can grow.
+        // The end of the range is the prefix with its last byte incremented; the prefix is ASCII, so this cannot
+        // overflow.
         match end.last_mut() {
             Some(last) => *last += 1,
             None => end.push(0),
@@ -312,7 +313,7 @@ impl Range {
         Self { start: prefix.to_vec(), end }
     }
 
-    /// Where to go on behind a key; the beginning without one.
+    /// The key at which to continue after `key`; without one, the start of the range.
     fn start_after(&self, key: Option<Vec<u8>>) -> Vec<u8> {
         key.map_or_else(
             || self.start.clone(),
@@ -338,7 +339,7 @@ async fn connect_options(options: &EtcdOptions, endpoint: &str) -> Result<Connec
 
 async fn tls_options(tls: &EtcdTls) -> Result<TlsOptions, Fault> {
     let tls = tls.clone();
-    // A file may be on a disk that hangs, and a key takes time to check.
+    // A blocking thread: the files may be on a disk that hangs, and checking a key takes time.
     let read = tokio::task::spawn_blocking(move || tls.read().map_err(|error| error.to_string()));
     let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
     let contents = read.map_err(|reason| Fault { kind: ErrorKind::File, reason })?;
@@ -370,7 +371,7 @@ fn header(header: Option<&ResponseHeader>) -> Result<Header, Fault> {
 
 fn account(status: &StatusResponse) -> Account {
     let mut errors: Vec<_> = status.errors().iter().take(MOST_ERRORS).map(|error| error.trim().to_owned()).collect();
-    // They come in no order.
+    // etcd returns them in no particular order.
     errors.sort_unstable();
     Account { version: status.version().to_owned(), errors }
 }

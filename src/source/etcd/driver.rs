@@ -1,4 +1,4 @@
-//! Does what the machine says.
+//! Executes the machine's commands, and feeds it with events and the time.
 
 use std::future::{Future, pending};
 use std::panic::resume_unwind;
@@ -15,11 +15,11 @@ use super::publish::Publisher;
 use super::saved::Kept;
 use crate::reflector::Feed;
 
-/// How often the machine is told the time.
+/// How often the machine gets the time.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How often etcd is asked for its alarms.
-const ASK_HOW_IT_IS_EVERY: Duration = Duration::from_secs(10);
+const ASK_FOR_ALARMS_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows etcd for as long as it is polled.
 pub(super) async fn run(options: EtcdOptions, feed: Feed) {
@@ -45,7 +45,7 @@ pub(super) async fn run(options: EtcdOptions, feed: Feed) {
                     break message.map_or_else(Input::Fault, Input::Message);
                 }
                 () = driver.publisher.wanted() => break Input::Wanted,
-                account = &mut driver.asked_how_it_is => driver.told_how_it_is(account),
+                account = &mut driver.account => driver.take_account(account),
                 _ = ticks.tick() => {
                     driver.tick().await;
                     break Input::Tick;
@@ -68,16 +68,16 @@ struct Driver {
     publisher: Publisher,
     session: Option<Session>,
     stream: Option<Stream>,
-    /// What is under way, never more than one thing; [`pending`] if nothing is.
+    /// The operation in progress, at most one; [`pending`] without one.
     operation: Operation,
-    /// The question that goes on beside it, for status pages.
-    asked_how_it_is: Pin<Box<dyn Future<Output = Result<Account, Fault>> + Send>>,
-    ask_how_it_is_at: Instant,
+    /// The request for alarms, for status pages, which runs beside the operation.
+    account: Pin<Box<dyn Future<Output = Result<Account, Fault>> + Send>>,
+    ask_for_alarms_at: Instant,
 }
 
 type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// What came of an operation.
+/// The outcome of an operation.
 enum Done {
     Connected(Box<Session>, Header, Past),
     Opened(Stream, Revision),
@@ -93,8 +93,8 @@ impl Driver {
             session: None,
             stream: None,
             operation: Box::pin(pending()),
-            asked_how_it_is: Box::pin(pending()),
-            ask_how_it_is_at: began,
+            account: Box::pin(pending()),
+            ask_for_alarms_at: began,
         }
     }
 
@@ -105,7 +105,7 @@ impl Driver {
                 self.stream = None;
                 self.publisher.drop_list();
                 self.operation = Box::pin(pending());
-                self.asked_how_it_is = Box::pin(pending());
+                self.account = Box::pin(pending());
             }
             Command::Wait(time) => {
                 self.operation = Box::pin(async move {
@@ -150,14 +150,14 @@ impl Driver {
         }
     }
 
-    /// What the machine is told when an operation is done.
+    /// Converts the outcome of an operation into an input of the machine.
     fn finished(&mut self, done: Done) -> Input {
         self.operation = Box::pin(pending());
         let input = match done {
             Done::Connected(session, header, past) => {
                 self.publisher.connected();
                 self.session = Some(*session);
-                self.ask_how_it_is();
+                self.ask_for_alarms();
                 Input::Connected(header, past)
             }
             Done::Opened(stream, revision) => {
@@ -172,22 +172,22 @@ impl Driver {
         input
     }
 
-    fn ask_how_it_is(&mut self) {
+    fn ask_for_alarms(&mut self) {
         if let Some(session) = self.session.clone() {
-            self.ask_how_it_is_at = Instant::now() + ASK_HOW_IT_IS_EVERY;
-            self.asked_how_it_is = Box::pin(session.account());
+            self.ask_for_alarms_at = Instant::now() + ASK_FOR_ALARMS_EVERY;
+            self.account = Box::pin(session.account());
         }
     }
 
-    fn told_how_it_is(&mut self, account: Result<Account, Fault>) {
-        self.asked_how_it_is = Box::pin(pending());
-        self.publisher.told_how_it_is(account);
+    fn take_account(&mut self, account: Result<Account, Fault>) {
+        self.account = Box::pin(pending());
+        self.publisher.take_account(account);
     }
 
     /// Asks for alarms when it is time, and keeps the copy on disk up to date.
     async fn tick(&mut self) {
-        if Instant::now() >= self.ask_how_it_is_at {
-            self.ask_how_it_is();
+        if Instant::now() >= self.ask_for_alarms_at {
+            self.ask_for_alarms();
         }
         self.publisher.save().await;
     }
@@ -221,14 +221,14 @@ impl Driver {
         F: Future<Output = Result<Input, Fault>> + Send + 'static,
     {
         let Some(session) = self.session.clone() else { return };
-        // A task of its own: it goes on while a page is compiled. Dropped, it ends.
+        // A task of its own, so that it continues while a page is compiled. Dropping the set aborts it.
         let mut task = JoinSet::new();
         task.spawn(question(session));
         self.operation = Box::pin(async move {
             match task.join_next().await {
                 Some(Ok(answer)) => Done::Input(answer.unwrap_or_else(Input::Fault)),
                 Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
-                // The runtime ends, and so does this.
+                // The runtime is shutting down; this future is never resumed.
                 _ => pending().await,
             }
         });

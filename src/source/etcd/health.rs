@@ -1,4 +1,4 @@
-//! How etcd is, as far as it concerns an operator and not the watch.
+//! The health of etcd, for operators; the watch does not depend on it.
 
 use super::client::Account;
 use super::machine::Fault;
@@ -7,38 +7,38 @@ use crate::store::{ErrorKind, SourceReport};
 const IDLE_CREDENTIALS: &str = "etcd's authentication is off: the user and the password are not used, and anybody who \
                                 reaches etcd may change the configuration. `etcdctl auth enable` switches it on";
 
-/// The last that was learned, also of an earlier connection. Each change is logged.
+/// The latest known health, possibly from an earlier connection. Each change is logged.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     version: Option<String>,
     errors: Vec<String>,
     idle_credentials: bool,
-    /// Why nothing is served, if there is nothing to serve.
-    nothing: Option<String>,
+    /// Why the configuration has no webhooks, if it has none.
+    without_webhooks: Option<String>,
 }
 
 impl Health {
-    /// Takes a member's account. Returns whether there is anything new to show.
-    pub(super) fn told(&mut self, account: Result<Account, Fault>) -> bool {
+    /// Takes a member's account. Returns whether there is something new to show.
+    pub(super) fn take_account(&mut self, account: Result<Account, Fault>) -> bool {
         let (version, errors) = match account {
             Ok(Account { version, errors }) => (Some(version), errors),
-            // Nothing is known of it. Newer versions let none but root ask.
+            // Nothing is known. Newer versions of etcd let only root ask.
             Err(Fault { kind: ErrorKind::PermissionDenied | ErrorKind::Unauthenticated, .. }) => (None, Vec::new()),
-            // A fault of the connection is for the proof to find.
+            // The proof detects errors of the connection.
             Err(_) => return false,
         };
         for error in errors.iter().filter(|error| !self.errors.contains(error)) {
-            tracing::warn!(error, "etcd names a fault of its own");
+            tracing::warn!(error, "etcd reports a fault");
         }
         for error in self.errors.iter().filter(|error| !errors.contains(error)) {
-            tracing::info!(error, "etcd does not name this fault any more");
+            tracing::info!(error, "etcd does not report this fault any more");
         }
         let news = self.version != version || self.errors != errors;
         (self.version, self.errors) = (version, errors);
         news
     }
 
-    /// Takes note of whether there are credentials that etcd does not ask for. Returns whether that is news.
+    /// Records whether there are credentials that etcd does not ask for. Returns whether this has changed.
     pub(super) fn credentials_are_idle(&mut self, idle: bool) -> bool {
         if std::mem::replace(&mut self.idle_credentials, idle) == idle {
             return false;
@@ -50,17 +50,17 @@ impl Health {
         true
     }
 
-    /// Takes note of how many webhooks there are, good or not, and how many other keys below the prefix that are ignored.
-    /// Returns whether that is news.
+    /// Records the number of webhooks, valid or not, and the number of ignored keys below the prefix. Returns whether
+    /// there is something new to show.
     pub(super) fn holds(&mut self, prefix: &str, webhooks: usize, ignored: u64) -> bool {
-        if (webhooks == 0) == self.nothing.is_some() {
+        if (webhooks == 0) == self.without_webhooks.is_some() {
             return false;
         }
-        self.nothing = (webhooks == 0).then(|| {
+        self.without_webhooks = (webhooks == 0).then(|| {
             let others = if ignored > 0 { format!("; {ignored} other keys are ignored") } else { String::new() };
             format!("there is no webhook below the prefix {prefix}: no key reads {prefix}{{namespace}}/webhooks/{{id}}{others}")
         });
-        match &self.nothing {
+        match &self.without_webhooks {
             Some(nothing) => tracing::warn!("{nothing}"),
             None => tracing::info!(prefix, "there are webhooks below the prefix now"),
         }
@@ -71,7 +71,7 @@ impl Health {
         report.server_version.clone_from(&self.version);
         report.server_errors.clone_from(&self.errors);
         let idle = self.idle_credentials.then(|| IDLE_CREDENTIALS.to_owned());
-        report.warnings = idle.into_iter().chain(self.nothing.clone()).collect();
+        report.warnings = idle.into_iter().chain(self.without_webhooks.clone()).collect();
     }
 }
 
@@ -95,23 +95,23 @@ mod tests {
             health.show(&mut report);
             report.server_errors
         };
-        assert!(health.told(account(&[])));
-        assert!(!health.told(account(&[])));
-        assert!(health.told(account(&["memberID:1 alarm:NOSPACE"])));
+        assert!(health.take_account(account(&[])));
+        assert!(!health.take_account(account(&[])));
+        assert!(health.take_account(account(&["memberID:1 alarm:NOSPACE"])));
         assert_eq!(shown(&health), ["memberID:1 alarm:NOSPACE"]);
-        assert!(!health.told(account(&["memberID:1 alarm:NOSPACE"])));
-        // It did not answer: nothing is known to have changed.
-        assert!(!health.told(fault(ErrorKind::Timeout)));
+        assert!(!health.take_account(account(&["memberID:1 alarm:NOSPACE"])));
+        // Without an answer, nothing is known to have changed.
+        assert!(!health.take_account(fault(ErrorKind::Timeout)));
         assert_eq!(shown(&health), ["memberID:1 alarm:NOSPACE"]);
-        assert!(health.told(account(&["memberID:2 alarm:CORRUPT"])));
+        assert!(health.take_account(account(&["memberID:2 alarm:CORRUPT"])));
         assert_eq!(shown(&health), ["memberID:2 alarm:CORRUPT"]);
-        assert!(health.told(fault(ErrorKind::PermissionDenied)));
+        assert!(health.take_account(fault(ErrorKind::PermissionDenied)));
         assert_eq!(shown(&health), [""; 0]);
-        assert!(!health.told(fault(ErrorKind::PermissionDenied)));
+        assert!(!health.take_account(fault(ErrorKind::PermissionDenied)));
     }
 
     #[test]
-    fn idle_credentials_are_shown_while_they_are_idle() {
+    fn unused_credentials_are_shown_while_they_are_unused() {
         let (mut health, mut report) = (Health::default(), SourceReport::default());
         assert!(!health.credentials_are_idle(false));
         assert!(health.credentials_are_idle(true) && !health.credentials_are_idle(true));

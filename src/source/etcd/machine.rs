@@ -1,30 +1,31 @@
-//! What to do next, and when what was learned may be published.
+//! Decides what to do next, and when the configuration may be published.
 //!
-//! The machine is pure: time is a number that comes in with each input, randomness a seed, and what is to be done goes
-//! out as commands. Its rules:
+//! The machine is pure: time is a number that comes with each input, randomness a seed, and the actions are returned as
+//! commands. Its rules:
 //!
-//! * What is `applied` is moved by a list, by an event, or by a proof that held; by nothing else. The watch goes on
-//!   behind it.
-//! * A watch that etcd refuses arrives as an ordinary message: `canceled` is looked at before all else.
-//! * The proof is a linearizable read of the keys under the prefix that changed after `applied`. None changed, and there
-//!   are as many keys as we know: then what we hold is what etcd held when it answered, whatever its version. Keys that
-//!   did change may still be under way on the watch; when they do not come, everything is read again.
-//! * Keys that change all the time do not hide a change that the watch lost. The number of keys in each answer is compared
-//!   with the number here at the answer's own revision, which may be behind or ahead of what is applied: one that is merely
-//!   late never differs. Keys that changed since the last proof are compared too, by their revisions, up to 1000 of them.
-//!   Four answers in a row that differ, whatever the watch brings in between, have everything read again.
-//! * A header's revision is never a place to resume from.
-//! * A request for a proof causes a look: etcd names its revision and counts its keys. If the revision is the applied one,
-//!   the look is a proof; if not, the read of the keys follows. Looks are shared and paced, and so are these reads.
-//! * Each event must follow from what is known of its key. One that does not tells of another that was missed: it is not
-//!   published, and everything is read again.
-//! * Revisions and versions are the same in an etcd that was wiped and written by the same script again. So the values
-//!   are compared, by digest: on each connection on which nothing was listed, and now and then: the audit. Before the
-//!   audit has held, no proof of that connection is published. A difference is another history.
-//! * A linearizable read of another cluster, of an earlier raft term or of an earlier revision tells of another history: a
-//!   backup was restored, or the data wiped. So does a past that is not the one that was lived through here, which each
-//!   new connection is asked about. It is asked for twice, then taken over as a new epoch.
-//! * An empty list is asked for twice before it empties a configuration that was not.
+//! * The applied revision advances by a list, by an event, or by a successful proof, and by nothing else. The watch
+//!   continues after it.
+//! * A watch that etcd refuses arrives as an ordinary message: `canceled` is checked first.
+//! * A proof is a linearizable read of the keys under the prefix that changed after `applied`. If none changed, and the
+//!   number of keys is the known one, then our keys are what etcd held when it answered. Keys that did change may still
+//!   be on their way through the watch; if they do not arrive, everything is read again.
+//! * A lost change is found even while keys change all the time. The number of keys in each answer is compared with our
+//!   own number at the answer's own revision, which may be behind or ahead of the applied one: an answer that is merely
+//!   late never differs. Up to 1000 keys that changed since the last proof are compared too, by their revisions. After
+//!   four differing answers in a row, whatever the watch delivers in between, everything is read again.
+//! * The revision of a header is never a place to resume from.
+//! * A reader's request for a proof causes a look: etcd returns its revision and the number of keys. If the revision is
+//!   the applied one, the look is a proof; if not, the read of the changed keys follows. Looks and these reads are
+//!   shared between readers and paced.
+//! * Each event must follow from the known state of its key. If it does not, an earlier event was missed: the event is
+//!   not published, and everything is read again.
+//! * An etcd that was wiped and filled again by the same script has the same revisions and versions. So an audit
+//!   compares the values by digest: on each connection on which nothing was listed, and at intervals. No proof of a
+//!   connection is published before the audit has succeeded. A difference means another history.
+//! * A linearizable read from another cluster, of an earlier raft term or of an earlier revision means another history:
+//!   a backup was restored, or the data wiped. So does a past that disagrees with our index, which each new connection
+//!   is asked about. Another history must be seen twice; it then starts a new epoch.
+//! * An empty list must be seen twice before it empties a configuration.
 
 mod audit;
 mod backoff;
@@ -43,23 +44,23 @@ pub(super) use self::exchange::*;
 use self::index::Index;
 pub(super) use self::known::{Known, Meta, Revision};
 use self::listing::{LARGEST_PAGE, Listing};
-use self::watching::{Untrue, Values, Watching};
+use self::watching::{Invalid, Values, Watching};
 use crate::store::{ErrorKind, ListReason};
 
-/// A connection that held this long was good: the next break starts with a short wait again.
+/// After a connection that lasted this long, the next disconnection starts with a short wait again.
 const GOOD_FOR: Duration = Duration::from_secs(30);
 
-/// How often every key is compared, give or take a fifth.
+/// The time between two audits, give or take a fifth.
 const AUDIT_EVERY: Duration = Duration::from_secs(600);
 
-/// Between two looks at another history.
+/// The time between the two sightings of another history.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// When etcd's past is gone, or a change was lost, it is for many receivers at the same moment: each waits for a time of
-/// its own below this before it reads everything.
+/// A compaction or a lost change hits many receivers at the same moment: each waits for a random time below this before
+/// it reads everything.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// Between two looks at an empty list.
+/// The time between the two sightings of an empty list.
 const CONFIRM_EMPTY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -68,21 +69,21 @@ pub(super) struct Machine {
     endpoint: usize,
     random: fastrand::Rng,
     backoff: Backoff,
-    /// For credentials that were refused: each try costs etcd a slow hash.
+    /// The backoff for refused credentials: each attempt costs etcd a slow hash.
     refused: Backoff,
-    /// How many keys a page of a list may hold: fewer once one was too large to be decoded, or too slow.
+    /// The most keys in a page of a list; reduced when a page was too large to be decoded, or too slow.
     page: i64,
-    /// What is published: the newest header of its history, with the revision that is applied.
+    /// The published state: the newest header of its history, with the applied revision.
     held: Option<Header>,
-    /// Every key at what is held.
+    /// Every key at the applied revision.
     index: Index,
-    /// Why everything must be read, if what is held is no place to go on from.
+    /// Why everything must be read, if the watch cannot resume from the applied revision.
     must_list: Option<ListReason>,
     /// Whether another history has been seen once.
     doubted: bool,
-    /// Whether it has been seen again: what is listed next begins an epoch.
+    /// Whether another history has been seen twice: the next list begins an epoch.
     other_history: bool,
-    /// Somebody has asked for a proof while there was no watch to hold it against.
+    /// A reader has asked for a proof while no watch was open.
     wanted: bool,
     audit_at: Time,
     state: State,
@@ -96,21 +97,21 @@ enum State {
     },
     Listing(Listing),
     Opening {
-        /// Where a linearizable read found etcd. The watch may be another member's, that is behind.
+        /// etcd's revision according to a linearizable read. The member that serves the watch may be behind.
         head: Revision,
-        /// Whether the values are proven, by a list.
+        /// Whether a list has proven the values.
         values: Values,
     },
     Watching(Box<Watching>),
 }
 
 impl Machine {
-    /// For a cluster with so many endpoints.
+    /// A machine for a cluster with `endpoints` endpoints.
     pub(super) fn new(endpoints: usize, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         Self {
             endpoints,
-            // Many receivers that start together do not all meet at the first member.
+            // Receivers that start together do not all connect to the first member.
             endpoint: random.usize(..endpoints.max(1)),
             random,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
@@ -127,9 +128,9 @@ impl Machine {
         }
     }
 
-    /// Goes on from what an earlier process has left: its header, with the revision it had applied, and every key.
+    /// Resumes from the state of an earlier process: its header, with the applied revision, and every key.
     ///
-    /// Nobody knows what happened to etcd meanwhile: the values are compared on the first connection.
+    /// etcd may have been changed in any way meanwhile: the values are compared on the first connection.
     pub(super) fn resume<'a>(&mut self, held: Header, keys: impl IntoIterator<Item = (&'a [u8], Known)>) {
         for (key, known) in keys {
             self.index.insert(key, known);
@@ -138,7 +139,7 @@ impl Machine {
         self.must_list = None;
     }
 
-    /// Takes one input at `now` and says what to do.
+    /// Takes one input at the time `now` and returns the commands.
     pub(super) fn step(&mut self, now: Time, input: Input) -> Vec<Command> {
         let told = match &input {
             Input::Proof(Proof { header, after, .. }) | Input::Looked(Look { header, after, .. }) => {
@@ -189,7 +190,7 @@ impl Machine {
                 self.wanted = true;
                 return Vec::new();
             }
-            // An answer to a question of before the last break.
+            // An answer to a question from before the last disconnection.
             _ => return Vec::new(),
         };
         if let (State::Watching(watching), Some(held)) = (&self.state, &mut self.held) {
@@ -198,20 +199,20 @@ impl Machine {
         }
         match outcome {
             Ok(commands) => commands,
-            Err(Untrue::Lost(fault)) => self.relist(now, ListReason::LostEvents, fault),
-            Err(Untrue::Differs(fault)) => {
+            Err(Invalid::Lost(fault)) => self.relist(now, ListReason::LostEvents, fault),
+            Err(Invalid::Differs(fault)) => {
                 self.other_history = true;
                 let mut commands = self.relist(now, ListReason::HistoryChanged, fault);
                 commands.insert(0, Command::AuditDiffers);
                 commands
             }
-            // It may be as slow elsewhere: a break and no list.
-            Err(Untrue::Broken(fault)) => self.give_up(now, fault),
+            // Another endpoint may be as slow: reconnect, without a list.
+            Err(Invalid::Broken(fault)) => self.give_up(now, fault),
         }
     }
 
-    /// Whether a linearizable read is of the history that is held, at or after what had been applied when it was asked
-    /// for. Takes note of its term.
+    /// Whether a linearizable read belongs to the history that is held, at or after the revision that was applied when
+    /// it was requested. Records the read's term.
     fn continues(&mut self, header: Header, since: Revision) -> bool {
         match &mut self.held {
             Some(held) => {
@@ -230,11 +231,11 @@ impl Machine {
     }
 
     fn connected(&mut self, now: Time, asked: Time, header: Header, past: &Past) -> Vec<Command> {
-        // After a lost change the index is not what etcd had in any history.
+        // After a lost change the index never matched any history of etcd.
         let spoiled = self.must_list == Some(ListReason::LostEvents) && matches!(past, Past::Known { .. });
         let remembered = spoiled || self.index.remembers(past);
         if !remembered || !self.continues(header, self.applied()) {
-            // One member may be wrong (etcd #20418): the next one is asked before it is believed.
+            // A single member may be wrong (etcd #20418): the next one is asked before another history is believed.
             if !std::mem::replace(&mut self.doubted, true) {
                 let reason = "etcd's history went back, or it is another cluster".to_owned();
                 let mut commands = self.give_up(now, Fault { kind: ErrorKind::HistoryChanged, reason });
@@ -247,9 +248,9 @@ impl Machine {
         }
         self.doubted = false;
         match (self.held, self.must_list) {
-            // The same history: etcd itself says if the place to go on from has been compacted.
+            // The same history. If the revision to resume from has been compacted, etcd reports it.
             (Some(held), None) => {
-                // Nothing has happened since: this read is a proof, of all but the values.
+                // Nothing has changed since: this read is a proof of everything but the values.
                 let proves = header.revision == held.revision && matches!(past, Past::Known { .. });
                 self.open(held.revision, header.revision, Values::Unproven { withheld: proves.then_some(asked) })
             }
@@ -258,7 +259,7 @@ impl Machine {
     }
 
     fn list(&mut self, now: Time, reason: ListReason, restarts: u32) -> Vec<Command> {
-        // Should it fail, what is held is no place to go on from.
+        // If the list fails, the watch cannot resume from the applied revision.
         self.must_list = Some(reason);
         let listing = Listing::new(now, reason, restarts, self.page);
         let commands = vec![Command::Begin(reason), listing.first_page()];
@@ -269,7 +270,7 @@ impl Machine {
     fn page(&mut self, page: Page) -> Vec<Command> {
         let State::Listing(listing) = &mut self.state else { return Vec::new() };
         if let Some(next) = listing.take(&page, self.page) {
-            // Asked for first: etcd reads it while this one is compiled.
+            // Requested first, so that etcd reads the next page while this one is compiled.
             return vec![next, Command::Bring(page.entries)];
         }
         if listing.is_doubtful(&self.index) {
@@ -329,7 +330,7 @@ impl Machine {
         self.give_up(now, fault)
     }
 
-    /// Reads everything again, on a new connection, after the wait that any break costs and some more.
+    /// Reads everything again, on a new connection, after the usual wait for a disconnection plus a random time.
     fn relist(&mut self, now: Time, reason: ListReason, fault: Fault) -> Vec<Command> {
         self.must_list = Some(reason);
         let mut commands = self.give_up(now, fault);

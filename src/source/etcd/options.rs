@@ -1,11 +1,11 @@
-//! What the source of etcd is told.
+//! The options of the etcd source.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::tls::EtcdTls;
 
-/// Where etcd is and what of it to follow.
+/// The endpoints of etcd, how to connect to them, and which keys to follow.
 #[derive(Clone)]
 pub struct EtcdOptions {
     pub(super) endpoints: Vec<String>,
@@ -16,8 +16,8 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// Follows the prefix `/cwm/` at these endpoints, each `http://host:port` or `https://host:port`; they are members of one
-    /// cluster, and one at a time is used.
+    /// Follows the prefix `/cwm/` at these endpoints, each `http://host:port` or `https://host:port`. The endpoints are
+    /// members of one cluster, and one at a time is used.
     pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
@@ -28,8 +28,9 @@ impl EtcdOptions {
         }
     }
 
-    /// Keeps a copy of the configuration in this directory, for a start without etcd: it is served at once, and the watch
-    /// goes on from its revision. It holds what etcd holds, and no secret that comes from the environment.
+    /// Keeps a copy of the configuration in this directory, for a start without etcd: the copy is served at once, and
+    /// the watch resumes from its revision. It holds the values as they are in etcd, without secrets from the
+    /// environment.
     ///
     /// The copy is `tower-webhook/etcd.saved` below `directory`: mode 0600 in a directory of mode 0700. If that directory
     /// is a link or belongs to another user, the copy is neither read nor written, and the report says so.
@@ -39,11 +40,11 @@ impl EtcdOptions {
         self
     }
 
-    /// The text that every key begins with. A `/` is added at the end if there is none. A line break or another control
-    /// character, a blank before or after it, and `//` within it are refused by [`EtcdSource::new`](super::EtcdSource::new).
+    /// The prefix of every key. A `/` is added at the end if there is none. [`EtcdSource::new`](super::EtcdSource::new)
+    /// refuses a prefix with a control character, with a blank at either end, or with `//` within it.
     ///
-    /// A prefix usually begins with `/`. One that does not is taken at its word, unless there is no key below it, and
-    /// there are keys below the same prefix with the `/`: then nothing is loaded, and the reason says so.
+    /// A prefix usually begins with `/`. If one does not, and there are keys only below the same prefix with the `/`,
+    /// nothing is loaded, and the reason says so.
     #[must_use]
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = format!("{}/", prefix.trim_end_matches('/'));
@@ -72,7 +73,7 @@ impl EtcdOptions {
         for endpoint in &self.endpoints {
             let uri: Result<http::Uri, _> = endpoint.parse();
             let sound = uri.is_ok_and(|uri| {
-                // As written: other spellings of the scheme are not recognised further on.
+                // As written: later code does not recognise other spellings of the scheme.
                 (endpoint.starts_with("http://") || endpoint.starts_with("https://"))
                     && uri.host().is_some_and(|host| !host.is_empty())
                     && uri.port_u16() != Some(0)
@@ -80,7 +81,7 @@ impl EtcdOptions {
                     && matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/"))
             });
             if !sound {
-                // Not quoted: a user may have put a password into it.
+                // The endpoint is not quoted: it may contain a password.
                 return Err(InvalidOptions::new(
                     "an endpoint is not of the form http://host:port or https://host:port",
                 ));
@@ -88,7 +89,9 @@ impl EtcdOptions {
         }
         let any_tls = self.tls.ca.is_some() || self.tls.cert.is_some();
         if any_tls && self.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
-            return Err(InvalidOptions::new("there are certificates, and an endpoint that does without: http://"));
+            return Err(InvalidOptions::new(
+                "there are certificates for TLS, and an endpoint begins with http://; use https://, or leave the certificates out",
+            ));
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(InvalidOptions::new("a client certificate needs its key, and a key its certificate"));
@@ -108,7 +111,7 @@ impl fmt::Debug for EtcdOptions {
     }
 }
 
-/// Why no key can be meant to begin with a prefix.
+/// Checks for a prefix that is probably a mistake.
 fn check_prefix(prefix: &str) -> Result<(), InvalidOptions> {
     let inner = prefix.trim_end_matches('/');
     let found = match inner {
@@ -134,7 +137,7 @@ impl InvalidOptions {
         Self { reason: reason.to_owned(), is_of_prefix: false }
     }
 
-    /// Whether it is the prefix that is wrong.
+    /// Whether the prefix is at fault.
     pub fn is_of_prefix(&self) -> bool {
         self.is_of_prefix
     }
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_no_key_is_meant_to_have_is_refused() {
+    fn a_prefix_that_is_probably_a_mistake_is_refused() {
         let check = |prefix: &str| EtcdSource::new(EtcdOptions::new(["http://a:1"]).prefix(prefix));
         for prefix in ["", "/", "/cwm", "/cwm/", "/cwm//", "cwm/", "/a/b/", "/a b/", "/é/"] {
             assert!(check(prefix).is_ok(), "{prefix:?}");

@@ -1,4 +1,4 @@
-//! Passes what comes from etcd to the feed, and to the copy on disk.
+//! Passes configuration from etcd to the feed, and to the copy on disk.
 
 use std::time::Instant;
 
@@ -9,26 +9,26 @@ use super::options::EtcdOptions;
 use super::saved::{Kept, Keys, Saved, SavedCopy};
 use crate::config::Key;
 use crate::reflector::{Change, Feed, Replacement};
-use crate::source::ignored::{Ignored, Said};
+use crate::source::ignored::{Ignored, Logged};
 use crate::store::{ErrorKind, ListReason, SourceState};
 
 pub(super) struct Publisher {
     feed: Feed,
-    /// The text that every key begins with.
+    /// The prefix of every key.
     prefix: String,
     health: Health,
     listing: Option<Listing>,
-    /// The published keys that are not ours.
+    /// Published keys that are neither a webhook's nor a connection's.
     ignored: Ignored,
-    said: Said,
+    logged: Logged,
     copy: Option<SavedCopy>,
 }
 
-/// The list that is being brought.
+/// The list that is being read.
 struct Listing {
     replacement: Replacement,
     ignored: Ignored,
-    /// For the copy on disk, if there is to be one.
+    /// For the copy on disk, if there is one.
     keys: Keys,
 }
 
@@ -42,11 +42,11 @@ impl Publisher {
     pub(super) fn new(options: &EtcdOptions, feed: Feed) -> Self {
         let prefix = options.prefix.clone();
         let copy = options.copy.clone().map(|directory| SavedCopy::new(directory, prefix.clone()));
-        let (health, ignored, said) = (Health::default(), Ignored::default(), Said::default());
-        Self { feed, prefix, health, listing: None, ignored, said, copy }
+        let (health, ignored, logged) = (Health::default(), Ignored::default(), Logged::default());
+        Self { feed, prefix, health, listing: None, ignored, logged, copy }
     }
 
-    /// Publishes what an earlier process has left on disk.
+    /// Publishes the copy that an earlier process left on disk.
     pub(super) async fn load_copy(&mut self) -> Option<Saved> {
         let saved = match self.copy.as_mut()?.read() {
             Ok(saved) => saved?,
@@ -61,7 +61,7 @@ impl Publisher {
         let mut refused = Vec::new();
         for (key, kept) in saved.keys.iter() {
             let Some(key) = self.key(key) else {
-                self.ignored.add(&self.prefix, key, &mut self.said);
+                self.ignored.add(&self.prefix, key, &mut self.logged);
                 continue;
             };
             let modified = kept.meta.modified.unsigned_abs();
@@ -83,7 +83,7 @@ impl Publisher {
         Some(saved)
     }
 
-    /// Waits until somebody waits for a proof.
+    /// Waits until a reader needs a proof.
     pub(super) async fn wanted(&self) {
         self.feed.wanted().await;
     }
@@ -102,7 +102,7 @@ impl Publisher {
         for Entry { key, value, meta } in entries {
             match self.key(&key) {
                 Some(ours) => listing.replacement.put(ours, meta.modified.unsigned_abs(), value.clone()).await,
-                None => listing.ignored.add(&self.prefix, &key, &mut self.said),
+                None => listing.ignored.add(&self.prefix, &key, &mut self.logged),
             }
             if self.copy.is_some() {
                 listing.keys.insert(key, Kept { meta, value, last_good: None });
@@ -132,7 +132,7 @@ impl Publisher {
             match (self.key(name), put) {
                 (Some(key), put) => changes.push(Change { key, value: put.as_ref().map(|put| put.value.clone()) }),
                 (None, None) => self.ignored.remove(name),
-                (None, Some(Put { version: 1, .. })) => self.ignored.add(&self.prefix, name, &mut self.said),
+                (None, Some(Put { version: 1, .. })) => self.ignored.add(&self.prefix, name, &mut self.logged),
                 (None, Some(_)) => {}
             }
         }
@@ -155,14 +155,14 @@ impl Publisher {
         }
     }
 
-    /// What is being listed is of another history than what is published.
+    /// Marks the list as the beginning of another history.
     pub(super) fn new_epoch(&mut self) {
         self.listing.iter_mut().for_each(|listing| listing.replacement.begin_history());
-        tracing::warn!("etcd tells another history than before: it is taken over");
+        tracing::warn!("etcd has another history than before; the configuration is replaced");
         self.feed.report(|report| report.epoch += 1);
     }
 
-    /// Nothing else has changed up to this revision.
+    /// Records that nothing else has changed up to this revision.
     pub(super) async fn advance(&mut self, revision: Revision) {
         self.feed.advance(revision.unsigned_abs()).await;
         self.copy.iter_mut().for_each(|copy| copy.at(revision));
@@ -177,7 +177,9 @@ impl Publisher {
     }
 
     pub(super) fn audit_differs(&mut self) {
-        tracing::warn!("a key or a value in etcd is not what is served: everything is read again");
+        tracing::warn!(
+            "a key or a value in etcd differs from the configuration that is served; reading everything again"
+        );
         self.feed.report(|report| report.differences += 1);
     }
 
@@ -212,8 +214,8 @@ impl Publisher {
         }
     }
 
-    pub(super) fn told_how_it_is(&mut self, account: Result<Account, Fault>) {
-        if self.health.told(account) {
+    pub(super) fn take_account(&mut self, account: Result<Account, Fault>) {
+        if self.health.take_account(account) {
             self.show_health();
         }
     }
@@ -230,14 +232,14 @@ impl Publisher {
         }
     }
 
-    /// The value that serves in place of the newest of a key, from what was kept of the key before.
+    /// The value that is served in place of a key's newest one; `before` is what was kept of the key.
     fn last_good(&self, key: &[u8], before: Option<&Kept>) -> Option<bytes::Bytes> {
         let key = self.key(key)?;
         let before = before.filter(|_| self.feed.is_serving_last_good(&key))?;
         Some(before.last_good.clone().unwrap_or_else(|| before.value.clone()))
     }
 
-    /// The key below the prefix, if it is one of ours.
+    /// The key below the prefix, if it is a webhook's or a connection's.
     fn key(&self, key: &[u8]) -> Option<Key> {
         let relative = key.strip_prefix(self.prefix.as_bytes())?;
         Key::parse(relative).ok()

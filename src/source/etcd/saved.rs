@@ -1,8 +1,9 @@
-//! The copy on disk, for a start without etcd.
+//! The copy of the configuration on disk, for a start without etcd.
 //!
-//! It holds what etcd holds, byte for byte, so no secret that comes from the environment; and of a key whose newest value
-//! is refused also the last good one. A file is complete or it is not there: written under another name, synced,
-//! renamed, and the directory synced. What is damaged, or of another prefix, is told and left alone.
+//! The copy holds the values of etcd byte for byte, so no secrets from the environment; for a key whose newest value is
+//! refused, it also holds the last good one. A file is complete or does not exist: it is written under another name,
+//! synced and renamed, and the directory is synced. A file that is damaged or belongs to another prefix is reported and
+//! not used.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,26 +21,27 @@ use crate::base::private::PrivateDirectory;
 
 const MAGIC: &[u8] = b"tower-webhook: saved configuration 1\n";
 
-/// The directory of our own below the given one, which others may be able to write to.
+/// Our own directory below the given one, where other users may be able to write.
 const OWN: &str = "tower-webhook";
 
 const FILE: &str = "etcd.saved";
 
-/// How long after a change the copy is written at the soonest: more may follow.
+/// The least time between a change and the next copy: more changes may follow.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How long after one copy the next is written at the soonest.
+/// The least time between two copies.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Nor sooner than so many times what the last one took: a large copy must not keep the disk busy.
+/// The least time between two copies, as a multiple of the time that the last one took: a large copy must not keep the
+/// disk busy.
 const DUTY: u32 = 10;
 
-/// One key, as etcd holds it.
+/// A key and its value, as etcd holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) meta: Meta,
     pub(super) value: Bytes,
-    /// An earlier value that serves, as the newest is refused.
+    /// The earlier value that is served because the newest is refused.
     pub(super) last_good: Option<Bytes>,
 }
 
@@ -52,7 +54,7 @@ pub(super) struct Saved {
     pub(super) keys: Arc<Keys>,
 }
 
-/// Keeps the copy on disk like what is published.
+/// Keeps the copy on disk in step with the published configuration.
 #[derive(Debug)]
 pub(super) struct SavedCopy {
     directory: PathBuf,
@@ -77,7 +79,7 @@ impl SavedCopy {
         }
     }
 
-    /// Reads what an earlier process has left. It is what the copy goes on from.
+    /// Reads the copy that an earlier process left. It becomes the current content of this copy.
     pub(super) fn read(&mut self) -> Result<Option<Saved>, String> {
         let path = self.directory.join(OWN);
         let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
@@ -97,7 +99,7 @@ impl SavedCopy {
         &self.keys
     }
 
-    /// Takes over a whole list.
+    /// Takes over a complete list.
     pub(super) fn replace(&mut self, header: Header, keys: Keys) {
         self.keys = Arc::new(keys);
         self.header = Some(header);
@@ -106,7 +108,7 @@ impl SavedCopy {
 
     /// Takes over one key.
     pub(super) fn set(&mut self, key: Vec<u8>, kept: Option<Kept>) {
-        // Copies the map if it is being written at this moment, and only then.
+        // Clones the map only while it is being written.
         let keys = Arc::make_mut(&mut self.keys);
         match kept {
             Some(kept) => keys.insert(key, kept),
@@ -115,14 +117,14 @@ impl SavedCopy {
         self.changed.get_or_insert_with(Instant::now);
     }
 
-    /// Everything is now as of this revision. A revision that changed nothing is not worth a write of its own.
+    /// Sets the revision of the content. A revision that changed nothing does not cause a write.
     pub(super) fn at(&mut self, revision: i64) {
         if let Some(header) = &mut self.header {
             header.revision = revision;
         }
     }
 
-    /// Writes the copy when it is time to. Returns what came of the last write once it is known.
+    /// Writes the copy when it is due. Returns the outcome of a write once, when it is known.
     pub(super) async fn tick(&mut self) -> Option<io::Result<()>> {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
             let outcome = writing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -151,7 +153,8 @@ fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     PrivateDirectory::create(directory, OWN)?.replace(FILE, bytes)
 }
 
-/// `MAGIC`, then numbers as big-endian 64 bits and texts behind their length, then the SHA-256 of it all.
+/// The format: `MAGIC`, then numbers as big-endian 64 bits and texts preceded by their length, then the SHA-256 of all
+/// this.
 fn encode(prefix: &str, header: Header, keys: &Keys) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     put(&mut out, prefix.as_bytes());
@@ -164,7 +167,7 @@ fn encode(prefix: &str, header: Header, keys: &Keys) -> Vec<u8> {
             out.extend_from_slice(&number.to_be_bytes());
         }
         put(&mut out, &kept.value);
-        // A value is never empty when it was good: empty is none.
+        // An empty text means none: a good value is never empty.
         put(&mut out, kept.last_good.as_deref().unwrap_or_default());
     }
     let digest = Sha256::digest(&out);
@@ -181,7 +184,7 @@ fn decode(mut bytes: Bytes, prefix: &str) -> Result<Saved, &'static str> {
     const DAMAGED: &str = "the saved configuration is damaged";
     let content = bytes.len().checked_sub(32).ok_or(DAMAGED)?;
     if !bytes.starts_with(MAGIC) {
-        return Err("it is no saved configuration of this version");
+        return Err("it is not a saved configuration of this version");
     }
     if *Sha256::digest(&bytes[..content]) != bytes[content..] {
         return Err(DAMAGED);
@@ -190,12 +193,13 @@ fn decode(mut bytes: Bytes, prefix: &str) -> Result<Saved, &'static str> {
     bytes.advance(MAGIC.len());
     let mut reader = Reader(bytes);
     if reader.text().ok_or(DAMAGED)? != prefix.as_bytes() {
-        return Err("the saved configuration is of another prefix");
+        return Err("the saved configuration belongs to another prefix");
     }
     reader.saved().filter(|_| reader.0.is_empty()).ok_or(DAMAGED)
 }
 
-/// Reads what was written. The digest holds, so only a file made by hand can be short; it then reads as nothing.
+/// Reads the fields of a copy. The digest has been verified, so only a forged file can be short; the result is then
+/// `None`.
 struct Reader(Bytes);
 
 impl Reader {
@@ -227,7 +231,7 @@ impl Reader {
     }
 }
 
-/// A copy that is read is written again as a copy with the same keys.
+/// Encoding a decoded copy gives a copy with the same keys.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(tail: &[u8]) {
     let mut bytes = MAGIC.to_vec();
@@ -264,13 +268,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_copy_can_be_read() {
         assert_eq!(decode(encoded().into(), "/cwm/"), Ok(saved()));
-        assert_eq!(decode(encoded().into(), "/other/").unwrap_err(), "the saved configuration is of another prefix");
+        assert_eq!(
+            decode(encoded().into(), "/other/").unwrap_err(),
+            "the saved configuration belongs to another prefix"
+        );
     }
 
     #[test]
-    fn what_is_damaged_is_told() {
+    fn a_damaged_copy_is_an_error() {
         let whole = encoded();
         for cut in 0..whole.len() {
             assert!(decode(whole[..cut].to_vec().into(), "/cwm/").is_err(), "cut at {cut}");
@@ -298,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_no_error_and_no_directory_is() {
+    fn a_missing_file_is_no_error_and_a_missing_directory_is() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(SavedCopy::new(folder.path().join("none"), "/cwm/".into()).read(), Ok(None));
         std::fs::write(folder.path().join("file"), "").unwrap();
@@ -307,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(tail in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_decoder_panic(tail in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = MAGIC.to_vec();
             bytes.extend(tail);
             let digest = Sha256::digest(&bytes);

@@ -1,4 +1,4 @@
-//! The files of the certificates.
+//! The certificate files for the connection to etcd.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,21 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
-/// Certificates for the connection to etcd, as PEM files. They are read at each connect, so a rotated one is taken up.
+/// Certificates for the connection to etcd, as PEM files. They are read for each connection, so a rotated certificate
+/// is used from the next one on.
 ///
-/// TLS itself is switched on by an endpoint that begins with `https://`.
+/// An endpoint that begins with `https://` switches TLS on.
 #[derive(Clone, Debug, Default)]
 pub struct EtcdTls {
-    /// The authorities to trust; the system's if not given.
+    /// The trusted authorities; without it, those of the system.
     pub ca: Option<PathBuf>,
-    /// Our own certificate, if etcd asks for one.
+    /// The client certificate, if etcd asks for one.
     pub cert: Option<PathBuf>,
-    /// The key of our own certificate, which must not be encrypted.
+    /// The private key of the client certificate. It must not be encrypted.
     pub key: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// The contents of the files.
 pub(super) struct Contents {
     pub(super) ca: Option<Vec<u8>>,
     pub(super) own: Option<(Vec<u8>, Vec<u8>)>,
@@ -36,7 +37,7 @@ pub struct BadTlsFile {
     reason: String,
 }
 
-/// Which file of [`EtcdTls`].
+/// One of the files of [`EtcdTls`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// [`EtcdTls::ca`].
@@ -48,11 +49,11 @@ pub enum TlsFile {
 }
 
 impl EtcdTls {
-    /// Reads the files and checks that they can be used, as each connect does.
+    /// Reads the files and checks that they can be used, as each connection attempt does.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, one that does not hold what it should, an encrypted key, or one that does not belong
+    /// When a file cannot be read or has the wrong content, when the key is encrypted, or when the key does not belong
     /// to the certificate.
     pub fn check(&self) -> Result<(), BadTlsFile> {
         self.read().map(|_| ())
@@ -93,7 +94,7 @@ impl<'a> File<'a> {
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, BadTlsFile> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.pem).collect();
-        let certificates = certificates.map_err(|_| self.bad("it is no PEM file, or it is cut off"))?;
+        let certificates = certificates.map_err(|_| self.bad("it is not a PEM file, or it is truncated"))?;
         if certificates.is_empty() {
             let is_key = contains(&self.pem, "PRIVATE KEY-----");
             let hint = if is_key { ", but a private key; it may be the wrong file" } else { "" };
@@ -112,9 +113,9 @@ fn check_pair(cert: &File<'_>, key: &File<'_>) -> Result<(), BadTlsFile> {
     let certificates = cert.certificates()?;
     if contains(&key.pem, "BEGIN ENCRYPTED PRIVATE KEY") || contains(&key.pem, "Proc-Type: 4,ENCRYPTED") {
         let decrypt = format!("`openssl pkey -in {} -out DECRYPTED` decrypts it", key.path.display());
-        return Err(key.bad(format!("the key is encrypted, and nobody is there to enter its passphrase; {decrypt}")));
+        return Err(key.bad(format!("the key is encrypted, and a server cannot ask for its passphrase; {decrypt}")));
     }
-    // The words of rustls may quote the file.
+    // rustls's message may quote the file.
     let secret = PrivateKeyDer::from_pem_slice(&key.pem).map_err(|_| {
         let is_certificate = contains(&key.pem, "BEGIN CERTIFICATE");
         let hint = if is_certificate { ", but a certificate; it may be the wrong file" } else { "" };
@@ -135,7 +136,7 @@ fn contains(pem: &[u8], words: &str) -> bool {
 }
 
 impl BadTlsFile {
-    /// Which file it is.
+    /// The file that cannot be used.
     pub fn file(&self) -> TlsFile {
         self.file
     }

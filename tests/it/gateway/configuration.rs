@@ -167,7 +167,10 @@ async fn a_file_that_cannot_be_used_says_what_was_found() {
         (r#"["hunter2"]"#, "webhooks.json: expected an object, found another value at line 1 column "),
         (r#"{"namespaces": {"a": "hunter2"}}"#, "webhooks.json: expected an object, found another value"),
         (r#"{"a": {}"#, "webhooks.json: expected JSON: EOF while parsing an object at line 1 column "),
-        (r#"{"namespaces": {}, "a": {}}"#, "webhooks.json: expected `namespaces` alone, found other keys beside it"),
+        (
+            r#"{"namespaces": {}, "a": {}}"#,
+            "webhooks.json: expected only the key `namespaces`, found other keys beside it",
+        ),
         ("", "webhooks.json: expected JSON, found nothing"),
     ] {
         std::fs::write(gateway.path("webhooks.json"), text).unwrap();

@@ -1,4 +1,4 @@
-//! What an error of etcd's means.
+//! Classifies the errors of etcd and its client, and suggests how to correct them.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ pub(super) fn refused(response: &WatchResponse) -> Fault {
     Fault { kind, reason: format!("etcd canceled the watch: {reason}") }
 }
 
-/// Says what is behind a connection that could not be made, and how to mend it.
+/// Adds to a failed connection attempt its probable cause and how to correct it.
 pub(super) async fn explained(endpoint: &str, fault: Fault) -> Fault {
     let is_odd = matches!(fault.kind, ErrorKind::Other | ErrorKind::Protocol | ErrorKind::Tls);
     let speaks = match is_odd && hint(&fault.reason).is_none() {
@@ -44,8 +44,8 @@ fn with_hint(https: bool, speaks: Option<Speaks>, mut fault: Fault) -> Fault {
              for clients on port 2379 if nothing else is configured",
         ),
         _ => {
-            // It may close the connection before its alert can be read (TLS 1.3).
-            let unread = "it may be that etcd wants a client certificate, or another one";
+            // With TLS 1.3 etcd may close the connection before its alert can be read.
+            let unread = "etcd may want a client certificate, or another one";
             let hint = hint(&fault.reason).or((fault.kind == ErrorKind::Other).then_some(unread));
             if let Some(hint) = hint.filter(|_| https) {
                 let _ = write!(fault.reason, " ({hint})");
@@ -56,12 +56,12 @@ fn with_hint(https: bool, speaks: Option<Speaks>, mut fault: Fault) -> Fault {
     Fault { kind, reason: reason.to_owned() }
 }
 
-/// How to mend a fault of a certificate.
+/// How to correct a problem with a certificate.
 fn hint(reason: &str) -> Option<&'static str> {
     const HINTS: [(&str, &str); 4] = [
         (
             "unknownissuer",
-            "no authority that is trusted here signed etcd's certificate; the gateway trusts those in ETCD_CA_CERT, or \
+            "etcd's certificate is not signed by an authority that is trusted here; the gateway trusts those in ETCD_CA_CERT, or \
              the system's",
         ),
         ("expired", "etcd's certificate must be renewed, or the clock here is wrong"),
@@ -80,7 +80,7 @@ pub(super) fn fault(error: Error) -> Fault {
         Error::GRpcStatus(status) if !status.message().is_empty() => status.message().to_owned(),
         other => other.to_string(),
     };
-    // etcd-client's own words hide the cause.
+    // etcd-client's own message hides the cause.
     let mut cause = match &error {
         Error::GRpcStatus(status) => status.source(),
         Error::TransportError(error) => error.source(),
@@ -96,8 +96,8 @@ pub(super) fn fault(error: Error) -> Fault {
     Fault { kind: kind_of(&reason), reason }
 }
 
-/// What an error's words mean. gRPC's codes do not tell: `OutOfRange` is a compaction and a message that is too large,
-/// `Unavailable` a missing leader, a wrong certificate and a dead server.
+/// Classifies an error by its message. gRPC's codes are ambiguous: `OutOfRange` means a compaction or a message that is
+/// too large, `Unavailable` a missing leader, a wrong certificate or a dead server.
 fn kind_of(reason: &str) -> ErrorKind {
     const WORDS: [(&str, ErrorKind); 20] = [
         ("required revision has been compacted", ErrorKind::Compacted),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_of_a_connection_says_how_to_mend_it() {
+    fn each_connection_error_says_how_to_correct_it() {
         let canceled = || fault(ErrorKind::Other, "operation was canceled");
         for (https, speaks, found, kind, words) in [
             (false, Some(Speaks::Tls), canceled(), ErrorKind::Tls, "use https://"),
@@ -174,13 +174,13 @@ mod tests {
             let told = with_hint(https, speaks, found);
             assert!(told.kind == kind && told.reason.contains(words), "{told:?}");
         }
-        // Nothing is known: nothing is added.
+        // Without a known cause nothing is added.
         assert_eq!(with_hint(false, None, canceled()), canceled());
         assert_eq!(with_hint(false, Some(Speaks::Http2), canceled()), canceled());
     }
 
     #[test]
-    fn words_mean_what_they_say() {
+    fn each_message_has_the_right_kind() {
         for (reason, kind) in [
             ("etcdserver: authentication failed, invalid user ID or password", ErrorKind::Unauthenticated),
             ("etcdserver: revision of auth store is old", ErrorKind::Unauthenticated),

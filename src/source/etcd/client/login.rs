@@ -8,12 +8,12 @@ use etcd_client::{Client, Error, StatusResponse};
 use super::fault::fault;
 use crate::source::etcd::machine::Fault;
 
-/// etcd does not take credentials while its authentication is off, and not even a token.
+/// etcd's error when it gets credentials, or even a token, while its authentication is off.
 const NOT_ENABLED: &str = "authentication is not enabled";
 
-/// A new token, or none, is the answer to these. (`shouldRefreshToken` of etcd's own client, and the case that
-/// authentication was switched off.)
-const MENDED_BY_RENEWING: [&str; 4] =
+/// Errors that a new token, or none, may resolve: the list `shouldRefreshToken` of etcd's own client, and the case that
+/// authentication was switched off.
+const RESOLVED_BY_RENEWING: [&str; 4] =
     ["user name is empty", "invalid auth token", "revision of auth store is old", NOT_ENABLED];
 
 /// How one connection logs in: with a token while etcd's authentication is on, without one while it is off.
@@ -21,7 +21,7 @@ const MENDED_BY_RENEWING: [&str; 4] =
 pub(super) struct Login {
     client: Client,
     user: Option<(String, String)>,
-    /// There is a user, and etcd does not ask for one.
+    /// Whether there is a user that etcd does not ask for.
     idle: Arc<AtomicBool>,
 }
 
@@ -34,12 +34,12 @@ impl Login {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// Whether the fault is one that a new token, or none, would mend.
-    pub(super) fn may_mend(&self, fault: &Fault) -> bool {
-        self.user.is_some() && MENDED_BY_RENEWING.iter().any(|words| fault.reason.contains(words))
+    /// Whether a new token, or none, may resolve the error.
+    pub(super) fn may_resolve(&self, fault: &Fault) -> bool {
+        self.user.is_some() && RESOLVED_BY_RENEWING.iter().any(|words| fault.reason.contains(words))
     }
 
-    /// Gets a token, if etcd gives any. All that was made of the client uses it from then on.
+    /// Gets a token, if etcd issues one. Everything made from this client uses the token from then on.
     pub(super) async fn renew(&mut self) -> Result<(), Fault> {
         let Some(user) = self.user.clone() else { return Ok(()) };
         let idle = match self.client.update_user(Some(user)).await {

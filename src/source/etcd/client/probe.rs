@@ -1,4 +1,4 @@
-//! What a peer speaks, if it is not what the endpoint says.
+//! Finds out which protocol a peer speaks, if it is not the endpoint's.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// For the whole question.
+/// The time limit for the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The least that a TLS server has an answer to: a ClientHello of TLS 1.2 with three cipher suites and no extension.
+/// The least that a TLS server answers: a ClientHello of TLS 1.2 with three cipher suites and no extensions.
 const CLIENT_HELLO: [u8; 56] = {
     let mut hello = [0x5a; 56];
     let head = [0x16, 3, 1, 0, 51, 1, 0, 0, 47, 3, 3];
@@ -37,8 +37,8 @@ pub(super) enum Speaks {
     Http2,
 }
 
-/// Asks the peer in the way that the endpoint does not: with TLS if it begins with `http://`, and without if it begins
-/// with `https://`.
+/// Speaks the other protocol to the peer: TLS if the endpoint begins with `http://`, plain HTTP if it begins with
+/// `https://`.
 pub(super) async fn ask(endpoint: &str) -> Option<Speaks> {
     let (tls, rest) = match endpoint.strip_prefix("http://") {
         Some(rest) => (true, rest),
@@ -55,17 +55,17 @@ pub(super) async fn ask(endpoint: &str) -> Option<Speaks> {
         stream.write_all(question).await.ok()?;
         let mut answer = [0; 8];
         stream.read_exact(&mut answer[..5]).await.ok()?;
-        told_by(&answer)
+        protocol_of(&answer)
     };
     timeout(PATIENCE, asked).await.ok().flatten()
 }
 
-fn told_by(answer: &[u8]) -> Option<Speaks> {
+fn protocol_of(answer: &[u8]) -> Option<Speaks> {
     match answer {
-        // A record with a handshake or an alert.
+        // A TLS record with a handshake or an alert.
         [0x15 | 0x16, 3, ..] => Some(Speaks::Tls),
         [b'H', b'T', b'T', b'P', b'/', ..] => Some(Speaks::Http1),
-        // Settings come first; they are short.
+        // A SETTINGS frame, which comes first and is short.
         [0, 0, _, 4, 0, ..] => Some(Speaks::Http2),
         _ => None,
     }
@@ -76,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_bytes_tell() {
-        assert_eq!(told_by(b"\x15\x03\x01\0\x02"), Some(Speaks::Tls));
-        assert_eq!(told_by(b"\x16\x03\x03\0\x40"), Some(Speaks::Tls));
-        assert_eq!(told_by(b"HTTP/1.1"), Some(Speaks::Http1));
-        assert_eq!(told_by(b"\0\0\x06\x04\0"), Some(Speaks::Http2));
+    fn the_first_bytes_of_the_answer_show_the_protocol() {
+        assert_eq!(protocol_of(b"\x15\x03\x01\0\x02"), Some(Speaks::Tls));
+        assert_eq!(protocol_of(b"\x16\x03\x03\0\x40"), Some(Speaks::Tls));
+        assert_eq!(protocol_of(b"HTTP/1.1"), Some(Speaks::Http1));
+        assert_eq!(protocol_of(b"\0\0\x06\x04\0"), Some(Speaks::Http2));
         for other in [&b""[..], b"\0\0\0\0\0", b"SSH-2.0", b"\x15\x02\0\0\0"] {
-            assert_eq!(told_by(other), None);
+            assert_eq!(protocol_of(other), None);
         }
         // The lengths in the question are right.
         assert_eq!(usize::from(CLIENT_HELLO[4]), CLIENT_HELLO.len() - 5);

@@ -1,4 +1,4 @@
-//! The comparison of every key and its value with etcd's.
+//! The audit: compares every key and value with etcd.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,72 +7,73 @@ use super::exchange::{Command, Event, Time};
 use super::index::Index;
 use super::known::{Known, Revision};
 
-/// Keys in the first page.
+/// The number of keys in the first page.
 pub(super) const FIRST_PAGE: i64 = 256;
 
-/// Keys in a page at most. For each page etcd counts all that is left.
+/// The most keys in a page. For each page etcd counts all remaining keys.
 const LARGEST_PAGE: i64 = 16_000;
 
-/// A page that holds fewer bytes than this is followed by one of twice as many keys.
+/// If a page holds fewer bytes than this, the next one has twice as many keys.
 const SMALL: usize = 1 << 20;
 
-/// A page that holds more bytes than this is followed by one of half as many keys.
+/// If a page holds more bytes than this, the next one has half as many keys.
 const LARGE: usize = 4 << 20;
 
-// Measured with `make scale` on two busy cores: a million keys cost etcd 14 s of CPU. With pauses as long as the pages that
-// takes 36 s, in which puts to etcd take 0.5 s at worst; 100,000 keys take 1.6 s and 0.3 s of CPU.
+// Measured with `make scale` on two busy cores: a million keys cost etcd 14 s of CPU. With pauses as long as the pages
+// that takes 36 s, in which puts to etcd take 0.5 s at worst; 100,000 keys take 1.6 s and 0.3 s of CPU.
 
-/// Each page, also one that was too large or too slow, is followed by a pause of this many times what the page took.
+/// The pause after each page, as a multiple of the time that the page took, even if it was too large or too slow.
 pub(super) const PAUSES: u32 = 9;
 
-/// The same while no proof can be told before the comparison has held: a connection that is cut every few minutes must come
-/// to an end of it.
+/// The same multiple while proofs wait for the audit: even on a connection that is cut every few minutes, the audit
+/// must be able to finish.
 pub(super) const PAUSES_UNPROVEN: u32 = 1;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// After a page that could not be read since its revision has been compacted.
+/// The pause after a page that could not be read because its revision has been compacted.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A comparison of the index with etcd's keys and values, page by page, while events go on coming in.
+/// Compares the index with etcd's keys and values, page by page, while events keep arriving.
 ///
-/// All pages are read at one revision. When that has been compacted, the rest is compared at a newer one. Keys that have
-/// changed since the revision of their page are not compared, only counted: each event is checked when it comes.
+/// All pages are read at one revision. When that revision has been compacted, the rest is compared at a newer one. Keys
+/// that have changed since the revision of their page are only counted, not compared: each event is checked when it
+/// arrives.
 #[derive(Debug)]
 pub(super) struct Audit {
-    /// The revision that is compared.
+    /// The revision at which pages are read.
     at: Revision,
     /// The last key of the last page.
     after: Option<Vec<u8>>,
-    /// Keys that have changed since, and how many keys more there are by that: they are not compared.
+    /// Keys that have changed since, each with the number of keys that the change added. They are not compared.
     touched: HashMap<Vec<u8>, i64>,
-    /// How many keys etcd has told.
-    told: i64,
-    /// Keys in the page that is asked for.
+    /// The number of keys in etcd's pages so far.
+    seen: i64,
+    /// The number of keys in the requested page.
     limit: i64,
-    /// How many times what a page took the pause after it is.
+    /// The pause after a page, as a multiple of the time that it took.
     pauses: u32,
-    /// When the page was asked for.
+    /// When the page was requested.
     asked: Time,
-    /// When the next page may be asked for.
+    /// When the next page may be requested.
     pub(super) next_at: Time,
 }
 
-/// The outcome of a page.
+/// The outcome of comparing a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Compared {
-    /// There are further pages.
+    /// More pages follow.
     More,
-    /// It was the last one, and all is as known.
+    /// This was the last page, and there is no difference.
     Held,
-    /// A key is missing, left over, or not as known.
+    /// A key is missing, left over, or different.
     Differs,
 }
 
 impl Audit {
     pub(super) fn new(now: Time, at: Revision, pauses: u32) -> Self {
         let touched = HashMap::new();
-        Self { at, after: None, touched, told: 0, limit: FIRST_PAGE, pauses, asked: now, next_at: now }
+        Self { at, after: None, touched, seen: 0, limit: FIRST_PAGE, pauses, asked: now, next_at: now }
     }
 
     pub(super) fn ask(&mut self, now: Time) -> Command {
@@ -80,7 +81,7 @@ impl Audit {
         Command::Audit { at: self.at, after: self.after.clone(), limit: self.limit }
     }
 
-    /// Before it is applied, which it must be then.
+    /// Records an event. Must be called before the event is applied to the index.
     pub(super) fn touch(&mut self, event: &Event) {
         *self.touched.entry(event.key.clone()).or_default() += match &event.put {
             Some(put) => i64::from(put.version == 1),
@@ -88,7 +89,7 @@ impl Audit {
         };
     }
 
-    /// Compares a page of so many bytes.
+    /// Compares a page of `bytes` bytes with the index.
     pub(super) fn compare(
         &mut self,
         now: Time,
@@ -97,14 +98,14 @@ impl Audit {
         bytes: usize,
         more: bool,
     ) -> Compared {
-        self.told += page.len() as i64;
+        self.seen += page.len() as i64;
         let mut untouched = page.iter().filter(|(key, _)| !self.touched.contains_key(key));
         if !untouched.all(|(key, known)| index.knows(key, known)) {
             return Compared::Differs;
         }
         let Some((last, _)) = page.last().filter(|_| more) else {
             let more: i64 = self.touched.values().sum();
-            return if self.told + more == index.len() { Compared::Held } else { Compared::Differs };
+            return if self.seen + more == index.len() { Compared::Held } else { Compared::Differs };
         };
         self.after = Some(last.clone());
         self.limit = match bytes {
@@ -116,12 +117,12 @@ impl Audit {
         Compared::More
     }
 
-    /// After a page that was asked for last and came now, or did not.
+    /// The pause after a page that was requested last and arrived, or failed, now.
     fn pause(&self, now: Time) -> Duration {
         (now.saturating_sub(self.asked) * self.pauses).min(LONGEST_PAUSE)
     }
 
-    /// The page was too large, or took too long. Returns whether a shorter one may do.
+    /// The page was too large, or took too long. Returns whether a smaller one may work.
     pub(super) fn shorten(&mut self, now: Time) -> bool {
         let shorter = self.limit > 1;
         self.limit = (self.limit / 2).max(1);
@@ -132,7 +133,7 @@ impl Audit {
     /// The revision has been compacted: the rest is compared at `applied`, the index's revision.
     pub(super) fn renew(&mut self, now: Time, applied: Revision) {
         let after = self.after.as_deref();
-        // The pages to come are read with these changes.
+        // The remaining pages will contain these changes.
         self.touched.retain(|key, _| after.is_some_and(|after| key.as_slice() <= after));
         self.at = applied;
         self.next_at = now + AGAIN;

@@ -1,8 +1,8 @@
-//! How long to wait before the next try.
+//! The time to wait before the next attempt.
 
 use std::time::Duration;
 
-/// Full jitter: the time is drawn evenly from below a bound that doubles with each failure in a row.
+/// Backoff with full jitter: each wait is drawn uniformly from below a bound that doubles with each failure in a row.
 #[derive(Debug)]
 pub(super) struct Backoff {
     first: Duration,
@@ -10,7 +10,7 @@ pub(super) struct Backoff {
     failures: u32,
 }
 
-/// No retry comes sooner, so that no error can make a tight loop.
+/// The shortest wait, so that no error can cause a tight loop.
 pub(super) const LEAST_WAIT: Duration = Duration::from_millis(20);
 
 impl Backoff {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_up_to_a_bound_and_are_never_nothing() {
+    fn waits_grow_up_to_a_bound_and_are_never_zero() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
         let mut random = fastrand::Rng::with_seed(1);
         let mut seen = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out.
+//! The inputs and the commands of the machine.
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use bytes::Bytes;
 use super::known::{Known, Meta, Revision};
 use crate::store::{ErrorKind, ListReason};
 
-/// Time since the driver began. Monotonic.
+/// The monotonic time since the driver started.
 pub(in crate::source::etcd) type Time = Duration;
 
-/// What happened.
+/// An input: something that happened.
 #[derive(Debug)]
 pub(in crate::source::etcd) enum Input {
-    /// Begin.
+    /// The driver has started.
     Start,
     /// The wait is over.
     Woke,
-    /// A connection stands and a linearizable read came back, with what was asked about the past.
+    /// A connection was made, and the linearizable read succeeded, with etcd's answer about the past.
     Connected(Header, Past),
-    /// One page of the list.
+    /// A page of the list.
     Page(Page),
     /// The watch has been created, at this revision of etcd.
     Opened { revision: Revision },
-    /// The watch says something.
+    /// A message from the watch.
     Message(Message),
-    /// The proof came back.
+    /// The answer to a proof.
     Proof(Proof),
-    /// The look at where etcd is came back.
+    /// The answer to a look.
     Looked(Look),
-    /// One page of the audit came back.
+    /// A page of the audit.
     Audited(AuditPage),
-    /// Somebody waits for a proof.
+    /// A reader waits for a proof.
     Wanted,
-    /// A moment went by.
+    /// Time has passed.
     Tick,
-    /// Something broke.
+    /// An operation has failed.
     Fault(Fault),
 }
 
@@ -47,23 +47,24 @@ pub(in crate::source::etcd) struct Header {
     pub(in crate::source::etcd) revision: Revision,
 }
 
-/// What a revision of the past looks like to etcd now.
+/// etcd's present view of a past revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::source::etcd) enum Past {
-    /// It was not asked for, or it has been compacted.
+    /// The revision was not asked for, or has been compacted.
     Unknown,
-    /// etcd has not come that far.
+    /// etcd has not reached the revision yet.
     Future,
-    /// How many keys there were, and one that had changed at or after the revision that was asked about.
+    /// The number of keys at the revision, and one key that had changed at or after the revision `newest` of the
+    /// question.
     Known { keys: i64, changed: Option<(Vec<u8>, Meta)> },
 }
 
-/// A place in the past to ask about: what there was at `at`, and what of it had changed at or after `newest`.
+/// A question about the past: the keys at the revision `at`, and one of them that had changed at or after `newest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::source::etcd) struct Memory {
     pub(in crate::source::etcd) at: Revision,
     pub(in crate::source::etcd) newest: Revision,
-    /// How many keys are known: to look at all of them takes etcd its time.
+    /// The number of known keys: etcd looks at all of them, which takes time.
     pub(in crate::source::etcd) keys: i64,
 }
 
@@ -83,10 +84,10 @@ pub(in crate::source::etcd) struct Entry {
 
 #[derive(Debug, Default)]
 pub(in crate::source::etcd) struct Message {
-    /// etcd has ended the watch: looked at before all else.
+    /// etcd has ended the watch: checked before everything else.
     pub(in crate::source::etcd) canceled: Option<Fault>,
     pub(in crate::source::etcd) events: Vec<Event>,
-    /// The last revision is not complete: more of it is to come.
+    /// The last revision is incomplete: more of it follows.
     pub(in crate::source::etcd) fragment: bool,
 }
 
@@ -106,20 +107,20 @@ pub(in crate::source::etcd) struct Put {
 }
 
 impl Event {
-    /// What is known of the key after this event, unless it is gone.
+    /// The metadata of the key after this event; `None` if it was deleted.
     pub(in crate::source::etcd) fn meta(&self) -> Option<Meta> {
         let put = self.put.as_ref()?;
         Some(Meta { version: put.version, created: put.created, modified: self.revision })
     }
 }
 
-/// Where etcd is.
+/// etcd's current revision and number of keys.
 #[derive(Debug)]
 pub(in crate::source::etcd) struct Look {
     pub(in crate::source::etcd) header: Header,
-    /// All keys under the prefix.
+    /// The number of keys under the prefix.
     pub(in crate::source::etcd) total: i64,
-    /// Where we were when it was asked for.
+    /// The revision that was applied when the question was asked.
     pub(in crate::source::etcd) after: Revision,
 }
 
@@ -128,40 +129,40 @@ pub(in crate::source::etcd) struct Proof {
     pub(in crate::source::etcd) header: Header,
     /// Keys that changed after `since`.
     pub(in crate::source::etcd) changed: Vec<(Vec<u8>, Meta)>,
-    /// Whether there are more of them.
+    /// Whether there are more of such keys.
     pub(in crate::source::etcd) more: bool,
-    /// All keys under the prefix.
+    /// The number of keys under the prefix.
     pub(in crate::source::etcd) total: i64,
     /// The revision that was asked about.
     pub(in crate::source::etcd) since: Revision,
-    /// Where we were when it was asked for.
+    /// The revision that was applied when the question was asked.
     pub(in crate::source::etcd) after: Revision,
 }
 
 impl Proof {
-    /// Whether any key changed after where we were; also if that is not known.
+    /// Whether any key changed after the applied revision, or the answer leaves that open.
     pub(in crate::source::etcd) fn has_news(&self) -> bool {
         self.more || self.changed.iter().any(|(_, meta)| meta.modified > self.after)
     }
 
-    /// Whether it says nothing of news because there were too many keys that had changed before.
+    /// Whether the answer names no newer change only because too many older changes filled it.
     pub(in crate::source::etcd) fn is_cut_short(&self) -> bool {
         self.more && self.since < self.after
     }
 }
 
-/// Keys with their values' digests, at the revision that was asked for.
+/// Keys with the digests of their values, at the requested revision.
 #[derive(Debug)]
 pub(in crate::source::etcd) enum AuditPage {
     Keys {
         keys: Vec<(Vec<u8>, Known)>,
-        /// How much the keys and values take.
+        /// The total length of the keys and values.
         bytes: usize,
         more: bool,
     },
     /// The revision has been compacted meanwhile.
     Compacted,
-    /// It is too large, or takes too long.
+    /// The page is too large, or takes too long.
     Unwieldy(Fault),
 }
 
@@ -171,52 +172,52 @@ pub(in crate::source::etcd) struct Fault {
     pub(in crate::source::etcd) reason: String,
 }
 
-/// What to do. Commands are done in order; at most one of a step's commands leads to a later input of its own
+/// Commands for the driver. They are executed in order. At most one command of a step leads to a later input of its own
 /// (`Connect`, `List`, `Watch`, `Look`, `Prove`, `Audit`, `Wait`).
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::source::etcd) enum Command {
-    /// Give up every connection.
+    /// Close every connection.
     Close,
-    /// Wake up after this time.
+    /// Wake the machine after this time.
     Wait(Duration),
-    /// Connect to this endpoint, authenticate, and do a linearizable read, of the past if there is one.
+    /// Connect to this endpoint, authenticate, and do a linearizable read, which includes `memory` if there is one.
     Connect { endpoint: usize, memory: Option<Memory> },
-    /// Read a page: at a revision, or at the newest; after a key, or from the first.
+    /// Read a page, at a revision or the newest one, after a key or from the start.
     List { at: Option<Revision>, after: Option<Vec<u8>>, limit: i64 },
     /// Open a watch.
     Watch { from: Revision },
     /// Ask the watch for its progress.
     AskProgress,
-    /// Ask where etcd is and how many keys there are: none is read. `after` is where we are.
+    /// Ask for etcd's revision and its number of keys, without reading any. `after` is the applied revision.
     Look { after: Revision },
-    /// Ask which keys changed after the revision `since`, and how many keys there are. etcd looks at every key. `after` is
-    /// where we are.
+    /// Ask which keys changed after the revision `since`, and how many keys there are. etcd looks at every key. `after`
+    /// is the applied revision.
     Prove { since: Revision, after: Revision },
-    /// Ask for a page of keys and values at a revision, after a key or from the first.
+    /// Read a page of keys and values at a revision, after a key or from the start.
     Audit { at: Revision, after: Option<Vec<u8>>, limit: i64 },
 
-    /// A list begins.
+    /// Start a list.
     Begin(ListReason),
-    /// These belong to the list.
+    /// Add these entries to the list.
     Bring(Vec<Entry>),
-    /// The list is complete: publish it.
+    /// Publish the complete list.
     Commit(Header),
-    /// What was published before is of another history than what is published next.
+    /// The next list belongs to another history than the published configuration.
     NewEpoch,
     /// Publish these changes at once.
     Apply { revision: Revision, events: Vec<Event> },
-    /// Nothing else has changed up to here.
+    /// Nothing else has changed up to this revision.
     Advance(Revision),
-    /// What is published was current at this time: when the proof was asked for.
+    /// The published configuration was current at this time, when the proof was requested.
     Proven { asked: Time },
-    /// Every key and value was compared and found as known.
+    /// The audit has compared every key and value, and found no difference.
     AuditHeld,
-    /// A key or a value was compared and is not as known.
+    /// The audit has found a difference.
     AuditDiffers,
     /// Every change is followed.
     Live,
     /// The watch is silent.
     Stale,
-    /// Changes are not seen at present.
+    /// Changes are currently not seen.
     Disconnected(Fault),
 }

@@ -1,4 +1,4 @@
-//! Every key under the prefix, with enough of each to notice a change that was missed, and another history.
+//! The index of all keys under the prefix. It keeps enough of each key to notice a missed change or another history.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::exchange::{Event, Past};
 use super::known::{Known, Meta, Revision};
 use foldhash::fast::RandomState;
 
-/// All keys at one revision, ours or not.
+/// All keys at one revision, whether they are used or ignored.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     keys: HashMap<Box<[u8]>, Known, RandomState>,
@@ -17,12 +17,12 @@ impl Index {
         self.keys.len() as i64
     }
 
-    /// The revision that changed any key last.
+    /// The last revision at which any key changed.
     pub(super) fn newest(&self) -> Revision {
         self.keys.values().map(|known| known.meta.modified).max().unwrap_or(0)
     }
 
-    /// Whether the past that etcd tells is the one that was lived through here.
+    /// Whether etcd's account of the past agrees with this index.
     pub(super) fn remembers(&self, past: &Past) -> bool {
         match past {
             Past::Unknown => true,
@@ -34,12 +34,12 @@ impl Index {
         }
     }
 
-    /// Whether a key is known, and as this.
-    pub(super) fn knows(&self, key: &[u8], as_this: &Known) -> bool {
-        self.keys.get(key) == Some(as_this)
+    /// Whether the key is known in exactly this state.
+    pub(super) fn knows(&self, key: &[u8], state: &Known) -> bool {
+        self.keys.get(key) == Some(state)
     }
 
-    /// Whether one of these keys is known as it was before a change at or before the revision `applied`.
+    /// Whether the index misses a change of one of these keys that was made at or before the revision `applied`.
     pub(super) fn is_behind(&self, changed: &[(Vec<u8>, Meta)], applied: Revision) -> bool {
         let mut due = changed.iter().filter(|(_, meta)| meta.modified <= applied);
         due.any(|(key, meta)| self.keys.get(key.as_slice()).is_some_and(|known| known.meta.modified < meta.modified))
@@ -49,7 +49,7 @@ impl Index {
         self.keys.insert(key.into(), known);
     }
 
-    /// Applies an event. Returns whether it follows from what was known; if not, an event before it was missed.
+    /// Applies an event. Returns `false` if it does not follow from the known state: then an earlier event was missed.
     pub(super) fn apply(&mut self, event: &Event) -> bool {
         let Some((meta, put)) = event.meta().zip(event.put.as_ref()) else {
             return self.keys.remove(event.key.as_slice()).is_some();
@@ -67,7 +67,7 @@ mod tests {
     use crate::source::etcd::machine::tests::{delete, put};
 
     #[test]
-    fn events_that_follow_are_told_from_those_that_do_not() {
+    fn an_event_that_does_not_follow_is_detected() {
         let mut index = Index::default();
         assert!(index.apply(&put("a", 2, 1, 2)));
         assert!(index.apply(&put("a", 3, 2, 2)));

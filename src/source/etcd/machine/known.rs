@@ -1,23 +1,23 @@
-//! What is known of a key.
+//! The known state of a key.
 
 use sha2::{Digest, Sha256};
 
 /// A revision of etcd; always positive.
 pub(in crate::source::etcd) type Revision = i64;
 
-/// etcd's own count of a key's life.
+/// etcd's metadata of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::source::etcd) struct Meta {
-    /// 1 when the key is made, and one more with each put.
+    /// 1 when the key is created, and one more with each put.
     pub(in crate::source::etcd) version: i64,
-    /// The revision that made it.
+    /// The revision that created the key.
     pub(in crate::source::etcd) created: Revision,
-    /// The revision that changed it last.
+    /// The revision that last changed the key.
     pub(in crate::source::etcd) modified: Revision,
 }
 
-/// A key's life and its value. A script that is run again against an emptied etcd makes the same lives: only the values
-/// differ.
+/// The metadata of a key and the digest of its value. A script that is run again on an emptied etcd produces the same
+/// metadata; only values can differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::source::etcd) struct Known {
     pub(in crate::source::etcd) meta: Meta,

@@ -1,36 +1,36 @@
-//! Whether etcd's count of the keys agrees with what the watch has brought.
+//! Compares etcd's number of keys with the number that the watch has delivered.
 
 use std::collections::VecDeque;
 
 use super::exchange::Time;
 use super::known::Revision;
 
-/// This many comparisons in a row must differ before everything is read again.
+/// The number of differing comparisons in a row after which everything is read again.
 pub(super) const MISSES: u32 = 4;
 
-/// Answers that wait for the watch, at most. Of more than these the first ones are kept, and the last one.
+/// The most answers that wait for the watch. Of further answers only the last one is kept.
 const MOST_AWAITED: usize = 16;
 
-/// A comparison of key counts that holds also while keys change.
+/// Compares the numbers of keys, even while keys change.
 ///
-/// etcd's answer counts the keys at one revision. The answer is compared with the count here at that same revision: with
-/// one that was kept while the answer was on its way, or with the one that comes when the watch passes the revision. So an
-/// answer that is late, or one that is early, never differs; a creation or a deletion that the watch lost always does.
+/// etcd's answer counts the keys at one revision. It is compared with our own count at that same revision: with a count
+/// that was kept while the answer was on its way, or with the count when the watch passes the revision. So an answer
+/// that is early or late never differs, and a creation or deletion that the watch lost always does.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// How many keys are known at the revision that is applied.
+    /// The number of keys at the applied revision.
     keys: i64,
-    /// The count when the open question was asked, and after each revision since that changed it.
+    /// The count when the open question was asked, and after each later revision that changed it.
     counts: Vec<(Revision, i64)>,
-    /// Answers of revisions that the watch has not passed yet, in their order.
+    /// Answers for revisions that the watch has not passed yet, in order.
     awaited: VecDeque<Answer>,
-    /// Comparisons in a row that differed. Only one that agrees ends the row: events do not.
+    /// The number of differing comparisons in a row. Only a comparison that agrees ends the row; events do not.
     misses: u32,
-    /// Answers in a row that named a key's change which the watch should have brought before.
+    /// The number of answers in a row that named a change which the watch should have delivered before.
     overdue: u32,
 }
 
-/// How many keys there were at a revision.
+/// The number of keys at a revision.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     /// When the question was asked.
@@ -40,10 +40,10 @@ pub(super) struct Answer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Comparison {
     Agrees,
     Differs,
-    /// It is of a revision that the watch has yet to pass.
+    /// The watch has yet to pass the answer's revision.
     Later,
 }
 
@@ -52,28 +52,28 @@ impl Tally {
         Self { keys, counts: Vec::new(), awaited: VecDeque::new(), misses: 0, overdue: 0 }
     }
 
-    /// A question is asked.
+    /// Starts a question.
     pub(super) fn ask(&mut self, applied: Revision) {
         self.counts = vec![(applied, self.keys)];
     }
 
     /// Takes the answer to the open question.
-    pub(super) fn answer(&mut self, answer: Answer, applied: Revision) -> Told {
+    pub(super) fn answer(&mut self, answer: Answer, applied: Revision) -> Comparison {
         let counts = std::mem::take(&mut self.counts);
         if answer.revision > applied {
             self.awaited.truncate(MOST_AWAITED - 1);
             self.awaited.push_back(answer);
-            return Told::Later;
+            return Comparison::Later;
         }
         let then = counts.iter().rev().find(|(revision, _)| *revision <= answer.revision);
         match then {
-            Some((_, keys)) if self.agrees(*keys == answer.total) => Told::Agrees,
-            _ => Told::Differs,
+            Some((_, keys)) if self.agrees(*keys == answer.total) => Comparison::Agrees,
+            _ => Comparison::Differs,
         }
     }
 
-    /// The watch has brought a revision, and there are `keys` now. Returns when the last question was asked whose answer is
-    /// found to agree by that.
+    /// The watch has delivered a revision, and there are `keys` now. If that settles answers that agree, returns when
+    /// the last of their questions was asked.
     pub(super) fn pass(&mut self, revision: Revision, keys: i64) -> Option<Time> {
         let (before, after) = (std::mem::replace(&mut self.keys, keys), keys);
         let mut agreed = None;
@@ -90,18 +90,18 @@ impl Tally {
         agreed
     }
 
-    /// A proof has held: earlier answers need not be compared any more.
+    /// A proof has succeeded: earlier answers need not be compared any more.
     pub(super) fn settle(&mut self) {
         self.awaited.clear();
         self.misses = 0;
     }
 
-    /// Takes note of whether an answer named a change that the watch should have brought before.
+    /// Records whether an answer named a change that the watch should have delivered before.
     pub(super) fn overdue(&mut self, overdue: bool) {
         self.overdue = if overdue { self.overdue + 1 } else { 0 };
     }
 
-    /// Whether something differed that has not been found to agree since.
+    /// Whether a difference has not been resolved since.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.misses > 0 || self.overdue > 0
     }
@@ -110,7 +110,7 @@ impl Tally {
         self.misses >= MISSES || self.overdue >= MISSES
     }
 
-    /// A count that agrees says nothing of a key that is known to be behind.
+    /// An equal count does not prove anything while a key is known to be behind.
     fn agrees(&mut self, agrees: bool) -> bool {
         self.misses = if agrees { 0 } else { self.misses + 1 };
         agrees && self.overdue == 0
@@ -138,19 +138,19 @@ mod tests {
             tally.answer(answer(revision, total), 15)
         };
         for (revision, keys) in [(10, 3), (11, 3), (12, 4), (13, 4), (14, 4), (15, 2)] {
-            assert_eq!(told(revision, keys), Told::Agrees, "{revision}");
-            assert_eq!(told(revision, keys + 1), Told::Differs, "{revision}");
+            assert_eq!(told(revision, keys), Comparison::Agrees, "{revision}");
+            assert_eq!(told(revision, keys + 1), Comparison::Differs, "{revision}");
         }
-        assert_eq!(told(16, 2), Told::Later);
+        assert_eq!(told(16, 2), Comparison::Later);
     }
 
     #[test]
     fn an_answer_of_a_later_revision_waits_until_the_watch_has_passed_it() {
-        // Passed by, or met.
+        // The watch passes the revision in one case, and reaches it exactly in the other.
         for (revision, before, after) in [(14, 3, 9), (12, 9, 3)] {
             let mut tally = Tally::new(2);
             tally.ask(10);
-            assert_eq!(tally.answer(answer(12, 3), 10), Told::Later);
+            assert_eq!(tally.answer(answer(12, 3), 10), Comparison::Later);
             assert_eq!(tally.pass(11, before), None);
             assert_eq!(tally.pass(revision, after), Some(Time::from_secs(12)));
             assert!(!tally.is_in_doubt());
@@ -159,27 +159,27 @@ mod tests {
     }
 
     #[test]
-    fn only_a_count_that_agrees_ends_a_row() {
+    fn only_an_equal_count_ends_a_row_of_differences() {
         let mut tally = Tally::new(5);
         for n in 1..=i64::from(MISSES) {
             assert!(!tally.is_lost());
             tally.ask(10 * n);
-            assert_eq!(tally.answer(answer(10 * n + 1, 4), 10 * n), Told::Later);
+            assert_eq!(tally.answer(answer(10 * n + 1, 4), 10 * n), Comparison::Later);
             assert_eq!(tally.pass(10 * n + 2, 5), None);
             assert!(tally.is_in_doubt());
         }
         assert!(tally.is_lost());
         tally.ask(99);
-        assert_eq!(tally.answer(answer(99, 5), 99), Told::Agrees);
+        assert_eq!(tally.answer(answer(99, 5), 99), Comparison::Agrees);
         assert!(!tally.is_in_doubt());
     }
 
     #[test]
-    fn a_count_that_agrees_says_nothing_of_a_key_that_is_behind() {
+    fn an_equal_count_does_not_clear_a_key_that_is_behind() {
         let mut tally = Tally::new(5);
         tally.overdue(true);
         tally.ask(10);
-        assert_eq!(tally.answer(answer(10, 5), 10), Told::Differs);
+        assert_eq!(tally.answer(answer(10, 5), 10), Comparison::Differs);
         tally.ask(10);
         tally.answer(answer(12, 5), 10);
         assert_eq!(tally.pass(12, 5), None);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_wait_are_bounded_and_the_first_ones_come_up() {
+    fn waiting_answers_are_bounded_and_the_first_ones_are_kept() {
         let mut tally = Tally::new(5);
         for revision in 100..1000 {
             tally.ask(10);
@@ -208,12 +208,12 @@ mod tests {
     enum Step {
         /// etcd changes the count by this much, at a new revision.
         Change(i64),
-        /// The watch brings the next change.
+        /// The watch delivers the next change.
         Deliver,
         Ask,
-        /// etcd answers the open question, as of now.
+        /// etcd answers the open question, with its current state.
         Answer,
-        /// The answer comes.
+        /// The answer arrives.
         Arrive,
     }
 
@@ -229,10 +229,10 @@ mod tests {
     }
 
     proptest! {
-        /// However late the answers and the watch are: if the watch loses nothing no comparison differs. If it has lost one
-        /// deletion, none agrees any more.
+        /// However late the answers and the watch are, no comparison differs as long as the watch loses nothing. Once
+        /// it has lost a deletion, none agrees any more.
         #[test]
-        fn what_is_late_never_differs_and_what_is_lost_always_does(steps in steps(), lost in any::<bool>()) {
+        fn late_answers_never_differ_and_a_lost_change_always_does(steps in steps(), lost in any::<bool>()) {
             let (mut history, mut applied) = (vec![7_i64], 0_usize);
             let here = |count: i64| count + i64::from(lost);
             let mut tally = Tally::new(here(7));
@@ -256,7 +256,7 @@ mod tests {
                     }
                     Step::Arrive => {
                         let Some(answer) = told.take() else { continue };
-                        agreed += u32::from(tally.answer(answer, applied as Revision) == Told::Agrees);
+                        agreed += u32::from(tally.answer(answer, applied as Revision) == Comparison::Agrees);
                     }
                     _ => {}
                 }

@@ -37,7 +37,7 @@ fn new(key: &str, revision: Revision) -> Event {
     put(key, revision, 1, revision)
 }
 
-/// A put of the key that [`live`] knows, the `n`th after it was made.
+/// A put of the key in [`live`]'s list, the `n`th after its creation.
 fn again(revision: Revision, n: i64) -> Event {
     put("a", revision, 1 + n, 5)
 }
@@ -74,7 +74,7 @@ fn prove(since: Revision, after: Revision) -> Command {
     Command::Prove { since, after }
 }
 
-/// `changed` if it names a key that changed last.
+/// `changed` if the proof names a key that was the last to change.
 fn proof(after: Revision, revision: Revision, changed: bool, total: i64) -> Input {
     let changed: &[(&str, Revision)] = if changed { &[("z", revision)] } else { &[] };
     proof_of(after, revision, changed, total)
@@ -120,7 +120,7 @@ fn live() -> Machine {
     machine
 }
 
-/// Breaks it and connects again, to a linearizable read of this header.
+/// Disconnects the machine and connects it again, to a linearizable read with this header.
 fn reconnect(machine: &mut Machine, now: Time, header: Header) -> Vec<Command> {
     machine.step(now, fault(ErrorKind::Unreachable));
     machine.step(now, Input::Woke);
@@ -154,7 +154,7 @@ fn it_lists_and_then_watches_from_the_next_revision() {
         ]
     );
     assert_eq!(
-        // The header of a later page tells a newer revision, which the page is not of.
+        // The header of a later page has a newer revision than the page itself.
         machine.step(secs(3), page(12, &[entry("b", 6)], false)),
         [
             Command::Bring(vec![entry("b", 6)]),
@@ -167,7 +167,7 @@ fn it_lists_and_then_watches_from_the_next_revision() {
 }
 
 #[test]
-fn an_empty_prefix_is_a_configuration_too() {
+fn an_empty_prefix_is_a_valid_configuration() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(1));
@@ -176,7 +176,7 @@ fn an_empty_prefix_is_a_configuration_too() {
 }
 
 #[test]
-fn behind_the_store_it_is_live_only_when_a_proof_says_so() {
+fn a_watch_that_is_behind_etcd_is_live_only_after_a_proof() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
@@ -189,7 +189,7 @@ fn behind_the_store_it_is_live_only_when_a_proof_says_so() {
 }
 
 #[test]
-fn events_are_published_and_resumed_behind() {
+fn events_are_published_and_the_watch_resumes_after_them() {
     let mut machine = live();
     let change = [new("b", 11)];
     assert_eq!(machine.step(secs(1), events(&change)), [Command::Apply { revision: 11, events: change.to_vec() }]);
@@ -200,7 +200,7 @@ fn events_are_published_and_resumed_behind() {
 }
 
 #[test]
-fn what_was_applied_is_not_applied_again() {
+fn an_applied_event_is_not_applied_again() {
     let mut machine = live();
     machine.step(secs(1), events(&[again(11, 1), again(12, 2)]));
     assert_eq!(machine.step(secs(1), events(&[again(11, 1), again(12, 2)])), []);
@@ -223,7 +223,7 @@ fn a_revision_in_fragments_is_published_whole() {
 }
 
 #[test]
-fn half_a_revision_is_forgotten_with_its_connection() {
+fn an_incomplete_revision_is_forgotten_with_its_connection() {
     let mut machine = live();
     machine.step(secs(1), fragment(&[again(11, 1)]));
     machine.step(secs(1), fault(ErrorKind::Unreachable));
@@ -232,7 +232,7 @@ fn half_a_revision_is_forgotten_with_its_connection() {
 }
 
 #[test]
-fn a_proof_does_not_pass_by_half_a_revision() {
+fn a_proof_waits_for_an_incomplete_revision() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), fragment(&[delete("a", 11)]));
@@ -243,14 +243,14 @@ fn a_proof_does_not_pass_by_half_a_revision() {
         machine.step(secs(10), events(std::slice::from_ref(&rest))),
         [
             Command::Apply { revision: 11, events: vec![delete("a", 11), rest] },
-            // Now that it is whole, what is published is what the proof saw.
+            // Now that the revision is complete, the published state is the one that the proof saw.
             Command::Proven { asked: secs(10) }
         ]
     );
 }
 
 #[test]
-fn each_revision_is_published_by_itself() {
+fn each_revision_is_published_separately() {
     let mut machine = live();
     let (one, two, three) = (again(11, 1), new("b", 12), new("c", 12));
     assert_eq!(
@@ -260,7 +260,7 @@ fn each_revision_is_published_by_itself() {
 }
 
 #[test]
-fn of_a_fragment_the_complete_revisions_are_published() {
+fn the_complete_revisions_of_a_fragment_are_published() {
     let mut machine = live();
     let (one, two, three) = (again(11, 1), new("b", 12), new("c", 12));
     assert_eq!(
@@ -274,7 +274,7 @@ fn of_a_fragment_the_complete_revisions_are_published() {
 }
 
 #[test]
-fn events_out_of_order_are_not_believed() {
+fn events_out_of_order_are_an_error() {
     let mut machine = live();
     let commands = machine.step(secs(1), events(&[again(13, 1), new("b", 12)]));
     assert!(is_closing(&commands, ErrorKind::Protocol), "{commands:?}");
@@ -306,7 +306,7 @@ fn a_compacted_watch_reads_everything_again() {
 }
 
 #[test]
-fn what_makes_many_list_is_answered_by_each_at_its_own_time() {
+fn receivers_that_must_list_at_the_same_time_spread_out() {
     let waits = |input: fn() -> Input| -> Vec<_> {
         let wait = |seed| {
             let mut machine = live();
@@ -322,12 +322,12 @@ fn what_makes_many_list_is_answered_by_each_at_its_own_time() {
         assert!(quarters.iter().all(|count| *count > 10), "{quarters:?}");
         assert!(waits.iter().all(|wait| *wait <= SPREAD + Duration::from_millis(100)));
     }
-    // What concerns one connection is tried again at once, and it was no list.
+    // An error of one connection is retried at once, and there was no list.
     assert!(waits(|| fault(ErrorKind::Unreachable)).iter().all(|wait| *wait <= Duration::from_millis(100)));
 }
 
 #[test]
-fn a_connection_to_what_was_left_proves_it() {
+fn a_connection_to_an_unchanged_etcd_is_a_proof() {
     let again = |revision, past| {
         let mut machine = live();
         machine.step(secs(20), fault(ErrorKind::Unreachable));
@@ -340,14 +340,14 @@ fn a_connection_to_what_was_left_proves_it() {
     let (mut machine, commands) = again(10, known.clone());
     assert_eq!(commands, [watch]);
     assert_eq!(machine.step(secs(24), Input::Opened { revision: 10 }), [Command::Live, audit(10)]);
-    // As of when the connection was begun, which is before the read was sent; and not before the values are proven.
+    // The proof dates from the start of the connection, which is before the read was sent; and it waits for the values.
     let held = [Command::AuditHeld, Command::Proven { asked: secs(21) }];
     assert_eq!(machine.step(secs(25), audited(&[entry("a", 5)], false)), held);
-    // It was somewhere else, or here: nothing is said before the proof.
+    // The change was outside of the prefix, or not: nothing is reported before the proof.
     let (mut machine, commands) = again(12, known);
     assert_eq!(commands, [Command::Watch { from: 11 }]);
     assert_eq!(machine.step(secs(24), Input::Opened { revision: 12 }), [prove(10, 10)]);
-    // How many keys there are was not told.
+    // The number of keys was not reported.
     assert_eq!(again(10, Past::Unknown).1, [Command::Watch { from: 11 }]);
 }
 
@@ -361,7 +361,7 @@ fn a_watch_of_a_member_that_is_behind_is_not_live() {
 }
 
 #[test]
-fn who_asks_before_the_watch_is_open_is_not_forgotten() {
+fn a_reader_that_asks_before_the_watch_is_open_gets_a_proof() {
     for wanted_at in 0..3 {
         let mut machine = live();
         machine.step(secs(1), fault(ErrorKind::Unreachable));
@@ -377,7 +377,7 @@ fn who_asks_before_the_watch_is_open_is_not_forgotten() {
         assert_eq!(machine.step(secs(2), look(10, 10, 1)), [audit(10)]);
         let held = [Command::AuditHeld, Command::Proven { asked: secs(2) }];
         assert_eq!(machine.step(secs(2), audited(&[entry("a", 5)], false)), held);
-        // Once.
+        // The request is answered only once.
         reconnect(&mut machine, secs(3), at(10));
         assert_eq!(machine.step(secs(3), Input::Opened { revision: 10 }), [Command::Live, audit(10)]);
     }
@@ -393,7 +393,7 @@ fn a_refused_watch_is_opened_again_on_a_new_connection() {
 }
 
 #[test]
-fn a_list_that_is_compacted_begins_again_and_not_for_ever() {
+fn a_compacted_list_starts_again_a_limited_number_of_times() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
@@ -421,7 +421,7 @@ fn pages_that_are_too_large_shrink_down_to_one_key() {
 }
 
 #[test]
-fn pages_of_little_grow_up_to_what_fits() {
+fn pages_with_few_bytes_grow_up_to_a_limit() {
     let limits = |most: i64, bytes: usize| {
         let mut machine = Machine::new(1, 1);
         machine.page = most;
@@ -448,7 +448,7 @@ fn pages_of_little_grow_up_to_what_fits() {
 }
 
 #[test]
-fn a_page_that_was_too_large_is_not_asked_for_again() {
+fn a_page_size_that_was_too_large_is_not_used_again() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
@@ -472,7 +472,7 @@ fn other_histories() -> [Header; 3] {
 }
 
 #[test]
-fn another_history_is_asked_for_twice_and_taken_over() {
+fn another_history_must_be_seen_twice_and_is_then_taken_over() {
     for header in other_histories() {
         let mut machine = live();
         let commands = reconnect(&mut machine, secs(1), header);
@@ -495,7 +495,7 @@ fn another_history_is_asked_for_twice_and_taken_over() {
 }
 
 #[test]
-fn a_past_that_was_not_lived_through_here_is_another_history() {
+fn a_past_that_disagrees_with_the_index_is_another_history() {
     let known =
         |keys, changed: Option<Entry>| Past::Known { keys, changed: changed.map(|entry| (entry.key, entry.meta)) };
     let again = |past: &Past| {
@@ -523,7 +523,7 @@ fn a_past_that_was_not_lived_through_here_is_another_history() {
 }
 
 #[test]
-fn a_lost_change_is_read_again_and_is_no_other_history() {
+fn a_lost_change_causes_a_list_and_is_not_another_history() {
     let doubted = |machine: &mut Machine| {
         for n in 0..u64::from(DOUBTS) {
             machine.step(secs(10 * n + 10), Input::Tick);
@@ -531,7 +531,7 @@ fn a_lost_change_is_read_again_and_is_no_other_history() {
         }
     };
     let unfollowed = |machine: &mut Machine| drop(machine.step(secs(1), events(&[delete("a", 11), delete("b", 12)])));
-    // As etcd remembers revision 10: `a` as it was known, which the event has removed, and another key, which was missed.
+    // etcd's view of revision 10: `a` as it was known, which the event has removed, and another key, which was missed.
     let known = Past::Known { keys: 2, changed: Some((b"a".to_vec(), entry("a", 5).meta)) };
     for lose in [&doubted as &dyn Fn(&mut Machine), &unfollowed] {
         for past in [Past::Unknown, known.clone()] {
@@ -545,7 +545,7 @@ fn a_lost_change_is_read_again_and_is_no_other_history() {
             assert!(!commands.contains(&Command::NewEpoch), "{commands:?}");
         }
     }
-    // What etcd itself tells of another history is believed all the same.
+    // Other evidence of another history still counts.
     let others = other_histories().map(|header| (header, Past::Unknown));
     for (header, past) in others.into_iter().chain([(at(12), Past::Future)]) {
         let mut machine = live();
@@ -557,7 +557,7 @@ fn a_lost_change_is_read_again_and_is_no_other_history() {
 }
 
 #[test]
-fn one_member_that_is_wrong_is_not_believed() {
+fn a_single_member_that_is_wrong_is_not_believed() {
     let mut machine = live();
     reconnect(&mut machine, secs(1), Header { revision: 9, ..at(0) });
     machine.step(secs(2), Input::Woke);
@@ -565,7 +565,7 @@ fn one_member_that_is_wrong_is_not_believed() {
 }
 
 #[test]
-fn a_list_that_fails_after_the_history_changed_is_not_passed_over() {
+fn a_list_that_failed_after_the_history_changed_is_repeated() {
     let mut machine = live();
     let other = |revision| Header { cluster: CLUSTER + 1, ..at(revision) };
     reconnect(&mut machine, secs(1), other(3));
@@ -574,7 +574,7 @@ fn a_list_that_fails_after_the_history_changed_is_not_passed_over() {
         machine.step(secs(2), Input::Connected(other(3), Past::Unknown))[0],
         Command::Begin(ListReason::HistoryChanged)
     );
-    // The other history has passed ours meanwhile.
+    // The other history has overtaken ours meanwhile.
     assert_eq!(reconnect(&mut machine, secs(4), other(500))[0], Command::Begin(ListReason::HistoryChanged));
 }
 
@@ -589,7 +589,7 @@ fn a_proof_of_another_history_ends_the_connection() {
 }
 
 #[test]
-fn an_empty_list_is_asked_for_twice() {
+fn an_empty_list_must_be_seen_twice() {
     let mut machine = live();
     machine.step(secs(1), fault(ErrorKind::Compacted));
     machine.step(secs(2), Input::Woke);
@@ -601,7 +601,7 @@ fn an_empty_list_is_asked_for_twice() {
 }
 
 #[test]
-fn an_empty_list_that_was_a_mistake_empties_nothing() {
+fn an_empty_list_that_is_not_confirmed_empties_nothing() {
     let mut machine = live();
     machine.step(secs(1), fault(ErrorKind::Compacted));
     machine.step(secs(2), Input::Woke);
@@ -612,7 +612,8 @@ fn an_empty_list_that_was_a_mistake_empties_nothing() {
     assert_eq!(commands[..2], [Command::Bring(vec![entry("a", 5)]), Command::Commit(at(21))]);
 }
 
-/// A machine that goes on from these keys at revision 10, with the commands on its watch, opened at `revision`.
+/// A machine that resumes with these keys at revision 10, with the commands for its watch, which was opened at
+/// `revision`.
 fn resumed(keys: &[Entry], revision: Revision) -> (Machine, Vec<Command>) {
     let mut machine = Machine::new(1, 1);
     machine.resume(at(10), keys.iter().map(|entry| (entry.key.as_slice(), known(entry))));
@@ -623,9 +624,9 @@ fn resumed(keys: &[Entry], revision: Revision) -> (Machine, Vec<Command>) {
 }
 
 #[test]
-fn what_an_earlier_process_has_left_is_gone_on_from() {
+fn the_state_of_an_earlier_process_is_resumed() {
     let (mut machine, commands) = resumed(&[entry("a", 5)], 20);
-    // It must be proven before it is live, and its values before it is said to be proven.
+    // A proof is needed before it is live, and the comparison of the values before the proof is published.
     assert_eq!(commands, [prove(10, 10)]);
     assert_eq!(machine.step(secs(0), proof(10, 20, false, 1)), [Command::Advance(20), Command::Live, audit(20)]);
     assert_eq!(
@@ -636,7 +637,7 @@ fn what_an_earlier_process_has_left_is_gone_on_from() {
 
 #[test]
 fn a_value_that_differs_is_another_history() {
-    // The revisions are the same, only the value is not.
+    // The revisions are equal; only the value differs.
     let other = Entry { value: "other".into(), ..entry("a", 5) };
     for wrong in [vec![], vec![other], vec![entry("a", 4)], vec![entry("a", 5), entry("b", 6)]] {
         let (mut machine, commands) = resumed(&[entry("a", 5)], 10);
@@ -663,7 +664,7 @@ fn a_list_proves_the_values_and_each_later_connection_compares_them() {
         let now = secs(100 * n);
         reconnect(&mut machine, now, at(10));
         assert_eq!(machine.step(now, Input::Opened { revision: 10 }), [Command::Live, audit(10)]);
-        // Nobody has asked what etcd holds since the break but the audit itself.
+        // Since the disconnection nothing but the audit has read what etcd holds.
         assert_eq!(
             machine.step(now, audited(&[entry("a", 5)], false)),
             [Command::AuditHeld, Command::Look { after: 10 }]
@@ -673,13 +674,13 @@ fn a_list_proves_the_values_and_each_later_connection_compares_them() {
 }
 
 #[test]
-fn no_proof_is_told_before_the_values_are_compared() {
+fn no_proof_is_published_before_the_values_are_compared() {
     let (mut machine, commands) = resumed(&[entry("a", 5), entry("b", 6)], 10);
     assert_eq!(commands, [Command::Live, audit(10)]);
-    // As long as the page took: somebody may wait for the proof.
+    // The pause is as long as the page took, because a reader may wait for the proof.
     assert_eq!(machine.step(secs(6), audited(&[entry("a", 5)], true)), [Command::Wait(secs(6))]);
     assert_eq!(machine.step(secs(7), Input::Wanted), [Command::Look { after: 10 }]);
-    // It waits for the rest of the pause.
+    // The rest of the pause is waited for.
     assert_eq!(machine.step(secs(8), look(10, 10, 2)), [Command::Wait(secs(4))]);
     let next = Command::Audit { at: 10, after: Some(b"a".to_vec()), limit: 2 * FIRST_PAGE };
     let commands = machine.step(secs(10), Input::Woke);
@@ -692,7 +693,7 @@ fn no_proof_is_told_before_the_values_are_compared() {
 }
 
 #[test]
-fn an_audit_that_holds_is_told_and_comes_again() {
+fn a_successful_audit_is_reported_and_repeated() {
     let (mut machine, _) = resumed(&[entry("a", 5)], 10);
     machine.step(secs(1), audited(&[entry("a", 5)], false));
     machine.step(secs(1), look(10, 10, 1));
@@ -701,12 +702,12 @@ fn an_audit_that_holds_is_told_and_comes_again() {
     machine.step(secs(800), Input::Tick);
     let commands = machine.step(secs(800), proof(10, 10, false, 1));
     assert_eq!(commands.last(), Some(&audit(10)));
-    // Nobody waits for this one: a page of a second costs a pause of nine.
+    // No reader waits for this one: a page of one second causes a pause of nine.
     assert_eq!(machine.step(secs(801), audited(&[entry("a", 5)], true)), [Command::Wait(secs(9))]);
 }
 
 #[test]
-fn a_page_that_is_compacted_or_too_large_is_asked_for_again() {
+fn a_page_that_was_compacted_or_too_large_is_requested_again() {
     let (mut machine, _) = resumed(&[entry("a", 5)], 10);
     assert_eq!(machine.step(secs(1), events(&[again(11, 1)])).len(), 1);
     let wait = [Command::Wait(Duration::from_millis(500))];
@@ -727,7 +728,7 @@ fn a_page_that_is_compacted_or_too_large_is_asked_for_again() {
 }
 
 #[test]
-fn what_happens_in_the_midst_of_an_audit_is_no_doubt() {
+fn changes_during_an_audit_are_not_a_difference() {
     let keys = ["a", "b", "c", "d"].map(|name| entry(name, 5));
     for changes in [
         vec![put("a", 11, 2, 5)],
@@ -745,34 +746,34 @@ fn what_happens_in_the_midst_of_an_audit_is_no_doubt() {
 }
 
 #[test]
-fn one_look_serves_all_who_ask_and_the_next_begins_later() {
+fn one_look_serves_all_waiting_readers_and_the_next_begins_later() {
     let mut machine = live();
     let ms = Duration::from_millis;
     assert_eq!(machine.step(secs(1), Input::Wanted), [Command::Look { after: 10 }]);
-    // Others want a proof while that is on its way: it may be too old for them.
+    // More readers want a proof while the look is on its way: its answer may be too old for them.
     for _ in 0..100 {
         assert_eq!(machine.step(secs(1), Input::Wanted), []);
     }
-    // It took 5 ms: the next one begins 100 ms after it began.
+    // The look took 5 ms: the next one begins 100 ms after its start.
     assert_eq!(
         machine.step(secs(1) + ms(5), look(10, 10, 1)),
         [Command::Proven { asked: secs(1) }, Command::Wait(ms(95))]
     );
     assert_eq!(machine.step(secs(1) + ms(50), Input::Wanted), [Command::Wait(ms(50))]);
     assert_eq!(machine.step(secs(1) + ms(100), Input::Woke), [Command::Look { after: 10 }]);
-    // It took 30 ms: etcd has 270 ms for others.
+    // The look took 30 ms: etcd has 270 ms for other work.
     assert_eq!(machine.step(secs(1) + ms(130), look(10, 10, 1)), [Command::Proven { asked: secs(1) + ms(100) }]);
     assert_eq!(machine.step(secs(1) + ms(150), Input::Wanted), [Command::Wait(ms(250))]);
     assert_eq!(machine.step(secs(1) + ms(400), Input::Woke), [Command::Look { after: 10 }]);
 }
 
 #[test]
-fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
+fn every_key_is_read_only_when_etcd_has_advanced_and_rarely() {
     let mut machine = live();
     let ms = Duration::from_millis;
     machine.step(secs(1), Input::Wanted);
     assert_eq!(machine.step(secs(1), look(10, 12, 1)), [prove(10, 10)]);
-    // That took 100 ms: the next one that somebody asks for begins 900 ms later.
+    // The proof took 100 ms: the next one that a reader asks for begins 900 ms later.
     assert_eq!(
         machine.step(secs(1) + ms(100), proof(10, 12, false, 1)),
         [Command::Advance(12), Command::Proven { asked: secs(1) }]
@@ -781,7 +782,7 @@ fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
     assert_eq!(machine.step(secs(1) + ms(200), look(12, 14, 1)), [Command::Wait(ms(800))]);
     assert_eq!(machine.step(secs(2), Input::Woke), [prove(12, 12)]);
     machine.step(secs(2), proof(12, 14, false, 1));
-    // A proof that waits for the watch ends when the watch has brought the change.
+    // A proof that waits for the watch is complete once the watch has delivered the change.
     machine.step(secs(3), Input::Wanted);
     assert_eq!(machine.step(secs(3), look(14, 15, 1)), [prove(14, 14)]);
     machine.step(secs(4), proof(14, 15, true, 1));
@@ -790,11 +791,11 @@ fn only_when_etcd_has_moved_every_key_is_looked_at_and_seldom() {
 }
 
 #[test]
-fn a_look_that_counts_otherwise_is_followed_by_a_proof() {
+fn a_look_with_another_count_is_followed_by_a_proof() {
     let mut machine = live();
     machine.step(secs(1), Input::Wanted);
     assert_eq!(machine.step(secs(1), look(10, 10, 2)), [prove(10, 10)]);
-    // Events have come in since: their count is of another revision.
+    // Events have arrived since: their count belongs to another revision.
     machine.step(secs(1), proof(10, 10, false, 1));
     machine.step(secs(2), Input::Wanted);
     machine.step(secs(2), events(&[new("b", 11)]));
@@ -812,7 +813,7 @@ fn a_look_at_another_history_ends_the_connection() {
 }
 
 #[test]
-fn refused_credentials_are_tried_less_often() {
+fn refused_credentials_are_retried_less_often() {
     let mut longest = Duration::ZERO;
     let mut machine = Machine::new(1, 1);
     for _ in 0..40 {
@@ -823,7 +824,7 @@ fn refused_credentials_are_tried_less_often() {
 }
 
 #[test]
-fn the_endpoints_take_turns() {
+fn each_attempt_uses_the_next_endpoint() {
     let mut machine = Machine::new(3, 5);
     let mut commands = machine.step(secs(0), Input::Start);
     let mut asked = Vec::new();
@@ -840,7 +841,7 @@ fn the_endpoints_take_turns() {
 }
 
 #[test]
-fn only_a_connection_that_held_makes_the_next_wait_short() {
+fn only_a_connection_that_lasted_resets_the_backoff() {
     let longest_wait = |held: Time| {
         (0..50)
             .map(|seed| {
@@ -858,19 +859,19 @@ fn only_a_connection_that_held_makes_the_next_wait_short() {
 }
 
 #[test]
-fn silence_is_doubted_and_settled_by_a_proof() {
+fn silence_causes_a_proof() {
     let mut machine = live();
     machine.step(secs(9), events(&[again(11, 1)]));
     assert_eq!(machine.step(secs(10), Input::Tick), [Command::AskProgress, prove(10, 11)]);
     assert_eq!(machine.step(secs(10), proof(11, 11, false, 1)), [Command::Proven { asked: secs(10) }]);
-    // Nothing at all, not even the answer to the next proof.
+    // Complete silence: even the next proof is not answered.
     assert_eq!(machine.step(secs(20), Input::Tick), [Command::AskProgress, prove(11, 11)]);
     assert_eq!(machine.step(secs(23), Input::Tick), [Command::Stale]);
     assert_eq!(machine.step(secs(24), proof(11, 11, false, 1)), [Command::Proven { asked: secs(20) }, Command::Live]);
 }
 
 #[test]
-fn a_change_that_the_watch_never_brings_is_found() {
+fn a_change_that_the_watch_never_delivers_is_found() {
     let mut machine = live();
     let mut now = secs(10);
     for _ in 1..DOUBTS {
@@ -885,14 +886,14 @@ fn a_change_that_the_watch_never_brings_is_found() {
 }
 
 #[test]
-fn a_lost_deletion_shows_in_the_count() {
+fn a_lost_deletion_is_found_by_the_count() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), proof(10, 12, false, 0));
     assert!(machine.step(secs(10) + PROVE_AGAIN, Input::Tick).contains(&prove(10, 10)));
 }
 
-/// Where the watch is when an answer comes, seen from the answer's revision.
+/// The position of the watch when an answer arrives, relative to the answer's revision.
 #[derive(Clone, Copy, Debug)]
 enum Watch {
     Behind,
@@ -901,10 +902,10 @@ enum Watch {
 }
 
 #[test]
-fn a_key_too_many_is_found_while_keys_change_all_the_time() {
+fn a_surplus_key_is_found_while_keys_change_all_the_time() {
     for watch in [Watch::Behind, Watch::There, Watch::Ahead] {
         let mut machine = live();
-        // Of `b` it is not told that it was deleted. `a` changes all the time.
+        // The deletion of `b` is lost. `a` changes all the time.
         machine.step(secs(1), events(&[new("b", 11)]));
         let (mut now, mut n) = (secs(10), 1);
         let mut change = |machine: &mut Machine, now: Time| {
@@ -935,7 +936,7 @@ fn a_key_too_many_is_found_while_keys_change_all_the_time() {
 }
 
 #[test]
-fn a_look_finds_a_key_too_many_too() {
+fn a_look_finds_a_surplus_key_too() {
     let mut machine = live();
     machine.step(secs(1), events(&[new("b", 11)]));
     let mut commands = Vec::new();
@@ -944,7 +945,7 @@ fn a_look_finds_a_key_too_many_too() {
         let after = machine.applied();
         assert_eq!(machine.step(now, Input::Wanted), [Command::Look { after }]);
         machine.step(now, events(&[again(20 + n, n)]));
-        // The proof that follows is another comparison.
+        // The proof that follows is a comparison of its own.
         let asked = machine.step(now, look(after, 20 + n, 1));
         assert!(matches!(asked[..], [Command::Prove { .. }]), "{asked:?}");
         commands = machine.step(now, proof(20 + n, 20 + n, false, 1));
@@ -953,10 +954,10 @@ fn a_look_finds_a_key_too_many_too() {
 }
 
 #[test]
-fn an_update_that_was_lost_is_found_while_keys_change_all_the_time() {
+fn a_lost_update_is_found_while_keys_change_all_the_time() {
     let mut machine = live();
     let mut commands = Vec::new();
-    // `a` was changed at 12, and the watch goes on behind that.
+    // The change of `a` at 12 is lost, and the watch continues after it.
     machine.step(secs(1), events(&[new("b", 11)]));
     for n in 1..=i64::from(MISSES) / 2 {
         let now = secs(10 * n.unsigned_abs());
@@ -964,7 +965,7 @@ fn an_update_that_was_lost_is_found_while_keys_change_all_the_time() {
         assert!(machine.step(now, Input::Tick).contains(&prove(10, 20 + n)));
         let names = || proof_of(20 + n, 20 + n, &[("a", 12), ("b", 20 + n)], 2);
         assert_eq!(machine.step(now, names()), []);
-        // That the counts agree says nothing of `a`.
+        // Equal counts prove nothing about `a`.
         assert_eq!(machine.step(now, Input::Wanted), [Command::Look { after: 20 + n }]);
         assert_eq!(machine.step(now, look(20 + n, 20 + n, 2)), [prove(10, 20 + n)]);
         commands = machine.step(now, names());
@@ -973,7 +974,7 @@ fn an_update_that_was_lost_is_found_while_keys_change_all_the_time() {
 }
 
 #[test]
-fn changes_that_are_under_way_or_too_many_to_name_are_no_loss() {
+fn changes_that_are_on_their_way_or_too_many_to_name_are_no_loss() {
     let mut machine = live();
     let cut = |since, after| {
         let changed = vec![(b"a".to_vec(), Meta { version: 9, created: 5, modified: 12 })];
@@ -983,23 +984,23 @@ fn changes_that_are_under_way_or_too_many_to_name_are_no_loss() {
     assert!(machine.step(secs(20), Input::Tick).contains(&prove(10, 11)));
     assert_eq!(machine.step(secs(20), cut(10, 11)), []);
     assert!(matches!(&machine.state, State::Watching(watching) if !watching.tally.is_in_doubt()));
-    // It does not ask again for what was compared.
+    // Changes that were compared are not asked for again.
     assert!(machine.step(secs(21), Input::Tick).contains(&prove(11, 11)));
     machine.step(secs(21), events(&[again(12, 2)]));
     assert_eq!(machine.step(secs(21), cut(11, 11)), [Command::Proven { asked: secs(21) }]);
 }
 
 #[test]
-fn events_on_their_way_are_no_doubt() {
+fn events_on_their_way_are_not_a_difference() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), events(&[new("b", 11)]));
-    // They have come up to where the proof was made.
+    // The events have reached the revision of the proof.
     assert_eq!(machine.step(secs(10), proof(10, 11, true, 2)), [Command::Proven { asked: secs(10) }]);
 
     machine.step(secs(20), Input::Tick);
     machine.step(secs(20), events(&[again(12, 1)]));
-    // They have not, and do a moment later.
+    // The events have not, and do so a moment later.
     assert_eq!(machine.step(secs(20), proof(11, 13, true, 2)), []);
     let last = again(13, 2);
     assert_eq!(
@@ -1013,7 +1014,7 @@ fn a_later_proof_is_not_taken_back_by_an_earlier_one() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), events(&[again(11, 1)]));
-    // What came after 11 was elsewhere: no event will tell.
+    // The changes after 11 were outside of the prefix: no event will come.
     assert_eq!(machine.step(secs(10), proof(10, 12, true, 1)), []);
     machine.step(secs(11), Input::Tick);
     let commands = machine.step(secs(11), proof(11, 12, false, 1));
@@ -1022,7 +1023,7 @@ fn a_later_proof_is_not_taken_back_by_an_earlier_one() {
 }
 
 #[test]
-fn a_proof_that_events_have_overtaken_is_no_other_history() {
+fn a_proof_that_events_have_overtaken_is_not_another_history() {
     let mut machine = live();
     machine.step(secs(10), Input::Tick);
     machine.step(secs(10), events(&[again(11, 1), again(12, 2)]));
@@ -1030,7 +1031,7 @@ fn a_proof_that_events_have_overtaken_is_no_other_history() {
 }
 
 #[test]
-fn events_alone_can_show_that_it_is_live() {
+fn events_alone_can_make_the_configuration_live() {
     let mut machine = Machine::new(1, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
@@ -1042,7 +1043,7 @@ fn events_alone_can_show_that_it_is_live() {
 }
 
 #[test]
-fn pages_that_are_too_slow_shrink_for_the_next_endpoint() {
+fn a_page_that_is_too_slow_is_smaller_at_the_next_endpoint() {
     let mut machine = Machine::new(2, 1);
     machine.step(secs(0), Input::Start);
     machine.step(secs(0), connected(10));
@@ -1053,7 +1054,7 @@ fn pages_that_are_too_slow_shrink_for_the_next_endpoint() {
 }
 
 #[test]
-fn answers_of_before_a_break_say_nothing() {
+fn answers_from_before_a_disconnection_are_ignored() {
     for input in
         [page(1, &[], false), Input::Opened { revision: 1 }, events(&[new("a", 1)]), proof(1, 1, false, 0), Input::Tick]
     {
@@ -1063,12 +1064,12 @@ fn answers_of_before_a_break_say_nothing() {
     }
 }
 
-/// What a scripted etcd does between the machine's questions.
+/// The actions of a scripted etcd between the machine's questions.
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8),
     Delete(u8),
-    /// Deliver the next so many pending events to the watch.
+    /// Deliver up to this many pending events to the watch.
     Deliver(usize),
     Break,
     Compact,
@@ -1087,7 +1088,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
-/// A tiny etcd: its history, what is compacted, and where the open watch has got to.
+/// A tiny etcd: its history, what has been compacted, and the position of the open watch.
 #[derive(Default)]
 struct Etcd {
     history: Vec<Event>,
@@ -1128,7 +1129,7 @@ impl Etcd {
         keys
     }
 
-    /// Names two keys at most.
+    /// Names at most two keys.
     fn prove(&self, since: Revision, after: Revision) -> Input {
         let mut changed: Vec<_> = self.live.values().filter(|entry| entry.meta.modified > since).collect();
         let more = changed.len() > 2;
@@ -1144,7 +1145,7 @@ impl Etcd {
     }
 }
 
-/// What the commands have published.
+/// The state that the commands have published.
 #[derive(Default)]
 struct Published {
     draft: BTreeMap<Vec<u8>, Bytes>,
@@ -1228,10 +1229,10 @@ fn state_at(etcd: &Etcd, revision: Revision) -> BTreeMap<Vec<u8>, Bytes> {
 }
 
 proptest! {
-    /// Whatever happens, what is published is what etcd held at the revision that is told; and once nothing more
-    /// happens, it is what etcd holds.
+    /// Whatever happens, the published state is what etcd held at the reported revision; and once nothing more happens,
+    /// it is what etcd holds.
     #[test]
-    fn what_is_published_is_true_of_its_revision(steps in steps(), seed in any::<u64>()) {
+    fn the_published_state_is_what_etcd_held_at_its_revision(steps in steps(), seed in any::<u64>()) {
         let (mut etcd, mut published) = (Etcd::default(), Published::default());
         let mut machine = Machine::new(1, seed);
         let mut now = secs(0);

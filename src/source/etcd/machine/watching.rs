@@ -1,48 +1,49 @@
-//! An open watch: what it has brought, and how it is kept honest.
+//! An open watch: the changes that it has delivered, and the checks that it has lost none.
 
 use super::audit::{Audit, Compared, PAUSES, PAUSES_UNPROVEN};
 use super::exchange::{AuditPage, Command, Event, Fault, Look, Message, Proof, Time};
 use super::index::Index;
 use super::known::Revision;
 use super::pace::{ASK_EVERY, DOUBTS, LOOK_EVERY, PROVE_AGAIN, PROVE_EVERY, REST, SILENCE};
-use super::tally::{Answer, Tally, Told};
+use super::tally::{Answer, Comparison, Tally};
 use crate::store::ErrorKind;
 
 #[derive(Debug)]
 pub(super) struct Watching {
     pub(super) since: Time,
-    /// Where etcd was when the watch was opened.
+    /// etcd's revision when the watch was opened.
     opened_at: Revision,
-    /// What is published.
+    /// The revision that is published.
     pub(super) applied: Revision,
-    /// Whether it has been said that the configuration is live.
+    /// Whether the configuration was reported as live.
     live: bool,
-    /// When the last message came.
+    /// When the last message arrived.
     heard: Time,
     asked: Time,
     /// When the next proof is due.
     prove_at: Time,
-    /// How many proofs in a row found changes that the watch has not brought.
+    /// The number of proofs in a row that found changes which the watch has not delivered.
     doubts: u32,
-    /// Somebody waits for a proof that is asked for from now on.
+    /// A reader waits for a proof that is asked for from now on.
     wanted: bool,
-    /// When the next look that somebody waits for may begin.
+    /// When the next look for a waiting reader may begin.
     look_at: Time,
-    /// Somebody waits, and etcd has moved: only a proof that looks at every key can say where.
+    /// A reader waits, and etcd has advanced: only a proof, which looks at every key, can show whether our keys
+    /// changed.
     moved: bool,
-    /// When the next proof that somebody waits for may begin.
+    /// When the next proof for a waiting reader may begin.
     next_proof_at: Time,
     values: Values,
-    /// How etcd's count of the keys goes with ours.
+    /// The comparison of the numbers of keys.
     pub(super) tally: Tally,
     /// Changes up to this revision have been compared with those that etcd names.
     compared: Revision,
     /// When the next audit is due.
     pub(super) audit_at: Time,
     audit: Option<Audit>,
-    /// What was asked on the other connection, one thing at a time.
+    /// The open question on the other connection, at most one.
     question: Option<Question>,
-    /// Changes of a revision whose rest is still to come.
+    /// Changes of a revision whose remaining fragments are still to come.
     held: Vec<Event>,
 }
 
@@ -53,34 +54,34 @@ enum Question {
     Audit,
 }
 
-/// Whether the values have been compared, or read, since the connection was made.
+/// Whether the values have been read or compared since the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Values {
     Proven,
-    /// With the newest proof that is to be told once they are.
+    /// `withheld` is the newest proof, which is published once the values are proven.
     Unproven {
         withheld: Option<Time>,
     },
 }
 
-/// Why the watch cannot go on.
-pub(super) enum Untrue {
+/// Why the watch cannot continue.
+pub(super) enum Invalid {
     /// A change was lost: everything must be read again.
     Lost(Fault),
-    /// etcd holds another value than it held: another history.
+    /// etcd holds another value than expected: it has another history.
     Differs(Fault),
     /// The values cannot be read.
     Broken(Fault),
 }
 
-impl Untrue {
+impl Invalid {
     fn because(kind: ErrorKind, reason: &str) -> Self {
         Self::Lost(Fault { kind, reason: reason.to_owned() })
     }
 }
 
 impl Watching {
-    /// With `keys` at the revision `applied`, on a watch that was opened at another.
+    /// A watch that was opened at one revision, for `keys` at the revision `applied`.
     pub(super) fn new(
         now: Time,
         applied: Revision,
@@ -112,20 +113,21 @@ impl Watching {
         }
     }
 
-    /// The first commands on a fresh watch: is what is held current already? `wanted` if somebody waits for a proof.
+    /// The first commands on a new watch, which check whether the configuration is already current. `wanted` if a
+    /// reader waits for a proof.
     pub(super) fn begin(&mut self, now: Time, wanted: bool) -> Vec<Command> {
         let current = self.opened_at <= self.applied;
         let mut commands = if current { self.go_live() } else { Vec::new() };
         self.wanted = wanted && current;
         commands.extend(match current {
             true => self.ask(now),
-            // What happened since may be elsewhere in etcd, and only a proof can say.
+            // Later changes may be outside of the prefix; only a proof can show that.
             false => self.prove(now),
         });
         commands
     }
 
-    pub(super) fn message(&mut self, now: Time, message: Message, index: &mut Index) -> Result<Vec<Command>, Untrue> {
+    pub(super) fn message(&mut self, now: Time, message: Message, index: &mut Index) -> Result<Vec<Command>, Invalid> {
         self.heard = now;
         let mut last = self.held.last().map_or(self.applied, |event| event.revision);
         for event in message.events {
@@ -133,12 +135,12 @@ impl Watching {
                 continue;
             }
             if event.revision < last {
-                return Err(Untrue::because(ErrorKind::Protocol, "etcd sent an event out of order"));
+                return Err(Invalid::because(ErrorKind::Protocol, "etcd sent an event out of order"));
             }
             last = event.revision;
             self.held.push(event);
         }
-        // Of a fragment all revisions are complete but the last.
+        // All revisions of a fragment are complete except the last.
         let complete = match message.fragment {
             true => self.held.partition_point(|event| event.revision < last),
             false => self.held.len(),
@@ -152,9 +154,12 @@ impl Watching {
                 if let Some(audit) = &mut self.audit {
                     audit.touch(event);
                 }
-                // What it would be applied to is not what etcd had: nothing of it is published.
+                // The index is not what etcd had: nothing of it is published.
                 if !index.apply(event) {
-                    return Err(Untrue::because(ErrorKind::LostEvents, "an event does not follow from what was known"));
+                    return Err(Invalid::because(
+                        ErrorKind::LostEvents,
+                        "an event does not follow from what was known",
+                    ));
                 }
             }
             let revision = events[0].revision;
@@ -174,7 +179,7 @@ impl Watching {
         Ok(commands)
     }
 
-    pub(super) fn proof(&mut self, now: Time, proof: &Proof, index: &Index) -> Result<Vec<Command>, Untrue> {
+    pub(super) fn proof(&mut self, now: Time, proof: &Proof, index: &Index) -> Result<Vec<Command>, Invalid> {
         let asked = match self.question.take() {
             Some(Question::Proof { asked }) => asked,
             _ => now,
@@ -186,13 +191,14 @@ impl Watching {
         if !behind {
             self.compared = revision.min(self.applied);
         }
-        // Events may have come in while it was on its way: then only the counts at its revision can be compared.
+        // Events may have arrived while the proof was on its way: then only the counts at the proof's revision can be
+        // compared.
         let still = self.applied == proof.after && self.held.is_empty();
         let told = self.tally.answer(Answer { asked, revision, total }, self.applied);
         let holds = match told {
-            Told::Agrees => true,
-            Told::Differs => false,
-            Told::Later => still && !behind && !proof.has_news() && total == index.len(),
+            Comparison::Agrees => true,
+            Comparison::Differs => false,
+            Comparison::Later => still && !behind && !proof.has_news() && total == index.len(),
         };
         if holds {
             self.doubts = 0;
@@ -211,10 +217,10 @@ impl Watching {
         Ok(Vec::new())
     }
 
-    /// Asks soon again after an answer that differs from what is known; an error if there were too many.
-    fn doubt(&mut self, now: Time) -> Result<(), Untrue> {
+    /// Repeats the question soon after an answer that differs from the known state; an error after too many of them.
+    fn doubt(&mut self, now: Time) -> Result<(), Invalid> {
         if self.doubts >= DOUBTS || self.tally.is_lost() {
-            return Err(Untrue::because(ErrorKind::LostEvents, "the watch missed a change"));
+            return Err(Invalid::because(ErrorKind::LostEvents, "the watch missed a change"));
         }
         if self.tally.is_in_doubt() {
             self.prove_at = self.prove_at.min(now + PROVE_AGAIN);
@@ -232,7 +238,7 @@ impl Watching {
         commands
     }
 
-    /// A proof is published when the values are proven too.
+    /// A proof is published once the values are proven too.
     fn tell_proven(&mut self, at: Time) -> Option<Command> {
         match &mut self.values {
             Values::Proven => Some(Command::Proven { asked: at }),
@@ -244,20 +250,20 @@ impl Watching {
     }
 
     /// Takes the answer to a look.
-    pub(super) fn looked(&mut self, now: Time, look: &Look) -> Result<Vec<Command>, Untrue> {
+    pub(super) fn looked(&mut self, now: Time, look: &Look) -> Result<Vec<Command>, Invalid> {
         let Some(Question::Look { asked }) = self.question.take() else { return Ok(Vec::new()) };
         self.look_at = self.look_at.max(now + rest(now, asked));
         let answer = Answer { asked, revision: look.header.revision, total: look.total };
         let mut commands = Vec::new();
         match self.tally.answer(answer, self.applied) {
-            Told::Agrees => {
+            Comparison::Agrees => {
                 self.heard = now;
                 self.moved = false;
                 commands.extend(self.tell_proven(asked));
                 commands.extend(self.go_live());
             }
-            // A change was lost; or the watch may be about to bring it, or it was made elsewhere.
-            Told::Differs | Told::Later => {
+            // Either a change was lost, or the watch is about to deliver it, or it was made outside of the prefix.
+            Comparison::Differs | Comparison::Later => {
                 self.doubt(now)?;
                 self.moved = true;
             }
@@ -266,14 +272,14 @@ impl Watching {
         Ok(commands)
     }
 
-    /// Takes a page of the audit. `next` is when the next audit is due once this one has held.
+    /// Takes a page of the audit. If it completes the audit, `next` is when the next audit is due.
     pub(super) fn audited(
         &mut self,
         now: Time,
         page: AuditPage,
         index: &Index,
         next: Time,
-    ) -> Result<Vec<Command>, Untrue> {
+    ) -> Result<Vec<Command>, Invalid> {
         self.question = None;
         let Some(audit) = &mut self.audit else { return Ok(Vec::new()) };
         let compared = match page {
@@ -283,7 +289,7 @@ impl Watching {
                 Compared::More
             }
             AuditPage::Unwieldy(_) if audit.shorten(now) => Compared::More,
-            AuditPage::Unwieldy(fault) => return Err(Untrue::Broken(fault)),
+            AuditPage::Unwieldy(fault) => return Err(Invalid::Broken(fault)),
         };
         let mut commands = Vec::new();
         match compared {
@@ -299,7 +305,7 @@ impl Watching {
             }
             Compared::Differs => {
                 let reason = "a key or a value is not as etcd holds it: it is another history".to_owned();
-                return Err(Untrue::Differs(Fault { kind: ErrorKind::HistoryChanged, reason }));
+                return Err(Invalid::Differs(Fault { kind: ErrorKind::HistoryChanged, reason }));
             }
         }
         commands.extend(self.ask(now));
@@ -320,18 +326,19 @@ impl Watching {
         commands
     }
 
-    /// Somebody waits for a proof: not for the next one that is due.
+    /// A reader waits for a proof, and not only for the next regular one.
     pub(super) fn wanted(&mut self, now: Time) -> Vec<Command> {
         self.wanted = true;
         self.ask(now)
     }
 
-    /// Asks the next question that is due, if none is open; or waits for the next one that somebody waits for.
+    /// Asks the next question that is due, if none is open; or waits for the time of the next question that a reader
+    /// waits for.
     pub(super) fn ask(&mut self, now: Time) -> Vec<Command> {
         if self.question.is_some() {
             return Vec::new();
         }
-        // A stream that lives has nothing to tell of a quiet prefix on some servers: the proof has the word.
+        // On some servers a live stream with a quiet prefix stays silent: then the proof decides.
         if now >= self.prove_at || self.is_silent(now) || (self.moved && now >= self.next_proof_at) {
             return self.prove(now);
         }
@@ -355,7 +362,7 @@ impl Watching {
         next.map(|at| Command::Wait(at.saturating_sub(now))).into_iter().collect()
     }
 
-    /// Its answer serves everybody that waits.
+    /// The answer serves all readers that wait.
     fn look(&mut self, now: Time) -> Vec<Command> {
         self.wanted = false;
         self.look_at = now + LOOK_EVERY;
@@ -384,7 +391,7 @@ impl Watching {
     }
 }
 
-/// The pause after an answer, however many ask.
+/// The time until which to pause after an answer, however many readers ask.
 fn rest(now: Time, asked: Time) -> Time {
     (now.saturating_sub(asked) * REST).min(PROVE_EVERY)
 }

@@ -1,4 +1,4 @@
-//! Answers and events that take their time, and events that never come.
+//! Late answers, late events, and events that never arrive.
 
 use proptest::prelude::*;
 
@@ -14,9 +14,9 @@ enum Late {
     Lose,
     Tick,
     Wanted,
-    /// etcd answers the open question, as of now.
+    /// etcd answers the open question, with its current state.
     Answer,
-    /// The answer comes.
+    /// The answer arrives.
     Arrive,
 }
 
@@ -33,14 +33,14 @@ fn late() -> impl Strategy<Value = Vec<Late>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// A machine and its etcd, whose answers to looks and proofs take their time.
+/// A machine and an etcd whose answers to looks and proofs are late.
 struct Slow {
     machine: Machine,
     etcd: Etcd,
     published: Published,
     now: Time,
     open: Option<Command>,
-    told: Option<Input>,
+    answered: Option<Input>,
     lost: bool,
 }
 
@@ -48,7 +48,7 @@ impl Slow {
     fn new(seed: u64) -> Self {
         let (etcd, published) = (Etcd::default(), Published::default());
         let machine = Machine::new(1, seed);
-        let mut slow = Self { machine, etcd, published, now: secs(0), open: None, told: None, lost: false };
+        let mut slow = Self { machine, etcd, published, now: secs(0), open: None, answered: None, lost: false };
         slow.take(Input::Start);
         slow
     }
@@ -64,7 +64,7 @@ impl Slow {
                     Command::Disconnected(fault) => self.lost |= fault.kind == ErrorKind::LostEvents,
                     command => {
                         if command == Command::Close {
-                            (self.open, self.told) = (None, None);
+                            (self.open, self.answered) = (None, None);
                         }
                         inputs.extend(carry_out(&mut self.etcd, &mut self.published, command));
                     }
@@ -92,15 +92,15 @@ impl Slow {
             Late::Wanted => self.take(Input::Wanted),
             Late::Answer => {
                 let etcd = &self.etcd;
-                self.told = self.told.take().or(self.open.take().map(|question| match question {
+                self.answered = self.answered.take().or(self.open.take().map(|question| match question {
                     Command::Prove { since, after } => etcd.prove(since, after),
                     Command::Look { after } => look(after, etcd.revision(), etcd.live.len() as i64),
                     other => panic!("{other:?}"),
                 }));
             }
             Late::Arrive => {
-                if let Some(told) = self.told.take() {
-                    self.take(told);
+                if let Some(answered) = self.answered.take() {
+                    self.take(answered);
                 }
             }
         }
@@ -112,9 +112,9 @@ impl Slow {
 }
 
 proptest! {
-    /// Answers and events may come as late as they like.
+    /// Answers and events may be late by any time.
     #[test]
-    fn what_is_merely_late_never_differs(steps in late(), seed in any::<u64>()) {
+    fn late_answers_and_events_never_differ(steps in late(), seed in any::<u64>()) {
         let mut slow = Slow::new(seed);
         for step in &steps {
             slow.step(step);
@@ -123,7 +123,7 @@ proptest! {
         }
     }
 
-    /// One event is lost, others follow all the time, and answers are late: it is found by a few of them.
+    /// One event is lost and others follow all the time: a few late answers are enough to find the loss.
     #[test]
     fn a_lost_event_is_found_under_steady_writes(before in late(), is_put in any::<bool>(), ahead in any::<bool>()) {
         let mut slow = Slow::new(1);
