@@ -1,6 +1,6 @@
-//! How often a request allocates, counted.
+//! Counts the allocations of a request.
 //!
-//! The numbers are a promise: a change that allocates more must say so here.
+//! The numbers are a promise: a change that allocates more must change them here.
 
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used)]
 
@@ -58,7 +58,7 @@ fn request(path: &str, authorization: &str, body: &'static str) -> Request<Full<
     Request::post(path).header("authorization", authorization).body(Full::new(Bytes::from(body))).unwrap()
 }
 
-/// Of the second request: the first one fills caches that belong to the thread.
+/// The allocations of the second request: the first one fills caches of the thread.
 fn allocations(path: &str, authorization: &str, body: &'static str, status: u16) -> usize {
     let mut receiver = receiver(store());
     let mut last = 0;

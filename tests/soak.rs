@@ -1,10 +1,10 @@
-//! Faults at random, for as long as one likes, with every state that was ever served held against what was written.
+//! Random faults, for any length of time, and every state that was served compared with what was written.
 //!
-//! `make soak SECONDS=600 SEED=7`. One writer changes webhooks, one write after another, each exactly once: it goes on from
-//! the last with a comparison, so that an answer that got lost is no doubt. A reader notes each state that is served, with
-//! its revision and its staleness. In the end each of them must be the state that etcd had at that revision, whole, and not
-//! older than its staleness said; revisions must never have gone back within a history; and what is served last must be
-//! what etcd holds. Meanwhile somebody waits at the barriers, which must let nobody pass too early.
+//! `make soak SECONDS=600 SEED=7`. One writer changes webhooks, one write after another, each exactly once: each write
+//! is conditional on the one before, so that a lost answer leaves no doubt. A reader records each state that is served,
+//! with its revision and its staleness. In the end each of them must be the complete state that etcd had at that
+//! revision, and no older than its staleness said; revisions must never have gone back within a history; and the last
+//! state must be the one in etcd. Meanwhile a task waits at the barriers, which must never open too early.
 
 #![allow(missing_docs, unreachable_pub, dead_code, unused_macros, unused_imports)] // the harness has more than is used here
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -104,7 +104,7 @@ async fn soak(version: Version, seconds: u64, seed: u64) {
                 "compaction"
             }
             75..80 => {
-                // A compaction of what is missed meanwhile.
+                // The changes that are missed meanwhile are compacted.
                 proxy.set(Mode::Cut);
                 sleep(moment / 2).await;
                 writer.pause().await;
@@ -155,7 +155,7 @@ async fn soak(version: Version, seconds: u64, seed: u64) {
     println!("soak: {} writes, {seen} states seen, faults {faults:?}, wipes {wipes}: all true", log.writes());
 }
 
-/// No event ever failed to follow from what was known, and no audit or proof found anything missing.
+/// Asserts that every event followed from the known state, and that no audit or proof found a difference.
 fn assert_calm(store: &Store, wipes: u64, seed: u64) {
     let report = store.status().report;
     if wipes == 0 {

@@ -1,7 +1,7 @@
-//! Connections: the clients that modules of several webhooks share.
+//! Connections: clients that the modules of several webhooks share.
 //!
-//! Webhooks name a connection by the key `connection`; its configuration has a `type`, which is registered as modules
-//! are. The module asks for it when it is built, and for the client when it delivers:
+//! A webhook names a connection with the key `connection`. The connection's configuration has a `type`, and each type
+//! is registered like a module. A module asks for the connection when it is built, and for the client when it delivers:
 //!
 //! ```
 //! use serde::Deserialize;
@@ -47,7 +47,7 @@
 //!
 //!     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
 //!         let stream = self.line.client().await?;
-//!         // A real one writes the event and waits for an answer.
+//! A real module writes the event and waits for an answer.
 //! #       let _ = (stream, delivery);
 //!         Ok(Ack::Delivered)
 //!     }
@@ -58,9 +58,9 @@
 //!
 //! # The life of a client
 //!
-//! It is made by the first delivery that asks for it, and kept while a webhook that is served names the connection and the
-//! bytes of the connection stay as they are, whatever else of the configuration changes. Then it is dropped, once the
-//! last delivery that uses it has ended.
+//! The first delivery that asks for the client makes it. The client is kept while a served webhook names the connection
+//! and the bytes of the connection do not change, whatever else changes. Then it is dropped, once the last delivery
+//! that uses it has ended.
 
 use std::fmt;
 use std::future::Future;
@@ -76,33 +76,34 @@ use crate::base::lock::lock;
 use crate::config::{BuildContext, BuildError, BuiltConnection, CompileError, SharedClient};
 use crate::event::{DeliverError, DeliverErrorKind};
 
-/// A client must be made within this time.
+/// The time limit for making a client.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A kind of connections. See the [module docs](self) for an example.
 pub trait ConnectionKind: Send + Sync + Sized + 'static {
-    /// The `type` by which configuration asks for this kind.
+    /// The `type` of this kind in the configuration.
     const TYPE: &'static str;
 
-    /// The keys of the configuration beside `type` and `allowed_namespaces`. Unknown fields of a struct are refused.
+    /// The keys of the configuration, except `type` and `allowed_namespaces`. Unknown fields of a struct are refused.
     type Config: DeserializeOwned;
 
     /// The client that deliveries share: a pool, or one session. It must recover from a broken connection by itself.
     type Client: Send + Sync + 'static;
 
-    /// Checks the configuration. Pure: no file, no socket, no task.
+    /// Checks the configuration. Pure: it opens no files and sockets and starts no tasks.
     ///
     /// # Errors
     ///
     /// When the configuration cannot work. The text is shown to operators and must not hold a secret.
     fn build(config: Self::Config, cx: &ConnectionContext<'_>) -> Result<Self, BuildError>;
 
-    /// Makes the client, within 10 s. Never called twice at a time for one connection. The future may be dropped at any
-    /// await.
+    /// Makes the client, within 10 s. There is never more than one call at a time for a connection. The future may be
+    /// dropped at any await.
     ///
     /// # Errors
     ///
-    /// When it cannot be made now. The deliveries that wait for it fail with this error; the next one tries again.
+    /// When the client cannot be made now. The deliveries that wait for it fail with this error; the next delivery
+    /// tries again.
     fn connect(&self) -> impl Future<Output = Result<Self::Client, DeliverError>> + Send;
 }
 
@@ -123,22 +124,22 @@ impl<'a> ConnectionContext<'a> {
     }
 }
 
-/// A connection of the kind `K`, shared by the modules of all webhooks that name it. Clones are the same connection.
+/// A connection of kind `K`, shared by the modules of all webhooks that name it. A clone is the same connection.
 pub struct Shared<K: ConnectionKind>(Arc<Inner<K>>);
 
 struct Inner<K: ConnectionKind> {
     name: Box<str>,
     kind: K,
     state: Mutex<State<K::Client>>,
-    /// One permit, for the delivery that makes the client.
+    /// One permit, held by the delivery that makes the client.
     making: Semaphore,
 }
 
 struct State<C> {
-    /// Whether a webhook that is served names the connection: else a client is not kept.
+    /// Whether a served webhook names the connection. If none does, the client is not kept.
     is_open: bool,
     client: Option<Arc<C>>,
-    /// How often the client could not be made, and why it could not the last time.
+    /// The number of failed attempts to make the client, and the last error.
     failures: u64,
     error: Option<DeliverError>,
 }
@@ -155,12 +156,13 @@ impl<K: ConnectionKind> Shared<K> {
         &self.0.name
     }
 
-    /// The value that [`ConnectionKind::build`] has made.
+    /// The kind, as made by [`ConnectionKind::build`].
     pub fn kind(&self) -> &K {
         &self.0.kind
     }
 
-    /// The client. The first delivery that asks makes it; others that ask meanwhile wait for the outcome and share it.
+    /// The client. The first delivery that asks for it makes it; others that ask meanwhile wait for the outcome and
+    /// share it.
     ///
     /// # Errors
     ///
@@ -237,36 +239,36 @@ impl<K: ConnectionKind> Clone for Shared<K> {
     }
 }
 
-/// Not the kind: it may hold an address or a credential.
+/// Omits the kind, which may hold an address or a credential.
 impl<K: ConnectionKind> fmt::Debug for Shared<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("name", &self.0.name).field("type", &K::TYPE).finish_non_exhaustive()
     }
 }
 
-/// Hides the kind of a connection from the compiler.
+/// Erases the type of the kind.
 pub(crate) fn erase<K: ConnectionKind>(name: &str, kind: K) -> BuiltConnection {
     let Shared(inner) = Shared::new(name, kind);
     BuiltConnection { handle: Arc::clone(&inner) as _, client: inner }
 }
 
 impl BuildContext<'_> {
-    /// The connection that the webhook names, which must be of the kind `K`. All modules that ask for the same one share
-    /// it. If a connection is never asked for, the operator is warned that the webhook's key `connection` has no effect.
+    /// The connection that the webhook names, which must be of kind `K`. All modules that ask for the same connection
+    /// share it. If no module asks for it, the operator is warned that the webhook's key `connection` has no effect.
     ///
     /// # Errors
     ///
-    /// When the webhook names none, or one of another kind.
+    /// When the webhook names no connection, or one of another kind.
     pub fn connection<K: ConnectionKind>(&self) -> Result<Shared<K>, BuildError> {
         self.optional_connection()?
-            .ok_or_else(|| misnamed(format!("this module needs the name of a connection of the type `{}`", K::TYPE)))
+            .ok_or_else(|| misnamed(format!("this module needs a connection of the type `{}`", K::TYPE)))
     }
 
-    /// As [`connection`](Self::connection), for a module that works without one, too.
+    /// Like [`connection`](Self::connection), for a module that can work without a connection.
     ///
     /// # Errors
     ///
-    /// When the webhook names one of another kind.
+    /// When the webhook names a connection of another kind.
     pub fn optional_connection<K: ConnectionKind>(&self) -> Result<Option<Shared<K>>, BuildError> {
         let Some(connection) = self.named_connection() else { return Ok(None) };
         match Arc::clone(connection.handle()).downcast() {
@@ -312,7 +314,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Each client needs a permit; without one it waits. It is made if `works`.
+    /// Each client needs a permit, and waits without one. `works` decides whether it can be made.
     #[derive(Default)]
     struct Slow {
         begun: AtomicUsize,
@@ -341,7 +343,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_client_shares_the_outcome() {
+    async fn deliveries_that_wait_for_a_client_share_the_outcome() {
         let shared = Shared::new("a", Slow::default());
         shared.0.open();
         let ask = || async {
@@ -360,7 +362,7 @@ pub(crate) mod tests {
         assert_eq!([ask().await, ask().await], [Ok(3), Ok(4)], "nothing is kept that nobody would close");
         shared.0.open();
 
-        // One that does not come to an end is given up, and one that is dropped leaves the turn to the next.
+        // A client that is never completed is given up; an attempt that is dropped lets the next delivery try.
         assert!(ask().await.unwrap_err().starts_with("the connection `a` could not be made within 10s"));
         assert!(timeout(Duration::from_secs(1), ask()).await.is_err());
         GO.add_permits(1);

@@ -1,4 +1,4 @@
-//! `discard`: takes and drops.
+//! `discard`: accepts events and drops them.
 
 use std::future::{Future, ready};
 
@@ -8,11 +8,11 @@ use super::Module;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
 
-/// Takes every event and drops it, for load tests and dry runs. It has no options.
+/// Accepts every event and drops it, for load tests and dry runs. It has no options.
 #[derive(Clone, Copy, Debug)]
 pub struct Discard;
 
-/// Nothing can be said to [`Discard`].
+/// The options of [`Discard`]: none.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscardConfig {}

@@ -1,21 +1,23 @@
-//! Where events go: the module of a webhook.
+//! Modules: the destinations of events.
 //!
 //! A webhook names its module and gives it a configuration. The module is built once, when the webhook is compiled,
 //! and takes one [`Delivery`] after another, many at a time.
 //!
 //! # Contract
 //!
-//! * [`build`](Module::build) is pure: no file, no socket, no task. Connections are opened by the first delivery.
-//! * [`deliver`](Module::deliver) answers [`Ack`] only once the event is where it belongs: synced and renamed,
-//!   written out, or answered 2xx by a peer. Everything else is an error, and the sender is told to try again.
-//! * The future may be dropped at any await, when the sender hangs up or the deadline passes: what it was doing must
-//!   then be either done or not done.
-//! * The body and the headers are as received, but for what the webhook's `credential_cleanup` takes out. Nothing of them may be logged unless the module exists to do so.
+//! * [`build`](Module::build) is pure: it opens no files and sockets and starts no tasks. The first delivery opens
+//!   connections.
+//! * [`deliver`](Module::deliver) answers [`Ack`] only once the event has been delivered: synced and renamed, written
+//!   out, or answered 2xx by a peer. Everything else is an error, and the sender is asked to try again.
+//! * The future may be dropped at any await, when the sender hangs up or the deadline passes. The work must then be
+//!   either done completely or not at all.
+//! * The body and the headers are as received, without the credentials that the webhook's `credential_cleanup` removes.
+//!   They must not be logged unless that is the module's purpose.
 //!
 //! # Adding a module
 //!
-//! One file with a type that implements [`Module`], and one line in
-//! [`Registry::builtin`](crate::webhook::Registry::builtin). One of your own is registered from outside:
+//! A module of this crate is one file with a type that implements [`Module`], and one line in
+//! [`Registry::builtin`](crate::webhook::Registry::builtin). A module of your own is registered from outside:
 //!
 //! ```
 //! use serde::Deserialize;
@@ -45,7 +47,8 @@
 //! let registry = Registry::builtin().module::<Count>();
 //! ```
 //!
-//! A tower service will do as well: see [`Registry::service`](crate::webhook::Registry::service) and `examples/custom_module.rs`.
+//! A tower service can be a module too: see [`Registry::service`](crate::webhook::Registry::service) and
+//! `examples/custom_module.rs`.
 
 pub mod connection;
 mod discard;
@@ -81,7 +84,7 @@ pub trait Module: Send + Sync + Sized + 'static {
     /// The name by which configuration asks for this module.
     const NAME: &'static str;
 
-    /// What `module-config` may say. Unknown fields of a struct are refused.
+    /// The options in `module-config`. Unknown fields of a struct are refused.
     type Config: DeserializeOwned;
 
     /// Makes the module. Pure.
@@ -91,15 +94,15 @@ pub trait Module: Send + Sync + Sized + 'static {
     /// When the configuration cannot work. The text is shown to operators and must not hold a secret.
     fn build(config: Self::Config, cx: &BuildContext<'_>) -> Result<Self, BuildError>;
 
-    /// Takes one event.
+    /// Delivers one event.
     ///
     /// # Errors
     ///
-    /// When the event is not where it belongs; the sender is told to try again.
+    /// When the event has not been delivered; the sender is asked to try again.
     fn deliver(&self, delivery: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send;
 }
 
-/// The object-safe twin of [`Module`].
+/// The object-safe form of [`Module`].
 pub(crate) trait ErasedModule: Send + Sync {
     fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>>;
 }

@@ -1,4 +1,4 @@
-//! `save_to_disk`: one file an event.
+//! `save_to_disk`: writes each event to a file of its own.
 
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::base::directory;
 use crate::config::{BuildContext, BuildError, DataType, WebhookKey};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
-/// Where files go if no root was given.
+/// The default root.
 const DEFAULT_ROOT: &str = "./data";
 
-/// How many events are written at a time, by all webhooks together. A disk that hangs then holds up so many threads and
-/// no more; who waits for one of them is told 504 in the end.
+/// The most events that are written at a time, by all webhooks together. So a disk that hangs blocks at most this many
+/// threads; an event that waits for one of them is refused with 504 in the end.
 const MAX_WRITES: usize = 64;
 
 static WRITES: Semaphore = Semaphore::const_new(MAX_WRITES);
@@ -32,14 +32,14 @@ const MAX_FILE_NAME: usize = 255;
 /// The longest `path`, in bytes.
 const MAX_PATH: usize = 4096;
 
-/// So many directories stand below one another at most: each event opens them one by one.
+/// The most directories below one another: each event opens them one by one.
 const MAX_PARTS: usize = 64;
 
 /// Writes each event's body, byte for byte, to a file of its own.
 ///
-/// A file appears under its name only when it is complete: it is written under a temporary name, synced, renamed, and
-/// its directory synced, before the sender gets an answer. Files have mode 0600, directories that are made 0700. Nothing
-/// is ever written outside of the root, not by `..` and not by way of a symbolic link.
+/// A file appears under its name only when it is complete: it is written under a temporary name, synced and renamed,
+/// and its directory is synced, before the sender gets an answer. Files have mode 0600, new directories 0700. Nothing
+/// is ever written outside of the root, neither through `..` nor through a symbolic link.
 #[derive(Clone, Debug)]
 pub struct SaveToDisk {
     target: Arc<Place>,
@@ -48,7 +48,7 @@ pub struct SaveToDisk {
 #[derive(Debug)]
 struct Place {
     root: PathBuf,
-    /// Below the root.
+    /// Relative to the root.
     directory: PathBuf,
     template: Template,
 }
@@ -57,22 +57,22 @@ struct Place {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaveToDiskConfig {
-    /// The directory, relative to the root or an absolute path inside of it; the root itself if not given. It has at most
-    /// 4,096 bytes, 64 parts of at most 255 bytes each, and no control character. It is made when the first event comes.
+    /// The directory: relative to the root, or an absolute path inside of it. The default is the root itself. At most
+    /// 4,096 bytes in 64 parts of at most 255 bytes each, without control characters. The first event creates it.
     #[serde(default)]
     pub path: PathBuf,
     /// The name of each file, with `{timestamp}` (UTC, `20261123T051434.123Z`), `{event_id}`, `{namespace}` and
-    /// `{webhook_id}`. It must hold `{event_id}`, or one event would overwrite another. `{event_id}.json`, or
-    /// `{event_id}.bin` for a webhook of binary data, if not given.
+    /// `{webhook_id}`. It must contain `{event_id}`, or one event would overwrite another. The default is
+    /// `{event_id}.json`, or `{event_id}.bin` for a webhook of binary data.
     pub filename_template: Option<String>,
 }
 
 impl SaveToDisk {
-    /// Keeps its files below `root`, which is made when the first event comes.
+    /// Keeps files below `root`, which the first event creates.
     ///
     /// # Errors
     ///
-    /// When `path` leads out of the root, or the template is not one for file names.
+    /// When `path` leads out of the root, or the template is not a valid file name.
     pub fn new(root: impl AsRef<Path>, config: SaveToDiskConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
         let default = match cx.data_type() {
             DataType::Json => "{event_id}.json",
@@ -81,7 +81,7 @@ impl SaveToDisk {
         let template = Template::parse(config.filename_template.as_deref().unwrap_or(default))?;
         let longest = template.longest_name(cx.webhook());
         if longest > MAX_FILE_NAME {
-            let text = format!("expected at most {MAX_FILE_NAME} bytes in a name that `filename_template` makes");
+            let text = format!("expected at most {MAX_FILE_NAME} bytes in a name made from `filename_template`");
             return Err(format!("{text}, found {longest}").into());
         }
         let root = std::path::absolute(root)?;
@@ -105,7 +105,7 @@ impl Module for SaveToDisk {
         let failed =
             |error: io::Error| DeliverError::new(DeliverErrorKind::Io, format!("cannot write the file: {error}"));
         let permit = WRITES.acquire().await.map_err(|error| failed(io::Error::other(error)))?;
-        // Once started it runs to its end, also when the sender hangs up: the file is then there, or it is not.
+        // Once started it completes even if the sender hangs up: the file then exists whole or not at all.
         let written = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let name = target.template.name(&delivery);
@@ -121,11 +121,11 @@ impl Place {
         let directory = self.open()?;
         let usual = format!(".{event_id}.tmp");
         match put(&directory, &usual, name, body) {
-            // A kill has left it, or an attempt that took too long writes it yet.
+            // Left by a killed process, or still being written by an attempt that timed out.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let other = format!(".{event_id}.{:016x}.tmp", fastrand::u64(..));
                 put(&directory, &other, name, body)?;
-                // The event is in place, and nobody needs it any more.
+                // The event is in place; the other temporary file is of no use.
                 let _ = directory.remove_file(&usual);
                 Ok(())
             }
@@ -133,7 +133,7 @@ impl Place {
         }
     }
 
-    /// Opens the directory, made where it is missing. Every step is resolved by the kernel below the root's handle.
+    /// Opens the directory, and creates missing parts. The kernel resolves each step below the root's handle.
     fn open(&self) -> io::Result<Dir> {
         let root = match Dir::open_ambient_dir(&self.root, ambient_authority()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -147,7 +147,7 @@ impl Place {
             let next = match directory.open_dir(part) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match directory.create_dir_with(part, DirBuilder::new().mode(0o700)) {
-                        // Another event may have been quicker; whose sync comes first does not matter.
+                        // Another event may have created it first; the order of their syncs does not matter.
                         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                         _ => sync(&directory)?,
                     }
@@ -161,15 +161,15 @@ impl Place {
     }
 }
 
-/// Writes a file under a temporary name and renames it. [`AlreadyExists`](io::ErrorKind::AlreadyExists) means that
-/// another one has this temporary name.
+/// Writes a file under a temporary name and renames it. [`AlreadyExists`](io::ErrorKind::AlreadyExists) means that the
+/// temporary name is taken.
 fn put(directory: &Dir, temporary: &str, name: &str, body: &[u8]) -> io::Result<()> {
     let outcome = match write_synced(directory, temporary, body) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
         written => written.and_then(|()| directory.rename(temporary, directory, name)).and_then(|()| sync(directory)),
     };
     if outcome.is_err() {
-        // It may not even exist.
+        // The temporary file may not even exist.
         let _ = directory.remove_file(temporary);
     }
     outcome
@@ -181,12 +181,12 @@ fn write_synced(directory: &Dir, name: &str, body: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A rename is only there after a crash once its directory has been synced.
+/// A rename survives a crash only once its directory has been synced.
 fn sync(directory: &Dir) -> io::Result<()> {
     directory.open(".")?.sync_all()
 }
 
-/// The part of `path` below `root`.
+/// `path` relative to `root`.
 fn below(root: &Path, path: &Path) -> Result<PathBuf, BuildError> {
     check_text(path)?;
     let relative = match path.is_absolute() {
@@ -207,7 +207,7 @@ fn below(root: &Path, path: &Path) -> Result<PathBuf, BuildError> {
                 clean.push(name);
             }
             Component::CurDir => {}
-            _ => return Err("`path` must not hold `..`".into()),
+            _ => return Err("`path` must not contain `..`".into()),
         }
     }
     match parts <= MAX_PARTS {
@@ -216,7 +216,7 @@ fn below(root: &Path, path: &Path) -> Result<PathBuf, BuildError> {
     }
 }
 
-/// No directory can have a name with NUL; other control characters would deceive those that list it.
+/// NUL is impossible in a name; other control characters would deceive tools that list the directory.
 fn check_text(path: &Path) -> Result<(), BuildError> {
     let found = path.as_os_str().len();
     if found > MAX_PATH {
@@ -251,20 +251,24 @@ impl Template {
         let mut rest = text;
         while let Some(at) = rest.find('{') {
             let (before, from) = rest.split_at(at);
-            let end = from.find('}').ok_or("`filename_template` has a `{` without its `}`")?;
+            let end = from.find('}').ok_or("`filename_template` has a `{` without a `}`")?;
             parts.push(Part::Text(before.to_owned()));
             parts.push(match &from[1..end] {
                 "timestamp" => Part::Timestamp,
                 "event_id" => Part::EventId,
                 "namespace" => Part::Namespace,
                 "webhook_id" => Part::WebhookId,
-                _ => return Err("`filename_template` knows {timestamp}, {event_id}, {namespace} and {webhook_id}".into()),
+                _ => {
+                    let text = "`filename_template` has an unknown field; expected {timestamp}, {event_id}, \
+                                {namespace} or {webhook_id}";
+                    return Err(text.into());
+                }
             });
             rest = &from[end + 1..];
         }
         parts.push(Part::Text(rest.to_owned()));
         if !parts.contains(&Part::EventId) {
-            return Err("`filename_template` must hold {event_id}, or events would overwrite one another".into());
+            return Err("`filename_template` must contain {event_id}, or events would overwrite one another".into());
         }
         Ok(Self(parts))
     }
@@ -298,7 +302,7 @@ impl Template {
 
 /// UTC in the basic format of ISO 8601, with milliseconds.
 fn timestamp(time: SystemTime) -> String {
-    // A clock outside of the years -9999 to 9999 gets the epoch; the event's id tells the events apart.
+    // A time outside of the years -9999 to 9999 becomes the epoch; the event's id keeps the names apart.
     let time = Timestamp::try_from(time).unwrap_or_default();
     time.strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
 }
@@ -426,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_symbolic_link_leads_nowhere() {
+    async fn a_symbolic_link_is_not_followed_out_of_the_root() {
         let outside = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();
         symlink(outside.path(), root.path().join("absolute")).unwrap();
@@ -441,7 +445,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_an_error() {
+    async fn a_file_that_cannot_be_written_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("file"), "in the way").unwrap();
         let module = module(root.path(), config("file", None)).unwrap();

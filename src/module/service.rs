@@ -35,7 +35,7 @@ where
     }
 }
 
-/// Middleware boxes the errors of what it wraps.
+/// Middleware boxes the errors of the service that it wraps.
 fn into_deliver_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> DeliverError {
     match error.into().downcast() {
         Ok(error) => *error,

@@ -12,7 +12,7 @@ use super::each::for_each;
 use super::links::{Compiled, Digest, Links, Set, digest};
 use super::metrics;
 use super::replacement::{Brought, Look, Looked};
-use super::settle::{OnInvalid, forsake, last_good, refuse, settle, take_over};
+use super::settle::{OnInvalid, last_good, refuse, settle, take_over, withdraw_last_good};
 use crate::config::{Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot, Writer};
 use crate::webhook::{Compiler, Webhook};
@@ -87,7 +87,7 @@ impl Published {
             slots.push((key, slot));
         }
         if begins_history {
-            slots.iter_mut().for_each(|(key, slot)| forsake(&mut draft, key, slot));
+            slots.iter_mut().for_each(|(key, slot)| withdraw_last_good(&mut draft, key, slot));
         }
         let changes = self.changes_of_all(&before, &draft, &old.digests, &slots);
         self.links.served = old.served;

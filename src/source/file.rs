@@ -117,9 +117,10 @@ impl FileSource {
         let text = read(&self.webhooks)?.ok_or_else(|| format!("{} does not exist", self.webhooks.display()))?;
         let file: Unique<&RawValue> = parse(&self.webhooks, &text)?;
         match file.0.get("namespaces") {
-            Some(namespaces) if file.0.len() == 1 => {
-                let namespaces: Unique<Unique<&RawValue>> = parse(&self.webhooks, namespaces.get().as_bytes())?;
-                for (namespace, webhooks) in &namespaces.0 {
+            Some(_) if file.0.len() == 1 => {
+                // The whole file again, so that an error has its position in the file.
+                let file: Namespaces<'_> = parse(&self.webhooks, &text)?;
+                for (namespace, webhooks) in &file.namespaces.0 {
                     contents.add(namespace, &webhooks.0);
                 }
             }
@@ -217,6 +218,13 @@ fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T, Strin
 
 fn bytes(json: &RawValue) -> Bytes {
     Bytes::copy_from_slice(json.get().as_bytes())
+}
+
+/// A webhooks' file that names namespaces.
+#[derive(serde::Deserialize)]
+struct Namespaces<'a> {
+    #[serde(borrow)]
+    namespaces: Unique<Unique<&'a RawValue>>,
 }
 
 /// The start of the message for a duplicate key, the only one that names a key.

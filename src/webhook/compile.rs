@@ -535,7 +535,7 @@ mod tests {
             "{error}"
         );
         let error = compile(r#"{"module":"{$TOKEN}"}"#).unwrap_err();
-        assert!(error.starts_with("module: there is no module (named by a variable); known"), "{error}");
+        assert!(error.starts_with("module: there is no module (named by a variable); the known"), "{error}");
     }
 
     #[test]
@@ -613,7 +613,7 @@ mod tests {
             assert_eq!(dedup(true, rest).unwrap_err(), error);
         }
         let error = dedup(false, r#"{"digest":true}"#).unwrap_err();
-        assert!(error.starts_with("dedup: this application keeps no store"), "{error}");
+        assert!(error.starts_with("dedup: deduplication needs a store"), "{error}");
     }
 
     #[test]
@@ -729,7 +729,7 @@ mod tests {
             ["other", "plain"]
         );
         for (json, error) in [
-            (r#"{"module": "asks"}"#, "connection: this module needs the name of a connection of the type `plain`"),
+            (r#"{"module": "asks"}"#, "connection: this module needs a connection of the type `plain`"),
             (
                 r#"{"module": "asks", "connection": "other"}"#,
                 "connection: `other` is of the type `anything`, and this module needs the type `plain`",

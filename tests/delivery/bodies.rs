@@ -21,7 +21,8 @@ const MIB: usize = 1 << 20;
 /// For bodies, in MiB.
 const BUDGET: usize = 64;
 
-/// For everything else under this load: TLS-free connections, the windows of HTTP/2, what the allocator keeps.
+/// The rest of the process under this load: connections without TLS, the windows of HTTP/2, memory that the allocator
+/// keeps.
 const OVERHEAD_KB: u64 = 150 << 10;
 
 fn webhook(target: &Target, path: &str) -> Value {
@@ -91,7 +92,7 @@ async fn large_bodies_on_one_connection_take_no_more_than_the_budget() {
     assert_eq!((status, headers["retry-after"].to_str().unwrap()), (StatusCode::SERVICE_UNAVAILABLE, "5"));
 
     eventually("the budget to be used", async || held(&gateway).await > BUDGET / 3 * MIB).await;
-    // Small events go on, and so do those of others.
+    // Small events are still served, also those of others.
     for path in ["/webhook/one/works", "/webhook/two/works"] {
         assert_eq!(gateway.post(path, &[b'y'; 60 << 10]).await.status, 200, "{path}");
     }
@@ -115,14 +116,14 @@ async fn events_for_a_target_that_hangs_leave_memory_to_others() {
         senders.spawn(async move { client.post("/webhook/one/hangs", &body).await.map(|answer| answer.status) });
     }
     let mut refused = 0;
-    // A webhook may have half of the 56 MiB for large bodies.
+    // Large bodies of one webhook may take half of the 56 MiB.
     while refused < 20 - 56 / 2 / 8 {
         let status = within("a refusal", senders.join_next()).await.unwrap().unwrap().unwrap();
         assert_eq!(status, 503);
         refused += 1;
     }
     assert!(held(&gateway).await >= 2 * body.len(), "some of them are being delivered");
-    // The namespace's other webhook has less than the next namespace's, and both have some.
+    // The namespace's other webhook has less room than the next namespace's, but both have some.
     for path in ["/webhook/one/works", "/webhook/two/works"] {
         assert_eq!(gateway.post(path, &body).await.status, 200, "{path}");
     }
@@ -139,7 +140,7 @@ async fn memory_is_given_back_when_a_sender_goes_or_its_event_is_done() {
         assert_eq!(gateway.post("/webhook/one/works", &vec![b'x'; 20 * MIB]).await.status, 200);
         let mut client = gateway.client().await;
         let body = vec![b'x'; 10 * MIB];
-        // Breaks off in the middle.
+        // The sender breaks off in the middle.
         let half = async { client.send_part("/webhook/one/works", &body, 5 * MIB).await };
         within("half a body", half).await.unwrap();
         eventually("half a body to be held", async || held(&gateway).await >= 4 * MIB).await;

@@ -1,5 +1,5 @@
-//! A wall clock that is set while the gateway runs, and one that is wrong when it starts: libfaketime stands between the
-//! process and the clock, and leaves the monotonic one alone.
+//! The wall clock is set while the gateway runs, or is wrong when it starts. libfaketime stands in for the wall clock
+//! of the process, and does not change the monotonic one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::support::gateway::{Gateway, Home};
 use crate::support::target::{Reply, Target};
 use crate::support::{beside_others, eventually};
 
-/// The library, which `.ci/tools.sh all` puts there.
+/// The library, which `.ci/tools.sh all` installs.
 fn library() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/libfaketime.so.1");
     assert!(path.is_file(), "{} is missing: `.ci/tools.sh all` puts it there", path.display());
     path
 }
 
-/// A home whose gateways see the time that [`set`] says.
+/// A home whose gateways see the time of [`set`].
 fn home(webhooks: &Value) -> Home {
     let home = Home::new(webhooks);
     set(&home, "+0");
@@ -31,7 +31,7 @@ fn home(webhooks: &Value) -> Home {
         .with("DONT_FAKE_MONOTONIC", 1)
 }
 
-/// Sets the wall clock: `-10m`, `+1y`, or an absolute time from which on it goes.
+/// Sets the wall clock: `-10m`, `+1y`, or an absolute time from which it runs.
 fn set(home: &Home, time: &str) {
     std::fs::write(home.path("time.new"), time).unwrap();
     std::fs::rename(home.path("time.new"), home.path("time")).unwrap();
@@ -47,7 +47,7 @@ async fn year(gateway: &Gateway) -> i32 {
     1970 + ((id >> 80) as f64 / 1000.0 / 86_400.0 / 365.2425) as i32
 }
 
-/// The target refuses as long as it is told to.
+/// The target refuses events while the flag is set.
 async fn target() -> (Target, Arc<AtomicBool>) {
     let refuses = Arc::new(AtomicBool::new(true));
     let told = Arc::clone(&refuses);
@@ -99,7 +99,7 @@ async fn a_clock_that_goes_ahead_makes_no_event_wait_nor_gives_it_up() {
     target.count_at("/accepted", 2).await;
     set(&home, RIGHT);
     target.count_at("/accepted", 3).await;
-    // Written down by the clock that was a year ahead, maybe, and read by the right one.
+    // The entry may have been written when the clock was a year ahead, and is read with the right time.
     gateway.kill().await;
     refuses.store(false, Ordering::SeqCst);
     let gateway = home.start().await;
@@ -110,7 +110,7 @@ async fn a_clock_that_goes_ahead_makes_no_event_wait_nor_gives_it_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_that_starts_in_1970_delivers_what_waits() {
+async fn a_machine_that_starts_in_1970_delivers_waiting_events() {
     let _guard = beside_others().await;
     for is_set_right in [true, false] {
         let (target, refuses) = target().await;
@@ -136,7 +136,7 @@ async fn a_machine_that_starts_in_1970_delivers_what_waits() {
     }
 }
 
-/// What no clock of a moment may delete: one dead letter, and the ids of two events.
+/// Asserts that a wrong clock has deleted neither the dead letter nor the ids of the two events.
 async fn assert_nothing_is_forgotten(gateway: &Gateway, letter: &str) {
     assert_eq!(gateway.dead_letters().await, [letter]);
     for id in ["1", "2"] {
@@ -164,14 +164,14 @@ async fn a_clock_that_is_wrong_for_a_moment_makes_nothing_expire() {
     }
     let this_year = year(&gateway).await;
 
-    // While it runs, for longer than old letters are looked for, which is once in a minute.
+    // The clock is wrong while the gateway runs, for longer than the minute between two searches for old letters.
     set(&home, "+1y");
     eventually("the gateway to see it", async || year(&gateway).await == this_year + 1).await;
     tokio::time::sleep(Duration::from_secs(65)).await;
     assert_nothing_is_forgotten(&gateway, &letter).await;
     gateway.kill().await;
 
-    // From the start on.
+    // The clock is wrong from the start on.
     for time in ["+1y", "-1y", "@1970-01-01 00:00:01"] {
         set(&home, time);
         let gateway = home.start().await;

@@ -1,4 +1,4 @@
-//! What cannot be delivered is kept: an operator reads, replays or removes it, also after a crash.
+//! An event that cannot be delivered is kept: an operator reads, replays or removes it, also after a crash.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ async fn a_dead_letter_is_read_replayed_and_removed_also_after_kills() {
         assert_eq!(attempts(event), [1, 2, 3]);
     }
 
-    // What was said of it is written soon after, and no later than by a stop.
+    // An operator's action is written soon afterwards, at the latest by a stop.
     gateway.stop().await;
     let gateway = home.start().await;
     letters(&gateway, &[&replayed, &removed, &kept]).await;
@@ -78,9 +78,9 @@ async fn a_dead_letter_is_read_replayed_and_removed_also_after_kills() {
     gateway.stop().await;
 }
 
-/// Between an operator's word and the target's answer.
+/// A kill between an operator's request and the target's answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_that_a_kill_cuts_short_is_made_up_for() {
+async fn a_replay_that_a_kill_interrupts_loses_nothing() {
     let _guard = beside_others().await;
     let target = Target::start(|_| Reply::status(500)).await;
     let home = Home::new(&webhooks(&target));
@@ -93,7 +93,7 @@ async fn a_replay_that_a_kill_cuts_short_is_made_up_for() {
     gateway.kill().await;
     target.now(|_| Reply::ok());
     let gateway = home.start().await;
-    // The kill may have come before a note of the replay was written: then it is a dead letter still, never nothing.
+    // If the kill came before the replay was recorded, the event is still a dead letter; it is never lost.
     eventually("the event, or its letter", async || {
         target.at("/orders").len() >= 5 || gateway.dead_letters().await == [event.clone()]
     })

@@ -1,4 +1,4 @@
-//! What was taken once is known after a crash.
+//! An event that was taken is known after a crash.
 
 use serde_json::json;
 

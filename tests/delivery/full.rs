@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, Home};
 use crate::support::target::{Reply, Target};
 use crate::support::{beside_others, eventually, within};
 
-/// The smallest spool there is.
+/// The smallest possible spool.
 const ROOM: usize = 1 << 20;
 
 fn webhook(target: &Target, path: &str, timeout: u32) -> Value {
@@ -39,7 +39,7 @@ fn body(number: usize) -> Vec<u8> {
 /// Bodies by the ids of their events.
 type Acknowledged = HashMap<String, Vec<u8>>;
 
-/// Sends until the spool is full, as far as this webhook is concerned. Returns how many it took.
+/// Sends until this webhook's share of the spool is full. Returns the number of accepted events.
 async fn fill(gateway: &Gateway, path: &str, outcome: (&str, &str), acknowledged: &mut Acknowledged) -> usize {
     let mut client = gateway.client().await;
     for number in 0..ROOM / 4000 {
@@ -96,7 +96,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_drained() {
     let home = Home::new(&webhooks(&target, 300)).with("SPOOL_MAX_BYTES", ROOM).with("DELIVERY_TIMEOUT_SECONDS", 600);
     let gateway = home.start().await;
     let mut acknowledged = Acknowledged::new();
-    // A webhook has as much as is still free, and a namespace twice as much.
+    // A webhook may use as much as is still free, and a namespace twice as much.
     let whole = ROOM / 4000;
     let first = fill(&gateway, "/webhook/one/a", FULL, &mut acknowledged).await;
     assert!((whole / 3..=whole / 2).contains(&first), "{first}");
@@ -104,7 +104,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_drained() {
     assert!((whole / 6..first).contains(&second), "{second}");
     let third = fill(&gateway, "/webhook/two/c", FULL, &mut acknowledged).await;
     assert!((1..second).contains(&third), "{third}");
-    // Whoever comes last finds room as well.
+    // The last namespace finds room as well.
     let last = fill(&gateway, "/webhook/three/d", FULL, &mut acknowledged).await;
     assert!((whole / 32..second).contains(&last), "{last}");
     assert_eq!(spool_health(&gateway).await, "healthy", "it is full, and works");
@@ -114,7 +114,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_drained() {
     assert_eq!(fill(&gateway, "/webhook/one/a", FULL, &mut acknowledged).await, 0);
     assert_eq!(fill(&gateway, "/webhook/two/c", FULL, &mut acknowledged).await, 0);
     target.now(|_| Reply::ok());
-    // Those that hang in the silence are under way for long yet.
+    // Events for the silent target would stay in flight for long.
     gateway.kill().await;
     let gateway = home.start().await;
     all_arrive(&target, &acknowledged).await;
@@ -129,7 +129,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_drained() {
     gateway.stop().await;
 }
 
-/// What nobody needs any more must not keep out what comes, however much of the room others have taken for long.
+/// Records that nothing needs any more must not use up room, however long other events have been kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_leave_the_rest_of_the_room_to_others() {
     let _guard = beside_others().await;
@@ -140,7 +140,7 @@ async fn dead_letters_leave_the_rest_of_the_room_to_others() {
     .await;
     let home = Home::new(&webhooks(&target, 300)).with("SPOOL_MAX_BYTES", ROOM);
     let gateway = home.start().await;
-    // Nearly as much as both may have.
+    // Almost as much as both shares.
     let shares =
         [("/webhook/one/a", 37), ("/webhook/two/b", 20)].map(|(path, share)| (path, ROOM * share / 100 / 4200));
     for (path, count) in shares {
@@ -155,7 +155,7 @@ async fn dead_letters_leave_the_rest_of_the_room_to_others() {
     let mut acknowledged = Acknowledged::new();
     for number in 0..4 * ROOM / 4000 {
         let body = body(number);
-        // It may have to wait for the freeing of a segment, and not for more.
+        // The event may have to wait until one segment is freed, and not for longer.
         acknowledged.insert(accepted_in_the_end(&mut client, &body).await, body);
     }
     all_arrive(&target, &acknowledged).await;
@@ -170,7 +170,7 @@ async fn dead_letters_leave_the_rest_of_the_room_to_others() {
     gateway.stop().await;
 }
 
-/// A file system of its own, of 1 MB.
+/// A file system for this test alone, of 1 MB.
 struct Disk {
     path: PathBuf,
     is_mounted: bool,
@@ -203,7 +203,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.is_mounted {
-            // Also with a gateway in it that a failed test has left.
+            // Also if a gateway of a failed test still uses it.
             let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
         }
     }

@@ -18,7 +18,7 @@ use crate::support::gateway::{Gateway, Home};
 use crate::support::target::{Reply, Target};
 use crate::support::{beside_others, eventually, within};
 
-/// How many go away.
+/// The number of senders that hang up.
 const MANY: usize = 50;
 
 fn home(target: &Target) -> Home {
@@ -72,7 +72,7 @@ fn ask(
     sender.send_request(request(webhook, id))
 }
 
-/// How many events ended so without their senders.
+/// The number of events without a sender that had this outcome.
 async fn gone(gateway: &Gateway, outcome: &str) -> f64 {
     let name = format!("tower_webhook_senders_gone_total{{outcome=\"{outcome}\"}}");
     gateway.metric(&name).await.unwrap_or_default()
@@ -146,11 +146,11 @@ async fn an_http2_sender_that_closes_at_once_loses_nothing() {
         for webhook in ["delivered", "accepted", "save"] {
             tokio::spawn(ask(&mut sender, webhook, id));
         }
-        // Once everything is on its way.
+        // By now everything has been sent.
         tokio::time::sleep(Duration::from_millis(5)).await;
         socket.shutdown(Shutdown::Both).unwrap();
     }
-    // An event that had not come to the gateway when the connection ended is not counted.
+    // An event that had not reached the gateway when the connection ended is not counted.
     eventually("all that arrived to be processed", async || {
         gateway.metric("tower_webhook_dedup_total{outcome=\"first\"}").await
             == Some((target.at("/delivered").len() + target.at("/accepted").len()) as f64)
@@ -203,7 +203,7 @@ async fn a_stop_waits_for_events_whose_senders_are_gone_as_long_as_the_grace_tim
         target.count_at("/delivered", 1).await;
         socket.shutdown(Shutdown::Both).unwrap();
         gateway.stop().await;
-        // An event that was taken is known to the next process.
+        // The next process knows an event that was taken.
         let gateway = home.start().await;
         let (mut sender, _connection) = http2(gateway.address).await;
         let again = within("an answer", ask(&mut sender, "delivered", 1)).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_stop_waits_for_events_whose_senders_are_gone_as_long_as_the_grace_tim
     }
 }
 
-/// The streams of a connection end after it, and only then does it show that their events go on without a sender.
+/// The streams of a connection end after the connection, and only then do their events continue without a sender.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_waits_for_events_whose_senders_close_while_it_waits() {
     let _guard = beside_others().await;
@@ -240,7 +240,7 @@ async fn a_stop_waits_for_events_whose_senders_close_while_it_waits() {
 
 /// CVE-2023-44487: a stream is reset as soon as it has begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rapid_resets_win_no_more_than_waiting_does() {
+async fn rapid_resets_gain_no_more_than_waiting() {
     let _guard = beside_others().await;
     let target = Target::start(|arrival| match arrival.path.as_str() {
         "/delivered" => Reply::Late(Duration::from_secs(2)),
@@ -260,7 +260,7 @@ async fn rapid_resets_win_no_more_than_waiting_does() {
             }
         });
         futures_util::future::join_all(asked).await;
-        // The others are served meanwhile.
+        // Other events are served meanwhile.
         let other = within("an answer", ask(&mut sender, "save", 0)).await;
         if let Ok(other) = other {
             assert_eq!(other.status(), 200);

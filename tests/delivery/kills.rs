@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load, again and again: what was answered 202 is delivered in the end.
+//! `kill -9` at random moments under load, again and again: every event that was answered 202 is delivered in the end.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -16,19 +16,19 @@ use crate::support::{beside_others, within};
 
 const SENDERS: u64 = 6;
 
-/// A webhook that takes events in some lives of the gateway and is misconfigured in the others: its events stay in the
-/// oldest segments, and have to be copied to free these.
+/// A webhook that is configured only in some lives of the gateway: its events stay in the oldest segments, and must be
+/// copied before those can be freed.
 const STUCK: &str = "/webhook/shop/stuck";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_was_acknowledged_survives_kills() {
+async fn acknowledged_events_survive_kills() {
     let _guard = beside_others().await;
     Kills::new(8, 1).run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "as long as one likes: make test-kills ROUNDS=200 SEED=7"]
-async fn what_was_acknowledged_survives_many_kills() {
+async fn acknowledged_events_survive_many_kills() {
     let number = |name: &str| {
         std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse::<u64>().expect(name))
     };
@@ -36,7 +36,7 @@ async fn what_was_acknowledged_survives_many_kills() {
     Kills::new(number("KILL_ROUNDS").unwrap_or(200), seed).run().await;
 }
 
-/// A write that a kill cuts short. Whatever it leaves had not been accepted.
+/// A kill during a write. Whatever is torn had not been accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_torn_end_is_no_damage_and_costs_nothing() {
     let _guard = beside_others().await;
@@ -68,7 +68,7 @@ async fn a_torn_end_is_no_damage_and_costs_nothing() {
 
 /// A kill in the middle of `save_to_disk`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_kill_left_half_written_costs_no_attempt() {
+async fn a_file_that_a_kill_left_half_written_costs_no_attempt() {
     let _guard = beside_others().await;
     let target = Target::start(|_| Reply::Silence).await;
     let once = |module: &str, config: Value| {
@@ -100,11 +100,11 @@ struct Kills {
     book: Arc<Book>,
 }
 
-/// What senders know.
+/// What the senders know about their events.
 #[derive(Default)]
 struct Book {
     sent: Mutex<HashSet<Vec<u8>>>,
-    /// By the event's id: where it was sent to, and its body.
+    /// By the event's id: the path it was sent to, and its body.
     acknowledged: Mutex<HashMap<String, (&'static str, Vec<u8>)>>,
     refused: Mutex<HashMap<u16, u64>>,
 }
@@ -116,7 +116,7 @@ impl Kills {
     }
 
     async fn run(mut self) {
-        // One in four requests fails: there is always something that is being tried again.
+        // One in four requests fails, so that some events are always being retried.
         let random = Mutex::new(fastrand::Rng::with_seed(self.seed));
         let target = Target::start(move |_| match random.lock().unwrap().u32(..8) {
             0 => Reply::status(500),
@@ -124,7 +124,7 @@ impl Kills {
             _ => Reply::ok(),
         });
         let target = target.await;
-        // The smallest there is: segments of 64 KiB, which are left, copied and freed all the time.
+        // The smallest spool has segments of 64 KiB, which are filled, copied and freed all the time.
         let home = Home::new(&webhooks(&target, false))
             .with("SPOOL_MAX_BYTES", 1 << 20)
             .with("RUST_LOG", "warn,gateway=info,tower_webhook::spool=info");
@@ -138,7 +138,7 @@ impl Kills {
         for round in 0..self.rounds {
             home.configure(&webhooks(&target, round % 4 != 1));
             if round % 3 == 2 {
-                // While it starts: maybe before it reads the spool, maybe while it does, maybe behind it.
+                // The kill may hit while the gateway starts: before, during or after it reads the spool.
                 let gateway = home.spawn();
                 tokio::time::sleep(longest_start.mul_f64(self.random.f64())).await;
                 gateway.kill().await;
@@ -148,7 +148,7 @@ impl Kills {
             longest_start = longest_start.max(began.elapsed()).min(Duration::from_secs(2));
             gateways.send_replace(Some(gateway.address));
             let acknowledged = self.book.acknowledged.lock().unwrap().len();
-            // Not only from the first moment on, or a slow machine would never see a gateway that is under load.
+            // Without this wait, a slow machine would only ever kill an idle gateway.
             within("anything to be acknowledged", async {
                 while self.book.acknowledged.lock().unwrap().len() < acknowledged + 20 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -171,7 +171,8 @@ impl Kills {
         self.check(&home, outcome);
     }
 
-    /// Waits until everything that was acknowledged is delivered: each body by its event's id, and how often.
+    /// Waits until everything that was acknowledged is delivered. Returns each body by its event's id, and how often it
+    /// was delivered.
     async fn settled(&self, home: &Home, target: &Target) -> Outcome {
         let mut seen = (0, Instant::now());
         loop {
@@ -192,7 +193,7 @@ impl Kills {
         }
     }
 
-    /// What was acknowledged and is not delivered, with where it was sent to.
+    /// Acknowledged events that were not delivered, with the path that each was sent to.
     fn missing(&self, outcome: &Outcome) -> Vec<(String, &'static str)> {
         let acknowledged = self.book.acknowledged.lock().unwrap();
         let missing = acknowledged.iter().filter(|(id, _)| !outcome.delivered.contains_key(*id));
@@ -232,7 +233,7 @@ impl Kills {
 
 struct Outcome {
     delivered: HashMap<String, Vec<u8>>,
-    /// How many were sent to the target, and how many of them were answered 200 more than once.
+    /// The number of events sent to the target, and how many of them it answered 200 more than once.
     to_target: usize,
     again: usize,
 }
@@ -272,7 +273,7 @@ fn webhooks(target: &Target, stuck: bool) -> Value {
     })
 }
 
-/// Sends one event after another to whichever gateway there is, until there will be none.
+/// Sends one event after another to the gateway that runs at the time, until there will be no more gateways.
 async fn send(number: u64, seed: u64, book: Arc<Book>, mut now: watch::Receiver<Option<SocketAddr>>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut client: Option<(SocketAddr, Client)> = None;
@@ -303,10 +304,10 @@ async fn send(number: u64, seed: u64, book: Arc<Book>, mut now: watch::Receiver<
                 assert_eq!(answer.status, 503, "{path}: {answer:?}");
                 assert!(answer.header("retry-after").is_some(), "{answer:?}");
                 *book.refused.lock().unwrap().entry(answer.status).or_default() += 1;
-                // The one that is misconfigured refuses at once, and would be asked all the time.
+                // A misconfigured webhook refuses at once, and would be tried in a tight loop.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            // It was killed: whether the event was accepted nobody knows.
+            // The gateway was killed: it is unknown whether it accepted the event.
             Err(_) => client = None,
         }
     }

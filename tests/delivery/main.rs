@@ -1,4 +1,4 @@
-//! What was acknowledged is not lost: real processes, real signals, real sockets. README.md says which test proves what.
+//! No acknowledged event is lost: real processes, real signals, real sockets. README.md says which test proves what.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,4 +1,4 @@
-//! What waits is on disk: memory holds where it stands, and little else.
+//! Waiting events are on disk: memory holds their positions, and little else.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ const EVENTS: usize = 100_000;
 
 const BYTES: usize = 300;
 
-/// By how much so many events may make the process grow, in kB.
+/// By how much that many events may make the process grow, in kB.
 const MOST_KB: u64 = 30 << 10;
 
-/// How quickly a gateway is ready that finds so many.
+/// The time within which a gateway that finds that many events must be ready.
 const READY: Duration = Duration::from_secs(30);
 
 fn webhooks(target: &Target) -> Value {
@@ -27,7 +27,7 @@ fn webhooks(target: &Target) -> Value {
     }}})
 }
 
-/// Sends so many events, each a little different, over many connections.
+/// Sends `events` events, each a little different, over many connections.
 async fn fill(gateway: &Gateway, events: usize) {
     const CONNECTIONS: usize = 50;
     let mut senders = JoinSet::new();
@@ -52,7 +52,7 @@ async fn a_hundred_thousand_waiting_events_take_little_memory() {
     let target = Target::start(|_| Reply::Silence).await;
     let home = Home::new(&webhooks(&target)).with("DELIVERY_TIMEOUT_SECONDS", 600);
     let gateway = home.start().await;
-    // Threads, buffers and connections are not what is measured.
+    // Threads, buffers and connections are not part of the measurement.
     fill(&gateway, 2000).await;
     let before = gateway.resident_kb();
     let began = Instant::now();

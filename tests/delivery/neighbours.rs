@@ -1,7 +1,7 @@
 //! A webhook whose target never answers does not slow down its neighbour in the same namespace.
 //!
-//! Two gateways side by side, asked in turns: one has such a webhook, full of events; the other has it, too, but nobody
-//! sends to it. What the machine does besides hits both.
+//! Two gateways run side by side and are asked in turns. One has such a webhook, full of events; the other has the
+//! webhook without events. Other load on the machine affects both.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::target::{Reply, Target};
 
 const SAMPLES: usize = 150;
 
-/// The worst that the ratio of the medians may be. Waiting for a timeout of the stuck one would be a ratio of hundreds.
+/// The largest accepted ratio of the medians. Waiting for a timeout of the stuck webhook would be a ratio of hundreds.
 const WORST: f64 = 8.0;
 
 fn webhooks(target: &Target) -> Value {
@@ -45,7 +45,7 @@ async fn a_stuck_webhook_slows_down_no_other() {
     });
     let gateways = [homes[0].start().await, homes[1].start().await];
 
-    // The first one's neighbours: 500 events that wait, and 20 requests that hang.
+    // The neighbours in the first gateway: 500 events that wait, and 20 requests that hang.
     let mut client = gateways[0].client().await;
     for _ in 0..500 {
         client.post("/webhook/stuck", br#"{"stuck": true}"#).await.unwrap().accepted();
@@ -64,7 +64,7 @@ async fn a_stuck_webhook_slows_down_no_other() {
         let mut answers = [Vec::new(), Vec::new()];
         let mut arrivals = [Vec::new(), Vec::new()];
         for number in 0..SAMPLES {
-            // In turns also as to who is first: both sync to the same disk.
+            // The order alternates, because both sync to the same disk.
             for n in [number % 2, 1 - number % 2] {
                 let began = Instant::now();
                 let answer = clients[n].post(&path, b"{}").await.unwrap();

@@ -1,7 +1,7 @@
 //! After a start events go out in the order of their receipt, webhook by webhook.
 //!
-//! Several events of a webhook are under way at a time, and among those there is no order. So the target answers nobody,
-//! and then one after another: whoever comes next must be the next that was received.
+//! Several events of a webhook are in flight at a time, in no particular order. So the target first holds all answers
+//! back and then releases them one by one: each event that then arrives must be the next one received.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::support::gateway::Home;
 use crate::support::target::{Arrival, Reply, Target};
 use crate::support::{beside_others, eventually};
 
-/// Of one webhook, under way at a time: `Worker::concurrency`.
+/// The events of one webhook that are in flight at a time: `Worker::concurrency`.
 const AT_A_TIME: usize = 32;
 
 const EVENTS: usize = 3 * AT_A_TIME;
@@ -32,7 +32,7 @@ fn webhooks(target: &Target) -> Value {
     json!({"default": {"first": webhook("/first"), "second": webhook("/second")}})
 }
 
-/// The answers that are held back.
+/// The answers that the target holds back.
 type Held = Arc<Mutex<VecDeque<(String, oneshot::Sender<()>)>>>;
 
 fn held(held: &Held) -> impl Fn(&Arrival) -> Reply + Send + Sync + 'static {
@@ -70,7 +70,7 @@ async fn order_after_a_kill(configured_late: bool) {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         std::fs::rename(home.path("later.json"), home.path("webhooks.json")).unwrap();
         gateway.ready().await;
-        // Nobody who comes now may overtake those that wait.
+        // An event that arrives now must not overtake the waiting ones.
         for (id, received) in HOOKS.iter().zip(&mut received) {
             received.push(gateway.post(&format!("/webhook/{id}"), br#"{"number": "last"}"#).await.accepted());
         }
@@ -110,7 +110,7 @@ async fn events_go_out_as_they_came_after_a_kill() {
     order_after_a_kill(false).await;
 }
 
-/// etcd may be away when the gateway starts.
+/// etcd may be unreachable when the gateway starts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_go_out_as_they_came_though_the_configuration_came_late() {
     let _guard = beside_others().await;

@@ -1,4 +1,4 @@
-//! SIGTERM under load: what was accepted is delivered, or in the spool for the next start.
+//! SIGTERM under load: an accepted event is delivered, or is in the spool for the next start.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ fn home(target: &Target) -> Home {
     Home::new(&webhooks(target)).with("SHUTDOWN_GRACE_SECONDS", GRACE.as_secs())
 }
 
-/// Bodies by the ids of their events, each with what its answer said.
+/// Bodies by the ids of their events, each with the status of its answer.
 type Answered = Arc<Mutex<HashMap<String, (u16, Vec<u8>)>>>;
 
 /// Sends as much as it can until the gateway is gone.
@@ -52,7 +52,7 @@ fn load(gateway: &Gateway) -> (Answered, JoinSet<()>) {
                         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
                         answered.lock().unwrap().insert(answer.event_id(), (answer.status, body));
                     }
-                    // A connection that does nothing is closed by the stop; then nobody new is let in.
+                    // The stop closes an idle connection and then accepts no new one.
                     Err(_) => match Client::connect(address).await {
                         Ok(connected) => client = connected,
                         Err(_) => return,
@@ -98,7 +98,7 @@ async fn a_stop_under_load_loses_nothing_and_delivers_nothing_twice() {
     println!("stop: {} answered in 3 lives, {left} left to the next one, none lost, none twice", all.len());
 }
 
-/// The worker may be done long before the last request is.
+/// The worker may be done long before the last request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_waits_for_the_request_that_runs_though_the_spool_is_empty() {
     let _guard = beside_others().await;
@@ -116,7 +116,7 @@ async fn a_stop_waits_for_the_request_that_runs_though_the_spool_is_empty() {
     }
 }
 
-/// What is under way to a target that never answers holds the stop as long as the grace time and no longer.
+/// A delivery to a target that never answers delays the stop for the grace time, and no longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grace_time_is_the_longest_that_a_silent_target_holds_the_stop() {
     let _guard = beside_others().await;
@@ -161,7 +161,7 @@ async fn a_second_sigterm_stops_at_once_and_loses_nothing() {
     gateway.stop().await;
 }
 
-/// The event arrives after another start.
+/// Waits until the event arrives after another start.
 async fn arrives(home: &Home, target: &Target, event: &str) {
     let before = target.arrivals().len();
     target.now(|_| Reply::ok());

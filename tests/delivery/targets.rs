@@ -1,5 +1,5 @@
-//! Targets that are down, slow, silent or wrong: only a 2xx is a success, and an accepted event arrives once the target is
-//! well again.
+//! Targets that are down, slow, silent or wrong: only a 2xx is a success, and an accepted event arrives once the target
+//! works again.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn start(target: &Target, ids: &[&str]) -> (Home, Gateway) {
     (home, gateway)
 }
 
-/// The attempts at one event: each with the next number, the same id and the same body.
+/// Checks the attempts at one event: each has the next number, the same id and the same body.
 #[track_caller]
 fn attempts(arrivals: &[Arrival], event: &str) -> u32 {
     for (number, arrival) in (1..).zip(arrivals) {
@@ -42,7 +42,7 @@ fn attempts(arrivals: &[Arrival], event: &str) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_twice_arrives_the_third_time() {
+async fn an_event_that_fails_twice_arrives_the_third_time() {
     let _guard = beside_others().await;
     let target = Target::start(|arrival| match (arrival.path.as_str(), arrival.attempt) {
         (_, 3..) => Reply::ok(),
@@ -68,7 +68,7 @@ async fn what_fails_twice_arrives_the_third_time() {
     gateway.drained().await;
     for (id, event) in ids.iter().zip(&events) {
         let mut arrivals = target.at(&format!("/{id}"));
-        // A kept connection that is reset before an answer begins: the attempt is repeated once on another one.
+        // If a reused connection is reset before an answer begins, the attempt is repeated once on another one.
         arrivals.dedup_by_key(|arrival| (*id == "reset").then_some(arrival.attempt).ok_or(arrival.at));
         assert_eq!(attempts(&arrivals, event), 3, "{id}: once it was taken it was sent again");
     }
@@ -81,7 +81,7 @@ async fn a_target_is_left_alone_as_long_as_it_asked() {
     let _guard = beside_others().await;
     let began = Instant::now();
     let asked = Duration::from_secs(2);
-    // Its own clock tells: the answer before is always older.
+    // The time is measured at the target: the previous answer is always older.
     let target = Target::start(move |arrival| match arrival.attempt {
         1 => Reply::Status(429, "Retry-After: 2\r\n".to_owned()),
         _ => Reply::ok(),
@@ -113,7 +113,7 @@ async fn a_target_that_is_down_gets_its_events_when_it_is_up() {
     gateway.stop().await;
 }
 
-/// The head decides: what follows it can neither hold up the next event nor undo the success.
+/// The head of the answer decides: the body can neither delay the next event nor undo the success.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_answer_is_a_success_once() {
     let _guard = beside_others().await;
@@ -132,9 +132,9 @@ async fn an_endless_answer_is_a_success_once() {
     gateway.stop().await;
 }
 
-/// A redirect is followed nowhere: it could lead to where nobody may go.
+/// No redirect is followed: it could lead to a forbidden address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_success_and_does_not_pass_becomes_a_dead_letter_at_once() {
+async fn a_permanent_failure_becomes_a_dead_letter_at_once() {
     let _guard = beside_others().await;
     let target = Target::start(|arrival| match arrival.path.as_str() {
         "/moved" => Reply::Status(302, "Location: /elsewhere\r\n".to_owned()),

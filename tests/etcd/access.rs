@@ -1,4 +1,4 @@
-//! Who may read, and what is told when one may not.
+//! Access to etcd, and the errors when it is missing.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::support::{against_each_etcd, disconnected, follow, live, ready, stamp
 
 against_each_etcd!(
     a_user_reads_with_its_password,
-    what_was_refused_is_tried_again,
+    a_refused_connection_is_retried,
     a_server_that_speaks_http_1_is_named,
     tls_needs_the_right_authority,
     an_endpoint_of_the_wrong_scheme_is_named,
@@ -43,7 +43,7 @@ async fn a_user_reads_with_its_password(version: Version) {
     live(&store).await;
 }
 
-async fn what_was_refused_is_tried_again(version: Version) {
+async fn a_refused_connection_is_retried(version: Version) {
     let etcd = Etcd::start(version).await;
     enable_auth(&etcd).await;
     let wrong = "swordfish";
@@ -73,7 +73,7 @@ async fn a_server_that_speaks_http_1_is_named(_: Version) {
     server.abort();
 }
 
-/// Both ways.
+/// In both directions.
 async fn an_endpoint_of_the_wrong_scheme_is_named(version: Version) {
     let folder = tempfile::tempdir().unwrap();
     let (ca, cert, key) = certificates(folder.path(), "right");
@@ -93,12 +93,12 @@ async fn an_endpoint_of_the_wrong_scheme_is_named(version: Version) {
         println!("{version:?}: {}", error.reason);
         assert!(error.kind == kind && error.reason.contains(words), "{error:?}");
     }
-    // With a user the first answer is awaited sooner.
+    // With a user the source waits less long for the first answer.
     let (store, _following) = follow(EtcdOptions::new([format!("http://127.0.0.1:{}", secure.port())]).user("a", "b"));
     assert!(disconnected(&store).await.contains("use https://"));
 }
 
-/// The file is named when it becomes wrong while the gateway runs; at the start it stops the start.
+/// A file that becomes unusable while the gateway runs is named. At the start, such a file stops the start.
 async fn a_certificate_file_that_cannot_be_used_is_named(version: Version) {
     let folder = tempfile::tempdir().unwrap();
     let (ca, cert, key) = certificates(folder.path(), "right");
@@ -187,7 +187,7 @@ async fn tls_needs_the_right_authority(version: Version) {
     let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).tls(own(&other_ca)));
     let reason = disconnected(&store).await;
     assert!(reason.contains("certificate"), "{reason}");
-    // Without a certificate of our own it is etcd that refuses.
+    // Without a client certificate it is etcd that refuses.
     let without = EtcdTls { ca: Some((&ca).into()), ..EtcdTls::default() };
     let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]).tls(without));
     disconnected(&store).await;

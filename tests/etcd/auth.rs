@@ -1,4 +1,4 @@
-//! Who may read, when that changes under way.
+//! Authentication and permissions that change while etcd is followed.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn switched_on_while_live_and_without_credentials(version: Version) {
     enable_auth(&etcd).await;
     let mut root = root(&etcd).await;
     let revision = put(&mut root, "default/webhooks/a", stamped(2)).await;
-    // By an event: nobody answers a question any more.
+    // The watch still delivers events, although etcd no longer answers requests.
     until("the watch does not go on", &store, |store| store.snapshot().revision() >= revision).await;
     assert_eq!(stamp(&store, "default", "a"), Some(2));
 
@@ -92,7 +92,7 @@ async fn an_expired_token_is_renewed() {
     reached(&store, revision).await;
 }
 
-/// Case 28 too: a token that has expired is no reason to stop following, however long nothing was asked.
+/// Case 28 too: an expired token does not interrupt the watch, however long no request was sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_expires_between_proofs_costs_no_break() {
     let mut etcd = Etcd::stopped(Version::V35).with_arguments(&["--auth-token-ttl", "2"]);
@@ -158,7 +158,7 @@ async fn a_user_is_deleted_and_made_again(version: Version) {
     assert_eq!((stamp(&store, "default", "a"), lists(&store)), (Some(2), 1));
 }
 
-/// Case 29: the old password is refused at the next connection, and says so.
+/// Case 29: the old password is refused at the next connection, with an error that says so.
 async fn a_changed_password_ends_no_watch(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -186,7 +186,7 @@ fn warned(store: &Store) -> bool {
     store.status().report.warnings.iter().any(|warning| warning.contains("authentication is off"))
 }
 
-/// The user may exist already, or not yet.
+/// The user may or may not exist already.
 async fn credentials_that_etcd_does_not_ask_for_do_no_harm(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -195,7 +195,7 @@ async fn credentials_that_etcd_does_not_ask_for_do_no_harm(version: Version) {
     live(&store).await;
     assert!(warned(&store), "{:?}", store.status());
     reached(&store, etcd.put("default/webhooks/a", stamped(2)).await).await;
-    // Once it is on: by a new connection, and by the one that stands.
+    // After authentication is switched on: with a new connection, and with the open one.
     enable_auth(&etcd).await;
     let revision = put(&mut root(&etcd).await, "default/webhooks/a", stamped(3)).await;
     assert!(timeout(Duration::from_secs(20), store.wait_fresh()).await.unwrap());
@@ -234,7 +234,7 @@ async fn authentication_is_switched_on_and_off_while_live(version: Version) {
         assert!(timeout(Duration::from_secs(20), store.wait_fresh()).await.unwrap());
         assert_eq!(stamp(&store, "default", "a"), Some(2 * n + 2));
     }
-    // Longer than between two proofs: what is served stays proven.
+    // Longer than the time between two proofs: the configuration stays proven.
     root(&etcd).await.auth_disable().await.unwrap();
     sleep(Duration::from_secs(13)).await;
     let report = store.status().report;

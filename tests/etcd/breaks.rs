@@ -1,4 +1,4 @@
-//! What is served while etcd is away, and how it is found again.
+//! The configuration that is served while etcd is unreachable, and the reconnection.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ against_each_etcd!(
     a_frozen_etcd_is_noticed,
     a_black_hole_is_noticed,
     cuts_lose_nothing,
-    a_compaction_behind_a_cut_is_made_up_for,
+    a_compaction_during_a_cut_is_recovered_from,
     a_wiped_etcd_is_taken_over,
     a_dead_endpoint_is_passed_by,
 );
@@ -107,7 +107,7 @@ async fn cuts_lose_nothing(version: Version) {
     }
 }
 
-async fn a_compaction_behind_a_cut_is_made_up_for(version: Version) {
+async fn a_compaction_during_a_cut_is_recovered_from(version: Version) {
     let etcd = Etcd::start(version).await;
     etcd.put("default/webhooks/gone", stamped(1)).await;
     etcd.put("default/webhooks/stays", stamped(1)).await;
@@ -125,7 +125,7 @@ async fn a_compaction_behind_a_cut_is_made_up_for(version: Version) {
     assert_eq!(stamp(&store, "default", "new"), Some(2));
     let stays = tower_webhook::Target::new("default", "stays").unwrap();
     let (before, after) = (before.webhook(&stays).unwrap().clone(), store.snapshot().webhook(&stays).unwrap().clone());
-    assert!(std::sync::Arc::ptr_eq(&before, &after), "what did not change was built again");
+    assert!(std::sync::Arc::ptr_eq(&before, &after), "an unchanged webhook was built again");
 }
 
 async fn a_wiped_etcd_is_taken_over(version: Version) {

@@ -1,4 +1,4 @@
-//! Three members, and some of them in trouble.
+//! Three members, some of them in trouble.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Histories whose beginning is gone.
+//! Histories whose beginning has been compacted.
 
 use std::time::Duration;
 
@@ -29,13 +29,13 @@ async fn elsewhere(etcd: &Etcd, writes: u64) -> u64 {
     revision.unsigned_abs()
 }
 
-/// Returns when what is gone is gone from the disk too.
+/// Returns when the compacted revisions are gone from the disk too.
 async fn compact(etcd: &Etcd, revision: u64) {
     let physical = CompactionOptions::new().with_physical();
     etcd.client().await.compact(revision as i64, Some(physical)).await.unwrap();
 }
 
-/// Case 14: on neither of these servers is a progress message to be trusted; the proof moves the place to go on from.
+/// Case 14: the progress messages of neither server can be trusted; the proof advances the revision to resume from.
 async fn a_quiet_prefix_is_not_overtaken_by_compaction(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -43,7 +43,7 @@ async fn a_quiet_prefix_is_not_overtaken_by_compaction(version: Version) {
     let (store, _following) = follow(EtcdOptions::new([proxy.endpoint()]));
     live(&store).await;
     let head = elsewhere(&etcd, 50).await;
-    // Nobody asks: the proof that comes by itself has to do it.
+    // No reader asks for a proof: the regular one must suffice.
     until("nothing was proven", &store, |store| store.snapshot().revision() >= head).await;
     compact(&etcd, head).await;
     proxy.set(Mode::Cut);
@@ -54,7 +54,8 @@ async fn a_quiet_prefix_is_not_overtaken_by_compaction(version: Version) {
     assert_eq!((stamp(&store, "default", "a"), lists(&store), store.status().report.anomalies), (Some(2), 1, 0));
 }
 
-/// Case 16 (etcd #19179): a watch may begin at the compaction revision, and what was deleted there is never told.
+/// Case 16 (etcd #19179): a watch may begin at the compaction revision, but a deletion at that revision is never
+/// delivered.
 async fn a_deletion_that_was_compacted_away_is_found(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -73,7 +74,7 @@ async fn a_deletion_that_was_compacted_away_is_found(version: Version) {
     println!("{version:?}: {:?}", store.status().report.lists);
 }
 
-/// Also case 16: what is still there is told.
+/// Also case 16: changes that have not been compacted are delivered.
 async fn the_watch_goes_on_at_the_compaction_revision(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -108,7 +109,7 @@ async fn a_compaction_between_pages_starts_the_list_again(version: Version) {
     until("it does not list", &store, |store| lists(store) == 1).await;
     sleep(Duration::from_millis(900)).await;
     assert!(!store.snapshot().is_loaded(), "too fast for this test");
-    // One in the first page, one in the last, at one revision.
+    // One key in the first page and one in the last, both changed at one revision.
     let changed = etcd
         .put_all([("default/webhooks/w00000".to_owned(), value(1)), ("default/webhooks/w04999".to_owned(), value(1))])
         .await;

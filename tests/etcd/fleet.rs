@@ -1,4 +1,4 @@
-//! Many gateways that do the same at the same time. Case 44.
+//! Many gateways that do the same thing at the same time. Case 44.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn fleet(size: usize) {
     println!("{size} gateways from their copies: {:?}", began.elapsed());
     assert!(fleet.iter().all(|(store, _)| lists(store) == 0), "a start that could go on from its copy lists");
 
-    // What all of them missed is compacted.
+    // The changes that all of them missed are compacted.
     proxy.set(Mode::Cut);
     for (store, _following) in &fleet {
         disconnected(store).await;

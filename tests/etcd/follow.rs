@@ -1,4 +1,4 @@
-//! What is in etcd is what is served.
+//! The configuration that is served is the content of etcd.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ async fn writes_elsewhere_in_etcd_are_waited_for_too(version: Version) {
     let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
     ready(&store).await;
     let elsewhere = etcd.client().await.put("/elsewhere", "x", None).await.unwrap();
-    // No event tells of it; the next proof does.
+    // No event reports this revision; the next proof does.
     reached(&store, elsewhere.header().unwrap().revision().unsigned_abs()).await;
 }
 

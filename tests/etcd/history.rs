@@ -1,4 +1,4 @@
-//! Histories that go back, and barriers that never say yes too early.
+//! Histories that go back, and barriers that never return too early.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::support::{
 against_each_etcd!(
     a_restored_backup_is_taken_over,
     an_emptied_etcd_is_asked_twice,
-    no_value_of_a_history_that_is_gone_serves_for_a_bad_one,
+    no_value_of_an_earlier_history_is_served_for_a_bad_one,
     fresh_means_asked_since,
     a_barrier_does_not_pass_into_another_history,
-    a_long_catch_up_is_no_early_yes,
+    a_long_catch_up_opens_no_barrier_early,
     a_break_costs_no_list,
-    who_comes_back_is_fresh,
+    a_source_that_reconnects_is_fresh,
 );
 
 async fn a_restored_backup_is_taken_over(version: Version) {
@@ -67,9 +67,9 @@ async fn an_emptied_etcd_is_asked_twice(version: Version) {
     assert_eq!(store.status().report.epoch, 1);
 }
 
-/// Within one history the last good value serves. After the history changed it does not, also where the bad value is the
-/// same in both.
-async fn no_value_of_a_history_that_is_gone_serves_for_a_bad_one(version: Version) {
+/// Within one history the last good value is served. After a change of the history it is not, even if the bad value is
+/// the same in both.
+async fn no_value_of_an_earlier_history_is_served_for_a_bad_one(version: Version) {
     const BAD: &str = r#"{"module": "discard", "autorization": "Bearer x"}"#;
     let mut etcd = Etcd::start(version).await;
     let (store, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
@@ -96,7 +96,7 @@ async fn no_value_of_a_history_that_is_gone_serves_for_a_bad_one(version: Versio
         assert!(refusal.reason().contains("did you mean `authorization`"), "{}", refusal.reason());
         assert!(refusal.reason().ends_with("it belongs to a history that is gone"), "{}", refusal.reason());
     }
-    // Within the new history it is as before.
+    // Within the new history, last good values are served again.
     reached(&store, etcd.put("default/webhooks/bad", stamped(2)).await).await;
     reached(&store, etcd.put("default/webhooks/bad", BAD).await).await;
     assert_eq!(stamp(&store, "default", "bad"), Some(2));
@@ -111,7 +111,7 @@ async fn fresh_means_asked_since(version: Version) {
         assert!(timeout(PATIENCE, store.wait_fresh()).await.unwrap());
         assert!(store.status().staleness().unwrap() <= began.elapsed());
     }
-    // Nothing of ours: only a proof can tell, and it is asked for at once.
+    // The write is outside of the prefix: only a proof, which is asked for at once, can show that.
     let elsewhere = etcd.client().await.put("/elsewhere", "x", None).await.unwrap();
     reached(&store, elsewhere.header().unwrap().revision().unsigned_abs()).await;
     etcd.kill();
@@ -134,8 +134,9 @@ async fn a_barrier_does_not_pass_into_another_history(version: Version) {
     assert!(!timeout(PATIENCE, barrier).await.unwrap().unwrap(), "the number means something else there");
 }
 
-/// On both of these servers a watch that catches up answers a progress request before its events (etcd #15220).
-async fn a_long_catch_up_is_no_early_yes(version: Version) {
+/// On both of these servers a watch that catches up answers a progress request before it sends its events (etcd
+/// #15220).
+async fn a_long_catch_up_opens_no_barrier_early(version: Version) {
     const WRITES: u64 = 3000;
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -173,8 +174,9 @@ async fn a_break_costs_no_list(version: Version) {
     assert!(report.connects >= 6);
 }
 
-/// Nothing has happened meanwhile: the connection itself shows it, and nobody waits for the next proof that is due.
-async fn who_comes_back_is_fresh(version: Version) {
+/// Nothing has changed meanwhile: the new connection itself proves that, and the reader does not wait for the next
+/// regular proof.
+async fn a_source_that_reconnects_is_fresh(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
     etcd.put("default/webhooks/a", stamped(1)).await;
@@ -190,7 +192,7 @@ async fn who_comes_back_is_fresh(version: Version) {
     let back = std::time::Instant::now();
     proxy.set(Mode::Pass);
     live(&store).await;
-    // Once the values have been compared, which takes a moment here.
+    // The values are compared first, which takes a moment here.
     let fresh_again = |store: &Store| store.status().staleness() < Some(back.elapsed() + Duration::from_millis(500));
     until_within("it is not fresh", &store, Duration::from_secs(1), fresh_again).await;
     assert!(timeout(Duration::from_secs(1), fresh).await.unwrap().unwrap());

@@ -1,4 +1,4 @@
-//! Keys that are not used, and prefixes that hold nothing of use. The gateway as a process.
+//! Keys that are not used, and prefixes without useful keys. The gateway as a process.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::stamped;
 
 against_each_etcd!(
     each_ignored_key_is_named_once_with_its_right_form,
-    a_prefix_without_a_webhook_is_warned_of,
+    a_prefix_without_a_webhook_causes_a_warning,
     a_prefix_that_is_certainly_wrong_serves_nothing_and_is_not_ready,
 );
 
@@ -24,7 +24,7 @@ async fn each_ignored_key_is_named_once_with_its_right_form(version: Version) {
     etcd.put("default/webhook/c", stamped(1)).await;
     let gateway = Gateway::with(&[("ETCD_ENDPOINTS", &etcd.endpoint())]).await;
     gateway.until("it is not live", |status| status["state"] == "healthy" && status["webhooks"] == 1).await;
-    // While it runs, too, and again and again.
+    // Repeatedly, while the gateway runs.
     for n in 0..5 {
         etcd.put("default/connections/db", stamped(n)).await;
         etcd.put("default/webhook/c", stamped(n)).await;
@@ -53,7 +53,7 @@ async fn each_ignored_key_is_named_once_with_its_right_form(version: Version) {
     gateway
         .until("they do not go", |status| status["ignored_keys"] == 0 && status["ignored"] == Value::Array(Vec::new()))
         .await;
-    // More than are listed.
+    // More keys than are listed.
     for chunk in 0..5 {
         etcd.put_all((0..100).map(|n| (format!("default/webhook/{chunk}-{n}"), stamped(n)))).await;
     }
@@ -63,7 +63,7 @@ async fn each_ignored_key_is_named_once_with_its_right_form(version: Version) {
     assert_eq!(gateway.log("more keys of the configuration are ignored").len(), 1);
 }
 
-async fn a_prefix_without_a_webhook_is_warned_of(version: Version) {
+async fn a_prefix_without_a_webhook_causes_a_warning(version: Version) {
     let etcd = Etcd::start(version).await;
     etcd.put("default/webhook/a", stamped(1)).await;
     let gateway = Gateway::with(&[("ETCD_ENDPOINTS", &etcd.endpoint()), ("ETCD_PREFIX", "/cwm")]).await;
@@ -71,9 +71,9 @@ async fn a_prefix_without_a_webhook_is_warned_of(version: Version) {
     let warns = |status: &Value| status["source_warnings"].to_string().contains(warning);
     gateway.until("it is not live", |status| status["state"] == "healthy").await;
     gateway.until("there is no warning", warns).await;
-    // It may be meant to be empty: what is put there will be served.
+    // The prefix may be empty on purpose: webhooks that are added will be served.
     assert_eq!(gateway.get("/ready").await, Some(200));
-    // One that does not compile is one.
+    // A webhook that does not compile counts as a webhook.
     etcd.put("default/webhooks/a", "nonsense").await;
     gateway.until("the warning stays", |status| !warns(status)).await;
     etcd.put("default/webhooks/a", stamped(1)).await;
@@ -91,7 +91,7 @@ async fn a_prefix_that_is_certainly_wrong_serves_nothing_and_is_not_ready(versio
     gateway.until("it is not named", named).await;
     assert_eq!(gateway.get("/ready").await, Some(503));
     assert_eq!(gateway.log("and 1 below /cwm/").len(), 1);
-    // Nothing forbids keys without a slash.
+    // Keys without a leading slash are allowed.
     etcd.client().await.put("cwm/default/webhooks/b", stamped(2), None).await.unwrap();
     gateway.until("it is not live", |status| status["state"] == "healthy" && status["webhooks"] == 1).await;
     assert_eq!(gateway.get("/ready").await, Some(200));

@@ -1,4 +1,4 @@
-//! A change that the watch lost, while others come all the time.
+//! A change that the watch lost, while other changes arrive all the time.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Busy {
         Self { etcd, lossy, store, _following: following, writing }
     }
 
-    /// The watch has gone past `revision` and lost what it was.
+    /// Waits until the watch has passed `revision` and lost its change.
     async fn lost(&self, revision: u64) {
         reached(&self.store, revision).await;
         assert_eq!(self.lossy.lost(), 1, "the proxy lost nothing");
@@ -69,7 +69,7 @@ async fn a_lost_deletion_is_never_called_fresh_and_soon_read(version: Version) {
     let busy = Busy::new(version).await;
     busy.lossy.lose(KEY);
     busy.lost(busy.etcd.delete(KEY).await).await;
-    // It is not called fresh while the deleted key is served.
+    // The configuration is not called fresh while the deleted key is served.
     let fresh = timeout(PATIENCE, busy.store.wait_fresh()).await;
     assert_eq!((stamp(&busy.store, "default", "a"), fresh), (None, Ok(true)));
     busy.found().await;

@@ -1,6 +1,6 @@
 //! The etcd source against real etcd processes.
 //!
-//! `ETCD_35` and `ETCD_34` name the servers' binaries; `make test` brings both. Every test runs against each.
+//! `ETCD_35` and `ETCD_34` name the servers' binaries; `make test` installs both. Every test runs against each.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

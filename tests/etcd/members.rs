@@ -1,4 +1,4 @@
-//! Members that leave, that hear nothing of the others, and that were never any good.
+//! Members that leave, that are cut off from the others, and that were never usable.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::support::{
 
 against_each_etcd!(
     a_member_cut_off_from_the_others_is_left,
-    a_member_that_is_late_tells_no_other_history,
+    a_member_that_is_behind_is_not_another_history,
     a_member_that_catches_up_by_a_snapshot_takes_nothing_back,
     a_rolling_restart_costs_nothing,
     a_killed_or_removed_member_is_left,
-    of_four_endpoints_one_is_any_good,
+    one_usable_endpoint_of_four_is_enough,
 );
 
 fn endpoints(members: &[Etcd]) -> EtcdOptions {
@@ -35,7 +35,7 @@ fn connected_to(store: &Store, members: &[Etcd]) -> usize {
     members.iter().position(|member| Some(member.endpoint()) == endpoint).unwrap()
 }
 
-/// Writes until it is told to stop, by whichever of the members takes it.
+/// Writes until it is stopped, through any member that accepts the write.
 fn writer(members: &[Etcd]) -> (watch::Sender<bool>, JoinHandle<u64>) {
     let (stop, stopped) = watch::channel(false);
     let endpoints: Vec<_> = members.iter().map(Etcd::endpoint).collect();
@@ -77,7 +77,7 @@ async fn a_member_cut_off_from_the_others_is_left(version: Version) {
     let report = store.status().report;
     assert_eq!((lists(&store), report.epoch, report.anomalies), (1, 0, 0));
 
-    // One that only knows this member is told so, and proves nothing.
+    // A reader that only knows this member gets its error and no proof.
     peers.isolate(isolated, ids[isolated]);
     let (alone, _following) = follow(EtcdOptions::new([members[isolated].endpoint()]));
     sleep(Duration::from_secs(7)).await;
@@ -90,7 +90,7 @@ async fn a_member_cut_off_from_the_others_is_left(version: Version) {
 }
 
 /// Case 25.
-async fn a_member_that_is_late_tells_no_other_history(version: Version) {
+async fn a_member_that_is_behind_is_not_another_history(version: Version) {
     let (members, peers) = Etcd::three_apart(version, &[]).await;
     let proxy = Proxy::before(members[0].port()).await;
     let mut leader = 0;
@@ -138,13 +138,13 @@ async fn a_member_that_catches_up_by_a_snapshot_takes_nothing_back(version: Vers
         connected_to(store, &members) != 0 && store.status().state == SourceState::Live
     })
     .await;
-    // etcd keeps 5000 entries for those that are behind: more, and only a snapshot helps.
+    // etcd keeps 5000 entries for members that are behind: after more than that, only a snapshot helps.
     let client = members[1].client().await;
     let writers = (0..20_u64).map(|writer| {
         let mut client = client.clone();
         tokio::spawn(async move {
             for n in 0..300 {
-                // Should the isolated one have led, there is no leader at first.
+                // If the isolated member was the leader, there is none at first.
                 let key = format!("/cwm/default/webhooks/w{writer}");
                 while client.put(key.as_str(), stamped(n), None).await.is_err() {
                     sleep(Duration::from_millis(100)).await;
@@ -238,14 +238,14 @@ async fn a_killed_or_removed_member_is_left(version: Version) {
     let moved = |store: &Store, members: &[Etcd], from: usize| {
         connected_to(store, members) != from && store.status().state == SourceState::Live
     };
-    // If it was the leader the others elect one first.
+    // If the member was the leader, the others elect one first.
     let took = until_within("it stays", &store, Duration::from_secs(5), |store| moved(store, &members, killed)).await;
     println!("{version:?}: left the killed one after {took:?}");
     members[killed].run().await;
 
     let removed = connected_to(&store, &members);
     let id = members[removed].id().await;
-    // Refused until every member has been seen by the others for a while.
+    // etcd refuses this until all members have been connected for a while.
     while members[killed].client().await.member_remove(id).await.is_err() {
         sleep(Duration::from_millis(500)).await;
     }
@@ -255,8 +255,8 @@ async fn a_killed_or_removed_member_is_left(version: Version) {
     assert_eq!((lists(&store), store.status().report.epoch), (1, 0));
 }
 
-/// Case 26: nobody there, one that speaks HTTP/1, one that learns, and one that answers.
-async fn of_four_endpoints_one_is_any_good(version: Version) {
+/// Case 26: an unused port, a server that speaks HTTP/1, a learner, and a working member.
+async fn one_usable_endpoint_of_four_is_enough(version: Version) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let http_1 = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
@@ -278,7 +278,7 @@ async fn of_four_endpoints_one_is_any_good(version: Version) {
     live(&store).await;
     let calm = store.status().report.errors;
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(store.status().report.errors, calm, "who is not needed is asked");
+    assert_eq!(store.status().report.errors, calm, "an endpoint that is not needed is asked");
     for n in 0..3 {
         proxy.set(Mode::Cut);
         disconnected(&store).await;

@@ -1,4 +1,4 @@
-//! A network that loses, delays and cuts. How etcd is built makes no difference here: one version.
+//! A network that loses, delays and cuts. The version of etcd makes no difference here, so one is enough.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{
     disconnected, errors, follow, lists, live, live_within, reached, ready, stamp, stamped, until_within,
 };
 
-/// Case 4, and its mirror image.
+/// Case 4, in both directions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_black_hole_in_one_direction_is_noticed() {
     let etcd = Etcd::start(Version::V35).await;
@@ -42,7 +42,7 @@ async fn black_hole(etcd: &Etcd, mode: Mode) {
     assert_eq!(lists(&store), 1);
 }
 
-/// Case 5. What is lost below TCP is late above it.
+/// Case 5. A packet that is lost below TCP arrives late above it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_network_is_no_break() {
     let etcd = Etcd::start(Version::V35).await;
@@ -103,13 +103,13 @@ async fn cuts_every_200_ms_lose_and_double_nothing() {
 
 /// Case 7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_only_trickles_is_left() {
+async fn an_endpoint_that_only_trickles_is_left() {
     let etcd = Etcd::start(Version::V35).await;
     for chunk in 0..20_u64 {
         let entry = |n: u64| (format!("default/webhooks/w{n}"), large(n, 1000));
         etcd.put_all((chunk * 50..chunk * 50 + 50).map(entry)).await;
     }
-    // Byte by byte not even the connection comes about; a little faster it is the list that never ends.
+    // Byte by byte not even the connection is completed; a little faster, the list never ends.
     for (bytes, every) in [(1, 1000), (2000, 100)] {
         let proxy = Proxy::before(etcd.port()).await;
         proxy.set(Mode::Trickle(bytes, Duration::from_millis(every)));
@@ -127,7 +127,7 @@ fn large(stamp: u64, bytes: usize) -> String {
 
 /// Case 8.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_accepts_and_never_answers_is_left() {
+async fn an_endpoint_that_never_answers_is_left() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let server = tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The gateway itself is frozen, killed and shut down.
+//! The gateway is frozen, killed and shut down.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ async fn a_gateway_that_was_frozen_catches_up() {
     assert_eq!((&status["epoch"], &status["anomalies"]), (&Value::from(0), &Value::from(0)));
 }
 
-/// Case 12: a copy is there whole or not at all, whenever the gateway dies.
+/// Case 12: a copy is complete or missing, whenever the gateway dies.
 async fn killed_while_saving(rounds: u64) {
     const KEYS: u64 = 4000;
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ async fn killed_while_saving(rounds: u64) {
         names.filter(|entry| entry.file_name().to_string_lossy().starts_with(".etcd.saved")).count()
     };
     let (mut round, mut partial) = (0, 0);
-    // Until one of them has hit a write.
+    // Until at least one kill has hit a write.
     while round < rounds || (partial == 0 && round < rounds + 20) {
         round += 1;
         let gateway = Gateway::start(&etcd, folder.path()).await;
@@ -68,12 +68,12 @@ async fn killed_while_saving(rounds: u64) {
         let left = temporary();
         let revision = etcd.put("default/webhooks/w0", value(round)).await;
         gateway.until("it does not follow", |status| status["revision"].as_u64() >= Some(revision)).await;
-        // A write begins a second after the change; what is written first has to be there once.
+        // A write begins a second after the change. The first copy must exist once before that.
         let file = folder.path().join("tower-webhook/etcd.saved");
         while round == 1 && !file.exists() {
             sleep(Duration::from_millis(5)).await;
         }
-        // Half of them at the moment when a file is being written, the others at any.
+        // Half of the kills happen while a file is being written, the others at any time.
         let look = temporary.clone();
         let writing = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
@@ -88,7 +88,7 @@ async fn killed_while_saving(rounds: u64) {
         drop(gateway);
         partial += usize::from(temporary() > left);
 
-        // Nobody answers there: it is the copy that is served, and a complete one.
+        // No server listens there: the copy is served, and it must be complete.
         let nobody = format!("http://127.0.0.1:{}", free_port());
         let check = tempfile::tempdir().unwrap();
         std::fs::create_dir(check.path().join("tower-webhook")).unwrap();
@@ -103,7 +103,7 @@ async fn killed_while_saving(rounds: u64) {
     assert!(partial > 0, "none of the kills hit a write");
     let gateway = Gateway::start(&etcd, folder.path()).await;
     gateway.until("it is not live", |status| status["state"] == "healthy").await;
-    assert_eq!(temporary(), 0, "what a killed gateway left stays for ever");
+    assert_eq!(temporary(), 0, "a temporary file of a killed gateway stays for ever");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +129,7 @@ async fn another_reason_of_a_disconnection_is_logged_and_the_same_one_is_not() {
     gateway.until("it is not live", |status| status["state"] == "healthy").await;
     etcd.kill();
     gateway.until("it is not disconnected", |status| status["state"] == "disconnected").await;
-    // Somebody else has the port now.
+    // Another program has the port now.
     let listener = TcpListener::bind(("127.0.0.1", etcd.port())).await.unwrap();
     let other = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -145,7 +145,7 @@ async fn another_reason_of_a_disconnection_is_logged_and_the_same_one_is_not() {
     other.abort();
 }
 
-/// Kubernetes sets this for a Service `etcd` in each pod of its namespace.
+/// Kubernetes sets this variable for a Service `etcd`, in each pod of the namespace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_link_in_place_of_the_port_is_understood() {
     let etcd = Etcd::start(Version::V35).await;
@@ -212,7 +212,7 @@ async fn it_ends_at_once_in_every_state() {
             assert!(began.elapsed() < Duration::from_secs(2), "{state}: a connection stays open");
             sleep(Duration::from_millis(5)).await;
         }
-        // Who waits is told, and what was there stays.
+        // A waiting reader is notified, and the snapshot stays.
         assert!(!timeout(Duration::from_secs(1), store.wait_for_revision(u64::MAX)).await.unwrap(), "{state}");
         let kept = matches!(state, "live" | "cut off" | "black hole");
         assert!(!kept || stamp(&store, "default", "w1").is_none() && store.snapshot().counts().webhooks == 1000);

@@ -1,4 +1,4 @@
-//! That what is served is what etcd holds, by the values themselves.
+//! Proofs that the configuration is what etcd holds, by the values themselves.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use crate::support::{against_each_etcd, disconnected, follow, live, reached, rea
 against_each_etcd!(
     an_etcd_that_was_wiped_and_seeded_again_is_taken_over,
     a_backup_with_one_put_behind_it_is_taken_over,
-    what_was_seeded_again_while_the_gateway_was_down_is_taken_over,
+    an_etcd_that_was_seeded_again_while_the_gateway_was_down_is_taken_over,
     one_value_among_two_thousand_is_found,
     writes_and_compactions_during_the_comparison_are_no_difference,
     the_comparison_pauses_between_its_pages,
     strangers_that_ask_for_proofs_cost_etcd_little,
 );
 
-/// Puts so many webhooks, the same keys at the same revisions each time.
+/// Puts `webhooks` webhooks, always the same keys at the same revisions.
 async fn seed(etcd: &Etcd, webhooks: u64, stamp_of: impl Fn(u64) -> u64) -> u64 {
     let mut revision = 0;
     let all: Vec<u64> = (0..webhooks).collect();
@@ -31,14 +31,14 @@ async fn seed(etcd: &Etcd, webhooks: u64, stamp_of: impl Fn(u64) -> u64) -> u64 
     revision
 }
 
-/// All that etcd tells of itself: cluster, term and revision.
+/// The identity that etcd reports: cluster, term and revision.
 async fn identity(etcd: &Etcd) -> (u64, u64, i64) {
     let response = etcd.client().await.get("/", None).await.unwrap();
     let header = response.header().unwrap();
     (header.cluster_id(), header.raft_term(), header.revision())
 }
 
-/// Waits until a webhook has this stamp. Until then nothing may be proven that was asked for after `since`.
+/// Waits until a webhook has this stamp. Until then no proof that was requested after `since` may succeed.
 async fn taken_over(store: &Store, id: &str, expected: u64, since: Instant) {
     until("the other values are not served", store, |store| {
         let now = Instant::now();
@@ -103,7 +103,7 @@ async fn a_backup_with_one_put_behind_it_is_taken_over(version: Version) {
     taken_over(&store, "w1", 12, since).await;
 }
 
-async fn what_was_seeded_again_while_the_gateway_was_down_is_taken_over(version: Version) {
+async fn an_etcd_that_was_seeded_again_while_the_gateway_was_down_is_taken_over(version: Version) {
     let directory = tempfile::tempdir().unwrap();
     let mut etcd = Etcd::start(version).await;
     seed(&etcd, 3, |n| n).await;
@@ -148,10 +148,10 @@ async fn writes_and_compactions_during_the_comparison_are_no_difference(version:
     live(&store).await;
     let mut client = etcd.client().await;
     let writing = tokio::spawn(async move {
-        // Enough of the past is kept for the watch to go on, and too little for a whole comparison at one revision.
+        // Enough of the past is kept for the watch to resume, and too little for a complete comparison at one revision.
         const KEPT: i64 = 500;
         for n in 0_u64.. {
-            // Everywhere among the keys, new ones and some that go.
+            // All over the range of keys: some are new and some are deleted.
             let key = format!("/cwm/default/webhooks/w{}", n * 7919 % 2100);
             let response = match n % 5 {
                 0 => client.delete(key, None).await.unwrap().header().unwrap().revision(),
@@ -168,7 +168,7 @@ async fn writes_and_compactions_during_the_comparison_are_no_difference(version:
         disconnected(&store).await;
         proxy.set(Mode::Late(Duration::from_millis(30)));
         live(&store).await;
-        // Proven since the break, by a list if what was missed has been compacted.
+        // Proven since the disconnection; by a list, if the missed changes have been compacted.
         assert!(timeout(Duration::from_secs(30), store.wait_fresh()).await.unwrap(), "round {round}");
     }
     writing.abort();
@@ -177,8 +177,8 @@ async fn writes_and_compactions_during_the_comparison_are_no_difference(version:
     assert!(report.audits > 0, "no comparison came to an end: {report:?}");
 }
 
-/// After a new connection each page is followed by a pause as long as the page took: etcd works for this half of the time
-/// at most.
+/// After a reconnection, each page is followed by a pause as long as the page took: etcd works for this at most half of
+/// the time.
 async fn the_comparison_pauses_between_its_pages(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
@@ -190,11 +190,11 @@ async fn the_comparison_pauses_between_its_pages(version: Version) {
     proxy.set(Mode::Late(Duration::from_millis(30)));
     let back = Instant::now();
     until("the values are not compared", &store, |store| store.status().report.audits > 0).await;
-    // Three pages of 60 ms or more: two pauses.
+    // Three pages of 60 ms or more, with two pauses.
     assert!(back.elapsed() > Duration::from_millis((3 + 2) * 60), "{:?}", back.elapsed());
 }
 
-/// Asks 20 times a second for a revision that never comes. Returns how much of a core etcd takes meanwhile.
+/// Asks 20 times a second for a revision that never comes. Returns how much of a core etcd uses meanwhile.
 async fn asked_often(etcd: &Etcd, store: &Store) -> f64 {
     let (began, before) = (Instant::now(), etcd.cpu());
     while began.elapsed() < Duration::from_secs(5) {
@@ -223,6 +223,6 @@ async fn strangers_that_ask_for_proofs_cost_etcd_little(version: Version) {
     writing.abort();
     println!("etcd takes {quiet:.3} of a core while nothing is written, {busy:.3} while something is, elsewhere");
     assert!(quiet < 0.2 && busy < 0.4, "{quiet} and {busy} of a core");
-    // It is answered all the same.
+    // A request for a proof is still answered.
     assert!(timeout(Duration::from_secs(10), store.wait_fresh()).await.unwrap());
 }

@@ -1,4 +1,4 @@
-//! Backups that were restored while nobody could see it.
+//! Backups that were restored while no gateway was connected.
 
 use std::time::Duration;
 
@@ -8,14 +8,17 @@ use crate::support::etcd::{Etcd, Version};
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::{against_each_etcd, disconnected, follow, live, reached, stamp, stamped, until_within};
 
-against_each_etcd!(a_restored_backup_that_has_passed_us_is_told, a_backup_restored_as_another_cluster_is_told);
+against_each_etcd!(
+    a_restored_backup_with_a_newer_revision_is_detected,
+    a_backup_restored_as_another_cluster_is_detected
+);
 
-/// Case 18: when we look again the revision is beyond ours.
-async fn a_restored_backup_that_has_passed_us_is_told(version: Version) {
+/// Case 18: when the gateway reconnects, etcd's revision is already beyond its own.
+async fn a_restored_backup_with_a_newer_revision_is_detected(version: Version) {
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("backup");
     let mut etcd = Etcd::start(version).await;
-    // A term of its own, so that the restored cluster is not told by that alone.
+    // Keeps the raft term equal, so that the term alone does not reveal the restored cluster.
     let proxy = Proxy::before(etcd.port()).await;
     etcd.put("default/webhooks/old", stamped(1)).await;
     etcd.put("default/webhooks/changed", stamped(1)).await;
@@ -49,7 +52,7 @@ async fn a_restored_backup_that_has_passed_us_is_told(version: Version) {
 }
 
 /// Case 19.
-async fn a_backup_restored_as_another_cluster_is_told(version: Version) {
+async fn a_backup_restored_as_another_cluster_is_detected(version: Version) {
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("backup");
     let mut etcd = Etcd::start(version).await;

@@ -1,4 +1,4 @@
-//! The copy on disk.
+//! The copy of the configuration on disk.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,20 +14,20 @@ use crate::support::{against_each_etcd, follow, follow_with, lists, live, reache
 
 against_each_etcd!(
     without_etcd_the_copy_serves_and_is_gone_on_from,
-    no_value_of_a_copy_serves_for_a_bad_one_of_another_history,
+    no_value_of_a_copy_is_served_for_a_bad_one_of_another_history,
     the_last_good_value_outlives_a_restart,
-    what_was_compacted_meanwhile_is_made_up_for,
-    a_damaged_copy_is_told_and_not_used,
+    changes_that_were_compacted_meanwhile_are_caught_up_with,
+    a_damaged_copy_is_reported_and_not_used,
     no_secret_from_the_environment_is_saved,
-    a_directory_that_cannot_be_written_is_told,
-    what_others_plant_beside_the_copy_is_neither_read_nor_written,
+    a_directory_that_cannot_be_written_is_reported,
+    files_planted_beside_the_copy_are_neither_read_nor_written,
 );
 
 fn options(etcd: &Etcd, directory: &Path) -> EtcdOptions {
     EtcdOptions::new([etcd.endpoint()]).saved_copy(directory)
 }
 
-/// Waits until the copy holds a text.
+/// Waits until the copy contains a text.
 async fn saved(directory: &TempDir, text: &str) {
     let file = directory.path().join("tower-webhook/etcd.saved");
     for _ in 0..400 {
@@ -93,7 +93,7 @@ async fn the_last_good_value_outlives_a_restart(version: Version) {
     assert_eq!((stamp(&store, "default", "a"), store.snapshot().counts().refused), (Some(3), 0));
 }
 
-async fn no_value_of_a_copy_serves_for_a_bad_one_of_another_history(version: Version) {
+async fn no_value_of_a_copy_is_served_for_a_bad_one_of_another_history(version: Version) {
     const BAD: &str = r#"{"modul": 1}"#;
     let directory = tempfile::tempdir().unwrap();
     let mut etcd = Etcd::start(version).await;
@@ -106,7 +106,7 @@ async fn no_value_of_a_copy_serves_for_a_bad_one_of_another_history(version: Ver
     etcd.kill();
     etcd.wipe();
     etcd.run().await;
-    // Another life of the key than before: two histories with the same lives and values cannot be told apart.
+    // The key now has other metadata: two histories with the same metadata and values cannot be distinguished.
     etcd.put("default/webhooks/a", BAD).await;
     etcd.put("default/webhooks/new", stamped(2)).await;
 
@@ -115,12 +115,12 @@ async fn no_value_of_a_copy_serves_for_a_bad_one_of_another_history(version: Ver
         until("the new history is not served", &store, |store| stamp(store, "default", "new") == Some(2)).await;
         assert_eq!((stamp(&store, "default", "a"), store.snapshot().counts().fenced), (None, 1));
         live(&store).await;
-        // And the copy that is left serves nothing of it either.
+        // The copy that remains does not serve the old value either.
         saved(&directory, "webhooks/new").await;
     }
 }
 
-async fn what_was_compacted_meanwhile_is_made_up_for(version: Version) {
+async fn changes_that_were_compacted_meanwhile_are_caught_up_with(version: Version) {
     let directory = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(version).await;
     etcd.put("default/webhooks/gone", stamped(1)).await;
@@ -143,7 +143,7 @@ async fn what_was_compacted_meanwhile_is_made_up_for(version: Version) {
     assert_eq!(stamp(&store, "default", "bad"), Some(1), "the last good value");
 }
 
-async fn a_damaged_copy_is_told_and_not_used(version: Version) {
+async fn a_damaged_copy_is_reported_and_not_used(version: Version) {
     let directory = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(version).await;
     etcd.put("default/webhooks/a", stamped(1)).await;
@@ -161,7 +161,7 @@ async fn a_damaged_copy_is_told_and_not_used(version: Version) {
     live(&store).await;
     assert_eq!((stamp(&store, "default", "a"), lists(&store)), (Some(1), 1));
     assert!(!store.status().report.from_saved_copy);
-    // And it is replaced.
+    // The copy is replaced.
     reached(&store, etcd.put("default/webhooks/a", stamped(77)).await).await;
     saved(&directory, &stamped(77)).await;
 }
@@ -179,7 +179,7 @@ async fn no_secret_from_the_environment_is_saved(version: Version) {
     assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
 }
 
-async fn a_directory_that_cannot_be_written_is_told(version: Version) {
+async fn a_directory_that_cannot_be_written_is_reported(version: Version) {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("file");
     std::fs::write(&blocked, "").unwrap();
@@ -191,8 +191,8 @@ async fn a_directory_that_cannot_be_written_is_told(version: Version) {
     reached(&store, etcd.put("default/webhooks/a", stamped(2)).await).await;
 }
 
-/// As on a volume that every user may write to.
-async fn what_others_plant_beside_the_copy_is_neither_read_nor_written(version: Version) {
+/// The directory is on a volume that every user may write to.
+async fn files_planted_beside_the_copy_are_neither_read_nor_written(version: Version) {
     let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let etcd = Etcd::start(version).await;
@@ -200,7 +200,7 @@ async fn what_others_plant_beside_the_copy_is_neither_read_nor_written(version: 
     let victim = elsewhere.path().join("victim");
     std::fs::write(&victim, "precious").unwrap();
     let plant = |name: &str| std::os::unix::fs::symlink(&victim, directory.path().join(name)).unwrap();
-    // Where the copy and its temporary file would be, were there no directory of our own.
+    // The paths that the copy and its temporary file would have without a directory of our own.
     plant("etcd.saved");
     plant(&format!(".etcd.saved.{}", std::process::id()));
     let (store, following) = follow(options(&etcd, directory.path()));

@@ -1,4 +1,4 @@
-//! How it goes with very many webhooks, in figures: `make scale`. Only what must be right is asserted.
+//! Figures for very many webhooks: `make scale`. Only what must be correct is asserted.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::support::etcd::{Etcd, PREFIX, Version, free_port};
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::{Following, disconnected, follow, live_within, ready, stamp, until};
 
-/// What etcd is asked to put at once.
+/// The number of keys in one put to etcd.
 const BATCH: u64 = 1000;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -24,7 +24,7 @@ fn value(stamp: u64) -> String {
     format!(r#"{{"data_type": "json", "module": "discard", "authorization": "{authorization}", "metadata": {stamp}}}"#)
 }
 
-/// A hundred to a namespace.
+/// A hundred webhooks to a namespace.
 fn name(n: u64) -> (String, String) {
     (format!("ns{}", n / 100), format!("hook{n}"))
 }
@@ -34,7 +34,7 @@ fn key(n: u64) -> String {
     format!("{PREFIX}{namespace}/webhooks/{id}")
 }
 
-/// An etcd with so many webhooks. That it may lose them in a crash saves a minute.
+/// An etcd with `webhooks` webhooks. It does not sync, which saves a minute.
 async fn filled(version: Version, webhooks: u64) -> Etcd {
     const WRITERS: u64 = 8;
     let arguments = ["--quota-backend-bytes", "8589934592", "--max-txn-ops", "1000", "--unsafe-no-fsync"];
@@ -56,7 +56,7 @@ async fn filled(version: Version, webhooks: u64) -> Etcd {
     etcd
 }
 
-/// What this process holds and has held at most, in MiB.
+/// The memory of this process now and at its peak, in MiB.
 fn memory() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = |name: &str| {
@@ -66,7 +66,7 @@ fn memory() -> (u64, u64) {
     (line("VmRSS:"), line("VmHWM:"))
 }
 
-/// How long after etcd's answer to a put it is served: the middle of many, the worst but one in a hundred, and the worst.
+/// The time from etcd's answer to a put until the value is served: the median, the 99th percentile, and the maximum.
 async fn one_key(etcd: &Etcd, store: &Store, webhooks: u64) -> [Duration; 3] {
     let mut client = etcd.client().await;
     let mut took = Vec::new();
@@ -85,7 +85,7 @@ async fn one_key(etcd: &Etcd, store: &Store, webhooks: u64) -> [Duration; 3] {
     [took.len() / 2, took.len() * 99 / 100, took.len() - 1].map(|at| took[at])
 }
 
-/// How long puts to another prefix take, until `enough`: the middle of all, the worst but one in a hundred, and the worst.
+/// The time that puts to another prefix take, until `enough`: the median, the 99th percentile, and the maximum.
 async fn puts_elsewhere(etcd: &Etcd, mut enough: impl FnMut(usize) -> bool) -> [Duration; 3] {
     let mut client = etcd.client().await;
     let mut took = Vec::new();
@@ -99,13 +99,14 @@ async fn puts_elsewhere(etcd: &Etcd, mut enough: impl FnMut(usize) -> bool) -> [
     [took.len() / 2, took.len() * 99 / 100, took.len() - 1].map(|at| took[at])
 }
 
-/// A proof for which etcd counts its keys, and one for which it looks at every key, because something was written elsewhere.
+/// The time of a proof for which etcd counts its keys, and of one for which it looks at every key because of a write
+/// outside of the prefix.
 async fn proofs(etcd: &Etcd, store: &Store, webhooks: u64) {
     let (began, cpu) = (Instant::now(), etcd.cpu());
     assert!(timeout(Duration::from_secs(60), store.wait_fresh()).await.unwrap());
     let (took, cpu) = (began.elapsed(), etcd.cpu() - cpu);
     println!("{webhooks} webhooks: a proof by the count takes {took:?}, and {cpu:?} of etcd's CPU");
-    // The one before is followed by a pause.
+    // The previous proof is followed by a pause.
     sleep(Duration::from_secs(3)).await;
     let put = etcd.client().await.put("/elsewhere", "x", None).await.unwrap();
     let (began, cpu) = (Instant::now(), etcd.cpu());
@@ -162,7 +163,7 @@ async fn load(webhooks: u64) {
     let [middle, p99, worst] = one_key(&etcd, &store, webhooks).await;
     println!("{webhooks} webhooks: a put is served {middle:?} after its answer, p99 {p99:?}, at worst {worst:?}");
     proofs(&etcd, &store, webhooks).await;
-    // Through some proofs that come by themselves.
+    // Long enough for some regular proofs.
     sleep(Duration::from_secs(25)).await;
     let report = store.status().report;
     assert_eq!((report.connects, report.anomalies), (1, 0), "{:?}", report.last_error);

@@ -1,4 +1,4 @@
-//! What goes on inside etcd, and what stands before it.
+//! Events inside etcd, and proxies before it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ against_each_etcd!(
     a_full_etcd_is_still_read,
     a_corrupt_alarm_drops_nothing,
     alarms_of_another_member_come_and_go,
-    behind_etcds_own_proxy,
+    it_works_behind_etcds_own_proxy,
 );
 
 /// Case 1.
@@ -40,7 +40,7 @@ async fn a_crash_costs_no_list(version: Version) {
     for n in 100..200 {
         revision = etcd.put(&format!("default/webhooks/w{}", n % 10), stamped(n)).await;
     }
-    // By then the waits between two tries have grown to a second or two.
+    // By then the waits between two attempts have grown to a second or two.
     let back = until_within("it does not come back", &store, Duration::from_secs(6), |store| {
         store.snapshot().revision() >= revision && store.status().state == SourceState::Live
     });
@@ -88,11 +88,11 @@ async fn a_full_etcd_is_still_read(version: Version) {
     assert!(timeout(Duration::from_secs(5), store.wait_fresh()).await.unwrap());
     let report = store.status().report;
     assert_eq!((store.status().state, report.connects, lists(&store)), (SourceState::Live, 1, 1));
-    // One that starts now is served too.
+    // A gateway that starts now is served too.
     let (late, _following) = follow(EtcdOptions::new([etcd.endpoint()]));
     live(&late).await;
     assert_eq!(late.snapshot().counts().webhooks, 1);
-    // Both are told, also the one that was connected before.
+    // Both gateways learn of the alarm, also the one that was connected before.
     for store in [&store, &late] {
         shows_alarm(store, "NOSPACE").await;
     }
@@ -119,7 +119,7 @@ async fn shows_no_alarm(store: &Store) {
     .await;
 }
 
-/// An alarm is of the whole cluster, whichever member is asked.
+/// An alarm concerns the whole cluster, whichever member is asked.
 async fn alarms_of_another_member_come_and_go(version: Version) {
     let members = Etcd::three(version).await;
     let (store, _following) = follow(EtcdOptions::new([members[0].endpoint()]));
@@ -166,8 +166,8 @@ async fn a_corrupt_alarm_drops_nothing(version: Version) {
     shows_no_alarm(&store).await;
 }
 
-/// Case 43: it answers no request for progress, and does not say when etcd is gone.
-async fn behind_etcds_own_proxy(version: Version) {
+/// Case 43: the proxy answers no request for progress, and does not report that etcd is gone.
+async fn it_works_behind_etcds_own_proxy(version: Version) {
     let mut etcd = Etcd::start(version).await;
     etcd.put("default/webhooks/a", stamped(1)).await;
     let (_proxy, endpoint) = etcd.grpc_proxy().await;

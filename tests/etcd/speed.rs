@@ -9,7 +9,7 @@ use crate::support::etcd::{Etcd, PREFIX, Version};
 use crate::support::oracle::state;
 use crate::support::{follow, lists, live, rounds, stamped, until_within};
 
-/// Writes so many keys a second, in transactions of ten, and returns how long after the last one all of it is served.
+/// Writes `rate` keys a second, in transactions of ten. Returns how long after the last write all of them are served.
 async fn lag(seconds: u64, rate: u64) -> Duration {
     const WRITERS: u64 = 10;
     const BATCH: u64 = 10;
@@ -66,7 +66,7 @@ async fn lag(seconds: u64, rate: u64) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_writes_a_second_are_followed() {
-    // Long enough for a proof in the midst of it.
+    // Long enough for a proof in the middle of it.
     let lag = lag(12, 5000).await;
     assert!(lag < Duration::from_secs(2), "{lag:?}");
 }

@@ -11,7 +11,7 @@ use crate::support::{against_each_etcd, errors, follow, live, live_within, ready
 
 against_each_etcd!(
     certificates_are_replaced_under_way,
-    what_is_wrong_with_a_certificate_is_named,
+    the_error_names_the_problem_of_a_certificate,
     a_certificate_of_our_own_that_is_refused_is_shown,
 );
 
@@ -88,7 +88,7 @@ async fn certificates_are_replaced_under_way(version: Version) {
     assert_eq!(store.status().report.epoch, 0);
 }
 
-async fn what_is_wrong_with_a_certificate_is_named(version: Version) {
+async fn the_error_names_the_problem_of_a_certificate(version: Version) {
     let folder = tempfile::tempdir().unwrap();
     let (server, client) = sides(folder.path());
     let authority = authority();

@@ -17,9 +17,9 @@ use crate::support::{
 
 against_each_etcd!(
     nothing_of_a_revision_is_lost_to_what_is_wrong_in_it,
-    what_happened_to_a_key_behind_a_cut_follows,
+    changes_of_a_key_during_a_cut_are_caught_up_with,
     fragments_are_put_together,
-    what_is_refused_does_not_serve_if_so_asked,
+    with_fence_no_earlier_value_is_served_for_a_refused_one,
 );
 
 fn large(stamp: u64, bytes: usize) -> String {
@@ -70,8 +70,8 @@ async fn nothing_of_a_revision_is_lost_to_what_is_wrong_in_it(version: Version) 
     assert_eq!((lists(&store), store.status().report.anomalies), (1, 0));
 }
 
-/// Case 31, for who would rather have nothing than what was.
-async fn what_is_refused_does_not_serve_if_so_asked(version: Version) {
+/// Case 31, with `OnInvalid::Fence`: no earlier value is served.
+async fn with_fence_no_earlier_value_is_served_for_a_refused_one(version: Version) {
     let etcd = Etcd::start(version).await;
     etcd.put("default/webhooks/a", stamped(1)).await;
     let (store, _following) = follow_fenced(EtcdOptions::new([etcd.endpoint()]));
@@ -83,7 +83,7 @@ async fn what_is_refused_does_not_serve_if_so_asked(version: Version) {
 }
 
 /// Case 34.
-async fn what_happened_to_a_key_behind_a_cut_follows(version: Version) {
+async fn changes_of_a_key_during_a_cut_are_caught_up_with(version: Version) {
     let etcd = Etcd::start(version).await;
     let proxy = Proxy::before(etcd.port()).await;
     for key in ["again", "gone", "burst"] {
@@ -127,7 +127,7 @@ async fn what_happened_to_a_key_behind_a_cut_follows(version: Version) {
     assert_eq!((lists(&store), store.status().report.anomalies), (1, 0));
 }
 
-/// Case 33: what was missed comes in messages of more than 2 MiB, which etcd cuts without regard to revisions.
+/// Case 33: the missed changes arrive in messages of more than 2 MiB, which etcd splits without regard to revisions.
 async fn fragments_are_put_together(version: Version) {
     const KEYS: usize = 60;
     let etcd = Etcd::start(version).await;

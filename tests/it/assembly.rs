@@ -1,4 +1,4 @@
-//! A receiver with everything that runs beside it.
+//! A receiver with all its tasks.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn a_webhook_may_ask_for_what_the_receiver_was_given() {
         let answer = ask(&running.receiver, request).await;
         assert_eq!((answer.status.as_u16(), answer.headers.contains_key("x-duplicate")), (200, is_duplicate));
     }
-    // The worker ends when it is asked to, and is not missed then.
+    // The worker ends because it was asked to, which is not a failure.
     drop(stop);
     within("the worker's end", running.tasks.ended()).await;
     within("no end any more", running.tasks.ended()).await;
@@ -51,7 +51,7 @@ async fn a_webhook_that_asks_for_more_is_refused() {
     let seen = Seen::default();
     let running = Receiver::builder(source()).registry(seen.registry()).start(std::future::pending());
     assert!(within("the first configuration", running.store.wait_ready()).await);
-    for (path, word) in [("/shop/accepted", "queue"), ("/shop/once", "store of events")] {
+    for (path, word) in [("/shop/accepted", "queue"), ("/shop/once", "store of earlier events")] {
         ask(&running.receiver, post(path, "{}")).await.problem(503);
         let snapshot = running.store.snapshot();
         let id = path.rsplit('/').next().unwrap();
@@ -62,11 +62,11 @@ async fn a_webhook_that_asks_for_more_is_refused() {
 }
 
 #[tokio::test]
-async fn a_source_that_ends_is_told() {
+async fn a_source_that_ends_is_reported() {
     let mut running = Receiver::builder(FixedSource::new()).start(std::future::pending());
     let failed = within("the end of the source", running.tasks.failed()).await;
     assert_eq!(failed.to_string(), "the task that follows the configuration has ended");
-    // Nobody waits for a worker that there is not.
+    // A receiver without a worker does not wait for one.
     within("no end", running.tasks.ended()).await;
 }
 

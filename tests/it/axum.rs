@@ -1,4 +1,4 @@
-//! Each layer, and the receiver, in a stranger's axum application.
+//! Each layer, and the receiver, in an axum application.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,7 +71,7 @@ async fn lookup_webhook_brings_the_configuration_to_the_handler() {
         post(module).layer(LookupWebhookLayer::new(store().await)),
     );
     assert_eq!(send(&app, "/a", &[], "").await.text(), "discard");
-    // By any method that the route takes.
+    // With any method that the route accepts.
     let guard = ServiceBuilder::new()
         .layer(RouteNamespaceLayer::fixed("shop", "open").unwrap())
         .layer(LookupWebhookLayer::new(store().await));
@@ -229,7 +229,7 @@ async fn observe_changes_nothing() {
 
 #[tokio::test]
 async fn problem_json_renders_what_the_layers_within_refuse() {
-    // The handler's own answers are left alone.
+    // The handler's own answers are not changed.
     let teapot = || async { (StatusCode::IM_A_TEAPOT, "short and stout") };
     let guard = ServiceBuilder::new()
         .layer(ProblemJsonLayer::new())

@@ -24,7 +24,7 @@ use crate::support::modules::Seen;
 use crate::support::schemes::{Checksum, HeaderKey};
 use crate::support::{Answer, ask, eventually, store_of, within};
 
-/// Asks a server whether `x-token` is valid. The server's address is its configuration.
+/// Asks a server whether `x-token` is valid. The server's address is the configuration.
 #[derive(Debug)]
 struct Introspection {
     server: SocketAddr,
@@ -78,14 +78,14 @@ async fn introspect(server: SocketAddr, token: HeaderValue) -> Result<(StatusCod
         let status = response.status();
         Ok((status, response.into_body().collect().await?.to_bytes()))
     };
-    // Not in a task of its own, so that the connection ends with the call.
+    // Not in a separate task, so that the connection ends with the call.
     tokio::select! {
         answer = ask => answer,
         outcome = connection => Err(outcome.err().map_or_else(|| "the connection ended".into(), Into::into)),
     }
 }
 
-/// A server that confirms tokens, and the number of its requests that are not answered yet.
+/// A server that confirms tokens, and the number of its requests without an answer.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
@@ -157,7 +157,7 @@ async fn garbage() -> SocketAddr {
     address
 }
 
-/// An address at which nobody listens.
+/// An address at which no server listens.
 async fn away() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
@@ -176,7 +176,7 @@ async fn receiver(server: SocketAddr, seen: &Seen, settings: impl FnOnce(Builder
     settings(Receiver::of_store(store_of(registry, &webhooks).await)).build()
 }
 
-/// Whoever hangs waits for this long, or for ever: no test waits for it.
+/// Sets limits that no test reaches: a call that hangs waits for ever.
 fn patient(builder: Builder) -> Builder {
     builder.call_deadline(Duration::from_secs(3600))
 }
@@ -226,7 +226,7 @@ async fn the_other_server_decides() {
     let refused = [
         ("wrong", 401, "Unauthorized"),
         ("suspended", 403, "Forbidden"),
-        // An answer that cannot be understood is none.
+        // An answer that cannot be understood is no confirmation.
         ("riddle", 503, UNVERIFIED),
         ("failing", 503, UNVERIFIED),
     ];
@@ -234,7 +234,7 @@ async fn the_other_server_decides() {
         assert_refused(&receiver, "/shop/token", &[("x-token", token)], status, detail).await;
     }
     assert_eq!(server.asked(), 10);
-    // What the head alone shows needs no call.
+    // The head alone is enough to refuse: no call is made.
     assert_refused(&receiver, "/shop/token", &[], 401, "Unauthorized").await;
     for answer in everywhere(&receiver, "/shop/open", &[("x-token", "right")]).await {
         answer.assert_accepted();
@@ -288,7 +288,7 @@ async fn guards_by_the_head_a_call_and_the_body_must_all_agree() {
                     assert_eq!(answer.status, if is_right { 200 } else { 401 }, "{headers:?}");
                 }
                 assert_eq!(seen.take().len(), if is_right { 2 } else { 0 }, "{headers:?}");
-                // Nobody is asked about a sender whose other credential is wrong.
+                // No call is made for a sender whose other credential is wrong.
                 assert_eq!(server.asked() - asked, if key == "k" { 2 } else { 0 }, "{headers:?}");
             }
         }
@@ -306,7 +306,7 @@ async fn the_body_of_a_stranger_is_not_read() {
     assert_eq!(seen.count(), 0);
 }
 
-/// Sends a request over a socket of its own, and returns the socket.
+/// Sends a request over its own socket, and returns the socket.
 async fn begin(address: SocketAddr, path: &str, token: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nX-Token: {token}\r\nContent-Length: 2\r\n\r\n{{}}");
@@ -327,7 +327,7 @@ async fn a_sender_that_hangs_up_ends_its_call_and_leaves_its_place() {
     for (address, path) in [(address, "/shop/token"), (in_axum, "/hooks/shop/token")] {
         let hanging = begin(address, path, "never").await;
         eventually("the call", async || server.waiting() == 1).await;
-        // The webhook has one place. Others have their own.
+        // The webhook has one permit. Other webhooks have their own.
         assert_refused(&receiver, "/shop/token", &[("x-token", "right")], 503, UNVERIFIED).await;
         let headers = [("x-key", "k"), ("x-token", "right"), ("x-checksum", &Checksum::sign(7, b"{}"))];
         for answer in everywhere(&receiver, "/shop/all", &headers).await {

@@ -1,7 +1,7 @@
-//! The floors of `src/`: a folder uses only what lies on a lower floor, and no two files use each other.
+//! The floors of `src/`: a folder imports only from lower floors, and no two files import each other.
 //!
 //! Every `crate::`, `super::` and `self::` path outside of tests is followed to the file that defines its item; a
-//! re-export is no use. Rows of the same floor do not use each other either.
+//! re-export does not count as a use. Folders on the same floor do not import each other either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -71,7 +71,7 @@ fn top(module: &str) -> &str {
     module.split("::").next().unwrap_or(module)
 }
 
-/// The shortest way from `file` back to itself, if there is one, told once: by the file that comes first.
+/// The shortest cycle of imports through `file`, if there is one. It is reported once: for the file that comes first.
 fn circle(file: &str, uses: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
     let mut ways = vec![vec![file.to_owned()]];
     let mut seen = BTreeSet::new();
@@ -93,18 +93,18 @@ fn circle(file: &str, uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Strin
     None
 }
 
-/// The modules of `src/`, by path (`lib`, `auth`, `auth::guards`).
+/// The modules of `src/` by path (`lib`, `auth`, `auth::guards`).
 struct House {
     modules: BTreeMap<String, Module>,
 }
 
 #[derive(Default)]
 struct Module {
-    /// What it brings into scope, by name: absolute paths.
+    /// The names that the module imports, with their absolute paths.
     imports: BTreeMap<String, Vec<String>>,
-    /// Which of them it only hands out, and does not use by itself.
+    /// The imported names that the module only re-exports, and does not use itself.
     handed_out: BTreeSet<String>,
-    /// The paths that its code names: absolute, or from what is in scope.
+    /// The paths in the module's code: absolute, or relative to imported names.
     paths: BTreeSet<Vec<String>>,
     scoped: BTreeSet<Vec<String>>,
 }
@@ -134,7 +134,7 @@ impl House {
         self.modules.insert(name(at), Module::read(at, &syntax));
     }
 
-    /// Which file uses which.
+    /// Which file imports which.
     fn uses(&self) -> BTreeSet<(String, String)> {
         let mut uses = BTreeSet::new();
         for (from, module) in &self.modules {
@@ -149,7 +149,7 @@ impl House {
         uses
     }
 
-    /// The absolute path of one that begins with a child of `from`, or with a module that `from` has imported.
+    /// The absolute path of `path`, if it begins with a child of `from`, or with a module that `from` has imported.
     fn in_scope(&self, from: &str, path: &[String]) -> Option<Vec<String>> {
         let at: Vec<_> = from.split("::").filter(|part| *part != "lib").map(str::to_owned).collect();
         let child = [&at, &path[..1]].concat();
@@ -158,7 +158,7 @@ impl House {
         Some([head, &path[1..]].concat())
     }
 
-    /// The module that defines what `path` names.
+    /// The module that defines the item at `path`.
     fn home(&self, path: &[String]) -> Option<String> {
         let depth = (1..=path.len()).rev().find(|&depth| self.modules.contains_key(&name(&path[..depth]))).unwrap_or(0);
         let module = name(&path[..depth]);
@@ -197,7 +197,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The absolute path of one that is seen here; `None` if it names nothing of this crate.
+    /// The absolute path of `path` as seen from this module; `None` if it does not belong to this crate.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
         let above = path.iter().take_while(|part| *part == "super").count();
         match path.first()?.as_str() {
@@ -257,19 +257,19 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.import(&item.tree, &[], is_handed_out);
     }
 
-    /// `pub(crate)` names a path, and uses nothing.
+    /// `pub(crate)` contains a path, but does not use it.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let parts: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.module.name(self.absolute(&parts), &parts);
-        // An item that is handed out may be used here, too.
+        // A re-exported item may be used here as well.
         self.module.handed_out.remove(&parts[0]);
         visit::visit_path(self, path);
     }
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
-        // What stands in `pub(in …)` is no use.
+        // The path in `pub(in …)` is not a use.
         let text = item.tokens.to_string().replace(" :: ", "::").replace("in crate::", "in ");
         for word in text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | ':')) {
             let parts: Vec<_> = word.split("::").map(str::to_owned).collect();
@@ -279,7 +279,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// Whether this is there for tests or fuzzing only.
+/// Whether the item exists only for tests or fuzzing.
 fn is_test(attrs: &[Attribute]) -> bool {
     attrs.iter().any(|attr| {
         let syn::Meta::List(list) = &attr.meta else { return false };

@@ -1,4 +1,4 @@
-//! The built gateway, as a process.
+//! The gateway, run as a process.
 
 mod arguments;
 mod attacks;

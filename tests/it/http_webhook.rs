@@ -1,4 +1,4 @@
-//! The module `http_webhook`, against servers that answer as they like.
+//! The module `http_webhook`, against scripted servers.
 
 mod again;
 mod answers;
@@ -25,10 +25,10 @@ use tower_webhook::{BuildContext, BuildError, Receiver, Registry, Store, receive
 
 use crate::support::{Answer, ask, store_of};
 
-/// It stands in every URL, and nothing that is told may hold it.
+/// Every URL contains this text, and no message may.
 const SECRET: &str = "s3cret";
 
-/// A webhook that sends on, and what became of its events.
+/// A webhook that uses the module, and the outcomes of its events.
 struct Hook {
     store: Store,
     service: Receiver,
@@ -38,7 +38,7 @@ struct Hook {
 type Outcome = Result<Ack, DeliverError>;
 
 impl Hook {
-    /// With these options; the guard lets it connect to this machine.
+    /// A webhook with these options; the policy allows connections to this machine.
     async fn new(options: Value) -> Self {
         Self::by(loopback(), options).await
     }
@@ -65,7 +65,7 @@ impl Hook {
         reason.clone()
     }
 
-    /// The answer to the sender, and what the module said.
+    /// The answer to the sender, and the module's outcome.
     async fn send(&mut self, request: Request<Full<Bytes>>) -> (Answer, Outcome) {
         let answer = ask(&self.service, request).await;
         let outcome = self.outcomes.try_recv().expect("the module was not asked");
@@ -75,7 +75,7 @@ impl Hook {
         (answer, outcome)
     }
 
-    /// Sends an event that is taken.
+    /// Sends an event, which must be delivered.
     async fn deliver(&mut self, request: Request<Full<Bytes>>) -> Answer {
         let (answer, outcome) = self.send(request).await;
         assert_eq!(outcome.unwrap(), Ack::Delivered);
@@ -83,7 +83,7 @@ impl Hook {
         answer
     }
 
-    /// Sends an event that is not taken.
+    /// Sends an event, whose delivery must fail.
     async fn fail(&mut self, kind: DeliverErrorKind) -> DeliverError {
         let (answer, outcome) = self.send(event("{}")).await;
         let error = outcome.unwrap_err();
@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// Lets connections to this machine pass.
+/// An egress that allows connections to this machine.
 fn loopback() -> Egress {
     Egress::new("127.0.0.0/8".parse().unwrap())
 }

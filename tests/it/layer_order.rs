@@ -1,4 +1,5 @@
-//! A stack in a wrong order, or with a layer missing, refuses or does not compile; it never lets a stranger in.
+//! A stack in a wrong order, or with a missing layer, refuses requests or does not compile; it never lets a sender
+//! without a credential in.
 
 mod dedup;
 mod permits;

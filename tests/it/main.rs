@@ -1,7 +1,7 @@
-//! The layers as a stranger uses them, and the gateway as a process.
+//! The layers as an application uses them, and the gateway as a process.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::assertions_on_constants)] // what does not compile is asserted as a constant
+#![allow(clippy::assertions_on_constants)] // compile-time properties are asserted as constants
 
 mod assembly;
 mod axum;

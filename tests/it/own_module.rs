@@ -1,4 +1,4 @@
-//! A module from elsewhere in unit tests of its own: no store, no receiver, no server.
+//! Unit tests of an application's module: they need no store, receiver or server.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 use tower_webhook::module::Module;
 use tower_webhook::{BuildContext, BuildError, DataType, WebhookInfo, WebhookKey};
 
-/// Takes events of at most `most` bytes, from the second attempt on, for webhooks that name a tenant.
+/// Accepts events of at most `most` bytes, from the second attempt on, for webhooks whose metadata names a tenant.
 struct Picky {
     most: usize,
 }

@@ -1,4 +1,4 @@
-//! The queue of accepted events: every backend keeps to the same contract, and the worker knows only that.
+//! The queue of accepted events: every backend keeps the same contract, and the worker knows nothing else.
 
 mod contract;
 mod memory;
@@ -11,7 +11,7 @@ use tower_webhook::queue::{Backlog, Queue};
 use self::contract::Storage;
 use self::memory::Memory;
 
-/// A directory of this machine.
+/// A directory on this machine.
 struct Directory(tempfile::TempDir);
 
 impl Storage for Directory {
@@ -25,14 +25,14 @@ fn directory() -> Directory {
     Directory(tempfile::tempdir().unwrap())
 }
 
-/// One test of the contract for each backend.
+/// Makes one test of the contract for each backend.
 macro_rules! for_each_backend {
     ($($test:ident),+ $(,)?) => {
         mod on_disk {
             $(#[tokio::test] async fn $test() { super::contract::$test(&super::directory()).await; })+
         }
 
-        /// Written here, against the public interface alone. Unlike the disk it hands out by itself what was put off.
+        /// Written here, against the public interface alone. Unlike the disk, it returns postponed events by itself.
         mod in_memory {
             $(#[tokio::test] async fn $test() { super::contract::$test(&super::Memory::default()).await; })+
         }
@@ -49,7 +49,7 @@ async fn a_backend_that_panics_loses_no_event() {
 for_each_backend!(
     an_event_is_handed_out_as_it_was_received,
     events_are_handed_out_in_the_order_of_their_receipt,
-    what_was_not_finished_is_there_for_the_next_process,
+    unfinished_events_are_there_for_the_next_process,
     progress_is_remembered,
     an_event_that_was_put_off_waits,
     an_event_that_was_put_off_waits_also_in_the_next_process,

@@ -1,4 +1,4 @@
-//! Nothing of a secret is in an answer or in what `Debug` shows.
+//! No secret is in an answer or in the output of `Debug`.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -15,13 +15,13 @@ use tower_webhook::{
 use crate::support::modules::Seen;
 use crate::support::{ask, reflected, store_of};
 
-/// It stands in every secret of this file.
+/// A text that every secret of this file contains.
 const SECRET: &str = "hunter2swordfish";
 
 fn assert_hidden(what: &str, shown: impl AsRef<[u8]>) {
     let shown = String::from_utf8_lossy(shown.as_ref()).into_owned();
     assert!(!shown.contains(SECRET), "{what} shows the secret: {shown}");
-    // As a list of bytes.
+    // The same text as a list of bytes.
     let bytes = SECRET.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     assert!(!shown.contains(&bytes), "{what} shows the secret's bytes: {shown}");
 }
@@ -168,7 +168,7 @@ fn no_change_shows_its_value() {
     assert_debug_hides("a change", &Change { key, value: Some(Bytes::from(config())) });
 }
 
-/// What is shown of a feed while it is being filled.
+/// The `Debug` output of a feed while it is being filled.
 #[derive(Clone, Default)]
 struct Shown(Arc<Mutex<Vec<String>>>);
 

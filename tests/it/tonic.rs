@@ -1,4 +1,4 @@
-//! The layers in front of a service that answers with tonic's body, and with one that nobody can make.
+//! The layers before a service that answers with tonic's body, and before one whose body cannot be built.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ async fn grpc(_: Request<Full<Bytes>>) -> Result<Response<tonic::body::Body>, In
     Ok(Response::builder().header("grpc-status", "0").body(tonic::body::Body::new(body)).unwrap())
 }
 
-/// What tonic takes as a service, once its body is boxed again.
+/// Whether tonic accepts the service, once its body is boxed again.
 fn is_servable<S, B>(service: S) -> S
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -48,7 +48,7 @@ async fn a_refusal_in_front_of_tonic_s_body_is_a_problem_document() {
     assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="webhook""#);
 }
 
-/// A body with an error of its own, without a default and of no use to make one of bytes.
+/// A body with its own error type that has no default and cannot be made from bytes.
 #[derive(Clone)]
 struct Stubborn(&'static str);
 

@@ -1,4 +1,4 @@
-//! What was written, and what was served held against it.
+//! The states that were written, to compare the served ones with.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,15 +9,15 @@ use tower_webhook::{Snapshot, Webhook};
 use crate::reader::Seen;
 use crate::writer::{Kind, Write};
 
-/// What was written: per history, after which revision the state had which hash.
+/// For each history, the revisions and the hash of the state after each.
 #[derive(Default)]
 pub struct Log {
     histories: Vec<Vec<(u64, u64)>>,
-    /// What each key serves.
+    /// The value that is served for each key.
     state: State,
-    /// All states there ever were, to tell what is wrong with one that was served.
+    /// All states so far, to explain what is wrong with one that was served.
     states: BTreeMap<(usize, u64), State>,
-    /// When the writer knew of each write, in order, with its history and revision.
+    /// When the writer learned of each write, in order, with its history and revision.
     known: Vec<(Instant, (usize, u64))>,
 }
 
@@ -45,7 +45,7 @@ impl Log {
                 Kind::Put => {
                     self.state.insert(key.clone(), write.stamp);
                 }
-                // Nothing serves in its place.
+                // No other value is served in its place.
                 Kind::Bad | Kind::Delete => {
                     self.state.remove(key);
                 }
@@ -58,8 +58,8 @@ impl Log {
         self.known.push((Instant::now(), place));
     }
 
-    /// Each state that one run of ours has served must be one that etcd had, at that revision, in an order that makes
-    /// sense; and not older than it was said to be.
+    /// Checks that each state that one run of a gateway has served is a state that etcd had at that revision, in a
+    /// possible order, and no older than reported.
     pub fn check(&self, run: &[Seen], seed: u64) {
         let (mut history, mut last) = (0, 0);
         for seen in run {
@@ -90,7 +90,7 @@ impl Log {
         }
     }
 
-    /// The newest write that was known of when what was served is said to have been proven.
+    /// The newest write that was known when the served state is said to have been proven.
     fn known_at(&self, proven: Option<Instant>) -> Option<(usize, u64)> {
         let proven = proven?;
         let known = self.known.partition_point(|(at, _)| *at <= proven);
@@ -98,7 +98,7 @@ impl Log {
     }
 }
 
-/// What each key serves.
+/// The value that is served for each key.
 pub type State = BTreeMap<String, u64>;
 
 pub fn state_of(snapshot: &Snapshot) -> State {

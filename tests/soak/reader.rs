@@ -1,4 +1,4 @@
-//! Notes what is served.
+//! Records the states that are served.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,11 @@ pub struct Seen {
     pub revision: u64,
     pub hash: u64,
     pub state: State,
-    /// Not later than when what is served is said to have been what etcd held.
+    /// A time by which the state is said to have been what etcd held.
     pub proven: Option<Instant>,
 }
 
-/// Notes every state it can catch, and asks for proofs of it.
+/// Records every state that it sees, and asks for proofs.
 pub struct Reader {
     stop: Arc<AtomicBool>,
     reading: JoinHandle<Vec<Seen>>,
@@ -43,7 +43,7 @@ impl Reader {
     }
 }
 
-/// A test that fails would otherwise wait for it for ever.
+/// Ends the tasks: a failing test would otherwise wait for ever.
 impl Drop for Reader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl Drop for Reader {
 fn read(store: &Store, stopped: &AtomicBool) -> Vec<Seen> {
     let mut run: Vec<Seen> = Vec::new();
     while !stopped.load(Ordering::Relaxed) {
-        // Before the staleness: what is thought to be older than it is makes no false alarm.
+        // Read before the staleness: an age that is taken for larger than it is causes no false alarm.
         let now = Instant::now();
         let status = store.status();
         let proven = status.staleness().and_then(|staleness| now.checked_sub(staleness));
@@ -69,13 +69,13 @@ fn read(store: &Store, stopped: &AtomicBool) -> Vec<Seen> {
 
 impl Seen {
     fn differs_from(&self, other: &Self) -> bool {
-        // The same proof is a little earlier or later each time it is looked at.
+        // The time of the same proof varies slightly each time it is computed.
         let later = other.proven > self.proven.map(|proven| proven + Duration::from_millis(2));
         (self.revision, self.hash) != (other.revision, other.hash) || later
     }
 }
 
-/// Asks to be told when what was written is served, and that it is fresh.
+/// Waits again and again for a written revision to be served, and for a fresh configuration.
 async fn ask_often(store: Store, log: Arc<Mutex<Log>>) {
     loop {
         sleep(Duration::from_millis(100)).await;

@@ -1,4 +1,4 @@
-//! One write after another, each exactly once.
+//! Writes one change after another, each exactly once.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::support::{PATIENCE, stamped};
 
 const KEYS: usize = 40;
 
-/// Changed by every write, and no webhook: it tells which write was the last.
+/// A key that every write changes, and which is not a webhook: it shows which write was the last.
 const MARKER: &str = "/cwm/soak/marker";
 
-/// Not below the prefix: it makes revisions that only a proof can tell of.
+/// A key outside of the prefix: writing it makes revisions that only a proof can report.
 const ELSEWHERE: &str = "/elsewhere";
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub struct Write {
 
 pub struct Writer {
     pub log: Arc<Mutex<Log>>,
-    /// What it is asked to do; and whether it has.
+    /// The request to the writer, and whether it has been met.
     asked: watch::Sender<Ask>,
     resting: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<()>,
@@ -56,7 +56,7 @@ impl Writer {
         Self { log, asked, resting, task }
     }
 
-    /// Waits until the write that is under way is settled.
+    /// Waits until the write in progress is settled.
     pub async fn pause(&self) {
         self.asked.send_modify(|ask| {
             let (Ask::Write { history } | Ask::Rest { history }) = *ask;
@@ -125,13 +125,13 @@ async fn write_on(
     }
 }
 
-/// It does not matter if it is written twice, or not at all.
+/// This write may happen twice, or not at all.
 async fn write_elsewhere(endpoint: &str) {
     let attempt = async { Client::connect([endpoint], None).await?.put(ELSEWHERE, "x", None).await };
     let _ = timeout(Duration::from_secs(2), attempt).await;
 }
 
-/// Writes exactly once, however often the answer gets lost. Returns the revision.
+/// Writes exactly once, however often the answer is lost. Returns the revision.
 async fn write_once(endpoint: &str, write: &Write, before: Option<u64>) -> u64 {
     let value = |stamp: u64| match write.kind {
         Kind::Bad => format!(r#"{{"modul": {stamp}}}"#),
@@ -156,7 +156,7 @@ async fn write_once(endpoint: &str, write: &Write, before: Option<u64>) -> u64 {
         if answer.succeeded() {
             return answer.header().unwrap().revision().unsigned_abs();
         }
-        // It was written, and the answer was lost.
+        // The change was written, and the answer was lost.
         let [TxnOpResponse::Get(marker)] = &answer.op_responses()[..] else { panic!("{answer:?}") };
         let marker = marker.kvs().first().expect("the marker is gone");
         assert_eq!(marker.value_str().unwrap(), write.stamp.to_string());

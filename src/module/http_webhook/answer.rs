@@ -1,4 +1,4 @@
-//! What an answer means.
+//! Interprets the answers of targets.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -13,26 +13,26 @@ use tokio::time::timeout;
 use super::egress::ConnectError;
 use crate::event::{Ack, DeliverError, DeliverErrorKind, LONGEST_WAIT};
 
-/// How much of an answer's body is read, and for how long, so that its connection can be used again. Beyond that a new
-/// one is cheaper.
+/// The most of an answer's body that is read, in bytes and time, so that its connection can be used again. Beyond that
+/// a new connection is cheaper.
 const DRAIN: (u64, Duration) = (64 << 10, Duration::from_secs(1));
 
-/// What the head of an answer by `host` says about the event.
+/// The outcome for the event, from the head of `host`'s answer.
 pub(super) fn outcome(host: &str, head: &response::Parts) -> Result<Ack, DeliverError> {
     use DeliverErrorKind as Kind;
     let status = head.status;
     let kind = match status.as_u16() {
         200..300 => return Ok(Ack::Delivered),
         401 | 403 | 407 => Kind::Auth,
-        // The target did not get the request in time; and did not want it early (RFC 8470), which is its own state.
+        // The target did not receive the request in time, or did not want it early (RFC 8470): states of its own.
         408 => Kind::Timeout,
         429 => Kind::Throttled,
-        // A webhook further on has seen a loop. Another attempt would go round it again.
+        // A webhook further on has detected a loop. Another attempt would go round it again.
         508 => Kind::Loop,
         425 | 500..600 => Kind::Unavailable,
         _ => Kind::Permanent,
     };
-    let error = DeliverError::new(kind, format!("{host} answered {}", told(status)));
+    let error = DeliverError::new(kind, format!("{host} answered {}", named(status)));
     let wait = match kind {
         Kind::Auth | Kind::Permanent | Kind::Loop => None,
         _ => retry_after(&head.headers, SystemTime::now()),
@@ -43,10 +43,10 @@ pub(super) fn outcome(host: &str, head: &response::Parts) -> Result<Ack, Deliver
     })
 }
 
-/// What it means that there is no answer of `host`.
+/// The error for a request that `host` did not answer.
 pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError {
     let Some(connect) = causes(error).find_map(|cause| cause.downcast_ref::<ConnectError>()) else {
-        // The innermost says what happened; the outer ones only where. None of them knows the URL.
+        // The innermost cause says what happened, the outer ones only where. None contains the URL.
         let cause = causes(error).last().unwrap_or(error);
         return DeliverError::new(DeliverErrorKind::Connect, format!("{host}: {cause}"));
     };
@@ -58,12 +58,12 @@ pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError
     DeliverError::new(kind, format!("{host}: {connect}"))
 }
 
-/// It, and what it came from.
+/// The error and all its sources.
 pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// Reads the little that is left of an answer. In the background: the event's fate is decided.
+/// Reads the rest of an answer's body, in the background: the outcome for the event is already decided.
 pub(super) fn drain<B>(body: B)
 where
     B: Body<Data: Send> + Send + Unpin + 'static,
@@ -73,7 +73,7 @@ where
         return;
     }
     tokio::spawn(async move {
-        // Whatever ends it: dropping what is left closes the connection.
+        // However this ends: dropping the rest of the body closes the connection.
         let _ = timeout(patience, read_at_most(body, most)).await;
     });
 }
@@ -88,23 +88,23 @@ async fn read_at_most<B: Body + Unpin>(mut body: B, most: u64) {
     }
 }
 
-/// The number, and what it is usually called.
-fn told(status: StatusCode) -> String {
+/// The number and the usual name of a status.
+fn named(status: StatusCode) -> String {
     match status.canonical_reason() {
         Some(reason) => format!("{} {reason}", status.as_u16()),
         None => status.as_u16().to_string(),
     }
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date.
+/// `Retry-After` (RFC 9110 §10.2.3): seconds or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Only too large a number does not parse.
+        // Only a number that is too large fails to parse.
         text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
     } else {
         let until = httpdate::parse_http_date(text).ok()?;
-        // By the clock that the time was told by, if the answer says what it showed: this machine's may be wrong.
+        // A date is read relative to the answer's own `Date`, if it has one: the clock of this machine may be wrong.
         let date = headers.get(header::DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         until.duration_since(date.unwrap_or(now)).unwrap_or_default()
     };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_read_by_the_clock_of_its_sender() {
+    fn a_date_is_relative_to_the_answers_own_date() {
         let headers = HeaderMap::from_iter([
             (header::RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:50:37 GMT")),
             (header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT")),

@@ -1,4 +1,4 @@
-//! How much the options may hold: each event pays for all of it.
+//! Limits for the options, because each event pays for all of them.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -10,7 +10,7 @@ use crate::config::BuildError;
 /// The longest `url`, in bytes.
 const MAX_URL: usize = 8 << 10;
 
-/// So many names stand in `headers`, `allowed_headers` and `allowed_hosts` each.
+/// The most names in each of `headers`, `allowed_headers` and `allowed_hosts`.
 pub(super) const MAX_NAMES: usize = 100;
 
 /// The longest name, in bytes.
@@ -22,7 +22,7 @@ const MAX_VALUE: usize = 8 << 10;
 /// The names and values of `headers` together, in bytes.
 const MAX_HEADERS: usize = 64 << 10;
 
-/// Reads `headers`, and no more of them than may be there: to read as many as a value can hold would take long.
+/// Reads `headers`, and stops at the first name too many: reading as many as a value can hold would take long.
 pub(super) fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     struct Headers;
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_as_is_allowed_is_taken() {
+    fn options_at_the_limits_are_accepted() {
         let most = check(|config| {
             config.url = Some("u".repeat(8192));
             config.headers = names(100).map(|name| (name, "v".repeat(600))).collect();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_headers_are_read_than_may_be_there() {
+    fn reading_stops_at_the_first_header_too_many() {
         let read = |count: usize| {
             let headers: BTreeMap<_, _> = names(count).map(|name| (name, "v")).collect();
             let config = serde_json::json!({"url": "http://example.com/", "headers": headers});
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn more_is_refused_and_not_quoted() {
+    fn options_beyond_the_limits_are_refused_and_not_quoted() {
         let long = |length: usize| "s3cret".repeat(length / 6 + 1);
         for (refused, expected) in [
             (check(|config| config.url = Some(long(8192))), "8192 bytes in `url`, found 8196"),

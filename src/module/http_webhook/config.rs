@@ -15,32 +15,33 @@ const LONGEST_TIMEOUT: f64 = 300.0;
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWebhookConfig {
-    /// Where to send to: `http` or `https`, without user, password and fragment, of at most 8 KiB. An address in place of
-    /// a name must be in its usual form (`127.0.0.1`, `[::1]`; not `127.1`). Required, unless the webhook names a
-    /// connection: see [`HttpConnection`](super::HttpConnection).
+    /// The target: `http` or `https`, without user, password and fragment, at most 8 KiB. An IP address must be in its
+    /// usual form (`127.0.0.1`, `[::1]`; not `127.1`). Required, unless the webhook names a connection: see
+    /// [`HttpConnection`](super::HttpConnection).
     pub url: Option<String>,
-    /// `POST` if not given.
+    /// The method; `POST` by default.
     #[serde(default)]
     pub method: HttpMethod,
-    /// Further header fields: at most 100, a name of at most 256 bytes, a value of at most 8 KiB, 64 KiB in all. Those of
-    /// the connection, `host`, `content-length` and what this module sets itself are refused.
+    /// Additional header fields: at most 100, with names of at most 256 bytes and values of at most 8 KiB, 64 KiB in
+    /// all. Connection fields, `host`, `content-length` and the fields that this module sets itself are refused.
     #[serde(default, deserialize_with = "bounds::headers")]
     pub headers: BTreeMap<String, String>,
-    /// Whether received header fields are sent on; not if not given.
+    /// Whether received header fields are forwarded. Off by default.
     #[serde(default)]
     pub forward_headers: bool,
-    /// With `forward_headers`: only these are, and none if the list is empty; at most 100. Credentials must be named here.
+    /// The only received header fields that `forward_headers` forwards, at most 100; with an empty list none is.
+    /// Credentials are forwarded only if they are named here.
     pub allowed_headers: Option<Vec<String>>,
-    /// The host of `url` must be one of these, at most 100. It lifts no refusal of an address.
+    /// The allowed hosts of `url`, at most 100. This does not allow an address that is otherwise refused.
     pub allowed_hosts: Option<Vec<String>>,
-    /// For a whole attempt, from the lookup of the name to the head of the answer: seconds, more than 0 and at most 300;
-    /// what the connection says, or 30, if not given.
+    /// The time limit for a whole attempt, from the name lookup to the head of the answer, in seconds: more than 0, at
+    /// most 300. The default is the connection's `timeout`, or 30.
     pub timeout: Option<f64>,
-    /// Signs each request: 24 to 64 bytes in base64, with or without `whsec_` before it.
+    /// The key to sign each request with: 24 to 64 bytes in base64, optionally preceded by `whsec_`.
     pub signing_secret: Option<String>,
 }
 
-/// How an event is sent.
+/// The method by which an event is sent.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub enum HttpMethod {
     /// `POST`.
@@ -69,9 +70,9 @@ impl HttpWebhookConfig {
     }
 }
 
-/// The time that a `timeout` means.
+/// The duration of a `timeout`.
 pub(super) fn limit(seconds: f64) -> Result<Duration, BuildError> {
-    // It may be NaN, from the environment.
+    // The value may be NaN, from an environment variable.
     match seconds > 0.0 && seconds <= LONGEST_TIMEOUT {
         true => Ok(Duration::from_secs_f64(seconds)),
         false => Err("`timeout` must be more than 0 and at most 300 seconds".into()),

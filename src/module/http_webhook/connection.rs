@@ -1,4 +1,4 @@
-//! The connection type `http`: an origin and credentials that webhooks share and do not know.
+//! The connection type `http`: an origin and credentials that webhooks share without seeing them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,16 +15,16 @@ use crate::config::BuildError;
 use crate::event::DeliverError;
 use crate::module::connection::{ConnectionContext, ConnectionKind};
 
-/// Where `http_webhook` sends for webhooks that name a connection of the type `http`, and what it always sends along.
+/// The target, and the header fields with credentials, of webhooks that name a connection of type `http`.
 ///
 /// ```json
 /// {"type": "http", "url": "https://crm.example.com/api", "headers": {"Authorization": "Bearer {$CRM_TOKEN}"}}
 /// ```
 ///
-/// Such a webhook has a path as the `url` of its `module-config`, or none. It is put behind the connection's, and cannot
-/// lead elsewhere: a path with `.` or `..`, `%2f`, `%5c` or `%25`, or with an escape that is not valid, is refused. The
-/// connection's `headers` go to nobody but its `url`. The network connections and TLS sessions of all webhooks are shared
-/// in any case, by those without such a connection, too; with `ca` the connection has its own.
+/// The `url` in the `module-config` of such a webhook is a path, or missing. The path is appended to the connection's
+/// `url` and cannot lead elsewhere: a path with `.` or `..`, with `%2f`, `%5c` or `%25`, or with an invalid escape is
+/// refused. The connection's `headers` are sent to its `url` only. All webhooks share network connections and TLS
+/// sessions, with or without such a connection; a connection with `ca` has its own.
 pub struct HttpConnection {
     url: String,
     headers: BTreeMap<String, String>,
@@ -37,31 +37,31 @@ pub struct HttpConnection {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConnectionConfig {
-    /// Where to send to, as [`HttpWebhookConfig::url`](super::HttpWebhookConfig::url), without a query.
+    /// The target, like [`HttpWebhookConfig::url`](super::HttpWebhookConfig::url), but without a query.
     pub url: String,
-    /// Further header fields, as [`HttpWebhookConfig::headers`](super::HttpWebhookConfig::headers). A webhook must not set
-    /// one of them.
+    /// Additional header fields, like [`HttpWebhookConfig::headers`](super::HttpWebhookConfig::headers). A webhook must
+    /// not set the same fields.
     #[serde(default, deserialize_with = "bounds::headers")]
     pub headers: BTreeMap<String, String>,
-    /// The `timeout` of webhooks that have none.
+    /// The default `timeout` of the webhooks.
     pub timeout: Option<f64>,
-    /// Certificates in PEM that are trusted besides those that the [`Egress`] trusts, also when those change: of
-    /// authorities, and of servers.
+    /// Certificates in PEM, of authorities or of servers, that are trusted in addition to those of the [`Egress`], even
+    /// when those change.
     pub ca: Option<String>,
 }
 
 impl HttpConnection {
-    /// Sends by way of `egress`.
+    /// Sends through `egress`.
     ///
     /// # Errors
     ///
-    /// When an option is not as [`HttpConnectionConfig`] says, or `url` names an address that the policy of `egress`
-    /// refuses.
+    /// When an option violates the rules in [`HttpConnectionConfig`], or `url` names an address that the policy of
+    /// `egress` refuses.
     pub fn new(egress: &Egress, config: HttpConnectionConfig) -> Result<Self, BuildError> {
         bounds::check_url(&config.url)?;
         bounds::check_headers(&config.headers)?;
         if config.url.contains('?') {
-            return Err("`url` of a connection must have no query".into());
+            return Err("`url` of a connection must not have a query".into());
         }
         url::parse(&config.url, egress.policy())?;
         Fields::new(&config.headers, Forward::Nothing, false)?;
@@ -75,21 +75,21 @@ impl HttpConnection {
         self.timeout
     }
 
-    /// The whole URL of a webhook whose `url` is `own`.
+    /// The complete URL of a webhook whose `url` is `own`.
     pub(super) fn url(&self, own: Option<&str>) -> Result<String, BuildError> {
         let Some(own) = own else { return Ok(self.url.clone()) };
         if !own.starts_with('/') {
-            return Err("`url` must be a path, beginning with `/`: the connection says the rest".into());
+            return Err("`url` must be a path that begins with `/`: the connection sets the rest".into());
         }
         path::check(own.split('?').next().unwrap_or_default())?;
         Ok(format!("{}{own}", self.url.strip_suffix('/').unwrap_or(&self.url)))
     }
 
-    /// The header fields of a webhook that has `own`.
+    /// The header fields of a webhook whose `headers` are `own`.
     pub(super) fn headers(&self, mut own: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, BuildError> {
         for (name, value) in &self.headers {
             if own.keys().any(|own| own.eq_ignore_ascii_case(name)) {
-                return Err(format!("`{name}` in `headers` is what the connection sets").into());
+                return Err(format!("`{name}` in `headers` is set by the connection").into());
             }
             own.insert(name.clone(), value.clone());
         }
@@ -102,11 +102,11 @@ impl ConnectionKind for HttpConnection {
 
     type Config = HttpConnectionConfig;
 
-    /// The connections that are used.
+    /// The network connections that are used.
     type Client = Egress;
 
-    /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::webhook::Registry::builtin)
-    /// shares them instead.
+    /// Connects to public addresses only, over network connections of its own; in
+    /// [`Registry::builtin`](crate::webhook::Registry::builtin) all share them.
     fn build(config: HttpConnectionConfig, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
         Self::new(&Egress::default(), config)
     }
@@ -119,14 +119,14 @@ impl ConnectionKind for HttpConnection {
     }
 }
 
-/// Nothing that may hold a secret.
+/// Omits everything that may hold a secret.
 impl fmt::Debug for HttpConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpConnection").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
-/// Nothing that may hold a secret.
+/// Omits everything that may hold a secret.
 impl fmt::Debug for HttpConnectionConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpConnectionConfig").field("timeout", &self.timeout).finish_non_exhaustive()
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_below_the_connections() {
+    fn a_webhooks_path_stays_below_the_connections_path() {
         for (base, path, whole) in [
             ("https://example.com", None, "https://example.com"),
             ("https://example.com/a", None, "https://example.com/a"),
@@ -173,12 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused() {
+    fn unusable_options_are_refused() {
         for (json, words) in [
             (r#"{}"#, "url"),
             (r#"{"url": "example.com"}"#, "`url` must begin with http"),
             (r#"{"url": "http://127.0.0.1/"}"#, "`url` names"),
-            (r#"{"url": "http://example.com/?a=b"}"#, "no query"),
+            (r#"{"url": "http://example.com/?a=b"}"#, "must not have a query"),
             (r#"{"url": "http://example.com/", "headers": {"Host": "x"}}"#, "`headers` has a name that"),
             (r#"{"url": "http://example.com/", "timeout": 0}"#, "`timeout` must be more than 0"),
             (r#"{"url": "http://example.com/", "ca": "x"}"#, "`ca`: "),
@@ -189,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_does_not_set_what_the_connection_sets() {
+    fn a_webhook_must_not_set_a_header_of_the_connection() {
         let connection =
             connection(r#"{"url": "http://example.com/", "headers": {"Authorization": "s3cret"}}"#).unwrap();
         let own = |name: &str| BTreeMap::from([(name.to_owned(), "x".to_owned())]);
         assert_eq!(connection.headers(own("X-A")).unwrap().len(), 2);
         let error = connection.headers(own("authorization")).unwrap_err().to_string();
-        assert_eq!(error, "`Authorization` in `headers` is what the connection sets");
+        assert_eq!(error, "`Authorization` in `headers` is set by the connection");
     }
 }

@@ -1,4 +1,4 @@
-//! The header fields of a request: what is kept of those received, what is configured, and what is always there.
+//! The header fields of a request: received, configured, and always set.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ const RECEIVED_AT: HeaderName = HeaderName::from_static("x-received-at");
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tower-webhook/", env!("CARGO_PKG_VERSION")));
 
-/// What belongs to one connection (RFC 9110 §7.6.1), or to the message as it was framed there.
+/// Fields that concern one connection (RFC 9110 §7.6.1), or the framing of the message on it.
 const CONNECTION_FIELDS: [HeaderName; 11] = [
     header::CONNECTION,
     HeaderName::from_static("http2-settings"),
@@ -31,21 +31,21 @@ const CONNECTION_FIELDS: [HeaderName; 11] = [
     header::EXPECT,
 ];
 
-/// What tells how to read the body, which is sent as it was received.
-const OF_THE_BODY: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
+/// Fields that describe the body, which is sent as it was received.
+const BODY_FIELDS: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
 
-/// How the fields of a signature after Standard Webhooks begin, in the standard and in the product that it came from. Its
-/// libraries read either, so that a sender's beside ours makes a request with two signatures.
-const OF_SIGNATURES: [&str; 2] = ["webhook-", "svix-"];
+/// The prefixes of signature fields in Standard Webhooks and in Svix, where the standard comes from. Svix's libraries
+/// read either, so forwarding a sender's fields next to ours would make a request with two signatures.
+const SIGNATURE_PREFIXES: [&str; 2] = ["webhook-", "svix-"];
 
-/// How the fields of each request are made.
+/// How the header fields of each request are made.
 pub(super) struct Fields {
     configured: HeaderMap,
     forward: Forward,
     signed: bool,
 }
 
-/// Which received fields are sent on.
+/// The received fields that are forwarded.
 pub(super) enum Forward {
     Nothing,
     Everything,
@@ -53,7 +53,7 @@ pub(super) enum Forward {
 }
 
 impl Fields {
-    /// `signed`: the request gets a signature of ours.
+    /// `signed`: whether the request is signed.
     pub(super) fn new(
         configured: &BTreeMap<String, String>,
         forward: Forward,
@@ -63,24 +63,24 @@ impl Fields {
         for (name, value) in configured {
             let name = name_of(name).map_err(|error| format!("`headers` has a name that {error}"))?;
             if signature::FIELDS.contains(&name) {
-                return Err(format!("`{name}` in `headers` is what `signing_secret` sets").into());
+                return Err(format!("`{name}` in `headers` is set by `signing_secret`").into());
             }
-            let mut value =
-                HeaderValue::from_str(value).map_err(|_| format!("the value of `{name}` in `headers` is not one"))?;
-            // Any of them may be a credential: Debug does not show it, HTTP/2 does not index it.
+            let mut value = HeaderValue::from_str(value)
+                .map_err(|_| format!("the value of `{name}` in `headers` is not a valid header value"))?;
+            // Each value may be a credential: Debug does not show it, and HTTP/2 does not index it.
             value.set_sensitive(true);
             if headers.insert(&name, value).is_some() {
-                return Err(format!("`{name}` stands twice in `headers`").into());
+                return Err(format!("duplicate header `{name}` in `headers`").into());
             }
         }
         Ok(Self { configured: headers, forward, signed })
     }
 
-    /// The fields for one attempt, `hops` webhooks from the event's origin.
+    /// The fields for one attempt, at a distance of `hops` webhooks from the event's origin.
     pub(super) fn of(&self, delivery: &Delivery, hops: u8) -> HeaderMap {
         let received = delivery.headers();
         let mut headers = self.forward.of(received, self.signed);
-        for name in &OF_THE_BODY {
+        for name in &BODY_FIELDS {
             headers.remove(name);
             for value in received.get_all(name) {
                 headers.append(name, value.clone());
@@ -107,7 +107,7 @@ impl Forward {
     pub(super) fn new(forward_headers: bool, allowed_headers: Option<&[String]>) -> Result<Self, BuildError> {
         match (forward_headers, allowed_headers) {
             (false, None) => Ok(Self::Nothing),
-            (false, Some(_)) => Err("`allowed_headers` needs `forward_headers`".into()),
+            (false, Some(_)) => Err("`allowed_headers` requires `forward_headers`".into()),
             (true, None) => Ok(Self::Everything),
             (true, Some(names)) => {
                 let names = names.iter().map(|name| name_of(name)).collect::<Result<_, _>>();
@@ -125,7 +125,7 @@ impl Forward {
         let is_in_the_way = |name: &HeaderName| {
             CONNECTION_FIELDS.contains(name)
                 || of_the_connection.contains(name.as_str().as_bytes())
-                || (signed && OF_SIGNATURES.iter().any(|start| name.as_str().starts_with(start)))
+                || (signed && SIGNATURE_PREFIXES.iter().any(|start| name.as_str().starts_with(start)))
         };
         for (name, value) in received {
             let wanted = match self {
@@ -141,7 +141,7 @@ impl Forward {
     }
 }
 
-/// The name of a field that configuration may decide on.
+/// Parses the name of a field that the configuration may set or forward.
 fn name_of(text: &str) -> Result<HeaderName, &'static str> {
     let name = HeaderName::try_from(text).map_err(|_| "no field can have")?;
     if CONNECTION_FIELDS.contains(&name) {
@@ -153,17 +153,17 @@ fn name_of(text: &str) -> Result<HeaderName, &'static str> {
     Ok(name)
 }
 
-/// The further fields that the sender says are of its connection.
+/// The additional fields that the sender's `Connection` names.
 fn named_by_connection(received: &HeaderMap) -> HashSet<Vec<u8>> {
-    // As bytes: one that no name can have spoils its own name, and not the list.
+    // As bytes: an invalid byte makes one name unusable, not the whole list.
     let lists = received.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
     let names = lists.flat_map(|list| list.split(|&byte| byte == b','));
     names.map(|name| name.trim_ascii().to_ascii_lowercase()).collect()
 }
 
-/// UTC with milliseconds.
+/// The time in UTC with milliseconds.
 fn rfc3339(time: SystemTime) -> String {
-    // A clock outside of the years -9999 to 9999 gets the epoch.
+    // A time outside of the years -9999 to 9999 becomes the epoch.
     let time = Timestamp::try_from(time).unwrap_or_default();
     format!("{time:.3}")
 }

@@ -1,25 +1,25 @@
-//! How many webhooks an event has passed: the guard against webhooks that send to each other.
+//! Counts the webhooks that an event has passed, to stop webhooks that send to each other.
 
 use http::header::{HeaderMap, HeaderName};
 
 use crate::event::{DeliverError, DeliverErrorKind};
 
-/// A request has it once, with the number of webhooks that the event has passed.
+/// A request carries this field once, with the number of webhooks that the event has passed.
 pub(super) const FIELD: HeaderName = HeaderName::from_static("x-webhook-hops");
 
 /// The most webhooks that an event may pass.
 const MOST: u8 = 8;
 
-/// The number to send an event on with that came with the fields `received`; `None` if it may go no further.
+/// The number for the next request, from the received fields; `None` if the event may not be sent any further.
 pub(super) fn next(received: &HeaderMap) -> Option<u8> {
     let passed = received.get_all(FIELD).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    // Something on the way may have added a field or joined several into one: the largest number is the safe one.
+    // A proxy may have added a field or joined several: the largest number is the safe one.
     let passed = passed.map(count).max().unwrap_or(0);
     (passed < MOST).then(|| passed + 1)
 }
 
-/// An item of the field's list. An empty one is none (RFC 9110 §5.6.1). What is no number may be one that something on the
-/// way has spoilt: it ends the loop, and concerns only the event that came with it.
+/// The count in one item of the field's list. An empty item does not count (RFC 9110 §5.6.1). An item that is not a
+/// number may be a damaged one: it ends the loop, at the cost of this event only.
 fn count(item: &[u8]) -> u8 {
     match item.trim_ascii() {
         b"" => 0,
@@ -30,7 +30,7 @@ fn count(item: &[u8]) -> u8 {
     }
 }
 
-/// Why an event is not sent to `host`.
+/// The error for an event that is not sent to `host`.
 pub(super) fn error(host: &str) -> DeliverError {
     let reason = format!(
         "{host}: not sent, because `{FIELD}` of the event is {MOST} or more, or no number: it has passed {MOST} webhooks. \
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_ends_the_loop() {
+    fn an_item_that_is_not_a_number_ends_the_loop() {
         for value in [&b"x"[..], b"-1", b"+1", b"1.0", b"0x1", b"1 2", b"***", b"\xff", b"1;2", b"1,x"] {
             assert_eq!(of(&[value]), None, "{value:?}");
         }

@@ -1,4 +1,4 @@
-//! `http_webhook`: sends events on by HTTP.
+//! `http_webhook`: sends events to a URL.
 
 mod answer;
 mod bounds;
@@ -38,35 +38,36 @@ use super::connection::Shared;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
-/// The `timeout` if nothing says another.
+/// The default `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends each event to a URL, its body byte for byte, and takes 2xx for an answer.
+/// Sends each event to a URL, with its body byte for byte. A 2xx answer means that the event has been delivered.
 ///
 /// # The request
 ///
 /// | field | |
 /// |---|---|
 /// | `content-type`, `content-encoding` | as received |
-/// | `x-event-id` | the event's id, the same at each attempt and as in the answer to the sender |
-/// | `x-attempt` | which attempt this is, from 1 |
-/// | `x-webhook-hops` | how many webhooks the event has passed, this one among them: one more than was received |
+/// | `x-event-id` | the event's id, the same for each attempt and the same as in the answer to the sender |
+/// | `x-attempt` | the number of the attempt, from 1 |
+/// | `x-webhook-hops` | the number of webhooks that the event has passed, including this one: one more than was received |
 /// | `x-received-at` | when the event was received: RFC 3339, UTC, milliseconds |
 /// | `traceparent`, `tracestate` | as received, if the first is valid ([W3C](https://www.w3.org/TR/trace-context/)) |
 /// | `webhook-id`, `webhook-timestamp`, `webhook-signature` | with `signing_secret`: the event's id, the time of the attempt, and `v1` of [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md) over both and the body |
-/// | `user-agent` | as received, if `forward_headers` lets it through; else `tower-webhook/` and the version |
+/// | `user-agent` | as received, if `forward_headers` forwards it; else `tower-webhook/` and the version |
 ///
-/// Then come the received fields that `forward_headers` and `allowed_headers` let through. Never sent on is what
-/// belongs to the sender's connection (RFC 9110 §7.6.1, also what its `Connection` names), `host`, `content-length` and
-/// `expect`; with `signing_secret` the fields `webhook-*` and `svix-*`; and `authorization`, `cookie` and `proxy-authorization` only if `allowed_headers` names them. `headers`
-/// win over all of these but `x-event-id`, `x-attempt`, `x-received-at`, `x-webhook-hops` and the signature.
+/// Next come the received fields that `forward_headers` and `allowed_headers` forward. These are never forwarded: the
+/// fields of the sender's connection (RFC 9110 §7.6.1, including those that its `Connection` names), `host`,
+/// `content-length` and `expect`; with `signing_secret` also `webhook-*` and `svix-*`; and `authorization`, `cookie`
+/// and `proxy-authorization`, unless `allowed_headers` names them. The fields in `headers` replace all others, except
+/// `x-event-id`, `x-attempt`, `x-received-at`, `x-webhook-hops` and the signature.
 ///
 /// # Loops
 ///
 /// Webhooks that send to each other would send an event round for ever. So an event that has passed 8 webhooks is not
-/// sent on: [`Loop`](DeliverErrorKind::Loop), for which a sender gets 508, and which is
-/// never tried again. `x-webhook-hops` of the received request says how many it has passed: of several numbers,
-/// in one field or in many, the largest. What is no number counts as 8.
+/// sent on: the error is [`Loop`](DeliverErrorKind::Loop), which is never retried and which a sender sees as 508.
+/// `x-webhook-hops` of the received request gives the number of webhooks; if there are several numbers, in one field or
+/// in many, the largest counts. A value that is not a number counts as 8.
 ///
 /// # The answer
 ///
@@ -76,43 +77,45 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// | 429 | [`Throttled`](DeliverErrorKind::Throttled) |
 /// | 508 | [`Loop`](DeliverErrorKind::Loop) |
 /// | any other 5xx, 425 | [`Unavailable`](DeliverErrorKind::Unavailable) |
-/// | 408, or none within `timeout`; no connection within 10 s | [`Timeout`](DeliverErrorKind::Timeout) |
+/// | 408, or no answer within `timeout`; no connection within 10 s | [`Timeout`](DeliverErrorKind::Timeout) |
 /// | 401, 403, 407 | [`Auth`](DeliverErrorKind::Auth) |
-/// | any other, redirects too: they are not followed | [`Permanent`](DeliverErrorKind::Permanent) |
-/// | none: no name, no connection, a wrong certificate, a connection that breaks, no HTTP | [`Connect`](DeliverErrorKind::Connect) |
+/// | any other, including redirects, which are not followed | [`Permanent`](DeliverErrorKind::Permanent) |
+/// | none: the name or the connection failed, a certificate was wrong, the connection broke, or the peer does not speak HTTP | [`Connect`](DeliverErrorKind::Connect) |
 /// | none: the event has passed 8 webhooks | [`Loop`](DeliverErrorKind::Loop) |
-/// | none: no address of the host may be connected to | [`Config`](DeliverErrorKind::Config) |
+/// | none: the policy allows no address of the host | [`Config`](DeliverErrorKind::Config) |
 ///
-/// `Retry-After` (seconds or a date, at most an hour) is heeded where trying again makes sense: 408, 425, 429 and 5xx but 508.
-/// The head of the answer decides; it may have 4,096 fields and 400 KiB. Interim answers (1xx) before it are passed over,
-/// 128 KiB of them; over HTTP/2 a hundred frames for each request. A connection that brings more is closed. Of its body at most 64 KiB are read, and for at
-/// most a second, so that the connection can be used again.
+/// `Retry-After` (seconds or a date, at most an hour) is honoured where another attempt makes sense: for 408, 425, 429,
+/// and 5xx except 508. The head of the answer decides; it may have 4,096 fields and 400 KiB. Interim answers (1xx)
+/// before it are skipped: 128 KiB of them, and over HTTP/2 a hundred frames for each request. A connection that
+/// delivers more is closed. At most 64 KiB of the body are read, for at most a second, so that the connection can be
+/// used again.
 ///
-/// # What is sent again within an attempt
+/// # Repetitions within an attempt
 ///
-/// A target may close a connection, or limit its streams, while requests are on their way. Within `timeout`, the same
-/// request with the same `x-event-id` and `x-attempt` is then sent again on another connection:
+/// A target may close a connection, or limit its streams, while requests are on their way. The same request, with the
+/// same `x-event-id` and `x-attempt`, is then sent again on another connection, within `timeout`:
 ///
-/// * at most five times, if the target says that it has not processed it: HTTP/2's `REFUSED_STREAM`, or a GOAWAY whose last
-///   stream is an earlier one (RFC 9113 §6.8, §8.7);
-/// * once, if nobody knows: a connection of HTTP/1.1 that has answered before closes and nothing of an answer has come, or
-///   one of HTTP/2 breaks. The event **may arrive twice**; the target knows it by `x-event-id`.
+/// * at most five times, if the target states that it has not processed the request: HTTP/2's `REFUSED_STREAM`, or a
+///   GOAWAY whose last stream is an earlier one (RFC 9113 §6.8, §8.7);
+/// * once, if it is unknown whether the target received the request: a reused HTTP/1.1 connection closes before any
+///   byte of the answer, or an HTTP/2 connection breaks. The event **may arrive twice**; the target recognises it by
+///   `x-event-id`.
 ///
 /// A stream beyond the target's `SETTINGS_MAX_CONCURRENT_STREAMS` waits for its turn.
 ///
-/// Where connections may lead, the [`Egress`] decides, and no webhook.
+/// The [`Egress`] decides where connections may lead; a webhook cannot change that.
 ///
-/// # By way of a connection
+/// # Through a connection
 ///
-/// If the webhook names a connection, that must be of the type `http`: an [`HttpConnection`] says where to send to, and
-/// which credentials go along.
+/// If the webhook names a connection, it must be of type `http`: an [`HttpConnection`] sets the target and the
+/// credentials.
 #[derive(Clone)]
 pub struct HttpWebhook {
     target: Arc<Endpoint>,
     way: Way,
 }
 
-/// Which network connections are used.
+/// The network connections that are used.
 #[derive(Clone)]
 enum Way {
     Egress(Egress),
@@ -121,7 +124,7 @@ enum Way {
 
 struct Endpoint {
     url: Uri,
-    /// The URL's host and port. The rest of it may hold a secret.
+    /// The URL's host and port. The rest of the URL may hold a secret.
     host: String,
     method: Method,
     fields: Fields,
@@ -130,21 +133,22 @@ struct Endpoint {
 }
 
 impl HttpWebhook {
-    /// Sends by way of `egress`.
+    /// Sends through `egress`.
     ///
     /// # Errors
     ///
-    /// When an option is not as [`HttpWebhookConfig`] says, or `url` names an address that the policy of `egress`
-    /// refuses. What a name stands for is looked at when a connection is made.
+    /// When an option violates the rules in [`HttpWebhookConfig`], or `url` names an address that the policy of
+    /// `egress` refuses. The addresses of a host name are checked when a connection is made.
     pub fn new(egress: &Egress, config: HttpWebhookConfig) -> Result<Self, BuildError> {
         Self::by(Way::Egress(egress.clone()), egress, config)
     }
 
-    /// Sends by way of the connection that the webhook names, or of `egress` if it names none.
+    /// Sends through the connection that the webhook names, or through `egress` if it names none.
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new), and when the connection is not of the type `http`, or `url` not a path below its.
+    /// Like [`new`](Self::new), and when the connection is not of type `http`, or `url` is not a path below the
+    /// connection's.
     pub fn configured(egress: &Egress, config: HttpWebhookConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
         match cx.optional_connection()? {
             Some(connection) => Self::by(Way::Connection(connection), egress, config),
@@ -187,8 +191,8 @@ impl Module for HttpWebhook {
 
     type Config = HttpWebhookConfig;
 
-    /// Connects to public addresses only, over connections of its own; [`Registry::builtin`](crate::webhook::Registry::builtin)
-    /// shares them instead.
+    /// Connects to public addresses only, over network connections of its own; in
+    /// [`Registry::builtin`](crate::webhook::Registry::builtin) all share them.
     fn build(config: HttpWebhookConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
         Self::configured(&Egress::default(), config, cx)
     }
@@ -224,21 +228,21 @@ impl Endpoint {
         if let (Some(key), Some(id)) = (&self.key, delivery.id().to_header()) {
             key.sign(&mut headers, id, SystemTime::now(), delivery.body());
         }
-        // Else none is sent with an empty body, and some servers answer 411.
+        // hyper omits it for an empty body, and some servers then answer 411.
         headers.insert(header::CONTENT_LENGTH, delivery.body().len().into());
         *request.headers_mut() = headers;
         request
     }
 }
 
-/// Only the host: all else may hold a secret.
+/// Shows only the host: everything else may hold a secret.
 impl fmt::Debug for HttpWebhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpWebhook").field("host", &self.target.host).finish_non_exhaustive()
     }
 }
 
-/// Nothing that may hold a secret.
+/// Omits everything that may hold a secret.
 impl fmt::Debug for HttpWebhookConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpWebhookConfig")

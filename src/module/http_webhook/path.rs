@@ -1,21 +1,21 @@
-//! The path of a webhook that names a connection: it must not lead out of the connection's path.
+//! Checks the path of a webhook that names a connection: it must not lead out of the connection's path.
 
 use crate::config::BuildError;
 
-/// Checks that no server takes a segment of `path` for `.` or `..`, or for more than one segment. `path` has no query.
+/// Checks that no server reads a segment of `path` as `.` or `..`, or as more than one segment. `path` has no query.
 ///
-/// Servers, and the proxies before them, decode a path and resolve its `..`, in this order or the reverse, and some do it
-/// twice. So a path that two of them may understand differently is refused.
+/// Servers, and the proxies before them, decode a path and resolve its `..`, in this order or the reverse, and some do
+/// it twice. So a path that two of them may understand differently is refused.
 pub(super) fn check(path: &str) -> Result<(), BuildError> {
-    // Some servers take `\` for `/`.
+    // Some servers read `\` as `/`.
     path.split(['/', '\\']).try_for_each(check_segment)
 }
 
 fn check_segment(segment: &str) -> Result<(), BuildError> {
-    // Some servers decode `%c0%ae`, which is a `.` that UTF-8 forbids.
+    // Some servers decode `%c0%ae`, an overlong encoding of `.` that UTF-8 forbids.
     let decoded =
         String::from_utf8(decode(segment)?).map_err(|_| "the path in `url` must be UTF-8 when it is decoded")?;
-    // Some servers cut off the text behind these characters, and some leave out blanks and control characters.
+    // Some servers cut the text after these characters, and some drop blanks and control characters.
     let rest = decoded.split([';', '?', '#', '\0']).next().unwrap_or_default();
     let rest: String = rest.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
     match &*rest {
@@ -24,7 +24,7 @@ fn check_segment(segment: &str) -> Result<(), BuildError> {
     }
 }
 
-/// Refuses escapes of the characters that make two segments, or another escape, of one segment.
+/// Refuses escapes whose decoding splits a segment or makes another escape.
 fn decode(segment: &str) -> Result<Vec<u8>, BuildError> {
     let mut decoded = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_means_the_same_to_all_servers_is_taken() {
+    fn a_path_that_all_servers_read_alike_is_accepted() {
         for path in
             ["", "/", "/a/b.c/..d/e../...", "/a%20b/%2E%2ec", "/a//b", "/a;v=1/b;..", "/caf%C3%A9/%3Fa", "/a%3B.."]
         {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_that_is_none_is_refused() {
+    fn an_invalid_escape_is_refused() {
         for path in ["/%", "/a%2", "/%zz", "/%2/e", "/%u002e%u002e/x", "/%+2e", "/.%"] {
             let error = check(path).unwrap_err().to_string();
             assert!(error.contains("two hexadecimal digits"), "{path}: {error}");

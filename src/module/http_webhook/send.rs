@@ -1,4 +1,4 @@
-//! One attempt: a request, and its repetitions where the target has not seen it, or nobody knows.
+//! One attempt: a request, repeated if the target has not processed it or if that is unknown.
 
 use std::error::Error as StdError;
 use std::future::pending;
@@ -16,26 +16,26 @@ use tokio::time::sleep;
 use super::answer::causes;
 use super::egress::{Clients, ConnectError, Life};
 
-/// How long is waited before a request is sent again that the target has refused to look at. Only the first repetition
-/// shares a connection with other requests: what ends that one may end this one, too.
+/// The waits before a request that the target has not processed is sent again. Only the first repetition uses a shared
+/// connection, where trouble with other requests may end this one too.
 const PAUSES: [Duration; 5] =
     [Duration::ZERO, Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
 
-/// How long after the end of its connection a request may still get its answer, or an error.
+/// The time after the end of its connection in which a request may still get its answer or an error.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
-/// What is known of a request that got no answer.
+/// The fate of a request that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// The target has not processed it, and will not.
+    /// The target has not processed the request, and will not.
     Unprocessed,
-    /// The connection was closed before there was an answer. Nobody knows whether the request came, if it was sent.
+    /// The connection was closed before an answer. If the request was sent, it is unknown whether it arrived.
     Unknown,
     /// There is no connection, or the target failed while it had the request.
     Failed,
 }
 
-/// Sends the request that `request` makes, and again where that is right: see [`HttpWebhook`](super::HttpWebhook).
+/// Sends the request that `request` makes, and repeats it as [`HttpWebhook`](super::HttpWebhook) describes.
 pub(super) async fn send(
     clients: &Clients,
     request: impl Fn() -> Request<Full<Bytes>>,
@@ -76,8 +76,8 @@ pub(super) async fn send(
     }
 }
 
-/// Waits until the connection that a request was given to is no more, and nothing has come of the request. hyper loses
-/// one that is handed over at the very moment of a connection's end (hyper#4122): else it would wait for `timeout`.
+/// Waits until the connection of a request has ended without any result for the request. hyper loses a request that it
+/// hands over at the very moment when the connection ends (hyper#4122), which would otherwise wait for `timeout`.
 async fn lost(mut connection: CaptureConnection) {
     loop {
         let life = connection.wait_for_connection_metadata().await.as_ref().and_then(Life::of);
@@ -86,7 +86,7 @@ async fn lost(mut connection: CaptureConnection) {
         life.request();
         life.ended().await;
         sleep(LAST_WORD).await;
-        // The request may have got another connection by now.
+        // The request may have moved to another connection by now.
         let now = connection.connection_metadata().as_ref().and_then(Life::of);
         if now.is_some_and(|now| now.is_same(&life)) {
             return;
@@ -96,7 +96,8 @@ async fn lost(mut connection: CaptureConnection) {
 
 fn fate(error: &Error) -> Fate {
     let Some(connection) = error.connect_info() else {
-        // Nothing was sent: no connection can be made, or this request waited for another one's, which closed.
+        // Nothing was sent: no connection can be made, or the request waited for another one's connection, which
+        // closed.
         let cannot_connect = causes(error).any(|cause| cause.is::<ConnectError>() || cause.is::<io::Error>());
         return if cannot_connect { Fate::Failed } else { Fate::Unknown };
     };
@@ -118,7 +119,7 @@ fn fate_of_stream(error: &hyper::Error) -> Fate {
         // connection does not answer to PING.
         return if error.is_canceled() || error.is_user() || error.is_timeout() { Fate::Unknown } else { Fate::Failed };
     };
-    // RFC 9113 §8.7. A GOAWAY is the error of those streams alone that are above its last stream.
+    // RFC 9113 §8.7. A GOAWAY is an error only of streams above its last stream.
     let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
     if cause.is_remote() && (cause.is_go_away() || is_refused) {
         Fate::Unprocessed

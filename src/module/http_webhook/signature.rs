@@ -1,4 +1,4 @@
-//! Signatures after Standard Webhooks.
+//! Signs requests according to Standard Webhooks.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,10 +16,10 @@ const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// The fields of a signature.
+/// The header fields of a signature.
 pub(super) const FIELDS: [HeaderName; 3] = [ID, TIMESTAMP, SIGNATURE];
 
-/// Written with its padding; read with or without.
+/// Encodes with padding; decodes with or without.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -31,21 +31,21 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
-    /// Reads base64 with or without `whsec_` before it.
+    /// Parses base64, optionally preceded by `whsec_`.
     pub(super) fn parse(secret: &str) -> Result<Self, BuildError> {
         let encoded = secret.strip_prefix("whsec_").unwrap_or(secret);
         let key = BASE64.decode(encoded).map_err(|_| "`signing_secret` is not base64")?;
         if !(24..=64).contains(&key.len()) {
-            return Err("`signing_secret` must be of 24 to 64 bytes".into());
+            return Err("`signing_secret` must have 24 to 64 bytes".into());
         }
         Ok(Self(Hmac::new_from_slice(&key)?))
     }
 
-    /// Sets the three fields for `body`, as sent at `now`.
+    /// Sets the three fields for `body`, sent at `now`.
     pub(super) fn sign(&self, headers: &mut HeaderMap, id: HeaderValue, now: SystemTime, body: &[u8]) {
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let signature = self.signature(id.as_bytes(), timestamp, body);
-        // Digits and base64 are always fit for a header.
+        // Digits and base64 are always valid in a header.
         if let Ok(signature) = HeaderValue::try_from(signature) {
             headers.insert(ID, id);
             headers.insert(TIMESTAMP, timestamp.into());
@@ -76,9 +76,9 @@ mod tests {
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    /// The one that Standard Webhooks and Svix publish.
+    /// The test vector that Standard Webhooks and Svix publish.
     #[test]
-    fn the_published_vector_is_met() {
+    fn the_signature_of_the_published_vector_is_right() {
         for secret in [SECRET, &SECRET["whsec_".len()..]] {
             let key = SigningKey::parse(secret).unwrap();
             let mut headers = HeaderMap::new();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_none_is_refused_and_not_told() {
+    fn an_invalid_secret_is_refused_and_not_quoted() {
         let encoded = |bytes: usize| BASE64.encode(vec![b's'; bytes]);
         for bytes in [24, 25, 32, 64] {
             assert!(SigningKey::parse(&encoded(bytes)).is_ok(), "{bytes}");

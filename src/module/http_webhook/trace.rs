@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Takes the trace of the received fields over, unchanged; neither field if `traceparent` is not valid.
+/// Copies the trace of the received fields; copies neither field if `traceparent` is invalid.
 pub(super) fn propagate(received: &HeaderMap, headers: &mut HeaderMap) {
     headers.remove(TRACEPARENT);
     headers.remove(TRACESTATE);
@@ -20,7 +20,7 @@ pub(super) fn propagate(received: &HeaderMap, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether it is a `traceparent`: `version-trace_id-parent_id-flags`; a later version may have more behind it.
+/// Whether the value is a `traceparent`: `version-trace_id-parent_id-flags`. A later version may be followed by more.
 fn is_valid(value: &[u8]) -> bool {
     let mut parts = value.split(|&byte| byte == b'-');
     let mut hex = |length: usize| {
@@ -33,7 +33,7 @@ fn is_valid(value: &[u8]) -> bool {
     !is_zero(trace) && !is_zero(parent) && version != b"ff" && (version != b"00" || parts.next().is_none())
 }
 
-/// A valid `traceparent` begins with the parts of the standard; a later version may have any bytes behind them.
+/// A valid `traceparent` begins with the standard's parts; in a later version any bytes may follow.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(value: &[u8]) {
     if is_valid(value) {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trace_is_dropped_with_its_state() {
+    fn an_invalid_trace_is_dropped_with_its_state() {
         let wrong = [
             "",
             "x",

@@ -1,4 +1,4 @@
-//! The URL of a webhook's target.
+//! Parses the URL of a webhook's target.
 
 use http::Uri;
 use http::uri::Scheme;
@@ -6,10 +6,10 @@ use http::uri::Scheme;
 use super::egress::{EgressPolicy, OPENED_BY, literal};
 use crate::config::BuildError;
 
-/// Reads a URL that can be sent to: `http` or `https`, a host that is a name or an address in its usual form, and
-/// nothing that is not sent.
+/// Parses a URL that events can be sent to: `http` or `https`, and a host that is a name or an address in its usual
+/// form. Refuses parts that would not be sent.
 pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError> {
-    // `Uri` would drop a fragment without a word.
+    // `Uri` would silently drop a fragment.
     if text.contains('#') || !text.is_ascii() {
         return Err("`url` must be ASCII without a fragment".into());
     }
@@ -19,13 +19,13 @@ pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError
     }
     let authority = uri.authority().ok_or("`url` has no host")?;
     if authority.as_str().contains('@') {
-        return Err("`url` must not hold a user or password; `headers` may".into());
+        return Err("`url` must not contain a user or password; put credentials into `headers`".into());
     }
     let host = authority.host();
-    // What is behind the host must be a port: `Uri` takes `host:` and `host:0` as well.
+    // Only a valid port may follow the host: `Uri` accepts `host:` and `host:0` as well.
     let port = &authority.as_str()[host.len()..];
     if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
-        return Err("`url` has a port that is none".into());
+        return Err("`url` has an invalid port".into());
     }
     match literal(host) {
         Some(address) => match policy.refusal(address) {
@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError
     }
 }
 
-/// The host and port of `uri`: all of it that may be told.
+/// The host and port of `uri`, the only parts that may be shown.
 pub(super) fn shown(uri: &Uri) -> String {
     uri.authority().map(|authority| authority.as_str().to_ascii_lowercase()).unwrap_or_default()
 }
@@ -46,7 +46,7 @@ pub(super) fn shown(uri: &Uri) -> String {
 pub(super) fn check_host(uri: &Uri, hosts: &[String]) -> Result<(), BuildError> {
     let plain = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     if hosts.iter().any(|host| literal(host).is_none() && !is_name(host)) {
-        return Err("`allowed_hosts` must hold names of hosts, without scheme and port".into());
+        return Err("`allowed_hosts` must contain host names, without scheme and port".into());
     }
     let host = plain(uri.host().unwrap_or_default());
     match hosts.iter().any(|allowed| plain(allowed) == host) {
@@ -55,8 +55,8 @@ pub(super) fn check_host(uri: &Uri, hosts: &[String]) -> Result<(), BuildError> 
     }
 }
 
-/// Whether it is a name, and none that a resolver takes for an address: `127.1`, `0x7f.1` and `2130706433` all are
-/// 127.0.0.1 to some. As in the WHATWG's URL standard, a last label that begins like a number makes it one.
+/// Whether the host is a name that no resolver reads as an address: some read `127.1`, `0x7f.1` and `2130706433` as
+/// 127.0.0.1. A host whose last label begins like a number is an address, as in the WHATWG URL standard.
 fn is_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_label = |label: &str| {
@@ -69,11 +69,11 @@ fn is_name(host: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !is_number
 }
 
-/// A URL that is taken leads to a name, or to an address that the policy allows.
+/// An accepted URL leads to a name, or to an address that the policy allows.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    // A policy, a line break, and a URL.
+    // The networks of a policy, a line break, and a URL.
     let (networks, url) = text.split_once('\n').unwrap_or(("", text));
     let Ok(policy) = networks.parse::<EgressPolicy>() else { return };
     let Ok(uri) = parse(url, &policy) else { return };
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_can_be_sent_to_are_taken() {
+    fn usable_urls_are_accepted() {
         for url in [
             "http://example.com",
             "https://example.com/",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn other_urls_are_refused_and_not_told() {
+    fn other_urls_are_refused_and_not_quoted() {
         for url in [
             "",
             "example.com",

@@ -6,9 +6,9 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// Over several lines, indented.
+    /// Whether an event is printed over several lines, indented. Off by default.
     pub pretty_print: bool,
-    /// Whether secrets are redacted; on unless it is switched off.
+    /// Whether secrets are redacted. On by default.
     pub redact_sensitive: bool,
 }
 

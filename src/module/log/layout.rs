@@ -1,19 +1,19 @@
-//! JSON, written piece by piece and within a bound.
+//! Writes JSON piece by piece, up to a maximum length.
 
 use crate::json::{scalar_len, string_len};
 
-/// The longest string that is printed whole, in characters; an escape is one.
+/// The longest string that is printed whole, in characters; an escape counts as one.
 pub(super) const MAX_STRING: usize = 10_000;
 
-/// How a string ends that was cut.
+/// The end of a string that was cut.
 const CUT: &str = "… (cut)";
 
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// A text that grows up to a bound, on one line or indented.
+/// A text of limited length, on one line or indented.
 pub(super) struct Page {
     pub(super) text: String,
-    /// Something did not fit.
+    /// Whether something did not fit.
     pub(super) is_cut: bool,
     max: usize,
     is_pretty: bool,
@@ -25,7 +25,7 @@ impl Page {
         Self { text: String::with_capacity(512), is_cut: false, max, is_pretty, depth: 0 }
     }
 
-    /// A bracket, and what is in it on lines of its own.
+    /// Opens a bracket; its content is on lines of its own.
     pub(super) fn open(&mut self, bracket: &str) {
         self.push(bracket);
         self.depth += 1;
@@ -47,7 +47,7 @@ impl Page {
         self.push(if self.is_pretty { ": " } else { ":" });
     }
 
-    /// Adds as much of `text` as there is room for.
+    /// Appends as much of `text` as fits.
     pub(super) fn push(&mut self, text: &str) {
         let room = self.max - self.text.len();
         if self.is_cut || text.len() <= room {
@@ -61,7 +61,7 @@ impl Page {
         self.is_cut = true;
     }
 
-    /// A text as a string of JSON.
+    /// Appends a text as a JSON string.
     pub(super) fn string(&mut self, text: &str) {
         let end = text.char_indices().nth(MAX_STRING).map(|(end, _)| end);
         let mut escaped = String::with_capacity(text.len() + 2);
@@ -84,8 +84,8 @@ impl Page {
         self.push("\"");
     }
 
-    /// A well-formed JSON text, token by token as it came: only the blanks between tokens change, a long string is cut,
-    /// and a hidden character is escaped.
+    /// Appends well-formed JSON. Each token stays as it is, except that a long string is cut and a hidden character is
+    /// escaped; only the whitespace between tokens changes.
     pub(super) fn json(&mut self, text: &str) {
         let mut rest = text.trim_start_matches(BLANKS);
         while let Some(first) = rest.chars().next().filter(|_| !self.is_cut) {
@@ -113,7 +113,7 @@ impl Page {
         }
     }
 
-    /// A string as it came, with its quotes.
+    /// Appends a JSON string, given with its quotes.
     fn token(&mut self, token: &str) {
         let end = (token.len() > MAX_STRING).then(|| cut_at(token)).flatten();
         let mut rest = &token[..end.unwrap_or(token.len())];
@@ -137,17 +137,17 @@ impl Page {
     }
 }
 
-/// Where a string, given with its quotes, has to be cut, if it is too long.
+/// Where to cut a string that is given with its quotes, if it is too long.
 fn cut_at(token: &str) -> Option<usize> {
     let mut at = 1;
     for _ in 0..MAX_STRING {
         at += char_len(token.get(at..)?);
     }
-    // Only the closing quote may follow.
+    // Exactly the closing quote follows: the string is not too long.
     (at + 1 < token.len()).then_some(at)
 }
 
-/// Of the character or the escape that `text` begins with; two escapes that make one character count as one.
+/// The length of the character or escape at the start of `text`. A surrogate pair of escapes counts as one character.
 fn char_len(text: &str) -> usize {
     let unit = |text: &str| {
         let digits = text.strip_prefix("\\u").and_then(|text| text.get(..4));
@@ -161,8 +161,8 @@ fn char_len(text: &str) -> usize {
     }
 }
 
-/// Whether a terminal or a reader would fall for this character, which JSON need not escape: DEL, C1 controls, line
-/// separators and the marks that turn the direction of text. All of them are in the basic plane.
+/// Whether a character that JSON need not escape could deceive a terminal or a reader: DEL, C1 controls, line
+/// separators, and marks that change the direction of text. All are in the basic plane.
 pub(super) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token_stays_as_it_came() {
+    fn every_token_stays_as_it_is() {
         let text = "\t{ \"n\" : [7615917337495251231111, 1e400 , -0,1.0,1E+2, -0.0e-0 ],\r\n\"s\\u0020\":\"\\ud800 \\u00e9\\/\\b é\",\
                     \"s\\u0020\":null,\"e\":{ },\"a\":[\n], \"t\":true }\n";
         let compact = r#"{"n":[7615917337495251231111,1e400,-0,1.0,1E+2,-0.0e-0],"s\u0020":"\ud800 \u00e9\/\b é","s\u0020":null,"e":{},"a":[],"t":true}"#;
@@ -223,8 +223,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_indented_as_serde_json_does_it(value in values()) {
-            // But for hidden characters, which are escaped.
+        fn the_indentation_is_that_of_serde_json(value in values()) {
+            // The only difference is that hidden characters are escaped.
             let hidden = |text: String| text.chars().map(|c| match c {
                 '\n' => c.to_string(),
                 c if is_hidden(c) => escape(c),
@@ -235,21 +235,21 @@ mod tests {
         }
 
         #[test]
-        fn a_text_is_a_string_that_means_it(text in any::<String>()) {
+        fn a_text_becomes_a_json_string_of_that_text(text in any::<String>()) {
             let mut page = Page::new(false, usize::MAX);
             page.string(&text);
             prop_assert_eq!(serde_json::from_str::<String>(&page.text).unwrap(), text);
         }
 
         #[test]
-        fn a_page_is_never_longer_than_it_may_be(text in any::<String>(), max in 0..200usize) {
+        fn a_page_is_never_longer_than_its_maximum(text in any::<String>(), max in 0..200usize) {
             let mut page = Page::new(true, max);
             page.string(&text);
             prop_assert!(page.text.len() <= max);
         }
 
         #[test]
-        fn no_text_makes_it_panic_or_go_on_for_ever(text in r#"[\[\]{}",:s0\\ ud8é\-.e]{0,24}"#) {
+        fn no_text_makes_the_layout_panic_or_loop(text in r#"[\[\]{}",:s0\\ ud8é\-.e]{0,24}"#) {
             laid_out(&text, true);
         }
     }

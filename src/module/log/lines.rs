@@ -1,4 +1,4 @@
-//! Lines to a blocking writer, without blocking the runtime.
+//! Writes lines to a blocking writer, without blocking the runtime.
 
 mod out;
 
@@ -12,40 +12,39 @@ use self::out::Out;
 use crate::base::group::{Gathering, Gathers, Stragglers, Waiter, gather, idle};
 use crate::base::lock::lock;
 
-/// How many bytes may wait for the thread; senders beyond that wait for room. It is also how much the thread writes at a
-/// time: of that it is not known, while nobody reads, whether it will be printed.
+/// The most bytes that wait for the thread; a sender beyond that waits for room. The thread writes at most this much at
+/// a time. While nobody reads, it is unknown whether these bytes will be printed.
 const ROOM: usize = 64 << 10;
 
 /// Writes whole lines, each acknowledged once it has been flushed.
 ///
-/// One thread writes; all that is waiting goes out in one write. Clones share the thread, which starts with the first
-/// line.
+/// One thread writes: all waiting lines go out in one write. Clones share the thread, which starts with the first line.
 #[derive(Clone)]
 pub struct Lines {
     handle: Arc<Handle>,
 }
 
-/// The part that all clones share. The thread ends with it.
+/// Shared by all clones. Dropping it ends the thread.
 struct Handle {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// There is something for the thread to do.
+    /// Wakes the thread when there is something to do.
     wake: Condvar,
 }
 
 struct Queue {
     gathering: Gathering<Outcome>,
-    /// By their ticket, which is one more for each line.
+    /// The waiting lines by ticket, which grows by one with each line.
     lines: BTreeMap<u64, Box<[u8]>>,
-    /// Of all these lines.
+    /// The total length of these lines.
     bytes: usize,
     next: u64,
-    /// Until the thread has it.
+    /// Until the thread takes it.
     writer: Option<Out>,
-    /// The thread is gone, or is to go.
+    /// The thread has ended, or must end.
     is_closed: bool,
 }
 
@@ -54,7 +53,7 @@ struct Queue {
 struct Outcome {
     /// The first ticket that was not written.
     upto: u64,
-    /// If there was one.
+    /// The error, if there was one.
     error: Option<Arc<io::Error>>,
 }
 
@@ -69,7 +68,7 @@ impl Gathers for Queue {
 }
 
 impl Lines {
-    /// Writes to `writer`.
+    /// Writes lines to `writer`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         let queue = Queue {
             gathering: Gathering::default(),
@@ -83,13 +82,13 @@ impl Lines {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    /// Writes to the process's stdout, past std's own buffer: a line that is acknowledged has left the process.
+    /// Writes to the process's stdout without std's buffer: an acknowledged line has left the process.
     pub fn stdout() -> Self {
         Self::new(out::stdout())
     }
 
-    /// Writes `line`, which ends with a newline, and waits until it is out. Dropped before, the line is not written unless
-    /// the thread has it already.
+    /// Writes `line`, which ends with a newline, and waits until it has been flushed. If the future is dropped, the
+    /// line is not written unless the thread already has it.
     pub(super) async fn write(&self, line: &[u8]) -> Result<(), Arc<io::Error>> {
         let gone = || Arc::new(io::Error::other("the writing thread is gone"));
         loop {
@@ -102,7 +101,7 @@ impl Lines {
         }
     }
 
-    /// Adds a line if there is room for it, and a place among those who wait in either case.
+    /// Adds a line if there is room, and a waiter in any case.
     fn push(&self, line: &[u8]) -> Option<(Waiter<Outcome>, Option<Place<'_>>)> {
         let shared = &self.handle.shared;
         let mut queue = shared.lock();
@@ -138,14 +137,15 @@ impl Queue {
     }
 }
 
-/// The place of a line whose sender waits. A sender that gives up takes its line back: it may send the event again.
+/// The ticket of a line whose sender waits. A sender that gives up removes its line, because it may send the event
+/// again.
 struct Place<'a> {
     shared: &'a Shared,
     ticket: u64,
 }
 
 impl Place<'_> {
-    /// The thread has had the line.
+    /// The thread has taken the line.
     fn leave(self) -> u64 {
         std::mem::ManuallyDrop::new(self).ticket
     }
@@ -177,13 +177,13 @@ impl Drop for Handle {
     }
 }
 
-/// The thread's side.
+/// The part of the thread.
 struct Host(Arc<Shared>);
 
 impl Drop for Host {
     fn drop(&mut self) {
         self.0.close();
-        // Whoever waits learns that nothing comes.
+        // Every waiter learns that no outcome will come.
         drop(self.0.lock().gathering.begin());
     }
 }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_line_is_out_when_it_is_acknowledged() {
+    async fn every_acknowledged_line_has_been_written() {
         let sink = Sink::default();
         let lines = Lines::new(sink.clone());
         let writes = (0..100).map(|n| {
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_that_is_gone_leaves_nobody_waiting() {
+    async fn no_sender_waits_for_a_thread_that_has_ended() {
         let lines = Lines::new(Panics);
         for outcome in join_all((0..9).map(|_| lines.write(b"x\n"))).await {
             assert!(outcome.unwrap_err().to_string().contains("gone"));
@@ -297,13 +297,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sender_that_gives_up_takes_its_line_back() {
+    async fn the_line_of_a_sender_that_gives_up_is_not_written() {
         let sink = Sink::default();
         let lines = Lines::new(sink.clone());
         let held = sink.0.lock().unwrap();
         let mut first = Box::pin(lines.write(b"first\n"));
         assert!((&mut first).now_or_never().is_none());
-        // The thread has it before the others come.
+        // The thread takes the first line before the others arrive.
         while lines.handle.shared.lock().bytes > 0 {
             thread::yield_now();
         }
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_no_room_waits_for_it() {
+    async fn a_sender_waits_for_room() {
         let sink = Sink::default();
         let lines = Lines::new(sink.clone());
         let held = sink.0.lock().unwrap();

@@ -13,22 +13,23 @@ use super::Module;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
-/// The largest body that is printed in passing, in bytes: others would wait for it.
+/// The largest body, in bytes, that is rendered on the current thread, where other tasks wait for it.
 const MAX_IN_PASSING: usize = 64 << 10;
 
 /// Prints each event to stdout as JSON: on one line, or pretty.
 ///
-/// The line holds the event's id, the webhook, the time of receipt and the payload, never the request's header
-/// fields. JSON is printed token by token as it came: numbers, escapes, the order of fields and repeated ones stay, and only
-/// the blanks between tokens change. Fields whose name says that they hold a secret are redacted unless configuration
-/// says otherwise, and so are fields with a name longer than 1,024 bytes. Control characters are escaped, so that a payload can neither forge a line nor speak to a terminal. A
-/// string longer than 10,000 characters is cut, and so is an event longer than 64 KiB; of a JSON body over 256 KiB only the
-/// size is printed, and likewise of one that cannot be redacted. Other bodies are printed as text, with invalid UTF-8
-/// replaced.
+/// The line holds the event's id, the webhook, the time of receipt and the payload, never the request's header fields.
 ///
-/// An event is acknowledged once it is written. While nobody reads stdout, events wait and are refused with 504 when the
-/// delivery's time is over; when stdout is closed or `/dev/null`, or its disk is full, they are refused with 503. An event whose sender
-/// does not wait any more is not printed later, unless its line is being written at that time.
+/// JSON is printed token by token: numbers, escapes, the order of fields and repeated fields stay as they are; only the
+/// whitespace between tokens changes. Fields whose name indicates a secret are redacted unless `redact_sensitive` is
+/// off, and so are fields with a name longer than 1,024 bytes. Control characters are escaped, so that a payload can
+/// neither forge a line nor control a terminal. A string longer than 10,000 characters is cut, and so is an event
+/// longer than 64 KiB. A JSON body over 256 KiB, or one that cannot be redacted, is not printed; the line gives its
+/// size. Other bodies are printed as text, with invalid UTF-8 replaced.
+///
+/// An event is acknowledged once it is written. While nobody reads stdout, events wait, and are refused with 504 when
+/// the time for the delivery is over. When stdout is closed or `/dev/null`, or its disk is full, they are refused with
+/// 503. An event whose sender has given up is not printed, unless its line is being written at that time.
 #[derive(Clone, Debug)]
 pub struct Log {
     config: LogConfig,
@@ -47,7 +48,8 @@ impl Module for Log {
 
     type Config = LogConfig;
 
-    /// Prints to a stdout of its own; [`Registry::builtin`](crate::webhook::Registry::builtin) shares one instead.
+    /// Prints to a stdout of its own; the `log` of [`Registry::builtin`](crate::webhook::Registry::builtin) is shared
+    /// by all webhooks.
     fn build(config: LogConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
         Ok(Self::new(config, Lines::stdout()))
     }

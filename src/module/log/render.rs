@@ -1,4 +1,4 @@
-//! An event as text.
+//! Renders an event as text.
 
 use std::borrow::Cow;
 use std::time::UNIX_EPOCH;
@@ -10,20 +10,20 @@ use crate::config::DataType;
 use crate::event::Delivery;
 use crate::json::clean;
 
-/// The longest event that is printed whole, in bytes as printed.
+/// The longest event that is printed whole, in printed bytes.
 const MAX_PRINTED: usize = 64 << 10;
 
-/// The largest body that is looked into, in bytes.
+/// The largest JSON body that is parsed, in bytes.
 const MAX_READ: usize = 256 << 10;
 
-/// The part of an event that is printed of its body.
+/// The body, as it is printed.
 enum Payload<'a> {
     /// Well-formed JSON without its secrets.
     Json(Cow<'a, str>),
     Text(Cow<'a, str>),
 }
 
-/// The event with its final newline.
+/// The event as a line, with its newline.
 pub(super) fn render(delivery: &Delivery, config: LogConfig) -> Vec<u8> {
     let (payload, note) = match payload(delivery, config) {
         Ok(payload) => (Some(payload), None),
@@ -31,7 +31,7 @@ pub(super) fn render(delivery: &Delivery, config: LogConfig) -> Vec<u8> {
     };
     let mut page = print(delivery, config, note, payload.as_ref());
     if let (true, Some(Payload::Json(json))) = (page.is_cut, &payload) {
-        // As text, which always fits: half a value would look like the whole.
+        // The beginning of the value as text, which always fits: half a JSON value would look like a whole one.
         let mut head = Page::new(false, MAX_PRINTED / 4);
         head.json(json);
         page = print(delivery, config, Some("cut"), Some(&Payload::Text(head.text.into())));
@@ -50,11 +50,11 @@ fn print(delivery: &Delivery, config: LogConfig, note: Option<&str>, payload: Op
     page.string(&delivery.id().to_string());
     field(&mut page, "namespace", |page| page.string(webhook.namespace()));
     field(&mut page, "webhook", |page| page.string(webhook.id()));
-    // Since the epoch.
+    // Milliseconds since the epoch.
     field(&mut page, "received_at_ms", |page| page.push(&received_at.as_millis().to_string()));
-    // Of the body as received.
+    // The length of the body as received.
     field(&mut page, "bytes", |page| page.push(&delivery.body().len().to_string()));
-    // Why the payload is not printed, or not whole.
+    // Why the payload is not printed, or not printed whole.
     if let Some(note) = note {
         field(&mut page, "note", |page| page.string(note));
     }
@@ -74,7 +74,7 @@ fn field(page: &mut Page, name: &str, value: impl FnOnce(&mut Page)) {
     value(page);
 }
 
-/// The payload to print, or why none is printed.
+/// The payload to print, or the reason why none is printed.
 fn payload(delivery: &Delivery, config: LogConfig) -> Result<Payload<'_>, &'static str> {
     let body = delivery.body();
     if delivery.webhook().data_type() == DataType::Blob {
@@ -86,7 +86,7 @@ fn payload(delivery: &Delivery, config: LogConfig) -> Result<Payload<'_>, &'stat
     let cleaned = clean(body, Some(REDACTED), &|name| config.redact_sensitive && is_secret(name));
     match cleaned.map(|cleaned| text(cleaned.map_or(Cow::Borrowed(body), Cow::Owned))) {
         Ok(Some(json)) => Ok(Payload::Json(json)),
-        // It is no JSON: nothing has checked it, or a module's author has changed it.
+        // The body is not JSON: no layer has checked it, or code has changed it.
         _ if config.redact_sensitive => Err("not printed: it cannot be redacted"),
         _ => Ok(Payload::Text(as_text(body))),
     }
@@ -100,7 +100,7 @@ fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
 }
 
 fn as_text(body: &[u8]) -> Cow<'_, str> {
-    // A character has at most four bytes; more of them would be cut anyway.
+    // A character has at most four bytes; anything longer would be cut anyway.
     String::from_utf8_lossy(&body[..body.len().min(4 * (MAX_STRING + 1))])
 }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_unprintable_comes_through() {
+    fn unprintable_characters_are_escaped() {
         let line = rendered(
             DataType::Json,
             "{\"k\u{9b}\": \"\u{9b}31m\u{7f}\u{202e}\u{2028}\\u001b[0m\\r\"}",
@@ -175,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut() {
+    fn long_strings_and_events_are_cut() {
         let long = format!(r#"{{"a": "{}"}}"#, "é".repeat(20_000));
         let line = rendered(DataType::Json, long, LogConfig::default());
         assert!(payload_of(&line)["a"].as_str().unwrap().ends_with("é… (cut)"));
 
-        // A tree of many small pieces grows most when it is indented.
+        // Many small values grow most when they are indented.
         let wide = format!("[{}1]", "\"abcdefgh\",".repeat(20_000));
         let deep = format!("{}1{},1]", "[".repeat(49), "]".repeat(48));
         let many = format!("[{deep}{}]", format!(",{deep}").repeat(1_000));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_redacted_is_not_printed() {
+    fn a_body_that_cannot_be_redacted_is_not_printed() {
         let huge = format!(r#"{{"token": "hunter2", "rest": "{}"}}"#, "x".repeat(MAX_READ));
         let line = rendered(DataType::Json, huge, LogConfig::default());
         assert!(!line.contains("hunter2") && line.contains("not printed: too large"), "{line}");
@@ -220,7 +220,7 @@ mod tests {
         assert!(!pretty.contains("hunter2") && pretty.contains("\n    \"a\": \"\\ud800\",\n"), "{pretty}");
     }
 
-    /// The same with a tree.
+    /// The expected result, computed on a parsed tree.
     fn expected(value: Value) -> Value {
         match value {
             Value::Array(items) => items.into_iter().map(expected).collect(),
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_means_what_came_but_for_redacted_fields(value in values(), pretty_print in any::<bool>()) {
+        fn only_redacted_fields_differ_from_the_received_value(value in values(), pretty_print in any::<bool>()) {
             let config = LogConfig { pretty_print, ..LogConfig::default() };
             let text = rendered(DataType::Json, value.to_string(), config);
             prop_assert_eq!(payload_of(&text), expected(value));

@@ -1,4 +1,4 @@
-//! A sender: one connection, and every failure of it is an answer that was not read.
+//! A sender with one connection. Every failure of the connection counts as an answer that was not read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ impl Client {
         self.request("POST", path, "", body).await
     }
 
-    /// Announces all of the body and sends the beginning of it.
+    /// Announces the whole body and sends the beginning of it.
     pub(crate) async fn send_part(&mut self, path: &str, body: &[u8], bytes: usize) -> io::Result<()> {
         let head = format!("POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n", body.len());
         self.stream.write_all(head.as_bytes()).await?;

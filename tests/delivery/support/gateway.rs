@@ -1,4 +1,4 @@
-//! The gateway as a process that is started again and again in the same directory.
+//! The gateway as a process that is started repeatedly in the same directory.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use super::client::{Answer, Client};
 use super::{eventually, within};
 
-/// Where the gateway finds its files, and what outlives it.
+/// The directory of a gateway's files, which outlives its processes.
 pub(crate) struct Home {
     directory: TempDir,
     variables: Vec<(String, String)>,
@@ -39,7 +39,7 @@ impl Home {
         self
     }
 
-    /// Changes the webhooks. A gateway that runs sees it within moments.
+    /// Changes the webhooks. A running gateway notices within moments.
     pub(crate) fn configure(&self, webhooks: &Value) {
         std::fs::write(self.path("new.json"), json!({"namespaces": webhooks}).to_string()).unwrap();
         std::fs::rename(self.path("new.json"), self.path("webhooks.json")).unwrap();
@@ -49,7 +49,7 @@ impl Home {
         self.directory.path().join(name)
     }
 
-    /// What all its gateways have logged.
+    /// The log of all gateways of this home.
     pub(crate) fn log(&self) -> String {
         let mut logs: Vec<_> = files(self.directory.path()).into_iter().filter(|path| is_log(path)).collect();
         logs.sort();
@@ -80,7 +80,7 @@ impl Home {
 
     /// Starts a gateway and waits until it listens.
     pub(crate) async fn listening(&self) -> Gateway {
-        // Somebody else may take the port between the two of us.
+        // Another process may take the port before the gateway does.
         for _ in 0..5 {
             let mut gateway = self.spawn();
             let listens = within("the gateway to listen or to give up", async {
@@ -100,12 +100,12 @@ impl Home {
         panic!("every port is taken");
     }
 
-    /// Starts a gateway and waits for nothing.
+    /// Starts a gateway without waiting.
     pub(crate) fn spawn(&self) -> Gateway {
         self.spawn_by(&[])
     }
 
-    /// Like [`spawn`](Self::spawn), by way of a program that becomes the gateway in the end.
+    /// Like [`spawn`](Self::spawn), through a program that finally becomes the gateway.
     pub(crate) fn spawn_by(&self, way: &[&str]) -> Gateway {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let (log, file) = self.new_log();
@@ -147,7 +147,7 @@ impl Gateway {
         .await;
     }
 
-    /// What it has logged.
+    /// The log of this gateway.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
@@ -168,7 +168,7 @@ impl Gateway {
         self.try_get(path).await.unwrap()
     }
 
-    /// As the operator.
+    /// A request with the operator's token.
     pub(crate) async fn admin(&self, method: &str, path: &str) -> Answer {
         let mut client = self.client().await;
         client.request(method, &format!("/admin{path}"), "Authorization: Bearer operator\r\n", b"").await.unwrap()
@@ -183,7 +183,7 @@ impl Gateway {
 
     /// Waits until the spool holds no event that is still to be delivered.
     pub(crate) async fn drained(&self) {
-        // The gauge is set every two seconds: what it shows first may be of before.
+        // The gauge is updated every two seconds: its first value may be outdated.
         for pause in [Duration::from_millis(2500), Duration::ZERO] {
             let waiting = async || self.metric("tower_webhook_queue_waiting").await;
             eventually("the spool to be drained", async || waiting().await == Some(0.0)).await;
@@ -197,7 +197,7 @@ impl Gateway {
         answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// What it has of the machine's memory, in kB.
+    /// The resident memory of the process, in kB.
     pub(crate) fn resident_kb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

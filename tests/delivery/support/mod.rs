@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 pub(crate) mod client;
 pub(crate) mod gateway;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Far longer than anything takes, also on a machine that is busy with other things.
+/// Far longer than anything takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Waits, within bounds.
+/// Waits for `future`, with a time limit.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,
@@ -20,7 +20,7 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Asks again and again until `f` says so, within bounds.
+/// Repeats `f` until it returns `true`, with a time limit.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl FnMut() -> F) {
     within(what, async {
         while !f().await {
@@ -30,7 +30,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl
     .await;
 }
 
-/// More than there are tests.
+/// More than the number of tests.
 const SEATS: u32 = 1000;
 
 static MACHINE: Semaphore = Semaphore::const_new(SEATS as usize);

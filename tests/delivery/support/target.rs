@@ -1,4 +1,4 @@
-//! Where events are sent to: an HTTP server that does as it is told.
+//! A target for events: an HTTP server that follows a script.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,19 +12,19 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::{eventually, within};
 
-/// What is done with a request.
+/// The answer to a request.
 pub(crate) enum Reply {
     /// A status and header lines, each with its CRLF.
     Status(u16, String),
     /// Nothing, until the client gives up.
     Silence,
-    /// 200, so much later.
+    /// 200, after a delay.
     Late(Duration),
     /// The connection is reset.
     Reset,
     /// 200 and a body without an end.
     Endless,
-    /// 200 when somebody says so.
+    /// 200, once the test releases it.
     Held(oneshot::Receiver<()>),
 }
 
@@ -38,16 +38,16 @@ impl Reply {
     }
 }
 
-/// A request that came.
+/// A request that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) path: String,
     pub(crate) event: String,
     pub(crate) attempt: u32,
     pub(crate) body: Vec<u8>,
-    /// When its last byte had come.
+    /// When its last byte arrived.
     pub(crate) at: Instant,
-    /// Whether it was told to be answered 200 at once.
+    /// Whether the script answered 200 at once.
     pub(crate) taken: bool,
 }
 
@@ -77,7 +77,7 @@ impl Target {
     fn serve(&mut self, listener: TcpListener) {
         let (arrivals, script) = (Arc::clone(&self.arrivals), Arc::clone(&self.script));
         self.server = Some(tokio::spawn(async move {
-            // Ends all connections when it ends.
+            // Dropping the set ends all connections.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (arrivals, script) = (Arc::clone(&arrivals), Arc::clone(&script));
@@ -87,7 +87,7 @@ impl Target {
         }));
     }
 
-    /// Connections are refused from now on, and open ones are closed.
+    /// Refuses connections from now on, and closes open ones.
     pub(crate) async fn down(&mut self) {
         let server = self.server.take().expect("it is down already");
         server.abort();
@@ -107,7 +107,7 @@ impl Target {
         self.serve(listener);
     }
 
-    /// Does otherwise with the requests that come from now on.
+    /// Uses another script for requests that arrive from now on.
     pub(crate) fn now(&self, script: impl Fn(&Arrival) -> Reply + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
@@ -120,17 +120,17 @@ impl Target {
         self.arrivals.lock().unwrap().clone()
     }
 
-    /// What was answered 200 at once.
+    /// The requests that were answered 200 at once.
     pub(crate) fn taken(&self) -> Vec<Arrival> {
         self.arrivals.lock().unwrap().iter().filter(|arrival| arrival.taken).cloned().collect()
     }
 
-    /// What came to `path`.
+    /// The requests to `path`.
     pub(crate) fn at(&self, path: &str) -> Vec<Arrival> {
         self.arrivals.lock().unwrap().iter().filter(|arrival| arrival.path == path).cloned().collect()
     }
 
-    /// Waits for the `nth` that comes to `path`, counted from 0.
+    /// Waits for request number `nth` to `path`, counted from 0.
     pub(crate) async fn nth_at(&self, path: &str, nth: usize) -> Arrival {
         within("the event to arrive", async {
             let found = || {
@@ -147,7 +147,7 @@ impl Target {
         .await
     }
 
-    /// Waits until so many have come to `path`.
+    /// Waits for `count` requests to `path`.
     pub(crate) async fn count_at(&self, path: &str, count: usize) -> Vec<Arrival> {
         eventually(&format!("{count} requests at {path}"), async || self.at(path).len() >= count).await;
         self.at(path)

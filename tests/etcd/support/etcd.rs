@@ -22,7 +22,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The tool that came with the server.
+    /// The etcdctl that belongs to the server.
     fn tool(self) -> PathBuf {
         let tool = self.binary().with_file_name("etcdctl");
         assert!(tool.exists(), "there is no etcdctl at {}; run `make test`, which brings it", tool.display());
@@ -50,7 +50,7 @@ pub struct Etcd {
     cluster: String,
     client_port: u16,
     peer_port: u16,
-    /// Where the other members reach it, if not at its own port.
+    /// The port at which other members reach it, if not its own.
     peer_proxy: Option<u16>,
     arguments: Vec<String>,
     scheme: &'static str,
@@ -64,7 +64,7 @@ impl Etcd {
         etcd
     }
 
-    /// Has its ports, and nobody listens on them yet.
+    /// Reserves its ports without listening on them.
     pub fn stopped(version: Version) -> Self {
         let (client_port, peer_port) = (free_port(), free_port());
         let cluster = format!("one=http://127.0.0.1:{peer_port}");
@@ -86,7 +86,7 @@ impl Etcd {
         }
     }
 
-    /// Three members that have found one another.
+    /// Three members of one cluster.
     pub async fn three(version: Version) -> [Self; 3] {
         let ports = [(free_port(), free_port()), (free_port(), free_port()), (free_port(), free_port())];
         let peers = ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}"));
@@ -95,7 +95,7 @@ impl Etcd {
             let (client, peer) = ports[n];
             Self::member(version, format!("m{n}"), cluster.clone(), client, peer)
         });
-        // All first: alone, none of them answers.
+        // All must start first: alone, none of them answers.
         members.iter_mut().for_each(Self::spawn);
         for member in &members {
             member.answers().await;
@@ -103,7 +103,7 @@ impl Etcd {
         members
     }
 
-    /// Three members with something between them.
+    /// Three members with a proxy between each pair.
     pub async fn three_apart(version: Version, arguments: &[&str]) -> ([Self; 3], Peers) {
         let ports = [0, 1, 2].map(|_| (free_port(), free_port(), free_port()));
         let peers = Peers::between(ports.map(|(_, peer, proxy)| (proxy, peer))).await;
@@ -123,7 +123,7 @@ impl Etcd {
         (members, peers)
     }
 
-    /// A further member, that listens and has no vote.
+    /// A further member that is a learner.
     pub async fn add_learner(&self) -> Self {
         let (client, peer) = (free_port(), free_port());
         let url = format!("http://127.0.0.1:{peer}");
@@ -136,7 +136,7 @@ impl Etcd {
         member
     }
 
-    /// The cluster's own proxy, before this member. It is killed when it is dropped.
+    /// etcd's own gRPC proxy before this member. Dropping it kills it.
     pub async fn grpc_proxy(&self) -> (GrpcProxy, String) {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
@@ -168,7 +168,7 @@ impl Etcd {
         self.client().await.status().await.unwrap().header().unwrap().member_id()
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks the process to end, and waits until it has.
     pub async fn terminate(&mut self) {
         self.signal("-TERM");
         let mut child = self.child.take().unwrap();
@@ -190,7 +190,7 @@ impl Etcd {
         format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
     }
 
-    /// Starts it and waits until it takes connections.
+    /// Starts the member and waits until it accepts connections.
     pub async fn run(&mut self) {
         self.spawn();
         let listening = async {
@@ -213,7 +213,7 @@ impl Etcd {
         timeout(PATIENCE, answering).await.expect("etcd does not answer");
     }
 
-    /// Starts it and does not wait.
+    /// Starts the member without waiting.
     pub fn run_unawaited(&mut self) {
         self.spawn();
     }
@@ -229,14 +229,14 @@ impl Etcd {
         tool
     }
 
-    /// A backup of everything, as a file.
+    /// Saves a backup of everything to a file.
     pub fn back_up(&self, file: &Path) {
         let endpoint = self.endpoint();
         let saved = self.tool().args(["--endpoints", &endpoint, "snapshot", "save"]).arg(file).status();
         assert!(saved.unwrap().success());
     }
 
-    /// Takes everything from a backup; it must be stopped.
+    /// Restores everything from a backup. The member must be stopped.
     pub fn restore(&self, file: &Path) {
         self.restore_with(file, &[]);
     }
@@ -287,16 +287,16 @@ impl Etcd {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    /// How long it has kept a processor busy.
+    /// The processor time that the member has used.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.as_ref().unwrap().id())).unwrap();
-        // Behind the name in parentheses; the 14th and 15th fields of all, in hundredths of a second.
+        // The 14th and 15th field of the line, in hundredths of a second; the name in parentheses comes before.
         let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
         Duration::from_millis(10 * ticks)
     }
 
-    /// All that it knew is gone; it must be stopped.
+    /// Deletes all data. The member must be stopped.
     pub fn wipe(&self) {
         std::fs::remove_dir_all(self.data.path().join("data")).unwrap();
     }
@@ -305,7 +305,7 @@ impl Etcd {
         Client::connect([self.endpoint()], None).await.unwrap()
     }
 
-    /// Returns the put's revision.
+    /// Returns the revision of the put.
     pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>) -> u64 {
         let response = self.client().await.put(format!("{PREFIX}{key}"), value, None).await.unwrap();
         response.header().unwrap().revision().unsigned_abs()
@@ -316,7 +316,7 @@ impl Etcd {
         response.header().unwrap().revision().unsigned_abs()
     }
 
-    /// Puts all at one revision.
+    /// Puts all entries at one revision.
     pub async fn put_all(&self, entries: impl IntoIterator<Item = (String, String)>) -> u64 {
         let always = Compare::version("never", CompareOp::Equal, 0);
         let puts: Vec<_> =
@@ -348,8 +348,8 @@ impl Drop for Etcd {
     }
 }
 
-/// A port that nobody has. Below the range from which the system gives ports to outgoing connections, or one of these
-/// could take it before etcd does; and each once, as tests run at the same time.
+/// A free port. It is below the range of ephemeral ports, because an outgoing connection could take one of those before
+/// etcd does; and no port is returned twice, because tests run concurrently.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {

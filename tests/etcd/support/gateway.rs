@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::PATIENCE;
 use super::etcd::{Etcd, free_port};
 
-/// A gateway of its own process. Dropping it kills it.
+/// A gateway process. Dropping it kills it.
 pub struct Gateway {
     child: Child,
     port: u16,
@@ -22,7 +22,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Follows etcd, and keeps copies.
+    /// Follows etcd, and saves copies.
     pub async fn start(etcd: &Etcd, copies: &Path) -> Self {
         let (endpoint, copies) = (etcd.endpoint(), copies.to_str().unwrap());
         Self::with(&[("ETCD_ENDPOINTS", &endpoint), ("CONFIG_CACHE_DIR", copies)]).await
@@ -45,13 +45,13 @@ impl Gateway {
         Self { child, port, log, _folder: folder }
     }
 
-    /// The lines of its log so far that hold a text.
+    /// The lines of its log that contain a text.
     pub fn log(&self, text: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.log.path()).unwrap();
         log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
-    /// Its exit code, once it has ended by itself.
+    /// The exit code, once the process has ended by itself.
     pub async fn ended(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
@@ -79,12 +79,12 @@ impl Gateway {
         Some(response)
     }
 
-    /// What `/admin/config-status` shows.
+    /// The answer of `/admin/config-status`.
     pub async fn status(&self) -> Option<Value> {
         serde_json::from_str(self.ask("/admin/config-status").await?.split_once("\r\n\r\n")?.1).ok()
     }
 
-    /// Returns what it took.
+    /// Returns the time that it took.
     pub async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Duration {
         let began = Instant::now();
         loop {

@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Length, type, flags and stream of a frame of HTTP/2.
+/// The length of a frame's head in HTTP/2: length, type, flags and stream.
 const HEAD: usize = 9;
 
 const DATA: u8 = 0;
 
-/// The number of the field of a watch's message that holds the events. No answer to a read has one.
+/// The field number of the events in a message of a watch. No answer to a read has this field.
 const EVENTS: u64 = 11;
 
 pub struct Lossy {
@@ -23,7 +23,7 @@ pub struct Lossy {
 
 #[derive(Default)]
 struct Losing {
-    /// The next message with an event of this key is lost.
+    /// The key whose next event is lost, with its message.
     key: Mutex<Option<Vec<u8>>>,
     lost: AtomicUsize,
 }
@@ -86,8 +86,8 @@ async fn carry(client: TcpStream, port: u16, losing: Arc<Losing>) {
     }
 }
 
-/// Passes frame by frame. A message less shifts nothing: a frame of data leaves no state behind but the window, which the
-/// few bytes do not fill.
+/// Passes frames on. A missing message does not disturb the others: a frame of data affects nothing but the
+/// flow-control window, which the few bytes do not fill.
 async fn frames(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
@@ -105,7 +105,7 @@ async fn frames(
     }
 }
 
-/// Whether it is one whole message of gRPC, of a watch and with events.
+/// Whether the payload is one whole gRPC message of a watch, with events.
 fn has_events(payload: &[u8]) -> bool {
     let Some((&[0, a, b, c, d], mut message)) = payload.split_first_chunk() else { return false };
     if u32::from_be_bytes([a, b, c, d]) as usize != message.len() {

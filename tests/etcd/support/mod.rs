@@ -10,10 +10,10 @@ use tokio::time::{sleep, timeout};
 use tower_webhook::source::{EtcdOptions, EtcdSource};
 use tower_webhook::{OnInvalid, Registry, SourceState, Store, Target, reflect};
 
-/// No wait of a test is longer: what has not come by then is lost.
+/// The longest wait of a test. A change that has not arrived by then is lost.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// How many rounds or seconds of a test that needs minutes: fewer of them if `FAULT_PERCENT` says so.
+/// The rounds or seconds of a test that needs minutes, reduced to `FAULT_PERCENT` if that is set.
 pub fn rounds(all: u64) -> u64 {
     let percent = std::env::var("FAULT_PERCENT").ok().filter(|text| !text.is_empty());
     let percent = percent.map_or(100, |text| text.parse::<u64>().expect("FAULT_PERCENT"));
@@ -39,12 +39,13 @@ macro_rules! against_each_etcd {
 }
 pub(crate) use against_each_etcd;
 
-/// Follows etcd with the options, in the background, for as long as the returned guard lives.
+/// Follows etcd in the background until the returned guard is dropped.
 pub fn follow(options: EtcdOptions) -> (Store, Following) {
     follow_with(options, Registry::builtin())
 }
 
-/// What does not compile is not served: then what is served follows from what etcd holds alone.
+/// Serves no earlier value in place of one that does not compile: the served configuration then depends only on what
+/// etcd holds.
 pub fn follow_fenced(options: EtcdOptions) -> (Store, Following) {
     let (store, reflector) = reflect(EtcdSource::new(options).unwrap(), Registry::builtin());
     (store, Following(tokio::spawn(reflector.on_invalid(OnInvalid::Fence).run())))
@@ -63,7 +64,7 @@ impl Drop for Following {
     }
 }
 
-/// The configuration of a webhook that can be told apart by a number.
+/// The configuration of a webhook that is recognised by a number.
 pub fn stamped(stamp: u64) -> String {
     format!(r#"{{"module": "discard", "metadata": {stamp}}}"#)
 }
@@ -93,14 +94,14 @@ pub async fn until(what: &str, store: &Store, mut holds: impl FnMut(&Store) -> b
     assert!(timeout(PATIENCE, waiting).await.is_ok(), "{what}: {:?}", store.status());
 }
 
-/// Until it is live, no longer than a time. Returns what it took.
+/// Waits until the source is live, with a time limit. Returns the time that it took.
 pub async fn live_within(store: &Store, bound: Duration) -> Duration {
     let began = std::time::Instant::now();
     until_within("it is not live", store, bound, |store| store.status().state == SourceState::Live).await;
     began.elapsed()
 }
 
-/// As [`until`], with a bound of its own. Returns what it took.
+/// Like [`until`], with another time limit. Returns the time that it took.
 pub async fn until_within(
     what: &str,
     store: &Store,
@@ -115,12 +116,12 @@ pub async fn until_within(
     began.elapsed()
 }
 
-/// How often something of this kind went wrong.
+/// The number of errors of this kind.
 pub fn errors(store: &Store, kind: tower_webhook::ErrorKind) -> u64 {
     store.status().report.errors.get(&kind).copied().unwrap_or(0)
 }
 
-/// How often everything was read since the start.
+/// The number of lists since the start.
 pub fn lists(store: &Store) -> u64 {
     store.status().report.lists.values().sum()
 }

@@ -1,4 +1,4 @@
-//! What readers saw, against what etcd says happened.
+//! Compares the snapshots that readers saw with etcd's own history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tower_webhook::{Snapshot, Store};
 use super::PATIENCE;
 use super::etcd::{Etcd, PREFIX};
 
-/// `namespace/id` and the number that tells its value.
+/// `namespace/id`, and the number that identifies its value.
 pub type State = BTreeMap<String, Option<u64>>;
 
-/// Everything that readers could see, one entry for each revision.
+/// All snapshots that readers could see, one for each revision.
 pub struct Observer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<(u64, State)>>,
@@ -36,7 +36,7 @@ impl Observer {
             let mut seen = Vec::new();
             let mut last = None;
             loop {
-                // Looked at before the snapshot: the last one is seen too.
+                // Read before the snapshot, so that the last snapshot is seen too.
                 let stopped = stopped.load(Ordering::Acquire);
                 let snapshot = store.snapshot();
                 if snapshot.is_loaded() && last != Some(snapshot.revision()) {
@@ -53,7 +53,7 @@ impl Observer {
         Self { stop, thread }
     }
 
-    /// Compares everything that was seen with everything that happened in etcd, of which nothing may have been compacted.
+    /// Compares all snapshots with etcd's history, of which nothing may have been compacted.
     pub async fn compare(self, etcd: &Etcd) {
         self.stop.store(true, Ordering::Release);
         let seen = tokio::task::spawn_blocking(|| self.thread.join()).await.unwrap().expect("a reader failed");
@@ -67,7 +67,7 @@ impl Observer {
                     None => truth.remove(key),
                 };
             }
-            assert_eq!(&truth, seen, "what was served as revision {revision} is not what etcd held then");
+            assert_eq!(&truth, seen, "the state served as revision {revision} is not the one that etcd held");
         }
         assert!(!seen.is_empty());
         let head = history.last().map_or(0, |(revision, ..)| *revision);
@@ -76,12 +76,12 @@ impl Observer {
     }
 }
 
-/// Every change under the webhooks of the prefix, in order.
+/// Every change of a webhook under the prefix, in order.
 async fn history(etcd: &Etcd) -> Vec<(u64, String, Option<Option<u64>>)> {
     let mut client = etcd.client().await;
     let head = client.get("/", None).await.unwrap().header().unwrap().revision();
     let mut changes = Vec::new();
-    // Something at the end that tells that all has come.
+    // A last write that marks the end of the history.
     let end = client.put(format!("{PREFIX}end"), "", None).await.unwrap().header().unwrap().revision();
     assert!(end > head);
     let options = WatchOptions::new().with_prefix().with_start_revision(1).with_fragment();
@@ -109,6 +109,6 @@ async fn history(etcd: &Etcd) -> Vec<(u64, String, Option<Option<u64>>)> {
             }
         }
     };
-    timeout(PATIENCE, all).await.expect("etcd does not tell its history");
+    timeout(PATIENCE, all).await.expect("etcd does not deliver its history");
     changes
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks on demand.
+//! A TCP proxy whose connections fail on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,19 +12,19 @@ use tokio::time::sleep;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Bytes go both ways.
+    /// Bytes pass in both directions.
     Pass,
-    /// Connections are closed, and so are new ones.
+    /// Open connections are closed, and new ones too.
     Cut,
-    /// Connections stay open and no byte arrives. As with TCP, none is lost for good: after it, they go on.
+    /// Connections stay open and no byte arrives. As with TCP, no byte is lost for good: afterwards they continue.
     BlackHole,
-    /// What etcd says vanishes; what it is told arrives.
+    /// Bytes from etcd are held back; bytes to etcd arrive.
     Mute,
-    /// What etcd is told vanishes; what it says arrives.
+    /// Bytes to etcd are held back; bytes from etcd arrive.
     Deaf,
-    /// Each piece is held back for this long, in either direction.
+    /// Each piece is delayed by this time, in both directions.
     Late(Duration),
-    /// What etcd says comes in pieces of so many bytes, this long apart.
+    /// Bytes from etcd arrive in pieces of this length, at this interval.
     Trickle(usize, Duration),
 }
 
@@ -86,7 +86,7 @@ impl Proxy {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -127,7 +127,7 @@ async fn pump(
             _ => buffer.len(),
         };
         let Ok(read @ 1..) = from.read(&mut buffer[..bound]).await else { return };
-        // Held back and not dropped: TCP loses nothing out of the middle of a stream, it comes when the way is free again.
+        // Held back and not dropped: TCP loses no byte in the middle of a stream, but delivers it later.
         let Ok(mode) = modes.wait_for(|mode| !mode.swallows(way)).await.map(|mode| *mode) else { return };
         match mode {
             Mode::Late(time) => sleep(time).await,
@@ -140,20 +140,20 @@ async fn pump(
     }
 }
 
-/// Between the members of a cluster: any of them can be cut off from the others, or only be heard late.
+/// Proxies between the members of a cluster: any member can be cut off from the others, or delayed.
 ///
-/// Each member is reached by its own proxy, and says who it is in the first request of a connection.
+/// Each member is reached through its own proxy, and identifies itself in the first request of a connection.
 pub struct Peers {
     state: watch::Sender<Rift>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// What separates one member from the others.
+/// The separation of one member from the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rift {
-    /// Index and id of the member.
+    /// The index and the id of the member.
     member: Option<(usize, u64)>,
-    /// Late only, else nothing goes through.
+    /// The delay; `None` if nothing passes.
     late: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! What the gateway says of itself.
+//! The arguments of the gateway, and its help.
 
 use std::process::Output;
 

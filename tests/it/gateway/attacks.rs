@@ -1,9 +1,10 @@
-//! The attacks of the other files at their full size: `make test-attacks`, with a release build. A debug build needs more
-//! memory and time than these bounds allow.
+//! The attacks of the other files at their full size: `make test-attacks`, with a release build. A debug build needs
+//! more memory and time than the limits allow.
 //!
-//! Each prints two figures. The p99 of a sender: while the attack goes on a sender with a credential sends 300 events, each
-//! over a connection of its own, and 99 of 100 are answered within that time. The machine does the attacker's work too, so
-//! the sender may have three turns, and the quickest counts. And by how much the process has grown at most.
+//! Each test prints two figures. The first is the p99 of a sender with a credential: during the attack it sends 300
+//! events, each over a new connection, and 99 of 100 are answered within that time. The machine also does the
+//! attacker's work, so the sender has three rounds, of which the quickest counts. The second is the most by which the
+//! process has grown.
 
 mod tenants;
 
@@ -18,13 +19,13 @@ use crate::support::process::{AUTHORIZATION, Gateway};
 use crate::support::raw::{Raw, text};
 use crate::support::within;
 
-/// How long one of a hundred requests of a sender that was let in may take at most, while others attack.
+/// The largest accepted p99 of a sender with a credential during an attack.
 const P99: Duration = Duration::from_millis(250);
 
-/// How much the process may grow beyond its budget for bodies, in kB.
+/// The most that the process may grow beyond its budget for bodies, in kB.
 const GROWTH: u64 = 300 << 10;
 
-/// How much an idle connection may cost, in bytes.
+/// The most memory that an idle connection may cost, in bytes.
 const IDLE: u64 = 10 << 10;
 
 fn may_open(files: u64) {
@@ -54,7 +55,7 @@ async fn p99(gateway: &Gateway) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Holds the process against the bounds. `before` is its size before the attack, and `budget` what bodies may take, in kB.
+/// Checks the limits. `before` is the size of the process before the attack, and `budget` the memory for bodies, in kB.
 async fn assert_serves_quickly(gateway: &Gateway, before: u64, budget: u64, attack: &str) {
     let mut turns = Vec::new();
     while turns.len() < 3 && turns.last().is_none_or(|p99| *p99 >= P99) {
@@ -74,7 +75,7 @@ async fn ten_thousand_idle_connections_cost_little() {
     let mut idle = Vec::new();
     let mut before = 0;
     for n in 0..10_100 {
-        // What the process takes once is not what a connection costs.
+        // The first connections also cause one-time costs, which are not counted.
         if n == 100 {
             before = gateway.resident_kb();
         }

@@ -1,4 +1,4 @@
-//! Certificates are read again while the gateway serves, and no signal but those that stop it does.
+//! Certificates are read again while the gateway serves, and only the signals to stop end it.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -45,13 +45,13 @@ impl Pair {
     }
 }
 
-/// At once, as a careful program does it.
+/// Replaces the file atomically, as a careful program does.
 fn put(directory: &Path, name: &str, text: &str) {
     std::fs::write(directory.join("new"), text).unwrap();
     std::fs::rename(directory.join("new"), directory.join(name)).unwrap();
 }
 
-/// Where the gateway looks for its files, with `tls/cert.pem` and `tls/key.pem`.
+/// A directory with the gateway's files, and with `tls/cert.pem` and `tls/key.pem`.
 fn directory(pair: &Pair) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("webhooks.json"), webhooks().to_string()).unwrap();
@@ -63,7 +63,7 @@ async fn start(pair: &Pair) -> Gateway {
     Gateway::start_in(directory(pair), &[("TLS_CERT", "tls/cert.pem"), ("TLS_KEY", "tls/key.pem")]).await
 }
 
-/// A client that trusts all of `pairs`. It keeps its sessions to resume them.
+/// A client that trusts all of `pairs`. It keeps its TLS sessions to resume them.
 fn client(pairs: &[&Pair]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     pairs.iter().for_each(|pair| roots.add(pair.certificate.clone()).unwrap());
@@ -86,7 +86,7 @@ async fn connect(gateway: &Gateway, pairs: &[&Pair]) -> std::io::Result<TlsStrea
     connect_as(&client(pairs), gateway).await
 }
 
-/// Whether `pair` is what a new connection is shown, among `pairs`.
+/// Whether a new connection is shown `pair`, and none other of `pairs`.
 async fn shows(gateway: &Gateway, pair: &Pair, pairs: &[&Pair]) -> bool {
     let stream = connect(gateway, pairs).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0] == pair.certificate
@@ -99,7 +99,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>) {
     assert_eq!(&head, b"HTTP/1.1 200");
 }
 
-/// Longer than the gateway takes to look at its files twice.
+/// Waits until the gateway has checked its files twice.
 async fn two_looks() {
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
 }
@@ -123,7 +123,7 @@ async fn a_renewed_certificate_is_shown_and_open_connections_go_on() {
     assert!(connect(&gateway, &[&old]).await.is_err(), "the old certificate is still shown to somebody");
     assert!(gateway.err().contains("2100-01-01"), "the log says until when it is valid: {}", gateway.err());
     assert_eq!(count(&gateway, "WARN"), 0, "{}", gateway.err());
-    // It has read the first answer's head only.
+    // The client has read only the head of the first answer.
     let mut rest = vec![0; 1024];
     let _ = within("the rest", open.read(&mut rest)).await.unwrap();
     ask(&mut open).await;
@@ -180,11 +180,11 @@ async fn a_pair_that_does_not_fit_is_refused_once_and_the_old_one_serves() {
     }
     assert!(shows(&gateway, &old, &both).await);
 
-    // The other half comes at last.
+    // Finally the other half arrives.
     put(&gateway.path("tls"), "key.pem", &new.key);
     eventually("the new certificate", async || shows(&gateway, &new, &both).await).await;
 
-    // What is missing, or is half there, does no harm either.
+    // A missing or incomplete file does no harm either.
     std::fs::remove_file(gateway.path("tls/key.pem")).unwrap();
     eventually("a warning of the missing file", async || count(&gateway, "No such file") > 0).await;
     put(&gateway.path("tls"), "key.pem", &new.key[..60]);
@@ -218,7 +218,7 @@ async fn other_certificates_of_targets_are_trusted_while_it_runs() {
     .await;
     put(&gateway.path(""), "ca.pem", &(first.cert + &second.cert));
     eventually("the target to be trusted", async || gateway.post("/webhook/on", "{}").await.status == 200).await;
-    // What is wrong later takes no trust away.
+    // A later mistake does not remove trust.
     std::fs::remove_file(gateway.path("ca.pem")).unwrap();
     eventually("a warning", async || gateway.err().contains("No such file")).await;
     gateway.post("/webhook/on", "{}").await.assert_accepted();
@@ -231,7 +231,7 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_no_other() {
     put(directory.path(), "ca.pem", &target.cert);
     let variables = [("TLS_CERT", "tls/cert.pem"), ("TLS_KEY", "tls/key.pem"), ("EGRESS_CA_CERT", "ca.pem")];
     let mut gateway = Gateway::start_in(directory, &variables).await;
-    // A pipe that nobody writes to: as on a mount whose server is gone, opening it never comes back.
+    // A pipe without a writer: opening it never returns, like a file on a mount whose server is gone.
     let pipe = gateway.path("tls/cert.pem");
     std::fs::remove_file(&pipe).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -245,7 +245,7 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_no_other() {
     gateway.signal("HUP").await;
     eventually("an answer to the hangup", async || count(&gateway, "SIGHUP: nothing has changed") == 1).await;
     assert!(shows(&gateway, &served, &[&served]).await);
-    // The pipe ends, and so does the waiting for it. It is moved away before, so that it is not opened once more.
+    // The pipe ends, and so does the wait for it. It is moved away first, so that it is not opened again.
     let aside = gateway.path("tls/pipe");
     std::fs::rename(&pipe, &aside).unwrap();
     put(&gateway.path("tls"), "cert.pem", &renewed.cert);
@@ -289,7 +289,7 @@ async fn no_signal_but_those_that_stop_it_ends_the_gateway() {
     assert!(!gateway.has_ended());
 }
 
-/// The process may not be in its first millisecond, where no program can help itself.
+/// A process cannot handle signals in its first millisecond, so the signal comes a little later.
 #[tokio::test]
 async fn a_hangup_during_the_start_does_not_end_the_gateway() {
     let directory = directory(&Pair::new());
@@ -298,7 +298,7 @@ async fn a_hangup_during_the_start_does_not_end_the_gateway() {
     let mut child = command.spawn().unwrap();
     let id = child.id().unwrap();
     let status = std::path::PathBuf::from(format!("/proc/{id}/status"));
-    // The mask of signals that are caught; SIGHUP is the first.
+    // The mask of caught signals; SIGHUP is the lowest bit.
     eventually("the signal to be caught", async || {
         let status = std::fs::read_to_string(&status).unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
@@ -314,7 +314,7 @@ async fn a_hangup_during_the_start_does_not_end_the_gateway() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_warned_of() {
+async fn an_expired_certificate_causes_a_warning() {
     let gateway = start(&Pair::until(2001)).await;
     let line = gateway.err().lines().find(|line| line.contains("expired")).unwrap().to_owned();
     for word in ["WARN", "tls/cert.pem", "2001-01-01"] {

@@ -1,4 +1,4 @@
-//! The client of a request, behind proxies.
+//! The address of a client behind proxies.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ fn behind<'a>(proxies: &'a str, field: &'a str) -> [(&'a str, &'a str); 3] {
     [("LOG_FORMAT", "json"), ("TRUSTED_PROXIES", proxies), ("CLIENT_ADDRESS_HEADER", field)]
 }
 
-/// The fields of the lines about refused requests, once there are `count` of them.
+/// The fields of the log lines about refused requests, once there are `count` of them.
 async fn refused(gateway: &Gateway, count: usize) -> Vec<Value> {
     let lines = || -> Vec<Value> {
         let text = gateway.err();
@@ -31,9 +31,9 @@ async fn a_trusted_proxy_names_the_client() {
         let gateway = Gateway::start(&behind("127.0.0.0/8", field)).await;
         let line = format!("{field}: {value}");
         gateway.request(&["POST /webhook/guarded HTTP/1.1", &line], "{}").await.problem(401);
-        // A rule of HTTP is broken.
+        // The request breaks a rule of HTTP.
         gateway.request(&["POST /webhook/open HTTP/1.1", &line, "Host: a", "Host: b"], "{}").await.problem(400);
-        // Without the field the proxy asks for itself.
+        // Without the field, the request is the proxy's own.
         gateway.post("/webhook/guarded", "{}").await.problem(401);
         let lines = refused(&gateway, 3).await;
         for line in &lines[..2] {
@@ -53,7 +53,7 @@ async fn a_client_that_a_trusted_proxy_does_not_name_is_refused() {
         let answer = gateway.request(&["POST /webhook/open HTTP/1.1", &line], "{}").await;
         assert!(answer.problem(400).starts_with("The field that names the client's address"), "{value}");
     }
-    // Another field is none of its business.
+    // Other fields do not matter.
     let line = "X-Forwarded-For: garbage";
     gateway.request(&["POST /webhook/open HTTP/1.1", line], "{}").await.assert_accepted();
     assert_eq!(refused(&gateway, 4).await[0]["kind"], "invalid_http");

@@ -1,4 +1,4 @@
-//! The files, changed while the gateway runs.
+//! Configuration files that change while the gateway runs.
 
 use std::path::Path;
 
@@ -25,8 +25,8 @@ async fn a_change_in_place_is_served() {
     let gateway = Gateway::start(&[]).await;
     std::fs::write(gateway.path("webhooks.json"), only("first")).unwrap();
     comes_to_serve(&gateway, "first").await;
-    assert!(!serves(&gateway, "open").await, "what is no longer in the file is gone");
-    // Of the same size, and at once, so that the file's times may be the same.
+    assert!(!serves(&gateway, "open").await, "a webhook that was removed from the file is gone");
+    // The new file has the same size and is written at once, so its times may be the same.
     std::fs::write(gateway.path("webhooks.json"), only("other")).unwrap();
     comes_to_serve(&gateway, "other").await;
     assert!(!serves(&gateway, "first").await);
@@ -42,8 +42,8 @@ async fn a_file_renamed_over_it_is_served() {
     }
 }
 
-/// As a mounted ConfigMap is changed: `webhooks.json -> ..data/webhooks.json`, `..data -> ..2026_1`, and then `..data` is
-/// renamed over.
+/// Changes a mounted ConfigMap as Kubernetes does: with `webhooks.json -> ..data/webhooks.json` and `..data ->
+/// ..2026_1`, a new link is renamed over `..data`.
 #[tokio::test]
 async fn a_swap_of_kubernetes_symbolic_link_is_served() {
     fn publish(directory: &Path, version: &str, id: &str) {

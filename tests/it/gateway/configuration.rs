@@ -1,4 +1,4 @@
-//! What an operator is told of values: warnings, refusals, what is ignored.
+//! What the gateway reports about configuration values: warnings, refusals and ignored keys.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -34,7 +34,7 @@ async fn has_metric(gateway: &Gateway, line: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_number_moved_into_range_and_a_module_beside_a_chain_are_warned_of() {
+async fn a_number_moved_into_range_and_a_module_beside_a_chain_cause_warnings() {
     let webhooks = json!({
         "fine": {"module": "discard"},
         "often": {"module": "discard", "retry": {"enabled": true, "max_attempts": 99, "initial_delay": -1}},
@@ -69,7 +69,7 @@ async fn a_number_moved_into_range_and_a_module_beside_a_chain_are_warned_of() {
     });
     std::fs::write(gateway.path("webhooks.json"), mended.to_string()).unwrap();
     assert_eq!(gateway.get("/ready?min_revision=2").await.status, 200);
-    // The last good value serves on, and with it what is odd about it.
+    // The last good value is served, and its warnings stay.
     assert_eq!(status(&gateway).await["warnings"], json!([expected[0]]));
     assert!(has_metric(&gateway, "tower_webhook_config_warned_keys 1").await);
 
@@ -80,7 +80,7 @@ async fn a_number_moved_into_range_and_a_module_beside_a_chain_are_warned_of() {
 }
 
 #[tokio::test]
-async fn a_placeholder_that_nothing_fills_in_is_no_secret() {
+async fn an_unfilled_placeholder_is_refused_as_a_secret() {
     let webhooks = json!({
         "shell": {"module": "discard", "authorization": "Bearer ${TOKEN}"},
         "bare": {"module": "discard", "authorization": "$TOKEN"},
@@ -108,7 +108,7 @@ async fn a_placeholder_that_nothing_fills_in_is_no_secret() {
 }
 
 #[tokio::test]
-async fn a_placeholder_that_nothing_fills_in_is_no_secret_of_the_gateway() {
+async fn an_unfilled_placeholder_is_refused_as_a_secret_of_the_gateway() {
     for (variables, name) in [
         (&[("ADMIN_TOKEN", "${ADMIN_TOKEN}")][..], "ADMIN_TOKEN"),
         (&[("ADMIN_TOKEN", "$(ADMIN_TOKEN)")], "ADMIN_TOKEN"),
@@ -122,7 +122,7 @@ async fn a_placeholder_that_nothing_fills_in_is_no_secret_of_the_gateway() {
 }
 
 #[tokio::test]
-async fn what_a_file_names_wrongly_is_counted_listed_and_told_once() {
+async fn invalid_names_in_a_file_are_counted_listed_and_logged_once() {
     let webhooks = json!({"namespaces": {
         "default": {"fine": {"module": "discard"}, "my hook": {"module": "discard"}, "a\n": {"module": "discard"}},
         "my team": {"one": {"module": "discard"}},
@@ -135,7 +135,7 @@ async fn what_a_file_names_wrongly_is_counted_listed_and_told_once() {
     .unwrap();
     let gateway = Gateway::start_in(directory, &[("ADMIN_TOKEN", "adm1n-token")]).await;
     eventually("the gateway to be ready", || async { gateway.get("/ready").await.status == 200 }).await;
-    // The files are read again for as long as a change might not show in their times.
+    // The files are read again for as long as a change might not change their times.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut more = webhooks.clone();
     more["namespaces"]["default"]["another"] = json!({"module": "discard"});
@@ -165,7 +165,10 @@ async fn a_file_that_cannot_be_used_says_what_was_found() {
         ("\u{feff}{}", "webhooks.json: expected JSON, found a byte order mark (UTF-8) before it"),
         (r#"{"a": {}, "a": {}}"#, "webhooks.json: duplicate key `a` at line 1 column "),
         (r#"["hunter2"]"#, "webhooks.json: expected an object, found another value at line 1 column "),
-        (r#"{"namespaces": {"a": "hunter2"}}"#, "webhooks.json: expected an object, found another value"),
+        (
+            "{\n\"namespaces\": {\n\"a\": \"hunter2\"}}",
+            "webhooks.json: expected an object, found another value at line 3 column 14",
+        ),
         (r#"{"a": {}"#, "webhooks.json: expected JSON: EOF while parsing an object at line 1 column "),
         (
             r#"{"namespaces": {}, "a": {}}"#,
@@ -187,7 +190,7 @@ async fn a_file_that_cannot_be_used_says_what_was_found() {
 
 #[tokio::test]
 async fn the_line_of_a_failed_chain_names_the_item_that_failed() {
-    // Takes connections, and never answers.
+    // Accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}/", silent.local_addr().unwrap());
     let sends = |url: &str| json!({"module": "http_webhook", "module-config": {"url": url, "timeout": 60}});
@@ -226,7 +229,7 @@ async fn the_line_of_a_failed_chain_names_the_item_that_failed() {
 #[tokio::test]
 async fn a_value_that_is_too_large_is_refused_at_once_and_holds_up_nobody() {
     let gateway = serving(&json!({"fine": {"module": "discard"}}), &[]).await;
-    // 20 items, each with a copy of what the webhook says of all, laid over it key by key.
+    // 20 items, each with a copy of the webhook's options, which are overlaid key by key.
     let options = |count: usize| (0..count).map(|n| (format!("f{n}"), json!(0))).collect::<serde_json::Map<_, _>>();
     let chain = |count: usize| {
         let item = json!({"module": "log", "module-config": options(count / 20)});

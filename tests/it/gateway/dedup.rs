@@ -44,7 +44,7 @@ async fn an_event_that_was_taken_is_known_after_a_crash() {
     assert_eq!(files(&gateway.path("data")), 1);
     assert_eq!(gateway.path("spool/dedup").metadata().unwrap().permissions().mode() & 0o777, 0o700);
 
-    // At once, so that nothing has been synced.
+    // The kill follows at once, before anything is synced.
     let gateway = start_in(gateway.kill().await, &VARIABLES).await;
     let again = send(&gateway, "72d3162e").await;
     again.assert_accepted();

@@ -1,4 +1,4 @@
-//! Strangers that take all connections.
+//! Clients without credentials that use up all connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn start() -> Gateway {
     Gateway::start(&[("MAX_CONNECTIONS", &MAX.to_string()), ("SAVE_TO_DISK_ROOT", "data")]).await
 }
 
-/// A connection from another address of the loopback interface.
+/// Connects from another address of the loopback interface.
 async fn connect(gateway: &Gateway, from: u8) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, from), 0))).unwrap();
@@ -26,7 +26,7 @@ async fn connect(gateway: &Gateway, from: u8) -> TcpStream {
 }
 
 async fn send(stream: &mut TcpStream, bytes: impl AsRef<[u8]>) {
-    // It may be closed already.
+    // The peer may have closed the connection already.
     let _ = within("the peer to read", stream.write_all(bytes.as_ref())).await;
 }
 
@@ -46,7 +46,7 @@ async fn is_open(stream: &mut TcpStream) -> bool {
     timeout(Duration::from_millis(1), stream.read(&mut [0])).await.is_err()
 }
 
-/// Idle and half-open ones, more than there are places for.
+/// Opens idle and half-open connections, more than the limit.
 async fn flood(gateway: &Gateway, from: u8, number: usize) -> Vec<TcpStream> {
     let mut strangers = Vec::new();
     for n in 0..number {
@@ -102,7 +102,7 @@ async fn the_peer_with_most_connections_makes_room_and_the_longest_idle_first() 
     for stream in &mut few {
         assert!(is_open(stream).await, "the peer with fewer connections has lost one");
     }
-    // Of the other peer the first ones are gone, and the last ones are there.
+    // The other peer's first connections are closed, and the last ones are open.
     let (first, last) = many.split_at_mut(MAX - 10);
     for stream in &mut first[..10] {
         assert_eq!(within("its end", stream.read(&mut [0])).await.unwrap_or(0), 0);
@@ -121,7 +121,7 @@ async fn connections_that_were_let_in_make_no_room() {
         assert!(delivers(&mut stream).await);
         let_in.push(stream);
     }
-    // One place is left, for which strangers take turns.
+    // One place is left, for which the clients without credentials compete.
     let strangers = flood(&gateway, 1, 100).await;
     for stream in &mut let_in {
         assert!(delivers(stream).await, "a sender that was let in has lost its connection");
@@ -129,11 +129,11 @@ async fn connections_that_were_let_in_make_no_room() {
     drop(strangers);
 }
 
-/// The answer is a 503, and the sender is no stranger all the same.
+/// The sender has a credential, although the answer is a 503.
 #[tokio::test]
 async fn a_sender_whose_delivery_is_put_off_makes_no_room() {
     let gateway = start().await;
-    // In the way of the directory that events are saved to.
+    // A file blocks the directory that events are saved to.
     std::fs::write(gateway.path("data"), "").unwrap();
     let mut kept = connect(&gateway, 1).await;
     send(&mut kept, text(&["POST /webhook/save HTTP/1.1", AUTHORIZATION], "{}")).await;
@@ -170,7 +170,7 @@ async fn a_peer_whose_connections_are_all_busy_does_not_save_those_of_the_others
 #[tokio::test]
 async fn requests_that_wait_for_a_revision_do_not_take_all_connections() {
     let gateway = start().await;
-    // Those that find no place to wait are answered at once, and their connections make room.
+    // A request beyond the limit of waiting ones is answered at once, and its connection can be closed.
     let wait = "GET /ready?min_revision=1000 HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut waiting = Vec::new();
     for _ in 0..MAX {
@@ -184,7 +184,7 @@ async fn requests_that_wait_for_a_revision_do_not_take_all_connections() {
     let read = within("an answer", one_more.read(&mut answer)).await.unwrap();
     let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
     assert!(answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: 1\r\n"), "{answer}");
-    // What has been reached already waits for nothing.
+    // A revision that has been reached already needs no wait.
     send(&mut one_more, "GET /ready?min_revision=1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(answers(&mut one_more, 200).await);
     let mut new = connect(&gateway, 10).await;

@@ -1,4 +1,4 @@
-//! `gateway healthcheck`, as the container's runtime starts it.
+//! `gateway healthcheck`, in the way that a container runtime starts it.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::support::{eventually, within};
 
 const TLS: [(&str, &str); 2] = [("TLS_CERT", "cert.pem"), ("TLS_KEY", "key.pem")];
 
-/// With a certificate of another name, which nobody trusts and which has expired.
+/// Starts a gateway with an expired and untrusted certificate for another name.
 async fn start_with_tls() -> Gateway {
     let directory = tempfile::tempdir().unwrap();
     let key = KeyPair::generate().unwrap();
@@ -39,7 +39,7 @@ async fn check(address: SocketAddr, variables: &[(&str, &str)]) -> Result<(), St
 async fn the_health_check_asks_over_tls_whatever_name_the_certificate_has() {
     let gateway = start_with_tls().await;
     eventually("the check to pass", async || check(gateway.address, &TLS).await.is_ok()).await;
-    // And it is TLS that it speaks.
+    // The gateway really speaks TLS.
     assert!(check(gateway.address, &[]).await.is_err());
     let plain = Gateway::start(&[]).await;
     let error = check(plain.address, &TLS).await.unwrap_err();

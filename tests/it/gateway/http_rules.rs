@@ -1,10 +1,10 @@
-//! The rules of HTTP that are not hyper's: `Host`, `Transfer-Encoding`, and lists with nothing in them.
+//! The rules of HTTP that hyper does not enforce: `Host`, `Transfer-Encoding`, and lists with empty items.
 
 use crate::support::frames::{END_STREAM, Frames, HEADERS, RST_STREAM};
 use crate::support::process::Gateway;
 use crate::support::raw::Raw;
 
-/// The answer to a GET and to an event with these lines in the head: both must be the same.
+/// The status of the answers to a GET and to an event with these lines in the head, which must be equal.
 async fn statuses(gateway: &Gateway, target: &str, version: &str, lines: &[&str]) -> Option<u16> {
     let mut both = Vec::new();
     for (method, path) in [("GET", "/health"), ("POST", "/webhook/open")] {
@@ -14,7 +14,7 @@ async fn statuses(gateway: &Gateway, target: &str, version: &str, lines: &[&str]
         raw.send(format!("{head}\r\n{{}}")).await;
         let answer = raw.answer().await?;
         if answer.status == 400 {
-            // Also in words that hold nothing of what was sent.
+            // The answer's text quotes nothing from the request.
             assert!(!answer.problem(400).contains("evil"));
         }
         both.push(answer.status.as_u16());
@@ -53,7 +53,7 @@ async fn a_request_without_exactly_one_valid_host_is_400() {
         (&["Host: 10.0.0.1:80"], 200),
         (&["Host: under_score.example"], 200),
         (&["Host: b%C3%BCcher.example"], 200),
-        // Of a target that has no authority; a default applies (RFC 9112 §3.2, §3.3).
+        // Valid for a target without an authority; a default applies (RFC 9112 §3.2, §3.3).
         (&["Host:"], 200),
     ] {
         assert_eq!(statuses(&gateway, "", "1.1", lines).await, Some(status), "{lines:?}");
@@ -70,7 +70,7 @@ async fn http_1_0_needs_no_host_and_must_not_have_two() {
     }
 }
 
-/// The target wins over the field, whatever that says (RFC 9112 §3.2.2); the field must be there all the same.
+/// The target takes precedence over the field, whatever its value (RFC 9112 §3.2.2); the field must exist all the same.
 #[tokio::test]
 async fn an_absolute_target_wins_over_the_host() {
     let gateway = Gateway::start(&[]).await;
@@ -111,7 +111,7 @@ async fn in_http2_the_authority_and_the_host_are_one() {
         let answer = frames.next().await.unwrap();
         assert_eq!((answer.kind, answer.status()), (HEADERS, Some(status)), "{fields:?}: {answer:?}");
     }
-    // And no Transfer-Encoding (RFC 9113 §8.2.2).
+    // `Transfer-Encoding` is forbidden too (RFC 9113 §8.2.2).
     let mut frames = Frames::connect(gateway.address).await;
     let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/webhook/open"), (":authority", "a")];
     frames.request(1, &[&fields[..], &[("transfer-encoding", "chunked")]].concat(), 0).await;
@@ -138,7 +138,7 @@ async fn a_body_in_another_transfer_coding_is_refused_and_not_passed_on() {
         ("1.1", &["Transfer-Encoding: Chunked"], 200),
         ("1.1", &["Transfer-Encoding: , chunked"], 200),
     ] {
-        // One event, chunked, and nothing that is it when it is not.
+        // The body is an event only if its chunks are decoded.
         for path in ["/webhook/open", "/nothing"] {
             let mut raw = gateway.connect().await;
             let lines = lines.join("\r\n");
@@ -149,7 +149,7 @@ async fn a_body_in_another_transfer_coding_is_refused_and_not_passed_on() {
     }
 }
 
-/// A proxy before the gateway may have believed the length (RFC 9112 §6.3).
+/// A proxy before the gateway may have used the length (RFC 9112 §6.3).
 #[tokio::test]
 async fn with_a_length_and_chunks_the_chunks_count_and_nothing_follows() {
     let gateway = Gateway::start(&[]).await;

@@ -1,9 +1,9 @@
-//! More idle connections than keep their buffers.
+//! More idle connections than the gateway keeps buffers for.
 
 use crate::support::process::Gateway;
 use crate::support::raw::{Raw, text};
 
-/// More than the gateway keeps buffers for while they are idle.
+/// More than the number of idle connections that keep their buffers.
 const MANY: usize = 1100;
 
 const OPEN: &str = "POST /webhook/open HTTP/1.1";
@@ -18,7 +18,7 @@ async fn asks(raw: &mut Raw) {
     assert_eq!(raw.answer().await.unwrap().status, 200);
 }
 
-/// Connections that have had one answer each.
+/// Opens connections that have had one answer each.
 async fn idle(gateway: &Gateway, number: usize) -> Vec<Raw> {
     let mut idle = Vec::new();
     for _ in 0..number {
@@ -45,7 +45,7 @@ async fn idle_connections_cost_little_and_are_served_like_others() {
     for _ in 0..3 {
         asks(first).await;
     }
-    // More than hyper takes at a time, and a half.
+    // One and a half times what hyper reads at once.
     let request = text(&[OPEN], "{}");
     let (begin, rest) = request.split_at(10);
     second.send([&request.repeat(40)[..], begin].concat()).await;
@@ -54,7 +54,7 @@ async fn idle_connections_cost_little_and_are_served_like_others() {
     }
     second.send(rest).await;
     assert_eq!(second.answer().await.unwrap().status, 200);
-    // A byte at a time.
+    // One byte at a time.
     for byte in &request {
         third.send([*byte]).await;
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Senders that are large, slow, many, or gone: the gateway goes on answering others.
+//! Large, slow, many, or vanished senders: the gateway keeps answering others.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn a_chunked_body_over_the_limit_is_413_before_it_ends() {
     for _ in 0..3 {
         raw.send(&chunk).await;
     }
-    // There is no last chunk.
+    // The last chunk is never sent.
     assert_eq!(raw.answer().await.unwrap().problem(413), "Payload too large");
 
     let mut raw = gateway.connect().await;
@@ -70,13 +70,13 @@ async fn without_a_credential_the_answer_comes_before_the_body() {
     for head in ["Content-Length: 100", "Transfer-Encoding: chunked", "Content-Length: 100\r\nExpect: 100-continue"] {
         let mut raw = gateway.connect().await;
         raw.send(format!("{GUARDED}\r\nHost: localhost\r\n{head}\r\n\r\n")).await;
-        // And not `100 Continue`.
+        // The answer is not `100 Continue`.
         assert_eq!(raw.answer().await.unwrap().problem(401), "Unauthorized", "{head}");
     }
 }
 
 #[tokio::test]
-async fn with_a_credential_who_expects_it_is_told_to_continue() {
+async fn a_sender_with_a_credential_that_expects_it_gets_100_continue() {
     let gateway = Gateway::start(&[]).await;
     let mut raw = gateway.connect().await;
     let head = "Content-Length: 2\r\nExpect: 100-continue";
@@ -137,14 +137,14 @@ async fn a_connection_whose_head_never_ends_is_closed() {
         raw.send(begin).await;
         begun.push(raw);
     }
-    // After the first request too.
+    // The same after a first request.
     let mut raw = gateway.connect().await;
     raw.send(text(&[OPEN], "{}")).await;
     raw.answer().await.unwrap().assert_accepted();
     raw.send("POST /webhook/open HTTP/1.1\r\n").await;
     begun.push(raw);
     for raw in &mut begun {
-        // Either way, as long as it ends: with 408 or without a word.
+        // It may end with 408 or without an answer.
         raw.drain().await;
     }
     gateway.assert_serves().await;
@@ -153,7 +153,7 @@ async fn a_connection_whose_head_never_ends_is_closed() {
 #[tokio::test]
 async fn connections_over_the_limit_are_closed_and_the_others_work() {
     let gateway = Gateway::start(&[("MAX_CONNECTIONS", "3")]).await;
-    // The test's own connections are closed by it at once, and counted until the gateway notices.
+    // The test has closed its own connections, but the gateway counts them until it notices.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut kept = Vec::new();
     for _ in 0..3 {

@@ -1,11 +1,11 @@
-//! Lines for an operator: refused requests, and changes of the configuration.
+//! The log lines for operators: refused requests, failed deliveries, and changes of the configuration.
 
 use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::process::{Gateway, webhooks};
 
-/// The lines with this message, with their fields.
+/// The fields of the log lines with this message.
 fn lines(gateway: &Gateway, message: &str) -> Vec<Value> {
     let text = gateway.err();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -56,7 +56,7 @@ async fn a_flood_of_refusals_leaves_few_lines_and_hides_those_of_no_other_webhoo
     let gateway = Gateway::start(&[("LOG_FORMAT", "json")]).await;
     for nth in 0..150 {
         gateway.post("/webhook/guarded", "{}").await.problem(401);
-        // Names without end.
+        // A different name each time.
         gateway.post(&format!("/webhook/scan{nth}"), "{}").await.problem(404);
     }
     gateway.post_with_credential("/webhook/guarded", "nothing").await.problem(400);
@@ -65,11 +65,11 @@ async fn a_flood_of_refusals_leaves_few_lines_and_hides_those_of_no_other_webhoo
     eventually("the last one to be logged", async || lines(&gateway, "request refused").iter().any(of_save)).await;
     let lines = lines(&gateway, "request refused");
     let count = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
-    // How many there may be more depends on how long it took.
+    // The number of further lines depends on how long it took.
     assert!((10..40).contains(&count("unauthenticated")), "{}", count("unauthenticated"));
     assert!((10..40).contains(&count("unknown_webhook")), "{}", count("unknown_webhook"));
     assert_eq!(count("malformed_payload"), 1);
-    // The next line says how many were left out.
+    // The next line reports how many were left out.
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     gateway.post("/webhook/guarded", "{}").await.problem(401);
     let told = async || {
@@ -111,7 +111,7 @@ async fn each_change_of_the_configuration_leaves_one_line() {
         assert_eq!((&line["change"], &line["revision"]), (&json!(found.1), &json!(2)), "{line}");
     }
 
-    // The same bytes leave no line, and many changes leave one.
+    // The same bytes cause no line, and many changes cause one.
     let many: serde_json::Map<_, _> =
         (0..3000).map(|nth| (format!("many{nth}"), json!({"module": "discard"}))).collect();
     webhooks["namespaces"]["many"] = many.into();
@@ -136,14 +136,14 @@ async fn a_list_in_which_everything_is_refused_leaves_few_lines() {
     assert_eq!((&more["refused"], &more["left_out"]), (&json!(3000), &json!(2980)));
 }
 
-/// The sum of what these lines tell of: themselves, and what was left out before them.
-fn told_of(lines: &[Value]) -> u64 {
+/// The number of events that these lines stand for: the lines, and those that were left out before them.
+fn counted_by(lines: &[Value]) -> u64 {
     lines.iter().map(|line| 1 + line["left_out"].as_u64().unwrap_or_default()).sum()
 }
 
 #[tokio::test]
 async fn a_failed_delivery_leaves_one_line_and_a_flood_of_them_few() {
-    // A file in the way also stops root, whom permissions do not.
+    // A file in place of a directory: unlike permissions, it also stops root.
     let gateway = Gateway::start(&[("LOG_FORMAT", "json"), ("SAVE_TO_DISK_ROOT", "webhooks.json/data")]).await;
     let mut webhooks = webhooks();
     let default = &mut webhooks["namespaces"]["default"];
@@ -180,7 +180,7 @@ async fn a_failed_delivery_leaves_one_line_and_a_flood_of_them_few() {
             lines.retain(|line| line["webhook"] == webhook);
             lines
         };
-        eventually("the count of all of them", async || told_of(&of()) == 101).await;
+        eventually("the count of all of them", async || counted_by(&of()) == 101).await;
         assert!(of().len() < 40, "{message} {webhook}: {}", of().len());
     }
     assert_eq!(lines(&gateway, "request refused"), Vec::<Value>::new(), "a failed delivery has its line");
@@ -189,7 +189,7 @@ async fn a_failed_delivery_leaves_one_line_and_a_flood_of_them_few() {
 #[tokio::test]
 async fn deleting_a_webhook_whose_events_wait_leaves_a_line_and_a_count() {
     const EVENTS: u64 = 400;
-    // It takes connections, and never answers.
+    // Accepts connections and never answers.
     let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", target.local_addr().unwrap());
     let mut all = webhooks();
@@ -217,7 +217,7 @@ async fn deleting_a_webhook_whose_events_wait_leaves_a_line_and_a_count() {
         answer.await.json()["total"].as_u64().unwrap()
     };
     eventually("all of them to be dead letters", async || letters().await == EVENTS).await;
-    // But for those that were being delivered when it was deleted.
+    // Except those that were being delivered when the webhook was deleted.
     let gone = || {
         let mut all = lines(
             &gateway,
@@ -227,7 +227,7 @@ async fn deleting_a_webhook_whose_events_wait_leaves_a_line_and_a_count() {
         all
     };
     let dead = || lines(&gateway, "not delivered: it is a dead letter now");
-    let sum = || gone().iter().map(|line| line["events"].as_u64().unwrap()).sum::<u64>() + told_of(&dead());
+    let sum = || gone().iter().map(|line| line["events"].as_u64().unwrap()).sum::<u64>() + counted_by(&dead());
     let rest = || {
         let rest = lines(&gateway, "lines about deliveries were left out");
         rest.iter().map(|line| line["left_out"].as_u64().unwrap()).sum::<u64>()

@@ -1,4 +1,4 @@
-//! What the gateway does with an event.
+//! The built-in modules in the gateway.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -16,7 +16,7 @@ async fn the_log_is_one_line_on_stdout_and_redacted() {
     });
     let answer = gateway.post("/webhook/log", body.to_string()).await;
     answer.assert_accepted();
-    // The answer waited for it.
+    // The answer came after the line was written; reading it from the pipe may take a moment.
     eventually("the line to arrive", async || gateway.out().ends_with('\n')).await;
     let out = gateway.out();
     assert_eq!(out.lines().count(), 1, "{out}");
@@ -107,8 +107,8 @@ async fn a_saved_event_is_a_private_file_named_after_the_template() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_saved_is_503() {
-    // A file in the way also stops root, whom permissions do not.
+async fn an_event_that_cannot_be_saved_is_503() {
+    // A file in place of a directory: unlike permissions, it also stops root.
     let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", "webhooks.json/data")]).await;
     let answer = gateway.post_with_credential("/webhook/save", "{}").await;
     assert_eq!(answer.problem(503), "The event cannot be taken now");
@@ -119,7 +119,7 @@ async fn what_cannot_be_saved_is_503() {
 }
 
 #[tokio::test]
-async fn a_link_out_of_the_root_leads_nowhere() {
+async fn a_link_out_of_the_root_is_not_followed() {
     let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", "data")]).await;
     std::fs::create_dir_all(gateway.path("data")).unwrap();
     std::fs::create_dir_all(gateway.path("outside")).unwrap();
@@ -129,7 +129,7 @@ async fn a_link_out_of_the_root_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_logged_is_503() {
+async fn an_event_that_cannot_be_logged_is_503() {
     let mut gateway = Gateway::start(&[]).await;
     gateway.close_stdout().await;
     eventually("the line to be refused", async || gateway.post("/webhook/log", "{}").await.status == 503).await;
@@ -137,7 +137,7 @@ async fn what_cannot_be_logged_is_503() {
 }
 
 #[tokio::test]
-async fn an_event_is_sent_on_and_its_sender_told_what_came_of_it() {
+async fn an_event_is_sent_on_and_its_sender_learns_the_outcome() {
     let mut taking = Target::answering(OK).await;
     let failing = Target::answering("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
     let silent = Target::serving(async |mut connection| connection.hung_up().await).await;

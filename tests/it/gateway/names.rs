@@ -1,4 +1,4 @@
-//! The names of targets, asked of a real name server by the system's resolver.
+//! Names of targets, which the system's resolver looks up at a real name server.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,7 @@ use crate::support::eventually;
 use crate::support::process::Gateway;
 use crate::support::raw;
 
-/// A target that closes each connection after its answer, so that each event needs another. Returns its port.
+/// A target that closes each connection after its answer, so that each event needs a new one. Returns its port.
 async fn target() -> u16 {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -38,7 +38,7 @@ async fn start(namespaces: Value) -> Gateway {
     gateway
 }
 
-/// Sends an event whose answer nobody waits for. The connection stays open.
+/// Sends an event without waiting for the answer. The connection stays open.
 fn send(gateway: &Gateway, path: String) {
     let address = gateway.address;
     tokio::spawn(async move {
@@ -58,8 +58,8 @@ fn localhost(name: &str) -> Answer {
 }
 
 #[test]
-fn names_that_nobody_answers_for_hold_up_no_other_webhook() {
-    in_own_network(module_path!(), "names_that_nobody_answers_for_hold_up_no_other_webhook", &[], async {
+fn names_without_an_answer_delay_no_other_webhook() {
+    in_own_network(module_path!(), "names_without_an_answer_delay_no_other_webhook", &[], async {
         let (dns, port) = (Dns::start(localhost).await, target().await);
         let mut greedy = json!({"neighbour": webhook("neighbour.target.test", port)});
         let mut modest = json!({});
@@ -69,7 +69,7 @@ fn names_that_nobody_answers_for_hold_up_no_other_webhook() {
         }
         let gateway = start(json!({"greedy": greedy, "modest": modest})).await;
 
-        // One name: neither its own namespace nor another one waits.
+        // Many events for one name delay neither their own namespace nor another one.
         for _ in 0..20 {
             send(&gateway, "/webhook/greedy/hook0".to_owned());
         }
@@ -77,7 +77,7 @@ fn names_that_nobody_answers_for_hold_up_no_other_webhook() {
         gateway.post("/webhook/greedy/neighbour", "{}").await.assert_accepted();
         assert_eq!(dns.count("n0.hangs.test"), 1, "one lookup for all events");
 
-        // Many names: those of another namespace are looked up all the same.
+        // Many names that hang do not delay the lookups of another namespace.
         for number in 1..100 {
             send(&gateway, format!("/webhook/greedy/hook{number}"));
         }
@@ -99,14 +99,14 @@ fn names_that_nobody_answers_for_hold_up_no_other_webhook() {
         times.sort();
         let p99 = times[197];
         println!("p99 while 32 lookups hang: {p99:?}");
-        // A lookup that hangs takes 30 s, and a connection that waits for it 10 s.
+        // A lookup that hangs takes 30 s, and a connection waits for it for 10 s.
         assert!(p99 < Duration::from_secs(5), "{p99:?}");
     });
 }
 
 #[test]
-fn a_name_is_looked_up_once_for_many_events_and_known_for_moments() {
-    in_own_network(module_path!(), "a_name_is_looked_up_once_for_many_events_and_known_for_moments", &[], async {
+fn a_name_is_looked_up_once_for_many_events_and_cached_briefly() {
+    in_own_network(module_path!(), "a_name_is_looked_up_once_for_many_events_and_cached_briefly", &[], async {
         let (dns, port) = (Dns::start(localhost).await, target().await);
         let gateway = start(json!({
             "one": {"good": webhook("a.target.test", port), "bad": webhook("a.missing.test", port)},
@@ -115,7 +115,7 @@ fn a_name_is_looked_up_once_for_many_events_and_known_for_moments() {
         .await;
         for (name, id, status, known) in [("a.target.test", "good", 200, 5), ("a.missing.test", "bad", 502, 2)] {
             let began = Instant::now();
-            // No more than half the rate at which a namespace's events may run.
+            // Half the rate at which the events of a namespace may be delivered, or less.
             for round in 0..5 {
                 let posts = (0..20).map(async |number| {
                     let path = format!("/webhook/{}/{id}", ["one", "other"][number % 2]);
@@ -125,7 +125,7 @@ fn a_name_is_looked_up_once_for_many_events_and_known_for_moments() {
             }
             let most = 1 + began.elapsed().as_secs() as usize / known;
             assert!((1..=most).contains(&dns.count(name)), "{name}: {} lookups, {most} expected", dns.count(name));
-            // Another time it is looked up again.
+            // After the time in the cache the name is looked up again.
             let before = dns.count(name);
             eventually("another lookup", async || {
                 assert_eq!(gateway.post(&format!("/webhook/one/{id}"), "{}").await.status, status);
@@ -138,7 +138,7 @@ fn a_name_is_looked_up_once_for_many_events_and_known_for_moments() {
 
 #[test]
 fn a_prefix_that_the_network_announces_leads_to_no_private_address() {
-    // Both can be reached here: nothing but the policy is between the gateway and the private one.
+    // Both addresses are reachable here: only the policy separates the gateway from the private one.
     let reachable = ["2600:64::808:808/128", "2600:64::a00:1/128"];
     in_own_network(
         module_path!(),

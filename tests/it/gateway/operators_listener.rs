@@ -27,7 +27,7 @@ impl Both {
         both
     }
 
-    /// Asks the operator's listener.
+    /// Sends a request to the operator's listener.
     async fn get(&self, path: &str) -> Answer {
         request(self.admin, &[&format!("GET {path} HTTP/1.1")], "").await
     }
@@ -59,7 +59,7 @@ async fn each_route_is_answered_by_one_listener_only() {
     for head in [&[OPEN][..], &["POST /webhook/guarded HTTP/1.1", AUTHORIZATION], &["POST /webhook/nothing HTTP/1.1"]] {
         assert_eq!(request(both.admin, head, "{}").await.problem(404), "Not Found");
     }
-    // The same rules of HTTP.
+    // The same rules of HTTP apply.
     let mut raw = Raw::connect(both.admin).await;
     raw.send("GET /health HTTP/1.1\r\n\r\n").await;
     raw.answer().await.unwrap().problem(400);
@@ -104,7 +104,7 @@ async fn refused_connections_are_counted_and_logged_once() {
     assert!(counted(r#"tower_webhook_connections_refused_total{listener="admin"} 0"#), "{}", metrics.text());
     let lines = || both.gateway.err().lines().filter(|line| line.contains("connections are refused")).count();
     assert_eq!(lines(), 1, "{}", both.gateway.err());
-    // The next line has the number of all that had none.
+    // The next line has the number of all refused connections.
     let told = async || {
         let _ = both.gateway.connect().await.is_closed_by_peer().await;
         both.gateway.err().lines().any(|line| line.contains("connections are refused") && !line.contains("refused=1 "))
@@ -113,7 +113,7 @@ async fn refused_connections_are_counted_and_logged_once() {
     assert!(both.gateway.err().contains("WARN"), "{}", both.gateway.err());
 }
 
-/// It has its own bound, and no TLS.
+/// The listener has a limit of its own, and no TLS.
 #[tokio::test]
 async fn the_operators_listener_speaks_plain_http_and_is_bounded() {
     let (cert, key) = (super::protocols::fixture("localhost.pem"), super::protocols::fixture("localhost.key"));
@@ -149,7 +149,7 @@ async fn a_probe_is_answered_while_the_gateway_stops() {
     assert_eq!(both.get("/ready").await.problem(503), "shutting down");
     running.send("}").await;
     running.answer().await.unwrap().assert_accepted();
-    // And it does not hold up the stop, whatever connections it has.
+    // The listener does not delay the stop, whatever connections it has.
     assert_eq!(both.gateway.ended().await.code(), Some(0));
     assert!(kept.is_closed_by_peer().await);
 }
@@ -187,7 +187,7 @@ async fn a_variable_of_the_operators_listener_that_is_wrong_is_named() {
     }
 }
 
-/// Kubernetes sets it in every pod when there is a Service `admin`.
+/// Kubernetes sets this variable in every pod if there is a Service `admin`.
 #[tokio::test]
 async fn a_service_link_opens_no_listener() {
     let gateway = Gateway::start(&[("ADMIN_PORT", "tcp://10.96.0.10:80")]).await;

@@ -48,7 +48,7 @@ async fn pipelined_requests_are_answered_in_order() {
     }
 }
 
-/// The body of a request that was refused unread must not be taken for the next request.
+/// The body of a request that was refused unread must not be read as the next request.
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_not_the_next_request() {
     let gateway = Gateway::start(&[]).await;
@@ -57,7 +57,7 @@ async fn the_body_of_a_refused_request_is_not_the_next_request() {
     raw.send(text(&["POST /webhook/guarded HTTP/1.1"], &smuggled)).await;
     assert_eq!(raw.answer().await.unwrap().status, 401);
     raw.send(text(&["GET / HTTP/1.1"], "")).await;
-    // The next one, or the end of the connection; and nothing of what stood in the body.
+    // Either the next request is answered or the connection ends; nothing in the body is answered.
     if let Some(answer) = raw.answer().await {
         assert!(!answer.headers.contains_key("x-event-id"), "{answer:?}");
     }
@@ -72,7 +72,7 @@ async fn http2_by_prior_knowledge_serves_many_at_once() {
             .await
             .unwrap();
     tokio::spawn(connection);
-    // From its answer on the client knows how many streams it may open at a time, and lets the others wait.
+    // From the first answer the client knows the limit of concurrent streams.
     within("an answer", sender.clone().send_request(post("http://localhost/webhook/guarded", "{}"))).await.unwrap();
     let answers = (0..150).map(|n| {
         let mut sender = sender.clone();
@@ -97,7 +97,7 @@ pub(super) fn fixture(name: &str) -> String {
     format!("{}/tests/it/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A TLS client that trusts the fixture's certificate and offers these protocols.
+/// A TLS client that trusts the certificate of the test and offers these protocols.
 fn client(protocols: &[&[u8]]) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(fixture("localhost.pem")).unwrap()).unwrap();
@@ -138,12 +138,12 @@ async fn with_certificates_it_speaks_tls() {
     .await;
     let address = gateway.address;
 
-    // Who does not speak TLS is sent away.
+    // A client that does not speak TLS is disconnected.
     let mut plain = Raw::connect(address).await;
     plain.send(text(&[OPEN], "{}")).await;
-    // An alert, perhaps, and then the end.
+    // It may get an alert first.
     plain.drain().await;
-    // And who says nothing at all, too.
+    // So is a client that sends nothing.
     let mut silent = Raw::connect(address).await;
     assert!(silent.is_closed_by_peer().await);
 
@@ -151,7 +151,7 @@ async fn with_certificates_it_speaks_tls() {
         let mut stream = tls(address, &[b"http/1.1"]);
         stream.write_all(&text(&[OPEN, "Connection: close"], "{}")).unwrap();
         let mut answer = String::new();
-        // The peer may close without a word of TLS.
+        // The peer may close the connection without a TLS alert.
         let _ = stream.read_to_string(&mut answer);
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with(r#"{"message":"200 OK"}"#), "{answer}");

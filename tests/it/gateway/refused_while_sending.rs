@@ -1,4 +1,4 @@
-//! A sender that is refused while it sends sees the answer, and cannot use that to hold the gateway.
+//! A sender that is refused while it sends sees the answer, and cannot use this to occupy the gateway.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn chunked(head: &str, chunks: usize, size: usize) -> Vec<u8> {
     request
 }
 
-/// Sends all of it, piece by piece as a library does, and only then looks for the answer.
+/// Sends the whole request piece by piece, like a client library, and reads the answer only then.
 async fn answer_to(gateway: &Gateway, request: &[u8]) -> Answer {
     let mut raw = gateway.connect().await;
     for piece in request.chunks(request.len().div_ceil(100)) {
@@ -42,7 +42,7 @@ async fn answer_to(gateway: &Gateway, request: &[u8]) -> Answer {
     answer
 }
 
-/// A sender that is refused, and neither goes on nor hangs up.
+/// A sender that is refused, and neither continues nor hangs up.
 async fn lingering(gateway: &Gateway) -> Raw {
     let mut raw = gateway.connect().await;
     raw.send(format!("{GUARDED}Content-Length: 1000000\r\n\r\n")).await;
@@ -81,7 +81,7 @@ async fn a_sender_of_a_large_body_sees_why_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_sender_of_what_is_no_http_sees_that_too() {
+async fn a_sender_of_invalid_http_sees_the_answer_too() {
     let gateway = Gateway::start(&[]).await;
     let long = format!("X-Long: {}\r\n", "a".repeat(3 << 20));
     for (status, begin) in [
@@ -94,7 +94,7 @@ async fn a_sender_of_what_is_no_http_sees_that_too() {
         assert!(raw.send(&begin).await, "{status}: the connection is reset");
         assert_eq!(raw.answer().await.expect("the connection is reset").status, status, "{}", &begin[..100]);
     }
-    // A pipelining sender that has said itself which request is the last.
+    // A pipelining sender that has announced which request is its last.
     let mut raw = gateway.connect().await;
     let last = text(&["POST /webhook/open HTTP/1.1", "Connection: close"], "{}");
     assert!(raw.send([&last[..], &sized(OPEN, LARGE)].concat()).await, "the connection is reset");
@@ -153,7 +153,7 @@ async fn a_small_body_that_is_there_already_is_read_and_the_connection_goes_on()
 async fn a_refused_sender_that_says_nothing_more_is_closed() {
     let gateway = Gateway::start(&[]).await;
     let mut raw = lingering(&gateway).await;
-    // Longer than the gateway waits without a byte.
+    // Longer than the gateway waits for the next byte.
     tokio::time::sleep(Duration::from_secs(6)).await;
     is_gone(&mut raw).await;
 }
@@ -171,7 +171,7 @@ async fn refused_senders_take_no_more_than_half_of_the_connections() {
     let gateway = Gateway::start(&[("MAX_CONNECTIONS", "4")]).await;
     let mut raws = Vec::new();
     for _ in 0..20 {
-        // Beyond the bound it is closed at once, and the place is free.
+        // Beyond the limit the connection is closed at once, and its place is free.
         within("a place", async {
             loop {
                 let mut raw = gateway.connect().await;
@@ -189,16 +189,16 @@ async fn refused_senders_take_no_more_than_half_of_the_connections() {
         let mut raw = gateway.connect().await;
         raw.send(text(&["POST /webhook/open HTTP/1.1"], "{}")).await && raw.answer().await.is_some()
     };
-    // Before those that linger are closed.
+    // Before the lingering connections are closed.
     let served = tokio::time::timeout(Duration::from_secs(3), served).await;
     assert!(served.expect("others wait"), "the refused senders shut others out");
 }
 
 #[tokio::test]
-async fn a_sender_that_was_heard_out_is_not_waited_for() {
+async fn a_sender_whose_request_was_read_completely_is_not_waited_for() {
     let gateway = Gateway::start(&[("MAX_CONNECTIONS", "1")]).await;
     let head = ["POST /webhook/guarded HTTP/1.1", AUTHORIZATION, "Connection: close"];
-    // Each keeps its end open.
+    // Each sender keeps its end open.
     let mut kept = Vec::new();
     for _ in 0..3 {
         tokio::time::timeout(Duration::from_secs(3), async {
@@ -229,7 +229,8 @@ async fn a_lingering_connection_does_not_hold_up_the_stop() {
     }
 }
 
-/// RFC 9113 §8.1: the whole answer, then a reset that is no error; and what comes for the stream harms nobody.
+/// RFC 9113 §8.1: the complete answer is followed by a reset that is not an error; later frames of the stream do no
+/// harm.
 #[tokio::test]
 async fn in_http2_an_early_answer_resets_its_stream_alone_and_without_an_error() {
     let gateway = Gateway::start(&[]).await;
@@ -241,7 +242,7 @@ async fn in_http2_an_early_answer_resets_its_stream_alone_and_without_an_error()
         loop {
             let frame = frames.next().await.expect("the connection has ended");
             if frame.stream != stream {
-                // For data of a stream that the gateway has forgotten since.
+                // The frame answers data for a stream that the gateway has forgotten since.
                 assert_eq!(frame.kind, RST_STREAM, "{frame:?}");
                 continue;
             }
@@ -252,7 +253,7 @@ async fn in_http2_an_early_answer_resets_its_stream_alone_and_without_an_error()
             }
         }
         assert_eq!(kinds, [HEADERS, DATA, RST_STREAM], "stream {stream}");
-        // On its way already. In sum it is more than the connection's window, which must be given back.
+        // These frames are on their way already. In sum they exceed the connection's window, which must be given back.
         assert!(frames.send(DATA, 0, stream, &[b' '; 8 << 10]).await);
     }
     frames.request(1001, &[&post("/webhook/open")[..], &[("content-length", "2")]].concat(), 0).await;

@@ -1,4 +1,4 @@
-//! The routes and what they answer.
+//! The routes and their answers.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ async fn the_namespace_of_a_short_path_is_configured() {
 }
 
 #[tokio::test]
-async fn bad_input_gets_what_the_table_says() {
+async fn bad_input_gets_the_answer_in_the_table() {
     let gateway = Gateway::start(&[]).await;
     for (path, status) in [
         ("/webhook", 404),
@@ -57,7 +57,7 @@ async fn bad_input_gets_what_the_table_says() {
     assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="webhook""#);
 }
 
-/// One webhook has one path. What stands before the gateway may judge requests by their path.
+/// A webhook has exactly one path, because a proxy before the gateway may decide by path.
 #[tokio::test]
 async fn a_doubled_slash_is_another_path() {
     let gateway = Gateway::start(&[]).await;
@@ -130,7 +130,7 @@ async fn the_admins_page_shows_what_is_refused_and_no_secret() {
     }
     let mut webhooks = crate::support::process::webhooks();
     webhooks["namespaces"]["default"]["bad"] = json!({"module": "discard", "autorization": "Bearer s3cret-two"});
-    // The gateway's own secrets are not for those who may write a webhook.
+    // A webhook cannot use the gateway's own secrets.
     webhooks["namespaces"]["default"]["thief"] = json!({"module": "discard", "authorization": "Bearer {$ADMIN_TOKEN}"});
     std::fs::write(gateway.path("webhooks.json"), webhooks.to_string()).unwrap();
     assert_eq!(gateway.get("/ready?min_revision=2").await.status, 200);

@@ -1,4 +1,4 @@
-//! Peers that do not read their answers, or slowly.
+//! Peers that read their answers slowly or not at all.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn an_http2_connection_has_64_requests_at_a_time() {
 #[tokio::test]
 async fn answers_that_nobody_reads_hold_no_memory_each() {
     let gateway = Gateway::start(&[]).await;
-    // A rendering of some size.
+    // Makes the answer large.
     for n in 0..100 {
         gateway.post(&format!("/webhook/nothing-{n}"), "{}").await;
     }
@@ -56,7 +56,7 @@ async fn answers_that_nobody_reads_hold_no_memory_each() {
         unread.push(frames);
     }
     for frames in &mut unread {
-        // Streams beyond 64 may be refused before the first is answered.
+        // Streams beyond 64 may be refused before the first one is answered.
         while frames.next().await.expect("the connection goes on").kind != HEADERS {}
     }
     gateway.assert_serves().await;
@@ -71,11 +71,11 @@ async fn ends(frames: &mut Frames) -> bool {
     timeout(Duration::from_millis(50), end).await.is_ok()
 }
 
-/// 8,192 beyond the first of each connection may wait.
+/// Beyond the first of each connection, 8,192 answers may wait.
 #[tokio::test]
 async fn all_unread_answers_together_are_bounded() {
     const CONNECTIONS: usize = 200;
-    // None ends because it is slow.
+    // No connection ends for being slow.
     let gateway = Gateway::start(&[("HEADER_TIMEOUT_SECONDS", "600")]).await;
     let mut few = Frames::connect_with(gateway.address, &NO_WINDOW).await;
     for number in 0..10 {
@@ -131,14 +131,14 @@ async fn an_http1_answer_that_nobody_reads_ends_its_connection() {
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let requests = text(&["GET /metrics HTTP/1.1"], "").repeat(100);
     let begin = Instant::now();
-    // As long as the gateway reads it answers, into buffers of the system. Then it neither reads nor writes.
+    // While the gateway reads, it answers into the system's buffers. Then it neither reads nor writes.
     while timeout(PATIENCE, stream.write_all(&requests)).await.expect("the connection is kept open").is_ok() {
         assert!(begin.elapsed() < 4 * PATIENCE, "the system's buffers are too large for this test");
     }
     gateway.assert_serves().await;
 }
 
-/// A gateway with a dead letter of `size`, and the text of the request for it.
+/// A gateway with a dead letter of `size` bytes, and the text of the request for it.
 async fn with_dead_letter(size: usize, variables: &[(&str, &str)]) -> (Gateway, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
     let mut webhooks = webhooks();
@@ -184,7 +184,7 @@ async fn a_large_answer_may_be_read_slowly() {
             Ok(bytes) => read += bytes,
             Err(error) => panic!("after {read} bytes: {error}"),
         }
-        // 2 MB/s at most: far longer than both times.
+        // 2 MB/s at most: the whole answer takes far longer than both times.
         sleep(Duration::from_millis(chunk.len() as u64 / 2000 / 4)).await;
     }
     assert!(read > SIZE, "it ended after {read} bytes");
@@ -202,13 +202,13 @@ async fn answers_of_the_operator_that_nobody_reads_are_bounded() {
         stream.write_all(&question).await.unwrap();
         unread.push(stream);
     }
-    // Each has the whole event in it.
+    // Each answer contains the whole event.
     for _ in 0..20 {
         sleep(Duration::from_millis(100)).await;
         let held = gateway.resident_kb().saturating_sub(before);
         assert!(held < 200 << 10, "{held} kB are held");
     }
-    // Once the slow ones have been cut, the operator is served again.
+    // Once the slow readers have been disconnected, the operator is served again.
     eventually("the dead letter", async || {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         stream.write_all(&question).await.unwrap();

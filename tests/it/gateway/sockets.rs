@@ -1,4 +1,4 @@
-//! What the system bounds: connections that wait to be accepted, addresses, and open files.
+//! Limits of the system: connections that wait to be accepted, addresses, and open files.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::support::process::{AUTHORIZATION, Gateway, free_address, webhooks};
 use crate::support::raw::{Raw, text};
 use crate::support::{eventually, raw, within};
 
-/// More than the 128 of the standard library, and fewer than a test may have open.
+/// More than the backlog of 128 in the standard library, and fewer than the files that a test may open.
 const AT_ONCE: usize = 600;
 
-/// Starts it with these variables, in place of what [`Gateway::start`] sets.
+/// Starts the gateway with these variables, instead of those that [`Gateway::start`] sets.
 async fn start(variables: &[(&str, &str)]) -> Gateway {
     Gateway::start_in(configured(), variables).await
 }
@@ -26,11 +26,11 @@ fn configured() -> TempDir {
     directory
 }
 
-/// How many connections `address` takes while nobody accepts them.
+/// The number of connections that `address` accepts into its backlog.
 async fn taken(address: SocketAddr) -> usize {
     let mut connecting = JoinSet::new();
     for _ in 0..AT_ONCE {
-        // One that finds no room is not answered, and asks again after 1 s, 3 s, 7 s and so on.
+        // A connection without room gets no answer, and is retried after 1 s, 3 s, 7 s and so on.
         connecting.spawn(async move { timeout(Duration::from_secs(10), TcpStream::connect(address)).await });
     }
     let streams = connecting.join_all().await;
@@ -61,7 +61,7 @@ async fn a_restart_binds_at_once_though_connections_were_open() {
         raw.answer().await.unwrap();
         open.push(raw);
     }
-    // The gateway closes them first, so that its side of them is kept for a minute.
+    // The gateway closes the connections first, so that its side stays in TIME_WAIT for a minute.
     gateway.signal("TERM").await;
     assert!(gateway.ended().await.success());
     for raw in &mut open {
@@ -94,7 +94,7 @@ async fn an_ipv6_host_is_listened_on_and_the_unspecified_one_is_for_both() {
     }
 }
 
-/// Holds as many connections as the gateway lets it.
+/// Opens as many connections as the gateway allows.
 async fn strangers(gateway: &Gateway, number: usize) -> Vec<Raw> {
     let mut strangers = Vec::new();
     for _ in 0..number {
@@ -108,7 +108,7 @@ async fn strangers_cannot_take_the_files_that_events_are_saved_to() {
     let admin = free_address();
     let variables = [("SAVE_TO_DISK_ROOT", "data"), ("ADMIN_PORT", &admin.port().to_string())];
     let gateway = Gateway::start_with_files(configured(), &variables, 256).await;
-    // 256 less 128 for others and 32 for the operator.
+    // 256 files, less 128 for other purposes and 32 for the operator.
     let line = gateway.err();
     assert!(line.contains("MAX_CONNECTIONS is lowered") && line.contains("found=10000 used=96 files=256"), "{line}");
 
@@ -118,7 +118,7 @@ async fn strangers_cannot_take_the_files_that_events_are_saved_to() {
         gateway.post_with_credential("/webhook/save", "{}").await.status == 200
     })
     .await;
-    // From now on it makes no room for others.
+    // From now on this connection is not closed in favour of others.
     sender.send(&save).await;
     sender.answer().await.unwrap().assert_accepted();
     let strangers = strangers(&gateway, 300).await;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::support::eventually;
 use crate::support::process::{AUTHORIZATION, Gateway, refused_start};
 
-/// Asserts that it does not start, and says why in one line that holds `named`.
+/// Asserts that the gateway does not start, and that one line of its error contains `named`.
 async fn assert_refused(variables: &[(&str, &str)], named: &str) {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, OsStr::new(value))).collect();
     assert_refused_os(&variables, named).await;
@@ -99,7 +99,7 @@ async fn a_wrong_variable_of_etcd_is_named() {
     }
 }
 
-/// Else the gateway would try forever to reach what cannot be.
+/// The gateway would otherwise try for ever to reach an impossible address.
 #[tokio::test]
 async fn an_address_of_etcd_that_nothing_can_have_is_named() {
     for (name, value) in [("ETCD_PORT", "0"), ("ETCD_HOST", "h:99"), ("ETCD_ENDPOINTS", "http://a:0")] {
@@ -138,7 +138,7 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
-async fn a_secret_is_not_told_when_it_stops_the_start() {
+async fn a_secret_is_not_quoted_when_it_stops_the_start() {
     let token = OsStr::from_bytes(b"adm1n-token\xff");
     let (_, stderr) = refused_start(&[("ADMIN_TOKEN", token)]).await;
     assert!(!stderr.contains("adm1n"), "{stderr}");
@@ -166,7 +166,7 @@ async fn without_etcd_it_starts_and_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_wrong_value_is_told_with_what_is_accepted() {
+async fn the_error_for_a_wrong_value_says_what_is_accepted() {
     for (name, value, words) in [
         ("PORT", "abc", &["`abc`", "whole number", "65535"][..]),
         ("PORT", "\"8000\"", &["leave out the quotes"]),
@@ -190,7 +190,7 @@ async fn a_wrong_value_is_told_with_what_is_accepted() {
 }
 
 #[tokio::test]
-async fn all_wrong_variables_are_told_of_at_once() {
+async fn all_wrong_variables_are_reported_at_once() {
     let variables = [("MAX_CONNECTIONS", "many"), ("LOG_FORMAT", "xml"), ("ADMIN_TOKEN", " "), ("TLS_KEY", "a")];
     let variables = variables.map(|(name, value)| (name, OsStr::new(value)));
     let (status, stderr) = refused_start(&variables).await;
@@ -223,7 +223,7 @@ async fn sizes_and_times_take_units() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_meant_is_refused_with_a_hint_and_not_told() {
+async fn an_unusable_token_is_refused_with_a_hint_and_not_quoted() {
     for (value, hint) in [
         ("Bearer s3cret", "leave out that word"),
         ("bearer\ts3cret", "leave out that word"),
@@ -258,7 +258,7 @@ async fn a_line_break_at_the_end_of_a_value_is_not_part_of_it() {
 }
 
 #[tokio::test]
-async fn a_misspelt_variable_is_warned_of_with_the_nearest_name() {
+async fn a_misspelt_variable_causes_a_warning_with_the_nearest_name() {
     let gateway = Gateway::start(&[
         ("MAX_BODY_BYTE", "1"),
         ("ETCD_PREFX", "/x/"),
@@ -285,9 +285,9 @@ async fn a_misspelt_variable_is_warned_of_with_the_nearest_name() {
 }
 
 #[tokio::test]
-async fn what_kubernetes_sets_for_its_services_is_no_misspelt_variable() {
+async fn variables_that_kubernetes_sets_for_services_cause_no_warning() {
     let mut variables = Vec::new();
-    // `etcd` with the file backend here: what it says of ETCD_PORT is tried elsewhere.
+    // `etcd` is tried with the file backend here; the effect of ETCD_PORT is tested elsewhere.
     for service in ["ETCD", "SPOOL", "MAX", "TLS", "HEADER", "SAVE_TO_DISK", "KUBERNETES", "MAX_BODY_BYTES"] {
         variables.push((format!("{service}_PORT"), "tcp://10.96.0.10:2379"));
         variables.push((format!("{service}_SERVICE_HOST"), "10.96.0.10"));
@@ -306,7 +306,7 @@ async fn what_kubernetes_sets_for_its_services_is_no_misspelt_variable() {
 
 #[tokio::test]
 async fn a_port_that_kubernetes_sets_counts_as_not_set() {
-    // An address of nobody, so that the start ends where the port is named.
+    // An unassigned address, so that the start ends where the port is named.
     let variables = [("PORT", OsStr::new("tcp://10.96.0.10:80")), ("HOST", OsStr::new("192.0.2.1"))];
     let (_, stderr) = refused_start(&variables).await;
     assert!(stderr.contains("PORT: `tcp://10.96.0.10:80` is set by Kubernetes"), "{stderr}");
@@ -314,7 +314,7 @@ async fn a_port_that_kubernetes_sets_counts_as_not_set() {
 }
 
 #[tokio::test]
-async fn a_directory_in_which_nothing_can_be_written_is_warned_of_at_the_start() {
+async fn an_unwritable_directory_causes_a_warning_at_the_start() {
     for root in ["/proc/nothing", "webhooks.json", "webhooks.json/below"] {
         let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", root)]).await;
         eventually("a warning", async || {
@@ -335,7 +335,7 @@ async fn a_directory_that_can_be_written_is_left_as_it_was() {
     let gateway = Gateway::start(&[("SAVE_TO_DISK_ROOT", "data/below")]).await;
     gateway.post_with_credential("/webhook/save", "{}").await.assert_accepted();
     assert_eq!(std::fs::read_dir(gateway.path("data/below")).unwrap().count(), 1);
-    // The configuration, and what was saved.
+    // The configuration and the saved events.
     let names = || std::fs::read_dir(gateway.path("")).unwrap().map(|entry| entry.unwrap().file_name());
     eventually("only these to be there", async || names().count() == 2).await;
     assert!(!gateway.err().contains("WARN"), "{}", gateway.err());

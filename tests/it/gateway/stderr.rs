@@ -1,4 +1,4 @@
-//! Nobody has to read what the gateway logs.
+//! The gateway works although nobody reads its log.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use tokio::process::{Child, Command};
 use crate::support::process::{command, free_address};
 use crate::support::{Answer, eventually, raw, within};
 
-/// What a pipe holds.
+/// The capacity of a pipe.
 const PIPE: usize = 64 << 10;
 
-/// A gateway with a stderr of its own.
+/// A gateway whose stderr the test provides.
 struct Running {
     child: Child,
     address: SocketAddr,
@@ -24,7 +24,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts it with one webhook, `gone`, whose target refuses each connection.
+    /// Starts the gateway with one webhook, `gone`, whose target refuses each connection.
     async fn start(stderr: impl Into<Stdio>, variables: &[(&str, &str)]) -> Self {
         Self::start_as(command, stderr, variables).await
     }
@@ -52,7 +52,7 @@ impl Running {
         raw::request(self.address, &[&format!("GET {path} HTTP/1.1")], "").await
     }
 
-    /// An event that cannot be delivered, which leaves a line.
+    /// Sends an event that cannot be delivered, which causes a log line.
     async fn post(&self) {
         raw::request(self.address, &["POST /webhook/gone HTTP/1.1"], "{}").await.problem(502);
     }
@@ -65,7 +65,7 @@ impl Running {
     }
 }
 
-/// A pipe that takes no byte more until somebody reads.
+/// A full pipe: it accepts no byte until the test reads.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'\n'; PIPE]).unwrap();
@@ -85,10 +85,10 @@ async fn a_reader_of_stderr_that_stalls_stops_nothing() {
 }
 
 #[tokio::test]
-async fn lines_that_were_left_out_are_counted_and_told_of() {
+async fn lines_that_were_left_out_are_counted_and_reported() {
     let (mut reader, writer) = full_pipe();
     let gateway = Running::start(writer, &[("RUST_LOG", "trace")]).await;
-    // Bounded by their number and not by time: how many a busy machine takes in a second is not known.
+    // Limited by number and not by time, because the rate of a busy machine is unknown.
     let mut are_left_out = false;
     for _ in 0..1000 {
         for _ in 0..50 {
@@ -118,12 +118,12 @@ async fn lines_that_were_left_out_are_counted_and_told_of() {
             }
         }
     });
-    within("the line that tells of it", told).await.unwrap();
+    within("the line with the number of lost lines", told).await.unwrap();
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_stderr_that_nobody_holds_any_more_stops_nothing() {
+async fn a_stderr_without_a_reader_stops_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     let gateway = Running::start(writer, &[]).await;
     drop(reader);

@@ -1,4 +1,4 @@
-//! Stdout belongs to the module `log`, which waits for its reader and holds up nobody else.
+//! Stdout belongs to the module `log`, which waits for its reader and delays nothing else.
 
 use std::collections::HashSet;
 use std::io::{PipeReader, Read};
@@ -15,10 +15,10 @@ use tokio::process::{Child, Command};
 use crate::support::process::{command, free_address};
 use crate::support::{Answer, eventually, raw, within};
 
-/// Some 30 of them fill a pipe.
+/// About 30 such bodies fill a pipe.
 const BODY: usize = 2 << 10;
 
-/// A gateway with a stdout of its own.
+/// A gateway whose stdout the test provides.
 struct Running {
     child: Child,
     address: SocketAddr,
@@ -64,7 +64,7 @@ impl Running {
         raw::request(self.address, &[&format!("POST /webhook/{webhook} HTTP/1.1")], body).await
     }
 
-    /// The statuses of events that nobody reads: the first of them fit into the pipe.
+    /// The answers to events while nobody reads: the first events fit into the pipe.
     async fn fill(&self) -> Vec<Answer> {
         let answers = join_all((0..150).map(|n| self.post("log", n))).await;
         let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
@@ -88,7 +88,7 @@ impl Running {
     }
 }
 
-/// Reads in the background; the lines so far are sent each time there are more of them.
+/// Reads in the background, and sends all lines so far whenever there are more.
 fn read(mut reader: PipeReader) -> tokio::sync::watch::Receiver<Vec<u8>> {
     let (sender, receiver) = tokio::sync::watch::channel(Vec::new());
     std::thread::spawn(move || {
@@ -106,7 +106,7 @@ async fn a_reader_of_stdout_that_stalls_holds_up_only_the_module_log() {
     let gateway = Running::start(writer).await;
     let answers = gateway.fill().await;
     gateway.assert_serves_others().await;
-    // More events while nobody reads.
+    // Further events while nobody reads.
     let again = join_all((150..170).map(|n| gateway.post("log", n))).await;
     assert!(again.iter().all(|answer| answer.status == 504));
     let accepted = gateway.post("kept", 1000).await;
@@ -130,7 +130,7 @@ async fn a_reader_of_stdout_that_stalls_holds_up_only_the_module_log() {
     for answer in answers.iter().filter(|answer| answer.status == 200) {
         assert!(printed.contains(answer.header("x-event-id")), "an event that was taken is lost");
     }
-    // Events that were refused while others waited before them are not printed now.
+    // An event that was refused while others waited before it is not printed later.
     let late = lines.iter().filter(|line| (150..170).contains(&line["payload"]["n"].as_u64().unwrap())).count();
     assert_eq!(late, 0);
     gateway.stop().await;
@@ -173,7 +173,7 @@ async fn a_stdout_that_is_closed_or_null_is_503() {
         for n in 0..2 {
             gateway.post("log", n).await.problem(503);
         }
-        // It is on disk, and is tried again.
+        // The event is on disk, and is retried.
         assert_eq!(gateway.post("kept", 2).await.status, 202);
         gateway.assert_serves_others().await;
         gateway.stop().await;

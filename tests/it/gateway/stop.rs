@@ -1,4 +1,4 @@
-//! A stop finishes what runs.
+//! A stop finishes the requests in flight.
 
 use std::time::Duration;
 
@@ -33,22 +33,22 @@ async fn finishes_what_runs(signal: &str) {
 }
 
 #[tokio::test]
-async fn sigterm_finishes_what_runs() {
+async fn sigterm_finishes_requests_in_flight() {
     finishes_what_runs("TERM").await;
 }
 
 #[tokio::test]
-async fn sigint_finishes_what_runs() {
+async fn sigint_finishes_requests_in_flight() {
     finishes_what_runs("INT").await;
 }
 
-/// A connection that was there before and asks again.
+/// A request on a connection that was open before the stop.
 #[tokio::test]
 async fn ready_is_503_or_closed_once_the_stop_has_begun() {
     let gateway = Gateway::start(&[]).await;
     let mut running = gateway.connect().await;
     running.send("POST /webhook/open HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{").await;
-    // Else the stop may find a connection on which nothing has been read, and close it.
+    // Otherwise the stop may close a connection on which nothing has been read.
     gateway.assert_serves().await;
     gateway.signal("TERM").await;
     eventually("the stop to begin", async || gateway.err().contains("stopping")).await;
@@ -66,7 +66,7 @@ async fn an_idle_gateway_stops_at_once() {
 }
 
 #[tokio::test]
-async fn what_never_ends_does_not_hold_the_stop_beyond_the_grace_time() {
+async fn a_request_that_never_ends_delays_the_stop_only_for_the_grace_time() {
     let mut gateway = Gateway::start(&[("SHUTDOWN_GRACE_SECONDS", "1")]).await;
     let mut running = gateway.connect().await;
     running.send("POST /webhook/open HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{").await;
@@ -87,7 +87,7 @@ async fn a_wait_for_a_revision_does_not_hold_up_the_stop() {
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
-/// A peer that never answers the PING with which the stop begins is not told which request is the last.
+/// A peer that never answers the PING at the beginning of the stop does not learn which request is the last.
 #[tokio::test]
 async fn an_http2_peer_that_sends_on_does_not_hold_up_the_stop() {
     let mut gateway = Gateway::start(&[("SHUTDOWN_GRACE_SECONDS", "60")]).await;
@@ -99,7 +99,7 @@ async fn an_http2_peer_that_sends_on_does_not_hold_up_the_stop() {
     ask(&mut frames, 1).await;
     assert_eq!(frames.next().await.unwrap().status(), Some(200));
     gateway.signal("TERM").await;
-    // It reads nothing from here on, and so answers no PING.
+    // From here on the peer reads nothing, and so answers no PING.
     let mut stream = 1;
     while !gateway.has_ended() {
         stream += 2;

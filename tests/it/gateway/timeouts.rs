@@ -1,4 +1,4 @@
-//! How long a peer may keep the gateway waiting: for a head, and between two requests.
+//! Time limits for peers: for a head, and between two requests.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn a_head_that_never_ends_is_bounded_by_the_head_time_on_a_used_connection
     }
     for begin in ["P", "POST /webhook/open HTTP/1.1\r\nHost: a\r\n", "\r\n"] {
         let mut raw = served(&gateway).await;
-        // Time that belongs to no head.
+        // Time that does not count for any head.
         sleep(Duration::from_secs(2)).await;
         again(&mut raw).await;
         raw.send(begin).await;
@@ -77,7 +77,7 @@ async fn an_idle_connection_is_closed_after_the_idle_time() {
     http2.request(1, &fields, END_STREAM).await;
     assert!(raw.is_closed_by_peer().await);
     while http2.next().await.is_some() {}
-    // A first request has the head time.
+    // For the first request the head time applies.
     let mut first = gateway.connect().await;
     first.send("POST /webhook/open HTTP/1.1\r\n").await;
     sleep(BETWEEN).await;
@@ -85,7 +85,7 @@ async fn an_idle_connection_is_closed_after_the_idle_time() {
     first.answer().await.expect("the connection was closed").assert_accepted();
 }
 
-/// The answers to the gateway's own PINGs, and other frames between requests, are no head that has begun.
+/// Answers to the gateway's PINGs, and other frames between requests, do not start a head.
 #[tokio::test]
 async fn an_idle_http2_connection_outlives_the_head_time_whatever_frames_come() {
     let gateway = Gateway::start(&[("HEADER_TIMEOUT_SECONDS", "1")]).await;
@@ -104,7 +104,7 @@ async fn an_idle_http2_connection_outlives_the_head_time_whatever_frames_come() 
     }
 }
 
-/// A request that takes longer than both is no idleness.
+/// A request that takes longer than both times is not idle.
 #[tokio::test]
 async fn a_body_that_takes_longer_than_the_head_and_the_idle_time_is_received() {
     let gateway = Gateway::start(&[("HEADER_TIMEOUT_SECONDS", "1"), ("IDLE_TIMEOUT_SECONDS", "1")]).await;

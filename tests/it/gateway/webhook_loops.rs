@@ -10,7 +10,7 @@ use crate::support::process::Gateway;
 /// The first receipt, and one for each webhook that an event may pass.
 const ROUNDS: usize = 9;
 
-/// A gateway whose webhooks `ping` and `pong` print each event and send it to each other. `more` is laid over both.
+/// A gateway whose webhooks `ping` and `pong` print each event and send it to each other. `more` is added to both.
 async fn ring(more: Value) -> Gateway {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("webhooks.json"), "{}").unwrap();
@@ -22,7 +22,7 @@ async fn ring(more: Value) -> Gateway {
                 "log",
                 {"module": "http_webhook", "module-config": {"url": format!("http://{}/webhook/{next}", gateway.address)}},
             ],
-            // As many attempts as can be configured, for whatever can be tried again.
+            // As many attempts as can be configured, for every kind of error.
             "retry": {"enabled": true, "max_attempts": 20, "initial_delay": 0, "retryable_errors": ["any"]},
         });
         let more = more.as_object().unwrap().clone();
@@ -61,14 +61,14 @@ async fn an_accepted_event_that_goes_round_becomes_a_dead_letter() {
     eventually("the event to be given up", async || dead().await["total"] == 1).await;
     let letter = &dead().await["dead_letters"][0];
     assert_eq!(letter["kind"], "loop", "{letter}");
-    // Nothing goes on in secret.
+    // No further events go round.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(dead().await["total"], 1);
     assert_eq!(lines(&gateway), ROUNDS, "{}", gateway.out());
 }
 
 #[tokio::test]
-async fn what_a_stranger_puts_into_the_field_concerns_no_other_event() {
+async fn a_forged_field_affects_no_other_event() {
     let gateway = ring(json!({})).await;
     let post = async |hops: &str| {
         gateway.request(&["POST /webhook/ping HTTP/1.1", &format!("X-Webhook-Hops: {hops}")], "{}").await

@@ -13,7 +13,7 @@ use super::h2::{H2, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFU
 use super::target::{Connection, OK, Target};
 use super::{Hook, event};
 
-/// Long enough for what is left of an answer to be read, and for a connection to be put back.
+/// Long enough for the rest of an answer to be read, and for the connection to return to the pool.
 const BREATH: Duration = Duration::from_millis(50);
 
 /// A webhook to `target` that has delivered the event `first`.
@@ -23,7 +23,7 @@ async fn hook(target: &H2) -> Hook {
     hook
 }
 
-/// Asserts that `count` events that are sent together are all taken, each once.
+/// Asserts that `count` events that are sent together are all delivered, each once.
 async fn assert_all_are_taken(hook: &Hook, target: &H2, count: usize) {
     let names: Vec<_> = (0..count).map(|number| format!("{number:03}")).collect();
     let sending =
@@ -66,7 +66,7 @@ async fn a_stream_above_the_last_one_of_a_goaway_is_sent_again() {
 async fn a_goaway_leaves_the_streams_alone_that_the_target_goes_on_with() {
     let target = H2::serving(&[], |_, mut peer: Peer| async move {
         let Some(request) = peer.request().await else { return };
-        // First that it is about to go, then which stream is the last.
+        // First the target announces that it will close, then which stream is the last.
         peer.go_away(u32::MAX >> 1, NO_ERROR).await;
         peer.go_away(request.0, NO_ERROR).await;
         tokio::time::sleep(BREATH).await;
@@ -132,7 +132,7 @@ async fn a_stream_that_fails_at_the_target_is_not_sent_again() {
     assert_eq!((target.connections(), target.taken().len()), (1, 1));
 }
 
-/// Answers one stream after the other, and refuses those that come while one is open.
+/// Answers one stream after the other, and refuses streams that come while one is open.
 async fn one_by_one(peer: &mut Peer, requests: usize) {
     for _ in 0..requests {
         let Some(request) = peer.request().await else { return };
@@ -150,7 +150,7 @@ async fn a_limit_of_one_stream_makes_the_others_wait() {
         one_by_one(&mut peer, usize::MAX).await;
     })
     .await;
-    // Also those that are sent before the limit is known.
+    // Including requests that are sent before the limit is known.
     let hook = Hook::by(target.trusted(), json!({"url": target.url()})).await;
     let sending = (0..20).map(|_| tower::ServiceExt::oneshot(hook.service.clone(), event("{}")));
     for answer in futures_util::future::join_all(sending).await {
@@ -220,7 +220,7 @@ async fn a_reused_connection_that_closes_instead_of_an_answer_is_no_failure() {
         target.received().await;
         tokio::time::sleep(BREATH).await;
         let answer = hook.deliver(event("{}")).await;
-        // The first request may have come: the id shows that both are one event.
+        // The first request may have arrived: the id shows that both are the same event.
         let (lost, repeated) = (target.received().await, target.received().await);
         assert_eq!(lost.one("x-event-id"), answer.header("x-event-id"));
         assert_eq!(repeated.one("x-event-id"), answer.header("x-event-id"));
@@ -290,7 +290,7 @@ async fn nothing_is_repeated_once_an_answer_has_begun_before_the_end_of_the_requ
             read(&mut connection, 1 << 10).await;
             connection.send(early).await;
             tokio::time::sleep(BREATH * 4).await;
-            // As much as makes room for a write, which comes after the answer's beginning.
+            // Reads enough to make room for a write, which then comes after the beginning of the answer.
             read(&mut connection, LARGE / 2).await;
         })
         .await;

@@ -1,4 +1,4 @@
-//! What an answer means for the event and for its sender.
+//! How an answer is interpreted for the event and for its sender.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::connections::Tls;
 use super::target::{OK, Target};
 use super::{Hook, event};
 
-/// Asserts that an answer with this head makes an error of this kind, which asks to wait so many seconds.
+/// Asserts that an answer with this head causes an error of this kind, with a wait of this many seconds.
 async fn assert_fails(head: &str, kind: DeliverErrorKind, wait: Option<u64>) {
     let target = Target::answering(format!("HTTP/1.1 {head}\r\nContent-Length: 2\r\n\r\nno")).await;
     let mut hook = Hook::new(json!({"url": target.url()})).await;
@@ -95,7 +95,7 @@ async fn an_answer_with_many_fields_is_an_answer() {
 #[tokio::test]
 async fn an_answer_over_http_2_with_a_large_head_is_an_answer() {
     let target = Tls::new().await;
-    // Each field counts for its name, its value, and 32 bytes.
+    // A field counts as its name, its value, and 32 bytes.
     let mut hook = Hook::by(target.trusted(), json!({"url": target.url("localhost") + "/?fields=2000"})).await;
     hook.deliver(event("{}")).await;
 }

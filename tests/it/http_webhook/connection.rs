@@ -1,4 +1,4 @@
-//! Webhooks that send by way of a connection of the type `http`.
+//! Webhooks that send through a connection of type `http`.
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::target::{OK, Target};
 use super::{SECRET, event_with, loopback};
 use crate::support::{ask, post, reflected};
 
-/// Webhooks with these options, all of them by way of one connection.
+/// Webhooks with these options, all of which use one connection.
 pub(super) async fn serving(connection: Value, options: &[Value]) -> (Store, Receiver) {
     serving_by(&loopback(), connection, options).await
 }
@@ -65,7 +65,7 @@ async fn a_webhook_does_not_leave_its_connection() {
         (json!({"url": "http://127.0.0.1:8/"}), "`url` must be a path"),
         (json!({"url": "/../admin"}), "must have no `.` or `..`"),
         (json!({"url": "/..%2f..%2fadmin"}), "must have no `%2f`, `%5c` or `%25`"),
-        (json!({"headers": {"authorization": "x"}}), "what the connection sets"),
+        (json!({"headers": {"authorization": "x"}}), "is set by the connection"),
         (json!({"allowed_hosts": ["example.com"]}), "not one of `allowed_hosts`"),
     ] {
         let (store, _) = serving(connection.clone(), &[options]).await;

@@ -1,4 +1,4 @@
-//! Connections: how many, and to whom.
+//! The network connections that the module makes.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +24,7 @@ use tower_webhook::module::Egress;
 use super::target::{Connection, OK, Target};
 use super::{Hook, event, loopback};
 
-/// Long enough for what is left of an answer to be read.
+/// Long enough for the rest of an answer to be read.
 const BREATH: Duration = Duration::from_millis(50);
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn a_slow_target_holds_up_no_other() {
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// A server behind TLS.
+/// A TLS server.
 pub(super) struct Tls {
     address: SocketAddr,
     authority: String,
@@ -96,7 +96,7 @@ pub(super) struct Tls {
 type Seen = Arc<Mutex<Vec<(SocketAddr, Version)>>>;
 
 impl Tls {
-    /// Its certificate is for `localhost` and from an authority of its own.
+    /// A server whose certificate is for `localhost` and signed by its own authority.
     pub(super) async fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -106,7 +106,7 @@ impl Tls {
         Self::with(&own, &key, authority.pem()).await
     }
 
-    /// Shows this certificate, for which `authority` vouches.
+    /// A server with this certificate, which `authority` has signed.
     pub(super) async fn with(certificate: &Certificate, key: &KeyPair, authority: String) -> Self {
         let seen = Seen::default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -128,18 +128,18 @@ impl Tls {
         format!("https://{host}:{}/s3cret", self.address.port())
     }
 
-    /// Asserts that nothing was sent to it.
+    /// Asserts that the server received nothing.
     pub(super) fn assert_untouched(&self) {
         assert!(self.seen.lock().unwrap().is_empty());
     }
 }
 
-/// The server's side of TLS, which agrees on one of `protocols`.
+/// The server's side of TLS, which negotiates one of `protocols`.
 pub(super) fn acceptor(certificate: &Certificate, key: &KeyPair, protocols: &[&str]) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let key = provider.key_provider.load_private_key(key).unwrap();
-    // Whether they fit together is not asked here.
+    // Does not check that the key belongs to the certificate.
     let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -161,7 +161,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, seen: Seen) {
     }
 }
 
-/// Answers with as many fields as the query says.
+/// Answers with as many fields as the query demands.
 async fn take(State((peer, seen)): State<(SocketAddr, Seen)>, request: Request) -> HeaderMap {
     seen.lock().unwrap().push((peer, request.version()));
     let fields = request.uri().query().and_then(|query| query.strip_prefix("fields="));
@@ -186,7 +186,7 @@ async fn over_tls_one_http_2_connection_takes_many_events_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_gets_nothing() {
+async fn a_server_with_an_untrusted_certificate_gets_nothing() {
     let target = Tls::new().await;
     let another = Tls::new().await;
     for egress in [loopback(), another.trusted()] {
@@ -224,7 +224,7 @@ async fn plain_http_and_tls_are_not_taken_for_each_other() {
 }
 
 #[test]
-fn authorities_that_are_none_are_refused() {
+fn invalid_authorities_are_refused() {
     for pem in
         ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"]
     {

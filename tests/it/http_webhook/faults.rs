@@ -17,7 +17,7 @@ use crate::support::{eventually, within};
 
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Asserts that a target that serves so makes a timeout, and just in time.
+/// Asserts that a target that is served like this causes a timeout, and just in time.
 async fn assert_times_out<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(Connection) -> F + Send + 'static) {
     let target = Target::serving(serve).await;
     let mut hook = Hook::new(json!({"url": target.url(), "timeout": LIMIT.as_secs_f64()})).await;
@@ -72,7 +72,7 @@ async fn a_tls_handshake_that_hangs_is_a_timeout() {
     assert!(began.elapsed() < 4 * LIMIT, "{:?}", began.elapsed());
 }
 
-/// Asserts that a target that serves so makes a broken connection.
+/// Asserts that a target that is served like this causes the error of a broken connection.
 async fn assert_breaks<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(Connection) -> F + Send + 'static) {
     let target = Target::serving(serve).await;
     let mut hook = Hook::new(json!({"url": target.url()})).await;
@@ -82,7 +82,7 @@ async fn assert_breaks<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(C
 
 #[tokio::test]
 async fn a_connection_that_breaks_is_an_error() {
-    // At once, after the request, within the head.
+    // The connection breaks at once, after the request, or within the head.
     assert_breaks(async |_| {}).await;
     assert_breaks(async |mut connection| {
         connection.request().await;
@@ -99,14 +99,14 @@ async fn a_connection_that_breaks_is_an_error() {
 async fn a_reset_is_an_error() {
     assert_breaks(async |mut connection| {
         connection.request().await;
-        // With zero to linger, closing is a reset.
+        // With a linger time of zero, closing sends a reset.
         connection.stream.get_ref().set_zero_linger().unwrap();
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_an_error() {
+async fn an_answer_that_is_not_http_is_an_error() {
     for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "220 mail.example ESMTP\r\n", "HTTP/1.1 abc\r\n\r\n", "\0\0\0\0\0\0"] {
         assert_breaks(move |mut connection| async move {
             connection.request().await;
@@ -114,7 +114,7 @@ async fn what_is_not_http_is_an_error() {
         })
         .await;
     }
-    // A head without an end.
+    // A head that never ends.
     assert_breaks(async |mut connection| {
         connection.request().await;
         connection.send("HTTP/1.1 200 OK\r\n").await;
@@ -130,7 +130,7 @@ async fn a_port_that_nobody_listens_on_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_behind_its_head_has_taken_the_event() {
+async fn an_answer_that_breaks_off_after_its_head_is_a_success() {
     let target = Target::serving(async |mut connection| {
         connection.request().await;
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
@@ -139,7 +139,7 @@ async fn an_answer_that_breaks_off_behind_its_head_has_taken_the_event() {
     Hook::new(json!({"url": target.url()})).await.deliver(event("{}")).await;
 }
 
-/// Asserts that of an answer with this head and no end little is read and the connection closed.
+/// Asserts that little of an endless answer with this head is read, and that the connection is closed.
 async fn assert_not_read(head: &'static str, pause: Duration) {
     let sent = Arc::<AtomicUsize>::default();
     let ended = Arc::<AtomicUsize>::default();
@@ -163,7 +163,7 @@ async fn assert_not_read(head: &'static str, pause: Duration) {
     hook.deliver(event("{}")).await;
     assert!(began.elapsed() < Duration::from_millis(900), "the answer waited for the body: {:?}", began.elapsed());
     eventually("the connection to be closed", || async { ended.load(Ordering::SeqCst) == 1 }).await;
-    // What the sockets' buffers take is sent, and not read.
+    // The sockets' buffers accept data that is never read.
     let sent = sent.load(Ordering::SeqCst);
     assert!(sent < 16 << 20, "{head:?}: {sent} bytes");
 }
@@ -174,7 +174,7 @@ async fn an_answer_without_end_is_not_read() {
     assert_not_read("HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n", now).await;
     assert_not_read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", now).await;
     assert_not_read("HTTP/1.1 200 OK\r\n\r\n", now).await;
-    // So slowly that the size alone would let it go on for long.
+    // So slowly that the limit of the size alone would take long to end it.
     assert_not_read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Duration::from_millis(300)).await;
 }
 
@@ -223,11 +223,11 @@ async fn interim_answers_without_end_are_an_error_at_once() {
         .await;
         let mut hook = Hook::new(json!({"url": target.url(), "timeout": 200})).await;
         let error = within("the connection to be given up", hook.fail(Connect)).await.to_string();
-        assert!(error.contains("interim answers") && error.contains("without end"), "{error}");
+        assert!(error.contains("too many interim answers"), "{error}");
     }
 }
 
-/// A mock: no server does it.
+/// With a mock, because no real server does this.
 #[tokio::test]
 async fn interim_answers_over_http_2_without_end_are_an_error_at_once() {
     let target = H2::serving(&[], async |_, mut peer: Peer| {
@@ -238,7 +238,7 @@ async fn interim_answers_over_http_2_without_end_are_an_error_at_once() {
     .await;
     let mut hook = Hook::by(target.trusted(), json!({"url": target.url(), "timeout": 200})).await;
     let error = within("the connection to be given up", hook.fail(Connect)).await.to_string();
-    assert!(error.contains("interim answers") && error.contains("without end"), "{error}");
+    assert!(error.contains("too many interim answers"), "{error}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Addresses that no webhook may reach.
+//! Addresses that a webhook must not reach.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -32,7 +32,7 @@ async fn a_name_of_this_machine_is_refused_when_it_is_connected_to() {
             for part in ["localhost", "is a loopback address", "EGRESS_ALLOW"] {
                 assert!(error.contains(part), "{error}");
             }
-            // The sender learns nothing of it.
+            // The sender does not learn the reason.
             let answer = crate::support::ask(&hook.service, event("{}")).await;
             for part in ["localhost", "127.0.0.1", "::1", "loopback", "address", "EGRESS_ALLOW"] {
                 assert!(!answer.text().contains(part), "{answer:?}");
@@ -62,7 +62,7 @@ async fn only_what_the_operator_allows_is_reached() {
     assert_eq!(target.connections(), before);
 }
 
-/// The registry that everybody starts with must be the safe one.
+/// The default registry must be safe.
 #[tokio::test]
 async fn the_built_in_module_is_guarded() {
     let target = Target::answering(OK).await;

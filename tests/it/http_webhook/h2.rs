@@ -1,4 +1,4 @@
-//! A target that speaks HTTP/2 by hand: a mock, because no server at hand does these things on demand.
+//! A target that speaks HTTP/2 by hand: a mock, because no real server does these things on demand.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -42,7 +42,7 @@ pub(super) struct H2 {
 }
 
 impl H2 {
-    /// Does with each connection what `serve` says, then closes it. The connections are counted from 0.
+    /// Serves each connection with `serve`, then closes it. The connections are counted from 0.
     pub(super) async fn serving<F, S>(settings: &'static [(u16, u32)], serve: S) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -121,7 +121,7 @@ impl Peer {
         peer
     }
 
-    /// The next request that is complete: its stream, and its body. Safe to cancel.
+    /// The next complete request: its stream and its body. Safe to cancel.
     pub(super) async fn request(&mut self) -> Option<(u32, String)> {
         loop {
             let frame = self.frames.recv().await?;

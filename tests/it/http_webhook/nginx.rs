@@ -1,4 +1,4 @@
-//! nginx as a target: it closes connections gracefully, and often.
+//! nginx as a target, which closes connections gracefully and often.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -23,11 +23,11 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// With TLS and HTTP/2, or with neither; `options` go into its server block.
+    /// Starts nginx with TLS and HTTP/2, or with neither; `options` go into its server block.
     async fn start(tls: bool, options: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().display();
-        // Held together, so that they are two.
+        // Both ports are held until both are known, so that they differ.
         let [port, inner] = [(); 2]
             .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
             .map(|listener| listener.local_addr().unwrap().port());
@@ -68,12 +68,12 @@ impl Nginx {
         Hook::by(self.egress(), json!({"url": self.url()})).await
     }
 
-    /// New workers; the old ones close what is idle, and finish what is not.
+    /// Starts new workers; the old ones close idle connections and finish requests.
     async fn reload(&self) {
         self.server.reload().await;
     }
 
-    /// Stops it, and reads how often it has served each event.
+    /// Stops nginx, and reads how often it has served each event.
     async fn served(mut self) -> HashMap<String, usize> {
         self.server.stop().await;
         let mut served = HashMap::new();
@@ -87,7 +87,7 @@ impl Nginx {
     }
 }
 
-/// Sends with [`SENDERS`] at a time while `more` says so. All events must be taken; these are their ids.
+/// Sends [`SENDERS`] events at a time while `more` returns `true`. All must be delivered; returns their ids.
 async fn send(mut hook: Hook, more: impl Fn() -> bool) -> Vec<String> {
     let taken = join_all((0..SENDERS).map(|_| async {
         let mut taken = Vec::new();
@@ -104,7 +104,7 @@ async fn send(mut hook: Hook, more: impl Fn() -> bool) -> Vec<String> {
     taken.concat()
 }
 
-/// Says `true` `count` times.
+/// A function that returns `true` `count` times.
 fn times(count: usize) -> impl Fn() -> bool {
     let left = AtomicUsize::new(count);
     move || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
@@ -134,7 +134,7 @@ async fn connections_that_end_after_a_thousand_requests_cost_no_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_one_stream_costs_no_event() {
     assert_takes_all(true, "http2_max_concurrent_streams 1;", 200).await;
-    // Again and again, for the moments in which a request and the end of its connection meet.
+    // Repeatedly, to hit the moments when a request meets the end of its connection.
     for _ in 0..5 {
         assert_takes_all(true, "http2_max_concurrent_streams 1; keepalive_requests 5;", 200).await;
     }

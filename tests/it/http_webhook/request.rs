@@ -1,11 +1,11 @@
-//! What a target receives.
+//! The requests that a target receives.
 
 use serde_json::{Value, json};
 
 use super::target::{OK, Received, Target};
 use super::{Hook, event, event_with};
 
-/// What a webhook with these options sends on of a request with these fields.
+/// The request that a webhook with these options sends for an event with these fields.
 async fn sent(mut options: Value, headers: &[(&str, &str)]) -> Received {
     let mut target = Target::answering(OK).await;
     options["url"] = target.url().into();
@@ -16,7 +16,7 @@ async fn sent(mut options: Value, headers: &[(&str, &str)]) -> Received {
 const ALWAYS: [&str; 7] =
     ["content-length", "host", "user-agent", "x-attempt", "x-event-id", "x-received-at", "x-webhook-hops"];
 
-/// Asserts that besides [`ALWAYS`] these fields and no others are sent.
+/// Asserts that these fields are sent in addition to [`ALWAYS`], and no others.
 fn assert_fields(received: &Received, expected: &[&str]) {
     let mut all: Vec<_> = ALWAYS.iter().chain(expected).copied().collect();
     all.sort_unstable();
@@ -45,7 +45,7 @@ async fn the_body_goes_on_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_request_tells_what_event_it_is() {
+async fn a_request_identifies_its_event() {
     let mut target = Target::answering(OK).await;
     let mut hook = Hook::new(json!({"url": target.url()})).await;
     let answer = hook.deliver(event("{}")).await;
@@ -85,7 +85,7 @@ async fn received_fields_are_sent_on_only_if_so_configured() {
 }
 
 #[tokio::test]
-async fn what_is_of_the_connection_is_never_sent_on() {
+async fn connection_fields_are_never_sent_on() {
     let received = [
         ("connection", "keep-alive, X-Mine"),
         ("connection", "x-other"),
@@ -109,7 +109,7 @@ async fn what_is_of_the_connection_is_never_sent_on() {
 }
 
 #[tokio::test]
-async fn a_byte_that_no_name_can_have_spoils_one_name_of_a_connection() {
+async fn an_invalid_byte_voids_only_one_name_in_a_connection_field() {
     let mut target = Target::answering(OK).await;
     let mut hook = Hook::new(json!({"url": target.url(), "forward_headers": true})).await;
     let mut request = event_with(&[("x-mine", "1"), ("x-other", "1"), ("x-kept", "1")], "{}");
@@ -132,7 +132,7 @@ async fn credentials_are_sent_on_only_by_name() {
 }
 
 #[tokio::test]
-async fn what_names_the_event_comes_from_no_sender() {
+async fn a_sender_cannot_set_the_fields_that_identify_the_event() {
     let received = [("x-event-id", "forged"), ("x-attempt", "99"), ("x-received-at", "never")];
     let all = sent(json!({"forward_headers": true}), &received).await;
     assert_fields(&all, &[]);
@@ -141,7 +141,7 @@ async fn what_names_the_event_comes_from_no_sender() {
 }
 
 #[tokio::test]
-async fn the_user_agent_of_the_sender_goes_on_unchanged_where_fields_do() {
+async fn the_senders_user_agent_is_forwarded_with_the_other_fields() {
     let own = concat!("tower-webhook/", env!("CARGO_PKG_VERSION"));
     let of_the_sender = [("user-agent", "GitHub-Hookshot/044aadd"), ("accept", "*/*")];
     for (options, user_agent, others) in [
@@ -155,12 +155,12 @@ async fn the_user_agent_of_the_sender_goes_on_unchanged_where_fields_do() {
         assert_fields(&sent, others);
         assert_eq!(sent.one("user-agent"), user_agent, "{options}");
     }
-    // A sender that names no program gets the gateway's name.
+    // For a sender without a `User-Agent`, the gateway's own is sent.
     assert_eq!(sent(json!({"forward_headers": true}), &[]).await.one("user-agent"), own);
 }
 
 #[tokio::test]
-async fn configured_fields_win() {
+async fn configured_fields_take_precedence() {
     let configured =
         json!({"X-Key": "k3y", "content-type": "text/x-mine", "User-Agent": "mine", "authorization": "Basic x"});
     let received =

@@ -1,4 +1,4 @@
-//! Standard Webhooks, checked by hand.
+//! Signatures of Standard Webhooks, verified independently.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use super::{Hook, event_with};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// RFC 2104, in the words of the RFC.
+/// HMAC, written after the text of RFC 2104.
 fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
     assert!(key.len() <= 64);
     let pad = |byte: u8| -> Vec<u8> { (0..64).map(|at| key.get(at).unwrap_or(&0) ^ byte).collect() };
@@ -26,7 +26,7 @@ fn signature(id: &str, timestamp: &str, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(hmac(&key, &signed)))
 }
 
-/// The published one, so that the check itself is right.
+/// The published vector, which shows that the verification itself is right.
 #[test]
 fn the_check_meets_the_vector() {
     let signature = signature("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
@@ -40,7 +40,7 @@ async fn a_request_is_signed_over_what_is_sent() {
         let options = json!({"url": target.url(), "signing_secret": secret, "forward_headers": true});
         let mut hook = Hook::new(options).await;
         for body in [&b"{\"a\": 1}"[..], b"\0\xff binary", b""] {
-            // The sender's own signature is over its own id and key.
+            // The sender's own signature, made with its own id and key.
             let forged = [("webhook-id", "x"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,AAAA")];
             let answer = hook.deliver(event_with(&forged, body)).await;
             let received = target.received().await;
@@ -55,7 +55,7 @@ async fn a_request_is_signed_over_what_is_sent() {
 }
 
 #[tokio::test]
-async fn no_signature_of_the_sender_stands_beside_ours() {
+async fn the_senders_signature_is_not_sent_beside_ours() {
     let mut target = Target::answering(OK).await;
     let foreign = [("svix-id", "x"), ("svix-timestamp", "1"), ("svix-signature", "v1,AAAA"), ("webhook-version", "1")];
     let named: Vec<_> = foreign.iter().map(|(name, _)| *name).chain(["webhook-id"]).collect();

@@ -1,4 +1,4 @@
-//! Where events are sent to: a server that speaks HTTP/1.1 by hand, or something else.
+//! A target for events: a server that speaks HTTP/1.1 by hand, or something else.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use super::SECRET;
 use crate::support::within;
 
-/// An answer that takes the event.
+/// An answer that means the event was delivered.
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A request as it came in, names in lower case.
+/// A request as it was received, with names in lower case.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) line: String,
@@ -65,7 +65,7 @@ impl Target {
         .await
     }
 
-    /// Does with each connection what `serve` says, then closes it.
+    /// Serves each connection with `serve`, then closes it.
     pub(crate) async fn serving<F, S>(serve: S) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -89,18 +89,18 @@ impl Target {
         url(self.address)
     }
 
-    /// How many connections were made to it.
+    /// The number of connections that were made to the target.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The next request that it got.
+    /// The next request that was received.
     pub(crate) async fn received(&mut self) -> Received {
         within("a request", self.requests.recv()).await.unwrap()
     }
 }
 
-/// A URL below which nothing may be told.
+/// A URL with a path that no message may show.
 pub(crate) fn url(host: impl std::fmt::Display) -> String {
     format!("http://{host}/{SECRET}?token={SECRET}")
 }
@@ -127,12 +127,12 @@ impl Connection {
         let length = headers.iter().find(|(name, _)| name == "content-length");
         let mut body = vec![0; length.map_or(0, |(_, length)| length.parse().unwrap())];
         self.stream.read_exact(&mut body).await.unwrap();
-        // Nobody may be interested.
+        // The test may have stopped listening.
         let _ = self.requests.send(Received { line: line.trim_end().to_owned(), headers, body });
         true
     }
 
-    /// Sends; `false` if the peer has hung up.
+    /// Sends bytes; `false` if the peer has hung up.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).await.is_ok()
     }

@@ -1,4 +1,4 @@
-//! Certificates that the operator trusts besides the system's.
+//! Certificates that the operator trusts in addition to the system's.
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::json;
@@ -7,7 +7,7 @@ use tower_webhook::event::DeliverErrorKind::Connect;
 use super::connections::Tls;
 use super::{Hook, event, loopback};
 
-/// A certificate for `localhost` that nobody but itself vouches for.
+/// A self-signed certificate for `localhost`.
 fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -15,7 +15,7 @@ fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (Certificate, Key
     (params.self_signed(&key).unwrap(), key)
 }
 
-/// As `openssl req -x509` makes it.
+/// Makes it an authority's certificate, as `openssl req -x509` does.
 fn of_an_authority(params: &mut CertificateParams) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
 }
@@ -65,7 +65,7 @@ async fn a_self_signed_certificate_is_refused_before_and_after_its_time() {
     }
 }
 
-/// The certificate is public: anybody can show it.
+/// Anybody can present the certificate, because it is public.
 #[tokio::test]
 async fn a_server_without_the_key_of_the_certificate_is_refused() {
     let (certificate, _) = self_signed(of_an_authority);
@@ -85,7 +85,7 @@ async fn another_self_signed_certificate_for_the_same_host_is_refused() {
 }
 
 #[tokio::test]
-async fn certificates_that_are_given_later_take_the_place_of_those_before() {
+async fn certificates_that_are_given_later_replace_the_earlier_ones() {
     let (old, new) = (Tls::new().await, Tls::new().await);
     let egress = old.trusted();
     let mut to_old = Hook::by(egress.clone(), json!({"url": old.url("localhost")})).await;
@@ -95,7 +95,7 @@ async fn certificates_that_are_given_later_take_the_place_of_those_before() {
 
     egress.trust_instead(new.authority()).unwrap();
     to_new.deliver(event("{}")).await;
-    // Neither the connection of before is used for it, nor a session that was agreed on before.
+    // Neither the earlier connection nor an earlier TLS session is used for it.
     to_old.fail(Connect).await;
 
     for wrong in ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
@@ -106,7 +106,7 @@ async fn certificates_that_are_given_later_take_the_place_of_those_before() {
     egress.trust_instead(&[old.authority(), new.authority()].concat()).unwrap();
     to_old.deliver(event("{}")).await;
     to_new.deliver(event("{}")).await;
-    // A clone that was given more of its own stays apart.
+    // A clone that trusts additional certificates is separate.
     let apart = loopback().trust(old.authority()).unwrap();
     let more = apart.clone().trust(new.authority()).unwrap();
     apart.trust_instead(new.authority()).unwrap();

@@ -1,4 +1,4 @@
-//! A webhook whose events are to be processed once, in a stack that is wrongly assembled.
+//! A webhook with `dedup`, in a stack that is wrongly assembled.
 
 use std::convert::Infallible;
 
@@ -36,10 +36,10 @@ enum Step {
 
 use Step::*;
 
-/// The right order, written once more.
+/// The recommended order, stated independently.
 const RIGHT: [Step; 7] = [Route, Lookup, Auth, Collect, Verify, Check, Dedup];
 
-/// The layers of `steps`, the first one outermost, before `Dispatch`; with a store of events of their own.
+/// The layers of `steps`, the outermost first, before `Dispatch`; with a new store of earlier events.
 fn assemble(steps: &[Step], store: &Store) -> Boxed {
     assemble_with(steps, store, &FinishLayer::new())
 }
@@ -80,8 +80,8 @@ fn event(path: &str, knows: bool) -> Request<Collected> {
     request.body(Collected::new(Bytes::from_static(b"{}"))).unwrap()
 }
 
-/// Sends a stranger's event, then the same twice with the credential, and checks that no stack does with them what none
-/// may. Returns what the two got.
+/// Sends an event without the credential, then the same event twice with it, and checks that the stack makes none of
+/// the forbidden mistakes. Returns the refusals of the latter two.
 async fn check(steps: &[Step], store: &Store, seen: &Seen, path: &str) -> [Option<RejectionKind>; 2] {
     let service = assemble(steps, store);
     let stranger = ask(&service, event(path, false)).await;
@@ -125,7 +125,7 @@ async fn no_permutation_delivers_twice_or_to_a_stranger() {
         let at = |step| steps.iter().position(|other| *other == step).unwrap();
         let is_right =
             at(Route) < at(Lookup) && at(Lookup) < at(Auth) && at(Lookup) < at(Check) && at(Auth) < at(Dedup);
-        // `Verify` asks for a permit, and lets no proof by the body wait any longer.
+        // `Verify` needs a permit, and lets no proof by the body stay open.
         for (path, is_right) in [
             ("/shop/key", is_right && at(Auth) < at(Verify)),
             ("/shop/checksum", is_right && at(Auth) < at(Verify) && at(Verify) < at(Dedup)),
@@ -137,7 +137,7 @@ async fn no_permutation_delivers_twice_or_to_a_stranger() {
     }
 }
 
-/// Where the sender's hang-up does not end the processing, the id stays claimed; where it does, nothing goes on.
+/// If a hang-up of the sender does not end the processing, the id stays claimed; if it does, nothing continues.
 #[tokio::test]
 async fn wherever_finish_stands_an_event_is_not_processed_twice_at_a_time() {
     for at in 0..=RIGHT.len() {
@@ -204,7 +204,7 @@ async fn twice_is_as_good_as_once() {
 }
 
 #[tokio::test]
-async fn what_was_held_to_one_webhooks_rule_was_not_held_to_anothers() {
+async fn deduplication_by_one_webhooks_rule_does_not_count_for_another() {
     let (store, seen) = fixture().await;
     let fixed = |id| RouteNamespaceLayer::fixed("shop", id).unwrap();
     let guard =

@@ -1,4 +1,4 @@
-//! A permit speaks for one webhook and one set of guards.
+//! A permit is valid for one webhook and one set of guards.
 
 use bytes::Bytes;
 use http::Request;
@@ -37,7 +37,7 @@ fn request(path: &str, headers: &[(&str, &str)], body: &'static [u8]) -> Request
     request.body(Full::from(body)).unwrap()
 }
 
-/// Asserts that `stack` before the last layers answers `expected`; `None` is 200.
+/// Asserts that `stack`, followed by the last layers, answers `expected`; `None` is 200.
 macro_rules! assert_answers {
     ($stack:expr, $request:expr, $expected:expr) => {
         let stack = $stack
@@ -72,7 +72,7 @@ async fn a_permit_for_one_webhook_does_not_serve_another() {
     assert_eq!(seen.count(), 2);
 }
 
-/// Between the guards and the body, a middleware of one's own that puts in the webhook of an earlier request.
+/// Between the guards and the body, the application's own middleware inserts the webhook of an earlier request.
 #[tokio::test]
 async fn a_webhook_of_another_request_behind_a_permit_gets_nothing() {
     let seen = Seen::default();
@@ -96,7 +96,7 @@ async fn a_webhook_of_another_request_behind_a_permit_gets_nothing() {
     let behind = lookup.clone().layer(RequireAuthLayer::from_webhook()).map_request(swap.clone());
     assert_answers!(behind, request("/shop/open", &[], b"{}"), Some(Misassembled));
     assert_eq!(seen.count(), 0);
-    // Before the guards it changes nothing either: the guards that count are those of the webhook that was looked up.
+    // Before the guards the insertion has no effect either: only the webhook that was looked up counts.
     let before = lookup.map_request(swap).layer(RequireAuthLayer::from_webhook());
     assert_answers!(before, request("/shop/open", &[], b"{}"), Some(Misassembled));
     assert_eq!(seen.count(), 0);
@@ -113,7 +113,7 @@ async fn a_permit_given_before_the_webhook_was_known_is_not_enough() {
 }
 
 #[tokio::test]
-async fn of_two_layers_both_must_agree() {
+async fn both_of_two_auth_layers_must_agree() {
     let seen = Seen::default();
     let store = store(&seen).await;
     let known = ServiceBuilder::new().layer(RouteNamespaceLayer::from_path()).layer(LookupWebhookLayer::new(store));
@@ -130,13 +130,13 @@ async fn of_two_layers_both_must_agree() {
     }
     assert_both!(known.clone().layer(own.clone()).layer(RequireAuthLayer::from_webhook()));
     assert_both!(known.clone().layer(RequireAuthLayer::from_webhook()).layer(own.clone()));
-    // Also when one of them stands where the webhook is not known yet.
+    // Also if one of them comes before the lookup.
     let first = ServiceBuilder::new().layer(own).layer(known.into_inner());
     assert_both!(first.clone().layer(RequireAuthLayer::from_webhook()));
 }
 
 #[tokio::test]
-async fn of_two_layers_both_must_agree_also_when_one_needs_the_body() {
+async fn both_of_two_auth_layers_must_agree_also_when_one_needs_the_body() {
     let seen = Seen::default();
     let store = store(&seen).await;
     let known = ServiceBuilder::new().layer(RouteNamespaceLayer::from_path()).layer(LookupWebhookLayer::new(store));
@@ -156,7 +156,7 @@ async fn of_two_layers_both_must_agree_also_when_one_needs_the_body() {
 }
 
 #[tokio::test]
-async fn of_two_layers_both_must_agree_also_when_one_needs_a_call() {
+async fn both_of_two_auth_layers_must_agree_also_when_one_needs_a_call() {
     let seen = Seen::default();
     let store = store(&seen).await;
     let known = ServiceBuilder::new().layer(RouteNamespaceLayer::from_path()).layer(LookupWebhookLayer::new(store));
@@ -186,7 +186,7 @@ async fn of_two_layers_both_must_agree_also_when_one_needs_a_call() {
     // Without the layer that makes the call.
     let missing = known.clone().layer(own.clone()).layer(of_webhook.clone());
     assert_answers!(missing, request("/shop/open", &[("x-call", "right")], b"{}"), Some(Misassembled));
-    // A call that was asked for before the webhook was known is made, and says nothing of the guards of the webhook.
+    // A call that was requested before the lookup is made, but does not satisfy the webhook's guards.
     let first = ServiceBuilder::new().layer(own).layer(known.into_inner());
     assert_answers!(
         first.clone().layer(call.clone()),
@@ -196,8 +196,8 @@ async fn of_two_layers_both_must_agree_also_when_one_needs_a_call() {
     assert_both!(first.clone().layer(of_webhook.clone()).layer(call.clone()));
 }
 
-/// A guard that still waits for the body when the webhook becomes known must not be forgotten: what it was asked to
-/// prove has not been proved. It may be checked later, or the stack may be refused; 200 it must not be.
+/// A guard that still waits for the body at the lookup must not be forgotten: its proof is missing. It may be checked
+/// later, or the stack may be refused, but the answer must not be 200.
 #[tokio::test]
 async fn a_guard_that_waits_for_the_body_is_not_forgotten_when_the_webhook_becomes_known() {
     let seen = Seen::default();
@@ -216,7 +216,7 @@ async fn a_guard_that_waits_for_the_body_is_not_forgotten_when_the_webhook_becom
     assert_eq!(seen.count(), 0);
 }
 
-/// What was asked before the webhook was known says nothing of the webhook's guards, whenever it is proved.
+/// A proof that was requested before the lookup does not satisfy the webhook's guards, whenever it succeeds.
 #[tokio::test]
 async fn a_proof_by_the_body_that_was_asked_for_before_the_webhook_was_known_is_not_enough() {
     let seen = Seen::default();
@@ -246,7 +246,7 @@ async fn a_proof_by_the_body_for_one_webhook_does_not_serve_another() {
 }
 
 #[tokio::test]
-async fn who_needs_the_body_is_refused_while_verify_body_is_missing() {
+async fn a_guard_that_needs_the_body_refuses_while_verify_body_is_missing() {
     let seen = Seen::default();
     let store = store(&seen).await;
     let stack = ServiceBuilder::new()
@@ -264,7 +264,7 @@ async fn who_needs_the_body_is_refused_while_verify_body_is_missing() {
 }
 
 #[tokio::test]
-async fn what_is_verified_are_the_raw_bytes() {
+async fn the_raw_bytes_are_verified() {
     let seen = Seen::default();
     let receiver = tower_webhook::receiver(store(&seen).await);
     for body in [&b"\xff\x00 {\r\n"[..], b"", b" { } "] {
@@ -305,7 +305,7 @@ async fn a_scheme_that_forgot_to_check_the_body_admits_nobody() {
 }
 
 #[tokio::test]
-async fn a_misassembled_stack_tells_strangers_nothing() {
+async fn a_misassembled_stack_reveals_nothing() {
     let seen = Seen::default();
     let stack = ServiceBuilder::new()
         .layer(ProblemJsonLayer::new())

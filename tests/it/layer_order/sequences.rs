@@ -1,4 +1,4 @@
-//! Every sequence of layers, built at run time and asked: what it answers must be what the evidence allows.
+//! Every sequence of layers is built at run time, and must answer exactly as the evidence allows.
 
 use bytes::Bytes;
 use http::Request;
@@ -22,19 +22,19 @@ enum Step {
     Route,
     Lookup,
     Auth,
-    /// As `Auth`, without having been told that `Call` and `Verify` follow.
+    /// Like `Auth`, but without the promise that `Call` and `Verify` follow.
     AuthAlone,
     Call,
     Collect,
     Verify,
     Check,
-    /// It asks for nothing and proves nothing.
+    /// It needs nothing and proves nothing.
     Finish,
 }
 
 use Step::*;
 
-/// The right order, written once more.
+/// The recommended order, stated independently.
 const RIGHT: [Step; 7] = [Route, Lookup, Auth, Call, Collect, Verify, Check];
 
 const STEPS: [Step; 9] = [Route, Lookup, Auth, AuthAlone, Call, Collect, Verify, Check, Finish];
@@ -55,7 +55,7 @@ impl Step {
     }
 }
 
-/// The layers of `steps`, the first one outermost, before `Dispatch`.
+/// The layers of `steps`, the outermost first, before `Dispatch`.
 fn assemble(steps: &[Step], store: &Store) -> Boxed {
     steps.iter().rev().fold(BoxCloneSyncService::new(Dispatch::new()), |inner, step| step.put_before(inner, store))
 }
@@ -63,9 +63,9 @@ fn assemble(steps: &[Step], store: &Store) -> Boxed {
 /// A request for one of the five webhooks.
 #[derive(Clone, Copy, Debug)]
 struct Ask {
-    /// Its id: by a header, by the body's checksum, by a call, by a call and then the body, or open to everybody.
+    /// Its id: guarded by a header, by the body's checksum, by a call, by a call and then the body, or open.
     webhook: &'static str,
-    knows: bool,
+    has_credential: bool,
     json: bool,
 }
 
@@ -73,11 +73,11 @@ impl Ask {
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for webhook in ["call", "both"] {
-            all.extend([true, false].map(|knows| Self { webhook, knows, json: true }));
+            all.extend([true, false].map(|has_credential| Self { webhook, has_credential, json: true }));
         }
         for webhook in ["key", "checksum", "open"] {
-            for knows in [true, false] {
-                all.extend([true, false].map(|json| Self { webhook, knows, json }));
+            for has_credential in [true, false] {
+                all.extend([true, false].map(|json| Self { webhook, has_credential, json }));
             }
         }
         all
@@ -85,12 +85,12 @@ impl Ask {
 
     fn request(self) -> Request<Collected> {
         let body: &'static [u8] = if self.json { b"{}" } else { b"{" };
-        // A stranger's signature is one of another secret.
-        let checksum = Checksum::sign(if self.knows { 7 } else { 8 }, body);
+        // A sender without the credential signs with another secret.
+        let checksum = Checksum::sign(if self.has_credential { 7 } else { 8 }, body);
         let request = Request::post(format!("/shop/{}", self.webhook)).header("x-checksum", checksum);
         let request = request.header(
             "x-call",
-            if !self.knows {
+            if !self.has_credential {
                 "wrong"
             } else if self.webhook == "both" {
                 "body"
@@ -98,16 +98,16 @@ impl Ask {
                 "right"
             },
         );
-        let request = if self.knows { request.header("x-key", "k") } else { request };
+        let request = if self.has_credential { request.header("x-key", "k") } else { request };
         request.body(Collected::new(Bytes::from_static(body))).unwrap()
     }
 }
 
-/// What a request has proved so far, in a stack of which the model says what it answers.
+/// The model: computes the answer of a stack from what the request has proved so far.
 fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
     let (mut target, mut matched, mut permit, mut checked) = (false, false, false, false);
-    // Whether a proof by a call or by the body is owed, and whether it is owed to the guards of the webhook that is matched
-    // now.
+    // Whether a proof by a call or by the body is still owed, and whether it is owed to the guards of the webhook that
+    // is matched now.
     let (mut call, mut body, mut for_this) = (false, false, false);
     let need = |evidence: bool| if evidence { Ok(()) } else { Err(Misassembled) };
     for step in steps {
@@ -120,7 +120,7 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
             Auth | AuthAlone => {
                 need(matched)?;
                 match ask.webhook {
-                    "key" if !ask.knows => return Err(Unauthenticated),
+                    "key" if !ask.has_credential => return Err(Unauthenticated),
                     "checksum" | "call" | "both" if *step == AuthAlone => return Err(Misassembled),
                     "checksum" => (body, for_this) = (true, true),
                     "call" | "both" => (call, for_this) = (true, true),
@@ -130,7 +130,7 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
             Collect | Finish => {}
             Call => {
                 need(permit || ((call || body) && for_this))?;
-                if call && !ask.knows {
+                if call && !ask.has_credential {
                     return Err(Unauthenticated);
                 }
                 let was_owed = call || body;
@@ -143,7 +143,7 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
             }
             Verify => {
                 need(!call)?;
-                if body && !ask.knows {
+                if body && !ask.has_credential {
                     return Err(Unauthenticated);
                 }
                 permit |= body && for_this;
@@ -162,7 +162,7 @@ fn model(steps: &[Step], ask: Ask) -> Result<(), RejectionKind> {
     need(permit && !call && !body && matched && checked)
 }
 
-/// Written without the model: where these stand, an event of a stranger may never be delivered.
+/// States without the model: if this holds, a stack must never deliver an event of a sender without the credential.
 fn is_sound(steps: &[Step]) -> bool {
     let last = |step| steps.iter().rposition(|other| *other == step);
     match (last(Route), last(Lookup), last(Auth).max(last(AuthAlone)), last(Check)) {
@@ -171,7 +171,7 @@ fn is_sound(steps: &[Step]) -> bool {
     }
 }
 
-/// The same for the webhooks that need a call, and for the one that needs the body after it.
+/// The same for webhooks that need a call, and for the one that needs the body after it.
 fn is_confirmed(steps: &[Step], webhook: &str) -> bool {
     let behind =
         |steps: &'_ [Step], step| steps.iter().position(|other| *other == step).map(|at| steps[at + 1..].to_vec());
@@ -196,7 +196,7 @@ async fn check(steps: &[Step], store: &Store, seen: &Seen) {
         if delivered == 1 {
             assert!(is_sound(steps), "delivered through {steps:?}: {ask:?}");
             assert!(is_confirmed(steps, ask.webhook), "delivered through {steps:?}: {ask:?}");
-            assert!(ask.knows || ask.webhook == "open", "a stranger got through {steps:?}: {ask:?}");
+            assert!(ask.has_credential || ask.webhook == "open", "a stranger got through {steps:?}: {ask:?}");
         }
         match model(steps, ask) {
             Ok(()) => assert_eq!(answer.status, 200, "{steps:?} {ask:?}"),
@@ -222,13 +222,13 @@ async fn fixture() -> (Store, Seen) {
 }
 
 #[tokio::test]
-async fn the_recommended_order_delivers_to_who_knows() {
+async fn the_recommended_order_delivers_for_senders_with_the_credential() {
     let (store, seen) = fixture().await;
     let service = assemble(&RIGHT, &store);
     for ask in Ask::all() {
         let answer = crate::support::ask(&service, ask.request()).await;
         let expected = match ask {
-            Ask { knows: false, webhook: "key" | "checksum" | "call" | "both", .. } => 401,
+            Ask { has_credential: false, webhook: "key" | "checksum" | "call" | "both", .. } => 401,
             Ask { json: false, .. } => 400,
             _ => 200,
         };
@@ -237,7 +237,7 @@ async fn the_recommended_order_delivers_to_who_knows() {
     assert_eq!(seen.count(), 6);
 }
 
-/// Omissions and permutations, and layers that stand there more than once.
+/// Omissions, permutations and repetitions of layers.
 #[tokio::test]
 async fn every_sequence_of_up_to_four_layers_refuses_or_is_right() {
     let (store, seen) = fixture().await;
@@ -276,7 +276,7 @@ async fn every_permutation_of_all_layers_refuses_or_is_right() {
     }
 }
 
-/// All that can come between the three that must stand in order.
+/// All layers that can come between the three whose order matters.
 #[tokio::test]
 async fn the_right_order_with_anything_added_refuses_or_is_right() {
     let (store, seen) = fixture().await;

@@ -1,4 +1,4 @@
-//! What the compiler refuses: layers that need the collected body, where it has not been collected.
+//! Compile-time errors: layers that need the collected body, where it has not been collected.
 
 use std::marker::PhantomData;
 
@@ -22,12 +22,12 @@ trait Otherwise {
 
 impl<S, R> Otherwise for Probe<S, R> {}
 
-// An item of the type itself is found before one of a trait, when its bounds hold.
+// An inherent item takes precedence over one of a trait if its bounds hold.
 impl<S: Service<R>, R> Probe<S, R> {
     const SERVES: bool = true;
 }
 
-/// Whether a concrete service takes a request of this body.
+/// Whether a concrete service accepts a request with this body.
 macro_rules! serves {
     ($service:ty, $body:ty) => {
         <Probe<$service, Request<$body>>>::SERVES
@@ -49,7 +49,7 @@ fn layers_that_need_the_body_do_not_compile_without_it() {
     assert!(!serves!(After<LookupWebhookLayer, After<RequireAuthLayer, Verified>>, Raw));
     assert!(!serves!(After<RouteNamespaceLayer, After<LookupWebhookLayer, Dispatch>>, Raw));
     assert!(!serves!(After<DedupLayer, Dispatch>, Raw));
-    // Collected too late.
+    // The body is collected too late.
     assert!(!serves!(After<VerifyBodyLayer, Gathered<Dispatch>>, Raw));
     assert!(!serves!(After<CheckPayloadLayer, Gathered<Dispatch>>, Raw));
     assert!(!serves!(After<CheckPayloadLayer, After<RequireAuthLayer, Gathered<Verified>>>, Raw));

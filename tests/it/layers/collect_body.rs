@@ -1,4 +1,4 @@
-//! `CollectBody` under bodies of every kind. Time stands still unless a body waits.
+//! `CollectBody` with bodies of every kind. The clock is paused unless a body waits.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn spawn() -> (Spawn<CollectBody<Inner>>, Handle<Request<Collected>, Response<Re
     spawn_layer(layer())
 }
 
-/// What the inner service gets of `body`.
+/// The body that the inner service gets for `body`.
 async fn collected<B>(body: B) -> Bytes
 where
     B: Body + Send + 'static,
@@ -99,8 +99,8 @@ async fn a_body_that_announces_too_much_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_is_read_than_the_limit_says() {
-    // What follows the eleventh byte would fail otherwise.
+async fn reading_stops_at_the_limit() {
+    // Reading beyond the eleventh byte would fail.
     refused(Script::new([Step::data("01234"), Step::data("567890"), Step::Fail]), BodyTooLarge).await;
     refused(Script::new([Step::data("01234567890"), Step::Hang]), BodyTooLarge).await;
 }
@@ -114,7 +114,7 @@ async fn a_body_that_breaks_off_is_refused() {
 
 /// A sender that closes its HTTP/2 connection as soon as it has sent everything.
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_when_all_is_there_that_was_announced_is_whole() {
+async fn a_body_that_breaks_off_after_its_announced_length_is_complete() {
     let body = Script::new([Step::data("{"), Step::data("}"), Step::Fail]).announcing(2);
     assert_eq!(collected(body).await, "{}");
 }
@@ -149,7 +149,7 @@ async fn the_service_that_was_ready_is_called_though_others_were_called_meanwhil
     assert!(poll_ready::<Script>(&mut service));
     let first = tokio::spawn(service.call(Request::new(slow())));
     tokio::task::yield_now().await;
-    // The mock panics if a clone that was never polled ready is called in the first one's stead.
+    // The mock panics if the layer calls a clone that was never polled ready.
     assert!(poll_ready::<Script>(&mut service));
     let second = tokio::spawn(service.call(Request::new(slow())));
     for _ in 0..2 {
@@ -186,7 +186,7 @@ async fn a_dropped_request_never_reaches_the_inner() {
 }
 
 #[tokio::test]
-async fn what_was_collected_is_a_body_again() {
+async fn a_collected_body_is_a_body_again() {
     let service = tower::service_fn(|request: Request<Collected>| async move {
         let whole = request.body().bytes().clone();
         let read = Answer::of(Response::new(request.into_body())).await.body;

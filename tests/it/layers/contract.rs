@@ -1,4 +1,4 @@
-//! What every layer owes its inner service.
+//! The contract of every layer with its inner service.
 
 use std::task::Poll;
 
@@ -21,7 +21,7 @@ use crate::support::{CREDENTIAL, routed, store, target, within};
 
 pub(super) type Inner = Mock<Request<Collected>, Response<ResponseBody>>;
 
-/// Stands for what a user's own layer puts beside a request.
+/// An extension that an application's own layer adds to a request.
 #[derive(Clone, Debug, PartialEq)]
 struct Mark(u8);
 
@@ -41,7 +41,7 @@ fn good() -> Request<Collected> {
     routed(request, "shop", "guarded")
 }
 
-async fn readiness_is_the_inners<L>(layer: L)
+async fn readiness_is_that_of_the_inner_service<L>(layer: L)
 where
     L: Layer<Inner>,
     L::Service: Service<Request<Collected>, Error = BoxError>,
@@ -50,7 +50,7 @@ where
     handle.allow(0);
     assert!(service.poll_ready().is_pending(), "the inner is not ready");
     handle.allow(1);
-    assert!(service.is_woken(), "who waits for the inner is woken");
+    assert!(service.is_woken(), "a task that waits for the inner service is woken");
     assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))), "the inner is ready");
 
     handle.send_error("the inner broke");
@@ -80,13 +80,13 @@ where
     assert_eq!(request.body().bytes(), expected.body().bytes());
     assert_eq!(request.extensions().get(), Some(&Mark(7)));
 
-    // And so does the answer, whatever it is.
+    // The answer is passed on unchanged too.
     let answer_of_inner = Response::builder().status(418).header("x-a", "b");
     respond.send_response(answer_of_inner.body(ResponseBody::from(Bytes::from_static(b"short and stout"))).unwrap());
     let answer = within("the answer", answer).await.unwrap().unwrap();
     assert_eq!(answer.status(), 418);
     let names: Vec<_> = answer.headers().keys().map(|name| name.as_str()).collect();
-    // `Dedup` names the event.
+    // `Dedup` adds the event's id.
     assert!(names == ["x-a"] || names == ["x-a", "x-event-id"], "{names:?}");
     assert_eq!(answer.headers()["x-a"], "b");
     assert_eq!(crate::support::Answer::of(answer).await.body, "short and stout");
@@ -108,7 +108,7 @@ where
     assert_eq!(error.to_string(), "the inner broke");
 }
 
-/// The mock panics unless the very service that was polled ready is called.
+/// The mock panics unless the service that was polled ready is the one that is called.
 async fn the_service_that_was_ready_is_called<L, B>(layer: L)
 where
     L: Layer<Inner>,
@@ -132,8 +132,8 @@ macro_rules! every_layer_keeps_the_contract {
             use super::*;
 
             #[tokio::test]
-            async fn readiness_is_the_inners() {
-                super::readiness_is_the_inners($layer).await;
+            async fn readiness_is_that_of_the_inner_service() {
+                super::readiness_is_that_of_the_inner_service($layer).await;
             }
 
             #[tokio::test]
@@ -199,7 +199,7 @@ every_layer_keeps_the_contract! {
     problem_json: ProblemJsonLayer::new();
 }
 
-/// Calls a clone of the service that was polled ready.
+/// A wrong layer, which calls a clone of the service that was polled ready.
 #[derive(Clone)]
 struct CallsAClone(Inner);
 

@@ -1,4 +1,4 @@
-//! `Dedup` with a rule: what the inner service hears, and what becomes of the claim.
+//! `Dedup` with a rule: the requests that reach the inner service, and the fate of each claim.
 
 use std::convert::Infallible;
 use std::task::Poll;
@@ -27,7 +27,7 @@ fn spawn() -> (Spawn<Dedup<Inner>>, Handle<Request<Collected>, Response<Response
     spawn_layer(layer())
 }
 
-/// What the layer answers when the inner may not be asked.
+/// The answer of the layer to a request that must not reach the inner service.
 async fn unasked(service: &mut Spawn<Dedup<Inner>>, request: Request<Collected>) -> Answer {
     assert!(service.poll_ready().is_ready());
     Answer::of(within("an answer", service.call(request)).await.unwrap()).await
@@ -46,7 +46,7 @@ async fn the_service_that_was_ready_is_called_and_a_duplicate_does_not_use_it_up
         assert_eq!(request.headers()["x-id"], id);
         assert_eq!(request.body().bytes(), "{}");
         if id == "1" {
-            // The inner's one place that is left stays free for the next one.
+            // The inner service's only free place stays free for the next request.
             let refused = unasked(&mut service, event(id)).await;
             assert_eq!(refused.rejection, Some(RejectionKind::InProgress));
             assert_eq!(unasked(&mut service, Request::default()).await.rejection, Some(RejectionKind::MissingEventId));
@@ -60,7 +60,7 @@ async fn the_service_that_was_ready_is_called_and_a_duplicate_does_not_use_it_up
 }
 
 #[tokio::test]
-async fn a_duplicate_gets_status_and_event_id_again_and_no_body_of_anybody_elses() {
+async fn a_duplicate_gets_the_first_status_and_event_id_and_no_body() {
     const ID: &str = "01936b2e-7c4f-7d53-9f3e-2f6a52b1c0de";
     for (status, event_id) in [(200, Some(ID)), (201, None), (202, Some(ID)), (204, None)] {
         let (mut service, mut handle) = spawn();
@@ -88,7 +88,7 @@ async fn a_duplicate_gets_status_and_event_id_again_and_no_body_of_anybody_elses
 async fn the_application_renders_the_answer_to_a_duplicate() {
     fn render(receipt: &Receipt) -> Response<Bytes> {
         let words = format!("{} {}", receipt.status(), receipt.event_id().unwrap());
-        // The layer decides on the status and on its own headers.
+        // The layer sets the status and its own headers.
         let forged = Response::builder().status(500).header("x-duplicate", "no").header("x-event-id", "none");
         forged.header("x-rendered", "1").body(words.into()).unwrap()
     }

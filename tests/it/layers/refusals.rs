@@ -1,4 +1,4 @@
-//! A refusal is an answer, and the inner service hears nothing of the request.
+//! A refusal is an answer, and the request does not reach the inner service.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -68,7 +68,7 @@ async fn route_namespace_refuses_other_paths() {
 }
 
 #[tokio::test]
-async fn lookup_webhook_refuses_what_it_does_not_know() {
+async fn lookup_webhook_refuses_unknown_webhooks() {
     let layer = LookupWebhookLayer::new(store().await);
     refused(layer.clone(), with_target("shop", "nothing"), UnknownWebhook).await;
     refused(layer.clone(), with_target("nowhere", "open"), UnknownWebhook).await;
@@ -105,13 +105,13 @@ async fn require_auth_refuses_without_the_right_credential() {
     twice.headers_mut().append("authorization", "Bearer s3cret-token".parse().unwrap());
     refused(layer, twice, Unauthenticated).await;
     refused(RequireAuthLayer::from_webhook(), request("/"), Misassembled).await;
-    // It cannot know that `VerifyBody` follows unless it is told.
+    // Without `verify_body_follows` it must assume that no `VerifyBody` follows.
     let unverified = RequireAuthLayer::new(Checksum::new(7));
     refused(unverified, with_header("x-checksum", "1"), Misassembled).await;
 }
 
 #[tokio::test]
-async fn verify_body_refuses_what_is_not_proved() {
+async fn verify_body_refuses_an_unproved_request() {
     refused(VerifyBodyLayer::new(), request("/"), Misassembled).await;
     let layer = ServiceBuilder::new()
         .layer(RequireAuthLayer::new(Checksum::new(7)).verify_body_follows())
@@ -133,7 +133,7 @@ fn call_auth(scheme: impl tower_webhook::auth::Scheme) -> tower::layer::util::St
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_auth_refuses_what_is_not_confirmed() {
+async fn call_auth_refuses_an_unconfirmed_request() {
     let wrong = refused(call_auth(Call), with_header("x-call", "wrong"), Unauthenticated).await;
     assert_eq!(wrong.header("www-authenticate"), "Call");
     refused(call_auth(Call), request("/"), Unauthenticated).await;
@@ -154,9 +154,9 @@ async fn call_auth_refuses_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn call_auth_refuses_what_nobody_has_judged() {
+async fn call_auth_refuses_a_request_that_no_guard_has_checked() {
     refused(CallAuthLayer::new(), request("/"), Misassembled).await;
-    // Without having been told that `CallAuth` follows.
+    // Without `call_auth_follows`.
     refused(RequireAuthLayer::new(Call), with_header("x-call", "right"), Misassembled).await;
     let without_verify_body = with_header("x-call", "body");
     refused(call_auth(Call), without_verify_body, Misassembled).await;
@@ -189,7 +189,7 @@ async fn call_auth_leaves_the_body_to_verify_body() {
     assert_eq!(within("the answer", answer).await.unwrap().unwrap().status(), 200);
 }
 
-/// A request whose call hangs takes a place; one whose sender has gone does not.
+/// A request whose call hangs occupies a permit; one whose sender has gone does not.
 #[tokio::test(start_paused = true)]
 async fn call_auth_refuses_more_calls_than_it_may_make() {
     let layer = ServiceBuilder::new()
@@ -198,7 +198,7 @@ async fn call_auth_refuses_more_calls_than_it_may_make() {
         .into_inner();
     let (mut service, mut handle) = spawn_layer::<_, Response<ResponseBody>, _>(layer);
     let mut hanging = Vec::new();
-    // The requests for no webhook have four places together.
+    // Requests without a webhook share four permits.
     for _ in 0..4 {
         assert!(service.poll_ready().is_ready());
         hanging.push(tokio::spawn(service.call(with_header("x-call", "never"))));
@@ -219,7 +219,7 @@ async fn call_auth_refuses_more_calls_than_it_may_make() {
 }
 
 #[tokio::test]
-async fn check_payload_refuses_what_is_not_json() {
+async fn check_payload_refuses_a_body_that_is_not_json() {
     let layer = CheckPayloadLayer::new(DataType::Json);
     for body in [&b""[..], b" ", b"{", b"{} {}", b"\"\xff\"", b"a=b", b"\xef\xbb\xbf{}"] {
         refused(layer, with_body(body), MalformedPayload).await;
@@ -231,7 +231,7 @@ async fn check_payload_refuses_what_is_not_json() {
 }
 
 #[tokio::test]
-async fn collect_body_refuses_what_is_too_large() {
+async fn collect_body_refuses_a_body_that_is_too_large() {
     refused(CollectBodyLayer::new().max_bytes(1), with_body(b"{}"), BodyTooLarge).await;
 }
 

@@ -1,4 +1,4 @@
-//! What every backend keeps to.
+//! The contract of every backend.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tower_webhook::{BuildContext, BuildError, Registry, receiver};
 use crate::support::modules::{Nothing, Seen};
 use crate::support::{ask, eventually, store_of, within};
 
-/// Where a backend keeps events. To open it again is to start the next process.
+/// The storage of a backend. Opening it again simulates the next process.
 pub(super) trait Storage {
     async fn open(&self, max_bytes: u64) -> (Queue, Backlog);
 }
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An event as a receiver makes it.
+/// An event like those that a receiver makes.
 async fn delivery(namespace: &str, id: &str, body: &str) -> Delivery {
     let seen = Seen::default();
     let store = store_of(seen.registry(), &[(namespace, id, r#"{"module": "capture", "data_type": "blob"}"#)]).await;
@@ -100,7 +100,7 @@ pub(super) async fn an_event_is_handed_out_as_it_was_received(storage: &impl Sto
     assert_eq!(state, State::default());
     assert!(!format!("{event:?}").contains("\u{e9}"), "{event:?}");
     assert_eq!((queue.status().waiting, queue.status().dead_letters, queue.status().is_failing), (1, 0, false));
-    // What need not be read is the same.
+    // An event that need not be read from storage is the same.
     let fresh = queue.backend().take_fresh(std::slice::from_ref(&due.ticket));
     assert!(fresh.iter().flatten().all(|fresh| fresh.id == event.id && fresh.body == event.body));
 }
@@ -126,7 +126,7 @@ pub(super) async fn events_are_handed_out_in_the_order_of_their_receipt(storage:
     assert_eq!(ids, sent);
 }
 
-pub(super) async fn what_was_not_finished_is_there_for_the_next_process(storage: &impl Storage) {
+pub(super) async fn unfinished_events_are_there_for_the_next_process(storage: &impl Storage) {
     let (queue, mut backlog) = storage.open(ROOM).await;
     let mut put_all = Vec::new();
     for body in ["0", "1", "2", "3"] {
@@ -141,7 +141,7 @@ pub(super) async fn what_was_not_finished_is_there_for_the_next_process(storage:
     let left = take(&mut backlog, 2).await;
     let ids = [load(&queue, &left[0].ticket).await.0.id, load(&queue, &left[1].ticket).await.0.id];
     assert_eq!(ids, [put_all[1].1, put_all[3].1]);
-    // Later ones come after them.
+    // Later events come after the existing ones.
     let (later, _) = put(&queue, &mut backlog, "shop", "a", "4").await;
     assert!(later.sequence > left[1].ticket.sequence);
 }
@@ -188,7 +188,7 @@ pub(super) async fn an_event_that_was_put_off_waits_also_in_the_next_process(sto
     stop(queue, backlog).await;
     let (queue, mut backlog) = storage.open(ROOM).await;
     assert_eq!(queue.status().waiting, 1);
-    // It is handed out later, or with the time when it is to be tried.
+    // It is either returned later, or with the time of its next attempt.
     if let Ok(Some(due)) = tokio::time::timeout(Duration::from_millis(100), backlog.next()).await {
         let left = due[0].not_before.unwrap().saturating_duration_since(Instant::now());
         assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
@@ -227,7 +227,7 @@ pub(super) async fn dead_letters_are_found_by_where_they_came_from(storage: &imp
     assert_eq!(letters(&queue, one).await, ids[2..]);
 }
 
-/// The progress of an event whose steps are done and given up as these bits say.
+/// The progress of an event: bits of the steps that are done, and of those that are given up.
 fn progress(done: u32, given_up: u32) -> Progress {
     Progress { done, given_up, owner: *b"its item" }
 }
@@ -235,7 +235,7 @@ fn progress(done: u32, given_up: u32) -> Progress {
 pub(super) async fn a_dead_letter_is_replayed_as_if_it_were_new(storage: &impl Storage) {
     let (queue, mut backlog) = storage.open(ROOM).await;
     let (ticket, id) = put(&queue, &mut backlog, "shop", "a", "x").await;
-    // Its first item is done, and the second is given up.
+    // The first item is done, and the second is given up.
     let state = State { attempts: 4, done: progress(1, 1 << 1) };
     queue.backend().bury(ticket, id, state.clone(), &no());
     assert_eq!(queue.replay(vec![id]).await.unwrap(), 1);
@@ -243,7 +243,7 @@ pub(super) async fn a_dead_letter_is_replayed_as_if_it_were_new(storage: &impl S
     let due = take(&mut backlog, 1).await.remove(0);
     let (event, found) = load(&queue, &due.ticket).await;
     assert_eq!((event.id, &found), (id, &state.replayed()));
-    assert_eq!((found.attempts, found.done), (0, progress(1, 0)), "what is done is not done again");
+    assert_eq!((found.attempts, found.done), (0, progress(1, 0)), "a step that is done is not repeated");
     assert_eq!((queue.status().waiting, queue.status().dead_letters), (1, 0));
 }
 
@@ -309,7 +309,7 @@ pub(super) async fn after_a_stop_events_are_accepted_for_the_next_process(storag
     assert_eq!(load(&queue, &due.ticket).await.0.id, sent.id());
 }
 
-/// Fails twice, and takes the event then; one that is `poison` never.
+/// Fails twice and then delivers the event; an event `poison` always fails.
 struct Third(Seen);
 
 impl Module for Third {

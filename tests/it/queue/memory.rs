@@ -1,4 +1,4 @@
-//! A backend in memory: what a backend must do and nothing more, written against the public interface.
+//! A backend in memory that does only what the contract demands, written against the public interface.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -14,7 +14,7 @@ use tower_webhook::queue::{
 
 use super::contract::Storage;
 
-/// What outlives a process.
+/// The data that outlives a process.
 #[derive(Clone, Default)]
 pub(super) struct Memory(Arc<Mutex<Kept>>);
 
@@ -22,7 +22,7 @@ pub(super) struct Memory(Arc<Mutex<Kept>>);
 struct Kept {
     newest: u64,
     entries: BTreeMap<u64, Entry>,
-    /// The next `load` panics, before it has a future.
+    /// The next call of `load` panics before it returns a future.
     panics: bool,
 }
 
@@ -80,7 +80,7 @@ impl Kept {
     }
 }
 
-/// A process that has the memory open.
+/// A process that has opened the memory.
 struct Process {
     memory: Memory,
     max_bytes: u64,

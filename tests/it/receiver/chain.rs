@@ -1,4 +1,4 @@
-//! The keys `chain` and `chain-config`, for a sender that waits.
+//! The keys `chain` and `chain-config`, while the sender waits.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_webhook::{Receiver, receiver};
 use crate::support::scripted::Journal;
 use crate::support::{Answer, ask, post, store_of};
 
-/// An item: its script without braces, and more keys.
+/// An item: its script without braces, and further keys.
 fn item(script: &str, rest: &str) -> String {
     format!(r#"{{"module": "scripted", "module-config": {{{script}}} {rest}}}"#)
 }
@@ -68,7 +68,7 @@ async fn one_item_that_fails_is_no_200() {
         ("", "a a! b b. c c."),
         (STOP, "a a!"),
         (PARALLEL, "a b c c. a! b."),
-        // What was running when the first failed is not heard of again.
+        // The items that were running when the first one failed are dropped.
         (PARALLEL_STOP, "a b c c. a!"),
     ] {
         let journal = Journal::default();
@@ -80,7 +80,7 @@ async fn one_item_that_fails_is_no_200() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sender_is_told_of_the_first_item_that_failed() {
+async fn the_sender_gets_the_error_of_the_first_item_that_failed() {
     let items = [
         named("a"),
         item(r#""name": "b", "fails": 9, "kind": "timeout", "takes": 50"#, ""),
@@ -110,7 +110,7 @@ async fn the_timeout_acts_in_both_ways() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_not_done_is_tried_again() {
+async fn only_the_items_that_failed_are_tried_again() {
     let retry = r#", "retry": {"enabled": true, "max_attempts": 4}"#;
     let items = [named("a"), item(r#""name": "b", "fails": 2"#, retry), named("c")];
     for (rest, happened) in [("", "a a. b b! c c. b b! b b."), (STOP, "a a. b b! b b! b b. c c.")] {
@@ -133,7 +133,7 @@ async fn the_webhooks_retry_is_for_items_without_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_wait_is_waited() {
+async fn the_longest_wait_of_the_failed_items_applies() {
     let journal = Journal::default();
     let retry = r#", "retry": {"enabled": true, "initial_delay": 0}"#;
     let asks =

@@ -1,4 +1,4 @@
-//! A configuration that changes, brought by a source from elsewhere.
+//! Changes of the configuration, from a source that the test controls.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -38,7 +38,7 @@ fn serving(driver: &Driver, id: &str) -> Option<Arc<Webhook>> {
     driver.store.snapshot().webhook(&target("shop", id)).cloned()
 }
 
-/// The refusal of a key: its reason, and whether an older value is served.
+/// The refusal of a key: its reason, and whether an earlier value is served.
 fn refusal(driver: &Driver, key: &Key) -> Option<(String, bool)> {
     let snapshot = driver.store.snapshot();
     let mut refusals = snapshot.refusals().filter(|(other, _)| *other == key);
@@ -76,7 +76,7 @@ async fn the_last_good_value_serves_until_a_new_one_is_good() {
     assert_eq!(refusal(&driver, &key), None);
     driver.put(key.clone(), BAD).await;
     driver.delete(key.clone()).await;
-    assert_eq!(status(&receiver, "a").await, 404, "what was deleted is not served on");
+    assert_eq!(status(&receiver, "a").await, 404, "a deleted webhook is not served");
     assert_eq!(refusal(&driver, &key), None);
     driver.put(key.clone(), BAD).await;
     assert_eq!(status(&receiver, "a").await, 503, "the good value of before it was deleted is gone");
@@ -150,7 +150,7 @@ async fn unchanged_bytes_rebuild_nothing() {
 }
 
 #[tokio::test]
-async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
+async fn a_changed_connection_rebuilds_exactly_the_webhooks_that_name_it() {
     let (mut driver, receiver) = driver(OnInvalid::Keep);
     let hello = r#"{"type": "greeter", "greeting": "hello"}"#;
     driver
@@ -165,7 +165,7 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
     let rebuilt = serving(&driver, "a").unwrap();
     assert!(!Arc::ptr_eq(&a, &rebuilt) && Arc::ptr_eq(&b, &serving(&driver, "b").unwrap()));
 
-    // A connection that is good in itself, but not for this webhook.
+    // A connection that is valid in itself, but not for this webhook.
     driver.put(connection("c"), r#"{"type": "greeter", "greeting": "rude"}"#).await;
     assert!(serving(&driver, "a").is_none(), "the earlier value has a greeting that was replaced");
     let (reason, last_good) = refusal(&driver, &webhook("shop", "a")).unwrap();
@@ -173,7 +173,7 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
     driver.put(connection("c"), hello).await;
     assert_eq!(refusal(&driver, &webhook("shop", "a")), None);
 
-    // One that is not good at all: the last good one is used.
+    // A connection that is invalid: the last good one is used.
     for bad in [r#"{"greeting": "no type"}"#, r#"{"type": "greeter", "greeting": "panic"}"#] {
         driver.put(connection("c"), bad).await;
         assert!(refusal(&driver, &connection("c")).unwrap().1);
@@ -185,7 +185,7 @@ async fn a_connection_that_changes_rebuilds_who_names_it_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn no_connection_of_a_history_that_is_gone_is_used_for_a_bad_one() {
+async fn no_connection_of_an_earlier_history_is_used_for_a_bad_one() {
     let (hello, bad) = (r#"{"type": "greeter", "greeting": "hello"}"#, r#"{"greeting": "no type"}"#);
     let everything = |value: &str| {
         vec![
@@ -194,7 +194,7 @@ async fn no_connection_of_a_history_that_is_gone_is_used_for_a_bad_one() {
             (connection("c"), bytes(value)),
         ]
     };
-    // Bad only in the new history, or in both.
+    // Invalid only in the new history, or in both.
     for is_bad_before in [false, true] {
         let (mut driver, receiver) = driver(OnInvalid::Keep);
         driver.replace(everything(hello)).await;
@@ -205,7 +205,7 @@ async fn no_connection_of_a_history_that_is_gone_is_used_for_a_bad_one() {
         assert_eq!(status(&receiver, "a").await, 200);
         driver.begin_history(everything(bad)).await;
         assert_eq!((status(&receiver, "a").await, status(&receiver, "b").await), (503, 200));
-        assert!(Arc::ptr_eq(&b, &serving(&driver, "b").unwrap()), "what is the same is not built again");
+        assert!(Arc::ptr_eq(&b, &serving(&driver, "b").unwrap()), "an unchanged webhook is not built again");
         assert!(!refusal(&driver, &connection("c")).unwrap().1);
         let (reason, last_good) = refusal(&driver, &webhook("shop", "a")).unwrap();
         assert!(reason.contains("no valid connection") && !last_good, "{reason}");
@@ -213,7 +213,7 @@ async fn no_connection_of_a_history_that_is_gone_is_used_for_a_bad_one() {
         assert_eq!(status(&receiver, "a").await, 200);
         assert!(!Arc::ptr_eq(&a, &serving(&driver, "a").unwrap()));
     }
-    // A good connection is no reason to build anything again.
+    // A valid connection does not cause a webhook to be built again.
     let (mut driver, _) = driver(OnInvalid::Keep);
     driver.replace(everything(hello)).await;
     let a = serving(&driver, "a").unwrap();
@@ -322,7 +322,7 @@ async fn one_revision_may_change_many_keys() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_revision_is_woken_when_it_is_served() {
+async fn a_reader_that_waits_for_a_revision_is_woken_when_it_is_served() {
     let (mut driver, receiver) = driver(OnInvalid::Keep);
     driver.replace(vec![]).await;
     let store = driver.store.clone();
@@ -336,7 +336,7 @@ async fn who_waits_for_a_revision_is_woken_when_it_is_served() {
 }
 
 #[tokio::test]
-async fn who_waits_learns_that_nobody_will_come() {
+async fn a_waiting_reader_learns_that_the_reflector_is_gone() {
     let (driver, receiver) = driver(OnInvalid::Keep);
     let store = driver.store.clone();
     drop(driver);
@@ -346,7 +346,7 @@ async fn who_waits_learns_that_nobody_will_come() {
 }
 
 #[tokio::test]
-async fn a_dropped_reflector_leaves_what_was_served() {
+async fn the_last_snapshot_outlives_the_reflector() {
     let (mut driver, receiver) = driver(OnInvalid::Keep);
     driver.replace(vec![(webhook("shop", "a"), bytes(OPEN))]).await;
     drop(driver);
@@ -354,9 +354,9 @@ async fn a_dropped_reflector_leaves_what_was_served() {
     assert_eq!(status(&receiver, "a").await, 200);
 }
 
-/// The runtime has one thread: were the value compiled there, the request that it waits for would never be answered.
+/// The runtime has one thread: if the value were compiled there, the awaited request would never be answered.
 #[tokio::test]
-async fn what_takes_long_to_compile_holds_up_no_request() {
+async fn a_value_that_takes_long_to_compile_delays_no_request() {
     let (begins, mut began) = unbounded_channel();
     let (go, gone) = mpsc::channel();
     let gone = Mutex::new(gone);
@@ -393,7 +393,7 @@ async fn what_takes_long_to_compile_holds_up_no_request() {
     }
 }
 
-/// Brings one webhook, and breaks.
+/// Delivers one webhook and panics.
 struct Breaks;
 
 impl Source for Breaks {
@@ -418,7 +418,7 @@ async fn a_source_that_panics_is_shown_as_disconnected() {
 }
 
 #[tokio::test]
-async fn the_status_says_what_the_source_says() {
+async fn the_status_shows_the_reports_of_the_source() {
     let (mut driver, _) = driver(OnInvalid::Keep);
     assert_eq!((driver.store.status().source, driver.store.status().state.label()), ("driven", "starting"));
     driver.replace(vec![(webhook("shop", "a"), bytes(OPEN)), (webhook("b", "b"), bytes(BAD))]).await;
@@ -438,7 +438,7 @@ async fn the_status_says_what_the_source_says() {
     assert_eq!(status.snapshot.counts().webhooks, 1, "it is served on");
 }
 
-/// A request that was looked up keeps its webhook; one revision later another is served.
+/// A request that has been looked up keeps its webhook, although the next revision already serves another.
 #[tokio::test]
 async fn a_change_in_the_middle_of_a_request_does_not_mix_two_configurations() {
     use crate::support::body::{Script, Step};

@@ -1,4 +1,4 @@
-//! Connections that webhooks share, with a kind of the test's own that speaks to a real server.
+//! Connections that webhooks share, of a kind that the test defines, to a real server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ struct Server {
 #[derive(Clone, Copy, PartialEq)]
 enum Mood {
     Friendly,
-    /// Says nothing for the time being.
+    /// Sends nothing for now.
     Silent,
     /// Hangs up.
     Busy,
@@ -63,7 +63,7 @@ impl Server {
         server
     }
 
-    /// The value of a connection to it.
+    /// The configuration of a connection to the server.
     fn connection(&self, rest: &str) -> String {
         format!(r#"{{"type": "line", "address": "{}"{rest}}}"#, self.address)
     }
@@ -92,7 +92,7 @@ async fn serve(stream: TcpStream, lines: &AtomicUsize, mut moods: watch::Receive
     }
 }
 
-/// The kind of connections to a [`Server`].
+/// A kind of connections to a [`Server`].
 #[derive(Deserialize)]
 struct Line {
     address: SocketAddr,
@@ -202,7 +202,7 @@ async fn one_client_is_made_by_the_first_delivery_and_shared_by_all() {
     driver.replace(webhooks.chain([of_connection]).collect()).await;
     assert_eq!((server.made(), driver.store.snapshot().counts().webhooks), (0, 20), "nothing is opened to compile");
 
-    // All at once, while the server does not let anybody in.
+    // All deliveries start at once, while the server does not greet.
     server.mood.send_replace(Mood::Silent);
     let paths: Vec<_> = keys.iter().map(|(namespace, id)| format!("/{namespace}/{id}")).collect();
     let deliveries = join_all(paths.iter().map(|path| status(&receiver, path)));
@@ -260,12 +260,12 @@ async fn a_client_is_closed_when_nobody_names_its_connection() {
             "list" => driver.replace(vec![everything.clone()]).await,
             _ => driver.apply(vec![delete(webhook("shop", "a")), delete(connection("c"))]).await,
         }
-        // This thread has read the configuration of before, and keeps it until it reads again.
+        // This thread has cached the previous configuration until its next read.
         server.has_open(0).await;
     }
 }
 
-/// A kind, and the module for it, whose client panics when it is dropped.
+/// A kind whose client panics when it is dropped, and its module.
 struct Fragile;
 
 struct Shards;
@@ -323,7 +323,7 @@ async fn a_client_that_panics_when_it_is_dropped_stops_no_configuration() {
     driver.put(webhook("shop", "a"), LINES).await;
     assert_eq!(status(&receiver, "/shop/a").await, 200);
 
-    // Both clients are closed by one change.
+    // One change closes both clients.
     driver.apply(vec![delete(webhook("shop", "f")), delete(webhook("shop", "a"))]).await;
     server.has_open(0).await;
     driver.put(webhook("shop", "a"), LINES).await;
@@ -361,7 +361,7 @@ async fn a_client_that_could_not_be_made_is_tried_again_by_the_next_delivery() {
         };
         let (statuses, ()) = within("the deliveries", async { tokio::join!(deliveries, end) }).await;
         assert_eq!(statuses, [502; 5]);
-        assert_eq!(server.made(), round, "those that wait for one attempt share its outcome");
+        assert_eq!(server.made(), round, "deliveries that wait for one attempt share its outcome");
         server.has_open(0).await;
     }
     server.mood.send_replace(Mood::Friendly);
@@ -394,14 +394,14 @@ async fn a_connection_says_which_namespaces_may_name_it() {
     assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/blog/a").await], [200; 2]);
 }
 
-/// How a test brings a configuration that differs in some keys.
+/// How a test delivers a configuration that differs in some keys.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Change,
     Replacement,
 }
 
-/// Changes what the source holds.
+/// Changes the content of the source.
 async fn change(driver: &mut Driver, by: By, held: &mut BTreeMap<Key, Bytes>, changes: &[(&Key, Option<&str>)]) {
     for (key, value) in changes {
         match value {
@@ -425,7 +425,7 @@ async fn a_connection_that_is_taken_away_is_not_used_on_by_a_last_good_value() {
     let shops = server.connection(r#", "allowed_namespaces": ["shop"]"#);
     let [bad, elsewhere] = ["{", r#"{"module": "lines", "connection": "elsewhere"}"#];
     for by in [By::Change, By::Replacement] {
-        // The newest value of `blog/a` names the connection still, or the last good one does.
+        // Either the newest value of `blog/a` still names the connection, or its last good one does.
         for newest in [LINES, bad, elsewhere] {
             for (taken, of_shop) in [(Some(&*shops), 200), (None, 503)] {
                 let (mut driver, receiver) = driver(OnInvalid::Keep);
@@ -450,7 +450,7 @@ async fn a_connection_that_is_taken_away_is_not_used_on_by_a_last_good_value() {
 }
 
 #[tokio::test]
-async fn a_last_good_value_does_not_use_what_was_replaced() {
+async fn a_last_good_value_does_not_use_a_replaced_connection() {
     let (old, new) = (Server::start().await, Server::start().await);
     let (a, b, c) = (webhook("shop", "a"), webhook("shop", "b"), connection("c"));
     for by in [By::Change, By::Replacement] {
@@ -464,7 +464,7 @@ async fn a_last_good_value_does_not_use_what_was_replaced() {
                 change(&mut driver, by, &mut held, &[(&a, Some("{")), (&c, Some(&new_value))]).await;
             } else {
                 change(&mut driver, by, &mut held, &[(&a, Some("{"))]).await;
-                // A connection that is refused is used as it was.
+                // A connection whose newest value is refused is used as before.
                 change(&mut driver, by, &mut held, &[(&c, Some("["))]).await;
                 assert_eq!(status(&receiver, "/shop/a").await, 200);
                 change(&mut driver, by, &mut held, &[(&a, Some("{ "))]).await;
@@ -503,7 +503,7 @@ async fn a_variable_that_was_free_for_a_moment_is_not_kept() {
 }
 
 #[tokio::test]
-async fn of_a_key_that_is_brought_twice_the_last_value_counts() {
+async fn the_last_value_of_a_key_that_is_delivered_twice_counts() {
     let server = Server::start().await;
     let (a, b, c) = (webhook("shop", "a"), webhook("shop", "b"), connection("c"));
     let of = |n: usize| match n {
@@ -526,7 +526,7 @@ async fn of_a_key_that_is_brought_twice_the_last_value_counts() {
             (metadata, refusal(driver, &a), refusal(driver, &c), snapshot.counts())
         };
         assert_eq!(found(&driver), found(&fresh), "{} and {}", of(first), of(last));
-        // What it depends on is known.
+        // The dependencies of the webhook are tracked.
         driver.apply(vec![delete(connection("c")), put(b.clone(), of(3))]).await;
         fresh.apply(vec![delete(connection("c")), put(b.clone(), of(3))]).await;
         assert_eq!(found(&driver), found(&fresh), "{} and {}", of(first), of(last));
@@ -556,7 +556,7 @@ async fn a_variable_of_a_connection_is_not_for_webhooks() {
         assert_eq!(status(&receiver, "/shop/new").await, 503);
         driver.delete(webhook("shop", "new")).await;
 
-        // All at once, webhooks first.
+        // Everything is delivered at once, webhooks first.
         let everything = |json: &str| {
             let webhooks = [(secret.clone(), bytes(&of("PASSWORD"))), (other.clone(), bytes(&of("OTHER")))];
             webhooks.into_iter().chain([(connection("c"), bytes(json))]).collect::<Vec<_>>()
@@ -564,7 +564,7 @@ async fn a_variable_of_a_connection_is_not_for_webhooks() {
         driver.replace(everything(&with("PASSWORD"))).await;
         assert_eq!(refusal(&driver, &secret).unwrap(), belongs);
 
-        // One that is refused keeps its variable; this one is no JSON.
+        // A refused connection keeps its variable; this value is not even JSON.
         driver.put(connection("c"), &with("PASSWORD").replace(',', ";")).await;
         assert!(refusal(&driver, &connection("c")).is_some());
         assert_eq!(refusal(&driver, &secret).unwrap(), belongs);

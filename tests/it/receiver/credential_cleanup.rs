@@ -1,4 +1,4 @@
-//! The key `credential_cleanup`: what modules get, and what guards see.
+//! The key `credential_cleanup`: modules do not get credentials, and guards see them.
 
 use http::Request;
 use http_body_util::Full;
@@ -72,7 +72,7 @@ async fn without_the_key_or_switched_off_nothing_is_changed() {
 }
 
 #[tokio::test]
-async fn of_a_blob_only_the_header_fields_are_cleaned() {
+async fn only_the_header_fields_of_a_blob_are_cleaned() {
     let journal = Journal::default();
     let rest = r#", "data_type": "blob", "credential_cleanup": {}"#;
     send(&journal, rest, request(r#"{"token": 1}"#)).await.assert_accepted();

@@ -1,4 +1,4 @@
-//! An event that comes twice.
+//! Duplicate events.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use tower_webhook::{Receiver, Registry};
 use crate::support::modules::{Broken, Gate, Nothing};
 use crate::support::{Answer, CREDENTIAL, ask, eventually, post, receiver_of, store_of, within};
 
-/// `shop/a`, `shop/b` and `staging/a` know an event by the header `x-id`, `shop/body` by `/event/id` in the body,
-/// `shop/digest` by the body itself, `shop/short` forgets after 10 s, `shop/each` knows none.
+/// `shop/a`, `shop/b` and `staging/a` recognise an event by the header `x-id`, `shop/body` by `/event/id` in the body,
+/// and `shop/digest` by the body itself; `shop/short` forgets after 10 s, and `shop/each` has no rule.
 async fn receiver(registry: Registry, claims: Claims) -> Receiver {
     let webhook = |dedup: &str| format!(r#"{{"module": "gate", "authorization": "{CREDENTIAL}"{dedup}}}"#);
     let header = webhook(r#", "dedup": {"header": "X-Id"}"#);
@@ -96,7 +96,7 @@ async fn a_duplicate_while_the_first_one_runs_is_409() {
 }
 
 #[tokio::test]
-async fn what_was_not_taken_is_processed_again() {
+async fn an_event_that_was_not_taken_is_processed_again() {
     let (receiver, gate) = open().await;
     gate.refuse_all();
     for _ in 0..2 {
@@ -110,7 +110,7 @@ async fn what_was_not_taken_is_processed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_broken_module_did_not_take_is_processed_again() {
+async fn an_event_that_a_broken_module_did_not_take_is_processed_again() {
     for (how, status) in [("fail", 502), ("unavailable", 503), ("hang", 504), ("panic", 502), ("panic_at_once", 502)] {
         let json = format!(r#"{{"module":"broken","module-config":{{"how":"{how}"}},"dedup":{{"header":"x-id"}}}}"#);
         let registry = Registry::builtin().module::<Broken>();
@@ -156,7 +156,7 @@ async fn a_stranger_cannot_use_up_an_id_nor_learn_of_one() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_does_not_use_up_an_id() {
+async fn a_body_that_is_not_json_does_not_use_up_an_id() {
     let (receiver, gate) = open().await;
     let mut malformed = post("/shop/a", "{");
     malformed.headers_mut().append("x-id", "1".parse().unwrap());
@@ -185,7 +185,7 @@ async fn without_an_id_nothing_is_processed() {
 }
 
 #[tokio::test]
-async fn the_id_may_stand_in_the_body_or_be_the_body() {
+async fn the_id_may_be_in_the_body_or_be_the_whole_body() {
     let (receiver, gate) = open().await;
     for (path, body, duplicate) in [
         ("/shop/body", r#"{"event": {"id": "evt_1"}, "try": 1}"#, false),
@@ -230,7 +230,7 @@ async fn an_event_is_known_for_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_thousand_at_once_one_is_delivered() {
+async fn one_of_a_thousand_concurrent_duplicates_is_delivered() {
     let (receiver, gate) = shut().await;
     let requests = (0..1000).map(|_| {
         let receiver = receiver.clone();
@@ -252,7 +252,7 @@ async fn of_a_thousand_at_once_one_is_delivered() {
 }
 
 #[tokio::test]
-async fn an_answer_waits_until_it_is_written_down() {
+async fn an_answer_waits_until_the_journal_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::default();
     gate.take_all();
@@ -268,7 +268,7 @@ async fn an_answer_waits_until_it_is_written_down() {
 }
 
 #[tokio::test]
-async fn a_restart_keeps_what_was_taken_and_nothing_else() {
+async fn a_restart_remembers_exactly_the_events_that_were_taken() {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::default();
     gate.take_all();
@@ -279,7 +279,7 @@ async fn a_restart_keeps_what_was_taken_and_nothing_else() {
         gate.refuse_all();
         ask(&receiver, event("/shop/a", "2")).await.problem(502);
         gate.shut();
-        // As after a crash, nothing goes on.
+        // As after a crash, no remainder continues.
         receiver.remainders().close();
         let hung = tokio::spawn(async move { ask(&receiver, event("/shop/a", "3")).await });
         gate.was_called(3).await;
@@ -301,15 +301,15 @@ async fn a_restart_keeps_what_was_taken_and_nothing_else() {
     assert_eq!(gate.calls(), 5);
 }
 
-/// So many are remembered in the next tests.
+/// The number of ids that the store remembers in the next tests.
 const MAX_ENTRIES: usize = 4096;
 
-/// Ids of webhooks beside the one that floods: `shop/b` of the same namespace, and `staging/a`.
+/// Ids of webhooks other than the one that floods: of `shop/b` in the same namespace, and of `staging/a`.
 fn ids_of_others() -> impl Iterator<Item = (&'static str, String)> {
     (0..100).flat_map(|id| ["/shop/b", "/staging/a"].map(|path| (path, id.to_string())))
 }
 
-/// Sends `shop/a` five times as many ids as can be remembered, from this one on.
+/// Sends `shop/a` five times as many ids as can be remembered, starting with this one.
 async fn flood(receiver: &Receiver, first: usize) {
     let ids: Vec<_> = (first..first + 5 * MAX_ENTRIES).collect();
     for some in ids.chunks(256) {
@@ -360,11 +360,11 @@ async fn a_webhook_that_floods_makes_the_journal_forget_none_of_others() {
     drop(before);
     let restarted = open().await;
     assert_others_are_known(&restarted).await;
-    // The copies are copied again.
+    // The entries that were copied once are copied again.
     flood(&restarted, 5 * MAX_ENTRIES).await;
     drop(restarted);
     assert_others_are_known(&open().await).await;
-    // One file may be on its way out.
+    // One file may still be waiting for its removal.
     eventually("the journal to be small", async || {
         let files = std::fs::read_dir(folder.path()).unwrap();
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
@@ -378,7 +378,7 @@ async fn without_a_store_the_key_is_refused_and_never_passed_over() {
     let json = r#"{"module": "gate", "dedup": {"header": "x-id"}}"#;
     let gate = Gate::default();
     gate.take_all();
-    // The application told the compiler that there is one, and gave the receiver none.
+    // The application declared the ability, and gave the receiver no store.
     let registry = gate.registry().capable_of(Capabilities::none().deduplicating(true));
     let store = store_of(registry, &[("shop", "a", json)]).await;
     ask(&tower_webhook::receiver(store), event("/shop/a", "1")).await.problem(500);

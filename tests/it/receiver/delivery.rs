@@ -1,4 +1,4 @@
-//! What modules get, and what senders get when a module does not take an event.
+//! Deliveries to modules, and the answers to senders when a module fails.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn json_is_delivered_as_it_was_written() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_not_delivered() {
+async fn a_refused_event_is_not_delivered() {
     let seen = Seen::default();
     let json = format!(r#"{{"module": "capture", "authorization": "{CREDENTIAL}"}}"#);
     let receiver = receiver(store_of(seen.registry(), &[("shop", "a", &json)]).await);
@@ -84,7 +84,7 @@ async fn an_event_that_is_not_taken_is_never_200() {
     }
 }
 
-/// `deliver` is a function that returns a future; it may panic before it does.
+/// `deliver` returns a future, and may panic before it does.
 #[tokio::test]
 async fn a_module_that_panics_before_there_is_a_future_loses_only_its_own_event() {
     let receiver = broken("panic_at_once").await;

@@ -1,4 +1,4 @@
-//! A sender that does not wait.
+//! Senders that do not wait for the answer.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -24,7 +24,7 @@ fn event(path: &str) -> Request<Full<Bytes>> {
     request
 }
 
-/// Sends an event, and goes away once the module has it.
+/// Sends an event, and hangs up once the module has it.
 async fn send_and_go(receiver: &Receiver, gate: &Gate) {
     let before = gate.calls();
     let sender = tokio::spawn({
@@ -110,7 +110,7 @@ async fn an_event_of_which_a_part_is_missing_is_not_processed() {
     assert_eq!((receiver.remainders().count(), claims.entries(), gate.calls()), (0, 0, 0));
 }
 
-/// A request is also dropped when the runtime ends.
+/// The end of the runtime drops requests too.
 #[test]
 fn a_request_that_is_dropped_without_a_runtime_is_broken_off() {
     let (gate, claims) = (Gate::default(), Claims::in_memory());

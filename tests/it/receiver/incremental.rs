@@ -1,4 +1,4 @@
-//! What one change after another leads to is what the same state brought at once leads to.
+//! A sequence of changes leads to the same state as one replacement with the final content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::support::target;
 const WEBHOOKS: [(&str, &str); 4] = [("x", "a"), ("x", "b"), ("y", "a"), ("z", "c")];
 const CONNECTIONS: [&str; 2] = ["c", "d"];
 
-/// Values of webhooks: good, open, bad, and such that hang on a connection or on a variable that none may have.
+/// Values of webhooks: valid, open, invalid, and some that depend on a connection or on a variable that only
+/// connections may use.
 const WEBHOOK_VALUES: [&str; 11] = [
     r#"{"module": "discard", "authorization": "Bearer 1"}"#,
     r#"{"module": "discard", "metadata": 1}"#,
@@ -52,7 +53,7 @@ fn key() -> impl Strategy<Value = (Key, Option<Bytes>)> {
         .prop_map(|(key, value)| (key, value.map(|value: &str| Bytes::from_static(value.as_bytes()))))
 }
 
-/// One revision: some keys, each at most once; or everything anew.
+/// One revision: changes of some keys, each at most once, or a complete replacement.
 #[derive(Clone, Debug)]
 enum Operation {
     Apply(BTreeMap<Key, Option<Bytes>>),
@@ -64,7 +65,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(prop_oneof![6 => apply, 1 => Just(Operation::Relist)], 0..14)
 }
 
-/// What can be seen of a snapshot, apart from the revisions.
+/// The visible content of a snapshot, without revisions.
 #[derive(Debug, PartialEq)]
 struct Seen {
     serving: BTreeMap<String, String>,
@@ -93,7 +94,7 @@ fn driver(on_invalid: OnInvalid) -> Driver {
     Driver::new(Registry::builtin().connection::<Greeter>().module::<Greets>(), on_invalid)
 }
 
-/// Runs the operations; returns what the source then holds.
+/// Runs the operations. Returns the final content of the source.
 async fn run(driver: &mut Driver, operations: &[Operation]) -> Vec<(Key, Bytes)> {
     let mut held = BTreeMap::new();
     driver.replace(Vec::new()).await;
@@ -118,7 +119,7 @@ async fn run(driver: &mut Driver, operations: &[Operation]) -> Vec<(Key, Bytes)>
     held.into_iter().collect()
 }
 
-/// The counts are kept up to date with every change; here they are counted.
+/// The store updates its counts with every change; here they are counted again.
 fn check_counts(driver: &Driver) {
     let snapshot = driver.store.snapshot();
     let counts = snapshot.counts();
@@ -151,7 +152,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Fenced, nothing of the past is served: the state is a function of what the source holds.
+    /// With `Fence`, no earlier value is served: the state is a function of the source's content.
     #[test]
     fn fenced_the_state_is_that_of_a_fresh_start(operations in operations()) {
         block_on(async {
@@ -163,7 +164,7 @@ proptest! {
         });
     }
 
-    /// Kept, the past serves where the present is bad, and nowhere else.
+    /// With `Keep`, an earlier value is served where the newest one is invalid, and nowhere else.
     #[test]
     fn kept_the_state_differs_from_a_fresh_start_only_where_the_last_good_value_serves(operations in operations()) {
         block_on(async {
@@ -173,11 +174,11 @@ proptest! {
             fresh.replace(held.clone()).await;
             let (kept, anew) = (Seen::of(&one_by_one.store.snapshot()), Seen::of(&fresh.store.snapshot()));
 
-            // A connection that is kept serves its dependents too, which a fresh start must refuse.
+            // A connection that is kept also serves its dependents, which a fresh start must refuse.
             let lost: Vec<_> = kept.refusals.iter()
                 .filter(|(key, (_, last_good))| matches!(key, Key::Connection(_)) && *last_good)
                 .collect();
-            // It keeps its variables, too.
+            // Such a connection keeps its variables too.
             let is_withheld = |key: &Key| {
                 let reason = kept.refusals.get(key).map(|(reason, _)| reason.as_str());
                 !lost.is_empty() && reason.is_some_and(|reason| reason.contains("belongs to a connection"))
@@ -185,7 +186,7 @@ proptest! {
             for (key, shown) in &anew.serving {
                 let (namespace, id) = key.split_once('/').unwrap();
                 if !is_withheld(&webhook(namespace, id)) {
-                    assert_eq!(kept.serving.get(key), Some(shown), "what is good is served: {key}");
+                    assert_eq!(kept.serving.get(key), Some(shown), "a valid value is served: {key}");
                 }
             }
             if lost.is_empty() {
@@ -205,7 +206,7 @@ proptest! {
         });
     }
 
-    /// After a change of the history nothing of the past is served, whatever happened before: only the words differ.
+    /// After a change of the history no earlier value is served, whatever happened before: only the texts differ.
     #[test]
     fn another_history_is_a_fresh_start(operations in operations()) {
         block_on(async {
@@ -224,7 +225,7 @@ proptest! {
         });
     }
 
-    /// To bring the same again, in any order, changes nothing at all.
+    /// Delivering the same content again, in any order, changes nothing.
     #[test]
     fn bringing_everything_again_changes_nothing(operations in operations(), fence in any::<bool>()) {
         block_on(async {

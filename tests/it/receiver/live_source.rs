@@ -1,4 +1,4 @@
-//! A configuration that the program changes while requests run.
+//! A configuration that the program changes while requests are served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Lines about changes that come one revision after the other.
+//! Log lines about successive changes.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -22,8 +22,8 @@ impl Write for Sink {
 }
 
 impl Sink {
-    /// Level, key and change of the lines since the last look.
-    fn told(&self) -> Vec<String> {
+    /// Level, key and change of the lines since the last call.
+    fn changes(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.0.lock().unwrap());
         let line = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap();
@@ -45,35 +45,35 @@ async fn each_key_that_a_revision_changes_leaves_one_line() {
     let sink = Sink::default();
     let writer = sink.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    // With one subscriber alone, tracing asks only the thread that meets a line first whether anybody wants it, and that
-    // may be the thread of another test.
+    // With a single subscriber, tracing asks only the first thread that reaches a log line whether it is wanted, and
+    // that thread may belong to another test.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let _here = tracing::subscriber::set_default(subscriber);
     let mut driver = Driver::new(Registry::builtin(), OnInvalid::Keep);
     let (good, other, wrong) =
         (r#"{"module": "discard"}"#, r#"{"module": "log"}"#, r#"{"module": "discard", "connection": "none"}"#);
     driver.replace(vec![(webhook("a"), good.into())]).await;
-    assert_eq!(sink.told(), ["INFO - -"]);
+    assert_eq!(sink.changes(), ["INFO - -"]);
     driver.put(webhook("b"), good).await;
     driver.put(webhook("b"), good).await;
     driver.put(webhook("b"), other).await;
-    assert_eq!(sink.told(), ["INFO ns/webhooks/b added", "INFO ns/webhooks/b changed"]);
+    assert_eq!(sink.changes(), ["INFO ns/webhooks/b added", "INFO ns/webhooks/b changed"]);
     driver.put(webhook("b"), "{").await;
     driver.put(webhook("b"), "{").await;
     driver.put(webhook("b"), other).await;
-    assert_eq!(sink.told(), ["WARN ns/webhooks/b -", "INFO ns/webhooks/b changed"]);
+    assert_eq!(sink.changes(), ["WARN ns/webhooks/b -", "INFO ns/webhooks/b changed"]);
     let delete = |id: &str| Change { key: webhook(id), value: None };
     driver.apply(vec![delete("b"), delete("nothing")]).await;
-    assert_eq!(sink.told(), ["INFO ns/webhooks/b removed"]);
+    assert_eq!(sink.changes(), ["INFO ns/webhooks/b removed"]);
 
-    // One that names a connection is told of when the connection comes.
+    // A webhook that names a connection is reported when the connection comes.
     driver.put(webhook("c"), wrong).await;
-    assert_eq!(sink.told(), ["WARN ns/webhooks/c -"]);
+    assert_eq!(sink.changes(), ["WARN ns/webhooks/c -"]);
     let connection = Key::connection("none").unwrap();
     driver.put(connection.clone(), r#"{"type": "http", "url": "http://example.com/"}"#).await;
-    assert_eq!(sink.told(), ["INFO global/connections/none added", "INFO ns/webhooks/c changed"]);
+    assert_eq!(sink.changes(), ["INFO global/connections/none added", "INFO ns/webhooks/c changed"]);
     driver.apply(vec![Change { key: connection, value: None }]).await;
-    assert_eq!(sink.told(), ["WARN ns/webhooks/c -", "INFO global/connections/none removed"]);
+    assert_eq!(sink.changes(), ["WARN ns/webhooks/c -", "INFO global/connections/none removed"]);
 
     let many = |value: Option<&'static str>| {
         (0..50).map(move |nth| Change { key: webhook(&format!("m{nth}")), value: value.map(Into::into) }).collect()
@@ -81,8 +81,8 @@ async fn each_key_that_a_revision_changes_leaves_one_line() {
     driver.apply(many(Some(good))).await;
     driver.apply(many(Some(good))).await;
     driver.apply(many(None)).await;
-    assert_eq!(sink.told(), ["INFO - -", "INFO - -"]);
-    // The whole list again, with the same bytes.
+    assert_eq!(sink.changes(), ["INFO - -", "INFO - -"]);
+    // The complete list again, with the same bytes.
     driver.replace(vec![(webhook("a"), good.into()), (webhook("c"), wrong.into())]).await;
-    assert_eq!(sink.told(), [""; 0]);
+    assert_eq!(sink.changes(), [""; 0]);
 }

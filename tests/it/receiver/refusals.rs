@@ -1,4 +1,4 @@
-//! Bad input, and what it gets.
+//! Bad requests and their answers.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ async fn an_unknown_webhook_is_404_whatever_its_namespace() {
 }
 
 #[tokio::test]
-async fn another_method_is_405_and_told_which_one_is_right() {
+async fn another_method_is_405_with_the_right_one_in_allow() {
     for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "post"] {
         for path in ["/shop/guarded", "/shop/broken", "/shop/nothing"] {
             let mut request = post(path, "{}");
@@ -135,7 +135,7 @@ async fn no_or_a_wrong_credential_is_401_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn a_credential_elsewhere_is_none() {
+async fn a_credential_in_another_place_does_not_count() {
     for request in [
         Request::post("/shop/guarded?access_token=s3cret-token"),
         Request::post("/shop/guarded").header("x-authorization", CREDENTIAL),
@@ -155,7 +155,7 @@ async fn a_body_over_the_limit_is_413() {
     assert_eq!(ask(&receiver, announced).await.problem(413), "Payload too large");
     let chunked = authorized(Script::new([Step::data("[12345"), Step::data("6789]"), Step::Hang]));
     assert_eq!(ask(&receiver, chunked).await.problem(413), "Payload too large");
-    // Who has no credential learns nothing of the limit.
+    // A sender without the credential does not learn the limit.
     let stranger = Request::post("/shop/guarded").body(Unread { announced: Some(11) }).unwrap();
     ask(&receiver, stranger).await.problem(401);
 }
@@ -181,7 +181,7 @@ async fn a_body_that_breaks_off_is_400() {
 }
 
 #[tokio::test]
-async fn what_is_not_one_json_value_is_400() {
+async fn a_body_that_is_not_one_json_value_is_400() {
     let deep = format!("{}{}", "[".repeat(51), "]".repeat(51));
     let bombs = ["[".repeat(1_000_000), "{\"a\":".repeat(200_000), deep];
     for body in [
@@ -218,7 +218,7 @@ async fn what_is_not_one_json_value_is_400() {
 }
 
 #[tokio::test]
-async fn of_a_body_that_is_no_json_at_all_the_sender_is_told_what_it_is() {
+async fn the_refusal_of_a_body_that_is_not_json_says_what_it_is() {
     for (content_type, body, found) in [
         ("application/x-www-form-urlencoded", &b"token=hunter2&text=a"[..], "found a form (application/x-www-form-url"),
         (
@@ -252,7 +252,7 @@ async fn of_a_body_that_is_no_json_at_all_the_sender_is_told_what_it_is() {
         assert!(detail.starts_with("Malformed JSON payload: ") && detail.contains(found), "{found}: {detail}");
         assert!(!detail.contains("hunter2"), "{detail}");
     }
-    // A form is what it says, whatever the sender calls it.
+    // The body decides that it is a form, whatever its `Content-Type`.
     let mut request = post("/shop/guarded", "{}");
     request.headers_mut().insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
     send(request).await.assert_accepted();
@@ -295,7 +295,7 @@ async fn while_nothing_is_loaded_every_webhook_is_503() {
     let answer = ask(&receiver, post("/shop/guarded", "{}")).await;
     assert_eq!(answer.problem(503), "No configuration has been loaded yet");
     assert_eq!(answer.header("retry-after"), "1");
-    // An empty configuration is one.
+    // An empty configuration counts as loaded.
     driver.replace(Vec::new()).await;
     ask(&receiver, post("/shop/guarded", "{}")).await.problem(404);
 }

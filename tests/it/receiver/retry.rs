@@ -1,4 +1,4 @@
-//! The key `retry`, for a sender that waits.
+//! The key `retry`, while the sender waits.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn receiver(journal: &Journal, script: &str, rest: &str) -> Receiver {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_succeeds_at_the_third_attempt_is_one_event_and_200() {
+async fn an_event_that_succeeds_at_the_third_attempt_is_200() {
     let journal = Journal::default();
     let retry = r#", "retry": {"enabled": true, "max_attempts": 3}"#;
     let receiver = receiver(&journal, r#"{"fails": 2}"#, retry).await;
@@ -34,7 +34,7 @@ async fn what_succeeds_at_the_third_attempt_is_one_event_and_200() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_last_attempt_the_sender_is_told_of_its_error() {
+async fn after_the_last_attempt_the_sender_gets_its_error() {
     for (rest, happened) in [
         ("", "a a!"),
         (r#", "retry": {"enabled": false, "max_attempts": 5}"#, "a a!"),
@@ -50,7 +50,7 @@ async fn after_the_last_attempt_the_sender_is_told_of_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_an_attempt_that_the_deadline_forbids() {
+async fn no_attempt_is_waited_for_beyond_the_deadline() {
     let journal = Journal::default();
     let retry = r#", "retry": {"enabled": true}"#;
     let patient = receiver(&journal, r#"{"fails": 1, "kind": "throttled", "retry_after": 8}"#, retry).await;
@@ -64,7 +64,7 @@ async fn nobody_waits_for_an_attempt_that_the_deadline_forbids() {
     ask(&impatient, post("/shop/a", "{}")).await.problem(502);
     assert_eq!((journal.take().as_str(), began.elapsed()), ("a a!", Duration::ZERO));
 
-    // What an attempt took counts too.
+    // The time that an attempt took counts too.
     let script = r#"{"fails": 1, "kind": "throttled", "retry_after": 8, "takes": 3000}"#;
     let impatient = receiver(&journal, script, retry).await;
     ask(&impatient, post("/shop/a", "{}")).await.problem(502);

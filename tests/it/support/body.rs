@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// What a [`Script`] does next.
+/// The next action of a [`Script`].
 #[derive(Debug)]
 pub(crate) enum Step {
     Data(Bytes),
@@ -26,7 +26,7 @@ impl Step {
     }
 }
 
-/// A body that does one thing after another.
+/// A body that follows a list of actions.
 pub(crate) struct Script {
     steps: VecDeque<Step>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -38,7 +38,7 @@ impl Script {
         Self { steps: steps.into_iter().collect(), sleep: None, announced: None }
     }
 
-    /// Says how long it is going to be, which need not be true.
+    /// Announces a length, which need not be true.
     pub(crate) fn announcing(self, bytes: u64) -> Self {
         Self { announced: Some(bytes), ..self }
     }

@@ -1,4 +1,4 @@
-//! A name server under the test's control, and a network of its own in which a process asks it.
+//! A name server that the test controls, and a network namespace in which a process uses it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
-/// In the environment of a test that is in a network of its own.
+/// Set in the environment of a test that runs in its own network namespace.
 const INSIDE: &str = "TOWER_WEBHOOK_TEST_NETWORK";
 
-/// Runs the test `name` of `module` in a process with a network of its own. Its resolver asks 127.0.0.1 and waits for 30 s,
-/// and its loopback device has the addresses `also` besides.
+/// Runs the test `name` of `module` in a process with its own network namespace. The resolver there asks 127.0.0.1 and
+/// waits for 30 s, and the loopback device also has the addresses `also`.
 ///
-/// It needs the right to make namespaces: root has it, and so has everybody where user namespaces are allowed.
+/// This needs the right to create namespaces: root has it, and so has everybody where user namespaces are allowed.
 pub(crate) fn in_own_network(module: &str, name: &str, also: &[&str], test: impl Future<Output = ()>) {
     if std::env::var_os(INSIDE).is_some() {
         return tokio::runtime::Runtime::new().unwrap().block_on(test);
@@ -47,7 +47,7 @@ pub(crate) enum Answer {
     Silence,
 }
 
-/// How long each answer takes, so that questions meet that are asked at the same time.
+/// The delay of each answer, so that concurrent questions overlap.
 const DELAY: Duration = Duration::from_millis(100);
 
 /// The type of a question for IPv4 addresses, and for IPv6 addresses.
@@ -56,7 +56,7 @@ const AAAA: u16 = 28;
 
 /// A name server on port 53 of 127.0.0.1.
 pub(crate) struct Dns {
-    /// How often a name was asked for by its IPv4 addresses. Each lookup asks for both kinds.
+    /// How often the IPv4 addresses of each name were asked for. Each lookup asks for both kinds of addresses.
     asked: Arc<Mutex<HashMap<String, usize>>>,
 }
 
@@ -91,7 +91,7 @@ impl Dns {
         self.asked.lock().unwrap().get(name).copied().unwrap_or(0)
     }
 
-    /// How many names that end so were looked up.
+    /// The number of names with this ending that were looked up.
     pub(crate) fn names(&self, end: &str) -> usize {
         self.asked.lock().unwrap().keys().filter(|name| name.ends_with(end)).count()
     }
@@ -123,11 +123,11 @@ fn reply(question: &[u8], kind: u16, answer: Answer) -> Option<Vec<u8>> {
     });
     let data: Vec<_> = data.collect();
     let mut reply = question.to_vec();
-    // A response, to a question that wanted recursion, which is available.
+    // A response to a question that asked for recursion, which is available.
     reply[2..4].copy_from_slice(&[0x81, 0x80 | code]);
     reply[6..8].copy_from_slice(&(data.len() as u16).to_be_bytes());
     for data in data {
-        // The question's name, the kind, the class of the internet, a minute to live.
+        // The question's name, the type, the internet class, a TTL of a minute.
         reply.extend([0xc0, HEAD as u8]);
         reply.extend(kind.to_be_bytes());
         reply.extend([0, 1, 0, 0, 0, 60]);

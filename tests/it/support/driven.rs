@@ -1,4 +1,4 @@
-//! A source from elsewhere: it does what the test says, one thing after another.
+//! A source that the test controls, step by step.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -54,7 +54,7 @@ async fn bring(feed: &mut Feed, revision: Revision, entries: Vec<(Key, Bytes)>) 
     replacement
 }
 
-/// Brings nothing, and does not end.
+/// Delivers nothing, and does not end.
 pub(crate) struct Silent;
 
 impl Source for Silent {
@@ -65,7 +65,7 @@ impl Source for Silent {
     }
 }
 
-/// The wheel of a [`Driven`] source, and the store it fills.
+/// Controls a [`Driven`] source, and holds the store that it fills.
 pub(crate) struct Driver {
     commands: mpsc::UnboundedSender<(Command, oneshot::Sender<()>)>,
     pub(crate) store: Store,
@@ -86,14 +86,14 @@ impl Driver {
         within("the source to do as told", was_done).await.unwrap();
     }
 
-    /// Makes the store hold just this.
+    /// Makes the store hold exactly these entries.
     pub(crate) async fn replace(&mut self, entries: Vec<(Key, Bytes)>) {
         self.revision += 1;
         self.command(Command::Replace(self.revision, entries)).await;
         self.check_revision().await;
     }
 
-    /// Makes the store hold just this, as another history of the source.
+    /// Makes the store hold exactly these entries, as another history of the source.
     pub(crate) async fn begin_history(&mut self, entries: Vec<(Key, Bytes)>) {
         self.revision += 1;
         self.command(Command::Begin(self.revision, entries)).await;

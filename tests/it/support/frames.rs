@@ -1,4 +1,4 @@
-//! HTTP/2 by hand, frame by frame: client libraries neither send nor show all of it.
+//! HTTP/2 frame by frame, because client libraries can neither send nor show all frames.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ pub(crate) const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// A frame of another kind than those that keep a connection going.
+/// A frame, except those that keep a connection alive.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -51,7 +51,7 @@ impl Frames {
         Self::connect_with(address, &[]).await
     }
 
-    /// With these SETTINGS: for each its number in two bytes, and its value in four.
+    /// Connects with these SETTINGS: for each a number of two bytes and a value of four.
     pub(crate) async fn connect_with(address: SocketAddr, settings: &[u8]) -> Self {
         let stream = within("a connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -61,7 +61,7 @@ impl Frames {
         frames
     }
 
-    /// Whether the peer still takes it.
+    /// Whether the peer still accepts data.
     pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let length = (payload.len() as u32).to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
@@ -74,7 +74,7 @@ impl Frames {
     pub(crate) async fn request(&mut self, stream: u32, fields: &[(&str, &str)], flags: u8) -> bool {
         let mut block = Vec::new();
         for (name, value) in fields {
-            // A literal with a new name, and without Huffman's code.
+            // A literal with a new name, without Huffman coding.
             block.extend_from_slice(&[0, name.len() as u8]);
             block.extend_from_slice(name.as_bytes());
             block.push(value.len() as u8);
@@ -83,12 +83,12 @@ impl Frames {
         self.send(HEADERS, END_HEADERS | flags, stream, &block).await
     }
 
-    /// Asks whether the peer lives. The answer is not shown.
+    /// Sends a PING, whose answer is not shown.
     pub(crate) async fn ping(&mut self) -> bool {
         self.send(PING, 0, 0, &[0; 8]).await
     }
 
-    /// The next frame; `None` when the connection has ended instead.
+    /// The next frame; `None` if the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             let frame = within("a frame", self.read()).await?;

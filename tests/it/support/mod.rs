@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 pub(crate) mod body;
 pub(crate) mod dns;
@@ -30,10 +30,10 @@ use tower_webhook::{
 /// The authorization that the webhook `guarded` of [`store`] asks for.
 pub(crate) const CREDENTIAL: &str = "Bearer s3cret-token";
 
-/// Far longer than anything takes, and shorter than anybody's patience.
+/// Far longer than anything takes, and short enough for a person who waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits, within bounds.
+/// Waits for `future`, with a time limit.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,
@@ -41,7 +41,7 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Asks again and again until `f` says so, within bounds.
+/// Repeats `f` until it returns `true`, with a time limit.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl FnMut() -> F) {
     within(what, async {
         while !f().await {
@@ -51,7 +51,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl
     .await;
 }
 
-/// A store that shows what `source` has brought.
+/// A store with the configuration from `source`.
 pub(crate) async fn reflected(source: impl Source, registry: Registry) -> Store {
     let (store, reflector) = reflect(source, registry);
     tokio::spawn(reflector.run());
@@ -82,7 +82,8 @@ pub(crate) async fn receiver_of(
     running.receiver
 }
 
-/// `shop/guarded` wants [`CREDENTIAL`], `shop/open` nothing, `shop/blob` takes any bytes, `shop/broken` does not compile.
+/// `shop/guarded` needs [`CREDENTIAL`], `shop/open` nothing; `shop/blob` accepts any bytes, and `shop/broken` does not
+/// compile.
 pub(crate) async fn store() -> Store {
     let guarded = format!(r#"{{"module": "discard", "authorization": "{CREDENTIAL}"}}"#);
     store_of(

@@ -1,4 +1,4 @@
-//! Modules from elsewhere.
+//! Modules of an application.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +61,7 @@ impl Module for Capture {
     }
 }
 
-/// Never takes an event.
+/// A module that fails every event.
 pub(crate) struct Broken {
     how: How,
 }
@@ -117,11 +117,11 @@ impl Module for Broken {
     }
 }
 
-/// Takes an event once it is told to, or refuses it.
+/// A module that waits until the test decides whether it takes or refuses the event.
 #[derive(Clone, Default)]
 pub(crate) struct Gate {
     calls: Arc<AtomicUsize>,
-    /// `None` while it is shut.
+    /// `None` while the module waits.
     verdict: watch::Sender<Option<bool>>,
 }
 
@@ -144,7 +144,7 @@ impl Gate {
         self.verdict.send_replace(Some(false));
     }
 
-    /// How many events it was given.
+    /// The number of events that the module has been given.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
@@ -200,7 +200,7 @@ impl ConnectionKind for Greeter {
     }
 }
 
-/// Shows which connection it was built with: the connection's `greeting`.
+/// A module that shows the connection it was built with: the connection's `greeting`.
 pub(crate) struct Greets;
 
 impl Module for Greets {

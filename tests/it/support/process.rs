@@ -20,10 +20,10 @@ use super::{Answer, CREDENTIAL, eventually, raw, within};
 /// [`CREDENTIAL`] as a header line.
 pub(crate) const AUTHORIZATION: &str = "Authorization: Bearer s3cret-token";
 
-/// Longer than a start takes that comes to nothing.
+/// Longer than a failed start takes.
 const START: Duration = Duration::from_secs(5);
 
-/// What [`Gateway::start`] is configured with.
+/// The webhooks of [`Gateway::start`].
 pub(crate) fn webhooks() -> Value {
     json!({"namespaces": {
         "default": {
@@ -48,7 +48,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it with [`webhooks`] and waits until it is ready.
+    /// Starts the gateway with [`webhooks`] and waits until it is ready.
     pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("webhooks.json"), webhooks().to_string()).unwrap();
@@ -57,7 +57,7 @@ impl Gateway {
         gateway
     }
 
-    /// Starts it in `directory`, where it finds its files, and waits until it listens.
+    /// Starts the gateway in `directory`, which holds its files, and waits until it listens.
     pub(crate) async fn start_in(directory: TempDir, variables: &[(&str, &str)]) -> Self {
         Self::start_as(binary().as_ref(), directory, variables).await
     }
@@ -73,7 +73,7 @@ impl Gateway {
 
     async fn start_as(program: &OsStr, directory: TempDir, variables: &[(&str, &str)]) -> Self {
         let mut failures = Vec::new();
-        // Somebody else may take the port between the two of us.
+        // Another process may take the port before the gateway does.
         for _ in 0..5 {
             let address = free_address();
             let mut command = command_of(program, directory.path());
@@ -99,17 +99,17 @@ impl Gateway {
         panic!("the gateway does not start: {failures:?}");
     }
 
-    /// Where it looks for its files.
+    /// The path of a file of the gateway.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// What it has written to stdout, which belongs to the module `log`.
+    /// Its stdout so far, which belongs to the module `log`.
     pub(crate) fn out(&self) -> String {
         self.out.text()
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub(crate) fn err(&self) -> String {
         self.err.text()
     }
@@ -141,7 +141,7 @@ impl Gateway {
         self.post("/webhook/open", "{}").await.assert_accepted();
     }
 
-    /// Closes the pipe it writes its stdout to.
+    /// Closes the pipe of its stdout.
     pub(crate) async fn close_stdout(&mut self) {
         self.out.task.abort();
         let _ = (&mut self.out.task).await;
@@ -154,12 +154,12 @@ impl Gateway {
         assert!(status.success());
     }
 
-    /// What it has of the machine's memory, in kB.
+    /// The resident memory of the process, in kB.
     pub(crate) fn resident_kb(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most that it has had of the machine's memory, in kB.
+    /// The peak of its resident memory, in kB.
     pub(crate) fn most_resident_kb(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -171,7 +171,7 @@ impl Gateway {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Ends it as a crash does, and leaves its directory.
+    /// Kills the process, and keeps its directory.
     pub(crate) async fn kill(mut self) -> TempDir {
         self.child.kill().await.unwrap();
         self.directory
@@ -186,7 +186,7 @@ impl Gateway {
     }
 }
 
-/// The gateway that must not start: its exit status and its stderr.
+/// Starts a gateway that must fail to start. Returns its exit status and its stderr.
 pub(crate) async fn refused_start(variables: &[(&str, &OsStr)]) -> (ExitStatus, String) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("webhooks.json"), "{}").unwrap();
@@ -216,7 +216,7 @@ fn command_of(program: &OsStr, directory: &Path) -> Command {
     command
 }
 
-/// The gateway that was built with this test, or another one that `GATEWAY` names.
+/// The gateway that was built with this test, or the one that `GATEWAY` names.
 fn binary() -> OsString {
     std::env::var_os("GATEWAY").unwrap_or_else(|| env!("CARGO_BIN_EXE_gateway").into())
 }
@@ -225,7 +225,7 @@ pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// What a process writes, as it comes.
+/// The output of a process, as it arrives.
 struct Output {
     text: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: what a client library would never send.
+//! HTTP/1.1 by hand, for requests that a client library would never send.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,26 +22,26 @@ impl Raw {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Sends, and does not mind when the peer has hung up: its answer says what it thought.
+    /// Sends bytes. A peer that has hung up is no error here: its answer shows why.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         within("the peer to read", self.stream.write_all(bytes.as_ref())).await.is_ok()
     }
 
-    /// The next answer; `None` when the connection was closed instead.
+    /// The next answer; `None` if the connection was closed.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         within("an answer", self.read_answer()).await.ok()
     }
 
-    /// Whether the peer has closed the connection, or does so now.
+    /// Whether the peer has closed the connection, or closes it now.
     pub(crate) async fn is_closed_by_peer(&mut self) -> bool {
         let mut byte = [0];
         !matches!(within("the end of the connection", self.stream.read(&mut byte)).await, Ok(1..))
     }
 
-    /// Reads whatever still comes until the peer closes the connection.
+    /// Reads until the peer closes the connection.
     pub(crate) async fn drain(&mut self) {
         let mut rest = Vec::new();
-        // Also a reset is an end.
+        // A reset is an end too.
         let _ = within("the end of the connection", self.stream.read_to_end(&mut rest)).await;
     }
 
@@ -75,7 +75,7 @@ impl Raw {
     }
 }
 
-/// The text of a request with a body of known size. `head` holds the request line and headers without CRLF.
+/// The text of a request with a body of known length. `head` has the request line and header lines, without CRLF.
 pub(crate) fn text(head: &[&str], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut text = format!("{}\r\nHost: localhost\r\n", head.join("\r\n")).into_bytes();

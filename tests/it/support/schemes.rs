@@ -1,10 +1,10 @@
-//! Schemes from elsewhere.
+//! Schemes of an application.
 
 use http::HeaderValue;
 use tower_webhook::auth::{AuthError, ConfigScheme, Proof, Scheme};
 use tower_webhook::{BuildContext, BuildError, Head};
 
-/// `x-key` holds the key.
+/// The header `x-key` holds the key.
 #[derive(Debug)]
 pub(crate) struct HeaderKey(String);
 
@@ -38,7 +38,7 @@ impl Scheme for HeaderKey {
     }
 }
 
-/// `x-checksum` holds the sum of the body's bytes plus the secret: a signature for tests, and only for them.
+/// The header `x-checksum` holds the sum of the body's bytes plus the secret: a signature for tests only.
 #[derive(Debug)]
 pub(crate) struct Checksum(u64);
 
@@ -82,7 +82,7 @@ impl Scheme for Checksum {
     }
 }
 
-/// Asks for the body and has no `check_body`.
+/// Needs the body, but lacks `check_body`.
 #[derive(Debug)]
 pub(crate) struct Forgetful;
 
@@ -106,7 +106,8 @@ impl Scheme for Forgetful {
     }
 }
 
-/// Needs a call that asks nobody and ends as `x-call` says; then, if it says so, the body as [`Checksum`] does with 7.
+/// Needs a call, which ends as the header `x-call` says; then, if the header asks for it, the body, like a [`Checksum`]
+/// with the secret 7.
 #[derive(Debug)]
 pub(crate) struct Call;
 
@@ -150,7 +151,7 @@ impl Scheme for Call {
     }
 }
 
-/// Asks for a call and has no `check_call`.
+/// Needs a call, but lacks `check_call`.
 #[derive(Debug)]
 pub(crate) struct ForgetfulCall;
 

@@ -1,4 +1,4 @@
-//! Modules that do what the configuration says, and what they saw.
+//! Modules that follow a script in the configuration, and a journal of their calls.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 use tower_webhook::module::Module;
 use tower_webhook::{BuildContext, BuildError, Registry};
 
-/// What happened, in order: `name` when a module began, `name!` when it failed, `name.` when it had the event.
+/// The calls, in order: `name` when a module started, `name!` when it failed, `name.` when it took the event.
 #[derive(Clone, Default)]
 pub(crate) struct Journal {
     lines: Arc<Mutex<Vec<String>>>,
@@ -26,12 +26,12 @@ impl Journal {
         })
     }
 
-    /// What happened since it was asked last.
+    /// The calls since the last time.
     pub(crate) fn take(&self) -> String {
         std::mem::take(&mut *self.lines.lock().unwrap()).join(" ")
     }
 
-    /// What modules were given, in order.
+    /// The deliveries that modules were given, in order.
     pub(crate) fn deliveries(&self) -> Vec<Delivery> {
         self.deliveries.lock().unwrap().clone()
     }
@@ -45,13 +45,13 @@ impl Journal {
 #[serde(default)]
 pub(crate) struct Script {
     name: String,
-    /// How often it fails before it takes an event.
+    /// How many times it fails before it takes an event.
     fails: u32,
-    /// With which kind of error.
+    /// The kind of error with which it fails.
     kind: String,
-    /// How long it takes to do either, in milliseconds.
+    /// How long it takes either way, in milliseconds.
     takes: u64,
-    /// What the target asks for, in seconds.
+    /// The wait that the target asks for, in seconds.
     retry_after: Option<u64>,
 }
 

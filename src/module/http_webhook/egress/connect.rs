@@ -1,4 +1,4 @@
-//! From a URL to a connection that the policy allows.
+//! Makes connections to the addresses that the policy allows.
 
 use std::error::Error;
 use std::fmt;
@@ -27,16 +27,16 @@ use super::policy::{EgressPolicy, OPENED_BY};
 use super::prefix::Prefix;
 use super::resolve::{Resolver, namespace};
 
-/// For the name, TCP and TLS together.
+/// The time limit for name lookup, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one address is waited for before the next one is tried beside it (RFC 8305 §5).
+/// The time given to one address before the next one is tried as well (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Of one name. Whoever has more does not need them all to be reached.
+/// The most addresses of one name that are tried. A target with more does not need all of them to be reachable.
 const MAX_ADDRESSES: usize = 8;
 
-/// Makes connections: HTTP/1.1, or what TLS has agreed on.
+/// Makes connections: HTTP/1.1, or the protocol that TLS has negotiated.
 #[derive(Clone)]
 pub(in crate::module::http_webhook) struct Connector(HttpsConnector<Guard>);
 
@@ -60,7 +60,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
-        // Not left to the request's own deadline: the client goes on connecting when that has passed.
+        // A time limit of its own: the client keeps connecting after the request's deadline has passed.
         Box::pin(async move {
             let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout.into()))?;
             let is_http2 = stream.connected().is_negotiated_h2();
@@ -69,10 +69,10 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Makes TCP connections, to addresses that the policy allows and to no others.
+/// Makes TCP connections, only to addresses that the policy allows.
 ///
-/// The check is made on the very address that is connected to, whether the URL names it or a lookup has brought it: a
-/// name that is checked and then looked up again may mean something else by then.
+/// The check applies to the very address that is connected to, whether the URL contains it or a lookup returned it: a
+/// name that is checked and then looked up again may have another address by then.
 #[derive(Clone)]
 struct Guard {
     policy: Arc<EgressPolicy>,
@@ -90,7 +90,7 @@ impl Service<Uri> for Guard {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let Self { policy, resolver } = self.clone();
-        // Not later: the client may go on connecting in a task of its own.
+        // Read now: the client may continue to connect in a task of its own.
         let namespace = namespace();
         Box::pin(async move {
             let host = uri.host().unwrap_or_default();
@@ -111,9 +111,9 @@ impl Service<Uri> for Guard {
 /// Why there is no connection.
 #[derive(Debug)]
 pub(in crate::module::http_webhook) enum ConnectError {
-    /// The policy allows none of the addresses. This is the first, and what it is.
+    /// The policy allows none of the addresses: the first of them, and its kind.
     Forbidden(IpAddr, &'static str),
-    /// It is not known whether this address leads to a refused one.
+    /// It is unknown whether this address leads to a refused one.
     Unknown(IpAddr),
     Resolve(Arc<io::Error>),
     Connect(io::Error),
@@ -152,7 +152,7 @@ async fn addresses(uri: &Uri, resolver: &Resolver, namespace: &Arc<str>) -> Resu
     Ok(found.iter().map(|&address| (address, port).into()).collect())
 }
 
-/// The address that a URL's host is, if it is one and no name.
+/// The address in a URL's host, if the host is not a name.
 pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inner) => inner.parse().ok().map(IpAddr::V6),
@@ -160,12 +160,12 @@ pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// Whether `address` may only be connected to if the prefixes that the network announces are known.
+/// Whether the policy can decide about `address` only with the prefixes that the network announces.
 fn depends_on_prefixes(policy: &EgressPolicy, address: IpAddr) -> bool {
     address.is_ipv6() && !policy.lists(address)
 }
 
-/// The addresses that may be connected to. `announced`: if known.
+/// The addresses that may be connected to. `announced` are the network's prefixes, if they are known.
 fn allowed(
     policy: &EgressPolicy,
     announced: Option<&[Prefix]>,
@@ -180,7 +180,7 @@ fn allowed(
         }
         let is_unknown = announced.is_none() && depends_on_prefixes(policy, address);
         if is_unknown {
-            // Goes before the others: only this one may change.
+            // Takes precedence, because only this reason is temporary.
             refused = Some(ConnectError::Unknown(address));
         }
         !is_unknown
@@ -193,7 +193,7 @@ fn allowed(
     }
 }
 
-/// Tries them in order, each with a head start, and takes the first that answers.
+/// Tries the addresses in order, each with a head start, and returns the first connection.
 async fn first_to_connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut untried = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -220,9 +220,9 @@ mod tests {
         Guard { policy, resolver: Resolver::system() }.call(url.parse().unwrap()).await
     }
 
-    /// The resolver is a mock: no name hangs on demand.
+    /// With a mock of the resolver, because no real name hangs on demand.
     #[tokio::test]
-    async fn a_name_that_nobody_answers_for_is_charged_to_the_namespace_that_sends() {
+    async fn a_name_without_an_answer_counts_against_the_sending_namespace() {
         let resolver = Resolver::new(|_| {
             std::thread::sleep(Duration::from_millis(500));
             Err(io::Error::other("no answer"))
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!((resolver.under_way("many"), resolver.under_way("few")), (3, 2));
     }
 
-    /// The resolver is a mock, of a network with DNS64.
+    /// With a mock of the resolver, for a network with DNS64.
     #[tokio::test]
     async fn a_prefix_that_the_network_announces_leads_to_no_private_address() {
         let resolver = Resolver::new(|name| {
@@ -254,9 +254,9 @@ mod tests {
         assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
     }
 
-    /// The resolver is a mock, of a network with DNS64 and of name servers that are silent about some names.
+    /// With a mock of the resolver, for a network with DNS64 whose name servers do not answer for some names.
     #[tokio::test]
-    async fn names_that_nobody_answers_for_open_no_way_through_a_prefix_of_the_network() {
+    async fn names_without_an_answer_do_not_open_a_prefix_of_the_network() {
         let resolver = Resolver::new(|name| match name {
             "ipv4only.arpa" => Ok(vec!["2600:64::192.0.0.170".parse().unwrap()]),
             _ => {
@@ -264,7 +264,7 @@ mod tests {
                 Err(io::Error::other("no answer"))
             }
         });
-        // So many namespaces that there is no room for one lookup more.
+        // So many lookups that there is no room for another.
         for (namespace, number) in (0..10).flat_map(|namespace| (0..64).map(move |number| (namespace, number))) {
             let resolver = resolver.clone();
             let name = format!("{number}.{namespace}.hangs");
@@ -280,7 +280,7 @@ mod tests {
         assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
     }
 
-    /// However a private address is written, and whatever the system's resolver makes of it.
+    /// However a private address is spelt, and whatever the system's resolver makes of it.
     #[tokio::test]
     async fn no_spelling_leads_to_a_private_address() {
         for host in [
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_policy_allows_is_connected_to() {
+    async fn an_allowed_address_is_connected_to() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "localhost"] {
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(allowed(&policy, Some(&[]), mixed).unwrap(), expected);
         assert!(matches!(allowed(&policy, Some(&[]), addresses(&["10.0.0.1:80"])), Err(ConnectError::Forbidden(..))));
         assert!(matches!(allowed(&policy, Some(&[]), Vec::new()), Err(ConnectError::Resolve(_))));
-        // Refused ones use up no places.
+        // Refused addresses do not count towards the limit.
         let mut many = addresses(&["10.0.0.1:80"; 20]);
         many.extend(addresses(&["93.184.216.34:80"; 20]));
         assert_eq!(allowed(&policy, Some(&[]), many).unwrap().len(), MAX_ADDRESSES);
@@ -363,7 +363,7 @@ mod tests {
         let error = first_to_connect(vec![refusing, refusing]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 
-        // Nobody accepts and the queue is full: further connections get no answer.
+        // The listener accepts nothing and its queue is full: further connections get no answer.
         let silent = tokio::net::TcpSocket::new_v4().unwrap();
         silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let silent = silent.listen(0).unwrap();

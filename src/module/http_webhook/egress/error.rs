@@ -1,4 +1,4 @@
-//! Why what an operator says of the way out cannot be used.
+//! The error for unusable options of an egress.
 
 use std::fmt;
 

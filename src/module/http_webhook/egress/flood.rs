@@ -1,46 +1,46 @@
-//! A bound on what a target sends without end: interim answers, and whatever else hyper reads and gives to nobody.
+//! Limits the interim answers, and all else that hyper reads and discards, of a target.
 
 use std::io;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The most bytes that the head of an answer may have.
+/// The longest head of an answer, in bytes.
 pub(super) const MAX_HEAD: usize = 400 << 10;
 
-/// The most bytes of an answer over HTTP/1.1 after which more is read: its head, and the interim answers before it. Of a
-/// body less is wanted.
+/// The most bytes of an answer over HTTP/1.1: its head and the interim answers before it. The part of a body that is
+/// read is smaller.
 const MOST_BYTES: i64 = MAX_HEAD as i64 + (128 << 10);
 
-/// What a frame of HTTP/2 costs. Frames with data cost less: flow control holds them back too.
+/// The cost of a frame of HTTP/2. Frames with data cost less, because flow control limits them too.
 const FRAME: i64 = 16;
 const DATA_FRAME: i64 = 1;
 
-/// What a target of HTTP/2 may send for each request, and to begin with: more than any is known to need.
-const OF_A_REQUEST: i64 = 100 * FRAME;
+/// The credit of an HTTP/2 target for each request, and at the start: more than any target is known to need.
+const CREDIT_OF_A_REQUEST: i64 = 100 * FRAME;
 
-/// The most that may be saved up by requests that needed less.
-const MOST_CREDIT: i64 = 40 * OF_A_REQUEST;
+/// The most credit that requests which needed less can accumulate.
+const MOST_CREDIT: i64 = 40 * CREDIT_OF_A_REQUEST;
 
-/// How many bytes, written to the target, let it send one frame more: it opens its window as it reads.
+/// The number of bytes written to the target that earn it one frame more, because it updates its window as it reads.
 const BYTES_OF_A_FRAME: i64 = 1 << 10;
 
-/// What a connection may still bring: bytes over HTTP/1.1, else frames.
+/// How much a target may still send on a connection: bytes over HTTP/1.1, else frames.
 #[derive(Debug, Default)]
 pub(super) struct Credit(AtomicI64);
 
 impl Credit {
-    /// A request was given to the connection.
+    /// Adds the credit of a request that was given to the connection.
     pub(super) fn request(&self) {
-        self.add(OF_A_REQUEST);
+        self.add(CREDIT_OF_A_REQUEST);
     }
 
     fn add(&self, amount: i64) {
-        // Two at a time may lose one of them, or exceed the most a little.
+        // Of two concurrent updates one may be lost, or the maximum exceeded slightly.
         self.0.store((self.0.load(Relaxed) + amount).min(MOST_CREDIT), Relaxed);
     }
 }
 
-/// Counts what is read from a connection.
+/// Counts the bytes or frames read from a connection.
 pub(super) enum Meter {
     Http1 { read: i64 },
     Http2(Frames),
@@ -54,19 +54,19 @@ impl Meter {
         }
     }
 
-    /// Whether more may be read.
+    /// Checks that more may be read.
     pub(super) fn check(&self, credit: &Credit) -> io::Result<()> {
         let is_over = match self {
             Self::Http1 { read } => *read >= MOST_BYTES,
-            Self::Http2(_) => credit.0.load(Relaxed) + OF_A_REQUEST < 0,
+            Self::Http2(_) => credit.0.load(Relaxed) + CREDIT_OF_A_REQUEST < 0,
         };
         match is_over {
-            true => Err(io::Error::other("the target sends interim answers, or other frames, without end")),
+            true => Err(io::Error::other("the target sent too many interim answers or other frames")),
             false => Ok(()),
         }
     }
 
-    /// These bytes were read.
+    /// Counts bytes that were read.
     pub(super) fn read(&mut self, bytes: &[u8], credit: &Credit) {
         match self {
             Self::Http1 { read } => *read += bytes.len() as i64,
@@ -77,7 +77,7 @@ impl Meter {
         }
     }
 
-    /// So many bytes were written. `is_request`: with them a request begins, over HTTP/1.1.
+    /// Adds the credit for written bytes. `is_request`: they start a request, over HTTP/1.1.
     pub(super) fn written(&mut self, bytes: usize, is_request: bool, credit: &Credit) {
         match self {
             Self::Http1 { read } if is_request => *read = 0,
@@ -87,18 +87,18 @@ impl Meter {
     }
 }
 
-/// Where in a frame (RFC 9113 §4.1) the reading is.
+/// The parser's position in a stream of frames (RFC 9113 §4.1).
 #[derive(Default)]
 pub(super) struct Frames {
-    /// As much of a frame's head as has been read.
+    /// The part of a frame's header that has been read.
     head: [u8; 9],
     read: usize,
-    /// How much of a frame's payload has not.
+    /// How much of a frame's payload is still to come.
     payload: usize,
 }
 
 impl Frames {
-    /// What the frames cost whose heads end in `bytes`.
+    /// The cost of the frames whose headers are completed by `bytes`.
     fn cost(&mut self, mut bytes: &[u8]) -> i64 {
         let mut cost = 0;
         while !bytes.is_empty() {
@@ -130,14 +130,14 @@ mod tests {
     fn frame(kind: u8, length: usize) -> Vec<u8> {
         let bytes = (length as u32).to_be_bytes();
         let mut frame = vec![bytes[1], bytes[2], bytes[3], kind, 0, 0, 0, 0, 1];
-        // Heads of frames, were they not payload.
+        // The payload looks like frame headers.
         frame.resize(9 + length, 0);
         frame
     }
 
     proptest! {
         #[test]
-        fn frames_cost_the_same_however_they_are_cut(
+        fn frames_cost_the_same_however_reads_split_them(
             frames in prop::collection::vec((0..10_u8, prop_oneof![0..40_usize, 0..70_000_usize]), 0..10),
             cuts in prop::collection::vec(1..30_000_usize, 1..10),
         ) {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_paid_for_by_requests_and_by_what_is_written() {
+    fn requests_and_written_bytes_pay_for_frames() {
         let (mut meter, credit) = (Meter::new(true), Credit::default());
         let read = |meter: &mut Meter, frames: usize| (0..frames).for_each(|_| meter.read(&frame(1, 1), &credit));
         read(&mut meter, 100);
@@ -167,7 +167,7 @@ mod tests {
         credit.request();
         read(&mut meter, 99);
         assert!(meter.check(&credit).is_ok());
-        // What answers to PING does not pay for PING.
+        // Answers to PING do not pay for PING.
         for _ in 0..10 {
             read(&mut meter, 1);
             meter.written(17, false, &credit);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn of_http_1_bytes_are_counted_for_each_request() {
+    fn over_http_1_the_bytes_of_each_request_are_counted() {
         let (mut meter, credit) = (Meter::new(false), Credit::default());
         meter.read(&[0; MOST_BYTES as usize - 1], &credit);
         assert!(meter.check(&credit).is_ok());

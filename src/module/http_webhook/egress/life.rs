@@ -1,4 +1,4 @@
-//! The state of a connection that decides whether a request may be sent again.
+//! Tracks the state of a connection, to decide whether a request may be sent again.
 
 use std::io;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 
 use super::flood::{Credit, Meter};
 
-/// How the head of a request over HTTP/1.1 begins.
+/// The beginnings of a request over HTTP/1.1.
 const METHODS: [&[u8]; 3] = [b"POST ", b"PUT ", b"PATCH "];
 
-/// Whether a connection is there, and whose turn it is if it is one of HTTP/1.1: the target's, once a request is being
-/// written, or ours, once an answer has been read.
+/// Whether a connection is open and, over HTTP/1.1, whose turn it is: the target's once a request is being written,
+/// ours once an answer has been read.
 #[derive(Clone, Debug, Default)]
 pub(in crate::module::http_webhook) struct Life(Arc<Turns>);
 
@@ -26,7 +26,7 @@ pub(in crate::module::http_webhook) struct Life(Arc<Turns>);
 struct Turns {
     /// Something was read since the last request began.
     heard: AtomicBool,
-    /// This is not the first request.
+    /// The current request is not the first one.
     reused: AtomicBool,
     ended: AtomicBool,
     credit: Credit,
@@ -45,9 +45,9 @@ impl Life {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Waits until the connection is no more.
+    /// Waits until the connection has ended.
     pub(in crate::module::http_webhook) async fn ended(&self) {
-        // Made before the look, so that it misses nothing.
+        // Registered before the check, so that no notification is missed.
         let end = self.0.end.notified();
         if !self.0.ended.load(Acquire) {
             end.await;
@@ -59,8 +59,8 @@ impl Life {
         self.0.end.notify_waiters();
     }
 
-    /// Whether the connection has carried an answer before, and none of the answer to its last request. If it broke, the
-    /// target may have closed it before the request came: nobody knows.
+    /// Whether the connection has carried an answer before, but no byte of the answer to its last request. If it broke,
+    /// the target may have closed it before the request arrived: it is unknown.
     pub(in crate::module::http_webhook) fn ended_between_requests(&self) -> bool {
         self.0.reused.load(Relaxed) && !self.0.heard.load(Relaxed)
     }
@@ -74,7 +74,7 @@ impl Life {
         self.0.heard.store(true, Relaxed);
     }
 
-    /// A request begins. Whether it is a further one.
+    /// A request begins. Returns whether it is a further one.
     fn begun(&self) -> bool {
         let turns = self.0.heard.load(Relaxed);
         if turns {
@@ -85,12 +85,12 @@ impl Life {
     }
 }
 
-/// A connection that keeps its [`Life`], for the error that ends it.
+/// A connection that records its [`Life`], which is needed when an error ends it.
 pub(in crate::module::http_webhook) struct Watched<T> {
     stream: T,
     life: Life,
     meter: Meter,
-    /// Everything that there was to write has been written.
+    /// Whether everything has been written and flushed.
     is_flushed: bool,
 }
 
@@ -99,8 +99,8 @@ impl<T> Watched<T> {
         Self { stream, life: Life::default(), meter: Meter::new(is_http2), is_flushed: false }
     }
 
-    /// Whether a further request begins with these bytes: not the rest of one while its answer comes already, which may
-    /// look like one. hyper takes up a request at once, body and all, and flushes when none of it is left.
+    /// Whether a further request begins with these bytes. The rest of a request whose answer has already begun may look
+    /// like one. hyper writes a request at once, with its body, and flushes when nothing of it is left.
     fn writes(&mut self, bytes: &[u8]) -> bool {
         let was_flushed = std::mem::take(&mut self.is_flushed);
         was_flushed && METHODS.iter().any(|method| bytes.starts_with(method)) && self.life.begun()
@@ -195,7 +195,7 @@ mod tests {
 
     type Pipe = (Watched<DuplexStream>, DuplexStream);
 
-    /// A connection, and its target.
+    /// A connection and its target.
     fn pipe() -> Pipe {
         let (ours, target) = tokio::io::duplex(1 << 20);
         (Watched::new(ours, false), target)
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_of_a_request_whose_answer_has_begun_is_no_further_request() {
+    async fn the_rest_of_a_request_whose_answer_has_begun_is_not_a_new_request() {
         let mut pipe = pipe();
         let life = pipe.0.life.clone();
         request(&mut pipe.0).await;
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn interim_answers_are_counted_on_while_the_rest_of_a_request_is_written() {
+    async fn writing_the_rest_of_a_request_does_not_reset_the_count_of_interim_answers() {
         let mut pipe = pipe();
         let interim = [b'x'; 64 << 10];
         pipe.0.write_all(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! The way out: one client for all webhooks, and a guard over where it connects to.
+//! The egress: the client that all webhooks share, and the policy over the addresses that it connects to.
 
 mod connect;
 mod error;
@@ -33,29 +33,29 @@ pub(super) use self::tls::certificates;
 pub(super) use self::trust::Certificates;
 use self::trust::Trust;
 
-/// How long a connection that nobody uses is kept.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Connections to one host that are kept while nobody uses them.
+/// The most idle connections to one host.
 const MAX_IDLE_PER_HOST: usize = 32;
 
-/// How often an HTTP/2 connection is asked whether it lives, and how long it may take to say so. Else every event would
-/// go into a dead one until the system gives it up.
+/// The interval and the timeout of pings over HTTP/2. Without them every event would go into a dead connection until
+/// the system gives it up.
 const PING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
-/// How much of an answer an HTTP/2 peer may send before any of it is asked for.
+/// The most bytes of an answer that an HTTP/2 peer may send before any are read.
 const STREAM_WINDOW: u32 = 64 << 10;
 
-/// The most fields that the head of an answer may have over HTTP/1.1, where room for this many is taken for each answer.
+/// The most fields in the head of an answer over HTTP/1.1. Each answer allocates room for all of them.
 const MAX_FIELDS: usize = 4096;
 
 /// How events leave over HTTP: the connections that webhooks share, and the [`EgressPolicy`] over where they lead.
 ///
-/// Clones share the connections. Nothing is opened before the first delivery; all deliveries must be made on one tokio
-/// runtime with its I/O and time drivers enabled. HTTP/1.1 and, where TLS agrees on it, HTTP/2. Servers are
-/// believed if one of the system's certificate authorities vouches for them, or a certificate given to
-/// [`trust`](Self::trust). Names are looked up by the system, 64 at a time, of which a namespace may have as many as are
-/// still free; an answer is used for 5 s, and a failure for 2 s. No proxy is used, whatever the environment says.
+/// Clones share the connections. Nothing is opened before the first delivery; all deliveries must run on one tokio
+/// runtime with its I/O and time drivers enabled. The protocol is HTTP/1.1 or, where TLS negotiates it, HTTP/2. A
+/// server is trusted if one of the system's certificate authorities, or a certificate given to [`trust`](Self::trust),
+/// vouches for it. The system looks up names, 64 at a time, of which one namespace may use as many as are still free;
+/// an answer is cached for 5 s, and a failure for 2 s. No proxy is used, whatever the environment variables say.
 #[derive(Clone)]
 pub struct Egress {
     policy: Arc<EgressPolicy>,
@@ -63,25 +63,25 @@ pub struct Egress {
     trust: Arc<Trust<Clients>>,
 }
 
-/// The ways to send a request.
+/// The clients that send requests.
 pub(super) struct Clients {
     /// Over connections that all webhooks share.
     pub(super) pooled: HttpClient,
-    /// Over a connection of its own, so that nothing which happens to another request happens to this one.
+    /// Over a new connection for each request, so that other requests cannot affect it.
     pub(super) alone: HttpClient,
 }
 
 pub(super) type HttpClient = Client<Connector, Full<Bytes>>;
 
 impl Egress {
-    /// Connects to where `policy` allows.
+    /// Connects only to addresses that `policy` allows.
     pub fn new(policy: EgressPolicy) -> Self {
         let trust = Arc::new(Trust::new(Arc::default(), None));
         Self { policy: Arc::new(policy), resolver: Resolver::system(), trust }
     }
 
-    /// Trusts the certificates in `pem` as well: of authorities, and of servers, each for the names in it. The result
-    /// shares nothing with the clones of before.
+    /// Also trusts the certificates in `pem`: of authorities, and of servers, each for the names in it. The result
+    /// shares no connections with existing clones.
     ///
     /// # Errors
     ///
@@ -91,22 +91,21 @@ impl Egress {
         Ok(Self { trust: Arc::new(Trust::new(certificates, None)), ..self })
     }
 
-    /// Trusts `own` as well, and whatever this one trusts, also when that changes later.
+    /// Also trusts `own`, in addition to whatever this egress trusts, now and after later changes.
     pub(super) fn with_own(&self, own: Certificates) -> Self {
         let trust = Arc::new(Trust::new(own, Some(Arc::clone(&self.trust))));
         Self { policy: Arc::clone(&self.policy), resolver: self.resolver.clone(), trust }
     }
 
-    /// From now on trusts the certificates in `pem` in place of all that were given before, and reads those of the
-    /// system again. It holds for each clone, and for each module and connection that was made with one. A connection
-    /// with `ca` goes on trusting that as well.
+    /// Replaces all certificates that were given before with those in `pem`, and reads those of the system again. This
+    /// applies to each clone, and to each module and connection that was made with one. A connection with `ca`
+    /// continues to trust that as well.
     ///
-    /// Requests that are under way go on. Later ones use new connections; the old ones are closed when their last answer
-    /// has come.
+    /// Requests in flight continue. Later ones use new connections; each old one is closed after its last answer.
     ///
     /// # Errors
     ///
-    /// As for [`trust`](Self::trust). Nothing has changed then.
+    /// Like [`trust`](Self::trust); nothing changes then.
     pub fn trust_instead(&self, pem: &[u8]) -> Result<(), InvalidEgress> {
         self.trust.replace(certificates(pem)?.into());
         Ok(())
@@ -116,13 +115,13 @@ impl Egress {
         &self.policy
     }
 
-    /// The clients that believe what is trusted now.
+    /// The clients that trust the current certificates.
     pub(super) async fn clients(&self) -> Result<Arc<Clients>, rustls::Error> {
         let clients = self.trust.clients();
         let made = clients
             .get_or_try_init(async || {
                 let certificates = self.trust.certificates();
-                // The system's certificates are files.
+                // Reading the system's certificates blocks.
                 let tls = tokio::task::spawn_blocking(move || tls::config(&certificates)).await;
                 let tls = tls.unwrap_or_else(|_| Err(rustls::Error::General("cannot be set up".into())))?;
                 let connector = Connector::new(Arc::clone(&self.policy), self.resolver.clone(), tls);
@@ -134,7 +133,7 @@ impl Egress {
     }
 }
 
-/// Public addresses only.
+/// Allows public addresses only.
 impl Default for Egress {
     fn default() -> Self {
         Self::new(EgressPolicy::default())
@@ -147,7 +146,7 @@ impl fmt::Debug for Egress {
     }
 }
 
-/// A client that keeps at most `idle` unused connections to a host. With 0 it makes a connection for each request.
+/// A client that keeps at most `idle` idle connections to a host. With 0 it makes a connection for each request.
 fn client(connector: Connector, idle: usize) -> HttpClient {
     let (interval, patience) = PING;
     Client::builder(TokioExecutor::new())

@@ -1,4 +1,4 @@
-//! Networks from which a translator leads to IPv4 addresses (NAT64, RFC 6146).
+//! Finds the prefixes under which a network translates IPv6 addresses to IPv4 (NAT64, RFC 6146).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -8,17 +8,18 @@ use tokio::time::timeout;
 use super::prefix::{LENGTHS, Prefix, inside};
 use super::resolve::{OWN, Resolver};
 
-/// The name whose IPv6 addresses show a network's prefixes, and the IPv4 addresses that are inside them (RFC 7050).
+/// The name whose IPv6 addresses reveal a network's prefixes, and the IPv4 addresses inside them (RFC 7050).
 const NAME: &str = "ipv4only.arpa";
 const KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
 
-/// How long the network's own prefixes are waited for.
+/// The time limit for looking up the network's prefixes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The prefixes that the network announces, if that is known.
+/// The prefixes that the network announces; `None` if that is unknown.
 ///
-/// Prefixes that were once found hold until others are found: names that nobody answers for must not make them unknown,
-/// and an answer may lack its IPv6 part. A network without the name has none. If nobody ever answered, nothing is known.
+/// Prefixes stay known until a lookup finds others: names without an answer must not make them unknown, and an answer
+/// may lack its IPv6 part. A network without the name has no prefixes. Until a lookup has been answered, nothing is
+/// known.
 pub(super) async fn announced(resolver: &Resolver) -> Option<Vec<Prefix>> {
     let answer = timeout(PATIENCE, resolver.resolve(NAME, OWN.into())).await;
     let mut last = resolver.prefixes();
@@ -35,7 +36,7 @@ pub(super) async fn announced(resolver: &Resolver) -> Option<Vec<Prefix>> {
     }
 }
 
-/// What the addresses of [`NAME`] show.
+/// The prefixes that the addresses of [`NAME`] reveal.
 fn found(addresses: &[IpAddr]) -> Vec<Prefix> {
     let of_one = |&address: &IpAddr| {
         let IpAddr::V6(address) = address else { return Vec::new() };
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_network_announces_is_found() {
+    fn the_prefixes_that_the_network_announces_are_found() {
         for (prefix, address) in [
             ("2600::/32", "2600:0:c000:aa::"),
             ("2600:0:100::/40", "2600:0:1c0:0:aa::"),
@@ -87,9 +88,9 @@ mod tests {
         assert_eq!(found(&[KNOWN[0].into(), "2600::1".parse().unwrap()]), []);
     }
 
-    /// The resolver is a mock: the system's cannot be silenced.
+    /// With a mock of the resolver: the system's cannot be silenced.
     #[tokio::test]
-    async fn prefixes_that_were_found_hold_while_nobody_answers() {
+    async fn known_prefixes_stay_known_while_lookups_get_no_answer() {
         const SILENCE: fn() -> io::Result<Vec<IpAddr>> = || {
             std::thread::sleep(PATIENCE + Duration::from_secs(1));
             Err(io::Error::other("no answer"))
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_refused() {
+    fn an_invalid_prefix_is_refused() {
         for text in ["", "x", "2600::", "2600::/33", "2600::/+96", "2600::1/96", "10.0.0.0/8", "2600::/128", "/96"] {
             assert!(Prefix::parse(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Where connections may lead.
+//! The policy over the addresses that connections may be made to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -7,22 +7,23 @@ use super::error::InvalidEgress;
 use super::prefix::Prefix;
 use crate::base::network::{Network, in_v4, in_v6};
 
-/// How an operator opens a refused address.
+/// How an operator allows a refused address.
 pub(in crate::module::http_webhook) const OPENED_BY: &str =
-    "only public addresses are connected to, and the networks that the operator lists in EGRESS_ALLOW";
+    "connections lead only to public addresses, and to the networks that the operator lists in EGRESS_ALLOW";
 
-/// Which addresses connections may be made to: public ones, and the networks that the operator allows besides.
+/// The addresses that connections may be made to: public ones, and the networks that the operator allows in addition.
 ///
-/// The default allows public addresses only. Refused are, of IPv4, the special-purpose addresses (RFC 6890 and its IANA
-/// registry: loopback, private, link-local, shared, documentation, benchmarking, reserved), multicast, and the address
-/// under which Azure answers its own machines. Of IPv6 only global unicast (`2000::/3`) is public, without what IETF
-/// protocols and documentation have of it, Teredo and 6to4. An address of the NAT64 prefix `64:ff9b::/96`, or of one
-/// given to [`nat64`](Self::nat64), is what the IPv4 address inside it is. Prefixes that the network announces (RFC 7050)
-/// are looked up before a connection to an IPv6 address: what leads to a refused IPv4 address is refused, and while
-/// nobody has ever answered that lookup, each IPv6 address that the operator does not allow. IPv4-mapped addresses are not
-/// public.
+/// The default allows public addresses only. The refused IPv4 addresses are the special-purpose ones (RFC 6890 and its
+/// IANA registry: loopback, private, link-local, shared, documentation, benchmarking, reserved), multicast, and the
+/// address of Azure's own services. Of IPv6, only global unicast (`2000::/3`) is public, except its ranges for IETF
+/// protocols and documentation, Teredo and 6to4. IPv4-mapped addresses are not public.
 ///
-/// Read from a comma-separated list of what is allowed besides: addresses and networks in CIDR notation.
+/// An address with the NAT64 prefix `64:ff9b::/96`, or with one given to [`nat64`](Self::nat64), is judged by the IPv4
+/// address inside it. Before a connection to an IPv6 address, the prefixes that the network announces (RFC 7050) are
+/// looked up: an address that leads to a refused IPv4 address is refused. Until that lookup has been answered once,
+/// every IPv6 address that the operator does not allow is refused.
+///
+/// Parsed from a comma-separated list of additional addresses and networks in CIDR notation.
 ///
 /// ```
 /// use tower_webhook::module::EgressPolicy;
@@ -46,18 +47,18 @@ impl EgressPolicy {
         self.refusal(address).is_none()
     }
 
-    /// The kind of `address`, if no connection may be made to it.
+    /// The kind of `address`, if the policy refuses it.
     pub(in crate::module::http_webhook) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
         self.refusal_where(address, &[])
     }
 
-    /// Whether the operator allows `address`, whatever it is.
+    /// Whether the operator's list contains `address`.
     pub(super) fn lists(&self, address: IpAddr) -> bool {
         self.allowed.iter().any(|network| network.contains(address))
     }
 
-    /// As [`refusal`](Self::refusal), where the network has announced these prefixes. They refuse more and open nothing:
-    /// whoever answers for a name is no operator.
+    /// Like [`refusal`](Self::refusal), in a network that has announced these prefixes. Prefixes can only refuse more
+    /// addresses and never allow any: the owner of a name server is not the operator.
     pub(super) fn refusal_where(&self, address: IpAddr, announced: &[Prefix]) -> Option<&'static str> {
         if self.lists(address) {
             return None;
@@ -74,12 +75,12 @@ impl EgressPolicy {
         refusal.or_else(|| judge(announced).into_iter().flatten().next())
     }
 
-    /// Takes the addresses below these prefixes for what the IPv4 addresses inside them are: a comma-separated list of
-    /// IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, from which a translator (NAT64) leads to IPv4 (RFC 6052).
+    /// Judges addresses with these prefixes by the IPv4 addresses inside them: a comma-separated list of IPv6 prefixes
+    /// of 32, 40, 48, 56, 64 or 96 bits, which a translator (NAT64) maps to IPv4 (RFC 6052).
     ///
     /// # Errors
     ///
-    /// When an item is no such prefix, or has bits beyond its length.
+    /// When an item is not such a prefix, or has bits beyond its length.
     pub fn nat64(mut self, prefixes: &str) -> Result<Self, InvalidEgress> {
         for item in prefixes.split(',').filter(|_| !prefixes.trim().is_empty()) {
             self.nat64.push(Prefix::parse(item.trim())?);
@@ -91,8 +92,8 @@ impl EgressPolicy {
 impl FromStr for EgressPolicy {
     type Err = InvalidEgress;
 
-    /// An empty text allows nothing besides. A network whose address has bits beyond its prefix is refused: it may be
-    /// another one than was meant.
+    /// An empty text allows nothing in addition. A network whose address has bits beyond its prefix is refused: a
+    /// different one may have been meant.
     fn from_str(text: &str) -> Result<Self, InvalidEgress> {
         let allowed = Network::parse_list(text).map_err(|error| InvalidEgress(error.reason()))?;
         Ok(Self { allowed, nat64: Vec::new() })
@@ -122,14 +123,14 @@ const DOCUMENTATION: &str = "an address for documentation";
 const PROTOCOLS: &str = "an address of the IETF's protocols";
 const MULTICAST: &str = "a multicast address";
 
-/// Where nobody's webhook is.
+/// The IPv4 networks that are not public.
 const SPECIAL_V4: [(Ipv4Addr, u32, &str); 17] = [
-    // "This network", RFC 1122; Linux takes 0.0.0.0 for loopback.
+    // "This network", RFC 1122; Linux treats 0.0.0.0 as loopback.
     (Ipv4Addr::new(0, 0, 0, 0), 8, "an unspecified address"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, PRIVATE), // RFC 1918
     (Ipv4Addr::new(100, 64, 0, 0), 10, "a shared address of a provider"), // RFC 6598
     (Ipv4Addr::new(127, 0, 0, 0), 8, LOOPBACK),
-    // From inside of its machines; else a public address.
+    // Special only on Azure's machines; a public address elsewhere.
     (Ipv4Addr::new(168, 63, 129, 16), 32, "the address of Azure's own services"),
     (Ipv4Addr::new(169, 254, 0, 0), 16, "a link-local address, where clouds have their metadata"),
     (Ipv4Addr::new(172, 16, 0, 0), 12, PRIVATE), // RFC 1918
@@ -147,7 +148,7 @@ const SPECIAL_V4: [(Ipv4Addr, u32, &str); 17] = [
 
 const GLOBAL_UNICAST: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
 
-/// The parts of global unicast that are not public, and the names of some networks beyond it.
+/// The ranges of global unicast that are not public, and the names of some ranges outside of it.
 const SPECIAL_V6: [(Ipv6Addr, u32, &str); 10] = [
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, DOCUMENTATION), // RFC 3849
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, PROTOCOLS),         // Teredo (2001::/32) among them
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn only_public_addresses_are_allowed() {
-        // The first and last of each network, and its neighbours where those are public.
+        // The first and last address of each network, and the neighbours that are public.
         let refused = "0.0.0.0 0.255.255.255 10.0.0.0 10.255.255.255 100.64.0.0 100.100.100.200 100.127.255.255 127.0.0.1 \
             127.255.255.255 168.63.129.16 169.254.0.0 169.254.169.254 169.254.255.255 172.16.0.0 172.31.255.255 \
             192.0.0.0 192.0.0.192 192.0.0.255 192.0.2.1 192.31.196.1 192.88.99.1 192.168.0.0 192.168.255.255 \
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_address_is_called_what_it_is() {
+    fn the_error_names_the_kind_of_a_refused_address() {
         for (addresses, class) in [
             ("127.0.0.1 127.255.255.255 ::1 64:ff9b::7f00:1", "a loopback address"),
             ("10.0.0.1 172.16.0.1 192.168.1.1 fd00:ec2::254 64:ff9b::a00:1", "a private address"),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_allows_more_and_not_too_much() {
+    fn a_list_allows_exactly_its_networks() {
         let policy = "127.0.0.0/8,10.1.2.3, fd00::/8 ,::1";
         for address in ["127.0.0.1", "10.1.2.3", "fd12::1", "::1", "8.8.8.8"] {
             assert!(allows(policy, address), "{address}");
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_below_a_prefix_of_nat64_is_what_is_inside_it() {
+    fn an_address_with_a_nat64_prefix_is_judged_by_the_address_inside() {
         let configured = EgressPolicy::default().nat64("2600:64::/96, fd00:64::/96,64:ff9b:1::/48").unwrap();
         let allows = |policy: &EgressPolicy, address: &str| policy.allows(address.parse().unwrap());
         for (inside, is_public) in [("8.8.8.8", true), ("10.0.0.1", false), ("169.254.169.254", false)] {
@@ -240,7 +241,7 @@ mod tests {
         assert!(allows(&configured, "64:ff9b:1:808:8:800::") && !allows(&configured, "64:ff9b:1:a00:0:100::"));
         assert!(allows(&configured, "2600:65::10.0.0.1") && !allows(&configured, "fd00:65::8.8.8.8"));
         assert!(EgressPolicy::default().nat64(" ").unwrap() == EgressPolicy::default());
-        // What is announced opens nothing, and what the operator allows stays allowed.
+        // Announced prefixes allow nothing, and listed addresses stay allowed.
         let announced = ["2600:64::/96", "fd00:64::/96"].map(|prefix| Prefix::parse(prefix).unwrap());
         let refusal = |policy: &str, address: &str| {
             policy.parse::<EgressPolicy>().unwrap().refusal_where(address.parse().unwrap(), &announced)
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_one_is_refused() {
+    fn an_invalid_list_is_refused() {
         let wrong = "x 10.0.0.0/33 10.0.0.1/8 10.0.0.0/ 10.0.0.0/+8 /8 10/8 10.0.0.0/8, , 10.0.0.0/8;::1 fd00::1/8 ::1/0 \
             ::/129 [::1] localhost 010.0.0.0/8 10.0.0.0/8/8 10.0.0.0/255.0.0.0 10.0.0.0/99999999999";
         for text in wrong.split_whitespace().chain(["10.0.0.0/8 ::1"]) {

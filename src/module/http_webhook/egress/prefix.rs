@@ -15,7 +15,7 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
-    /// The one that needs no announcement (RFC 6052 §2.1).
+    /// The well-known prefix, which needs no announcement (RFC 6052 §2.1).
     pub(super) const WELL_KNOWN: Self = Self { network: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), length: 96 };
 
     pub(super) fn of(address: Ipv6Addr, length: u8) -> Self {
@@ -33,7 +33,7 @@ impl Prefix {
         }
     }
 
-    /// The IPv4 address that `address` leads to, if it begins with this prefix.
+    /// The IPv4 address that `address` leads to, if it has this prefix.
     pub(super) fn inside(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
         (Self::of(address, self.length) == self).then(|| inside(address, self.length))
     }
@@ -42,7 +42,7 @@ impl Prefix {
 const WRONG: InvalidEgress =
     InvalidEgress("each item must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96");
 
-/// The IPv4 address behind the first `length` bits. The ninth byte is none of it.
+/// The IPv4 address after the first `length` bits. The ninth byte is not part of it.
 pub(super) fn inside(address: Ipv6Addr, length: u8) -> Ipv4Addr {
     let mut bytes = address.octets().into_iter().enumerate().skip(usize::from(length / 8));
     let mut next = || bytes.find(|&(place, _)| place != 8).map_or(0, |(_, byte)| byte);

@@ -1,8 +1,8 @@
-//! From a name to addresses, so that names which nobody answers for hold up no others.
+//! Resolves names, such that names whose lookup hangs do not delay others.
 //!
-//! The system's resolver takes a thread for each lookup, and keeps the thread for as long as its name servers are silent. So
-//! there is a bound on lookups, and namespaces have shares of it; a name is looked up once for all who ask at the same
-//! time; and what came of it is known for moments.
+//! The system's resolver occupies a thread for each lookup, for as long as the name servers are silent. So the number
+//! of lookups is limited, and each namespace has a share; concurrent requests for the same name share one lookup; and
+//! the outcome is cached briefly.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,21 +17,21 @@ use super::prefix::Prefix;
 use crate::base::lock::lock;
 use crate::config::WebhookKey;
 
-/// How many names are looked up at a time, by all webhooks together.
+/// The most lookups at a time, by all webhooks together.
 const MOST_LOOKUPS: usize = 64;
 
-/// How long the addresses of a name are known, and how long it is known that it has none.
+/// How long an answer, and how long a failure, is cached.
 const KNOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
-/// Of how many names something is known.
+/// The most names in the cache.
 const MOST_KNOWN: usize = 1024;
 
-/// The namespace of the lookups that every tenant depends on. They wait for no room, which tenants could use up. No tenant
-/// has it: a namespace has no dot.
+/// The namespace of lookups that all tenants depend on. They do not wait for room, which tenants could use up. The name
+/// contains a dot, so no tenant has it.
 pub(super) const OWN: &str = ".";
 
 tokio::task_local! {
-    /// The webhook that this task sends for. A client tells its connector nothing but the URL.
+    /// The webhook that this task sends for. A client passes only the URL to its connector.
     pub(in crate::module::http_webhook) static ON_BEHALF_OF: WebhookKey;
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Resolver(Arc<Shared>);
 struct Shared {
     lookup: Lookup,
     state: Mutex<State>,
-    /// Something is known that was not, or there is room for a lookup.
+    /// Notified when an answer arrives or there is room for a lookup.
     changed: Notify,
     /// See [`announced`](super::nat64::announced).
     prefixes: Mutex<Option<Vec<Prefix>>>,
@@ -62,12 +62,12 @@ struct State {
     known: HashMap<Arc<str>, (Answer, Instant)>,
     /// The names that are being looked up.
     names: HashMap<Arc<str>, Arc<str>>,
-    /// How many of them, by the namespace that asked first.
+    /// The number of these lookups, by the namespace that asked first.
     namespaces: HashMap<Arc<str>, usize>,
 }
 
 impl Resolver {
-    /// Asks the system.
+    /// Uses the system's resolver.
     pub(super) fn system() -> Self {
         Self::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
     }
@@ -77,12 +77,12 @@ impl Resolver {
         Self(Arc::new(Shared { lookup, state, changed, prefixes }))
     }
 
-    /// The addresses of `name`. A namespace may have as many lookups under way as there is still room for, and [`OWN`] as
-    /// many as it asks for.
+    /// The addresses of `name`. A namespace may have as many lookups in progress as there is room left, and [`OWN`] any
+    /// number.
     pub(super) async fn resolve(&self, name: &str, namespace: Arc<str>) -> Answer {
         let name: Arc<str> = name.to_ascii_lowercase().into();
         loop {
-            // Made before the look, so that it misses nothing.
+            // Registered before the check, so that no notification is missed.
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -98,12 +98,12 @@ impl Resolver {
         }
     }
 
-    /// Takes it that the addresses of `name` are old: none of them can be reached.
+    /// Removes the addresses of `name` from the cache, because none of them can be reached.
     pub(super) fn forget(&self, name: &str) {
         self.0.state().known.remove(name.to_ascii_lowercase().as_str());
     }
 
-    /// The prefixes that the network announced last, if it ever answered.
+    /// The prefixes that the network announced last, if a lookup was ever answered.
     pub(super) fn prefixes(&self) -> MutexGuard<'_, Option<Vec<Prefix>>> {
         lock(&self.0.prefixes)
     }
@@ -117,9 +117,9 @@ impl Shared {
 
 enum Step {
     Known(Answer),
-    /// It is being looked up, or there is no room.
+    /// The name is being looked up, or there is no room.
     Wait,
-    /// To be looked up; counted already.
+    /// The caller must look it up; it is counted already.
     Look,
 }
 
@@ -163,7 +163,7 @@ impl State {
     }
 }
 
-/// A lookup. Dropped, it tells what came of it, also when its thread panics or never begins.
+/// A lookup in progress. Dropping it reports the outcome, even if its thread panics or never starts.
 struct Looking {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -178,7 +178,7 @@ impl Looking {
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        let answer = self.answer.take().unwrap_or_else(|| Err(Arc::new(io::Error::other("the lookup was broken off"))));
+        let answer = self.answer.take().unwrap_or_else(|| Err(Arc::new(io::Error::other("the lookup was aborted"))));
         self.shared.state().answered(&self.name, answer, Instant::now());
         self.shared.changed.notify_waiters();
     }
@@ -186,7 +186,7 @@ impl Drop for Looking {
 
 #[cfg(test)]
 impl Resolver {
-    /// How many lookups are under way for `namespace`.
+    /// The number of lookups in progress for `namespace`.
     pub(super) fn under_way(&self, namespace: &str) -> usize {
         self.0.state().namespaces.get(namespace).copied().unwrap_or(0)
     }
@@ -203,7 +203,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(200);
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A mock of the system's resolver: names in `.hangs` get no answer before the test is long over.
+    /// A mock of the system's resolver: names in `.hangs` get no answer while the test runs.
     fn lookup(name: &str) -> io::Result<Vec<IpAddr>> {
         match name.rsplit_once('.') {
             Some((_, "hangs")) => {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_nobody_answers_for_hold_up_no_other_namespace() {
+    async fn names_without_an_answer_do_not_delay_other_namespaces() {
         let resolver = Resolver::new(lookup);
         for namespace in ["greedy", "greedier", "greediest"] {
             for number in 0..200 {
@@ -237,14 +237,14 @@ mod tests {
         let answer = timeout(MOMENT * 5, ask(&resolver, "shop.example", "modest")).await;
         assert_eq!(answer.unwrap().unwrap().len(), 1);
         assert_eq!(resolver.under_way("modest"), 0);
-        // A name that waits for its namespace's turn makes nobody else wait.
+        // A name that waits for its namespace's turn does not delay others.
         start(&resolver, "late.example".to_owned(), "greedy");
         tokio::time::sleep(MOMENT).await;
         timeout(MOMENT * 5, ask(&resolver, "late.example", "modest")).await.unwrap().unwrap();
     }
 
     #[tokio::test]
-    async fn a_name_is_looked_up_once_for_all_who_ask() {
+    async fn concurrent_requests_share_one_lookup() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let resolver = Resolver::new(|name| {
             LOOKUPS.fetch_add(1, Ordering::SeqCst);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_of_a_lookup_is_known_for_moments() {
+    fn the_outcome_of_a_lookup_is_cached_briefly() {
         let (mut state, now) = (State::default(), Instant::now());
         let (good, bad, one): (Arc<str>, Arc<str>, Arc<str>) = ("a".into(), "b".into(), "one".into());
         for name in [&good, &bad] {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn few_names_are_known_at_a_time() {
+    fn the_cache_is_limited() {
         let (mut state, now) = (State::default(), Instant::now());
         for number in 0..5_000 {
             let name: Arc<str> = number.to_string().into();

@@ -1,4 +1,4 @@
-//! Which servers are believed.
+//! Verifies the certificates of servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 
 use super::error::InvalidEgress;
 
-/// Reads the certificates in `pem`.
+/// Parses the certificates in `pem`.
 pub(in crate::module::http_webhook) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidEgress> {
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -29,16 +29,16 @@ pub(in crate::module::http_webhook) fn certificates(pem: &[u8]) -> Result<Vec<Ce
     }
 }
 
-/// Believes what the system's authorities vouch for, and what `certificates` do.
+/// Trusts the system's authorities, and `certificates`.
 pub(super) fn config(certificates: &[CertificateDer<'static>]) -> Result<ClientConfig, Error> {
     let native = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(native.certs.into_iter().chain(certificates.iter().cloned()));
     if roots.is_empty() {
-        // A machine without any authority can still speak plain HTTP.
+        // A machine without certificate authorities can still speak plain HTTP.
         tracing::warn!(errors = ?native.errors, "no certificate authority is known: no https URL can be reached");
     }
-    // Named, because the process may have another provider, or none.
+    // Explicit, because the process may have another default provider, or none.
     let provider = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let verifier = Verifier { roots, own: certificates.to_vec(), algorithms };
@@ -46,9 +46,8 @@ pub(super) fn config(certificates: &[CertificateDer<'static>]) -> Result<ClientC
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-/// Believes a server as rustls does by itself, and besides one whose certificate is itself among those that were given.
-/// Else a self-signed certificate as `openssl req -x509` makes it could not be used: it says that it is an authority's,
-/// and such a certificate is refused for a server.
+/// Verifies a server as rustls does, and also trusts one whose own certificate is among the given ones. rustls alone
+/// refuses a self-signed certificate from `openssl req -x509`, because it claims to be an authority's.
 #[derive(Debug)]
 struct Verifier {
     roots: RootCertStore,
@@ -103,14 +102,14 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// When no certificate is valid: a certificate's last year is 9999.
+/// A time at which no certificate is valid: the last year of a certificate is 9999.
 const TOO_LATE: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1 << 40));
 
 impl Verifier {
-    /// Checks when `certificate` is valid, and nothing else of it.
+    /// Checks the validity period of `certificate`, and nothing else.
     ///
-    /// No crate at hand reads the two dates. But the verification of a chain looks at the dates before anything else: any
-    /// other verdict of it means that the dates are good. That it does look at the dates first is checked each time.
+    /// No available crate parses the two dates. But the verification of a chain checks the dates first: any other error
+    /// means that the dates are valid. Each call also verifies that the dates really are checked first.
     fn is_valid_at(&self, certificate: &ParsedCertificate<'_>, now: UnixTime) -> Result<(), Error> {
         let verify = |time| {
             let none = RootCertStore::empty();

@@ -1,4 +1,4 @@
-//! The certificates that an egress trusts besides the system's.
+//! The certificates that an egress trusts in addition to the system's.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -7,20 +7,20 @@ use tokio::sync::OnceCell;
 
 pub(in crate::module::http_webhook) type Certificates = Arc<[CertificateDer<'static>]>;
 
-/// Certificates, and the place of the clients that believe them.
+/// The trusted certificates, and the clients that trust them.
 pub(super) struct Trust<C> {
-    /// The certificates of this one are trusted as well, also when they change.
+    /// The base's certificates are trusted as well, now and after changes.
     base: Option<Arc<Self>>,
     state: RwLock<State<C>>,
 }
 
 struct State<C> {
     own: Certificates,
-    /// How often `own` was replaced.
+    /// The number of times that `own` was replaced.
     changes: u64,
-    /// Made when they are first asked for.
+    /// Made on first use.
     clients: Arc<OnceCell<Arc<C>>>,
-    /// How often the certificates of the base were replaced before this place was made.
+    /// The number of times that the base's certificates had been replaced when `clients` was made.
     base_changes: u64,
 }
 
@@ -30,7 +30,7 @@ impl<C> Trust<C> {
         Self { base, state: RwLock::new(state) }
     }
 
-    /// Trusts `own` in place of those before, besides the base's.
+    /// Replaces our own certificates with `own`.
     pub(super) fn replace(&self, own: Certificates) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.own = own;
@@ -45,8 +45,8 @@ impl<C> Trust<C> {
         certificates
     }
 
-    /// The place of the clients that believe what is trusted now. Fill it with clients that believe the certificates which
-    /// are read after this call: a place that is too old is not used again.
+    /// The cell for the clients that trust the current certificates. Initialise it with certificates that are read
+    /// after this call: an outdated cell is not used again.
     pub(super) fn clients(&self) -> Arc<OnceCell<Arc<C>>> {
         let base_changes = self.base_changes();
         {
@@ -56,7 +56,7 @@ impl<C> Trust<C> {
             }
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been faster.
+        // Another thread may have replaced it meanwhile.
         if state.base_changes < base_changes {
             state.base_changes = base_changes;
             state.clients = Arc::default();

@@ -1,17 +1,17 @@
-//! A writer that may fail in the middle of a line.
+//! Writes lines to a writer that may fail in the middle of a line.
 
 use std::io::{self, ErrorKind, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long to wait at first, and at most, for a pipe that does not block and takes nothing now.
+/// The first and the longest wait for a non-blocking pipe that is full.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
-/// Writes lines whole, or says how many were.
+/// Writes whole lines, and reports how many were written.
 pub(super) struct Out {
     writer: Box<dyn Write + Send>,
     text: Vec<u8>,
-    /// The last line broke off: the next one must not continue it.
+    /// The last line was written in part: the next one must not continue it.
     is_torn: bool,
 }
 
@@ -20,7 +20,8 @@ impl Out {
         Self { writer: Box::new(writer), text: Vec::new(), is_torn: false }
     }
 
-    /// How many of the lines were written whole, and the error if there was one. A pipe that nobody reads is waited for.
+    /// Returns how many of the lines were written whole, and the error if there was one. Waits for a pipe that nobody
+    /// reads.
     pub(super) fn write<'a>(&mut self, lines: impl Iterator<Item = &'a Box<[u8]>>) -> (usize, io::Result<()>) {
         self.text.clear();
         if self.is_torn {
@@ -44,7 +45,7 @@ impl Out {
         }
     }
 
-    /// How many bytes were written.
+    /// Returns how many bytes were written.
     fn write_text(&mut self) -> (usize, io::Result<()>) {
         let (mut done, mut pause) = (0, PAUSES[0]);
         while done < self.text.len() {
@@ -63,8 +64,8 @@ impl Out {
     }
 }
 
-/// The process's stdout without a buffer in between: the rest of a line that failed must not come later, and the process
-/// must be able to end while nobody reads.
+/// The process's stdout without a buffer: the rest of a failed line must not come out later, and the process must be
+/// able to end while nobody reads.
 #[cfg(unix)]
 pub(super) fn stdout() -> impl Write + Send {
     Stdout(None)
@@ -93,8 +94,8 @@ impl Stdout {
     }
 }
 
-/// A stdout that was closed when the process started has become `/dev/null` before `main`. An event that is written there
-/// goes nowhere.
+/// Whether stdout is `/dev/null`, which it becomes before `main` if it was closed when the process started. An event
+/// written there would be lost.
 #[cfg(unix)]
 fn is_null(stdout: &std::fs::File) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -121,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes this number of bytes each time, or fails.
+    /// Accepts this number of bytes each time, or fails.
     #[derive(Clone, Default)]
     struct Scripted {
         steps: Arc<Mutex<VecDeque<Result<usize, ErrorKind>>>>,
@@ -163,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_broke_off_is_not_continued_by_the_next() {
+    fn a_line_that_was_written_in_part_is_not_continued_by_the_next() {
         let full = Err(ErrorKind::StorageFull);
         let (outcomes, text) = written(&[Ok(6), full, full], &[&["abc\n", "defg\n", "h\n"], &["i\n"], &["j\n"]]);
         assert_eq!(outcomes, [(1, false), (0, false), (1, true)]);
         assert_eq!(text, "abc\nde\nj\n");
-        // Broken off between two lines, nothing is torn.
+        // A failure between two lines leaves no partial line.
         let (outcomes, text) = written(&[Ok(4), full], &[&["abc\n", "defg\n"], &["j\n"]]);
         assert_eq!((outcomes, text.as_str()), (vec![(1, false), (1, true)], "abc\nj\n"));
     }

@@ -1,4 +1,4 @@
-//! One tenant against the others: large bodies, targets that hang, ids, events and values without end.
+//! One tenant against the others: large bodies, targets that hang, and endless ids, events and values.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use crate::support::process::{AUTHORIZATION, Gateway};
 use crate::support::raw::text;
 use crate::support::{CREDENTIAL, eventually, within};
 
-/// For bodies, in kB.
+/// The memory for bodies, in kB.
 const BUDGET: u64 = 256 << 10;
 
-/// A gateway with these webhooks by namespace, and with `guarded` in the default one.
+/// A gateway with these webhooks by namespace, and with `guarded` in the default namespace.
 async fn serving(mut namespaces: Value, variables: &[(&str, &str)]) -> Gateway {
     let directory = tempfile::tempdir().unwrap();
     namespaces["default"]["guarded"] = json!({"module": "discard", "authorization": CREDENTIAL});
@@ -36,14 +36,14 @@ async fn serving(mut namespaces: Value, variables: &[(&str, &str)]) -> Gateway {
     gateway
 }
 
-/// A target that takes connections and never answers, and the configuration of a webhook for it.
+/// A target that accepts connections and never answers, and the configuration of a webhook for it.
 fn hangs() -> (std::net::TcpListener, Value) {
     let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", target.local_addr().unwrap());
     (target, json!({"module": "http_webhook", "module-config": {"url": url, "timeout": 300}}))
 }
 
-/// Sends all requests over one connection, some at a time, and reads all answers, which have this status.
+/// Sends all requests over one connection, several at a time, and reads all answers, which must have this status.
 async fn pipeline(gateway: &Gateway, requests: impl Iterator<Item = Vec<u8>>, status: u16) {
     const AT_A_TIME: usize = 100;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -88,7 +88,7 @@ async fn two_hundred_large_bodies_on_one_http2_connection_leave_room() {
     for _ in 0..200 {
         let (mut sender, large) = (sender.clone(), large.clone());
         requests.spawn(async move {
-            // The last byte never comes.
+            // The last byte never arrives.
             let frames = iter([Ok::<_, std::io::Error>(Frame::data(large))]).chain(pending());
             let request = Request::post("http://localhost/webhook/open").body(StreamBody::new(frames));
             sender.ready().await.is_ok() && sender.send_request(request.unwrap()).await.is_ok()
@@ -113,7 +113,7 @@ async fn large_events_for_a_target_that_hangs_leave_room() {
         let (address, event) = (gateway.address, event.clone());
         senders.spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Its end, or an answer, or neither.
+            // The connection may end, or answer, or neither.
             let _ = stream.write_all(&event).await;
             stream.read(&mut [0; 1024]).await.is_ok()
         });
@@ -150,7 +150,7 @@ async fn a_webhook_with_600_000_waiting_events_is_deleted_with_few_lines() {
     const EVENTS: usize = 600_000;
     let (_target, mut hangs) = hangs();
     hangs["ack"] = json!("accepted");
-    // Attempts that are under way when the webhook goes come to an end.
+    // Attempts that are in flight when the webhook is deleted end by this timeout.
     hangs["module-config"]["timeout"] = json!(5);
     let variables = [("SPOOL_MAX_BYTES", "8GiB"), ("DELIVERY_TIMEOUT_SECONDS", "300")];
     let gateway = Arc::new(serving(json!({"default": {"waits": hangs}}), &variables).await);
@@ -189,7 +189,7 @@ async fn values_that_are_too_large_hold_up_nobody() {
         json!({"chain": vec![item; 20], "module-config": options(count)})
     };
     let guarded = json!({"module": "discard", "authorization": CREDENTIAL});
-    // 1.5 MB, and the most that the bounds of a value let through to the merging.
+    // 1.5 MB, the most work for the merging that the limits of a value allow.
     let files: Vec<_> =
         [75_000, 74_000, 900, 800].map(|count| json!({"guarded": guarded, "huge": chain(count)}).to_string()).into();
     assert!(files[0].len() > 1_500_000, "{}", files[0].len());
