@@ -119,8 +119,8 @@ async fn a_certificate_file_that_cannot_be_used_is_named(version: Version) {
     );
     let (empty, missing) = (file("empty.pem", ""), folder.path().join("missing.pem").to_str().unwrap().to_owned());
     for (wrong, words, variables) in [
-        (&encrypted, "the key is encrypted", [&ca, &cert, &encrypted]),
-        (&old, "the key is encrypted", [&ca, &cert, &old]),
+        (&encrypted, "found an encrypted key", [&ca, &cert, &encrypted]),
+        (&old, "found an encrypted key", [&ca, &cert, &old]),
         (&missing, "No such file", [&ca, &cert, &missing]),
         (&empty, "no private key", [&ca, &cert, &empty]),
         (&cert, "but a certificate", [&ca, &cert, &cert]),

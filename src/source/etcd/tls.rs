@@ -113,7 +113,7 @@ fn check_pair(cert: &File<'_>, key: &File<'_>) -> Result<(), BadTlsFile> {
     let certificates = cert.certificates()?;
     if contains(&key.pem, "BEGIN ENCRYPTED PRIVATE KEY") || contains(&key.pem, "Proc-Type: 4,ENCRYPTED") {
         let decrypt = format!("`openssl pkey -in {} -out DECRYPTED` decrypts it", key.path.display());
-        return Err(key.bad(format!("the key is encrypted, and a server cannot ask for its passphrase; {decrypt}")));
+        return Err(key.bad(format!("found an encrypted key, expected one without a passphrase; {decrypt}")));
     }
     // rustls's message may quote the file.
     let secret = PrivateKeyDer::from_pem_slice(&key.pem).map_err(|_| {
