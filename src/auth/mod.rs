@@ -52,8 +52,12 @@
 //! [`VerifyBodyLayer`]: crate::VerifyBodyLayer
 
 mod calls;
+mod error;
 mod guards;
+mod matches;
+mod metrics;
 mod schemes;
+mod secrets;
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -62,11 +66,15 @@ use http::HeaderValue;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::calls::Calls;
-pub(crate) use self::guards::{ErasedScheme, Follows, Guards, Pending};
+pub use self::error::AuthError;
+pub(crate) use self::guards::{Follows, Guard, Guards, Pending};
+pub(crate) use self::matches::Matches;
 #[cfg(fuzzing)]
 pub(crate) use self::schemes::fuzz;
 pub use self::schemes::{Authorization, Bearer};
+pub use self::secrets::{Position, Secrets, SecretsConfig};
 pub use crate::base::secret::{InvalidSecret, SecretDigest, check_secret};
+pub use crate::base::wall_clock::WallClock;
 use crate::config::{BuildContext, BuildError};
 use crate::request::Head;
 
@@ -106,14 +114,25 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// When the proof is missing or wrong; always, if a scheme that asked for the body forgot this half.
-    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), AuthError> {
+    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<Proof, AuthError> {
         let _ = (head, body);
         Err(AuthError::Invalid)
     }
 
-    /// The `WWW-Authenticate` challenge of the 401 that follows [`Missing`](AuthError::Missing) or
-    /// [`Invalid`](AuthError::Invalid) (RFC 9110 §11.6.1).
+    /// The `WWW-Authenticate` challenge of the 401 (RFC 9110 §11.6.1). `error` is [`Missing`](AuthError::Missing) or
+    /// [`Invalid`](AuthError::Invalid): a challenge tells nothing more of what was wrong.
     fn challenge(&self, error: AuthError) -> HeaderValue;
+
+    /// The name of this scheme in metrics and in lines of the log, if it is not from a configuration: there it is the key.
+    fn label(&self) -> &'static str {
+        "other"
+    }
+}
+
+impl From<Position> for Proof {
+    fn from(position: Position) -> Self {
+        Self::Secret(position)
+    }
 }
 
 /// A [`Scheme`] that a webhook's configuration can ask for.
@@ -137,35 +156,10 @@ pub trait ConfigScheme: Scheme + Sized {
 pub enum Proof {
     /// All that the scheme asks for.
     Complete,
+    /// All that the scheme asks for, made with the secret of this position: see [`Secrets`].
+    Secret(Position),
     /// Nothing is wrong so far; the scheme must see the body too.
     NeedsBody,
     /// Nothing is wrong so far; the scheme must ask another server.
     NeedsCall,
 }
-
-/// Why a scheme does not let a request in. It says no more, so that it cannot leak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AuthError {
-    /// The request carries no proof of this scheme.
-    Missing,
-    /// The proof is malformed or wrong.
-    Invalid,
-    /// The sender is known and may not send here. The answer is a 403.
-    Forbidden,
-    /// The proof cannot be checked now, for example because another server is away. The answer is a 503 with `Retry-After`.
-    Unavailable,
-}
-
-impl fmt::Display for AuthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "no credential",
-            Self::Invalid => "invalid credential",
-            Self::Forbidden => "forbidden",
-            Self::Unavailable => "the credential cannot be verified now",
-        })
-    }
-}
-
-impl std::error::Error for AuthError {}

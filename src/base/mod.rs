@@ -12,7 +12,9 @@ pub(crate) mod metrics;
 pub(crate) mod network;
 #[cfg(feature = "etcd")]
 pub(crate) mod private;
+pub(crate) mod rfc3339;
 pub(crate) mod secret;
 pub(crate) mod secret_names;
 pub(crate) mod shares;
 pub(crate) mod shown;
+pub(crate) mod wall_clock;

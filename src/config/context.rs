@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::key::WebhookKey;
 use super::warning::Notes;
 use super::{CompileError, Connection, DataType};
+use crate::base::wall_clock::WallClock;
 
 /// The facts about a webhook that a module or scheme may use when it is built.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,7 @@ pub struct BuildContext<'a> {
     pub(crate) webhook: &'a WebhookKey,
     pub(crate) data_type: DataType,
     pub(crate) connection: Option<&'a Arc<Connection>>,
+    pub(crate) clock: &'a WallClock,
     pub(crate) notes: &'a Notes,
 }
 
@@ -25,6 +27,11 @@ impl<'a> BuildContext<'a> {
     /// The webhook's data type.
     pub fn data_type(&self) -> DataType {
         self.data_type
+    }
+
+    /// The clock that dates are compared with.
+    pub fn clock(&self) -> &'a WallClock {
+        self.clock
     }
 
     /// The connection that the webhook names, whatever its kind. Calling this records that the key `connection` has an
@@ -41,10 +48,16 @@ impl<'a> BuildContext<'a> {
         self.notes.warn(CompileError::new(text.to_string()));
     }
 
+    /// As [`warn`](Self::warn), for what is odd and no news: it is listed, and no line in the log tells of it.
+    pub fn remark(&self, text: impl fmt::Display) {
+        self.notes.remark(CompileError::new(text.to_string()));
+    }
+
     /// The context of a webhook with the `data_type` json and without a connection; its warnings are dropped. Only
     /// tests of modules and schemes need this.
     pub fn bare(webhook: &'a WebhookKey) -> Self {
         static NOTES: Notes = Notes::new();
-        Self { webhook, data_type: DataType::Json, connection: None, notes: &NOTES }
+        static CLOCK: WallClock = WallClock::system();
+        Self { webhook, data_type: DataType::Json, connection: None, clock: &CLOCK, notes: &NOTES }
     }
 }

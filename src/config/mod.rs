@@ -151,4 +151,4 @@ pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
 pub(crate) use self::placeholder::fuzz as fuzz_placeholder;
 pub(crate) use self::placeholder::{Lookup, Room, Variables, expand, variables_of, variables_of_text};
 pub(crate) use self::secrets::Place;
-pub(crate) use self::warning::{Notes, Warnings};
+pub(crate) use self::warning::{Notes, Warning, Warnings};

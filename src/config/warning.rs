@@ -13,14 +13,38 @@ const MOST: usize = 16;
 const LONGEST: usize = 500;
 
 /// The warnings of a compiled value. Most values have none, and an empty slice costs nothing.
-pub(crate) type Warnings = Arc<[Box<str>]>;
+pub(crate) type Warnings = Arc<[Warning]>;
+
+/// What is odd about a value.
+#[derive(Debug)]
+pub(crate) struct Warning {
+    text: Box<str>,
+    is_logged: bool,
+}
+
+impl Warning {
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a line in the log tells of it when the value is taken.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+}
 
 /// Collects warnings while a value, or one part of it, is compiled. A warning has a text and a path, like an error.
 #[derive(Debug)]
 pub(crate) struct Notes {
-    warnings: Mutex<Vec<CompileError>>,
+    warnings: Mutex<Vec<Note>>,
     /// Whether a module or scheme asked for the connection.
     has_asked: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Note {
+    text: CompileError,
+    is_logged: bool,
 }
 
 impl Notes {
@@ -28,17 +52,26 @@ impl Notes {
         Self { warnings: Mutex::new(Vec::new()), has_asked: AtomicBool::new(false) }
     }
 
-    pub(crate) fn warn(&self, warning: CompileError) {
+    pub(crate) fn warn(&self, text: CompileError) {
+        self.add(Note { text, is_logged: true });
+    }
+
+    /// Notes a warning that is listed and not logged.
+    pub(crate) fn remark(&self, text: CompileError) {
+        self.add(Note { text, is_logged: false });
+    }
+
+    fn add(&self, note: Note) {
         let mut warnings = self.locked();
         if warnings.len() < MOST {
-            warnings.push(warning);
+            warnings.push(note);
         }
     }
 
     /// Takes over the warnings of a part, and puts the part's path in front of theirs.
     pub(crate) fn take(&self, part: &Self, place: &[&str]) {
-        for warning in std::mem::take(&mut *part.locked()) {
-            self.warn(place.iter().rev().fold(warning, |warning, key| warning.inside(key)));
+        for Note { text, is_logged } in std::mem::take(&mut *part.locked()) {
+            self.add(Note { text: place.iter().rev().fold(text, |text, key| text.inside(key)), is_logged });
         }
     }
 
@@ -52,10 +85,14 @@ impl Notes {
 
     pub(crate) fn into_warnings(self) -> Warnings {
         let warnings = self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
-        warnings.iter().map(|warning| warning.to_string().chars().take(LONGEST).collect()).collect()
+        let warning = |Note { text, is_logged }: &Note| Warning {
+            text: text.to_string().chars().take(LONGEST).collect(),
+            is_logged: *is_logged,
+        };
+        warnings.iter().map(warning).collect()
     }
 
-    fn locked(&self) -> MutexGuard<'_, Vec<CompileError>> {
+    fn locked(&self) -> MutexGuard<'_, Vec<Note>> {
         lock(&self.warnings)
     }
 }

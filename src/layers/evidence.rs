@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::Extensions;
 
-use crate::auth::Pending;
+use crate::auth::{Matches, Pending, Position};
 use crate::config::Target;
 use crate::event::{EventId, Stamp};
 use crate::request::Rejection;
@@ -46,9 +46,9 @@ impl Matched {
 /// [`VerifyBody`]: super::verify_body::VerifyBody
 /// [`RouteNamespace`]: super::route::RouteNamespace
 /// [`LookupWebhook`]: super::lookup::LookupWebhook
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Permit {
-    _private: (),
+    matches: Matches,
 }
 
 impl Permit {
@@ -59,6 +59,11 @@ impl Permit {
     /// A 500 [`Misassembled`](crate::request::RejectionKind::Misassembled) when the layer is missing that would have given it.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
         Evidence::permit(extensions)
+    }
+
+    /// The secrets that let the sender in: the name of each guard that has several, and the position of the one that fits.
+    pub fn secrets(&self) -> impl Iterator<Item = (&'static str, Position)> {
+        self.matches.iter()
     }
 }
 
@@ -115,8 +120,10 @@ impl Evidence {
         extensions.insert(matched);
     }
 
-    pub(super) fn set_permit(extensions: &mut Extensions) {
-        Self::slot(extensions).permit = Some(Permit { _private: () });
+    /// `matches` are the secrets that let the sender in; they are counted.
+    pub(super) fn set_permit(extensions: &mut Extensions, matches: Matches) {
+        matches.count();
+        Self::slot(extensions).permit.get_or_insert_default().matches.extend(matches);
     }
 
     /// Adds to what other layers left open.
@@ -134,14 +141,14 @@ impl Evidence {
         let evidence = Self::slot(extensions);
         match &mut evidence.owed {
             Some(owed) if !pending.is_empty() => owed.pending = pending,
-            _ => Self::settle(extensions),
+            _ => Self::settle(extensions, pending.into_matches()),
         }
     }
 
     /// Everything that was waited for is proven.
-    pub(super) fn settle(extensions: &mut Extensions) {
+    pub(super) fn settle(extensions: &mut Extensions, matches: Matches) {
         if Self::slot(extensions).owed.take().is_some_and(|owed| owed.permits) {
-            Self::set_permit(extensions);
+            Self::set_permit(extensions, matches);
         }
     }
 

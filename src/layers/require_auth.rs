@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::evidence::{Evidence, Matched};
-use crate::auth::{Follows, Guards, Scheme};
+use crate::auth::{Follows, Guard, Guards, Scheme};
 use crate::request::{Head, Rejection, ResponseFuture};
 
 /// Refuses requests that do not prove who sent them. See the [module docs](super) for an example.
@@ -27,7 +27,8 @@ enum Select {
 impl RequireAuthLayer {
     /// Requires the same `scheme` of every request.
     pub fn new(scheme: impl Scheme) -> Self {
-        Self { select: Select::Fixed(Guards::new(vec![Arc::new(scheme)])), follows: Follows::default() }
+        let guard = Guard::new(scheme.label(), Arc::new(scheme));
+        Self { select: Select::Fixed(Guards::new(vec![guard])), follows: Follows::default() }
     }
 
     /// Requires what the matched webhook's configuration asks for: every one of its guards.
@@ -101,7 +102,7 @@ impl RequireAuthLayer {
         };
         let pending = guards.check_head(head, self.follows)?;
         match pending.is_empty() {
-            true => Evidence::set_permit(req.extensions_mut()),
+            true => Evidence::set_permit(req.extensions_mut(), pending.into_matches()),
             false => Evidence::add_pending(req.extensions_mut(), pending),
         }
         Ok(())

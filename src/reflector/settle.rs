@@ -56,7 +56,7 @@ pub(super) fn settle(
     let name = Key::Webhook(key.clone());
     match outcome {
         Ok(webhook) => {
-            for warning in webhook.warnings() {
+            for warning in webhook.logged_warnings() {
                 tracing::warn!(key = %name, revision, warning, "configuration taken with a warning");
             }
             draft.set_refusal(name, None);

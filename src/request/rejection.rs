@@ -19,6 +19,8 @@ pub struct Rejection {
     kind: RejectionKind,
     detail: Cow<'static, str>,
     challenge: Option<HeaderValue>,
+    /// The guard that refused, and why: for operators alone.
+    reason: Option<(&'static str, &'static str)>,
     /// A line in the log tells of it already.
     is_logged: bool,
 }
@@ -26,7 +28,7 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal with the kind's own words.
     pub fn new(kind: RejectionKind) -> Self {
-        Self { kind, detail: Cow::Borrowed(kind.row().detail), challenge: None, is_logged: false }
+        Self { kind, detail: Cow::Borrowed(kind.row().detail), challenge: None, reason: None, is_logged: false }
     }
 
     /// A refusal that tells the sender more. The text is shown to strangers.
@@ -51,6 +53,21 @@ impl Rejection {
             );
         }
         Self::new(RejectionKind::Misassembled).logged()
+    }
+
+    /// The same refusal, with what the sender is not told: which guard refused, and why.
+    pub(crate) fn because(self, guard: &'static str, reason: &'static str) -> Self {
+        Self { reason: Some((guard, reason)), ..self }
+    }
+
+    /// The guard that refused, if one did.
+    pub(crate) fn guard(&self) -> Option<&'static str> {
+        self.reason.map(|(guard, _)| guard)
+    }
+
+    /// The reason for a line in the log: what the guard said, or else what the sender is told.
+    pub(crate) fn reason(&self) -> &str {
+        self.reason.map_or(&self.detail, |(_, reason)| reason)
     }
 
     /// The same refusal, of which a line in the log tells already: there need be no other.
@@ -83,7 +100,7 @@ impl Rejection {
     /// Each refusal is logged here at DEBUG, with the target `tower_webhook::rejection`; [`Observe`](crate::layers::Observe) logs
     /// at INFO, limited in rate, with the webhook and the peer.
     pub fn into_response<B: Default>(self) -> Response<B> {
-        tracing::debug!(target: "tower_webhook::rejection", kind = self.kind.label(), detail = %self.detail, "refused");
+        tracing::debug!(target: "tower_webhook::rejection", kind = self.kind.label(), reason = self.reason(), "refused");
         let mut response = Response::new(B::default());
         *response.status_mut() = self.kind.status();
         if let Some((name, value)) = self.kind.header() {

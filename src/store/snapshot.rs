@@ -148,7 +148,7 @@ impl Snapshot {
 
     /// The warnings about values that are served, each with its key, in no particular order.
     pub fn warnings(&self) -> impl Iterator<Item = (&Key, &str)> {
-        self.warnings.iter().flat_map(|(key, texts)| texts.iter().map(move |text| (key, &**text)))
+        self.warnings.iter().flat_map(|(key, texts)| texts.iter().map(move |warning| (key, warning.text())))
     }
 
     pub(crate) fn find(&self, target: &Target) -> Found<'_> {

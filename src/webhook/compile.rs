@@ -1,5 +1,5 @@
-//! Compiles bytes into a webhook or a connection. Pure: no files, sockets or clocks, and only the registry's variables
-//! are looked up.
+//! Compiles bytes into a webhook or a connection. Pure: no files or sockets; the registry's variables are looked up, and
+//! its clock is read, for warnings only.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -10,7 +10,7 @@ use super::identity::identity;
 use super::registry::Registry;
 use super::spec::Spec;
 use super::{Promise, Webhook};
-use crate::auth::{ErasedScheme, Guards};
+use crate::auth::Guards;
 use crate::config::{
     BuildContext, CompileError, Connection, ConnectionSpec, DataType, Lookup, Name, Node, Notes, Place, Room,
     Variables, WebhookInfo, WebhookKey, expand, secrets, variables_of, variables_of_text,
@@ -108,17 +108,18 @@ impl Compiler {
     ) -> Result<Webhook, CompileError> {
         let connection = find(spec.connection.as_ref(), key, connections)?;
         let used = used(&steps, spec.connection.as_ref(), connections);
-        let of_guards = Notes::new();
-        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, notes: &of_guards };
-        let guards = spec
-            .raw
-            .guards
-            .into_iter()
-            .map(|(key, config)| self.registry.build_scheme(&key, config, &cx))
-            .collect::<Result<Vec<Arc<dyn ErasedScheme>>, _>>()?;
-        notes.take(&of_guards, &[]);
+        let clock = self.registry.wall_clock();
+        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, clock, notes: &notes };
+        let mut has_asked = false;
+        let guards = spec.raw.guards.into_iter().map(|(key, config)| {
+            let of_guard = Notes::new();
+            let guard = self.registry.build_scheme(&key, config, &BuildContext { notes: &of_guard, ..cx });
+            has_asked |= of_guard.has_asked();
+            notes.take(&of_guard, &[&key]);
+            guard
+        });
+        let guards = guards.collect::<Result<Vec<_>, _>>()?;
         let identity = identity(&steps, spec.connection.as_ref());
-        let mut has_asked = of_guards.has_asked();
         let steps = steps.into_iter().map(|step| {
             let item = step.item.map(|at| at.to_string());
             let place: Vec<&str> = item.iter().flat_map(|at| ["chain", at]).collect();

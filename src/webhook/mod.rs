@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::auth::Guards;
-use crate::config::{Connection, DataType, Warnings, WebhookInfo, WebhookKey};
+use crate::config::{Connection, DataType, Warning, Warnings, WebhookInfo, WebhookKey};
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};
 
@@ -101,7 +101,12 @@ impl Webhook {
     /// The warnings about the webhook's configuration, such as a number that was moved into range or a key without
     /// effect. At most 16 texts of at most 500 characters; none quotes text that may be secret.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
-        self.warnings.iter().map(|text| &**text)
+        self.warnings.iter().map(Warning::text)
+    }
+
+    /// Those of its warnings that a line in the log tells of when it is taken.
+    pub(crate) fn logged_warnings(&self) -> impl Iterator<Item = &str> {
+        self.warnings.iter().filter(|warning| warning.is_logged()).map(Warning::text)
     }
 
     pub(crate) fn shared_warnings(&self) -> &Warnings {

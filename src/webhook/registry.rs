@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tower_service::Service;
 
-use crate::auth::{Authorization, ConfigScheme, ErasedScheme};
+use crate::auth::{Authorization, ConfigScheme, Guard, WallClock};
 use crate::config::{
     BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, Name, Node, Variables,
     did_you_mean, legacy, quote,
@@ -26,6 +26,7 @@ pub struct Registry {
     schemes: BTreeMap<&'static str, BuildScheme>,
     connections: BTreeMap<&'static str, BuildConnection>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    clock: WallClock,
     capabilities: Capabilities,
 }
 
@@ -65,7 +66,7 @@ struct ModuleEntry {
 
 type BuildModule = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Box<dyn ErasedModule>, CompileError> + Send + Sync>;
 type BuildConnection = Arc<dyn Fn(Node, &ConnectionContext<'_>) -> Result<BuiltConnection, CompileError> + Send + Sync>;
-type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Arc<dyn ErasedScheme>, CompileError> + Send + Sync>;
+type BuildScheme = Arc<dyn Fn(Node, &BuildContext<'_>) -> Result<Guard, CompileError> + Send + Sync>;
 
 impl Registry {
     /// Everything in this crate: **the** list of its schemes, modules and kinds of connections.
@@ -103,6 +104,7 @@ impl Registry {
             schemes: BTreeMap::new(),
             connections: BTreeMap::new(),
             lookup: Arc::new(|name| std::env::var(name).ok()),
+            clock: WallClock::system(),
             capabilities: Capabilities::default(),
         }
     }
@@ -157,8 +159,11 @@ impl Registry {
     #[must_use]
     pub fn scheme<S: ConfigScheme>(mut self) -> Self {
         let build: BuildScheme = Arc::new(|node, cx| match S::build(node.read()?, cx) {
-            Ok(scheme) => Ok(Arc::new(scheme)),
-            Err(error) => Err(CompileError::new(error.to_string())),
+            Ok(scheme) => Ok(Guard::new(S::KEY, Arc::new(scheme))),
+            Err(error) => Err(match error.downcast::<CompileError>() {
+                Ok(error) => *error,
+                Err(error) => CompileError::new(error.to_string()),
+            }),
         });
         self.schemes.insert(S::KEY, build);
         self
@@ -196,6 +201,13 @@ impl Registry {
         self
     }
 
+    /// Compares the dates of secrets and signatures with another clock than the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: WallClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Declares the abilities of the stack that serves these webhooks. [`Receiver::builder`](crate::Receiver::builder)
     /// does this itself; call this for a stack of layers that you have built by hand. A webhook that asks for an
     /// undeclared ability is refused.
@@ -207,6 +219,10 @@ impl Registry {
 
     pub(crate) fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    pub(crate) fn wall_clock(&self) -> &WallClock {
+        &self.clock
     }
 
     pub(crate) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {
@@ -255,12 +271,7 @@ impl Registry {
         })
     }
 
-    pub(crate) fn build_scheme(
-        &self,
-        key: &str,
-        config: Node,
-        cx: &BuildContext<'_>,
-    ) -> Result<Arc<dyn ErasedScheme>, CompileError> {
+    pub(crate) fn build_scheme(&self, key: &str, config: Node, cx: &BuildContext<'_>) -> Result<Guard, CompileError> {
         let build = self.schemes.get(key).ok_or_else(|| CompileError::new("unknown scheme"))?;
         build(config, cx).map_err(|error| error.inside(key))
     }

@@ -60,7 +60,7 @@ impl Scheme for Introspection {
         }
     }
 
-    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), AuthError> {
+    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<Proof, AuthError> {
         Checksum::new(7).check_body(head, body)
     }
 

@@ -97,6 +97,10 @@ impl Scheme for Authorization {
             Expected::Literal(_) => HeaderValue::from_static(r#"Webhook realm="webhook""#),
         }
     }
+
+    fn label(&self) -> &'static str {
+        Self::KEY
+    }
 }
 
 #[cfg(test)]

@@ -46,6 +46,10 @@ impl Scheme for Bearer {
             _ => r#"Bearer realm="webhook", error="invalid_token""#,
         })
     }
+
+    fn label(&self) -> &'static str {
+        "bearer"
+    }
 }
 
 /// The one `Authorization` header of the request.

@@ -1,7 +1,7 @@
 //! Requests, counted and timed, and a line for each that is refused.
 //!
 //! A refused request is logged at INFO, with the target `tower_webhook::rejection`: `webhook` (`namespace/id`, or the path
-//! if it names none), `kind` (the refusal's [label](crate::request::RejectionKind::label)), `reason`, and `peer` if the server has
+//! if it names none), `kind` (the refusal's [label](crate::request::RejectionKind::label)), `reason`, `guard` if one refused, and `peer` if the server has
 //! put a [`Peer`](crate::request::Peer) into the request's extensions; `client` if that peer is a proxy that forwards for it. For each webhook and kind ten lines may come at once, and then
 //! one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
 //! exist have one limit together. A failed delivery has a line of its own instead (see [`Dispatch`](super::dispatch::Dispatch)), which

@@ -46,6 +46,7 @@ async fn a_refused_request_leaves_a_line_with_its_webhook_kind_reason_and_peer()
         assert!(!of(nth, "reason").is_empty() && of(nth, "peer").starts_with("127.0.0.1:"), "{line}");
         assert!(line.get("left_out").is_none(), "{line}");
     }
+    assert_eq!((of(0, "guard"), of(0, "reason")), ("authorization", "invalid"));
     for secret in ["wr0ng", "s3cret", "p4yload"] {
         assert!(!gateway.err().contains(secret), "{}", gateway.err());
     }

@@ -171,6 +171,7 @@ async fn metrics_count_outcomes_and_nothing_a_stranger_sent() {
         r#"tower_webhook_requests_total{outcome="delivered"} 5"#,
         r#"tower_webhook_requests_total{outcome="unknown_webhook"} 5"#,
         r#"tower_webhook_requests_total{outcome="unauthenticated"} 1"#,
+        r#"tower_webhook_auth_refusals_total{guard="authorization",reason="missing"} 1"#,
         r#"tower_webhook_request_seconds_count{outcome="delivered"} 5"#,
         r#"tower_webhook_request_seconds_bucket{outcome="delivered",le="+Inf"} 5"#,
         "tower_webhook_config_revision 1",

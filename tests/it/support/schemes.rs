@@ -70,10 +70,10 @@ impl Scheme for Checksum {
         }
     }
 
-    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), AuthError> {
+    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<Proof, AuthError> {
         match head.headers["x-checksum"] == Self::sign(self.0, body) {
-            true => Ok(()),
-            false => Err(AuthError::Invalid),
+            true => Ok(Proof::Complete),
+            false => Err(AuthError::BadSignature),
         }
     }
 
@@ -142,7 +142,7 @@ impl Scheme for Call {
         }
     }
 
-    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<(), AuthError> {
+    fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<Proof, AuthError> {
         Checksum(7).check_body(head, body)
     }
 
