@@ -7,6 +7,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("bearer", crate::auth::fuzz),
     ("compile", crate::webhook::fuzz),
+    ("form", crate::form::fuzz),
     ("frames", crate::queue::disk::fuzz_frames),
     ("journal", crate::dedup::fuzz),
     ("json", crate::json::fuzz),

@@ -69,6 +69,7 @@ pub mod config;
 pub mod dedup;
 mod delivery;
 pub mod event;
+mod form;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;

@@ -9,10 +9,10 @@
 //! |---|---|---|---|
 //! | `module` | string | required, unless there is a `chain` | the module's name in the [`Registry`] |
 //! | `module-config` | object | `{}` | the module's options |
-//! | `data_type` | `"json"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::layers::CheckPayload) demands of the body |
+//! | `data_type` | `"json"`, `"form"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::layers::CheckPayload) demands of the body |
 //! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
 //! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what a 2xx promises: see [`Promise`]; `"accepted"` needs a queue |
-//! | `dedup` | object | none | see [`Dedup`](crate::layers::Dedup): exactly one of `header`, `pointer`, `digest`; and `ttl` |
+//! | `dedup` | object | none | see [`Dedup`](crate::layers::Dedup): exactly one of `header`, `pointer`, `form`, `digest`, or `form` with `pointer`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
 //! | `retry` | object | none: 1 attempt, or 20 if `ack` is `"accepted"` | see [retries](#retries) |
 //! | `chain` | array | none | see [chains](#chains) |
@@ -81,7 +81,8 @@
 //! | `mode` | `"mask"` | the value becomes the string `***REDACTED***`; or `"remove"`, the field goes |
 //! | `fields` | `[]` | more names, in any case |
 //!
-//! It acts on header fields and, if the webhook's `data_type` is `json`, on the fields of every object in the body,
+//! It acts on header fields and, if the webhook's `data_type` is `json`, on the fields of every object in the body; if it
+//! is `form`, on the form's fields, and in a value that is JSON, on the fields of every object. It acts on those
 //! whose name contains `auth`, `cookie`, `credential`, `key`, `password`, `secret` or `token`, or is another that the
 //! module `log` would redact. Such a value goes whole, whatever it is, and so may what only sounds like a secret:
 //! `author`, `monkey`. Everything else stays byte for byte; a signature over the body is broken. A body that cannot be

@@ -1,8 +1,8 @@
 //! Deduplication: an event that is sent twice is processed once.
 //!
 //! Senders retry when they receive no answer, even if the event was processed. [`DedupLayer`] recognises an event by its
-//! id, which the webhook's key `dedup` locates: in a header, in the JSON body, or as the digest of the body. The same id at
-//! two webhooks means two events. An event counts as *taken* once it was answered 2xx.
+//! id, which the webhook's key `dedup` locates: in a header, in the JSON body, in a field of a form, or as the digest of the
+//! body. The same id at two webhooks means two events. An event counts as *taken* once it was answered 2xx.
 //!
 //! | event | answer |
 //! |---|---|

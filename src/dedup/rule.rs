@@ -8,7 +8,8 @@ use http::{HeaderMap, Request};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::config::WebhookKey;
+use crate::config::{DataType, WebhookKey};
+use crate::form;
 use crate::json::{InvalidPointer, Pointer, Scalar};
 use crate::request::{Collected, Rejection, RejectionKind};
 
@@ -37,6 +38,10 @@ pub struct DedupRule {
 enum Source {
     Header(HeaderName),
     Pointer(Pointer),
+    /// The name of a field.
+    Form(Box<str>),
+    /// The name of a field that holds JSON, and where the id stands in it.
+    PointerInForm(Box<str>, Pointer),
     Digest,
 }
 
@@ -62,8 +67,26 @@ impl DedupRule {
     ///
     /// When `pointer` is not a valid pointer, points to the whole body, or is longer than 1,024 bytes.
     pub fn pointer(pointer: &str) -> Result<Self, InvalidRule> {
-        let pointer = Pointer::parse(pointer).map_err(|InvalidPointer(rule)| InvalidRule::new(rule))?;
-        Ok(Self::new(Source::Pointer(pointer)))
+        Ok(Self::new(Source::Pointer(parse(pointer)?)))
+    }
+
+    /// The id is the value of the field `name` of the form in the body, where it must stand once.
+    ///
+    /// # Errors
+    ///
+    /// When the name is empty or longer than 256 bytes.
+    pub fn form(name: &str) -> Result<Self, InvalidRule> {
+        Ok(Self::new(Source::Form(field(name)?)))
+    }
+
+    /// The id is the string or number to which `pointer` leads in the JSON that the field `name` of the form holds, such
+    /// as the field `payload` of Slack's interactions.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`form`](Self::form) and [`pointer`](Self::pointer).
+    pub fn pointer_in_form(name: &str, pointer: &str) -> Result<Self, InvalidRule> {
+        Ok(Self::new(Source::PointerInForm(field(name)?, parse(pointer)?)))
     }
 
     /// The id is a digest of the body: two requests with the same bytes are the same event.
@@ -89,9 +112,13 @@ impl DedupRule {
         self.ttl
     }
 
-    /// Whether the id is found in a JSON body.
-    pub(crate) fn needs_json(&self) -> bool {
-        matches!(self.source, Source::Pointer(_))
+    /// What the body must be for an id to stand in it, and the key that says so; `None` if it may be anything.
+    pub(crate) fn needs(&self) -> Option<(&'static str, DataType)> {
+        match self.source {
+            Source::Pointer(_) => Some(("pointer", DataType::Json)),
+            Source::Form(_) | Source::PointerInForm(..) => Some(("form", DataType::Form)),
+            Source::Header(_) | Source::Digest => None,
+        }
     }
 
     fn new(source: Source) -> Self {
@@ -108,17 +135,54 @@ impl DedupRule {
                 Ok(EventDigest::new(scope, b"header", id))
             }
             Source::Pointer(pointer) => {
-                let (kind, id) = match pointer.find(req.body().bytes()) {
-                    Some(Scalar::String(text)) => (&b"string"[..], text),
-                    Some(Scalar::Number(text)) => (&b"number"[..], text),
-                    None => return Err(missing(format!("The event has no id: {pointer} is not found in the body"))),
-                };
-                checked(id.as_bytes())
-                    .map_err(|wrong| missing(format!("The event has no id: {pointer} in the body {wrong}")))?;
-                Ok(EventDigest::new(scope, kind, id.as_bytes()))
+                pointed(scope, pointer, req.body().bytes(), format_args!("the body")).map_err(missing)
+            }
+            Source::Form(name) => {
+                let wrong = |wrong: &dyn fmt::Display| missing(format!("The event has no id: {} {wrong}", Shown(name)));
+                let id = form::find(req.body().bytes(), name).map_err(|not_found| wrong(&not_found))?;
+                checked(id.as_bytes()).map_err(|fault| wrong(&fault))?;
+                Ok(EventDigest::new(scope, b"form", id.as_bytes()))
+            }
+            Source::PointerInForm(name, pointer) => {
+                let json = form::find(req.body().bytes(), name)
+                    .map_err(|not_found| missing(format!("The event has no id: {} {not_found}", Shown(name))))?;
+                pointed(scope, pointer, json.as_bytes(), format_args!("{}", Shown(name))).map_err(missing)
             }
             Source::Digest => Ok(EventDigest::new(scope, b"digest", req.body().bytes())),
         }
+    }
+}
+
+fn parse(pointer: &str) -> Result<Pointer, InvalidRule> {
+    Pointer::parse(pointer).map_err(|InvalidPointer(rule)| InvalidRule::new(rule))
+}
+
+/// The name of a field of a form, which stands in the answer to each event without an id.
+fn field(name: &str) -> Result<Box<str>, InvalidRule> {
+    match name.len() {
+        0 => Err(InvalidRule::new("`form` must not be empty")),
+        1..=MAX_NAME => Ok(name.into()),
+        _ => Err(InvalidRule::new("`form` must have at most 256 bytes")),
+    }
+}
+
+/// The event whose id stands in this JSON; else what the sender is told. `place` is where the JSON stands.
+fn pointed(scope: Scope<'_>, pointer: &Pointer, json: &[u8], place: fmt::Arguments<'_>) -> Result<EventDigest, String> {
+    let (kind, id) = match pointer.find(json) {
+        Some(Scalar::String(text)) => (&b"string"[..], text),
+        Some(Scalar::Number(text)) => (&b"number"[..], text),
+        None => return Err(format!("The event has no id: {pointer} is not found in {place}")),
+    };
+    checked(id.as_bytes()).map_err(|wrong| format!("The event has no id: {pointer} in {place} {wrong}"))?;
+    Ok(EventDigest::new(scope, kind, id.as_bytes()))
+}
+
+/// A field of a form, in the words of an answer.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the field `{}` of the form", self.0.escape_debug())
     }
 }
 
@@ -255,6 +319,7 @@ impl std::error::Error for InvalidRule {}
 struct Config {
     header: Option<String>,
     pointer: Option<String>,
+    form: Option<String>,
     digest: Option<bool>,
     ttl: Option<u64>,
 }
@@ -263,12 +328,17 @@ impl TryFrom<Config> for DedupRule {
     type Error = InvalidRule;
 
     fn try_from(config: Config) -> Result<Self, InvalidRule> {
-        let rule = match (config.header, config.pointer, config.digest) {
-            (Some(name), None, None) => Self::header(&name)?,
-            (None, Some(pointer), None) => Self::pointer(&pointer)?,
-            (None, None, Some(true)) => Self::digest(),
-            (None, None, Some(false)) => return Err(InvalidRule::new("`digest` can only be true")),
-            _ => return Err(InvalidRule::new("expected exactly one of `header`, `pointer` and `digest`")),
+        let rule = match (config.header, config.pointer, config.form, config.digest) {
+            (Some(name), None, None, None) => Self::header(&name)?,
+            (None, Some(pointer), None, None) => Self::pointer(&pointer)?,
+            (None, None, Some(name), None) => Self::form(&name)?,
+            (None, Some(pointer), Some(name), None) => Self::pointer_in_form(&name, &pointer)?,
+            (None, None, None, Some(true)) => Self::digest(),
+            (None, None, None, Some(false)) => return Err(InvalidRule::new("`digest` can only be true")),
+            _ => {
+                let rule = "expected exactly one of `header`, `pointer`, `form` and `digest`, or `form` with `pointer`";
+                return Err(InvalidRule::new(rule));
+            }
         };
         match config.ttl {
             Some(seconds) => rule.ttl(Duration::from_secs(seconds)),
@@ -309,6 +379,9 @@ mod tests {
         assert_eq!(header.ttl_seconds(), 259_200);
         let short = DedupRule::pointer("/id").unwrap().ttl(Duration::from_secs(1)).unwrap();
         assert_eq!(read(r#"{"pointer": "/id", "ttl": 1}"#).unwrap(), short);
+        assert_eq!(read(r#"{"form": "MessageSid"}"#).unwrap(), DedupRule::form("MessageSid").unwrap());
+        let within = DedupRule::pointer_in_form("payload", "/trigger_id").unwrap();
+        assert_eq!(read(r#"{"form": "payload", "pointer": "/trigger_id"}"#).unwrap(), within);
         let long = DedupRule::digest().ttl(MAX_TTL).unwrap();
         assert_eq!(read(r#"{"digest": true, "ttl": 2592000}"#).unwrap(), long);
     }
@@ -329,6 +402,11 @@ mod tests {
             r#"{"digest": true, "ttl": 2592001}"#,
             r#"{"digest": true, "ttl": -1}"#,
             r#"{"digest": true, "tttl": 1}"#,
+            r#"{"form": ""}"#,
+            r#"{"form": "a", "header": "b"}"#,
+            r#"{"form": "a", "pointer": "b"}"#,
+            r#"{"form": ["a"]}"#,
+            &format!(r#"{{"form": "{}"}}"#, "x".repeat(257)),
             &format!(r#"{{"header": "{}"}}"#, "x".repeat(257)),
             &format!(r#"{{"pointer": "/{}"}}"#, "x".repeat(1024)),
         ] {
@@ -347,6 +425,16 @@ mod tests {
         let events = [r#"{"id": 1}"#, r#"{"id": "1"}"#, r#"{"id": 1.0}"#].map(|body| named(&rule, &[], body).unwrap());
         assert_eq!(named(&rule, &[], r#"{"more": 0, "id": 1}"#).unwrap(), events[0]);
         assert!(events[0] != events[1] && events[1] != events[2] && events[2] != events[0]);
+
+        let rule = DedupRule::form("id").unwrap();
+        let event = named(&rule, &[], "a=1&id=x+y").unwrap();
+        assert_eq!(named(&rule, &[], "%69d=x%20y").unwrap(), event);
+        assert_ne!(named(&rule, &[], "id=x%2By").unwrap(), event);
+
+        let rule = DedupRule::pointer_in_form("payload", "/id").unwrap();
+        let event = named(&rule, &[], "payload=%7B%22id%22%3A1%7D").unwrap();
+        assert_eq!(named(&rule, &[], "a=&payload={\"id\":+1}").unwrap(), event);
+        assert_ne!(named(&rule, &[], "payload={\"id\":\"1\"}").unwrap(), event);
 
         let rule = DedupRule::digest();
         assert_eq!(named(&rule, &[("x-id", "1")], "{}"), named(&rule, &[], "{}"));
@@ -402,6 +490,27 @@ mod tests {
             (r#"{"data": {"id": null}}"#, "/data/id is not found in the body"),
             (r#"{"data": {"id": ""}}"#, "/data/id in the body is empty"),
             (&format!(r#"{{"data": {{"id": "{long}"}}}}"#), "/data/id in the body is longer than 256 bytes"),
+        ] {
+            assert_eq!(named(&rule, &[], body).unwrap_err(), format!("The event has no id: {why}"));
+        }
+
+        let rule = DedupRule::form("MessageSid").unwrap();
+        for (body, why) in [
+            ("Body=a", "is missing"),
+            ("messagesid=a", "is missing"),
+            ("MessageSid=", "is empty"),
+            ("MessageSid=a&MessageSid=a", "appears more than once"),
+            ("MessageSid=%", "is not well encoded"),
+            (&format!("MessageSid={long}"), "is longer than 256 bytes"),
+        ] {
+            let expected = format!("The event has no id: the field `MessageSid` of the form {why}");
+            assert_eq!(named(&rule, &[], body).unwrap_err(), expected);
+        }
+        let rule = DedupRule::pointer_in_form("payload", "/id").unwrap();
+        for (body, why) in [
+            ("a=1", "the field `payload` of the form is missing"),
+            ("payload=%7B%7D", "/id is not found in the field `payload` of the form"),
+            ("payload=%7B%22id%22%3A%22%22%7D", "/id in the field `payload` of the form is empty"),
         ] {
             assert_eq!(named(&rule, &[], body).unwrap_err(), format!("The event has no id: {why}"));
         }

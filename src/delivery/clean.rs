@@ -10,9 +10,10 @@ use serde::Deserialize;
 use crate::base::secret_names::{REDACTED, sounds_secret};
 use crate::config::DataType;
 use crate::event::{DeliverError, DeliverErrorKind, Delivery};
+use crate::form;
 use crate::json::secrets as json;
 
-/// The largest JSON body that is cleaned in passing, in bytes: others would wait for it.
+/// The largest body that is cleaned in passing, in bytes: others would wait for it.
 const MAX_IN_PASSING: usize = 64 << 10;
 
 /// So many names stand in `fields`: each name of a body is looked for among them.
@@ -45,7 +46,7 @@ impl Cleanup {
         self.is_enabled
     }
 
-    /// The event without what sounds secret in its header fields and, if it is JSON, in its body.
+    /// The event without what sounds secret in its header fields and, if it is JSON or a form, in its body.
     pub(crate) async fn clean(self: &Arc<Self>, delivery: Delivery) -> Result<Delivery, DeliverError> {
         if delivery.body().len() <= MAX_IN_PASSING || delivery.webhook().data_type() == DataType::Blob {
             return self.clean_now(delivery);
@@ -60,6 +61,7 @@ impl Cleanup {
         self.clean_headers(&mut headers);
         let body = match delivery.webhook().data_type() {
             DataType::Json => self.clean_json(delivery.body())?,
+            DataType::Form => self.clean_form(delivery.body())?,
             DataType::Blob => None,
         };
         if let (Some(body), true) = (&body, headers.contains_key(CONTENT_LENGTH)) {
@@ -87,9 +89,18 @@ impl Cleanup {
 
     /// `None` if nothing is to be changed.
     fn clean_json(&self, body: &[u8]) -> Result<Option<Bytes>, DeliverError> {
-        let mask = (self.mode == Mode::Mask).then_some(REDACTED);
-        let cleaned = json::clean(body, mask, &|name| self.is_secret(name));
+        let cleaned = json::clean(body, self.mask(), &|name| self.is_secret(name));
         cleaned.map(|text| text.map(Bytes::from)).map_err(|_| cannot_clean())
+    }
+
+    /// `None` if nothing is to be changed.
+    fn clean_form(&self, body: &[u8]) -> Result<Option<Bytes>, DeliverError> {
+        let cleaned = form::clean(body, self.mask(), &|name| self.is_secret(name));
+        cleaned.map(|form| form.map(Bytes::from)).map_err(|_| cannot_clean())
+    }
+
+    fn mask(&self) -> Option<&'static str> {
+        (self.mode == Mode::Mask).then_some(REDACTED)
     }
 
     fn is_secret(&self, name: &str) -> bool {

@@ -91,7 +91,8 @@ impl NotJson {
             Self::ByteOrderMark("UTF-8") => "send it without the mark",
             Self::ByteOrderMark(_) | Self::Utf16 => "send it in UTF-8 without a byte order mark",
             Self::Compressed(_) => "send it uncompressed",
-            Self::Form | Self::Multipart | Self::Xml => {
+            Self::Form => "send JSON, or set the webhook's `data_type` to `form`",
+            Self::Multipart | Self::Xml => {
                 "send JSON, or set the webhook's `data_type` to `blob`, which takes any bytes"
             }
             Self::SingleQuotes => "write double quotes, as a JSON library does",

@@ -2,11 +2,13 @@
 //!
 //! [`CheckPayloadLayer`] looks at a collected body without building anything from it. JSON must be one well-formed
 //! value (RFC 8259) in UTF-8 with nothing after it, at most [`MAX_DEPTH`] levels deep; a body in another encoding
-//! (`Content-Encoding`) is refused, as nothing here decompresses. Binary data may be any bytes.
+//! (`Content-Encoding`) is refused, as nothing here decompresses. A form must say so in its `Content-Type`
+//! (`application/x-www-form-urlencoded`), decode to UTF-8 and have at most 1,000 fields; it too must not be encoded. It is
+//! handed on byte for byte. Binary data may be any bytes.
 //!
 //! | needs | establishes | refuses |
 //! |---|---|---|
-//! | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) asks for | 400 malformed, 415 encoded |
+//! | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) asks for | 400 malformed, 415 encoded or of another type |
 //!
 //! ```
 //! use bytes::Bytes;
@@ -28,13 +30,14 @@
 
 use std::task::{Context, Poll};
 
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::evidence::{Evidence, Matched};
 use crate::config::DataType;
+use crate::form;
 use crate::json;
 pub use crate::json::MAX_DEPTH;
 use crate::request::{Collected, Rejection, RejectionKind, ResponseFuture};
@@ -116,9 +119,33 @@ impl Select {
                     Rejection::with_detail(RejectionKind::MalformedPayload, detail)
                 })
             }
+            DataType::Form => {
+                refuse_encoded(req.headers())?;
+                require_form(req.headers())?;
+                form::check(req.body().bytes())
+                    .map_err(|malformed| Rejection::with_detail(RejectionKind::MalformedPayload, malformed.to_string()))
+            }
             DataType::Blob => Ok(()),
         }
     }
+}
+
+/// Parameters are not looked at: a form has none (`charset` is sent all the same, and the bytes must be UTF-8 anyway).
+fn require_form(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let found = match (types.next(), types.next()) {
+        (None, _) => "none",
+        (Some(one), None) if is_form(one.as_bytes()) => return Ok(()),
+        (Some(_), None) => "another one",
+        _ => "several",
+    };
+    let text = format!("Expected the Content-Type application/x-www-form-urlencoded, found {found}");
+    Err(Rejection::with_detail(RejectionKind::UnexpectedContentType, text))
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 /// No coding is none, and so is `identity`; empty elements of the list do not count (RFC 9110 §5.6.1.2, §8.4).

@@ -63,7 +63,7 @@ pub struct SaveToDiskConfig {
     pub path: PathBuf,
     /// The name of each file, with `{timestamp}` (UTC, `20261123T051434.123Z`), `{event_id}`, `{namespace}` and
     /// `{webhook_id}`. It must contain `{event_id}`, or one event would overwrite another. The default is
-    /// `{event_id}.json`, or `{event_id}.bin` for a webhook of binary data.
+    /// `{event_id}.json`, `{event_id}.form` or `{event_id}.bin`, by the webhook's `data_type`.
     pub filename_template: Option<String>,
 }
 
@@ -76,6 +76,7 @@ impl SaveToDisk {
     pub fn new(root: impl AsRef<Path>, config: SaveToDiskConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
         let default = match cx.data_type() {
             DataType::Json => "{event_id}.json",
+            DataType::Form => "{event_id}.form",
             DataType::Blob => "{event_id}.bin",
         };
         let template = Template::parse(config.filename_template.as_deref().unwrap_or(default))?;

@@ -160,6 +160,8 @@ pub enum RejectionKind {
     MemoryFull,
     /// The body is encoded (compressed), and must not be.
     UnsupportedEncoding,
+    /// The body's `Content-Type` is another one than the webhook takes.
+    UnexpectedContentType,
     /// The body is not what the webhook's `data_type` says.
     MalformedPayload,
     /// The webhook's events have an id, and this one has none that can be used.
@@ -217,6 +219,9 @@ impl RejectionKind {
             Self::MemoryFull => (S::SERVICE_UNAVAILABLE, "memory_full", "There is no memory for the body now"),
             Self::UnsupportedEncoding => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "Content-Encoding is not supported")
+            }
+            Self::UnexpectedContentType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unexpected_content_type", "Content-Type is not supported")
             }
             Self::MalformedPayload => (S::BAD_REQUEST, "malformed_payload", "Malformed payload"),
             Self::MissingEventId => (S::BAD_REQUEST, "missing_event_id", "The event has no id"),

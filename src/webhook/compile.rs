@@ -204,9 +204,11 @@ impl Compiler {
                 "deduplication needs a store of earlier events, and this application has none{SPOOL_DIR}"
             )));
         }
-        match rule.needs_json() && data_type != DataType::Json {
-            true => Err(CompileError::new("a `pointer` needs the `data_type` json")),
-            false => Ok(()),
+        match rule.needs() {
+            Some((key, needed)) if needed != data_type => {
+                Err(CompileError::new(format!("a `{key}` needs the `data_type` {needed}, found {data_type}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -509,7 +511,7 @@ mod tests {
         );
         assert_eq!(
             error(r#"{"module":"discard","data_type":"xml"}"#),
-            "data_type: expected one of `json`, `blob`, found another string"
+            "data_type: expected one of `json`, `form`, `blob`, found another string"
         );
         assert_eq!(
             error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
@@ -604,11 +606,18 @@ mod tests {
         };
         assert_eq!(dedup(true, r#"{"header":"X-GitHub-Delivery","ttl":60}"#), Ok(()));
         assert_eq!(dedup(true, r#"{"digest":true},"data_type":"blob""#), Ok(()));
+        assert_eq!(dedup(true, r#"{"form":"MessageSid"},"data_type":"form""#), Ok(()));
         for (rest, error) in [
             (r#"{"hedder":"x"}"#, "dedup: unknown key `hedder`, did you mean `header`?"),
-            (r#"{"header":"x","digest":true}"#, "dedup: there must be exactly one of `header`, `pointer`, `digest`"),
+            (
+                r#"{"header":"x","digest":true}"#,
+                "dedup: expected exactly one of `header`, `pointer`, `form` and `digest`, or `form` with `pointer`",
+            ),
             (r#"{"digest":true,"ttl":0}"#, "dedup: `ttl` must be from 1 to 2592000 seconds"),
-            (r#"{"pointer":"/id"},"data_type":"blob""#, "dedup: a `pointer` needs the `data_type` json"),
+            (r#"{"pointer":"/id"},"data_type":"blob""#, "dedup: a `pointer` needs the `data_type` json, found blob"),
+            (r#"{"form":"id"}"#, "dedup: a `form` needs the `data_type` form, found json"),
+            (r#"{"form":"p","pointer":"/id"}"#, "dedup: a `form` needs the `data_type` form, found json"),
+            (r#"{"pointer":"/id"},"data_type":"form""#, "dedup: a `pointer` needs the `data_type` json, found form"),
             ("true", "dedup: expected an object, found a boolean"),
         ] {
             assert_eq!(dedup(true, rest).unwrap_err(), error);

@@ -14,6 +14,7 @@ use syn::{Attribute, File, Item, ItemMod, ItemUse, UseTree, Visibility};
 const FLOORS: &[&[&str]] = &[
     &["base"],
     &["json"],
+    &["form"],
     &["request"],
     &["config"],
     &["event"],

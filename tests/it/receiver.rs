@@ -7,6 +7,7 @@ mod credential_cleanup;
 mod dedup;
 mod delivery;
 mod finish;
+mod forms;
 mod incremental;
 mod live_source;
 mod log_lines;

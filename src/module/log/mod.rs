@@ -1,6 +1,7 @@
 //! `log`: prints events.
 
 mod config;
+mod form;
 mod layout;
 mod lines;
 mod render;
@@ -25,7 +26,8 @@ const MAX_IN_PASSING: usize = 64 << 10;
 /// off, and so are fields with a name longer than 1,024 bytes. Control characters are escaped, so that a payload can
 /// neither forge a line nor control a terminal. A string longer than 10,000 characters is cut, and so is an event
 /// longer than 64 KiB. A JSON body over 256 KiB, or one that cannot be redacted, is not printed; the line gives its
-/// size. Other bodies are printed as text, with invalid UTF-8 replaced.
+/// size. A form is printed as an object of decoded fields: the values of a repeated name become an array, and a value that
+/// is a JSON object or array is printed as such. Other bodies are printed as text, with invalid UTF-8 replaced.
 ///
 /// An event is acknowledged once it is written. While nobody reads stdout, events wait, and are refused with 504 when
 /// the time for the delivery is over. When stdout is closed or `/dev/null`, or its disk is full, they are refused with

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::UNIX_EPOCH;
 
 use super::config::LogConfig;
+use super::form;
 use super::layout::{MAX_STRING, Page};
 use crate::base::secret_names::{REDACTED, is_secret};
 use crate::config::DataType;
@@ -77,11 +78,19 @@ fn field(page: &mut Page, name: &str, value: impl FnOnce(&mut Page)) {
 /// The payload to print, or the reason why none is printed.
 fn payload(delivery: &Delivery, config: LogConfig) -> Result<Payload<'_>, &'static str> {
     let body = delivery.body();
-    if delivery.webhook().data_type() == DataType::Blob {
+    let data_type = delivery.webhook().data_type();
+    if data_type == DataType::Blob {
         return Ok(Payload::Text(as_text(body)));
     }
     if body.len() > MAX_READ {
         return Err("not printed: too large");
+    }
+    if data_type == DataType::Form {
+        return match form::render(body, config) {
+            Some(json) => Ok(Payload::Json(Cow::Owned(json))),
+            None if config.redact_sensitive => Err("not printed: it cannot be redacted"),
+            None => Ok(Payload::Text(as_text(body))),
+        };
     }
     let cleaned = clean(body, Some(REDACTED), &|name| config.redact_sensitive && is_secret(name));
     match cleaned.map(|cleaned| text(cleaned.map_or(Cow::Borrowed(body), Cow::Owned))) {

@@ -231,6 +231,31 @@ async fn check_payload_refuses_a_body_that_is_not_json() {
 }
 
 #[tokio::test]
+async fn check_payload_refuses_what_is_no_form() {
+    let layer = CheckPayloadLayer::new(DataType::Form);
+    let form = |body: &'static [u8]| {
+        let mut request = with_body(body);
+        request.headers_mut().insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+        request
+    };
+    for body in [&b"a=%"[..], b"a=%zz", b"a=%ff", b"\xff=1", "a=1&".repeat(1001).leak().as_bytes()] {
+        refused(layer, form(body), MalformedPayload).await;
+    }
+    refused(layer, with_body(b"a=1"), UnexpectedContentType).await;
+    for wrong in ["application/json", "multipart/form-data; boundary=a", "application/x-www-form-urlencoded2", ""] {
+        let mut request = form(b"a=1");
+        request.headers_mut().insert("content-type", wrong.parse().unwrap());
+        refused(layer, request, UnexpectedContentType).await;
+    }
+    let mut twice = form(b"a=1");
+    twice.headers_mut().append("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+    refused(layer, twice, UnexpectedContentType).await;
+    let mut encoded = form(b"a=1");
+    encoded.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    refused(layer, encoded, UnsupportedEncoding).await;
+}
+
+#[tokio::test]
 async fn collect_body_refuses_a_body_that_is_too_large() {
     refused(CollectBodyLayer::new().max_bytes(1), with_body(b"{}"), BodyTooLarge).await;
 }
