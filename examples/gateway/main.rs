@@ -21,6 +21,7 @@ mod memory;
 mod misspelt;
 mod open_files;
 mod opening;
+mod placeholders;
 mod refused;
 mod reload;
 mod rendering;
@@ -179,9 +180,8 @@ fn receive<S: Source>(
 ) -> Result<Running, Error> {
     let root = settings.save_to_disk_root.clone();
     let registry = Registry::builtin()
-        .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx))
-        // The author of a webhook must not read the gateway's own secrets through it.
-        .variables(|name| variables::may_be_read(name).then(|| std::env::var(name).ok()).flatten());
+        .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx));
+    let registry = settings.placeholders.register(registry);
     #[cfg(feature = "http-webhook")]
     let registry = settings.targets.register(registry);
     let mut receiver = Receiver::builder(source)

@@ -19,6 +19,7 @@ use crate::activity::Limits;
 #[cfg(feature = "http-webhook")]
 use crate::egress::Targets;
 use crate::misspelt::misspelt;
+use crate::placeholders::Placeholders;
 use crate::variables::VARIABLES;
 use crate::{Error, memory, misspelt, units};
 
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) dead_letter_age: Duration,
     #[cfg(feature = "http-webhook")]
     pub(crate) targets: Targets,
+    pub(crate) placeholders: Placeholders,
     pub(crate) admin: Option<Bearer>,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
@@ -78,6 +80,7 @@ impl Settings {
         let max_body_bytes = problems.collect(at_least_one("MAX_BODY_BYTES", units::size, units::SIZE));
         let host = problems.collect(host("HOST")).unwrap_or_default();
         let admin_address = problems.collect(admin_address(&host, &mut notes));
+        let placeholders = Placeholders::from_env(&mut problems, &save_to_disk_root);
         let settings = Self {
             backend: problems.collect(backend()),
             namespace: problems.collect(namespace()),
@@ -107,6 +110,7 @@ impl Settings {
             dead_letter_age: problems.collect(days("DEAD_LETTER_DAYS")),
             #[cfg(feature = "http-webhook")]
             targets: Targets::from_env(&mut problems),
+            placeholders,
             admin: problems.collect(admin_token()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
             log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
@@ -219,7 +223,7 @@ fn spool_max_bytes() -> Result<u64, Error> {
     amount("SPOOL_MAX_BYTES", units::size, 1 << 20..=u64::MAX, units::SIZE, "at least 1MiB and below 2^64 bytes")
 }
 
-fn is_below(path: &Path, root: &Path) -> bool {
+pub(crate) fn is_below(path: &Path, root: &Path) -> bool {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute(path).starts_with(absolute(root))
 }

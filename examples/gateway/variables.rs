@@ -65,6 +65,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("EGRESS_ALLOW", "", "networks that http_webhook may connect to besides public addresses"),
     variable("EGRESS_NAT64", "", "IPv6 prefixes of NAT64 translators, such as 2001:db8:64::/96"),
     variable("EGRESS_CA_CERT", "", "PEM file: certificates that http_webhook trusts besides the system's authorities"),
+    variable("SECRETS_DIR", "", "directory of secrets, one per file, for {$file:name}"),
+    variable("PLACEHOLDER_ALLOW", "", "environment variables that webhooks may name: ACME_TOKEN, STRIPE_*"),
     secret("ADMIN_TOKEN", "the token for /admin, without the word Bearer"),
     variable("RUST_LOG", "info", "the log's filter"),
     variable("LOG_FORMAT", "text", "text or json"),

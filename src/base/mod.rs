@@ -17,4 +17,5 @@ pub(crate) mod secret;
 pub(crate) mod secret_names;
 pub(crate) mod shares;
 pub(crate) mod shown;
+pub(crate) mod stamp;
 pub(crate) mod wall_clock;

@@ -112,6 +112,14 @@
 //! that a connection begins to use takes every webhook out of service that uses it, at once; give the two a variable each. When the connection is deleted, or names it no more, webhooks may use it again. A connection that is
 //! refused keeps its variables for itself all the same.
 //!
+//! `{$file:name}` stands for the text of a file, without a line break at its end: `{namespace}/name` in the [directory of
+//! secrets](crate::Registry::secrets_dir), or `shared/name` if the namespace has no such file; `global/name` or
+//! `shared/name` for a connection. There is no default, and no variable can be called `file`. The name has 1 to 128 of the
+//! characters `A-Z a-z 0-9 . _ -`. The file is regular, has at most 64 KiB, is UTF-8 and not blank; symbolic links may not
+//! lead out of the directory. Anything else is an error, and so is a file that is missing. What names a file is compiled
+//! again when the file changes; if it is then missing or bad, that is a refusal like any other, and the last good value
+//! keeps serving ([`OnInvalid::Keep`](crate::OnInvalid::Keep)). A file that a connection names is not for webhooks.
+//!
 //! Other placeholders are not filled in. A secret must be no such placeholder, and must not be blank; a variable in it, or
 //! the default, must not be blank either, also inside a longer text. The texts of a guard are secrets, and what stands in
 //! `module-config` or in a connection under the name of a secret (`password`, `api_key`, `signing_secret`,
@@ -131,7 +139,9 @@ pub(crate) mod legacy;
 mod name;
 mod node;
 mod placeholder;
+mod secret_files;
 pub(crate) mod secrets;
+mod variables;
 mod warning;
 
 pub(crate) use self::connection::{BuiltConnection, Connection, ConnectionSpec, SharedClient};
@@ -150,6 +160,8 @@ pub(crate) use self::node::fuzz as fuzz_node;
 pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
 #[cfg(fuzzing)]
 pub(crate) use self::placeholder::fuzz as fuzz_placeholder;
-pub(crate) use self::placeholder::{Lookup, Room, Variables, expand, variables_of, variables_of_text};
+pub(crate) use self::placeholder::{Lookup, Named, Room, expand, variables_of, variables_of_text};
+pub(crate) use self::secret_files::SecretFiles;
 pub(crate) use self::secrets::Place;
+pub(crate) use self::variables::{OF_CONNECTIONS, Variables, candidates, is_file};
 pub(crate) use self::warning::{Notes, Warning, Warnings};

@@ -1,18 +1,25 @@
-//! `{$VAR}` and `{$VAR:default}`.
-
-use std::collections::BTreeSet;
+//! `{$VAR}`, `{$VAR:default}` and `{$file:name}`.
 
 use super::error::CompileError;
 use super::node::{LONGEST, Node};
 use super::secrets::Place;
+use super::variables::{LONGEST_NAME, OF_CONNECTIONS, Variables, candidates, is_name};
 
-/// Looks up a variable; an error if the value may not use it.
-pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Result<Option<String>, CompileError>;
+/// Looks up what a placeholder names; an error if the value may not use it.
+pub(crate) type Lookup<'a> = &'a dyn Fn(Named<'_>) -> Result<Option<String>, CompileError>;
 
-/// Names of variables.
-pub(crate) type Variables = BTreeSet<Box<str>>;
+/// What a placeholder names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named<'a> {
+    Variable(&'a str),
+    /// A file of secrets.
+    File(&'a str),
+}
 
-/// The variables that the placeholders of `node` name, those with a default included.
+/// The variable that stands for a file, and is none.
+const FILE: &str = "file";
+
+/// The variables and files that the placeholders of a connection's `node` name, those with a default included.
 pub(crate) fn variables_of(node: &Node) -> Variables {
     fn walk(node: &Node, found: &mut Variables) {
         match node {
@@ -27,18 +34,34 @@ pub(crate) fn variables_of(node: &Node) -> Variables {
     found
 }
 
-/// The variables of a value that cannot be read, as far as its text shows them.
+/// The same of a connection that cannot be read, as far as its text shows them.
 pub(crate) fn variables_of_text(json: &[u8]) -> Variables {
     variables_in(&String::from_utf8_lossy(json)).collect()
 }
 
-/// The names behind each `{$` of a text.
+/// What stands behind each `{$` of a text.
 fn variables_in(text: &str) -> impl Iterator<Item = Box<str>> {
     let names = text.split("{$").skip(1).map(|rest| {
         let end = rest.bytes().position(|byte| !is_of_name(byte)).unwrap_or(rest.len());
-        &rest[..end]
+        rest.split_at(end)
     });
-    names.filter(|name| !name.is_empty()).map(Box::from)
+    names.filter(|(name, _)| !name.is_empty()).flat_map(|(name, rest)| {
+        let file = rest.strip_prefix(':').filter(|_| name == FILE).map(file_in);
+        let files = file.into_iter().flat_map(|file| candidates(OF_CONNECTIONS, file));
+        file.is_none().then(|| name.into()).into_iter().chain(files)
+    })
+}
+
+/// The name of a file at the beginning of a text: as much of it as can be one.
+fn file_in(text: &str) -> &str {
+    let mut end = 0;
+    while end < text.len().min(LONGEST_NAME)
+        && text.is_char_boundary(end + 1)
+        && is_name(&format!("_{}", &text[end..=end]))
+    {
+        end += 1;
+    }
+    &text[..end]
 }
 
 fn is_of_name(byte: u8) -> bool {
@@ -107,9 +130,9 @@ fn expand_text(text: String, lookup: Lookup<'_>, place: &Place<'_>, room: &mut R
     let mut value = |placeholder: Placeholder<'_>| {
         room.take()?;
         let value = placeholder.value(lookup)?;
-        // Of a credential a blank would leave what everybody knows: `Token `.
-        if value.trim().is_empty() && place.is_guarded() {
-            return Err(CompileError::new(format!("the variable `{}` is empty", placeholder.name)));
+        // Of a credential a blank would leave what everybody knows: `Token `. A file is refused if it is blank.
+        if let (Named::Variable(name), true) = (placeholder.named, value.trim().is_empty() && place.is_guarded()) {
+            return Err(CompileError::new(format!("the variable `{name}` is empty")));
         }
         room.take_bytes(value.len())?;
         Ok(value)
@@ -137,7 +160,7 @@ fn whole(text: &str) -> Option<Result<Placeholder<'_>, CompileError>> {
 }
 
 struct Placeholder<'a> {
-    name: &'a str,
+    named: Named<'a>,
     default: Option<&'a str>,
 }
 
@@ -151,16 +174,25 @@ impl<'a> Placeholder<'a> {
         if name == "vault" && default.is_some() {
             return Err(CompileError::new("`{$vault:…}` references are not supported"));
         }
+        if name == FILE {
+            return match default.filter(|name| is_name(name)) {
+                Some(name) => Ok(Self { named: Named::File(name), default: None }),
+                None => Err(no_file()),
+            };
+        }
         if name.is_empty() || !name.bytes().all(is_of_name) {
             return Err(malformed());
         }
-        Ok(Self { name, default })
+        Ok(Self { named: Named::Variable(name), default })
     }
 
     fn value(&self, lookup: Lookup<'_>) -> Result<String, CompileError> {
-        lookup(self.name)?
-            .or_else(|| self.default.map(str::to_owned))
-            .ok_or_else(|| CompileError::new(format!("the variable `{}` is not set and has no default", self.name)))
+        let missing = || match self.named {
+            Named::Variable(name) => format!("the variable `{name}` is not set and has no default"),
+            Named::File(name) => format!("there is no file `{name}`"),
+        };
+        let found = lookup(self.named)?.or_else(|| self.default.map(str::to_owned));
+        found.ok_or_else(|| CompileError::new(missing()))
     }
 }
 
@@ -168,11 +200,19 @@ fn malformed() -> CompileError {
     CompileError::new("`{$` does not start a valid placeholder: expected `{$NAME}` or `{$NAME:default}`")
 }
 
+fn no_file() -> CompileError {
+    let text = "`{$file` must be followed by `:`, the name of a file and `}`: expected `{$file:name}`, where the name has 1 \
+                to 128 of the characters A-Z a-z 0-9 . _ - and is neither `.` nor `..`; there is no default";
+    CompileError::new(text)
+}
+
 /// What is filled in is what was looked up; text without a placeholder stays.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let lookup = |name: &str| Ok((name.len() % 2 == 0).then(|| name.to_ascii_uppercase()));
+    let lookup = |named: Named<'_>| match named {
+        Named::Variable(name) | Named::File(name) => Ok((name.len() % 2 == 0).then(|| name.to_ascii_uppercase())),
+    };
     let expanded = expand_text(text.to_owned(), &lookup, &Place::of("text", false), &mut Room::new());
     if !text.contains("{$") {
         assert!(matches!(expanded, Ok(Node::String(same)) if same == text));
@@ -185,7 +225,11 @@ mod tests {
 
     use super::*;
 
-    fn lookup(name: &str) -> Result<Option<String>, CompileError> {
+    fn lookup(named: Named<'_>) -> Result<Option<String>, CompileError> {
+        let name = match named {
+            Named::File(name) => return Ok((name == "db-password").then(|| "p:a}ss".into())),
+            Named::Variable(name) => name,
+        };
         Ok(match name {
             "TOKEN" => Some("p$ss;w{rd|".into()),
             "EMPTY" => Some(String::new()),
@@ -242,6 +286,37 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_filled_in_and_has_no_default() {
+        assert!(text("{$file:db-password}") == expanded("p:a}ss"));
+        assert!(text("a {$file:db-password}!") == filled("a p:a}ss!"));
+        assert!(text("{$file:other}").is_err_and(|error| error == "there is no file `other`"));
+        for input in [
+            "{$file}",
+            "{$file:}",
+            "{$file:a/b}",
+            "{$file:..}",
+            "{$file:.}",
+            "{$file:a:b}",
+            "x {$file: a}",
+            "{$file:ä}",
+        ] {
+            assert!(text(input).is_err_and(|error| error.starts_with("`{$file` must be followed by")), "{input}");
+        }
+        assert!(text("{$FILE}").is_err_and(|error| error.contains("`FILE` is not set")));
+    }
+
+    #[test]
+    fn every_file_that_a_connection_names_is_found() {
+        let found = |json: &str| variables_of_text(json.as_bytes()).into_iter().map(String::from).collect::<Vec<_>>();
+        let both = ["file:global/db-pass.1", "file:shared/db-pass.1"];
+        assert_eq!(found(r#"{"password": "x{$file:db-pass.1}"}"#), both);
+        assert_eq!(found(r#"{"password": "{$file:db-pass.1"#), both, "also of what cannot be read");
+        assert_eq!(found("{$file}{$FILE:x}{$files:x}"), ["FILE", "file", "files"]);
+        assert_eq!(found(&format!("{{$file:{}", "a".repeat(200)))[0], format!("file:global/{}", "a".repeat(128)));
+        assert_eq!(found("{$file:ä}"), ["file:global/", "file:shared/"]);
+    }
+
+    #[test]
     fn every_variable_that_a_value_names_is_found() {
         let json =
             br#"{"a": ["{$ONE}", {"b": "x{$TWO:y}{$THREE}", "{$KEY}": 1}], "c": "{$FOUR:{$FIVE}}", "d": "{$-}{$"}"#;
@@ -253,11 +328,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_looked_up_is_found_beforehand(input in r"[{}$:A-C a]{0,20}") {
+        fn what_is_looked_up_is_found_beforehand(input in r"([{}$:A-C a]|\{\$file:){0,20}") {
             let asked = std::cell::RefCell::new(Variables::new());
-            let lookup = |name: &str| {
-                asked.borrow_mut().insert(name.into());
-                Ok(None)
+            let lookup = |named: Named<'_>| {
+                match named {
+                    Named::Variable(name) => asked.borrow_mut().extend([Box::from(name)]),
+                    Named::File(name) => asked.borrow_mut().extend(candidates(OF_CONNECTIONS, name)),
+                }
+                // So that what follows is looked up, too.
+                Ok(Some(String::new()))
             };
             let _ = expand_text(input.clone(), &lookup, &Place::of("text", false), &mut Room::new());
             prop_assert!(asked.borrow().is_subset(&variables_in(&input).collect()));

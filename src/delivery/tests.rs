@@ -28,7 +28,8 @@ impl Calls {
             Ok(Scripted { config, calls: calls.clone(), count: AtomicU32::new(0) })
         });
         let compiler = Compiler::new(registry);
-        let spec = compiler.read_webhook(format!("{{{rest}}}").as_bytes(), &Default::default()).outcome.unwrap();
+        let spec =
+            compiler.read_webhook("default", format!("{{{rest}}}").as_bytes(), &Default::default()).outcome.unwrap();
         let key = WebhookKey::new("default", "a").unwrap();
         Arc::new(compiler.build_webhook(&key, spec, &Connections::new()).unwrap())
     }

@@ -25,23 +25,40 @@ use crate::webhook::Compiler;
 /// is dropped after its first poll, the work that it has started may still be published, in order: the next call waits
 /// for it.
 pub struct Feed {
-    published: Aside<Published>,
+    published: Shared,
     compiler: Compiler,
     on_invalid: OnInvalid,
     writer: Arc<Writer>,
     reasons: Reasons,
 }
 
+/// What is published, which the source and the files of secrets change, one after the other.
+pub(super) type Shared = Arc<Lock<Aside<Published>>>;
+
+/// Held while a change is compiled, perhaps on another thread: the next one waits for it.
+#[allow(clippy::disallowed_types)]
+type Lock<T> = tokio::sync::Mutex<T>;
+
 impl Feed {
     pub(super) fn new(compiler: Compiler, writer: Writer, on_invalid: OnInvalid) -> Self {
         let writer = Arc::new(writer);
         let published = Published::new(compiler.clone(), Arc::clone(&writer), on_invalid);
-        Self { published: Aside::new(published), compiler, on_invalid, writer, reasons: Reasons::default() }
+        Self {
+            published: Arc::new(Lock::new(Aside::new(published))),
+            compiler,
+            on_invalid,
+            writer,
+            reasons: Reasons::default(),
+        }
+    }
+
+    pub(super) fn published(&self) -> Shared {
+        Arc::clone(&self.published)
     }
 
     /// Starts a replacement of everything. Readers see nothing of it before [`commit`](Self::commit).
     pub async fn replace(&mut self) -> Replacement {
-        self.published.here().await;
+        self.published.lock().await.here().await;
         Replacement::new(self.compiler.clone(), self.on_invalid, self.writer.current())
     }
 
@@ -52,19 +69,20 @@ impl Feed {
             looked.look_through(brought);
             published.commit(looked, revision);
         };
-        self.published.work(bytes, work).await;
+        self.published.lock().await.work(bytes, work).await;
     }
 
     /// Applies changes, in order, and publishes them all at once as `revision`.
     pub async fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change> + Send) {
         let changes: Vec<Change> = changes.into_iter().collect();
-        let bytes = self.published.here().await.weight(&changes);
-        self.published.work(bytes, move |published| published.apply(revision, changes)).await;
+        let mut published = self.published.lock().await;
+        let bytes = published.here().await.weight(&changes);
+        published.work(bytes, move |published| published.apply(revision, changes)).await;
     }
 
     /// Reports that only the revision has changed: at `revision`, the source holds the same configuration as before.
     pub async fn advance(&mut self, revision: Revision) {
-        self.published.here().await.advance(revision);
+        self.published.lock().await.here().await.advance(revision);
     }
 
     /// Reports the state of the source. A change of state is logged once. Another reason for the same state is logged

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::served::Served;
 use super::settle::OnInvalid;
-use crate::config::{CompileError, Connection, Variables, WebhookKey, variables_of_text};
+use crate::config::{CompileError, Connection, Variables, WebhookKey, is_file, variables_of_text};
 use crate::webhook::{Compiler, Connections, Parsed, Read, Webhook};
 
 /// The connections, and the webhooks that must be built again when one of them changes.
@@ -22,6 +22,8 @@ pub(super) struct Links {
     built: HashMap<Box<str>, Digest>,
     /// The variables that the newest bytes of each connection name.
     variables: HashMap<Box<str>, Variables>,
+    /// The newest bytes of each connection that names a file of secrets.
+    sources: HashMap<Box<str>, Bytes>,
     /// The variables that the newest or the last good value of any connection names. No webhook may use them.
     reserved: Variables,
     pub(super) dependents: HashMap<WebhookKey, Dependent>,
@@ -81,6 +83,7 @@ impl Links {
         carry(&mut self.digests, &old.digests, name);
         carry(&mut self.built, &old.built, name);
         carry(&mut self.variables, &old.variables, name);
+        carry(&mut self.sources, &old.sources, name);
     }
 
     /// Compiles the new bytes of a connection.
@@ -95,15 +98,39 @@ impl Links {
         if self.digests.insert(name.into(), digest) == Some(digest) {
             return Set::Unchanged;
         }
-        // The last good bytes have come back after a refused value: the connection in use was built from them.
-        if let (Some(connection), true) = (self.connections.get(name), self.built.get(name) == Some(&digest)) {
-            self.variables.insert(name.into(), connection.variables().clone());
+        // The last good bytes have come back after a refused value: the connection in use was built from them, unless a file
+        // of secrets has changed since.
+        let is_built = self.built.get(name) == Some(&digest);
+        let in_use =
+            self.connections.get(name).filter(|connection| !connection.variables().iter().any(|it| is_file(it)));
+        if let (Some(connection), true) = (in_use, is_built) {
+            let variables = connection.variables().clone();
+            self.keep(name, bytes, variables);
             return Set::Good { is_another: false };
         }
+        self.build_connection(compiler, on_invalid, name, bytes, digest)
+    }
+
+    /// Builds a connection again whose files of secrets have changed.
+    pub(super) fn rebuild_connection(&mut self, compiler: &Compiler, on_invalid: OnInvalid, name: &str) -> Set {
+        match self.sources.get(name).cloned() {
+            Some(bytes) => self.build_connection(compiler, on_invalid, name, &bytes, digest(&bytes)),
+            None => Set::Unchanged,
+        }
+    }
+
+    fn build_connection(
+        &mut self,
+        compiler: &Compiler,
+        on_invalid: OnInvalid,
+        name: &str,
+        bytes: &Bytes,
+        digest: Digest,
+    ) -> Set {
         let read = guarded(|| Ok(compiler.connection(name, bytes)));
         let Read { variables, outcome } =
             read.unwrap_or_else(|error| Read { variables: variables_of_text(bytes), outcome: Err(error) });
-        self.variables.insert(name.into(), variables);
+        self.keep(name, bytes, variables);
         match outcome {
             Ok(connection) => {
                 self.connections.insert(name.into(), Arc::new(connection));
@@ -117,17 +144,33 @@ impl Links {
         }
     }
 
+    /// Stores what a connection's newest bytes name.
+    fn keep(&mut self, name: &str, bytes: &Bytes, variables: Variables) {
+        match variables.iter().any(|variable| is_file(variable)) {
+            true => drop(self.sources.insert(name.into(), bytes.clone())),
+            false => drop(self.sources.remove(name)),
+        }
+        self.variables.insert(name.into(), variables);
+    }
+
+    /// The connections whose newest bytes name one of these files.
+    pub(super) fn connections_with(&self, files: &Variables) -> BTreeSet<Box<str>> {
+        let names_one = |name: &str| self.variables.get(name).is_some_and(|variables| !variables.is_disjoint(files));
+        self.sources.keys().filter(|name| names_one(name)).cloned().collect()
+    }
+
     /// Returns whether a connection in use was removed.
     pub(super) fn remove_connection(&mut self, name: &str) -> bool {
         self.digests.remove(name);
         self.built.remove(name);
         self.variables.remove(name);
+        self.sources.remove(name);
         self.connections.remove(name).is_some()
     }
 
     /// Compiles a webhook with the current connections.
     pub(super) fn compile(&self, compiler: &Compiler, key: &WebhookKey, bytes: &Bytes) -> Compiled {
-        let Read { variables, outcome } = read(compiler, bytes, &self.reserved);
+        let Read { variables, outcome } = read(compiler, key, bytes, &self.reserved);
         let named = outcome.as_ref().ok().into_iter().flat_map(Parsed::connections);
         let connections: BTreeSet<Box<str>> = named.map(Box::from).collect();
         let dependent = Dependent { connections, variables, bytes: bytes.clone() };
@@ -189,8 +232,8 @@ impl Links {
 }
 
 /// Parses a webhook.
-pub(super) fn read(compiler: &Compiler, bytes: &Bytes, reserved: &Variables) -> Read<Parsed> {
-    guarded(|| Ok(compiler.read_webhook(bytes, reserved)))
+pub(super) fn read(compiler: &Compiler, key: &WebhookKey, bytes: &Bytes, reserved: &Variables) -> Read<Parsed> {
+    guarded(|| Ok(compiler.read_webhook(key.namespace(), bytes, reserved)))
         .unwrap_or_else(|error| Read { variables: Variables::new(), outcome: Err(error) })
 }
 

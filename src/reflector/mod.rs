@@ -25,10 +25,12 @@ mod metrics;
 mod published;
 mod reasons;
 mod replacement;
+mod secret_files;
 mod served;
 mod settle;
 mod source;
 
+use self::secret_files::follow;
 use crate::store::{Store, Writer, store};
 use crate::webhook::{Compiler, Registry};
 
@@ -64,9 +66,18 @@ impl<S: Source> Reflector<S> {
         self
     }
 
-    /// Runs until the source ends. Only a fixed source does, and a live one once its last handle is dropped. Drop the
-    /// future to stop; the store then keeps its last snapshot.
+    /// Runs until the source ends. Only a fixed source does, and a live one once its last handle is dropped. With a
+    /// [directory of secrets](Registry::secrets_dir), whose files may always change, it never ends. Drop the future to stop;
+    /// the store then keeps its last snapshot.
     pub async fn run(self) {
-        self.source.run(Feed::new(self.compiler, self.writer, self.on_invalid)).await;
+        let files = self.compiler.files().cloned();
+        let feed = Feed::new(self.compiler, self.writer, self.on_invalid);
+        match files {
+            None => self.source.run(feed).await,
+            Some(files) => {
+                let following = follow(files, feed.published());
+                tokio::join!(self.source.run(feed), following);
+            }
+        }
     }
 }

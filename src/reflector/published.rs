@@ -45,14 +45,16 @@ impl Published {
         let values = changes.iter().filter_map(|change| change.value.as_ref()).map(Bytes::len).sum::<usize>();
         // A changed connection may name a variable that any of the dependents uses.
         match changes.iter().any(|change| matches!(change.key, Key::Connection(_))) {
-            true => values + self.links.dependents.values().map(|dependent| dependent.bytes.len()).sum::<usize>(),
+            true => values + self.weight_of_dependents(),
             false => values,
         }
     }
 
     /// Publishes a complete replacement.
     pub(super) fn commit(&mut self, looked: Looked, revision: Revision) {
-        let Looked { begins_history, mut draft, mut slots, before, connections, waiting, .. } = looked;
+        let Looked { begins_history, mut draft, mut slots, connections, waiting, .. } = looked;
+        // Not what there was when the replacement began: files of secrets may have changed since.
+        let before = self.writer.current();
         let mut old = std::mem::take(&mut self.links);
         for (name, (bytes, brought_at)) in connections {
             let key = Key::Connection(name.clone());
@@ -135,6 +137,47 @@ impl Published {
         self.publish(draft, revision, &changes);
     }
 
+    /// How many bytes may have to be compiled because files of secrets have changed.
+    pub(super) fn weight_of_dependents(&self) -> usize {
+        self.links.dependents.values().map(|dependent| dependent.bytes.len()).sum()
+    }
+
+    /// Builds what names one of these files of secrets, which have changed.
+    pub(super) fn refresh(&mut self, files: &Variables) {
+        let before = self.writer.current();
+        let revision = before.revision();
+        let mut draft = (*before).clone();
+        let names = self.links.connections_with(files);
+        let mut relinked = BTreeSet::new();
+        for name in &names {
+            let set = self.links.rebuild_connection(&self.compiler, self.on_invalid, name);
+            if self.settle_connection(&mut draft, revision, name, set) {
+                relinked.insert(name.clone());
+            }
+        }
+        let variables: Variables = self.links.reserve().union(files).cloned().collect();
+        let touched = self.rebuild_dependents(&mut draft, revision, &relinked, &variables);
+        if names.is_empty() && touched.is_empty() {
+            return;
+        }
+        let mut changes = Changes::default();
+        for name in &names {
+            let digest = self.links.digests.get(name).copied();
+            self.note_connection(&mut changes, name, (&before, digest.as_ref()), &draft);
+        }
+        for key in &touched {
+            changes.note_webhook(key, (&before, before.slot(key)), (&draft, draft.slot(key)));
+            self.links.served.serve(key, draft.slot(key).and_then(|slot| slot.serving.as_deref()));
+        }
+        tracing::info!(
+            files = files.len(),
+            webhooks = touched.len(),
+            connections = names.len(),
+            "files of secrets have changed; what names them is built again"
+        );
+        self.publish(draft, revision, &changes);
+    }
+
     pub(super) fn advance(&mut self, revision: Revision) {
         let mut draft = (*self.writer.current()).clone();
         draft.finish(revision, self.links.connections.len());
@@ -148,7 +191,14 @@ impl Published {
             draft.set_refusal(key, None);
             return self.links.remove_connection(name);
         };
-        match self.links.set_connection(&self.compiler, self.on_invalid, name, &bytes) {
+        let set = self.links.set_connection(&self.compiler, self.on_invalid, name, &bytes);
+        self.settle_connection(draft, revision, name, set)
+    }
+
+    /// Shows what came of a connection's bytes. Returns whether the connection is another one now.
+    fn settle_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, set: Set) -> bool {
+        let key = Key::Connection(name.into());
+        match set {
             Set::Unchanged => false,
             Set::Good { is_another } => {
                 draft.set_refusal(key, None);

@@ -156,7 +156,7 @@ impl Looked {
         if let Some(slot) = slot.filter(|slot| slot.digest == digest) {
             return (!slot.linked).then_some(Look::Same(slot));
         }
-        let Read { variables, outcome } = read(&self.compiler, bytes, &Variables::new());
+        let Read { variables, outcome } = read(&self.compiler, key, bytes, &Variables::new());
         let outcome = match outcome {
             _ if !variables.is_empty() => return None,
             Ok(parsed) if parsed.connections().next().is_some() => return None,

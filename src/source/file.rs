@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +12,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::ignored::{Ignored, Logged};
+use crate::base::stamp::Stamp;
 use crate::config::{Key, WebhookKey, shown};
 use crate::json::NotJson;
 use crate::reflector::{Feed, Source};
@@ -20,9 +20,6 @@ use crate::store::{Revision, SourceState};
 
 /// How often the files are checked for changes.
 const POLL: Duration = Duration::from_millis(250);
-
-/// File times are coarse: a file that changed less than this before it was read may change again with the same times.
-const RACY: Duration = Duration::from_secs(2);
 
 /// Webhooks and connections from two JSON files, which are loaded again when they change.
 ///
@@ -154,41 +151,6 @@ impl Contents {
             match WebhookKey::new(namespace, id) {
                 Ok(key) => self.entries.push((Key::Webhook(key), bytes(json))),
                 Err(_) => self.ignored.push(format!("{namespace}/webhooks/{id}")),
-            }
-        }
-    }
-}
-
-/// The identity and the times of a file, by which a change is noticed without reading the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stamp {
-    Missing,
-    File { device: u64, inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64) },
-}
-
-impl Stamp {
-    /// Follows symbolic links: the target counts.
-    fn of(path: &Path) -> Self {
-        match std::fs::metadata(path) {
-            Ok(file) => Self::File {
-                device: file.dev(),
-                inode: file.ino(),
-                size: file.size(),
-                modified: (file.mtime(), file.mtime_nsec()),
-                changed: (file.ctime(), file.ctime_nsec()),
-            },
-            Err(_) => Self::Missing,
-        }
-    }
-
-    /// Whether any change after `looked_at` is certain to change the stamp. File times are coarse, so a change right
-    /// after the last one may not.
-    fn is_settled(&self, looked_at: SystemTime) -> bool {
-        match self {
-            Self::Missing => true,
-            Self::File { changed, .. } => {
-                let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(changed.0.unsigned_abs());
-                looked_at.duration_since(changed).is_ok_and(|age| age > RACY)
             }
         }
     }

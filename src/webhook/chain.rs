@@ -167,7 +167,7 @@ mod tests {
         let connections = Connections::from(["one", "two"].map(|name| (name.into(), connection(name))));
         let key = WebhookKey::new("default", "a").unwrap();
         let webhook = compiler
-            .read_webhook(json.as_bytes(), &Variables::new())
+            .read_webhook("default", json.as_bytes(), &Variables::new())
             .outcome
             .and_then(|spec| compiler.build_webhook(&key, spec, &connections))
             .map_err(|error| error.to_string())?;

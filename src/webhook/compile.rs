@@ -1,5 +1,5 @@
-//! Compiles bytes into a webhook or a connection. Pure: no files or sockets; the registry's variables are looked up, and
-//! its clock is read, for warnings only.
+//! Compiles bytes into a webhook or a connection. Pure: no sockets; the registry's variables and its files of secrets are
+//! looked up, and its clock is read, for warnings only.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -12,14 +12,21 @@ use super::spec::Spec;
 use super::{Promise, Webhook};
 use crate::auth::Guards;
 use crate::config::{
-    BuildContext, CompileError, Connection, ConnectionSpec, DataType, Lookup, Name, Node, Notes, Place, Room,
-    Variables, WebhookInfo, WebhookKey, expand, secrets, variables_of, variables_of_text,
+    BuildContext, CompileError, Connection, ConnectionSpec, DataType, Lookup, Name, Named, Node, Notes, OF_CONNECTIONS,
+    Place, Room, SecretFiles, Variables, WebhookInfo, WebhookKey, candidates, expand, secrets, variables_of,
+    variables_of_text,
 };
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 
 /// How an operator of the gateway provides what is missing.
 const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
+
+/// Where secrets are kept in files.
+const SECRETS_DIR: &str = " (for the gateway, SECRETS_DIR)";
+
+/// Who says which variables webhooks may name.
+const PLACEHOLDER_ALLOW: &str = "; use one that is (for the gateway, PLACEHOLDER_ALLOW lists them)";
 
 /// The connections a webhook may name.
 pub(crate) type Connections = HashMap<Box<str>, Arc<Connection>>;
@@ -60,25 +67,66 @@ impl Compiler {
         Self { registry, gates: NamespaceGates::default() }
     }
 
-    /// Parses a webhook. It may use every variable except the `reserved` ones, which belong to connections.
-    pub(crate) fn read_webhook(&self, json: &[u8], reserved: &Variables) -> Read<Parsed> {
+    /// Parses a webhook of `namespace`. It may use every variable and file except the `reserved` ones, which belong to
+    /// connections.
+    pub(crate) fn read_webhook(&self, namespace: &str, json: &[u8], reserved: &Variables) -> Read<Parsed> {
         let used = RefCell::new(Variables::new());
-        let lookup = |name: &str| {
+        let note = |name: &str| {
             let mut used = used.borrow_mut();
             if !used.contains(name) {
                 used.insert(name.into());
             }
-            match reserved.contains(name) {
-                true => {
-                    Err(CompileError::new(format!("the variable `{name}` belongs to a connection; use another one")))
+        };
+        let lookup = |named: Named<'_>| match named {
+            Named::File(name) => self.file(namespace, name, |file| {
+                note(file);
+                match reserved.contains(file) {
+                    true => Err(CompileError::new(format!(
+                        "the file `{name}` of secrets belongs to a connection; use another one"
+                    ))),
+                    false => Ok(()),
                 }
-                false => Ok((self.registry.lookup())(name)),
+            }),
+            Named::Variable(name) => {
+                note(name);
+                if reserved.contains(name) {
+                    let text = format!("the variable `{name}` belongs to a connection; use another one");
+                    return Err(CompileError::new(text));
+                }
+                if !self.registry.allows_webhooks(name) {
+                    let text = format!("the variable `{name}` is not for webhooks{PLACEHOLDER_ALLOW}");
+                    return Err(CompileError::new(text));
+                }
+                Ok((self.registry.lookup())(name))
             }
         };
         let outcome = Node::parse(json).and_then(|node| self.parse_webhook(node, &lookup));
         let variables = used.into_inner();
         let outcome = outcome.map(|parsed| Parsed { variables: variables.iter().cloned().collect(), ..parsed });
         Read { variables, outcome }
+    }
+
+    /// The secret in the file `name`: of `namespace`, or else of all. `may_use` is asked before a file is looked at.
+    fn file(
+        &self,
+        namespace: &str,
+        name: &str,
+        may_use: impl Fn(&str) -> Result<(), CompileError>,
+    ) -> Result<Option<String>, CompileError> {
+        let Some(files) = self.registry.files() else {
+            let text =
+                format!("`{{$file:…}}` needs a directory of secrets, and this application has none{SECRETS_DIR}");
+            return Err(CompileError::new(text));
+        };
+        for file in candidates(namespace, name) {
+            may_use(&file)?;
+            let wrong = |unusable| CompileError::new(format!("the file `{name}` of secrets {unusable}"));
+            if let Some(secret) = files.get(&file).map_err(wrong)? {
+                return Ok(Some(secret));
+            }
+        }
+        let places = format!("`{namespace}/{name}` or `shared/{name}` in the directory of secrets{SECRETS_DIR}");
+        Err(CompileError::new(format!("there is no file `{name}` of secrets; expected {places}")))
     }
 
     fn parse_webhook(&self, node: Node, lookup: Lookup<'_>) -> Result<Parsed, CompileError> {
@@ -171,6 +219,11 @@ impl Compiler {
         Ok(Step::new(name, module, spec.retry))
     }
 
+    /// The files of secrets that values may name, if there are any.
+    pub(crate) fn files(&self) -> Option<&Arc<SecretFiles>> {
+        self.registry.files()
+    }
+
     pub(crate) fn connection(&self, name: &str, json: &[u8]) -> Read<Connection> {
         let node = match Node::parse(json) {
             Ok(node) => node,
@@ -181,7 +234,10 @@ impl Compiler {
             }
         };
         let variables = variables_of(&node);
-        let lookup = |name: &str| Ok((self.registry.lookup())(name));
+        let lookup = |named: Named<'_>| match named {
+            Named::File(name) => self.file(OF_CONNECTIONS, name, |_| Ok(())),
+            Named::Variable(name) => Ok((self.registry.lookup())(name)),
+        };
         let outcome = self.fill_in(node, &lookup).and_then(ConnectionSpec::read);
         let outcome = outcome.and_then(|spec| self.registry.build_connection(name, spec, variables.clone()));
         Read { variables, outcome }
@@ -263,7 +319,7 @@ fn no_effect(why: &str) -> CompileError {
 pub(crate) fn fuzz(json: &[u8]) {
     let compiler = Compiler::new(Registry::builtin());
     let Ok(key) = WebhookKey::new("default", "fuzzed") else { return };
-    let read = compiler.read_webhook(json, &Variables::new()).outcome;
+    let read = compiler.read_webhook("default", json, &Variables::new()).outcome;
     let built = read.and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()));
     match built {
         Ok(webhook) => drop(format!("{webhook:?}")),
@@ -297,7 +353,7 @@ mod tests {
         let compiler = Compiler::new(registry);
         let key = WebhookKey::new("default", "a").unwrap();
         compiler
-            .read_webhook(json.as_bytes(), &Variables::new())
+            .read_webhook("default", json.as_bytes(), &Variables::new())
             .outcome
             .and_then(|spec| compiler.build_webhook(&key, spec, &Connections::new()))
             .map_err(|error| error.to_string())
@@ -464,7 +520,7 @@ mod tests {
         let filled = |count: usize| {
             let json = format!(r#"{{"module":"discard","metadata":["{}","{{$B}}"]}}"#, "{$A}".repeat(count));
             Compiler::new(registry.clone())
-                .read_webhook(json.as_bytes(), &Variables::new())
+                .read_webhook("default", json.as_bytes(), &Variables::new())
                 .outcome
                 .map(drop)
                 .map_err(|error| error.to_string())
@@ -553,7 +609,7 @@ mod tests {
         let connections = Connections::from(["a", "b"].map(|name| (name.into(), connection(name))));
         let key = WebhookKey::new("default", "a").unwrap();
         let warnings = |json: &str| {
-            let spec = compiler.read_webhook(json.as_bytes(), &Variables::new()).outcome.unwrap();
+            let spec = compiler.read_webhook("default", json.as_bytes(), &Variables::new()).outcome.unwrap();
             let webhook = compiler.build_webhook(&key, spec, &connections).unwrap();
             webhook.warnings().map(str::to_owned).collect::<Vec<_>>()
         };
@@ -599,7 +655,7 @@ mod tests {
             let compiler = Compiler::new(Registry::builtin().capable_of(Capabilities::none().deduplicating(has_dedup)));
             let json = format!(r#"{{"module":"discard","dedup":{rest}}}"#);
             compiler
-                .read_webhook(json.as_bytes(), &Variables::new())
+                .read_webhook("default", json.as_bytes(), &Variables::new())
                 .outcome
                 .map(|parsed| assert!(parsed.spec.dedup.is_some()))
                 .map_err(|e| e.to_string())
@@ -727,7 +783,7 @@ mod tests {
         );
         let key = WebhookKey::new("default", "a").unwrap();
         let build = |json: &str| {
-            let read = compiler.read_webhook(json.as_bytes(), &Variables::new()).outcome.unwrap();
+            let read = compiler.read_webhook("default", json.as_bytes(), &Variables::new()).outcome.unwrap();
             let built = compiler.build_webhook(&key, read, &connections).map_err(|error| error.to_string())?;
             Ok::<_, String>(
                 built.connections().iter().map(|connection| connection.name().to_owned()).collect::<Vec<_>>(),
@@ -766,7 +822,7 @@ mod tests {
         let compiler = Compiler::new(Registry::builtin().variables(|_| Some("hunter2".into())));
         let read = |json: &str, reserved: &[&str]| {
             let reserved = reserved.iter().copied().map(Box::from).collect();
-            let Read { variables, outcome } = compiler.read_webhook(json.as_bytes(), &reserved);
+            let Read { variables, outcome } = compiler.read_webhook("default", json.as_bytes(), &reserved);
             (
                 variables.iter().map(|name| (**name).to_owned()).collect::<Vec<_>>(),
                 outcome.map(drop).map_err(|e| e.to_string()),
@@ -789,7 +845,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_compiler_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Compiler::new(Registry::builtin()).read_webhook(&bytes, &Variables::new());
+            let _ = Compiler::new(Registry::builtin()).read_webhook("default", &bytes, &Variables::new());
             let _ = Compiler::new(Registry::builtin()).connection("a", &bytes);
         }
 

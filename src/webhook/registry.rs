@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -10,8 +11,8 @@ use tower_service::Service;
 
 use crate::auth::{Authorization, ConfigScheme, Guard, WallClock};
 use crate::config::{
-    BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, Name, Node, Variables,
-    did_you_mean, legacy, quote,
+    BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, Name, Node, SecretFiles,
+    Variables, did_you_mean, legacy, quote,
 };
 use crate::event::Delivery;
 use crate::module::connection::{ConnectionContext, ConnectionKind, erase};
@@ -27,6 +28,9 @@ pub struct Registry {
     connections: BTreeMap<&'static str, BuildConnection>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
     clock: WallClock,
+    /// Which variables webhooks may name; all that `lookup` gives out if there is none.
+    allows: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    files: Option<Arc<SecretFiles>>,
     capabilities: Capabilities,
 }
 
@@ -105,6 +109,8 @@ impl Registry {
             connections: BTreeMap::new(),
             lookup: Arc::new(|name| std::env::var(name).ok()),
             clock: WallClock::system(),
+            allows: None,
+            files: None,
             capabilities: Capabilities::default(),
         }
     }
@@ -208,6 +214,27 @@ impl Registry {
         self
     }
 
+    /// Restricts the variables that webhooks may name to those that `allows`, whether they are set or not. Connections are
+    /// not restricted.
+    #[must_use]
+    pub fn variables_of_webhooks(mut self, allows: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.allows = Some(Arc::new(allows));
+        self
+    }
+
+    /// Reads secrets from the files in `directory`. The placeholder `{$file:name}` of a webhook stands for the file
+    /// `{namespace}/name`, or for `shared/name` if the namespace has no such file; that of a connection for `global/name` or
+    /// `shared/name`. Without this call such a placeholder is refused.
+    ///
+    /// The [`Reflector`](crate::Reflector) checks the files in use four times a second, and compiles again what names a
+    /// changed file. So it needs a runtime of tokio with timers, and does not end with its source. The directory may be a
+    /// mounted Secret of Kubernetes.
+    #[must_use]
+    pub fn secrets_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.files = Some(Arc::new(SecretFiles::new(directory.into())));
+        self
+    }
+
     /// Declares the abilities of the stack that serves these webhooks. [`Receiver::builder`](crate::Receiver::builder)
     /// does this itself; call this for a stack of layers that you have built by hand. A webhook that asks for an
     /// undeclared ability is refused.
@@ -227,6 +254,15 @@ impl Registry {
 
     pub(crate) fn lookup(&self) -> &dyn Fn(&str) -> Option<String> {
         &*self.lookup
+    }
+
+    /// Whether webhooks may name this variable.
+    pub(crate) fn allows_webhooks(&self, variable: &str) -> bool {
+        self.allows.as_ref().is_none_or(|allows| allows(variable))
+    }
+
+    pub(crate) fn files(&self) -> Option<&Arc<SecretFiles>> {
+        self.files.as_ref()
     }
 
     pub(crate) fn scheme_keys(&self) -> impl Iterator<Item = &'static str> {

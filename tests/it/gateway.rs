@@ -21,6 +21,7 @@ mod operators_listener;
 mod protocols;
 mod refused_while_sending;
 mod routes;
+mod secret_files;
 mod slow_readers;
 mod sockets;
 mod start;

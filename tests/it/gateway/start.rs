@@ -69,8 +69,22 @@ async fn a_wrong_variable_is_named() {
         ("EGRESS_ALLOW", "localhost"),
         ("EGRESS_CA_CERT", "/nowhere/ca.pem"),
         ("EGRESS_CA_CERT", "webhooks.json"),
+        ("SECRETS_DIR", "/nowhere/secrets"),
+        ("SECRETS_DIR", "webhooks.json"),
+        ("PLACEHOLDER_ALLOW", "*"),
+        ("PLACEHOLDER_ALLOW", "A,,B"),
+        ("PLACEHOLDER_ALLOW", "A B"),
+        ("PLACEHOLDER_ALLOW", "ACME_*,ADMIN_TOKEN"),
+        ("PLACEHOLDER_ALLOW", "ETCD_HOST"),
     ] {
         assert_refused(&[(name, value)], name).await;
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_not_where_webhooks_may_write() {
+    for (root, secrets) in [("data", "data"), ("data", "."), ("/", "/tmp")] {
+        assert_refused(&[("SAVE_TO_DISK_ROOT", root), ("SECRETS_DIR", secrets)], "SECRETS_DIR").await;
     }
 }
 
