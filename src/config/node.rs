@@ -363,7 +363,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     type Error = CompileError;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, CompileError> {
-        Err(CompileError::new("there is no value"))
+        Err(CompileError::new("no value"))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(

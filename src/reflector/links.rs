@@ -239,7 +239,7 @@ pub(super) fn read(compiler: &Compiler, key: &WebhookKey, bytes: &Bytes, reserve
 
 /// A module of the application that panics while it is built makes its own webhook fail, not the reflector.
 pub(super) fn guarded<T>(build: impl FnOnce() -> Result<T, CompileError>) -> Result<T, CompileError> {
-    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(CompileError::new("building it panicked")))
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(CompileError::new("it panicked while it was built")))
 }
 
 /// A prefix of SHA-256 that is long enough to detect a difference.

@@ -6,7 +6,7 @@ use crate::config::{CompileError, Key, WebhookKey};
 use crate::store::{Refusal, Revision, Slot, Snapshot};
 use crate::webhook::Webhook;
 
-/// What is served in place of a value that does not compile.
+/// The value that is served in place of one that does not compile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnInvalid {
     /// The last value that compiled, within the same history of the source (see
@@ -15,8 +15,8 @@ pub enum OnInvalid {
     /// of this value.
     #[default]
     Keep,
-    /// None: the webhook answers 503 until a valid value comes. What is served is then a function of what the source
-    /// holds.
+    /// None: the webhook answers 503 until a valid value comes. The served configuration is then a function of the
+    /// source's content.
     Fence,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn settle(
     match outcome {
         Ok(webhook) => {
             for warning in webhook.logged_warnings() {
-                tracing::warn!(key = %name, revision, warning, "configuration taken with a warning");
+                tracing::warn!(key = %name, revision, warning, "configuration accepted with a warning");
             }
             draft.set_refusal(name, None);
             slot.serving = Some(webhook);

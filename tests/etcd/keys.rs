@@ -87,10 +87,10 @@ async fn a_prefix_that_is_certainly_wrong_serves_nothing_and_is_not_ready(versio
     let etcd = Etcd::start(version).await;
     etcd.put("default/webhooks/a", stamped(1)).await;
     let gateway = Gateway::with(&[("ETCD_ENDPOINTS", &etcd.endpoint()), ("ETCD_PREFIX", "cwm")]).await;
-    let named = |status: &Value| status["reason"].to_string().contains("below the prefix cwm/, and 1 below /cwm/");
+    let named = |status: &Value| status["reason"].to_string().contains("below the prefix cwm/, but 1 below /cwm/");
     gateway.until("it is not named", named).await;
     assert_eq!(gateway.get("/ready").await, Some(503));
-    assert_eq!(gateway.log("and 1 below /cwm/").len(), 1);
+    assert_eq!(gateway.log("but 1 below /cwm/").len(), 1);
     // Keys without a leading slash are allowed.
     etcd.client().await.put("cwm/default/webhooks/b", stamped(2), None).await.unwrap();
     gateway.until("it is not live", |status| status["state"] == "healthy" && status["webhooks"] == 1).await;

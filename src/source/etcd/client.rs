@@ -178,7 +178,7 @@ impl Session {
             0 => Ok(()),
             keys => Err(Fault {
                 kind: ErrorKind::Other,
-                reason: format!("there is no key below the prefix {prefix}, and {keys} below {meant}: set that one"),
+                reason: format!("found no key below the prefix {prefix}, but {keys} below {meant}; use that prefix"),
             }),
         }
     }

@@ -58,7 +58,7 @@ impl Health {
         }
         self.without_webhooks = (webhooks == 0).then(|| {
             let others = if ignored > 0 { format!("; {ignored} other keys are ignored") } else { String::new() };
-            format!("there is no webhook below the prefix {prefix}: no key reads {prefix}{{namespace}}/webhooks/{{id}}{others}")
+            format!("there is no webhook below the prefix {prefix}: no key has the form {prefix}{{namespace}}/webhooks/{{id}}{others}")
         });
         match &self.without_webhooks {
             Some(nothing) => tracing::warn!("{nothing}"),

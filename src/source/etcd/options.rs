@@ -68,7 +68,7 @@ impl EtcdOptions {
     pub(super) fn validate(&self) -> Result<(), InvalidOptions> {
         check_prefix(&self.prefix)?;
         if self.endpoints.is_empty() {
-            return Err(InvalidOptions::new("there is no endpoint"));
+            return Err(InvalidOptions::new("expected at least one endpoint, found none"));
         }
         for endpoint in &self.endpoints {
             let uri: Result<http::Uri, _> = endpoint.parse();

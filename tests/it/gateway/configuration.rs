@@ -52,7 +52,7 @@ async fn a_number_moved_into_range_and_a_module_beside_a_chain_cause_warnings() 
     assert_eq!(told["refused_keys"][0]["key"], "default/webhooks/wrong");
     assert!(has_metric(&gateway, "tower_webhook_config_warned_keys 2").await);
     let lines = gateway.err();
-    let warned: Vec<_> = lines.lines().filter(|line| line.contains("configuration taken with a warning")).collect();
+    let warned: Vec<_> = lines.lines().filter(|line| line.contains("configuration accepted with a warning")).collect();
     assert_eq!(warned.len(), 3, "{lines}");
     assert!(
         warned.iter().any(|line| line.contains("default/webhooks/often") && line.contains("20 is used")),

@@ -158,7 +158,7 @@ impl Watching {
                 if !index.apply(event) {
                     return Err(Invalid::because(
                         ErrorKind::LostEvents,
-                        "an event does not follow from what was known",
+                        "an event does not follow from the known state",
                     ));
                 }
             }
@@ -304,7 +304,7 @@ impl Watching {
                 }
             }
             Compared::Differs => {
-                let reason = "a key or a value is not as etcd holds it: it is another history".to_owned();
+                let reason = "a key or a value differs from etcd's: etcd has another history".to_owned();
                 return Err(Invalid::Differs(Fault { kind: ErrorKind::HistoryChanged, reason }));
             }
         }
