@@ -117,7 +117,10 @@ async fn an_unfilled_placeholder_is_refused_as_a_secret_of_the_gateway() {
         let variables: Vec<_> = variables.iter().map(|&(name, value)| (name, OsStr::new(value))).collect();
         let (status, stderr) = crate::support::process::refused_start(&variables).await;
         assert_eq!(status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains(&format!("{name}: ")) && stderr.contains("is a placeholder that nothing"), "{stderr}");
+        assert!(
+            stderr.contains(&format!("{name}: ")) && stderr.contains("is a placeholder that was not filled in"),
+            "{stderr}"
+        );
     }
 }
 
