@@ -7,17 +7,18 @@ mod support;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::hint::black_box;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use criterion::measurement::WallTime;
-use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use tower::{Service, ServiceBuilder};
-use tower_webhook::auth::Bearer;
+use tower_webhook::auth::{BasicAuth, Bearer, HeaderAuth, IpAllow, Proof, QueryAuth, Scheme};
 use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer,
-    RouteNamespaceLayer, receiver,
+    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, Head, LookupWebhookLayer, Peer, ProblemJsonLayer,
+    RequireAuthLayer, RouteNamespaceLayer, receiver,
 };
 
 use crate::support::{filled, json, path, request, runtime};
@@ -77,6 +78,43 @@ fn layers(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a guard makes of the head of a request that it lets in.
+fn guards(c: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = c.benchmark_group("guard");
+    let from = |address: [u8; 4]| Peer::new(SocketAddr::from((address, 4711)));
+    let mut request = Request::post("/?api_key=a%20key")
+        .header("authorization", "Basic Y2k6czNjcmV0LXBhc3N3b3Jk")
+        .header("x-api-key", "a key")
+        .extension(from([10, 39, 15, 7]))
+        .body(())
+        .unwrap();
+    let networks = (0..10_000_u32).map(|n| format!("10.{}.{}.0/28", n / 256, n % 256).parse().unwrap());
+    let ip_allow = IpAllow::new(networks).unwrap();
+    // Of `s3cret-password`, made with argon2-cffi of Python.
+    let hash = "$argon2id$v=19$m=65536,t=3,p=4$ajWUR+o+MypLTjrX94uCuQ$AmmpoHnNGP79RNNy+zTm+XHbAvZYBTbtydvJXIR/ScE";
+    let basic_auth = BasicAuth::new("ci", hash).unwrap();
+    let check = |b: &mut Bencher<'_>, scheme: &dyn Fn(Head<'_>) -> bool, request: &Request<()>| {
+        b.iter(|| assert!(scheme(black_box(Head::of(request)))));
+    };
+    let header = HeaderAuth::new("x-api-key", "a key").unwrap();
+    group.bench_function("header_auth", |b| check(b, &|head| header.check_head(head).is_ok(), &request));
+    let query = QueryAuth::new("api_key", "a key").unwrap();
+    group.bench_function("query_auth", |b| check(b, &|head| query.check_head(head).is_ok(), &request));
+    group.bench_function("ip_allow of 10,000 networks", |b| {
+        check(b, &|head| ip_allow.check_head(head) == Ok(Proof::Complete), &request);
+    });
+    request.extensions_mut().insert(from([10, 39, 15, 16]));
+    group.bench_function("ip_allow of 10,000 networks, refused", |b| {
+        check(b, &|head| ip_allow.check_head(head).is_err(), &request);
+    });
+    runtime.block_on(basic_auth.check_call(Head::of(&request))).unwrap();
+    group.bench_function("basic_auth by argon2id, known", |b| {
+        check(b, &|head| matches!(basic_auth.check_head(head), Ok(Proof::Secret(_))), &request);
+    });
+    group.finish();
+}
+
 fn whole(c: &mut Criterion) {
     let runtime = runtime();
     let _context = runtime.enter();
@@ -97,5 +135,5 @@ fn whole(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, layers, whole);
+criterion_group!(benches, layers, guards, whole);
 criterion_main!(benches);

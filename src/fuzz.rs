@@ -5,15 +5,18 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    ("basic", crate::auth::fuzz_basic),
     ("bearer", crate::auth::fuzz),
     ("compile", crate::webhook::fuzz),
     ("form", crate::form::fuzz),
     ("frames", crate::queue::disk::fuzz_frames),
+    ("hmac", crate::auth::fuzz_hmac),
     ("journal", crate::dedup::fuzz),
     ("json", crate::json::fuzz),
     ("node", crate::config::fuzz_node),
     ("path", crate::layers::fuzz),
     ("placeholder", crate::config::fuzz_placeholder),
+    ("query", crate::auth::fuzz_query),
     ("recovery", crate::queue::disk::fuzz_recovery),
     ("saved-copy", crate::source::fuzz),
     ("traceparent", crate::module::fuzz_trace),

@@ -51,6 +51,7 @@
 //! [`VerifyBody`]: crate::VerifyBody
 //! [`VerifyBodyLayer`]: crate::VerifyBodyLayer
 
+mod any_of;
 mod calls;
 mod error;
 mod guards;
@@ -65,13 +66,18 @@ use std::future::{Future, ready};
 use http::HeaderValue;
 use serde::de::DeserializeOwned;
 
+pub use self::any_of::AnyOf;
 pub(crate) use self::calls::Calls;
 pub use self::error::AuthError;
-pub(crate) use self::guards::{Follows, Guard, Guards, Pending};
+pub(crate) use self::guards::{ANY_OF, Follows, Guard, Guards, Pending};
 pub(crate) use self::matches::Matches;
+pub use self::schemes::{Authorization, Bearer, HeaderAuth, HeaderAuthConfig, IpAllow, QueryAuth, QueryAuthConfig};
+#[cfg(feature = "basic-auth")]
+pub use self::schemes::{BasicAuth, BasicAuthConfig};
+#[cfg(feature = "signature")]
+pub use self::schemes::{HmacAlgorithm, HmacAuth, HmacConfig};
 #[cfg(fuzzing)]
-pub(crate) use self::schemes::fuzz;
-pub use self::schemes::{Authorization, Bearer};
+pub(crate) use self::schemes::{fuzz, fuzz_basic, fuzz_hmac, fuzz_query};
 pub use self::secrets::{Position, Secrets, SecretsConfig};
 pub use crate::base::secret::{InvalidSecret, SecretDigest, check_secret};
 pub use crate::base::wall_clock::WallClock;

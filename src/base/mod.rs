@@ -10,6 +10,7 @@ pub(crate) mod lock;
 pub(crate) mod log_limit;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod network_set;
 #[cfg(feature = "etcd")]
 pub(crate) mod private;
 pub(crate) mod rfc3339;

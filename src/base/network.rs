@@ -43,6 +43,17 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Its first address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub(crate) fn prefix(&self) -> u32 {
+        self.prefix
+    }
+}
+
 impl FromStr for Network {
     type Err = InvalidNetwork;
 

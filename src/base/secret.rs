@@ -23,6 +23,18 @@ impl SecretDigest {
         Ok(Self(Sha256::digest(secret.as_bytes()).into()))
     }
 
+    /// The digest that is written as `hex`; `None` if it is not 64 hex digits.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+        let pairs: &[[u8; 2]; 32] = pairs.try_into().ok().filter(|_| rest.is_empty())?;
+        let mut digest = [0; 32];
+        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self(digest))
+    }
+
     /// Whether `candidate` is the secret. Takes constant time for candidates of one length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         Sha256::digest(candidate).ct_eq(&self.0).into()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::key::WebhookKey;
 use super::warning::Notes;
 use super::{CompileError, Connection, DataType};
+use crate::base::network::Network;
 use crate::base::wall_clock::WallClock;
 
 /// The facts about a webhook that a module or scheme may use when it is built.
@@ -15,6 +16,7 @@ pub struct BuildContext<'a> {
     pub(crate) data_type: DataType,
     pub(crate) connection: Option<&'a Arc<Connection>>,
     pub(crate) clock: &'a WallClock,
+    pub(crate) trusted_proxies: &'a [Network],
     pub(crate) notes: &'a Notes,
 }
 
@@ -41,6 +43,11 @@ impl<'a> BuildContext<'a> {
         self.connection
     }
 
+    /// The proxies in the webhook's key `trusted_proxies`.
+    pub(crate) fn trusted_proxies(&self) -> &'a [Network] {
+        self.trusted_proxies
+    }
+
     /// Reports something that an operator should know, but that is no reason to refuse the configuration. It appears in
     /// [`Webhook::warnings`](crate::webhook::Webhook::warnings). The text must not hold a secret. A webhook keeps 16
     /// warnings, and 500 characters of each.
@@ -58,6 +65,13 @@ impl<'a> BuildContext<'a> {
     pub fn bare(webhook: &'a WebhookKey) -> Self {
         static NOTES: Notes = Notes::new();
         static CLOCK: WallClock = WallClock::system();
-        Self { webhook, data_type: DataType::Json, connection: None, clock: &CLOCK, notes: &NOTES }
+        Self {
+            webhook,
+            data_type: DataType::Json,
+            connection: None,
+            clock: &CLOCK,
+            trusted_proxies: &[],
+            notes: &NOTES,
+        }
     }
 }

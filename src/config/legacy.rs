@@ -3,6 +3,7 @@
 //!
 //! | in an old configuration | here |
 //! |---|---|
+//! | the guard `ip_whitelist` | read as `ip_allow` ([`guard_key`]) |
 //! | keys of a webhook that are not supported ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
 //! | deprecated keys of a chain's item ([`ITEM_KEYS`]) | refused, with the key that replaces them |
 //! | connections whose `type` has no registered kind ([`CONNECTION_TYPES`]) | refused as not supported yet |
@@ -11,23 +12,20 @@
 use super::{CompileError, Node};
 
 /// Keys of a webhook that are not supported.
-const WEBHOOK_KEYS: [&str; 16] = [
+const WEBHOOK_KEYS: [&str; 12] = [
+    // This one and `hmac` are, with a feature.
     "basic_auth",
     "digest_auth",
-    "header_auth",
     "hmac",
-    "ip_whitelist",
     "json_schema",
     "jwt",
     "oauth1",
     "oauth2",
-    "query_auth",
     "rate_limit",
     "recaptcha",
     "queue_name",
     "redis",
     "topic",
-    "trusted_proxies",
 ];
 
 /// Keys of a chain's item that are not supported.
@@ -66,6 +64,23 @@ const CLASSES: [(&str, &str); 13] = [
     ("KeyError", "config"),
     ("TypeError", "config"),
 ];
+
+/// The current name of this key of a guard.
+pub(crate) fn guard_key(key: &str) -> &str {
+    match key {
+        "ip_whitelist" => "ip_allow",
+        key => key,
+    }
+}
+
+/// Refuses a guard that is configured under both of its names.
+pub(crate) fn check_guard_keys<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Result<(), CompileError> {
+    let old = keys.clone().find(|old| guard_key(old) != *old && keys.clone().any(|key| key == guard_key(old)));
+    match old {
+        Some(old) => Err(CompileError::new(format!("expected `{}` or `{old}`, found both", guard_key(old)))),
+        None => Ok(()),
+    }
+}
 
 /// Why this key of a webhook is refused.
 pub(crate) fn webhook_key(key: &str) -> Option<CompileError> {

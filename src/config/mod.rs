@@ -10,7 +10,14 @@
 //! | `module` | string | required, unless there is a `chain` | the module's name in the [`Registry`] |
 //! | `module-config` | object | `{}` | the module's options |
 //! | `data_type` | `"json"`, `"form"` or `"blob"` | `"json"` | what [`CheckPayload`](crate::layers::CheckPayload) demands of the body |
-//! | `authorization` | string | none | see [`Authorization`](crate::auth::Authorization) |
+//! | `authorization` | secrets | none | a guard: see [`Authorization`](crate::auth::Authorization) |
+//! | `header_auth` | object | none | a guard: see [`HeaderAuth`](crate::auth::HeaderAuth) |
+//! | `query_auth` | object | none | a guard: see [`QueryAuth`](crate::auth::QueryAuth) |
+//! | `basic_auth` | object | none | a guard: see `BasicAuth` in [`auth`](crate::auth) |
+//! | `any_of` | array of objects | none | alternatives of guards: see [`AnyOf`](crate::auth::AnyOf) |
+//! | `hmac` | object | none | a guard: see `HmacAuth` in [`auth`](crate::auth) |
+//! | `ip_allow` | array of strings | none | a guard: see [`IpAllow`](crate::auth::IpAllow); `ip_whitelist` is its old name |
+//! | `trusted_proxies` | array of strings | none | proxies that `ip_allow` trusts besides: see [`IpAllow::trusted_proxies`](crate::auth::IpAllow::trusted_proxies) |
 //! | `ack` | `"delivered"` or `"accepted"` | `"delivered"` | what a 2xx promises: see [`Promise`]; `"accepted"` needs a queue |
 //! | `dedup` | object | none | see [`Dedup`](crate::layers::Dedup): exactly one of `header`, `pointer`, `form`, `digest`, or `form` with `pointer`; and `ttl` |
 //! | `connection` | string | none | the name of a connection the module uses |
@@ -137,6 +144,7 @@ mod info;
 pub(crate) mod key;
 pub(crate) mod legacy;
 mod name;
+mod networks;
 mod node;
 mod placeholder;
 mod secret_files;
@@ -154,6 +162,7 @@ pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
 pub use self::info::WebhookInfo;
 pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub(crate) use self::name::Name;
+pub(crate) use self::networks::read_networks;
 pub(crate) use self::node::Node;
 #[cfg(fuzzing)]
 pub(crate) use self::node::fuzz as fuzz_node;

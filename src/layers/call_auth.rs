@@ -232,28 +232,38 @@ async fn settle(mut head: Parts, settings: CallAuthLayer) -> (Parts, Result<(), 
     (head, outcome)
 }
 
-/// Returns the schemes that wait for the body.
+/// Returns the guards that wait for the body. Calls that cannot be made, or take too long, have failed: an alternative that
+/// needs none may still let in.
 async fn ask(head: &Parts, settings: &CallAuthLayer) -> Result<Pending, Rejection> {
     let pending = Evidence::pending(&head.extensions).ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
     let webhook = Evidence::webhook(&head.extensions).map(|webhook| webhook.key());
-    let Some(_place) = settings.calls.begin(webhook) else {
-        return Err(unavailable(webhook, "too many requests wait for the other server"));
-    };
-    match within(settings.deadline, pending.check_calls(Head::of_parts(head))).await {
-        Some(Err(rejection)) if rejection.kind() == RejectionKind::AuthUnavailable => {
-            Err(unavailable(webhook, "the other server gives no answer"))
+    let (outcome, reason) = match settings.calls.begin(webhook) {
+        None => (None, "too many requests wait for their calls"),
+        Some(_place) => {
+            let calls = within(settings.deadline, pending.check_calls(Head::of_parts(head))).await;
+            let reason = match calls {
+                Some(_) => "the other server gives no answer, or too many passwords wait to be checked",
+                None => "the other server did not answer in time",
+            };
+            (calls, reason)
         }
+    };
+    let outcome = match outcome {
         Some(outcome) => outcome,
-        None => Err(unavailable(webhook, "the other server did not answer in time")),
-    }
+        None => pending.without_calls().await,
+    };
+    outcome.map_err(|rejection| match rejection.kind() {
+        RejectionKind::AuthUnavailable => log_unavailable(rejection, webhook, reason),
+        _ => rejection,
+    })
 }
 
-fn unavailable(webhook: Option<&WebhookKey>, reason: &'static str) -> Rejection {
+fn log_unavailable(rejection: Rejection, webhook: Option<&WebhookKey>, reason: &'static str) -> Rejection {
     static LINES: LazyLock<LogLimit<(Option<WebhookKey>, &str)>> = LazyLock::new(LogLimit::default);
     if let Some(left_out) = LINES.admit((webhook.cloned(), reason)) {
         let left_out = (left_out > 0).then_some(left_out);
         let webhook = webhook.map(tracing::field::display);
         tracing::warn!(webhook, reason, left_out, "a credential cannot be verified now");
     }
-    Rejection::new(RejectionKind::AuthUnavailable).logged()
+    rejection.logged()
 }

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::evidence::{Evidence, Matched};
-use crate::auth::{Follows, Guard, Guards, Scheme};
+use crate::auth::{AnyOf, Follows, Guard, Guards, Scheme};
 use crate::request::{Head, Rejection, ResponseFuture};
 
 /// Refuses requests that do not prove who sent them. See the [module docs](super) for an example.
@@ -29,6 +29,12 @@ impl RequireAuthLayer {
     pub fn new(scheme: impl Scheme) -> Self {
         let guard = Guard::new(scheme.label(), Arc::new(scheme));
         Self { select: Select::Fixed(Guards::new(vec![guard])), follows: Follows::default() }
+    }
+
+    /// Requires of every request what one of these alternatives asks for.
+    pub fn any_of(alternatives: AnyOf) -> Self {
+        let guards = Guards::new(vec![alternatives.into_guard()]);
+        Self { select: Select::Fixed(guards), follows: Follows::default() }
     }
 
     /// Requires what the matched webhook's configuration asks for: every one of its guards.

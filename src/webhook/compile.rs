@@ -10,11 +10,12 @@ use super::identity::identity;
 use super::registry::Registry;
 use super::spec::Spec;
 use super::{Promise, Webhook};
-use crate::auth::Guards;
+use crate::auth::{ANY_OF, Guards};
+use crate::base::network::Network;
 use crate::config::{
     BuildContext, CompileError, Connection, ConnectionSpec, DataType, Lookup, Name, Named, Node, Notes, OF_CONNECTIONS,
-    Place, Room, SecretFiles, Variables, WebhookInfo, WebhookKey, candidates, expand, secrets, variables_of,
-    variables_of_text,
+    Place, Room, SecretFiles, Variables, WebhookInfo, WebhookKey, candidates, expand, legacy, read_networks, secrets,
+    variables_of, variables_of_text,
 };
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
@@ -131,8 +132,8 @@ impl Compiler {
 
     fn parse_webhook(&self, node: Node, lookup: Lookup<'_>) -> Result<Parsed, CompileError> {
         let notes = Notes::new();
-        let schemes: Vec<_> = self.registry.scheme_keys().collect();
-        let mut spec = Spec::read(self.fill_in(node, lookup)?, &schemes)?;
+        let guards: Vec<_> = self.registry.guard_keys().collect();
+        let mut spec = Spec::read(self.fill_in(node, lookup)?, &guards)?;
         self.check_promise(spec.ack).map_err(|error| error.inside("ack"))?;
         if let Some(dedup) = &spec.dedup {
             self.check_dedup(dedup, spec.data_type).map_err(|error| error.inside("dedup"))?;
@@ -156,12 +157,19 @@ impl Compiler {
     ) -> Result<Webhook, CompileError> {
         let connection = find(spec.connection.as_ref(), key, connections)?;
         let used = used(&steps, spec.connection.as_ref(), connections);
-        let clock = self.registry.wall_clock();
-        let cx = BuildContext { webhook: key, data_type: spec.data_type, connection, clock, notes: &notes };
+        let trusted_proxies = trusted_proxies(&spec, &notes)?;
+        let cx = BuildContext {
+            webhook: key,
+            data_type: spec.data_type,
+            connection,
+            clock: self.registry.wall_clock(),
+            trusted_proxies: &trusted_proxies,
+            notes: &notes,
+        };
         let mut has_asked = false;
         let guards = spec.raw.guards.into_iter().map(|(key, config)| {
             let of_guard = Notes::new();
-            let guard = self.registry.build_scheme(&key, config, &BuildContext { notes: &of_guard, ..cx });
+            let guard = self.registry.build_guard(&key, config, &BuildContext { notes: &of_guard, ..cx });
             has_asked |= of_guard.has_asked();
             notes.take(&of_guard, &[&key]);
             guard
@@ -275,7 +283,7 @@ impl Compiler {
             other => return Err(other.is_not("a JSON object")),
         };
         let mut room = Room::new();
-        let is_guard = |key: &str| self.registry.scheme_keys().any(|scheme| scheme == key);
+        let is_guard = |key: &str| self.registry.guard_keys().any(|guard| guard == legacy::guard_key(key));
         let fields = fields.into_iter().map(|(key, value)| {
             let place = Place::of(&key, is_guard(&key));
             let value = expand(value, lookup, &place, &mut room)
@@ -301,6 +309,17 @@ fn find<'a>(
         true => Ok(Some(connection)),
         false => Err(refused(format!("`allowed_namespaces` of the connection {name} does not list this namespace"))),
     }
+}
+
+/// The proxies in the key `trusted_proxies`.
+fn trusted_proxies(spec: &Spec, notes: &Notes) -> Result<Vec<Network>, CompileError> {
+    const KEY: &str = "trusted_proxies";
+    let Some(items) = &spec.trusted_proxies else { return Ok(Vec::new()) };
+    let has_effect = |key: &str| matches!(legacy::guard_key(key), "ip_allow" | ANY_OF);
+    if !spec.raw.guards.iter().any(|(key, _)| has_effect(key)) {
+        notes.warn(CompileError::new("has no effect: there is no `ip_allow`").inside(KEY));
+    }
+    read_networks(items).map_err(|error| error.inside(KEY))
 }
 
 /// The connections that a webhook names, without repetitions.
@@ -368,6 +387,25 @@ mod tests {
         assert_eq!(webhook.module_name(), "log");
         assert_eq!(webhook.data_type(), DataType::Json);
         assert!(!webhook.is_open());
+    }
+
+    /// Those that need a feature are there with it.
+    #[cfg(all(feature = "basic-auth", feature = "signature"))]
+    #[test]
+    fn each_configuration_of_the_page_on_guards_compiles() {
+        let page = include_str!("../docs/guards.md");
+        let blocks: Vec<_> = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(blocks.len() >= 10, "{}", blocks.len());
+        for json in &blocks {
+            let webhook = compile(json).unwrap_or_else(|error| panic!("{json} {error}"));
+            assert!(!webhook.is_open() && webhook.warnings().next().is_none(), "{json} {webhook:?}");
+        }
+        for key in Registry::builtin().guard_keys() {
+            assert!(page.contains(&format!("\n# {key}\n")), "{key} has no section");
+            assert!(page.contains(&format!("\n| [`{key}`](#{key}) |")), "{key} is not in the table");
+            let is_used = |json: &&&str| json.contains(&format!("\"{key}\":"));
+            assert!(blocks.iter().any(|json| is_used(&json)), "{key} has no configuration to copy");
+        }
     }
 
     #[test]
@@ -570,8 +608,8 @@ mod tests {
             "data_type: expected one of `json`, `form`, `blob`, found another string"
         );
         assert_eq!(
-            error(r#"{"module":"discard","hmac":{"secret":"x"}}"#),
-            "the key `hmac` is not supported by this version"
+            error(r#"{"module":"discard","digest_auth":{"username":"x"}}"#),
+            "the key `digest_auth` is not supported by this version"
         );
     }
 

@@ -1,5 +1,6 @@
 //! A compiled webhook.
 
+mod any_of;
 mod chain;
 mod compile;
 mod identity;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tower_service::Service;
 
-use crate::auth::{Authorization, ConfigScheme, Guard, WallClock};
+use super::any_of::{self, Schemes};
+use crate::auth::{ANY_OF, Authorization, ConfigScheme, Guard, HeaderAuth, IpAllow, QueryAuth, WallClock};
 use crate::config::{
     BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, Name, Node, SecretFiles,
     Variables, did_you_mean, legacy, quote,
@@ -82,8 +83,15 @@ impl Registry {
         let stdout = Lines::stdout();
         let registry = Self::empty()
             .scheme::<Authorization>()
+            .scheme::<HeaderAuth>()
+            .scheme::<IpAllow>()
+            .scheme::<QueryAuth>()
             .module::<Discard>()
             .module_fn(Log::NAME, move |config: LogConfig, _| Ok(Log::new(config, stdout.clone())));
+        #[cfg(feature = "basic-auth")]
+        let registry = registry.scheme::<crate::auth::BasicAuth>();
+        #[cfg(feature = "signature")]
+        let registry = registry.scheme::<crate::auth::HmacAuth>();
         #[cfg(feature = "save-to-disk")]
         let registry = registry.module::<crate::module::SaveToDisk>();
         #[cfg(feature = "http-webhook")]
@@ -166,10 +174,7 @@ impl Registry {
     pub fn scheme<S: ConfigScheme>(mut self) -> Self {
         let build: BuildScheme = Arc::new(|node, cx| match S::build(node.read()?, cx) {
             Ok(scheme) => Ok(Guard::new(S::KEY, Arc::new(scheme))),
-            Err(error) => Err(match error.downcast::<CompileError>() {
-                Ok(error) => *error,
-                Err(error) => CompileError::new(error.to_string()),
-            }),
+            Err(error) => Err(compile_error(error)),
         });
         self.schemes.insert(S::KEY, build);
         self
@@ -265,8 +270,9 @@ impl Registry {
         self.files.as_ref()
     }
 
-    pub(crate) fn scheme_keys(&self) -> impl Iterator<Item = &'static str> {
-        self.schemes.keys().copied()
+    /// The keys of guards: of schemes, and of alternatives.
+    pub(crate) fn guard_keys(&self) -> impl Iterator<Item = &'static str> {
+        self.schemes.keys().copied().chain([ANY_OF])
     }
 
     pub(crate) fn has_module(&self, name: &str) -> bool {
@@ -307,8 +313,18 @@ impl Registry {
         })
     }
 
-    pub(crate) fn build_scheme(&self, key: &str, config: Node, cx: &BuildContext<'_>) -> Result<Guard, CompileError> {
-        let build = self.schemes.get(key).ok_or_else(|| CompileError::new("unknown scheme"))?;
+    pub(crate) fn build_guard(&self, key: &str, config: Node, cx: &BuildContext<'_>) -> Result<Guard, CompileError> {
+        any_of::build_guard(self, key, config, cx)
+    }
+}
+
+impl Schemes for Registry {
+    fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.schemes.keys().copied()
+    }
+
+    fn build(&self, key: &str, config: Node, cx: &BuildContext<'_>) -> Result<Guard, CompileError> {
+        let build = self.schemes.get(legacy::guard_key(key)).ok_or_else(|| CompileError::new("unknown scheme"))?;
         build(config, cx).map_err(|error| error.inside(key))
     }
 }
@@ -325,9 +341,17 @@ fn hint(name: &Name, known: impl Iterator<Item = &'static str> + Clone) -> Strin
 
 /// The error of a module: placed by the module itself, or at `place`.
 fn placed(error: BuildError, place: &str) -> CompileError {
+    match error.is::<CompileError>() {
+        true => compile_error(error),
+        false => compile_error(error).inside(place),
+    }
+}
+
+/// An error that may know where it belongs.
+fn compile_error(error: BuildError) -> CompileError {
     match error.downcast::<CompileError>() {
         Ok(error) => *error,
-        Err(error) => CompileError::new(error.to_string()).inside(place),
+        Err(error) => CompileError::new(error.to_string()),
     }
 }
 

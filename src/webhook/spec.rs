@@ -29,6 +29,8 @@ pub(crate) struct Spec {
     /// How the items of a chain are executed.
     #[serde(rename = "chain-config")]
     pub(crate) chain_config: Option<Plan>,
+    /// More proxies that `ip_allow` trusts.
+    pub(crate) trusted_proxies: Option<Vec<String>>,
     /// Which credentials are withheld from the modules.
     pub(crate) credential_cleanup: Option<Cleanup>,
     #[serde(skip)]
@@ -42,7 +44,7 @@ pub(crate) struct Raw {
     pub(crate) config: Option<Node>,
     pub(crate) chain: Option<Node>,
     pub(crate) metadata: Option<Node>,
-    /// The key and the value of each guard.
+    /// The key of each guard, as written, and its value.
     pub(crate) guards: Vec<(String, Node)>,
 }
 
@@ -50,8 +52,9 @@ pub(crate) struct Raw {
 const RAW: [&str; 3] = ["module-config", "chain", "metadata"];
 
 impl Spec {
-    /// Reads the keys of a webhook; `schemes` are the keys that configure guards.
-    pub(crate) fn read(fields: Vec<(String, Node)>, schemes: &[&'static str]) -> Result<Self, CompileError> {
+    /// Reads the keys of a webhook; `guards` are the keys that configure guards.
+    pub(crate) fn read(fields: Vec<(String, Node)>, guards: &[&'static str]) -> Result<Self, CompileError> {
+        legacy::check_guard_keys(fields.iter().map(|(key, _)| key.as_str()))?;
         let mut raw = Raw::default();
         let mut rest = Vec::with_capacity(fields.len());
         for (key, value) in fields {
@@ -59,12 +62,12 @@ impl Spec {
                 "module-config" => raw.config = Some(value),
                 "chain" => raw.chain = Some(value),
                 "metadata" => raw.metadata = Some(value),
-                scheme if schemes.contains(&scheme) => raw.guards.push((key, value)),
+                guard if guards.contains(&legacy::guard_key(guard)) => raw.guards.push((key, value)),
                 "retry" => rest.push((key, legacy::retry(value))),
                 _ => rest.push((key, value)),
             }
         }
-        let others = RAW.iter().chain(schemes).copied();
+        let others = RAW.iter().chain(guards).copied();
         Ok(Self { raw, ..read_keys(rest, others, legacy::webhook_key)? })
     }
 }

@@ -1,5 +1,7 @@
 //! Each layer, and the receiver, in an axum application.
 
+mod guards;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -8,6 +8,7 @@ mod config_files;
 mod configuration;
 mod dedup;
 mod flood;
+mod guards;
 mod healthcheck;
 mod http_rules;
 mod idle;

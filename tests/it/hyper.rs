@@ -1,5 +1,7 @@
 //! Each layer, and the receiver, under hyper over a socket, with HTTP/1.1 and HTTP/2.
 
+mod guards;
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

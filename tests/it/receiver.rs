@@ -8,6 +8,7 @@ mod dedup;
 mod delivery;
 mod finish;
 mod forms;
+mod guards;
 mod incremental;
 mod live_source;
 mod log_lines;
