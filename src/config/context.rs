@@ -55,7 +55,7 @@ impl<'a> BuildContext<'a> {
         self.notes.warn(CompileError::new(text.to_string()));
     }
 
-    /// As [`warn`](Self::warn), for what is odd and no news: it is listed, and no line in the log tells of it.
+    /// Like [`warn`](Self::warn), for something that is not new: the warning is listed but not logged.
     pub fn remark(&self, text: impl fmt::Display) {
         self.notes.remark(CompileError::new(text.to_string()));
     }

@@ -19,7 +19,7 @@ pub enum DataType {
 }
 
 impl fmt::Display for DataType {
-    /// As it stands in the configuration.
+    /// The word in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Json => "json",

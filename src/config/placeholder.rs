@@ -1,14 +1,14 @@
-//! `{$VAR}`, `{$VAR:default}` and `{$file:name}`.
+//! Placeholders: `{$VAR}`, `{$VAR:default}` and `{$file:name}`.
 
 use super::error::CompileError;
 use super::node::{LONGEST, Node};
 use super::secrets::Place;
 use super::variables::{LONGEST_NAME, OF_CONNECTIONS, Variables, candidates, is_name};
 
-/// Looks up what a placeholder names; an error if the value may not use it.
+/// Looks up the value of a placeholder. The error says that the placeholder is not allowed.
 pub(crate) type Lookup<'a> = &'a dyn Fn(Named<'_>) -> Result<Option<String>, CompileError>;
 
-/// What a placeholder names.
+/// The name in a placeholder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named<'a> {
     Variable(&'a str),
@@ -16,10 +16,10 @@ pub(crate) enum Named<'a> {
     File(&'a str),
 }
 
-/// The variable that stands for a file, and is none.
+/// The variable `file`, which is reserved for the placeholders of files.
 const FILE: &str = "file";
 
-/// The variables and files that the placeholders of a connection's `node` name, those with a default included.
+/// The variables and files named in the placeholders of a connection's `node`, including those with a default.
 pub(crate) fn variables_of(node: &Node) -> Variables {
     fn walk(node: &Node, found: &mut Variables) {
         match node {
@@ -34,12 +34,12 @@ pub(crate) fn variables_of(node: &Node) -> Variables {
     found
 }
 
-/// The same of a connection that cannot be read, as far as its text shows them.
+/// The same for a connection that is not valid JSON, as far as its text shows the names.
 pub(crate) fn variables_of_text(json: &[u8]) -> Variables {
     variables_in(&String::from_utf8_lossy(json)).collect()
 }
 
-/// What stands behind each `{$` of a text.
+/// The texts after each `{$`.
 fn variables_in(text: &str) -> impl Iterator<Item = Box<str>> {
     let names = text.split("{$").skip(1).map(|rest| {
         let end = rest.bytes().position(|byte| !is_of_name(byte)).unwrap_or(rest.len());
@@ -52,7 +52,7 @@ fn variables_in(text: &str) -> impl Iterator<Item = Box<str>> {
     })
 }
 
-/// The name of a file at the beginning of a text: as much of it as can be one.
+/// The longest valid name of a file at the beginning of `text`.
 fn file_in(text: &str) -> &str {
     let mut end = 0;
     while end < text.len().min(LONGEST_NAME)
@@ -68,29 +68,29 @@ fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// A value has no more placeholders: each costs a search through the variables.
+/// The most placeholders in a value: each costs a search through the variables.
 const MOST: usize = 1000;
 
-/// How many placeholders a value may still have, and how many bytes they may still come to.
+/// The number of placeholders, and the bytes of their values, that a value may still have.
 pub(crate) struct Room {
     placeholders: usize,
     bytes: usize,
 }
 
 impl Room {
-    /// The room of a whole value.
+    /// The limits for a whole value.
     pub(crate) const fn new() -> Self {
         Self { placeholders: MOST, bytes: LONGEST }
     }
 
-    /// Takes room for a placeholder, before it is looked up.
+    /// Counts a placeholder, before it is looked up.
     fn take(&mut self) -> Result<(), CompileError> {
         let left = self.placeholders.checked_sub(1);
         let too_many = || CompileError::new(format!("expected at most {MOST} placeholders in a value, found more"));
         left.map(|left| self.placeholders = left).ok_or_else(too_many)
     }
 
-    /// Takes room for what a placeholder comes to.
+    /// Counts the bytes of a placeholder's value.
     fn take_bytes(&mut self, bytes: usize) -> Result<(), CompileError> {
         let too_long = || {
             let most = LONGEST >> 10;
@@ -100,8 +100,8 @@ impl Room {
     }
 }
 
-/// Fills in the placeholders of every string in `node`; keys stay as they are. Where `place` is that of a secret, a
-/// placeholder that comes to nothing, or to blanks, is an error. What is filled in takes from `room`.
+/// Fills in the placeholders of every string in `node`; keys stay as they are. If `place` is the place of a secret, a
+/// placeholder whose value is empty or blank is an error. The values count towards `room`.
 pub(crate) fn expand(node: Node, lookup: Lookup<'_>, place: &Place<'_>, room: &mut Room) -> Result<Node, CompileError> {
     Ok(match node {
         Node::String(text) => expand_text(text, lookup, place, room)?,
@@ -130,7 +130,8 @@ fn expand_text(text: String, lookup: Lookup<'_>, place: &Place<'_>, room: &mut R
     let mut value = |placeholder: Placeholder<'_>| {
         room.take()?;
         let value = placeholder.value(lookup)?;
-        // Of a credential a blank would leave what everybody knows: `Token `. A file is refused if it is blank.
+        // Without the variable, the credential would be a text that everybody knows, such as `Token `. A blank file is
+        // refused elsewhere.
         if let (Named::Variable(name), true) = (placeholder.named, value.trim().is_empty() && place.is_guarded()) {
             return Err(CompileError::new(format!("the variable `{name}` is empty")));
         }
@@ -153,7 +154,7 @@ fn expand_text(text: String, lookup: Lookup<'_>, place: &Place<'_>, room: &mut R
     Ok(Node::Filled(out))
 }
 
-/// The placeholder that is all of `text`; its default may then hold anything, braces included.
+/// The placeholder, if it is all of `text`; its default may then contain anything, braces included.
 fn whole(text: &str) -> Option<Result<Placeholder<'_>, CompileError>> {
     let inner = text.strip_prefix("{$")?.strip_suffix('}')?;
     (!inner.contains("{$")).then(|| Placeholder::parse(inner)).filter(|parsed| parsed.is_ok() || !inner.contains('}'))
@@ -170,7 +171,7 @@ impl<'a> Placeholder<'a> {
             Some((name, default)) => (name, Some(default)),
             None => (inner, None),
         };
-        // A reference to Vault, as other services read it, would else be a default that anybody can read.
+        // Other services read this as a reference to Vault. Here it would be a default, which anybody can read.
         if name == "vault" && default.is_some() {
             return Err(CompileError::new("`{$vault:…}` references are not supported"));
         }
@@ -206,7 +207,7 @@ fn no_file() -> CompileError {
     CompileError::new(text)
 }
 
-/// What is filled in is what was looked up; text without a placeholder stays.
+/// Each placeholder is replaced by the value that was looked up; other text stays.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -335,7 +336,7 @@ mod tests {
                     Named::Variable(name) => asked.borrow_mut().extend([Box::from(name)]),
                     Named::File(name) => asked.borrow_mut().extend(candidates(OF_CONNECTIONS, name)),
                 }
-                // So that what follows is looked up, too.
+                // Continues, so that the following placeholders are looked up too.
                 Ok(Some(String::new()))
             };
             let _ = expand_text(input.clone(), &lookup, &Place::of("text", false), &mut Room::new());

@@ -1,4 +1,4 @@
-//! Secrets of a value: none may be blank, or a placeholder that nothing has filled in.
+//! Checks that no secret in a value is blank or an unfilled placeholder.
 
 use std::cell::OnceCell;
 
@@ -8,7 +8,7 @@ use crate::base::secret_names::is_secret;
 
 /// A place in a value, named by the keys that lead to it. Items of an array share the place of the array.
 ///
-/// To look into a name costs more than to look at most texts, so a place decides only when it is asked, and once.
+/// Examining a name costs more than examining most texts, so a place is classified at its first use, and only once.
 pub(crate) struct Place<'a> {
     key: &'a str,
     outer: Option<&'a Place<'a>>,
@@ -18,16 +18,16 @@ pub(crate) struct Place<'a> {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// No text of it is a secret.
+    /// No text at this place is a secret.
     Metadata,
-    /// Each text of it is a secret, or belongs to one.
+    /// Each text at this place is a secret, or a part of one.
     Guard,
-    /// The names tell which texts are secrets.
+    /// The names of the keys decide which texts are secrets.
     Other,
 }
 
 impl<'a> Place<'a> {
-    /// The place of a key of the whole value.
+    /// The place of a top-level key.
     pub(crate) fn of(key: &'a str, is_guard: bool) -> Self {
         let kind = match key {
             _ if is_guard => Kind::Guard,
@@ -42,12 +42,12 @@ impl<'a> Place<'a> {
         Self { key, outer: Some(self), kind: self.kind, holds_secret: OnceCell::new() }
     }
 
-    /// Whether a text at this place is a secret, holds one, or is a part of a guard.
+    /// Whether a text at this place is a secret, contains one, or belongs to a guard.
     pub(crate) fn is_guarded(&self) -> bool {
         matches!(self.kind, Kind::Guard) || self.is_secret()
     }
 
-    /// Whether a text at this place is a secret, or holds one, by its name.
+    /// Whether a text at this place is a secret, or contains one, according to its name.
     fn is_secret(&self) -> bool {
         let is_secret = || {
             let is_value_of_secret = || self.key == "value" && self.outer.is_some_and(Self::is_secret);
@@ -57,18 +57,18 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whether a text at `key` is a secret, or holds one, as an address with a password does.
+/// Whether a text at `key` is a secret, or contains one, such as an address with a password.
 fn holds_secret(key: &str) -> bool {
     const ADDRESSES: [&str; 3] = ["url", "uri", "dsn"];
     let last = key.rsplit(['_', '-']).next().unwrap_or(key);
     is_secret(key) || ADDRESSES.iter().any(|address| last.eq_ignore_ascii_case(address))
 }
 
-/// Refuses secrets that are blank, or a placeholder that nothing has filled in.
+/// Refuses secrets that are blank, or that are unfilled placeholders.
 pub(crate) fn check(node: &Node, place: &Place<'_>) -> Result<(), CompileError> {
     match node {
         Node::String(text) | Node::Expanded(text) | Node::Filled(text) => match check_secret(text) {
-            // A guard itself refuses a secret that is blank. Its other texts, such as a prefix, may be.
+            // A guard checks its own secrets for blanks. Its other texts, such as a prefix, may be blank.
             Err(error @ InvalidSecret::Empty) if place.is_secret() => Err(CompileError::new(error.to_string())),
             Err(error @ InvalidSecret::Placeholder(_)) if place.is_guarded() => {
                 Err(CompileError::new(error.to_string()))

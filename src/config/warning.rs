@@ -15,7 +15,7 @@ const LONGEST: usize = 500;
 /// The warnings of a compiled value. Most values have none, and an empty slice costs nothing.
 pub(crate) type Warnings = Arc<[Warning]>;
 
-/// What is odd about a value.
+/// A warning about a value.
 #[derive(Debug)]
 pub(crate) struct Warning {
     text: Box<str>,
@@ -27,7 +27,7 @@ impl Warning {
         &self.text
     }
 
-    /// Whether a line in the log tells of it when the value is taken.
+    /// Whether the warning is logged when the value is accepted.
     pub(crate) fn is_logged(&self) -> bool {
         self.is_logged
     }
@@ -56,7 +56,7 @@ impl Notes {
         self.add(Note { text, is_logged: true });
     }
 
-    /// Notes a warning that is listed and not logged.
+    /// Adds a warning that is listed but not logged.
     pub(crate) fn remark(&self, text: CompileError) {
         self.add(Note { text, is_logged: false });
     }

@@ -32,10 +32,10 @@ pub struct Feed {
     reasons: Reasons,
 }
 
-/// What is published, which the source and the files of secrets change, one after the other.
+/// The published state, which the source and the secret files change, one after the other.
 pub(super) type Shared = Arc<Lock<Aside<Published>>>;
 
-/// Held while a change is compiled, perhaps on another thread: the next one waits for it.
+/// Locked while a change is compiled, perhaps on another thread: the next change waits.
 #[allow(clippy::disallowed_types)]
 type Lock<T> = tokio::sync::Mutex<T>;
 

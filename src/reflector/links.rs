@@ -22,7 +22,7 @@ pub(super) struct Links {
     built: HashMap<Box<str>, Digest>,
     /// The variables that the newest bytes of each connection name.
     variables: HashMap<Box<str>, Variables>,
-    /// The newest bytes of each connection that names a file of secrets.
+    /// The newest bytes of each connection that names a secret file.
     sources: HashMap<Box<str>, Bytes>,
     /// The variables that the newest or the last good value of any connection names. No webhook may use them.
     reserved: Variables,
@@ -30,8 +30,8 @@ pub(super) struct Links {
     pub(super) served: Served,
 }
 
-/// The newest bytes of a webhook, and the connections and variables that it depends on. Those of a last good value that
-/// serves in place of these bytes count too. Bytes that depend on nothing are not kept.
+/// The newest bytes of a webhook, and the connections and variables that it depends on, including the dependencies of a
+/// last good value that is served in their place. Webhooks without dependencies are not stored.
 #[derive(Clone)]
 pub(super) struct Dependent {
     connections: BTreeSet<Box<str>>,
@@ -98,8 +98,8 @@ impl Links {
         if self.digests.insert(name.into(), digest) == Some(digest) {
             return Set::Unchanged;
         }
-        // The last good bytes have come back after a refused value: the connection in use was built from them, unless a file
-        // of secrets has changed since.
+        // The last good bytes have come back after a refused value: the connection in use was built from them, unless a
+        // secret file has changed since.
         let is_built = self.built.get(name) == Some(&digest);
         let in_use =
             self.connections.get(name).filter(|connection| !connection.variables().iter().any(|it| is_file(it)));
@@ -111,7 +111,7 @@ impl Links {
         self.build_connection(compiler, on_invalid, name, bytes, digest)
     }
 
-    /// Builds a connection again whose files of secrets have changed.
+    /// Builds a connection again because its secret files have changed.
     pub(super) fn rebuild_connection(&mut self, compiler: &Compiler, on_invalid: OnInvalid, name: &str) -> Set {
         match self.sources.get(name).cloned() {
             Some(bytes) => self.build_connection(compiler, on_invalid, name, &bytes, digest(&bytes)),
@@ -144,7 +144,7 @@ impl Links {
         }
     }
 
-    /// Stores what a connection's newest bytes name.
+    /// Stores the names in a connection's newest bytes.
     fn keep(&mut self, name: &str, bytes: &Bytes, variables: Variables) {
         match variables.iter().any(|variable| is_file(variable)) {
             true => drop(self.sources.insert(name.into(), bytes.clone())),

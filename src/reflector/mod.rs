@@ -40,7 +40,7 @@ pub use self::replacement::Replacement;
 pub use self::settle::OnInvalid;
 pub use self::source::Source;
 
-/// Ties `source` to a new store, whose webhooks may use what is in `registry`.
+/// Connects `source` to a new store, whose webhooks may use the contents of `registry`.
 ///
 /// Nothing happens until the reflector is [`run`](Reflector::run).
 pub fn reflect<S: Source>(source: S, registry: Registry) -> (Store, Reflector<S>) {
@@ -60,7 +60,7 @@ pub struct Reflector<S> {
 }
 
 impl<S: Source> Reflector<S> {
-    /// What is served in place of a value that does not compile.
+    /// Sets the value that is served in place of one that does not compile. The default is [`OnInvalid::Keep`].
     pub fn on_invalid(mut self, on_invalid: OnInvalid) -> Self {
         self.on_invalid = on_invalid;
         self

@@ -53,7 +53,8 @@ impl Published {
     /// Publishes a complete replacement.
     pub(super) fn commit(&mut self, looked: Looked, revision: Revision) {
         let Looked { begins_history, mut draft, mut slots, connections, waiting, .. } = looked;
-        // Not what there was when the replacement began: files of secrets may have changed since.
+        // Compared with the current state, not with that at the start of the replacement: secret files may have changed
+        // since.
         let before = self.writer.current();
         let mut old = std::mem::take(&mut self.links);
         for (name, (bytes, brought_at)) in connections {
@@ -137,12 +138,12 @@ impl Published {
         self.publish(draft, revision, &changes);
     }
 
-    /// How many bytes may have to be compiled because files of secrets have changed.
+    /// The number of bytes that may have to be compiled because secret files have changed.
     pub(super) fn weight_of_dependents(&self) -> usize {
         self.links.dependents.values().map(|dependent| dependent.bytes.len()).sum()
     }
 
-    /// Builds what names one of these files of secrets, which have changed.
+    /// Builds the webhooks and connections that name one of these changed secret files.
     pub(super) fn refresh(&mut self, files: &Variables) {
         let before = self.writer.current();
         let revision = before.revision();
@@ -173,7 +174,7 @@ impl Published {
             files = files.len(),
             webhooks = touched.len(),
             connections = names.len(),
-            "files of secrets have changed; what names them is built again"
+            "secret files have changed; the webhooks and connections that name them are built again"
         );
         self.publish(draft, revision, &changes);
     }
@@ -195,7 +196,7 @@ impl Published {
         self.settle_connection(draft, revision, name, set)
     }
 
-    /// Shows what came of a connection's bytes. Returns whether the connection is another one now.
+    /// Records the outcome for a connection's bytes. Returns whether the connection has changed.
     fn settle_connection(&mut self, draft: &mut Snapshot, revision: Revision, name: &str, set: Set) -> bool {
         let key = Key::Connection(name.into());
         match set {

@@ -1,4 +1,4 @@
-//! Webhooks and connections that name a file of secrets are compiled again when the file changes.
+//! Compiles webhooks and connections again when a secret file that they name changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,14 @@ use crate::config::SecretFiles;
 /// How often the files are checked for changes.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Checks the files for changes, without end, and has the webhooks and connections that name a changed file compiled again.
+/// Checks the files for changes, for ever, and compiles the webhooks and connections that name a changed file.
 pub(super) async fn follow(files: Arc<SecretFiles>, published: Shared) {
     let mut seen = 0;
     loop {
         tokio::time::sleep(POLL).await;
         let looking = Arc::clone(&files);
-        // A runtime that ends, or a panic, which would be a defect: either way the next look finds the same changes.
+        // The runtime is shutting down, or the check panicked, which is a defect. Either way the next check finds the
+        // same changes.
         let Ok((changed, last)) = spawn_blocking(move || looking.look(seen)).await else { continue };
         if !changed.is_empty() {
             let mut published = published.lock().await;

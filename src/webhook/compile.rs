@@ -23,10 +23,10 @@ use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
 /// How an operator of the gateway provides what is missing.
 const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
 
-/// Where secrets are kept in files.
+/// The directory of the secret files.
 const SECRETS_DIR: &str = " (for the gateway, SECRETS_DIR)";
 
-/// Who says which variables webhooks may name.
+/// The setting that decides which variables webhooks may name.
 const PLACEHOLDER_ALLOW: &str = "; use one that is (for the gateway, PLACEHOLDER_ALLOW lists them)";
 
 /// The connections a webhook may name.
@@ -107,7 +107,8 @@ impl Compiler {
         Read { variables, outcome }
     }
 
-    /// The secret in the file `name`: of `namespace`, or else of all. `may_use` is asked before a file is looked at.
+    /// The secret in the file `name`: the namespace's own, or else the shared one. `may_use` is asked before a file is
+    /// read.
     fn file(
         &self,
         namespace: &str,
@@ -227,7 +228,7 @@ impl Compiler {
         Ok(Step::new(name, module, spec.retry))
     }
 
-    /// The files of secrets that values may name, if there are any.
+    /// The secret files that values may name, if there are any.
     pub(crate) fn files(&self) -> Option<&Arc<SecretFiles>> {
         self.registry.files()
     }

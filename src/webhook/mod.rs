@@ -105,7 +105,7 @@ impl Webhook {
         self.warnings.iter().map(Warning::text)
     }
 
-    /// Those of its warnings that a line in the log tells of when it is taken.
+    /// The warnings that are logged when the webhook is accepted.
     pub(crate) fn logged_warnings(&self) -> impl Iterator<Item = &str> {
         self.warnings.iter().filter(|warning| warning.is_logged()).map(Warning::text)
     }

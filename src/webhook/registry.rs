@@ -29,7 +29,7 @@ pub struct Registry {
     connections: BTreeMap<&'static str, BuildConnection>,
     lookup: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
     clock: WallClock,
-    /// Which variables webhooks may name; all that `lookup` gives out if there is none.
+    /// Decides which variables webhooks may name; without it, all that `lookup` returns.
     allows: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
     files: Option<Arc<SecretFiles>>,
     capabilities: Capabilities,
@@ -212,28 +212,28 @@ impl Registry {
         self
     }
 
-    /// Compares the dates of secrets and signatures with another clock than the system's.
+    /// Uses another clock than the system's for the dates of secrets and signatures.
     #[must_use]
     pub fn clock(mut self, clock: WallClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Restricts the variables that webhooks may name to those that `allows`, whether they are set or not. Connections are
-    /// not restricted.
+    /// Restricts webhooks to the variables that `allows` accepts, whether they are set or not. Connections are not
+    /// restricted.
     #[must_use]
     pub fn variables_of_webhooks(mut self, allows: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.allows = Some(Arc::new(allows));
         self
     }
 
-    /// Reads secrets from the files in `directory`. The placeholder `{$file:name}` of a webhook stands for the file
-    /// `{namespace}/name`, or for `shared/name` if the namespace has no such file; that of a connection for `global/name` or
-    /// `shared/name`. Without this call such a placeholder is refused.
+    /// Reads secrets from the files in `directory`. In a webhook, the placeholder `{$file:name}` is replaced by the
+    /// content of the file `{namespace}/name`, or of `shared/name` if the namespace has no such file; in a connection,
+    /// by that of `global/name` or `shared/name`. Without this call such a placeholder is refused.
     ///
-    /// The [`Reflector`](crate::Reflector) checks the files in use four times a second, and compiles again what names a
-    /// changed file. So it needs a runtime of tokio with timers, and does not end with its source. The directory may be a
-    /// mounted Secret of Kubernetes.
+    /// The [`Reflector`](crate::Reflector) checks the used files four times a second, and compiles the webhooks and
+    /// connections that name a changed file. So it needs a tokio runtime with timers, and does not end with its source.
+    /// The directory may be a mounted Kubernetes Secret.
     #[must_use]
     pub fn secrets_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.files = Some(Arc::new(SecretFiles::new(directory.into())));

@@ -1,4 +1,4 @@
-//! A form as JSON.
+//! Prints a form as JSON.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
