@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::key::WebhookKey;
-use super::placeholder::Variables;
+use super::variables::Variables;
 use super::{CompileError, Name, Node};
 
 /// The client of a connection. The first delivery makes it, and all webhooks that name the connection share it.
