@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWN = ROOT / "benches/instructions.json"
 # Subtracted from the others: the cost of making the request.
 BASE = "request"
-CASES = ["accepted", "accepted-4KiB", "refused-401", "refused-404", "lookup", "compile-names", "compile-fields"]
-WITHOUT_REQUEST = {"lookup", "compile-names", "compile-fields"}
+CASES = ["accepted", "accepted-4KiB", "refused-401", "refused-404", "log", "lookup", "compile-names", "compile-fields"]
+WITHOUT_REQUEST = {"log", "lookup", "compile-names", "compile-fields"}
 # Compilers and allocators differ by a few percent.
 MARGIN = 0.10
 # Enough requests that the start, which varies with random seeds, does not matter.

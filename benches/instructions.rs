@@ -11,10 +11,12 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::Service;
-use tower_webhook::{Change, Key, Target, receiver};
+use tower_webhook::event::Delivery;
+use tower_webhook::module::{Lines, Log, LogConfig, Module};
+use tower_webhook::{Change, DataType, Key, Target, WebhookInfo, receiver};
 
 use crate::support::{at_once, feed, filled, json, key, path, request, runtime};
 
@@ -43,6 +45,14 @@ fn main() -> ExitCode {
             request
         }),
         "refused-404" => answer(count, receiver(store), 404, || request(&path(WEBHOOKS), small.clone())),
+        // With its writing thread, which is woken for each line.
+        "log" => {
+            let log = Log::new(LogConfig::default(), Lines::new(std::io::sink()));
+            for _ in 0..count {
+                let info = WebhookInfo::new(key(7), DataType::Json);
+                runtime.block_on(log.deliver(Delivery::new(info, HeaderMap::new(), small.clone()))).unwrap();
+            }
+        }
         // All keys in turn: their places in the map depend on a random seed.
         "lookup" => {
             let targets: Vec<_> = (0..WEBHOOKS).map(key).map(|key| Target::from(&key)).collect();

@@ -1,5 +1,6 @@
 //! Removes or masks fields of JSON, and leaves every other byte as it is.
 
+use memchr::memchr2;
 use serde_json::value::RawValue;
 
 use super::depth::MAX_DEPTH;
@@ -202,11 +203,10 @@ fn value_len(text: &[u8]) -> usize {
 /// The length of the string at the start of `text`, quotes included.
 pub(crate) fn string_len(text: &[u8]) -> usize {
     let mut at = 1;
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(found) = text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        match text[at + found] {
+            b'"' => return at + found + 1,
+            _ => at += found + 2,
         }
     }
     text.len()

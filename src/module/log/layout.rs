@@ -63,6 +63,10 @@ impl Page {
 
     /// Appends a text as a JSON string.
     pub(super) fn string(&mut self, text: &str) {
+        if text.len() <= MAX_STRING && is_plain(text) && !text.contains(['"', '\\']) {
+            ["\"", text, "\""].into_iter().for_each(|part| self.push(part));
+            return;
+        }
         let end = text.char_indices().nth(MAX_STRING).map(|(end, _)| end);
         let mut escaped = String::with_capacity(text.len() + 2);
         for c in text[..end.unwrap_or(text.len())].chars() {
@@ -117,6 +121,10 @@ impl Page {
     fn token(&mut self, token: &str) {
         let end = (token.len() > MAX_STRING).then(|| cut_at(token)).flatten();
         let mut rest = &token[..end.unwrap_or(token.len())];
+        if is_plain(rest) {
+            self.push(rest);
+            rest = "";
+        }
         while let Some((at, c)) = rest.char_indices().find(|&(_, c)| is_hidden(c)) {
             self.push(&rest[..at]);
             self.push(&escape(c));
@@ -159,6 +167,12 @@ fn char_len(text: &str) -> usize {
         None if text.starts_with('\\') => 2,
         None => text.chars().next().map_or(1, char::len_utf8),
     }
+}
+
+/// Whether `text` is printable ASCII, of which nothing is hidden. It is looked at without a branch for each byte, because
+/// most texts are plain.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a character that JSON need not escape could deceive a terminal or a reader: DEL, C1 controls, line
