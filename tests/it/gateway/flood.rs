@@ -84,7 +84,7 @@ async fn a_flood_of_connections_shuts_nobody_out() {
         assert!(within("the health check", check.status()).await.unwrap().success());
     }
     assert!(delivers(&mut early).await, "a peer with one connection has lost it");
-    let line = "idle connections that have had no request let in make room";
+    let line = "idle connections without an admitted request are closed to make room";
     assert_eq!(gateway.err().lines().filter(|other| other.contains(line)).count(), 1, "{}", gateway.err());
 }
 
