@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use super::manual;
 use crate::support::nginx::Nginx;
 use crate::support::process::{AUTHORIZATION, Gateway, free_address};
-use crate::support::{eventually, raw, within};
+use crate::support::{CREDENTIAL, eventually, raw, within};
 
 const PAGE: &str = include_str!("../../../src/docs/operating.md");
 const NGINX: &str = include_str!("../../../docker/nginx/gateway.conf");
@@ -30,7 +30,8 @@ const UNIT: &str = include_str!("../../../docker/systemd/tower-webhook.service")
 const MANIFEST: &str = include_str!("../../../docker/kubernetes/gateway.yaml");
 
 /// Names in capitals that are no variables of the gateway.
-const OTHERS: [&str; 6] = ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX", "CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE"];
+const OTHERS: [&str; 7] =
+    ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX", "CAP_NET_BIND_SERVICE", "ORDERS_TOKEN", "RENEWED_LINEAGE"];
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|char: char| !char.is_ascii_alphanumeric() && !"_./-".contains(char))
@@ -176,6 +177,13 @@ async fn behind_nginx_a_stranger_is_refused_before_its_body_and_logged_with_its_
     assert_eq!(client().unwrap(), "127.0.0.2");
 }
 
+/// The value of the webhook that the page puts into etcd.
+fn webhook() -> Value {
+    let (_, value) = PAGE.split_once("etcdctl put /cwm/default/webhooks/orders '").unwrap();
+    let (value, _) = value.split_once('\'').unwrap();
+    serde_json::from_str(value).unwrap()
+}
+
 /// The commands in the section about dead letters.
 fn commands() -> Vec<&'static str> {
     let (_, section) = PAGE.split_once("\n# Replay dead letters\n").unwrap();
@@ -206,13 +214,15 @@ async fn the_steps_for_dead_letters_work_as_written() {
     tokio::spawn(async move { axum::serve(listener, target).await });
 
     let directory = tempfile::tempdir().unwrap();
-    let orders = json!({"module": "http_webhook", "ack": "accepted", "module-config": {"url": url}});
+    let mut orders = webhook();
+    orders["module-config"]["url"] = url.into();
     fs::write(directory.path().join("webhooks.json"), json!({"orders": orders}).to_string()).unwrap();
     let admin = free_address();
     let port = admin.port().to_string();
     let gateway = Gateway::start_in(
         directory,
         &[
+            ("ORDERS_TOKEN", CREDENTIAL.strip_prefix("Bearer ").unwrap()),
             ("SPOOL_DIR", "spool"),
             ("EGRESS_ALLOW", "127.0.0.0/8"),
             ("ADMIN_PORT", &port),
@@ -224,7 +234,7 @@ async fn the_steps_for_dead_letters_work_as_written() {
     let total = async || run(list, admin, "").await["total"].as_u64().unwrap();
     let send = async || {
         eventually("the event to be accepted", async || {
-            gateway.post("/webhook/orders", r#"{"a":1}"#).await.status == 202
+            gateway.post_with_credential("/webhook/orders", r#"{"a":1}"#).await.status == 202
         })
         .await;
     };
