@@ -1,4 +1,4 @@
-//! The end of the stack.
+//! The inner end of the receiver's stack: deduplication, if there is a store for it, and delivery.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::event::receipt;
 use crate::layers::{Dedup, DedupFuture, DedupLayer, Dispatch, DispatchFuture};
 use crate::request::{Collected, ResponseBody};
 
-/// Processes each event once, if there is something to know it by.
+/// Processes each event, and with a store of earlier events only once.
 #[derive(Clone, Debug)]
 pub(super) enum Process {
     Once(Dedup<Dispatch>),

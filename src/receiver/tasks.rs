@@ -1,10 +1,10 @@
-//! What runs beside a receiver.
+//! The tasks that run beside a receiver.
 
 use std::fmt;
 
 use tokio::task::{JoinError, JoinHandle};
 
-/// The tasks beside a [`Receiver`](super::Receiver). Dropped, they go on.
+/// The tasks beside a [`Receiver`](super::Receiver). They continue when this is dropped.
 #[derive(Debug)]
 pub struct Tasks {
     reflector: JoinHandle<()>,
@@ -16,15 +16,15 @@ impl Tasks {
         Self { reflector, worker }
     }
 
-    /// Resolves when one of them has ended though nobody has asked for it: to serve on would be to serve a configuration
-    /// that nobody follows, or to accept what nobody delivers. A fixed source ends at once. May be dropped at any await.
+    /// Resolves when a task has ended although nobody has asked it to: then the configuration is no longer followed, or
+    /// accepted events are no longer delivered. A fixed source ends at once. The future may be dropped at any await.
     pub async fn failed(&mut self) -> TaskEnded {
         loop {
             let ended = tokio::select! {
                 ended = &mut self.reflector => return TaskEnded { task: "follows the configuration", cause: ended.err() },
                 ended = join(&mut self.worker) => ended,
             };
-            // Once it has ended it must not be asked again.
+            // A finished task must not be polled again.
             self.worker = None;
             if let Err(cause) = ended {
                 return TaskEnded { task: "delivers accepted events", cause: Some(cause) };
@@ -32,7 +32,8 @@ impl Tasks {
         }
     }
 
-    /// Resolves when what the worker had begun has ended. It ends after `stop` alone. May be dropped at any await.
+    /// Resolves when the attempts that the worker had started have ended. The worker ends only after `stop`. The future
+    /// may be dropped at any await.
     pub async fn ended(&mut self) {
         if self.worker.is_some() {
             let _ = join(&mut self.worker).await;
@@ -49,7 +50,7 @@ async fn join(task: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
     }
 }
 
-/// A task has ended that was not to end.
+/// The error that a task has ended unexpectedly.
 #[derive(Debug)]
 pub struct TaskEnded {
     task: &'static str,

@@ -1,4 +1,4 @@
-//! What becomes of a request, and of its claim.
+//! The future of a request that is deduplicated, and of its claim.
 
 use std::fmt;
 use std::future::Future;
@@ -36,7 +36,7 @@ enum State<F, B> {
         id: EventId,
         pending: Option<Pending>,
     },
-    /// Until what was answered is written down.
+    /// Until the answer is recorded on disk.
     Keeping {
         written: BoxFuture<'static, ()>,
         response: Option<Box<Response<B>>>,
@@ -88,7 +88,7 @@ where
                 }
                 StateProj::First { inner, id, pending } => {
                     let outcome = ready!(inner.poll(cx)).map(|response| named(response, *id));
-                    // Dropped unless the event was taken, and with it the claim.
+                    // Dropped with its claim, unless the event was taken.
                     let pending = pending.take().expect(OVER);
                     match outcome {
                         Ok(response) if response.status().is_success() => match pending.taken(kept(&response)) {
@@ -112,8 +112,8 @@ where
     }
 }
 
-/// Names the event in an answer that does not. A refusal names none: [`Dispatch`](crate::layers::dispatch::Dispatch), whose refusals are
-/// about an event, has named it.
+/// Adds the event's id to an answer without one. A refusal gets none: if it concerns an event,
+/// [`Dispatch`](crate::layers::dispatch::Dispatch) has added the id.
 fn named<B>(mut response: Response<B>, id: EventId) -> Response<B> {
     if !response.headers().contains_key(EVENT_ID)
         && response.extensions().get::<Rejection>().is_none()
@@ -124,17 +124,18 @@ fn named<B>(mut response: Response<B>, id: EventId) -> Response<B> {
     response
 }
 
-/// What is kept of an answer.
+/// The part of an answer that is kept for duplicates.
 fn kept<B>(response: &Response<B>) -> Answer {
     let event_id = response.headers().get(EVENT_ID).and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
     Answer { status: response.status(), event_id: event_id.unwrap_or_default() }
 }
 
-/// The answer to a duplicate: status and id are those of the first answer, whether or not its sender has read it.
+/// The answer to a duplicate, with the status and event id of the first answer, whether or not its sender has read
+/// that.
 fn again<B: Default + From<Bytes>>(answer: Answer, render: Render) -> Response<B> {
     let event_id = (!answer.event_id.is_nil()).then(|| EventId::from_uuid(answer.event_id));
     let mut response = match answer.status {
-        // RFC 9110 §15.3.5 and §15.3.6: these have no body.
+        // RFC 9110 §15.3.5 and §15.3.6: these answers have no body.
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Response::default(),
         status => render(&Receipt::new(status, event_id)).map(B::from),
     };

@@ -1,8 +1,8 @@
-//! Metrics of events whose senders did not wait for the answer.
+//! Metrics of events whose senders have hung up.
 
 use crate::base::metrics::counter;
 
-/// What became of such an event.
+/// How the processing of such an event ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     Taken,
@@ -22,7 +22,7 @@ impl Outcome {
     }
 }
 
-/// The processing of such an event ended with this `outcome`.
+/// The processing of such an event has ended with `outcome`.
 pub(super) fn gone(outcome: Outcome) {
     counter!("tower_webhook_senders_gone_total", "outcome" => outcome.label()).increment(1);
 }

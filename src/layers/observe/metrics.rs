@@ -10,7 +10,7 @@ use crate::base::metrics::{Counter, ENABLED, Histogram, counter, histogram};
 use crate::event::DUPLICATE;
 use crate::request::{Rejection, RejectionKind};
 
-/// What is recorded of requests. The recorder is asked for each series once, with the first request of its outcome.
+/// The metrics of requests. The recorder is asked for each series once, with the first request of its outcome.
 #[derive(Clone, Default)]
 pub(super) struct Requests(Arc<[OnceLock<Series>; OUTCOMES]>);
 
@@ -21,15 +21,15 @@ struct Series {
 
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// 2xx: the webhook's module has the event, or the application's handler says so.
+    /// 2xx: the webhook's module, or the application's handler, has taken the event.
     Delivered,
-    /// 202: the event is kept, and will be delivered.
+    /// 202: the event is in the queue, and will be delivered.
     Accepted,
-    /// 2xx: the event was taken before.
+    /// 2xx: the event had been taken before.
     Duplicate,
     Refused(RejectionKind),
     Other,
-    /// The sender hung up.
+    /// The sender hung up before the answer.
     Aborted,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Debug for Requests {
     }
 }
 
-/// Times one request. Dropped before it is stopped, it counts as one whose sender hung up.
+/// Measures one request. Dropped before it is stopped, it counts an aborted request.
 #[derive(Debug)]
 pub(super) struct Timer {
     requests: Option<Requests>,

@@ -1,4 +1,4 @@
-//! A line for each refused request, limited in rate.
+//! Logs each refused request, at a limited rate.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,19 +15,19 @@ use crate::request::{Peer, Rejection, RejectionKind};
 /// The longest path or reason that is logged whole, in characters.
 const MAX_SHOWN: usize = 200;
 
-/// The lines about the refused ones of all requests.
+/// The log of refused requests, shared by all requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefusedLog(Arc<LogLimit<Subject>>);
 
-/// The subject of a limit. All requests that name no known webhook have one limit together: there is no end of names.
+/// The subject of a rate limit. All requests without a known webhook share one, because there is no end of names.
 type Subject = Option<(Target, RejectionKind)>;
 
-/// One request before it is answered.
+/// A request that has not been answered yet.
 #[derive(Debug)]
 pub(crate) struct Pending {
     log: RefusedLog,
     peer: Option<SocketAddr>,
-    /// Behind proxies: the client that they have named.
+    /// Behind proxies: the client that they name.
     client: Option<IpAddr>,
 }
 
@@ -76,11 +76,11 @@ fn subject(kind: RejectionKind, asked: Option<&Asked>) -> Subject {
     }
 }
 
-/// The webhook or path that a refused request asked for: in the extensions of its response.
+/// The webhook or path of a refused request, in the extensions of the response.
 #[derive(Clone)]
 pub(crate) enum Asked {
     Webhook(Target),
-    /// No webhook can be asked for by this path.
+    /// The path names no webhook.
     Path(Box<str>),
 }
 
@@ -92,11 +92,11 @@ impl Asked {
 
     /// `None` if nothing would be logged.
     pub(crate) fn path(path: &str) -> Option<Self> {
-        // A few more characters than are shown, so that it shows that there are more.
+        // One character more than is shown, so that the cut is visible.
         is_logged().then(|| Self::Path(path.chars().take(MAX_SHOWN + 1).collect()))
     }
 
-    /// Puts it beside a refusal, for the line about it.
+    /// Adds it to a refusal, for its log line.
     pub(crate) fn attach(asked: &mut Option<Self>, extensions: &mut Extensions) {
         if extensions.get::<Rejection>().is_some()
             && let Some(asked) = asked.take()
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_anybody_can_make_up_share_one_limit() {
+    fn unknown_names_share_one_limit() {
         let asked = |id: &str| Asked::Webhook(Target::new("ns", id).unwrap());
         let key = |kind, id: &str| subject(kind, Some(&asked(id)));
         assert_eq!(key(RejectionKind::UnknownWebhook, "a"), key(RejectionKind::MethodNotAllowed, "b"));
