@@ -76,13 +76,14 @@ fn allowed() -> Result<Option<Arc<[Pattern]>>, Error> {
     text.split(',').map(|entry| pattern(entry.trim())).collect::<Result<_, _>>().map(Some)
 }
 
-/// The directory must be there, or a name that is misspelt would be told of by each webhook.
+/// The directory must exist. Otherwise a misspelt path would be an error of each webhook that names a file.
 fn secrets(writable: &Path) -> Result<Option<PathBuf>, Error> {
     const NAME: &str = "SECRETS_DIR";
     let Some(text) = var(NAME)? else { return Ok(None) };
     let directory = PathBuf::from(&text);
     if is_below(&directory, writable) || is_below(writable, &directory) {
-        return Err(wrong(NAME, "webhooks may write there: it must not be below SAVE_TO_DISK_ROOT, nor hold it"));
+        let expected = "a directory that neither is below SAVE_TO_DISK_ROOT nor contains it: webhooks may write there";
+        return Err(wrong(NAME, format!("found `{}`, expected {expected}", shown(&text))));
     }
     match std::fs::read_dir(&directory) {
         Ok(_) => Ok(Some(directory)),
