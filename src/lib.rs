@@ -1,61 +1,96 @@
-//! Composable [tower] layers that receive webhooks, guarded by live, multi-tenant configuration.
+//! [tower] layers that receive webhooks. They authenticate the sender, check the body, and acknowledge an event only once
+//! it is delivered or stored. Their configuration may change while the server runs.
+//!
+//! Start with one layer in front of a route of your own, or with [`receiver()`], which is all layers in the right order.
+//! Every layer works alone, in axum, hyper, tonic or any other tower stack.
 //!
 //! [tower]: https://docs.rs/tower
 //!
-//! # The request's way
+//! # One guard in front of an axum route
 //!
-//! | layer | needs | establishes | refuses with |
-//! |---|---|---|---|
-//! | [`RouteNamespace`] | a path `/{id}` or `/{namespace}/{id}` | [`Target`] | 400, 404 |
-//! | [`RequirePost`] | nothing | nothing | 405 |
-//! | [`LookupWebhook`] | [`Target`] | [`Matched`] | 404, 503 |
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`] | [`Permit`], or a pending proof | 401, 403, 503 |
-//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`], or a pending proof | 401, 403, 503 |
-//! | [`CollectBody`] | nothing | the body type [`Collected`] | 413, 408, 400 |
-//! | [`VerifyBody`] | [`Collected`] | [`Permit`] | 401, 403, 503 |
-//! | [`CheckPayload`] | [`Collected`], [`Matched`] | that it was checked | 400, 415 |
-//! | [`Finish`] | [`Collected`] | nothing: the event is processed also if its sender does not wait | |
-//! | [`Dedup`] | [`Collected`], [`Matched`], [`Permit`] | that it was deduplicated | 409, 400 |
-//! | [`Dispatch`] | all of these | the answer: 200 delivered, 202 accepted | 502, 503, 504 |
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, routing::post};
+//! use tower_webhook::auth::Bearer;
+//! use tower_webhook::layers::RequireAuthLayer;
 //!
-//! [`receiver()`] stacks them in this order; each works alone in front of a service of yours, and its module has an
-//! example. What a layer learned travels in the request's extensions. A layer that is missing upstream is a 500 that
-//! says so in the log, never a pass.
+//! let guard = RequireAuthLayer::new(Bearer::new("s3cret")?);
+//! let app: Router = Router::new().route("/orders", post(|| async { "taken" }).layer(guard));
 //!
-//! A 200 says that the webhook's [module] has the event. A webhook with `"ack": "accepted"` answers 202 when the
-//! event is on disk: a [`Queue`](queue::Queue) keeps it, and a [`Worker`](worker::Worker) delivers it, at least once.
-//!
-//! # The configuration's way
-//!
-//! A [`Source`](source::Source) brings values, a [`Reflector`] compiles them when they change, a [`Store`] holds one
-//! immutable snapshot for all readers. See [`config`] for what a value may say and [`module`] for where events go.
-//!
-//! ```no_run
-//! # #[cfg(feature = "etcd")]
-//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use tower_webhook::source::{EtcdOptions, EtcdSource};
-//! use tower_webhook::{Registry, receiver, reflect};
-//!
-//! let source = EtcdSource::new(EtcdOptions::new(["http://localhost:2379"]))?;
-//! let (store, reflector) = reflect(source, Registry::builtin());
-//! tokio::spawn(reflector.run());
-//! store.wait_ready().await;
-//! let app: axum::Router = axum::Router::new().nest_service("/webhook", receiver(store));
+//! // In a program: axum::serve(listener, app).await
+//! use axum::{body::Body, http::Request};
+//! use tower::ServiceExt;
+//! let stranger = Request::post("/orders").body(Body::empty())?;
+//! assert_eq!(app.clone().oneshot(stranger).await?.status(), 401);
+//! let sender = Request::post("/orders").header("authorization", "Bearer s3cret").body(Body::empty())?;
+//! assert_eq!(app.oneshot(sender).await?.status(), 200);
 //! # Ok(()) }
 //! ```
 //!
+//! # The whole receiver
+//!
+//! A [source](source) brings webhooks, a [`Store`] holds them compiled, and the receiver serves them below `/{id}` and
+//! `/{namespace}/{id}`. A webhook names its guards and the [module](guide::targets) that takes its events.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::Router;
+//! use tower_webhook::source::FixedSource;
+//! use tower_webhook::{Registry, receiver, reflect};
+//!
+//! let webhook = r#"{"module": "log", "authorization": "Bearer s3cret"}"#;
+//! let source = FixedSource::new().webhook("default", "orders", webhook)?;
+//! let (store, reflector) = reflect(source, Registry::builtin());
+//! tokio::spawn(reflector.run());
+//!
+//! let app: Router = Router::new().nest_service("/webhook", receiver(store)); // POST /webhook/orders
+//! # Ok(()) }
+//! ```
+//!
+//! With `EtcdSource` or `FileSource` in place of `FixedSource`, webhooks change while the server runs.
+//! [`Receiver::builder`] adds a queue on disk and the recognition of duplicates.
+//!
+//! # Which layer do I want?
+//!
+//! | I want to | take |
+//! |---|---|
+//! | let only senders with a credential in | [`RequireAuth`](layers::RequireAuth) |
+//! | verify a signature over the body | [`RequireAuth`](layers::RequireAuth), [`CollectBody`](layers::CollectBody), [`VerifyBody`](layers::VerifyBody) |
+//! | ask another server whether a credential is valid | [`RequireAuth`](layers::RequireAuth), [`CallAuth`](layers::CallAuth) |
+//! | change credentials while the app runs | [`RouteNamespace`](layers::RouteNamespace) and [`LookupWebhook`](layers::LookupWebhook) before `RequireAuth` |
+//! | bound a body in size, time and memory | [`CollectBody`](layers::CollectBody) |
+//! | refuse what is not JSON | [`CheckPayload`](layers::CheckPayload), behind `CollectBody` |
+//! | process an event once, though it is sent twice | [`Dedup`](layers::Dedup), behind `CollectBody` and the guards |
+//! | finish an event whose sender does not wait | [`Finish`](layers::Finish), behind `CollectBody` |
+//! | give each refusal a body (RFC 9457) | [`ProblemJson`](layers::ProblemJson), before all others |
+//! | log and count refusals | [`Observe`](layers::Observe) |
+//! | have all of it | [`receiver()`], or [`Receiver::builder`] |
+//!
+//! # Where to go on
+//!
+//! The [`guide`] is the manual: [layers](guide::layers), [keys of a webhook](guide::configuration),
+//! [guards](guide::guards), [what each answer means](guide::answers), [accepted events](guide::accepted), [targets](guide::targets),
+//! [etcd](guide::etcd), [security](guide::security), and [your own guards, modules and sources](guide::extending).
+//! The program `gateway` in `examples/gateway` is a server with all of this.
+//!
 //! # Features
+//!
+//! None is on by default.
 //!
 //! | feature | brings |
 //! |---|---|
-//! | (none) | all layers, the fixed source, the modules `discard` and `log`, [`dedup::Claims`] in memory |
-//! | `etcd` | [`source::EtcdSource`]; building it needs `protoc` |
-//! | `file` | [`source::FileSource`] |
+//! | (none) | all layers, [`source::FixedSource`], the modules `discard` and `log`, [`dedup::Claims`] in memory |
+//! | `etcd` | `source::EtcdSource`; building it needs `protoc` |
+//! | `file` | `source::FileSource` |
 //! | `save-to-disk` | the module `save_to_disk` |
-//! | `durable` | the ids of events that were taken outlive a crash: [`dedup::Claims::open`] |
-//! | `queue-disk` | accepted events, on disk: [`queue::disk`] |
-//! | `http-webhook` | the module `http_webhook` |
-//! | `metrics` | metrics of requests, configuration, `dedup` and queue, through the facade `metrics` |
+//! | `http-webhook` | the module `http_webhook`, and connections of the type `http` |
+//! | `basic-auth` | the guard `basic_auth` |
+//! | `signature` | the guard `hmac` |
+//! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |
+//! | `queue-disk` | `queue::disk`: accepted events, kept on disk |
+//! | `metrics` | metrics of requests, configuration, duplicates and queue, through the facade `metrics` |
 //! | `full` | all of these |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -73,6 +108,8 @@ mod form;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links))]
+pub mod guide;
 mod json;
 pub mod layers;
 pub mod module;

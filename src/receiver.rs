@@ -1,22 +1,4 @@
-//! The layers in their recommended order, written once.
-//!
-//! ```text
-//! ProblemJson        refusals get a body
-//! Observe            metrics, with the feature `metrics`
-//! RouteNamespace     400 404
-//! RequirePost        405
-//! LookupWebhook      404 503
-//! RequireAuth        401 403 503
-//! CallAuth           401 403 503  not one byte of the body has been read so far
-//! CollectBody        413 408 400
-//! VerifyBody         401
-//! CheckPayload       400 415
-//! Finish             from here on it does not matter whether the sender waits
-//! Dedup              409 400
-//! Dispatch           200 202 502 503 504
-//!  ├─ delivered: the module, then the answer
-//!  └─ accepted:  the queue, then the answer; its worker gives the event to the module
-//! ```
+//! The layers in their recommended order, written once: [`guide::layers`](crate::guide::layers) has the table.
 //!
 //! A receiver is an ordinary tower service. In axum:
 //!

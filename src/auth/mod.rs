@@ -37,11 +37,7 @@
 //!
 //! With [`RequireAuthLayer::from_webhook`] the schemes are those of the webhook's configuration; all must agree.
 //!
-//! # Adding a scheme
-//!
-//! One file with a type that implements [`Scheme`] and [`ConfigScheme`], and one line in
-//! [`Registry::builtin`](crate::webhook::Registry::builtin); one of your own is registered from outside with
-//! [`Registry::scheme`](crate::webhook::Registry::scheme).
+//! [`guide::extending`](crate::guide::extending) shows how to add a scheme.
 //!
 //! [`CallAuth`]: crate::CallAuth
 //! [`CallAuthLayer`]: crate::CallAuthLayer

@@ -14,41 +14,8 @@
 //! * The body and the headers are as received, without the credentials that the webhook's `credential_cleanup` removes.
 //!   They must not be logged unless that is the module's purpose.
 //!
-//! # Adding a module
-//!
-//! A module of this crate is one file with a type that implements [`Module`], and one line in
-//! [`Registry::builtin`](crate::webhook::Registry::builtin). A module of your own is registered from outside:
-//!
-//! ```
-//! use serde::Deserialize;
-//! use tower_webhook::{BuildContext, BuildError, Registry};
-//! use tower_webhook::event::{Ack, DeliverError, Delivery};
-//! use tower_webhook::module::Module;
-//!
-//! struct Count { by: u64, total: std::sync::atomic::AtomicU64 }
-//!
-//! #[derive(Deserialize)]
-//! struct CountConfig { by: u64 }
-//!
-//! impl Module for Count {
-//!     const NAME: &'static str = "count";
-//!     type Config = CountConfig;
-//!
-//!     fn build(config: CountConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-//!         Ok(Self { by: config.by, total: Default::default() })
-//!     }
-//!
-//!     async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
-//!         self.total.fetch_add(self.by, std::sync::atomic::Ordering::Relaxed);
-//!         Ok(Ack::Delivered)
-//!     }
-//! }
-//!
-//! let registry = Registry::builtin().module::<Count>();
-//! ```
-//!
-//! A tower service can be a module too: see [`Registry::service`](crate::webhook::Registry::service) and
-//! `examples/custom_module.rs`.
+//! [`guide::extending`](crate::guide::extending) shows how to add a module, and [`guide::targets`](crate::guide::targets)
+//! lists the modules of this crate.
 
 pub mod connection;
 mod discard;

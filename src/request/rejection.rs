@@ -198,6 +198,37 @@ impl RejectionKind {
     /// How many there are.
     pub(crate) const COUNT: usize = Self::Misassembled as usize + 1;
 
+    /// Each of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::NoRoute,
+        Self::InvalidName,
+        Self::UnknownWebhook,
+        Self::MethodNotAllowed,
+        Self::NotReady,
+        Self::Misconfigured,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::AuthUnavailable,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::BodyIncomplete,
+        Self::MemoryFull,
+        Self::UnsupportedEncoding,
+        Self::UnexpectedContentType,
+        Self::MalformedPayload,
+        Self::MissingEventId,
+        Self::InProgress,
+        Self::DeliveryFailed,
+        Self::DeliveryUnavailable,
+        Self::DeliveryTimeout,
+        Self::LoopDetected,
+        Self::Crowded,
+        Self::QueueFull,
+        Self::QueueFailed,
+        Self::Misassembled,
+    ];
+
     /// The table.
     fn row(self) -> Row {
         use StatusCode as S;

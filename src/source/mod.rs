@@ -3,10 +3,7 @@
 //! A [`Source`] delivers everything, then every change. [`FixedSource`] is a constant, and [`LiveSource`] one that the
 //! program changes with a [`LiveHandle`]. The feature `file` adds [`FileSource`], and `etcd` adds [`EtcdSource`].
 //!
-//! # Adding a source
-//!
-//! Write a type that implements [`Source`], in a file of its own, and pass it to
-//! [`reflect`](crate::reflector::reflect). Nothing needs to be registered.
+//! [`guide::extending`](crate::guide::extending) shows how to add a source.
 
 #[cfg(feature = "etcd")]
 mod etcd;

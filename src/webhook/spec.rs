@@ -1,6 +1,7 @@
 //! The keys of a webhook, as they are written.
 //!
-//! A new key is a field of [`Spec`], a line in the table of the [module docs](super), and the code that uses it.
+//! A new key is a field of [`Spec`], a row in the table of [`guide::configuration`](crate::guide::configuration), and the
+//! code that uses it.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -138,10 +139,10 @@ mod tests {
 
     #[test]
     fn every_key_is_in_the_table_of_the_docs() {
-        let docs = include_str!("../config/mod.rs");
+        let docs = include_str!("../docs/configuration.md");
         let keys = field_names::<Spec>().iter().chain(&RAW);
         for key in keys {
-            assert!(docs.contains(&format!("\n//! | `{key}` | ")), "{key}");
+            assert!(docs.contains(&format!("\n| `{key}` | ")), "{key}");
         }
     }
 

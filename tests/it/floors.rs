@@ -27,7 +27,7 @@ const FLOORS: &[&[&str]] = &[
     &["reflector", "worker"],
     &["layers", "source"],
     &["receiver"],
-    &["fuzz", "lib"],
+    &["fuzz", "guide", "lib"],
 ];
 
 #[test]
