@@ -64,6 +64,18 @@ fn the_top_holds_folders_and_three_files() {
     assert!(files.iter().all(|file| expected.contains(&file.as_str())), "found {files:?}, expected {expected:?}");
 }
 
+#[test]
+fn contributing_has_every_folder_with_its_floor() {
+    let page = include_str!("../../CONTRIBUTING.md");
+    for (floor, folders) in FLOORS.iter().enumerate() {
+        for folder in folders.iter().filter(|folder| **folder != "fuzz") {
+            let rows =
+                |row: &&str| row.starts_with(&format!("| {} | ", floor + 1)) && row.contains(&format!("`{folder}"));
+            assert!(page.lines().any(|row| rows(&row)), "{folder} is not on floor {} of CONTRIBUTING.md", floor + 1);
+        }
+    }
+}
+
 fn floor(module: &str) -> usize {
     FLOORS.iter().position(|floor| floor.contains(&top(module))).unwrap_or_else(|| panic!("{module} is on no floor"))
 }
