@@ -1,4 +1,4 @@
-//! Checks in one pass that a text is JSON (RFC 8259), nested at most [`MAX_DEPTH`] levels deep.
+//! Checks in one pass that a text is JSON (RFC 8259), nested at most [`MAX_DEPTH`](super::MAX_DEPTH) levels deep.
 //!
 //! The text is read in blocks. [`bits`] classifies the bytes of a block into masks, one bit for each byte; [`tokens`] uses
 //! the masks to find the tokens outside of strings; [`grammar`] checks the order of the tokens. A rule is a few operations
