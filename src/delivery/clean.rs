@@ -1,4 +1,4 @@
-//! What modules are not given: the key `credential_cleanup`.
+//! Removes or masks credentials in delivered events: the key `credential_cleanup`.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use crate::event::{DeliverError, DeliverErrorKind, Delivery};
 use crate::form;
 use crate::json::secrets as json;
 
-/// The largest body that is cleaned in passing, in bytes: others would wait for it.
-const MAX_IN_PASSING: usize = 64 << 10;
+/// The largest body that is cleaned on the async thread, in bytes. A larger one would block other tasks.
+const MAX_INLINE: usize = 64 << 10;
 
-/// So many names stand in `fields`: each name of a body is looked for among them.
+/// The largest number of names in `fields`. Each name in a body is compared with all of them.
 const MAX_FIELDS: usize = 100;
 
-/// The longest of them, in bytes.
+/// The longest name in `fields`, in bytes.
 const MAX_FIELD: usize = 256;
 
-/// Takes credentials out of what is delivered.
+/// Removes credentials from events before they are delivered.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "CleanupConfig")]
 pub(crate) struct Cleanup {
     is_enabled: bool,
     mode: Mode,
-    /// More names, in lower case.
+    /// Additional names of secret fields, in lower case.
     fields: Box<[String]>,
 }
 
-/// What becomes of a field whose name sounds secret.
+/// The treatment of a field whose name sounds secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
@@ -46,9 +46,10 @@ impl Cleanup {
         self.is_enabled
     }
 
-    /// The event without what sounds secret in its header fields and, if it is JSON or a form, in its body.
+    /// Returns the event without the header fields, and in JSON or a form without the fields of the body, whose names sound
+    /// secret.
     pub(crate) async fn clean(self: &Arc<Self>, delivery: Delivery) -> Result<Delivery, DeliverError> {
-        if delivery.body().len() <= MAX_IN_PASSING || delivery.webhook().data_type() == DataType::Blob {
+        if delivery.body().len() <= MAX_INLINE || delivery.webhook().data_type() == DataType::Blob {
             return self.clean_now(delivery);
         }
         let cleanup = Arc::clone(self);
@@ -87,7 +88,7 @@ impl Cleanup {
         }
     }
 
-    /// `None` if nothing is to be changed.
+    /// The cleaned body; `None` if nothing changes.
     fn clean_json(&self, body: &[u8]) -> Result<Option<Bytes>, DeliverError> {
         let cleaned = json::clean(body, self.mask(), &|name| self.is_secret(name));
         cleaned.map(|text| text.map(Bytes::from)).map_err(|_| cannot_clean())
@@ -108,7 +109,7 @@ impl Cleanup {
     }
 }
 
-/// Rather not delivered at all than with what it should not have.
+/// Fails closed: an event that cannot be cleaned is not delivered.
 fn cannot_clean() -> DeliverError {
     DeliverError::new(DeliverErrorKind::Permanent, "the payload cannot be cleaned of credentials")
 }
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_on_when_it_is_there() {
+    fn the_cleanup_is_enabled_by_default() {
         assert!(cleanup("{}").unwrap().is_enabled());
         assert!(!cleanup(r#"{"enabled": false}"#).unwrap().is_enabled());
         assert_eq!(cleanup("{}").unwrap().mode, Mode::Mask);
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn more_names_than_a_body_should_be_searched_for_are_refused() {
+    fn too_many_or_too_long_names_are_refused() {
         let fields = |count, length| {
             let names: Vec<_> = (0..count).map(|nth| format!("{nth:0>length$}")).collect();
             cleanup(&serde_json::json!({"fields": names}).to_string())
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_go_by_name_each_of_them() {
+    fn every_secret_header_field_is_masked_or_removed() {
         let sent = || {
             let mut headers = HeaderMap::new();
             for (name, value) in [

@@ -1,5 +1,5 @@
-//! How many events may be under way at a time, and how many may wait for that: a target that hangs holds up its own
-//! webhook, and a sender that floods its own namespace.
+//! Limits how many events are delivered at a time, per webhook and per namespace. A target that hangs delays only its own
+//! webhook, and a sender that floods delays only its own namespace.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use crate::base::lock::lock;
 use crate::request::Share;
 
-/// Events of one webhook that are being delivered while their senders wait.
+/// The largest number of events of one webhook that are delivered at a time while their senders wait.
 const MAX_PER_WEBHOOK: usize = 256;
 
-/// The same for all webhooks of a namespace.
+/// The same for all webhooks of a namespace together.
 const MAX_PER_NAMESPACE: usize = 1024;
 
-/// So many more may wait for a place.
+/// Length of the queue for a permit, as a multiple of the number of permits.
 const WAITING: usize = 4;
 
-/// And for so long.
+/// Longest time in the queue.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// The gates of one webhook: its own and that of its namespace.
@@ -34,20 +34,20 @@ pub(crate) struct Gates {
     share: Arc<Share>,
 }
 
-/// What all webhooks of a namespace share.
+/// The gate and the body memory that all webhooks of a namespace share.
 struct Namespace {
     gate: Gate,
-    /// The bytes that the bodies of the namespace hold.
+    /// Bytes of all request bodies of the namespace.
     held: Arc<AtomicUsize>,
 }
 
-/// As long as it is there, the event has its places.
+/// Holds one permit of the webhook and one of its namespace.
 pub(crate) struct Pass<'a> {
     _webhook: SemaphorePermit<'a>,
     _namespace: SemaphorePermit<'a>,
 }
 
-/// Too many wait already, or it took too long.
+/// The queue for a permit is full, or the wait took too long.
 #[derive(Debug)]
 pub(crate) struct Crowded;
 
@@ -64,36 +64,36 @@ impl Gates {
 
 impl fmt::Debug for Gates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gates").field("free", &self.webhook.places.available_permits()).finish_non_exhaustive()
+        f.debug_struct("Gates").field("free", &self.webhook.permits.available_permits()).finish_non_exhaustive()
     }
 }
 
 struct Gate {
-    places: Semaphore,
+    permits: Semaphore,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
 
 impl Gate {
-    fn new(places: usize) -> Self {
-        Self { places: Semaphore::new(places), waiting: AtomicUsize::new(0), max_waiting: places * WAITING }
+    fn new(permits: usize) -> Self {
+        Self { permits: Semaphore::new(permits), waiting: AtomicUsize::new(0), max_waiting: permits * WAITING }
     }
 
     async fn enter(&self) -> Result<SemaphorePermit<'_>, Crowded> {
-        if let Ok(place) = self.places.try_acquire() {
-            return Ok(place);
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Ok(permit);
         }
-        // In a box, so that the usual way stays small.
+        // Boxed, so that the future of the common case stays small.
         Box::pin(self.wait()).await
     }
 
     async fn wait(&self) -> Result<SemaphorePermit<'_>, Crowded> {
         let _waiting = Waiting::begin(self)?;
-        timeout(MAX_WAIT, self.places.acquire()).await.ok().and_then(Result::ok).ok_or(Crowded)
+        timeout(MAX_WAIT, self.permits.acquire()).await.ok().and_then(Result::ok).ok_or(Crowded)
     }
 }
 
-/// Counts as long as it is there.
+/// Counts as waiting until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -112,19 +112,19 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The gates of all namespaces, each as long as a webhook has it.
+/// The gates of all namespaces. Each one lives as long as a webhook uses it.
 #[derive(Clone, Default)]
 pub(crate) struct NamespaceGates(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
     namespaces: HashMap<Box<str>, Weak<Namespace>, RandomState>,
-    /// When there are so many, those of namespaces that are gone are looked for.
+    /// The number of entries at which entries of unused namespaces are removed.
     sweep_at: usize,
 }
 
 impl NamespaceGates {
-    /// The gates of a webhook in this namespace.
+    /// The gates of a new webhook in this namespace.
     pub(crate) fn for_webhook(&self, namespace: &str) -> Gates {
         let namespace = self.of(namespace);
         let share = Arc::new(Share::new(Arc::clone(&namespace.held)));
@@ -157,27 +157,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_pass_so_many_wait_and_the_rest_is_sent_away() {
+    async fn a_full_gate_queues_a_bounded_number_and_refuses_the_rest() {
         let gate = Gate::new(2);
         let (first, _second) = (gate.enter().await.unwrap(), gate.enter().await.unwrap());
         let waiting: Vec<_> = (0..8).map(|_| gate.enter()).collect();
         let mut waiting = futures_util::future::join_all(waiting);
         tokio::select! {
             biased;
-            _ = &mut waiting => panic!("they wait"),
+            _ = &mut waiting => panic!("no permit is free yet"),
             () = std::future::ready(()) => {}
         }
-        assert!(gate.enter().await.is_err(), "too many wait");
+        assert!(gate.enter().await.is_err(), "the queue is full");
         drop(first);
         let passed = waiting.await.into_iter().filter(Result::is_ok).count();
-        assert_eq!(passed, 1, "one place became free");
+        assert_eq!(passed, 1, "one permit became free");
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn the_wait_for_a_permit_is_bounded() {
         let gate = Gate::new(1);
-        let _place = gate.enter().await.unwrap();
+        let _permit = gate.enter().await.unwrap();
         let began = tokio::time::Instant::now();
         assert!(gate.enter().await.is_err());
         assert_eq!(began.elapsed(), MAX_WAIT);

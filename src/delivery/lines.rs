@@ -1,4 +1,4 @@
-//! Log lines about deliveries, limited in rate for each webhook: a sender decides how many events fail.
+//! Log lines about deliveries, with a rate limit for each webhook, because a sender can cause any number of failures.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use crate::base::log_limit::LogLimit;
 use crate::config::WebhookKey;
 use crate::event::DeliverErrorKind;
 
-/// The lines of which there may be one for each event or attempt.
+/// The lines that could be logged for each event or attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Line {
-    /// A sender is told that its event was not delivered.
+    /// An event was not delivered, and its sender got an error.
     NotDelivered(DeliverErrorKind),
     /// Another attempt follows.
     Again(DeliverErrorKind),
@@ -26,15 +26,16 @@ pub(crate) enum Line {
 
 static LINES: LazyLock<LogLimit<(WebhookKey, Line)>> = LazyLock::new(LogLimit::default);
 
-/// Whether there may be this line now. If so, the inner value is the field `left_out`.
+/// Whether this line may be logged now. If so, the inner value is the number of lines suppressed before it, if any: the
+/// field `left_out`.
 pub(crate) fn admit(webhook: &WebhookKey, line: Line) -> Option<Option<u64>> {
     LINES.admit((webhook.clone(), line)).map(|left_out| (left_out > 0).then_some(left_out))
 }
 
-/// Events of webhooks that are not configured any more: all of them become dead letters at about the same time.
+/// The limit for events of removed webhooks, which all become dead letters at about the same time.
 static ORPHANS: LazyLock<LogLimit<WebhookKey>> = LazyLock::new(|| LogLimit::new(1, Duration::from_secs(60)));
 
-/// Notes that an event is given up as its webhook is not configured any more.
+/// Logs that an event was given up because its webhook is not configured any more.
 pub(crate) fn orphan(webhook: &WebhookKey) {
     if let Some(left_out) = ORPHANS.admit(webhook.clone()) {
         let events = left_out.saturating_add(1);
@@ -42,8 +43,8 @@ pub(crate) fn orphan(webhook: &WebhookKey) {
     }
 }
 
-/// Tells how many lines were left out at the end of a flood, once it is over.
-pub(crate) fn tell_rest() {
+/// Logs how many lines were left out at the end of a flood, once the flood is over.
+pub(crate) fn log_rest() {
     for (webhook, events) in ORPHANS.take_rest(Duration::from_secs(2)) {
         let webhook = webhook.as_ref().map(tracing::field::display);
         tracing::error!(

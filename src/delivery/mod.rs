@@ -1,4 +1,4 @@
-//! How an event gets to the modules of its webhook: attempts, and what follows from one that failed.
+//! Delivers an event to the modules of its webhook: attempts, retries, limits and chains.
 
 mod clean;
 mod gate;

@@ -1,17 +1,17 @@
-//! How the items of a chain are done: the key `chain-config`.
+//! How the items of a chain are run: the key `chain-config`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// In which way the steps of one attempt are done.
+/// How the steps of one attempt are run.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "ChainConfig")]
 pub(crate) struct Plan {
     pub(crate) execution: Execution,
     /// Whether the first failure ends the attempt.
     pub(crate) stops: bool,
-    /// For one attempt at all of them.
+    /// The time limit of one attempt at all steps.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -23,10 +23,10 @@ pub(crate) enum Execution {
 }
 
 impl Plan {
-    /// For a webhook without a chain: whoever waits for it knows how long.
+    /// The plan of a webhook without a chain. It has no time limit of its own, because the caller has one.
     pub(crate) const ONE: Self = Self { execution: Execution::Sequential, stops: false, timeout: None };
 
-    /// For a chain without a `chain-config`.
+    /// The plan of a chain without a `chain-config`.
     pub(crate) const CHAIN: Self = Self { timeout: Some(Duration::from_secs(30)), ..Self::ONE };
 }
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_the_default() {
+    fn missing_keys_have_defaults() {
         assert_eq!(plan("{}").unwrap(), Plan::CHAIN);
         assert_eq!(plan(r#"{"continue_on_error": false}"#).unwrap(), Plan { stops: true, ..Plan::CHAIN });
         let parallel = plan(r#"{"execution": "parallel", "timeout": 0.5}"#).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused() {
+    fn invalid_values_are_refused() {
         for json in [
             r#"{"timeout": 0}"#,
             r#"{"timeout": -1}"#,

@@ -1,4 +1,4 @@
-//! Whether an attempt that failed is followed by another, and when: the key `retry`.
+//! Decides whether and when another attempt follows a failed one: the key `retry`.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,40 +11,42 @@ use crate::event::{DeliverError, DeliverErrorKind, LONGEST_WAIT};
 /// The shortest wait: a delay of zero must not make a tight loop.
 const SHORTEST: Duration = Duration::from_millis(5);
 
-/// When to try again.
+/// The retry rule of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Retry {
     attempts: u32,
-    /// In seconds, as the two below.
+    /// In seconds.
     initial_delay: f64,
+    /// In seconds.
     max_delay: f64,
     multiplier: f64,
     kinds: Kinds,
 }
 
 impl Retry {
-    /// One attempt and no other: for an answer that waits for the delivery.
+    /// One attempt only: the default of a webhook whose sender waits for the delivery.
     pub(crate) fn never() -> Self {
         Self { attempts: 1, initial_delay: 1.0, max_delay: 60.0, multiplier: 2.0, kinds: Kinds::DEFAULT }
     }
 
-    /// For an event that is delivered after the answer: some five hours, as nobody sends it again.
+    /// The default of a webhook that answers before the delivery: attempts for some five hours, because the sender will not
+    /// send the event again.
     pub(crate) fn accepted() -> Self {
         Self { attempts: 20, max_delay: LONGEST_WAIT.as_secs_f64(), ..Self::never() }
     }
 
-    /// What `config` asks for, and what the operator is to be told: a number that is out of range is moved into it, as the
-    /// service before this one did.
+    /// The rule that `config` asks for, with warnings for the operator. A number that is out of range is moved into the range,
+    /// as by the service that this one replaces.
     ///
     /// # Errors
     ///
-    /// When a number is none, or `max_attempts` no whole one: the key, and what is wrong with its value.
+    /// When a number is not finite, or `max_attempts` is not a whole number: the key, and what is wrong with its value.
     pub(crate) fn new(config: RetryConfig) -> Result<(Self, Vec<Warning>), (&'static str, &'static str)> {
         let mut warnings = Vec::new();
-        if config.enabled.is_none() && config.says_something() {
+        if config.enabled.is_none() && config.has_other_keys() {
             warnings.push((None, "has no effect without `\"enabled\": true`".to_owned()));
         }
-        let mut moved = |key, asked: Option<f64>, default: f64, [lowest, highest]: [f64; 2]| {
+        let mut in_range = |key, asked: Option<f64>, default: f64, [lowest, highest]: [f64; 2]| {
             let asked = asked.unwrap_or(default);
             if !asked.is_finite() {
                 return Err((key, "expected a number, found none"));
@@ -58,28 +60,28 @@ impl Retry {
         if config.max_attempts.is_some_and(|number| number.is_finite() && number.fract() != 0.0) {
             return Err(("max_attempts", "expected a whole number, found a number with a fraction"));
         }
-        let attempts = moved("max_attempts", config.max_attempts, 3.0, [1.0, 20.0])? as u32;
-        let initial_delay = moved("initial_delay", config.initial_delay, 1.0, [0.0, 60.0])?;
+        let attempts = in_range("max_attempts", config.max_attempts, 3.0, [1.0, 20.0])? as u32;
+        let initial_delay = in_range("initial_delay", config.initial_delay, 1.0, [0.0, 60.0])?;
         let kinds = config.retryable_errors.unwrap_or(Kinds::DEFAULT);
         let retry = Self {
             attempts: if config.enabled == Some(true) { attempts } else { 1 },
             initial_delay,
-            max_delay: moved("max_delay", config.max_delay, 60.0, [initial_delay, 60.0])?,
-            multiplier: moved("backoff_multiplier", config.backoff_multiplier, 2.0, [0.1, 10.0])?,
+            max_delay: in_range("max_delay", config.max_delay, 60.0, [initial_delay, 60.0])?,
+            multiplier: in_range("backoff_multiplier", config.backoff_multiplier, 2.0, [0.1, 10.0])?,
             kinds: kinds.without(config.non_retryable_errors.unwrap_or(Kinds::NONE)),
         };
         Ok((retry, warnings))
     }
 
-    /// Whether the `attempt`th attempt, counted from 1, may be followed by another.
+    /// Whether another attempt may follow attempt number `attempt`, counted from 1.
     pub(crate) fn may_follow(&self, attempt: u32) -> bool {
         attempt < self.attempts
     }
 
-    /// How long to wait after the `attempt`th attempt failed with `error`; `None` if that was the last.
+    /// How long to wait after attempt number `attempt` failed with `error`; `None` if no other attempt follows.
     ///
-    /// Full jitter: many events that failed together do not come back together. What the target asks for
-    /// (`Retry-After`) comes on top.
+    /// Each wait is drawn uniformly from zero to the current delay (full jitter), so that events that failed together are not
+    /// tried again together. The target's `Retry-After` is added.
     pub(crate) fn next(&self, attempt: u32, error: &DeliverError) -> Option<Duration> {
         if !self.may_follow(attempt) || !self.kinds.contains(error.kind()) {
             return None;
@@ -91,10 +93,10 @@ impl Retry {
     }
 }
 
-/// What an operator is to be told, of one of the keys or of all together.
+/// A warning for the operator, about one of the keys or about the whole object.
 pub(crate) type Warning = (Option<&'static str>, String);
 
-/// A number as an operator wrote it, but for very large ones.
+/// Displays a number as the operator wrote it, except a very large one.
 struct Asked(f64);
 
 impl fmt::Display for Asked {
@@ -106,35 +108,35 @@ impl fmt::Display for Asked {
     }
 }
 
-/// The key `retry` as it is written: the keys that are there.
+/// The value of the key `retry`. A key that is missing is `None`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub(crate) struct RetryConfig {
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     enabled: Option<bool>,
-    /// Not an integer: one that fits no integer is moved into range like any other.
-    #[serde(deserialize_with = "there")]
+    /// A float, so that a number beyond all integers is moved into the range as well.
+    #[serde(deserialize_with = "present")]
     max_attempts: Option<f64>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     initial_delay: Option<f64>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     max_delay: Option<f64>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     backoff_multiplier: Option<f64>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     retryable_errors: Option<Kinds>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     non_retryable_errors: Option<Kinds>,
 }
 
-/// A key that is there must have a value: `null` is none.
-fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// A key that is present must have a value: `null` is refused.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
 impl RetryConfig {
-    /// Whether a key other than `enabled` is there.
-    fn says_something(&self) -> bool {
+    /// Whether a key other than `enabled` is present.
+    fn has_other_keys(&self) -> bool {
         let numbers = [self.max_attempts, self.initial_delay, self.max_delay, self.backoff_multiplier];
         let lists = [self.retryable_errors, self.non_retryable_errors];
         numbers.iter().any(Option::is_some) || lists.iter().any(Option::is_some)
@@ -145,17 +147,17 @@ impl RetryConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kinds(u16);
 
-/// The word for every kind.
+/// The name that stands for every kind.
 const ANY: &str = "any";
 
-/// HTTP's words for two of the kinds.
+/// Names of two kinds that come from HTTP.
 const SPELLINGS: [(&str, DeliverErrorKind); 2] =
     [("http_5xx", DeliverErrorKind::Unavailable), ("http_429", DeliverErrorKind::Throttled)];
 
 impl Kinds {
     const NONE: Self = Self(0);
 
-    /// What may be over by itself.
+    /// The kinds of failures that may pass by themselves.
     const DEFAULT: Self = Self::NONE
         .with(DeliverErrorKind::Connect)
         .with(DeliverErrorKind::Timeout)
@@ -175,7 +177,7 @@ impl Kinds {
         self.0 & Self::NONE.with(kind).0 != 0
     }
 
-    /// The kinds that a configuration means by `name`: a label, another spelling of one, or `any`.
+    /// The kinds that `name` stands for in a configuration: a label, another spelling of a label, or `any`.
     fn named(name: &str) -> Option<Self> {
         if name == ANY {
             return Some(retryable().fold(Self::NONE, Self::with));
@@ -186,8 +188,8 @@ impl Kinds {
     }
 }
 
-/// Every kind that a configuration may have tried again. After a loop it may not: each webhook of the loop would multiply
-/// the attempts of the next one.
+/// Every kind that a configuration may retry. A loop is not one of them: each webhook in the loop would multiply the
+/// attempts of the next one.
 fn retryable() -> impl Iterator<Item = DeliverErrorKind> {
     DeliverErrorKind::ALL.into_iter().filter(|&kind| kind != DeliverErrorKind::Loop)
 }
@@ -205,7 +207,7 @@ impl<'de> Deserialize<'de> for Kinds {
 fn unknown_kind() -> String {
     let labels = retryable().map(DeliverErrorKind::label);
     let known: Vec<_> = labels.chain([ANY]).map(|name| format!("`{name}`")).collect();
-    format!("no kind of error has this name; known are {}", known.join(", "))
+    format!("unknown kind of error, expected one of {}", known.join(", "))
 }
 
 #[cfg(test)]
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_off_unless_it_is_enabled() {
+    fn retries_are_off_unless_they_are_enabled() {
         for off in [Retry::never(), retry("{}").unwrap(), retry(r#"{"max_attempts": 9}"#).unwrap()] {
             assert!(Kind::ALL.into_iter().all(|kind| off.next(1, &error(kind)).is_none()));
         }
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_moved_into_it_and_told() {
+    fn a_number_out_of_range_is_moved_into_it_with_a_warning() {
         let (high, told) = warned(
             r#"{"enabled": true, "max_attempts": 1e30, "initial_delay": 1e9, "max_delay": 1, "backoff_multiplier": 1e300}"#,
         )
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_range_is_not_told() {
+    fn a_number_in_range_causes_no_warning() {
         for json in [
             "{}",
             r#"{"enabled": false}"#,
@@ -289,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_without_enabled_are_told_to_have_no_effect() {
+    fn keys_without_enabled_cause_a_warning() {
         for json in [r#"{"max_attempts": 9}"#, r#"{"retryable_errors": ["any"]}"#] {
             assert_eq!(warned(json).unwrap().1, ["has no effect without `\"enabled\": true`"], "{json}");
         }
     }
 
     #[test]
-    fn what_is_no_number_is_refused() {
+    fn a_value_that_is_not_a_number_is_refused() {
         for json in ["1.5", "0.5", "-1.5", "null", "true", r#""3""#, "[]"] {
             assert!(retry(&format!(r#"{{"max_attempts": {json}}}"#)).is_err(), "{json}");
         }
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_by_itself_is_tried_again() {
+    fn failures_that_may_pass_by_themselves_are_retried_by_default() {
         let default = [Kind::Connect, Kind::Timeout, Kind::Io, Kind::Unavailable, Kind::Throttled];
         assert_eq!(retried(&retry(r#"{"enabled": true}"#).unwrap()), default);
         let lists = |yes: &str, no: &str| {
@@ -339,12 +341,12 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_refused_with_those_that_are_known() {
+    fn unknown_kinds_are_refused_with_a_list_of_the_known_ones() {
         for name in
             ["hunter2", "", "Any", "connexion", "x.any", "x.io", "x.http_5xx", "http_500", "Timeout", "ConnectionError"]
         {
             let error = retry(&format!(r#"{{"retryable_errors": [{name:?}]}}"#)).unwrap_err();
-            assert!(error.contains("known are `connect`, ") && error.contains(", `any`"), "{name} -> {error}");
+            assert!(error.contains("expected one of `connect`, ") && error.contains(", `any`"), "{name} -> {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
         assert!(retry(r#"{"retryable_errors": "any"}"#).is_err());
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_left_alone_as_long_as_it_asked() {
+    fn no_attempt_is_made_before_the_time_that_the_target_asked_for() {
         let retry = retry(r#"{"enabled": true}"#).unwrap();
         let asked = |seconds| retry.next(1, &error(Kind::Throttled).retry_after(Duration::from_secs(seconds))).unwrap();
         assert!((Duration::from_secs(120)..=Duration::from_secs(121)).contains(&asked(120)));
@@ -361,12 +363,12 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_and_differ() {
+    fn waits_grow_and_are_random() {
         let retry = Retry { attempts: 20, ..Retry::never() };
         let waits = |attempt| (0..200).map(move |_| retry.next(attempt, &error(Kind::Io)).unwrap().as_secs_f64());
         for (attempt, bound) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (19, 60.0)] {
             let longest = waits(attempt).fold(0.0, f64::max);
-            // All of 200 below three quarters: once in 10^25.
+            // That all of 200 waits are below three quarters of the bound happens once in 10^25 runs.
             assert!(longest > bound * 0.75 && longest <= bound, "{attempt}: {longest}");
             assert!(waits(attempt).fold(bound, f64::min) < bound * 0.25);
         }

@@ -1,4 +1,4 @@
-//! The modules of a webhook, and one attempt at giving them an event.
+//! The modules of a webhook, and one attempt to deliver an event to them.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -15,33 +15,33 @@ use super::{Cleanup, Plan, Retry, lines};
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::module::ErasedModule;
 
-/// The modules that an event is given to.
+/// The modules that a webhook delivers its events to.
 pub(crate) struct Steps {
     steps: Box<[Step]>,
     plan: Plan,
     cleanup: Option<Arc<Cleanup>>,
-    /// Tells these steps from those of another configuration.
+    /// Identifies these steps. The steps of another configuration have another identity.
     identity: [u8; 8],
 }
 
-/// One module of them.
+/// One module, with its retry rule.
 pub(crate) struct Step {
     name: Arc<str>,
     module: Box<dyn ErasedModule>,
     retry: Retry,
 }
 
-/// An attempt after which not everything is done.
+/// A failed attempt: after it, at least one step is not done.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The error. If several steps failed, the error of the first one.
     pub(crate) error: DeliverError,
-    /// How long to wait before what is not done is tried again; `None` if it is not to be.
+    /// How long to wait before the next attempt; `None` if there is none.
     pub(crate) again: Option<Duration>,
 }
 
 impl Steps {
-    /// At most [`MAX_STEPS`](crate::event::MAX_STEPS).
+    /// Takes at most [`MAX_STEPS`](crate::event::MAX_STEPS) steps.
     pub(crate) fn new(steps: Vec<Step>, plan: Plan, cleanup: Option<Cleanup>, identity: [u8; 8]) -> Self {
         Self { steps: steps.into(), plan, cleanup: cleanup.map(Arc::new), identity }
     }
@@ -56,13 +56,13 @@ impl Steps {
         self.steps.len() > 1
     }
 
-    /// Whether the `attempt`th attempt may be followed by another.
+    /// Whether another attempt may follow attempt number `attempt`.
     pub(crate) fn may_follow(&self, attempt: u32) -> bool {
         self.steps.iter().any(|step| step.retry.may_follow(attempt))
     }
 
-    /// One attempt at every step that is neither done nor given up. Dropped, it leaves each step either done or not
-    /// done.
+    /// Makes one attempt at every step that is neither done nor given up. If the future is dropped, each step is either done
+    /// or not done.
     pub(crate) async fn attempt(&self, delivery: Delivery, tracker: &Tracker) -> Result<(), Failure> {
         tracker.begin(self.identity);
         let delivery = match &self.cleanup {
@@ -72,8 +72,8 @@ impl Steps {
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
         let failed = match self.plan.execution {
             Execution::Sequential => self.in_order(&delivery, tracker, ends).await,
-            // In a box, so that the usual way stays small.
-            Execution::Parallel => Box::pin(self.at_once(&delivery, tracker, ends)).await,
+            // Boxed, so that the future of the common case stays small.
+            Execution::Parallel => Box::pin(self.in_parallel(&delivery, tracker, ends)).await,
         };
         let progress = tracker.progress();
         if (0..self.steps.len()).all(|step| progress.is_done(step)) {
@@ -89,7 +89,7 @@ impl Steps {
     pub(crate) fn too_slow(&self, tracker: &Tracker) -> DeliverError {
         let error = DeliverError::new(DeliverErrorKind::Timeout, "no answer in time");
         match tracker.under_way() {
-            Some(at) => self.of_item(at, error),
+            Some(at) => self.with_step(at, error),
             None => error,
         }
     }
@@ -124,7 +124,7 @@ impl Steps {
         failed
     }
 
-    async fn at_once(&self, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Vec<Failed> {
+    async fn in_parallel(&self, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Vec<Failed> {
         let each = self.open(tracker).map(|step| self.deliver(step, delivery, tracker, ends));
         let mut running: FuturesUnordered<_> = each.collect();
         let mut failed = Vec::new();
@@ -137,8 +137,8 @@ impl Steps {
         failed
     }
 
-    /// The steps to try. They follow from the progress before this attempt, so that the outcome of one step is no reason
-    /// to try another.
+    /// The steps to try. They depend only on the progress before this attempt, so that the outcome of one step in this
+    /// attempt does not add another.
     fn open(&self, tracker: &Tracker) -> impl Iterator<Item = usize> + use<> {
         let (progress, all) = (tracker.progress(), 0..self.steps.len());
         let is_over = self.plan.stops && all.clone().any(|step| progress.is_given_up(step));
@@ -159,12 +159,12 @@ impl Steps {
         };
         let failed = self.record(at, tried, delivery.attempt(), tracker)?;
         if self.is_chain() {
-            failed.describe(delivery);
+            failed.log(delivery);
         }
         Some(failed)
     }
 
-    /// Gives the event to the module of a step.
+    /// Delivers the event to the module of a step.
     async fn run(&self, at: usize, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Tried {
         tracker.began(at);
         let running = self.steps[at].deliver(delivery.clone());
@@ -178,7 +178,7 @@ impl Steps {
 
     /// Records the outcome of a step, and decides whether it is tried again.
     fn record(&self, at: usize, tried: Tried, attempt: u32, tracker: &Tracker) -> Option<Failed> {
-        // A step whose turn never came has used up nothing.
+        // A step that was not reached has used up no attempt.
         let (error, is_reached) = match tried {
             Tried::Done => {
                 tracker.done(at);
@@ -188,17 +188,17 @@ impl Steps {
             Tried::Unreached => (too_late(), false),
         };
         let again = self.steps[at].retry.next(attempt, &error);
-        let error = self.of_item(at, error);
+        let error = self.with_step(at, error);
         if again.is_none() && is_reached {
             tracker.give_up(at, &error);
         }
         Some(Failed { step: at, error, again })
     }
 
-    /// The error of a step; of an item of a chain, it says which item that is.
-    fn of_item(&self, at: usize, error: DeliverError) -> DeliverError {
+    /// Adds the step to the error, if the step is an item of a chain.
+    fn with_step(&self, at: usize, error: DeliverError) -> DeliverError {
         match self.steps.get(at).filter(|_| self.is_chain()) {
-            Some(step) => error.of(at, &step.name),
+            Some(step) => error.in_chain(at, &step.name),
             None => error,
         }
     }
@@ -208,7 +208,7 @@ impl Steps {
 enum Tried {
     Done,
     Failed(DeliverError),
-    /// The time for the attempt was over before the step's turn came.
+    /// The attempt's time limit passed before the step's turn came.
     Unreached,
 }
 
@@ -221,7 +221,7 @@ struct Failed {
 
 impl Failed {
     /// Logs the failure of an item of a chain.
-    fn describe(&self, delivery: &Delivery) {
+    fn log(&self, delivery: &Delivery) {
         let (event_id, webhook, attempt) = (delivery.id(), delivery.webhook().key(), delivery.attempt());
         if let Some(left_out) = lines::admit(webhook, Line::Item(self.step)) {
             let Self { error, again, .. } = self;
@@ -244,7 +244,7 @@ impl Step {
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<(), DeliverError> {
-        // A module that panics loses its own attempt, not the connection or the worker.
+        // A panic fails this attempt only, not the connection or the worker.
         let attempt = AssertUnwindSafe(async { self.module.deliver(delivery).await }).catch_unwind();
         match attempt.await {
             Ok(outcome) => outcome.map(|_| ()),
@@ -253,7 +253,7 @@ impl Step {
     }
 }
 
-/// Without the identity: it is made of whatever the modules are configured with.
+/// Omits the identity, which depends on the modules' configurations.
 impl fmt::Debug for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Steps")

@@ -1,4 +1,4 @@
-//! What several attempts do with the items of a chain.
+//! Several attempts at the items of a chain.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::module::Module;
 use crate::webhook::{Compiler, Connections, Registry, Webhook};
 
-/// What was called, in order.
+/// The names of the items that were called, in order.
 #[derive(Clone, Default)]
 struct Calls(Arc<Mutex<String>>);
 
@@ -55,7 +55,7 @@ impl Module for Scripted {
     type Config = StepConfig;
 
     fn build(_: StepConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("made by the registry's function".into())
+        Err("built by the registry's function".into())
     }
 
     async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
@@ -90,7 +90,7 @@ const STOP: &str = r#", "chain-config": {"continue_on_error": false}"#;
 const PARALLEL_STOP: &str = r#", "chain-config": {"continue_on_error": false, "execution": "parallel"}"#;
 
 #[tokio::test]
-async fn what_is_done_and_what_is_given_up_is_not_tried_again() {
+async fn items_that_are_done_or_given_up_are_not_tried_again() {
     let calls = Calls::default();
     let items = [item('a', 1, 1), item('b', 0, 5), item('c', 1, 2), item('d', 9, 3)];
     let webhook = calls.webhook(&chain(&items));
@@ -98,13 +98,17 @@ async fn what_is_done_and_what_is_given_up_is_not_tried_again() {
     for (number, tried, again) in [(1, "abcd", true), (2, "cd", true), (3, "d", false), (4, "", false)] {
         let failure = attempt(&webhook, number, &done).await.unwrap_err();
         assert_eq!(calls.take(), tried, "attempt {number}");
-        assert_eq!(failure.error.to_string(), "chain.0 step: no a", "the first of the chain, whenever it failed");
+        assert_eq!(
+            failure.error.to_string(),
+            "chain.0 step: no a",
+            "the error of the first failed item, whenever it failed"
+        );
         assert_eq!(failure.again.is_some(), again, "attempt {number}");
     }
 }
 
 #[tokio::test]
-async fn a_chain_that_stops_goes_on_where_it_stopped() {
+async fn a_chain_that_stops_continues_where_it_stopped() {
     let calls = Calls::default();
     let items = [item('a', 0, 9), item('b', 2, 3), item('c', 0, 9)];
     let webhook = calls.webhook(&(chain(&items) + STOP));
@@ -118,7 +122,7 @@ async fn a_chain_that_stops_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_chain_that_stops_is_over_when_an_item_is_given_up() {
+async fn a_chain_that_stops_ends_when_an_item_is_given_up() {
     for plan in [STOP, PARALLEL_STOP] {
         let calls = Calls::default();
         let webhook = calls.webhook(&(chain(&[item('a', 9, 1), item('b', 0, 9)]) + plan));
@@ -132,7 +136,7 @@ async fn a_chain_that_stops_is_over_when_an_item_is_given_up() {
 }
 
 #[tokio::test]
-async fn the_progress_is_all_that_a_later_attempt_needs() {
+async fn a_later_attempt_needs_only_the_progress() {
     let calls = Calls::default();
     let webhook = calls.webhook(&chain(&[item('a', 0, 1), item('b', 1, 1), item('c', 9, 9)]));
     let done = Tracker::default();
@@ -142,15 +146,15 @@ async fn the_progress_is_all_that_a_later_attempt_needs() {
     let restored = Tracker::resume(done.progress());
     let failure = attempt(&webhook, 2, &restored).await.unwrap_err();
     assert_eq!(calls.take(), "c");
-    assert_eq!(failure.error.to_string(), "chain.2 step: no c", "of the other one only the progress is left");
+    assert_eq!(failure.error.to_string(), "chain.2 step: no c", "only the progress of item b is left, not its error");
 
     let replayed = Tracker::resume(done.progress().forgiven());
     attempt(&webhook, 1, &replayed).await.unwrap_err();
-    assert_eq!(calls.take(), "bc", "what is done stays done");
+    assert_eq!(calls.take(), "bc", "items that are done stay done");
 }
 
 #[tokio::test]
-async fn an_error_that_only_the_progress_remembers_is_an_error_still() {
+async fn an_item_given_up_before_a_restart_still_fails_the_event() {
     let calls = Calls::default();
     let webhook = calls.webhook(&chain(&[item('a', 1, 1), item('b', 1, 9)]));
     let done = Tracker::default();
@@ -161,7 +165,7 @@ async fn an_error_that_only_the_progress_remembers_is_an_error_still() {
 }
 
 #[tokio::test]
-async fn what_other_steps_have_done_says_nothing() {
+async fn the_progress_of_other_steps_does_not_count() {
     let calls = Calls::default();
     let before = calls.webhook(&chain(&[item('a', 0, 1), item('b', 1, 1)]));
     let done = Tracker::default();
@@ -177,7 +181,7 @@ async fn what_other_steps_have_done_says_nothing() {
         attempt(&calls.webhook(&chain(&items)), 2, &Tracker::resume(progress)).await.unwrap();
         assert_eq!(calls.take(), tried);
     }
-    // The same ones under other rules are the same ones.
+    // The same steps with other retry rules are the same steps.
     let again =
         calls.webhook(&format!(r#"{}, "authorization": "Bearer x""#, chain(&[item('a', 0, 7), item('b', 1, 1)])));
     attempt(&again, 2, &Tracker::resume(progress.forgiven())).await.unwrap_err();
@@ -185,20 +189,20 @@ async fn what_other_steps_have_done_says_nothing() {
 }
 
 #[tokio::test]
-async fn each_success_is_told_at_once() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let (calls, seen) = (Calls::default(), Arc::clone(&told));
+async fn each_success_is_reported_at_once() {
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let (calls, seen) = (Calls::default(), Arc::clone(&reported));
     let seen_calls = calls.clone();
     let done = Tracker::default().on_done(move |progress| {
         seen.lock().unwrap().push((seen_calls.0.lock().unwrap().clone(), progress.done));
     });
     let webhook = calls.webhook(&chain(&[item('a', 0, 1), item('b', 1, 1), item('c', 0, 1)]));
     attempt(&webhook, 1, &done).await.unwrap_err();
-    assert_eq!(*told.lock().unwrap(), [("a".to_owned(), 0b001), ("abc".to_owned(), 0b101)]);
+    assert_eq!(*reported.lock().unwrap(), [("a".to_owned(), 0b001), ("abc".to_owned(), 0b101)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_whose_turn_never_came_is_not_given_up() {
+async fn an_item_that_was_not_reached_is_not_given_up() {
     let calls = Calls::default();
     let hanging = item('b', 0, 2).replace("\"fails\"", "\"hangs\": true, \"fails\"");
     let webhook = calls.webhook(&chain(&[item('a', 0, 1), hanging, item('c', 0, 1)]));

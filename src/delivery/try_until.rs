@@ -1,4 +1,4 @@
-//! Tries an event: once, or until it is delivered or nobody waits for it any longer.
+//! Delivers an event: in one attempt, or in several until it is delivered or its sender's patience is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use super::{Crowded, Failure, Gates, Steps, lines};
 use crate::base::deadline::within;
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 
-/// How long a module may take if [`Dispatch`](crate::layers::Dispatch) is not told.
+/// The default time limit of a delivery: 30 seconds. See [`Dispatch`](crate::layers::Dispatch).
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Why an event was not delivered while its sender waited.
+/// The reason for which an event was not delivered while its sender waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotDelivered {
-    /// Too many events of the webhook or of its namespace are being delivered, and too many wait.
+    /// Too many events of the webhook or of its namespace are being delivered, and too many others wait.
     Crowded,
-    /// The last attempt failed, or the time was over.
+    /// The last attempt failed, or the sender's patience was over.
     Failed(DeliverErrorKind),
 }
 
@@ -34,7 +34,7 @@ pub(crate) async fn try_once(
     tried.unwrap_or_else(|| Err(steps.overdue(attempt, tracker)))
 }
 
-/// Tries until the event is delivered, no other attempt follows, or the `patience` of its sender is over.
+/// Makes attempts until the event is delivered, no other attempt follows, or the `patience` of its sender is over.
 pub(crate) async fn try_until(
     steps: &Steps,
     gates: &Gates,
@@ -57,7 +57,8 @@ pub(crate) async fn try_until(
     Err(NotDelivered::Failed(kind))
 }
 
-/// The error is that of the last attempt: a wait beyond `patience` is not begun.
+/// Makes attempts without a time limit of its own, but begins no wait that would end after `patience`. Returns the error
+/// of the last attempt.
 async fn attempts(
     steps: &Steps,
     delivery: Delivery,

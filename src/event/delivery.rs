@@ -1,4 +1,4 @@
-//! One event, on its way to a module.
+//! An event on its way to a module.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::id::{EventId, Stamp};
 use crate::config::WebhookInfo;
 use crate::request::Charge;
 
-/// One event, on its way to a module. A clone shares what was received.
+/// An event on its way to a module. Cloning is cheap: clones share the content.
 #[derive(Clone)]
 pub struct Delivery {
     received: Arc<Received>,
@@ -28,7 +28,7 @@ struct Received {
 }
 
 impl Delivery {
-    /// An event that a webhook has just received, in its first attempt. Only tests of modules need this.
+    /// An event that a webhook has just received, in its first attempt. Use this to test a module of your own.
     ///
     /// ```
     /// use http::HeaderMap;
@@ -47,13 +47,13 @@ impl Delivery {
         Self::received(Stamp::now(), webhook.into(), headers, body.into(), Charge::default())
     }
 
-    /// The same event, tried for the `attempt`th time, counted from 1.
+    /// The same event in attempt number `attempt`, counted from 1.
     #[must_use]
     pub fn attempted(self, attempt: u32) -> Self {
         Self { attempt, ..self }
     }
 
-    /// A new event. Its body is charged for as long as the event is there.
+    /// A new event. Its body counts towards the memory limit until the last clone is dropped.
     pub(crate) fn received(
         Stamp { id, at }: Stamp,
         webhook: Arc<WebhookInfo>,
@@ -64,7 +64,7 @@ impl Delivery {
         Self::of(Received { id, at, webhook, headers, body, charge })
     }
 
-    /// An event that was accepted earlier.
+    /// An event from the queue.
     pub(crate) fn restored(
         id: EventId,
         at: SystemTime,
@@ -94,33 +94,33 @@ impl Delivery {
         self.received.id
     }
 
-    /// When the whole body had been received.
+    /// The time at which the whole body had been received.
     pub fn received_at(&self) -> SystemTime {
         self.received.at
     }
 
-    /// Which try this is, from 1. One that a crash cut short counts again.
+    /// The number of this attempt, counted from 1. An attempt that a crash interrupted is repeated with the same number.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// The webhook that received it.
+    /// The webhook that received the event.
     pub fn webhook(&self) -> &Arc<WebhookInfo> {
         &self.received.webhook
     }
 
-    /// The request's header fields, credentials included unless the webhook's `credential_cleanup` takes them out.
+    /// The request's header fields, including credentials unless the webhook's `credential_cleanup` removes them.
     pub fn headers(&self) -> &HeaderMap {
         &self.received.headers
     }
 
-    /// The request's body, byte for byte but for what the webhook's `credential_cleanup` takes out.
+    /// The request's body, byte for byte, except the fields that the webhook's `credential_cleanup` removes.
     pub fn body(&self) -> &Bytes {
         &self.received.body
     }
 }
 
-/// Neither the header fields nor the body: both may hold secrets.
+/// Omits the header fields and the body: both may hold secrets.
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
@@ -132,10 +132,10 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// What became of an event that a module took.
+/// The successful outcome of a delivery to a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ack {
-    /// It is where it belongs.
+    /// The target has the event.
     Delivered,
 }

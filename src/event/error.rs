@@ -1,4 +1,4 @@
-//! Why a module did not take an event.
+//! The errors of a module that could not deliver an event.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,32 +8,32 @@ use std::time::Duration;
 /// No event waits longer than this for its next attempt, whatever the target asks for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// Why a module did not take an event.
+/// The error of a module that could not deliver an event.
 #[derive(Clone, Debug)]
 pub struct DeliverError {
     kind: DeliverErrorKind,
     reason: Cow<'static, str>,
     retry_after: Option<Duration>,
-    /// The module that it comes from, if that is an item of a chain.
+    /// The module that failed, if it is an item of a chain.
     module: Option<Arc<str>>,
 }
 
-/// What went wrong, as far as it matters for what is done next: a webhook's `retry` names these, and the sender's answer
-/// follows from them.
+/// The kind of a delivery error. A webhook's `retry` names the kinds to retry, and the kind determines the sender's status
+/// code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DeliverErrorKind {
-    /// No connection to the target, or it broke: 502.
+    /// There was no connection to the target, or it broke: 502.
     Connect,
-    /// No answer in time: 504.
+    /// There was no answer in time: 504.
     Timeout,
-    /// Something of this machine's own failed, as a disk: 503.
+    /// A resource of this machine failed, such as a disk: 503.
     Io,
-    /// The target cannot take events now, and may later (a 5xx, a broker that is starting or has no leader): 502.
+    /// The target cannot take events now, but maybe later (a 5xx, a broker that is starting or has no leader): 502.
     Unavailable,
-    /// The target takes no more events for now (a 429, a quota that is used up): 502.
+    /// The target limits the rate, or a quota is used up (a 429): 502.
     Throttled,
-    /// The target wants other credentials: 502.
+    /// The target refused the credentials: 502.
     Auth,
     /// The module is configured in a way that cannot work: 502.
     Config,
@@ -57,7 +57,7 @@ impl DeliverErrorKind {
         Self::Loop,
     ];
 
-    /// The word for it in configuration, logs and metric labels.
+    /// The name of the kind in configurations, logs and metric labels.
     pub fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -74,34 +74,34 @@ impl DeliverErrorKind {
 }
 
 impl DeliverError {
-    /// An error for the operator's log; the sender learns only what follows from the kind.
+    /// An error with a reason for the operator's log. The sender learns only the status code of the kind.
     pub fn new(kind: DeliverErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, reason: reason.into(), retry_after: None, module: None }
     }
 
-    /// The target asked to be left alone for so long.
+    /// Adds the time that the target asked to wait before the next attempt.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// The same error, and whose it is: the item of a chain, and its module.
-    pub(crate) fn of(self, item: usize, module: &Arc<str>) -> Self {
+    /// Adds the item of a chain that failed, and its module.
+    pub(crate) fn in_chain(self, item: usize, module: &Arc<str>) -> Self {
         let reason = format!("chain.{item} {module}: {}", self.reason).into();
         Self { reason, module: Some(Arc::clone(module)), ..self }
     }
 
-    /// The name of the module that it comes from, if that is an item of a chain.
+    /// The name of the module that failed, if it is an item of a chain.
     pub(crate) fn module(&self) -> Option<&str> {
         self.module.as_deref()
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     pub fn kind(&self) -> DeliverErrorKind {
         self.kind
     }
 
-    /// How long the target asked to be left alone, if it did.
+    /// The time that the target asked to wait, if it did.
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }

@@ -1,4 +1,4 @@
-//! The name of an event.
+//! Ids of events.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
-/// The name of an event: a UUIDv7 (RFC 9562), so that ids sort by time of receipt.
+/// The id of an event: a UUIDv7 (RFC 9562), so that ids sort by time of receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Uuid);
 
 impl EventId {
     fn new(received_at: SystemTime) -> Self {
         let since = received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // An id is no secret, so that the system need not be asked for randomness. The twelve bits behind the milliseconds
-        // are the fraction of the millisecond (RFC 9562 §6.2, method 3): ids sort within it, too.
+        // An id is no secret, so a fast random number generator suffices. The twelve bits after the milliseconds are the
+        // fraction of the millisecond (RFC 9562 §6.2, method 3), so that ids sort within a millisecond as well.
         let mut random = [0; 10];
         fastrand::fill(&mut random);
         let fraction = (u64::from(since.subsec_nanos() % 1_000_000) << 12) / 1_000_000;
@@ -39,7 +39,7 @@ impl EventId {
     }
 }
 
-/// When an event was received, and the id that it got then.
+/// The time at which an event was received, and its id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
     pub(crate) id: EventId,
@@ -47,14 +47,14 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Of an event that has just been received.
+    /// The stamp of an event that was received now.
     pub(crate) fn now() -> Self {
         let at = SystemTime::now();
         Self { id: EventId::new(at), at }
     }
 }
 
-/// From its text, as it stands in `X-Event-Id`.
+/// Parses the text of an `X-Event-Id`.
 impl FromStr for EventId {
     type Err = uuid::Error;
 

@@ -1,4 +1,4 @@
-//! What flows: an event, its id, what became of it.
+//! Events: an event on its way to a module, its id, its progress, and the answers and errors about it.
 
 mod delivery;
 mod error;

@@ -1,4 +1,4 @@
-//! Which steps of a webhook have taken an event, and which are given up.
+//! The progress of an event: which steps of its webhook are done, and which are given up.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
@@ -9,19 +9,19 @@ use crate::base::lock::lock;
 /// The most steps that a webhook may have.
 pub(crate) const MAX_STEPS: usize = 20;
 
-/// How far an event has come over all its attempts. A later attempt needs no more.
+/// The progress of an event over all its attempts. A later attempt needs nothing else.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The steps that have taken the event, one bit each.
+    /// The steps that have delivered the event, one bit each.
     pub done: u32,
     /// The steps that are not tried again, one bit each.
     pub given_up: u32,
-    /// The identity of the steps that the bits are about.
+    /// The identity of the steps that the bits stand for.
     pub owner: [u8; 8],
 }
 
 impl Progress {
-    /// The same progress with nothing given up. Steps that are done stay done.
+    /// The same progress without steps that are given up. Steps that are done stay done.
     #[must_use]
     pub(crate) fn forgiven(self) -> Self {
         Self { given_up: 0, ..self }
@@ -57,7 +57,7 @@ pub(crate) struct Tracker {
 #[derive(Default)]
 struct State {
     progress: Progress,
-    /// The first step, in the order of the steps, that was given up since the tracker was made.
+    /// The first of the steps that were given up since the tracker was created, with its error.
     given_up: Option<(usize, DeliverError)>,
     /// The steps that have begun and not ended, one bit each.
     under_way: u32,
@@ -66,12 +66,12 @@ struct State {
 type OnDone = Box<dyn Fn(Progress) + Send + Sync>;
 
 impl Tracker {
-    /// Goes on where an earlier attempt stopped.
+    /// Continues where an earlier attempt stopped.
     pub(crate) fn resume(progress: Progress) -> Self {
         Self { state: Mutex::new(State { progress, ..State::default() }), on_done: None }
     }
 
-    /// Calls `on_done` whenever one more step is done, before anything else happens.
+    /// Calls `on_done` whenever a step is done, before anything else happens.
     #[must_use]
     pub(crate) fn on_done(self, on_done: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         Self { on_done: Some(Box::new(on_done)), ..self }
@@ -124,7 +124,7 @@ impl Tracker {
         }
     }
 
-    /// The first step that was given up since the tracker was made, and why.
+    /// The first of the steps that were given up since the tracker was created, with its error.
     pub(crate) fn given_up(&self) -> Option<(usize, DeliverError)> {
         self.state().given_up.clone()
     }

@@ -1,4 +1,4 @@
-//! Answers to events that were taken: header names, bodies, and the answer to a duplicate.
+//! Answers to events that were accepted or delivered, and to their duplicates: header names and bodies.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -6,10 +6,10 @@ use http::{Response, StatusCode};
 
 use super::id::EventId;
 
-/// The header that names the event in an answer: a UUIDv7 (RFC 9562).
+/// The response header with the event's id: a UUIDv7 (RFC 9562).
 pub const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
 
-/// The header that marks the answer to an event that was taken before: `true`.
+/// The response header that marks the answer to a duplicate: `true`.
 pub const DUPLICATE: HeaderName = HeaderName::from_static("x-duplicate");
 
 /// The body of a 200.
@@ -18,7 +18,7 @@ const DELIVERED: &[u8] = br#"{"message":"200 OK"}"#;
 /// The body of a 202.
 const ACCEPTED: &[u8] = br#"{"message":"202 Accepted","status":"accepted"}"#;
 
-/// The first answer to an event, as far as it is still known when the event comes again.
+/// The parts of the first answer to an event that are known when a duplicate arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     status: StatusCode,
@@ -30,19 +30,19 @@ impl Receipt {
         Self { status, event_id }
     }
 
-    /// The status of the first answer: a success.
+    /// The status of the first answer, always a success.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The id that the first answer gave the event.
+    /// The event id in the first answer.
     pub fn event_id(&self) -> Option<EventId> {
         self.event_id
     }
 }
 
-/// Makes the body of the answer to a duplicate, and its headers. [`Dedup`](crate::layers::Dedup) itself adds the status,
-/// `X-Event-Id` and `X-Duplicate`.
+/// A function that makes the body and the headers of the answer to a duplicate. [`Dedup`](crate::layers::Dedup) adds the
+/// status, `X-Event-Id` and `X-Duplicate`.
 pub type Render = fn(&Receipt) -> Response<Bytes>;
 
 /// An answer without a body.
@@ -50,7 +50,7 @@ pub(crate) fn empty(_: &Receipt) -> Response<Bytes> {
     Response::default()
 }
 
-/// The answer that [`Dispatch`](crate::layers::Dispatch) gave to the first event.
+/// The answer that [`Dispatch`](crate::layers::Dispatch) gave to the first request.
 pub fn dispatch_answer(receipt: &Receipt) -> Response<Bytes> {
     match receipt.status {
         StatusCode::OK => taken(StatusCode::OK),
@@ -59,7 +59,7 @@ pub fn dispatch_answer(receipt: &Receipt) -> Response<Bytes> {
     }
 }
 
-/// The answer of [`Dispatch`](crate::layers::Dispatch) to an event that was taken: 202 if it was accepted, else 200.
+/// The answer of [`Dispatch`](crate::layers::Dispatch) to an event that was accepted (202) or delivered (200).
 pub(crate) fn taken<B: From<Bytes>>(status: StatusCode) -> Response<B> {
     let body = match status {
         StatusCode::ACCEPTED => ACCEPTED,

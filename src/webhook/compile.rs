@@ -622,7 +622,7 @@ mod tests {
             compile(&format!(r#"{{"chain":[{{"module":"discard","retry":{retry}}}]}}"#)).map(drop)
         };
         assert_eq!(retry("asyncio.TimeoutError"), Ok(()));
-        assert!(retry("asyncio.Timeout").unwrap_err().starts_with("retry.retryable_errors: no kind of error"));
+        assert!(retry("asyncio.Timeout").unwrap_err().starts_with("retry.retryable_errors: unknown kind of error"));
     }
 
     #[test]

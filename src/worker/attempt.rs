@@ -1,4 +1,4 @@
-//! One attempt of the worker, and what follows from it.
+//! One attempt of the worker, and its outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::event::{DeliverError, DeliverErrorKind, EventId, Tracker};
 use crate::queue::{Queue, State, StoredEvent, Ticket};
 use crate::webhook::Webhook;
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 pub(super) enum Outcome {
     Delivered,
-    /// It failed, and there is another.
+    /// The attempt failed. The next one follows after this wait.
     Again(State, Duration),
-    /// It failed, and there is no other.
+    /// The attempt failed, and no other follows.
     Dead(EventId, State, DeliverError),
-    /// It could not be made yet.
+    /// The attempt could not be made yet.
     NotYet(Duration),
 }
 
-/// One attempt at an event, within the deadline.
+/// Makes one attempt to deliver an event, within the deadline.
 pub(super) async fn attempt_once(
     queue: &Queue,
     ticket: &Ticket,
@@ -33,7 +33,7 @@ pub(super) async fn attempt_once(
     let (id, attempt) = (event.id, state.attempts + 1);
     let mut tracker = Tracker::resume(state.done);
     if webhook.steps().is_chain() {
-        // What one of several has taken is not given to it again, whatever happens to the rest.
+        // Each success is stored at once: a module of a chain does not get the event again when another one fails.
         let (queue, ticket, attempts) = (queue.clone(), ticket.clone(), state.attempts);
         tracker = tracker.on_done(move |done| queue.backend().note(&ticket, State { attempts, done }));
     }
@@ -53,6 +53,7 @@ pub(super) async fn attempt_once(
     Outcome::Again(state, wait)
 }
 
+/// Logs that the event becomes a dead letter.
 pub(super) fn give_up(id: EventId, webhook: &WebhookKey, state: State, error: DeliverError) -> Outcome {
     if let Some(left_out) = lines::admit(webhook, Line::Dead(error.kind())) {
         let (attempts, kind) = (state.attempts, error.kind().label());
@@ -61,9 +62,9 @@ pub(super) fn give_up(id: EventId, webhook: &WebhookKey, state: State, error: De
     Outcome::Dead(id, state, error)
 }
 
-/// The webhook is not configured any more.
+/// Gives up an event whose webhook is not configured any more.
 pub(super) fn orphan(id: EventId, webhook: &WebhookKey, state: State) -> Outcome {
     lines::orphan(webhook);
-    let error = DeliverError::new(DeliverErrorKind::Config, "there is no such webhook any more");
+    let error = DeliverError::new(DeliverErrorKind::Config, "the webhook is not configured any more");
     Outcome::Dead(id, state, error)
 }

@@ -1,6 +1,6 @@
-//! Delivers what was accepted.
+//! The worker: delivers accepted events from a queue.
 //!
-//! A [`Worker`] takes the events of a [`Backlog`] and gives them to the modules of their webhooks, whatever backend the
+//! A [`Worker`] takes the events of a [`Backlog`] and delivers them to the modules of their webhooks, whatever backend the
 //! queue has.
 
 mod attempt;
@@ -30,33 +30,34 @@ use crate::queue::{Backlog, Due, Loaded, Queue, State, StoredEvent, Ticket};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;
 
-/// How many events are begun or read at a time.
-const AT_A_TIME: usize = 64;
+/// How many events are started or read at a time.
+const BATCH: usize = 64;
 
-/// How many events are looked at before everybody else has a turn: those of a fenced webhook may be millions.
-const LOOKED_AT: usize = 16 * AT_A_TIME;
+/// How many events are looked at before other tasks have a turn: a fenced webhook may have millions.
+const MAX_LOOKS: usize = 16 * BATCH;
 
-/// An event of so many bytes at most is tried by the worker itself, until it first has to wait. Most need no task then.
+/// An event of at most this many bytes is tried on the worker's own task until it first has to wait. Most deliveries then
+/// need no task of their own.
 const SMALL: u32 = 16 << 10;
 
-/// When an event is looked at again whose webhook has no valid configuration, or that could not be read.
+/// When an event is looked at again that could not be read, or whose webhook has no valid configuration.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often the metrics are set.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
 
-/// How often old dead letters are looked for.
+/// How often expired dead letters are removed.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// How long dead letters are kept if the worker is not told: 14 days.
+/// The default of [`Worker::dead_letter_age`]: 14 days.
 const DEAD_LETTER_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Delivers the events of a [`Queue`]: without it they only wait.
+/// Delivers the events of a [`Queue`], which only wait without a worker.
 ///
-/// Many events are under way at a time, at most so many of one webhook and of one namespace; namespaces take turns. An
-/// event that waits to be tried again holds none of these places.
+/// Many events are delivered at a time, up to a limit for each webhook and each namespace; namespaces take turns. An event
+/// that waits for its next attempt does not count towards these limits.
 ///
-/// If it is dropped before it was told to stop, the queue refuses events from then on.
+/// If the worker is dropped before it was stopped, the queue refuses events from then on.
 #[must_use = "accepted events are delivered by `run`"]
 pub struct Worker {
     backlog: Backlog,
@@ -66,7 +67,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Delivers these events.
+    /// A worker for the events of this backlog.
     pub fn new(backlog: Backlog) -> Self {
         Self {
             backlog,
@@ -76,34 +77,34 @@ impl Worker {
         }
     }
 
-    /// The queue whose events it delivers.
+    /// The queue whose events the worker delivers.
     pub fn queue(&self) -> &Queue {
         self.backlog.queue()
     }
 
-    /// How long one attempt may take; 30 s if this is not called.
+    /// How long one attempt may take. The default is 30 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How long dead letters are kept; 14 days if this is not called.
+    /// How long dead letters are kept. The default is 14 days.
     pub fn dead_letter_age(mut self, age: Duration) -> Self {
         self.dead_letter_age = age;
         self
     }
 
-    /// How many events may be under way at a time: of one webhook, of one namespace, in all. 32, 128 and 1024 if this is
-    /// not called.
+    /// How many events may be delivered at a time: of one webhook, of one namespace, and in total. The defaults are 32, 128
+    /// and 1024; zero counts as one.
     pub fn concurrency(mut self, webhook: usize, namespace: usize, total: usize) -> Self {
         self.limits =
             Limits { webhook: webhook.max(1), namespace: namespace.max(1), total: total.max(1), ..self.limits };
         self
     }
 
-    /// Delivers by the webhooks of `store` until `stop` resolves. Then nothing new is begun, and it ends when what is under
-    /// way has ended; what is left stays in the queue. Dropped, it breaks off what is under way: that is delivered again
-    /// after the next start.
+    /// Delivers events to the webhooks of `store` until `stop` resolves. Then it starts no further event, and returns when
+    /// the running deliveries have ended; all other events stay in the queue. If the future is dropped, the running
+    /// deliveries are aborted, and their events are delivered again after the next start.
     pub async fn run(mut self, store: Store, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut stopping = false;
@@ -126,9 +127,9 @@ impl Worker {
         let mut tidy = interval(TIDY_EVERY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(stopping && work.under_way.is_empty()) {
-            // Without a configuration each event would be put off, and what is accepted later would overtake it.
+            // Before the configuration is loaded, each event would be put off, and later events would overtake it.
             let has_more = is_loaded && !stopping && work.begin();
-            work.note_delivered();
+            work.report_delivered();
             let next = work.waiting.peek().map(|Reverse(waiting)| waiting.until);
             tokio::select! {
                 () = &mut stop, if !stopping => {
@@ -144,17 +145,17 @@ impl Worker {
                     }
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !stopping => work.wake(),
-                // Everybody else has a turn in between.
+                // Other tasks have a turn in between.
                 () = yield_now(), if has_more => {}
                 _ = measure.tick() => {
                     work.queue.measure();
-                    lines::tell_rest();
+                    lines::log_rest();
                 }
                 _ = tidy.tick(), if !stopping => work.expire_dead_letters(self.dead_letter_age),
             }
         }
-        work.note_delivered();
-        lines::tell_rest();
+        work.report_delivered();
+        lines::log_rest();
         work.queue.backend().end().await;
     }
 }
@@ -170,18 +171,18 @@ struct Work {
     store: Store,
     deadline: Duration,
     schedule: Schedule,
-    /// Those that are tried again later.
+    /// Events that wait for their next attempt.
     waiting: BinaryHeap<Reverse<Waiting>>,
     under_way: JoinSet<Ended>,
-    /// Events are being read: what becomes ready meanwhile is read together.
+    /// Whether events are being read. Events that become ready meanwhile are read together.
     is_reading: bool,
-    /// Those of which the queue has not been told yet.
+    /// Delivered events that were not reported to the queue yet.
     delivered: Vec<Ticket>,
-    /// Removes old dead letters. The stop does not wait for it.
+    /// Removes expired dead letters. A stop does not wait for this task.
     tidying: Option<JoinHandle<()>>,
 }
 
-/// The order is that of the time.
+/// An event that waits, ordered by its time.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Waiting {
     until: Instant,
@@ -189,7 +190,7 @@ struct Waiting {
     ticket: Ticket,
 }
 
-/// What a task has done.
+/// The result of a task.
 enum Ended {
     /// Events were read.
     Read(Vec<(Ticket, Option<Arc<Webhook>>, Loaded)>),
@@ -198,19 +199,19 @@ enum Ended {
 }
 
 impl Work {
-    /// Begins what may be begun. Whether there may be more.
+    /// Starts the next events. Returns whether there may be more to start.
     fn begin(&mut self) -> bool {
         if self.is_reading {
             return false;
         }
         let (mut tickets, mut webhooks, mut looked_at) = (Vec::new(), Vec::new(), 0);
-        while tickets.len() < AT_A_TIME
-            && looked_at < LOOKED_AT
+        while tickets.len() < BATCH
+            && looked_at < MAX_LOOKS
             && let Some(ticket) = self.schedule.next()
         {
             looked_at += 1;
             match self.find(&ticket) {
-                // Before it is read: a webhook may be fenced for long.
+                // Checked before the event is read, because a webhook may be fenced for long.
                 Err(NotYet) => self.settle(ticket, Outcome::NotYet(LOOK_AGAIN)),
                 Ok(webhook) => {
                     tickets.push(ticket);
@@ -219,11 +220,11 @@ impl Work {
             }
         }
         if tickets.is_empty() {
-            return looked_at == LOOKED_AT;
+            return looked_at == MAX_LOOKS;
         }
         let fresh = self.queue.backend().take_fresh(&tickets).into_iter().chain(repeat_with(|| None));
         let fresh: Vec<_> = fresh.take(tickets.len()).collect();
-        // What is to be read holds up what came after it: the events of a webhook go in order.
+        // The events of a webhook are started in order, so no later event is started until these are read.
         self.is_reading = fresh.iter().any(Option::is_none);
         if !self.is_reading {
             let found = fresh.into_iter().flatten().map(|event| Loaded::Found(event, State::default()));
@@ -244,8 +245,8 @@ impl Work {
                 .catch_unwind()
                 .await
                 .unwrap_or_default();
-            // Of what the backend says nothing about nothing is known.
-            let unknown = || Loaded::NotNow(io::Error::other("the queue did not answer"));
+            // For an event that the backend returned nothing about.
+            let unknown = || Loaded::NotNow(io::Error::other("the queue returned no result"));
             let mut read = read.into_iter().chain(repeat_with(unknown));
             let mut loaded = |event: Option<StoredEvent>| match event {
                 Some(event) => Loaded::Found(event, State::default()),
@@ -257,8 +258,8 @@ impl Work {
         false
     }
 
-    /// Tells the queue of what was delivered.
-    fn note_delivered(&mut self) {
+    /// Reports delivered events to the queue.
+    fn report_delivered(&mut self) {
         if !self.delivered.is_empty() {
             metrics::attempted("delivered", self.delivered.len());
             self.queue.backend().finish(&self.delivered);
@@ -281,13 +282,13 @@ impl Work {
         self.tidying = Some(tokio::spawn(async move {
             match queue.backend().expire_dead_letters(age).await {
                 Ok(0) => {}
-                Ok(forgotten) => tracing::warn!(forgotten, "dead letters were too old"),
-                Err(error) => tracing::warn!(%error, "old dead letters cannot be removed"),
+                Ok(removed) => tracing::warn!(removed, "removed dead letters that were too old"),
+                Err(error) => tracing::warn!(%error, "cannot remove dead letters that are too old"),
             }
         }));
     }
 
-    /// Events whose time has come.
+    /// Makes the waiting events ready whose time has come.
     fn wake(&mut self) {
         let now = Instant::now();
         while let Some(Reverse(waiting)) = self.waiting.peek()
@@ -306,15 +307,15 @@ impl Work {
                 loaded.into_iter().for_each(|(ticket, webhook, loaded)| self.attempt(ticket, webhook, loaded));
             }
             Ok(Ended::Tried(ticket, outcome)) => self.settle(ticket, outcome),
-            // Both catch panics: only the end of the runtime breaks them off.
+            // Both kinds of task catch panics, so this happens only when the runtime shuts down.
             Err(error) => {
                 self.is_reading = false;
-                tracing::error!(%error, "a task of the worker broke off");
+                tracing::error!(%error, "a task of the worker was aborted");
             }
         }
     }
 
-    /// `None` if its webhook is gone.
+    /// Tries an event that was read. `webhook` is `None` if it is not configured any more.
     fn attempt(&mut self, ticket: Ticket, webhook: Option<Arc<Webhook>>, loaded: Loaded) {
         let (event, state) = match loaded {
             Loaded::Found(event, state) => (event, state),
@@ -327,7 +328,7 @@ impl Work {
             }
             Loaded::NotNow(error) => {
                 if let Some(left_out) = lines::admit(&ticket.webhook, Line::Unreadable) {
-                    tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, left_out, "an event cannot be read");
+                    tracing::error!(sequence = ticket.sequence, webhook = %ticket.webhook, %error, left_out, "cannot read an event from the queue: it is tried again");
                 }
                 return self.settle(ticket, Outcome::NotYet(LOOK_AGAIN));
             }
@@ -356,7 +357,7 @@ impl Work {
         }
     }
 
-    /// The webhook as it is configured now; `None` if it is gone.
+    /// The event's webhook as it is configured now; `None` if it is not configured any more.
     fn find(&self, ticket: &Ticket) -> Result<Option<Arc<Webhook>>, NotYet> {
         self.store.read(|snapshot| match snapshot.find(&(&ticket.webhook).into()) {
             Found::Serving(webhook) => Ok(Some(Arc::clone(webhook))),
@@ -386,5 +387,5 @@ impl Work {
     }
 }
 
-/// Its webhook cannot take an event now.
+/// The webhook cannot take events now.
 struct NotYet;

@@ -1,34 +1,34 @@
-//! Whose event is next: fairness among namespaces and webhooks. Pure.
+//! Chooses the next event, fairly among namespaces and webhooks. Pure.
 //!
 //! Namespaces take turns by deficit round robin (Shreedhar and Varghese, 1995), so that each gets the same share of the
-//! bytes; within one its webhooks take turns, and the events of a webhook go in the order in which they came. A webhook or
-//! namespace that has as many under way as it may is passed by until one of them ends.
+//! bytes. Within a namespace the webhooks take turns, and the events of a webhook are started in the order in which they
+//! came. A webhook or namespace that has reached its limit is skipped until one of its events ends.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::WebhookKey;
 use crate::queue::Ticket;
 
-/// How much may be under way at a time.
+/// The limits on running events.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) webhook: usize,
     pub(super) namespace: usize,
     pub(super) total: usize,
-    /// The bytes of all that is under way, a quarter of them for a namespace; one event always may.
+    /// Bytes of all running events; a namespace may have a quarter. A single event may always run.
     pub(super) bytes: u64,
 }
 
-/// What a namespace may send when it is its turn, in bytes.
+/// Bytes that a namespace may start in one turn.
 const QUANTUM: u64 = 64 << 10;
 
-/// What an event costs beside its bytes.
+/// The cost of an event besides its bytes.
 const COST: u64 = 1 << 10;
 
 pub(super) struct Schedule {
     limits: Limits,
     namespaces: HashMap<Box<str>, Namespace, foldhash::fast::RandomState>,
-    /// Those whose turn comes.
+    /// The namespaces that wait for their turn.
     turns: VecDeque<Box<str>>,
     running: usize,
     bytes: u64,
@@ -37,7 +37,7 @@ pub(super) struct Schedule {
 #[derive(Default)]
 struct Namespace {
     lanes: HashMap<WebhookKey, Lane, foldhash::fast::RandomState>,
-    /// Those whose turn comes.
+    /// The webhooks that wait for their turn.
     turns: VecDeque<WebhookKey>,
     running: usize,
     bytes: u64,
@@ -46,12 +46,12 @@ struct Namespace {
 }
 
 impl Namespace {
-    fn has_place(&self, limits: Limits) -> bool {
+    fn has_capacity(&self, limits: Limits) -> bool {
         self.running == 0 || (self.running < limits.namespace && self.bytes < limits.bytes / 4)
     }
 }
 
-/// The events of a webhook.
+/// The ready events of a webhook.
 #[derive(Default)]
 struct Lane {
     ready: VecDeque<Ticket>,
@@ -64,7 +64,7 @@ impl Schedule {
         Self { limits, namespaces: HashMap::default(), turns: VecDeque::new(), running: 0, bytes: 0 }
     }
 
-    /// An event is ready.
+    /// Adds an event that is ready.
     pub(super) fn push(&mut self, ticket: Ticket) {
         let name = ticket.webhook.namespace();
         if !self.namespaces.contains_key(name) {
@@ -77,7 +77,7 @@ impl Schedule {
         Self::give_turns(self.limits, namespace, &key, &mut self.turns);
     }
 
-    /// The next event to be started; it counts as under way until [`ended`](Self::ended) is told.
+    /// The next event to start. It counts as running until [`ended`](Self::ended) is called for it.
     pub(super) fn next(&mut self) -> Option<Ticket> {
         if self.running >= self.limits.total || (self.running > 0 && self.bytes >= self.limits.bytes) {
             return None;
@@ -87,7 +87,7 @@ impl Schedule {
             let namespace = self.namespaces.get_mut(name)?;
             let next =
                 namespace.turns.front().and_then(|key| Some((key.clone(), namespace.lanes.get(key)?.ready.front()?)));
-            let Some((key, ticket)) = next.filter(|_| namespace.has_place(self.limits)) else {
+            let Some((key, ticket)) = next.filter(|_| namespace.has_capacity(self.limits)) else {
                 namespace.has_turn = false;
                 namespace.deficit = 0;
                 self.turns.pop_front();
@@ -114,7 +114,7 @@ impl Schedule {
         }
     }
 
-    /// An event that was started has ended, one way or another.
+    /// Ends a running event, whatever its outcome.
     pub(super) fn ended(&mut self, ticket: &Ticket) {
         self.running -= 1;
         self.bytes -= u64::from(ticket.bytes);
@@ -134,7 +134,7 @@ impl Schedule {
         }
     }
 
-    /// Lets a webhook, and its namespace, have a turn if they can use one.
+    /// Queues a webhook and its namespace for a turn, if they can use one.
     fn give_turns(limits: Limits, namespace: &mut Namespace, key: &WebhookKey, turns: &mut VecDeque<Box<str>>) {
         if let Some(lane) = namespace.lanes.get_mut(key)
             && !lane.has_turn
@@ -144,7 +144,7 @@ impl Schedule {
             lane.has_turn = true;
             namespace.turns.push_back(key.clone());
         }
-        if !namespace.has_turn && !namespace.turns.is_empty() && namespace.has_place(limits) {
+        if !namespace.has_turn && !namespace.turns.is_empty() && namespace.has_capacity(limits) {
             namespace.has_turn = true;
             turns.push_back(key.namespace().into());
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhooks_events_go_in_order_and_so_many_at_a_time() {
+    fn the_events_of_a_webhook_start_in_order_up_to_its_limit() {
         let mut schedule = Schedule::new(LIMITS);
         (1..=4).for_each(|n| schedule.push(ticket("a", "x", n, 100)));
         let first = schedule.next().unwrap();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_stuck_does_not_stop_the_others() {
+    fn a_stuck_webhook_does_not_stop_the_others() {
         let mut schedule = Schedule::new(LIMITS);
         (1..=100).for_each(|n| schedule.push(ticket("a", "stuck", n, 100)));
         schedule.push(ticket("a", "y", 101, 100));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_share_by_bytes() {
+    fn namespaces_get_equal_shares_of_the_bytes() {
         let limits = Limits { webhook: 1, namespace: 1, total: 1, bytes: 1 << 40 };
         let mut schedule = Schedule::new(limits);
         (0..1000).for_each(|n| schedule.push(ticket("large", "x", n, 63 << 10)));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_that_are_under_way_are_bounded_and_a_large_one_still_goes() {
+    fn running_bytes_are_bounded_and_a_larger_event_still_runs_alone() {
         let mut schedule = Schedule::new(Limits { bytes: 1000, ..LIMITS });
         schedule.push(ticket("a", "x", 1, 1 << 30));
         schedule.push(ticket("b", "x", 2, 1));
@@ -219,9 +219,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed and ended: all goes out, each once, in order for a webhook, within the limits.
+        /// Every event is started once, in order for each webhook and within the limits, whatever is pushed and ended when.
         #[test]
-        fn nothing_is_left_or_doubled(steps in prop::collection::vec((0..4u8, 0..3u8, 0..200_000u32, any::<bool>()), 1..200)) {
+        fn every_event_is_started_exactly_once(steps in prop::collection::vec((0..4u8, 0..3u8, 0..200_000u32, any::<bool>()), 1..200)) {
             let mut schedule = Schedule::new(LIMITS);
             let mut running = Vec::<Ticket>::new();
             let mut last = HashMap::<WebhookKey, u64>::new();

@@ -127,7 +127,7 @@ impl Kills {
         // The smallest spool has segments of 64 KiB, which are filled, copied and freed all the time.
         let home = Home::new(&webhooks(&target, false))
             .with("SPOOL_MAX_BYTES", 1 << 20)
-            .with("RUST_LOG", "warn,gateway=info,tower_webhook::spool=info");
+            .with("RUST_LOG", "warn,gateway=info,tower_webhook::queue=info");
         let (gateways, now) = watch::channel(None);
         let mut senders = JoinSet::new();
         for number in 0..SENDERS {
