@@ -1,4 +1,4 @@
-//! Bodies in memory: a request's, and an answer's.
+//! Bodies in memory: of requests and of responses.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,9 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::memory::Charge;
 
-/// A request body that is all there.
+/// A complete request body.
 ///
-/// As a [`Body`] it is one frame, so that any service that takes a body takes this one.
+/// It implements [`Body`] with one frame, so that any service that accepts a body accepts this one.
 #[derive(Clone, Default)]
 pub struct Collected {
     whole: Bytes,
@@ -30,12 +30,12 @@ impl Collected {
         Self { whole, is_read: false, charge }
     }
 
-    /// All of the body, byte for byte as received.
+    /// The whole body, byte for byte as received.
     pub fn bytes(&self) -> &Bytes {
         &self.whole
     }
 
-    /// All of the body, byte for byte as received. A [`BodyMemory`](super::memory::BodyMemory) does not count it any more.
+    /// The whole body, byte for byte as received. It no longer counts towards the [`BodyMemory`](super::memory::BodyMemory).
     pub fn into_bytes(self) -> Bytes {
         self.whole
     }
@@ -45,7 +45,7 @@ impl Collected {
     }
 }
 
-/// Not the bytes: they may hold secrets.
+/// Omits the bytes: they may hold secrets.
 impl fmt::Debug for Collected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Collected({} bytes)", self.whole.len())
@@ -71,7 +71,7 @@ impl Body for Collected {
     }
 }
 
-/// The body of the answers this crate gives: all there, or empty.
+/// The body of this crate's responses: complete, or empty.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseBody(Bytes);
 

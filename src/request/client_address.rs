@@ -1,4 +1,4 @@
-//! Which hop is the client, behind proxies.
+//! The address of the client behind proxies.
 
 mod error;
 mod forwarded;
@@ -11,11 +11,12 @@ use http::{HeaderMap, HeaderValue};
 pub use self::error::InvalidClientAddress;
 use crate::base::network::Network;
 
-/// Finds the client's address behind proxies that are trusted to name it.
+/// Finds the client's address behind trusted proxies.
 ///
-/// Exactly one field is read, and only if the connection comes from a trusted proxy. A proxy that sets one field passes other
-/// fields through, and a client can forge those. Each proxy appends the address from which the request has reached it. So
-/// the rightmost address that is not a trusted proxy's is the client's, and everything to the left may be forged.
+/// Exactly one header field is read, and only if the connection comes from a trusted proxy. A proxy that sets one field
+/// passes other fields through, so a client can forge the others. Each proxy appends the address from which the request
+/// reached it. The rightmost address that is not a trusted proxy's is therefore the client's, and everything to the left of
+/// it may be forged.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderName};
@@ -26,7 +27,7 @@ use crate::base::network::Network;
 /// let mut headers = HeaderMap::new();
 /// headers.insert("x-forwarded-for", "127.0.0.1, 203.0.113.7, 10.0.0.2".parse()?);
 /// assert_eq!(clients.resolve("10.0.0.1".parse()?, &headers)?.to_string(), "203.0.113.7");
-/// // Whoever is no proxy of ours cannot name another.
+/// // A peer that is not a trusted proxy cannot name another client.
 /// assert_eq!(clients.resolve("203.0.113.9".parse()?, &headers)?.to_string(), "203.0.113.9");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -39,26 +40,26 @@ pub struct ClientAddress {
 impl ClientAddress {
     /// Trusts the proxies in these networks to add to `field`.
     ///
-    /// `Forwarded` is read as RFC 7239 defines it. Any other field is a list of addresses, such as `X-Forwarded-For`, or
-    /// holds one of them: IPv4 or IPv6, and with a port `192.0.2.7:80` or `[2001:db8::1]:80`.
+    /// `Forwarded` is parsed by RFC 7239. Any other field holds one address, or a list of addresses as `X-Forwarded-For` does.
+    /// Each address is IPv4 or IPv6, and may have a port: `192.0.2.7:80` or `[2001:db8::1]:80`.
     pub fn new(trusted: impl IntoIterator<Item = Network>, field: HeaderName) -> Self {
         Self { trusted: trusted.into_iter().collect(), field }
     }
 
-    /// The field that is read.
+    /// The header field that is read.
     pub fn field(&self) -> &HeaderName {
         &self.field
     }
 
-    /// The address of the client whose request came from `peer`, the connection's other end.
+    /// The address of the client. `peer` is the other end of the connection.
     ///
-    /// It is `peer` if that is not a trusted proxy, or if the field is missing. If all addresses are trusted, it is the
-    /// leftmost. An IPv4 address never has the form of an IPv6 one.
+    /// The client is `peer` if that is not a trusted proxy, or if the field is missing. If all addresses are trusted, the
+    /// client is the leftmost one. An IPv4-mapped IPv6 address is returned as an IPv4 address.
     ///
     /// # Errors
     ///
-    /// When the field has anything but an address in the place of the client's address. The items to the left of the client
-    /// may be anything, but a `Forwarded` field must be well-formed as a whole.
+    /// When the item at the client's position is not an address. The items to the left of it may be anything, but a
+    /// `Forwarded` field must be well-formed as a whole.
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, InvalidClientAddress> {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
@@ -71,7 +72,7 @@ impl ClientAddress {
         }
     }
 
-    /// `hops` begins with the one that is nearest to `peer`.
+    /// The first address in `hops` that is not trusted, or the last one. `hops` begins with the address nearest to `peer`.
     fn rightmost(
         &self,
         peer: IpAddr,
@@ -92,7 +93,8 @@ impl ClientAddress {
     }
 }
 
-/// From right to left. An empty item is none that may be passed over: a proxy may have had no address to add.
+/// The addresses of a list, from right to left. An empty item is an error: the proxy that added it may have had no address
+/// to add.
 fn addresses(line: &HeaderValue) -> impl Iterator<Item = Result<IpAddr, InvalidClientAddress>> {
     line.as_bytes().rsplit(|byte| *byte == b',').map(|item| address(item).ok_or(InvalidClientAddress::MALFORMED))
 }
@@ -100,7 +102,7 @@ fn addresses(line: &HeaderValue) -> impl Iterator<Item = Result<IpAddr, InvalidC
 fn address(item: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(item).ok()?.trim_matches([' ', '\t']);
     if text.contains('%') {
-        // A zone means something to one machine only.
+        // A zone has a meaning on one machine only.
         return None;
     }
     if let Some(inside) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {

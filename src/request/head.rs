@@ -1,4 +1,4 @@
-//! What a request says before its body.
+//! The head of a request.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 use super::peer::Peer;
 
-/// The head of a request, borrowed: all that may be judged before a byte of the body is read.
+/// The head of a request, borrowed: everything that a guard can check before a byte of the body is read.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Head<'a> {
@@ -17,11 +17,11 @@ pub struct Head<'a> {
     pub uri: &'a Uri,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// What outer layers and the server put beside the request.
+    /// The extensions that outer layers and the server have added.
     pub extensions: &'a Extensions,
 }
 
-/// Neither the header fields nor the query: both may hold secrets.
+/// Omits the header fields and the query: both may hold secrets.
 impl fmt::Debug for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Head").field("method", self.method).field("path", &self.uri.path()).finish_non_exhaustive()
@@ -34,12 +34,12 @@ impl<'a> Head<'a> {
         Self { method: req.method(), uri: req.uri(), headers: req.headers(), extensions: req.extensions() }
     }
 
-    /// The other end of the connection, if the server has put it beside the request.
+    /// The other end of the connection, if the server has added it to the extensions.
     pub fn peer(&self) -> Option<&'a Peer> {
         Peer::of(self.extensions)
     }
 
-    /// The head of a request whose body is elsewhere.
+    /// The head of a request that was taken apart.
     pub(crate) fn of_parts(parts: &'a Parts) -> Self {
         Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, extensions: &parts.extensions }
     }

@@ -1,4 +1,4 @@
-//! A budget for the bodies that are in memory.
+//! The memory budget for request bodies.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -14,17 +14,18 @@ use crate::base::shares::{Held, Scope};
 /// The largest body, in bytes, that counts as small.
 pub const SMALL: usize = 64 << 10;
 
-/// A budget for bodies in memory, which all clones share.
+/// The memory budget for request bodies. Clones share one budget.
 ///
-/// Bodies are charged as their bytes arrive, until their events are delivered or handed to the spool, which holds at most
-/// 64 MiB that are not on disk yet; an announced length reserves nothing. An eighth of the budget is kept for bodies of up to [`SMALL`] bytes, so that small events go on while large ones
-/// wait. A webhook may hold as many bytes as are still free, and a namespace twice as many, but always one largest body:
-/// one tenant whose target hangs leaves room for the others.
+/// A body is charged as its bytes arrive, until its event is delivered or handed to the queue, which holds at most 64 MiB
+/// that are not on disk yet. An announced length reserves nothing. An eighth of the budget is reserved for bodies of up to
+/// [`SMALL`] bytes, so that small events pass while large ones wait. A webhook may hold as many bytes as are still free,
+/// and a namespace twice as many, but each may always hold one body of the largest size. So a tenant whose target hangs
+/// leaves room for the others.
 ///
-/// When there is no room for more bytes, the slowest of the large bodies that are still arriving is refused with 503
-/// [`MemoryFull`](super::rejection::RejectionKind::MemoryFull) and `Retry-After`: of those of the same webhook if the webhook has used
-/// up its share, else of those of its namespace, else of all. If that is not enough, or none is arriving, the body that
-/// needs the room is refused, and no other.
+/// When there is no room for more bytes, the slowest large body that is still arriving is refused with 503
+/// [`MemoryFull`](super::rejection::RejectionKind::MemoryFull) and `Retry-After`. It is chosen among the bodies of the same
+/// webhook if the webhook has used up its share, otherwise among those of the namespace if that has used up its share,
+/// otherwise among all. If the bytes of the arriving bodies do not suffice, only the body that needs the room is refused.
 #[derive(Clone)]
 pub struct BodyMemory(Arc<Shared>);
 
@@ -37,8 +38,8 @@ struct Shared {
 }
 
 impl BodyMemory {
-    /// A budget of `max_bytes`, of which every webhook may always use `largest` for one body. A budget that does not hold
-    /// one largest body besides the eighth for small ones is raised.
+    /// A budget of `max_bytes`, in which each webhook may always hold one body of `largest` bytes. A budget too small for one
+    /// such body besides the eighth for small ones is raised.
     pub fn new(max_bytes: usize, largest: usize) -> Self {
         let max_bytes = max_bytes.max(largest.saturating_add(largest / 7).saturating_add(1));
         let shared = Shared { max_bytes, largest, held: AtomicUsize::new(0), arriving: Mutex::default() };
@@ -55,7 +56,7 @@ impl BodyMemory {
         self.0.held.load(Relaxed)
     }
 
-    /// A body of which nothing has arrived yet, for the webhook of this share, if the webhook is known.
+    /// The charge of a body of which nothing has arrived yet. `share` is the webhook's, if the webhook is known.
     pub(crate) fn begin(&self, share: Option<Arc<Share>>) -> Charge {
         Charge { memory: Some(self.clone()), share, bytes: 0, arriving: None }
     }
@@ -67,7 +68,7 @@ impl fmt::Debug for BodyMemory {
     }
 }
 
-/// How many bytes the bodies of one webhook hold, and how many those of its namespace.
+/// How many bytes the bodies of one webhook hold, and the bodies of its namespace.
 #[derive(Debug)]
 pub(crate) struct Share {
     webhook: AtomicUsize,
@@ -85,10 +86,10 @@ impl Share {
     }
 }
 
-/// The bytes that one body holds. Dropped, it gives them back. A clone holds as many again.
+/// The bytes that one body holds, until this is dropped. A clone holds the same number again.
 #[derive(Default)]
 pub(crate) struct Charge {
-    /// Without one nothing is counted.
+    /// `None` if there is no budget: nothing is counted then.
     memory: Option<BodyMemory>,
     share: Option<Arc<Share>>,
     bytes: usize,
@@ -100,7 +101,7 @@ pub(crate) struct Charge {
 pub(crate) struct NoRoom;
 
 impl Charge {
-    /// Makes the body hold `bytes` in all.
+    /// Makes the body hold `bytes` in total.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let Some(memory) = self.memory.clone() else { return Ok(()) };
         let bytes = bytes.max(self.bytes);
@@ -115,10 +116,10 @@ impl Charge {
             return Err(NoRoom);
         }
         while !memory.0.take(self.share.as_deref(), more, bytes) {
-            // All of them together suffice. If not, none has to go.
+            // The victims together make enough room. If no choice does, none of them is refused.
             for victim in memory.0.victims(&list, self, more, bytes).ok_or(NoRoom)? {
                 list.evict(&victim);
-                // Its own task drops the bytes as soon as it runs.
+                // The bytes are free from here on, although the victim's task drops them only when it runs.
                 memory.0.give_back(victim.share.as_deref(), victim.bytes.load(Relaxed));
                 victim.waker.wake();
             }
@@ -132,14 +133,14 @@ impl Charge {
         Ok(())
     }
 
-    /// Whether the room has gone to another body. If not, `waker` is woken when that happens.
+    /// Whether the room was given to another body. If not, `waker` is woken when that happens.
     pub(crate) fn poll_evicted(&self, waker: &Waker) -> bool {
         let Some(arriving) = &self.arriving else { return false };
         arriving.waker.register(waker);
         self.is_evicted()
     }
 
-    /// The body has arrived: no other body takes its room any more.
+    /// The body has arrived completely: its room can no longer be given to another body.
     pub(crate) fn arrived(&mut self) -> Result<(), NoRoom> {
         let (Some(memory), Some(arriving)) = (&self.memory, &self.arriving) else { return Ok(()) };
         let mut list = memory.0.list();
@@ -183,7 +184,7 @@ impl fmt::Debug for Charge {
     }
 }
 
-/// A large body on its way. All but the waker changes while the list is locked, and then only.
+/// A large body that is still arriving. All fields except the waker change only while the list is locked.
 struct Arriving {
     share: Option<Arc<Share>>,
     since: Instant,
@@ -198,7 +199,7 @@ impl Arriving {
         self.bytes.load(Relaxed) as f64 / seconds.max(0.001)
     }
 
-    /// What is left of `held`, as a body of the share `of` sees it, without this body.
+    /// `held`, as seen by a body of the share `of`, without the bytes of this body.
     fn taken_from(&self, held: Held, of: Option<&Share>) -> Held {
         let bytes = self.bytes.load(Relaxed) as u64;
         let of_scope = |scope| if self.is_in(scope, of) { bytes } else { 0 };
@@ -212,7 +213,7 @@ impl Arriving {
     fn is_in(&self, scope: Scope, of: Option<&Share>) -> bool {
         match (scope, self.share.as_deref(), of) {
             (Scope::All, ..) => true,
-            // Not by name: another version of the webhook has a share of its own.
+            // Compared by pointer: another version of the webhook has a share of its own.
             (Scope::Webhook, Some(mine), Some(other)) => std::ptr::eq(mine, other),
             (Scope::Namespace, Some(mine), Some(other)) => Arc::ptr_eq(&mine.namespace, &other.namespace),
             _ => false,
@@ -236,7 +237,7 @@ impl List {
         arriving
     }
 
-    /// The slowest body of the scope, but for `others`.
+    /// The slowest body of the scope, except `others`.
     fn slowest(&self, scope: Scope, of: Option<&Share>, others: &[Arc<Arriving>]) -> Option<&Arc<Arriving>> {
         let now = Instant::now();
         let is_other = |body: &Arc<Arriving>| others.iter().any(|other| Arc::ptr_eq(other, body));
@@ -251,7 +252,7 @@ impl List {
 }
 
 impl Shared {
-    /// Takes `more` bytes for a body that then holds `bytes`, if there is room.
+    /// Takes `more` bytes for a body that then holds `bytes`, if there is room. Returns whether it did.
     fn take(&self, share: Option<&Share>, more: usize, bytes: usize) -> bool {
         let has_room = self.exceeded(self.add(share, more), bytes).is_none();
         if !has_room {
@@ -260,7 +261,7 @@ impl Shared {
         has_room
     }
 
-    /// Whose bytes are too many for a body of `bytes`, if any are.
+    /// The limit that is exceeded, for a body of `bytes`.
     fn exceeded(&self, held: Held, bytes: usize) -> Option<Scope> {
         let capacity = match bytes <= SMALL {
             true => self.max_bytes,
@@ -269,8 +270,8 @@ impl Shared {
         held.exceeded(capacity as u64, self.largest as u64)
     }
 
-    /// The bodies that make room for `more` bytes, so that the one of `asking` holds `bytes`; `None` if no room can be
-    /// made: all others together are too small, or the one that asks is the slowest.
+    /// The bodies to refuse, so that the body of `asking` can grow by `more` to `bytes`. `None` if no choice makes enough
+    /// room: all others together are too small, or the asking body is the slowest.
     fn victims(&self, list: &List, asking: &Charge, more: usize, bytes: usize) -> Option<Vec<Arc<Arriving>>> {
         let share = asking.share.as_deref();
         let mut held = self.held_by(share).and(more as u64);
@@ -292,7 +293,7 @@ impl Shared {
         Held { all: load(&self.held), webhook, namespace }
     }
 
-    /// Returns what is held after that.
+    /// Adds bytes, and returns the bytes held then.
     fn add(&self, share: Option<&Share>, bytes: usize) -> Held {
         let add = |held: &AtomicUsize| held.fetch_add(bytes, Relaxed).saturating_add(bytes) as u64;
         let [webhook, namespace] = share.map_or([0, 0], |share| share.held().map(add));
@@ -364,12 +365,12 @@ mod tests {
                 held.push(charge);
             }
         };
-        // 70 MiB are for large bodies.
+        // 70 MiB are available to large bodies.
         assert_eq!(fill(beside(&namespace)), 35);
         assert_eq!(fill(beside(&namespace)) + fill(beside(&namespace)), 11);
         let others: Vec<_> = (0..4).map(|_| fill(alone())).collect();
         assert!(others.iter().all(|bodies| *bodies >= 1), "{others:?}");
-        // The eighth for small ones is still there.
+        // The eighth for small bodies is still free.
         let mut small = memory.begin(alone());
         small.grow(SMALL).unwrap();
         drop(held);
@@ -395,12 +396,12 @@ mod tests {
         quick.grow(3 * MIB).unwrap();
         let woken = Arc::new(Woken::default());
         assert!(!slow.poll_evicted(&waker(Arc::clone(&woken))));
-        // 7 MiB are for large ones.
+        // 7 MiB are available to large bodies.
         quick.grow(4 * MIB + 1).unwrap_err();
         quick.grow(4 * MIB).unwrap();
         let mut third = memory.begin(alone());
         third.grow(MIB).unwrap();
-        assert!(woken.0.load(SeqCst) && slow.poll_evicted(&waker(woken)), "the slow one is refused");
+        assert!(woken.0.load(SeqCst) && slow.poll_evicted(&waker(woken)), "the slow body is refused");
         assert_eq!(memory.held(), 5 * MIB);
         slow.grow(4 * MIB).unwrap_err();
         slow.arrived().unwrap_err();
@@ -418,7 +419,7 @@ mod tests {
         arrived.grow(4 * MIB).unwrap();
         arrived.arrived().unwrap();
         arriving.grow(MIB).unwrap();
-        // 7 MiB are for large ones.
+        // 7 MiB are available to large bodies.
         asking.grow(4 * MIB).unwrap_err();
         assert_eq!(memory.held(), 5 * MIB);
         arriving.grow(2 * MIB).unwrap();

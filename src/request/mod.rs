@@ -1,4 +1,4 @@
-//! What every layer speaks: heads, bodies, refusals.
+//! The types that all layers share: the head, the body and the peer of a request, and refusals.
 
 mod body;
 mod client_address;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use http::Extensions;
 
-/// The other end of the connection that a request came over, and whose request it is.
+/// The other end of the connection that a request came over, and the client that sent the request.
 ///
-/// A server puts it into the request's extensions. Guards find it with [`Head::peer`](super::head::Head::peer), and log lines about
-/// the request name it.
+/// A server adds it to the request's extensions. Guards find it with [`Head::peer`](super::head::Head::peer), and log lines
+/// about the request contain it.
 ///
 /// ```
 /// use http::Request;
@@ -27,47 +27,48 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer with this address, which sends requests of its own.
+    /// A peer with this address that sends its own requests.
     pub fn new(address: SocketAddr) -> Self {
         Self { address, forwarded_for: None, certificate: None }
     }
 
-    /// The peer is a proxy, which forwards a request of `client`: see [`ClientAddress`](super::client_address::ClientAddress).
+    /// Declares that the peer is a proxy, which forwards a request of `client`: see
+    /// [`ClientAddress`](super::client_address::ClientAddress).
     #[must_use]
     pub fn with_client(mut self, client: IpAddr) -> Self {
         self.forwarded_for = Some(client);
         self
     }
 
-    /// The peer has proved in the TLS handshake that it has this certificate, and the server has verified the certificate.
+    /// Adds the certificate that the peer presented in the TLS handshake, and that the server has verified.
     #[must_use]
     pub fn with_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.certificate = Some(certificate);
         self
     }
 
-    /// The peer of the request that these extensions belong to, if the server has put one there.
+    /// The peer in the extensions of a request, if the server has added one.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
 
-    /// The address and port of the other end of the connection. Behind a proxy it is the proxy's.
+    /// The address and port of the other end of the connection. Behind a proxy this is the proxy's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address of the client whose request it is: the peer's own, or the one that a trusted proxy has named. An IPv4
-    /// address never has the form of an IPv6 one.
+    /// The address of the client that sent the request: the peer's own, or the one that a trusted proxy has named. An
+    /// IPv4-mapped IPv6 address is returned as an IPv4 address.
     pub fn client(&self) -> IpAddr {
         self.forwarded_for.unwrap_or(self.address.ip()).to_canonical()
     }
 
-    /// The client, if it is not the peer itself.
+    /// The address of the client, if a proxy has forwarded the request.
     pub fn forwarded_for(&self) -> Option<IpAddr> {
         self.forwarded_for
     }
 
-    /// The certificate of the connection's other end. Behind a proxy it is the proxy's.
+    /// The certificate of the connection's other end. Behind a proxy this is the proxy's certificate.
     pub fn certificate(&self) -> Option<&ClientCertificate> {
         self.certificate.as_ref()
     }
@@ -80,7 +81,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// A certificate in DER, which the server has verified. A clone shares it.
+    /// A certificate in DER, which the server has verified. Clones share the bytes.
     pub fn new(der: impl Into<Arc<[u8]>>) -> Self {
         Self { der: der.into() }
     }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_finds_it_in_the_head() {
+    fn a_guard_finds_the_peer_in_the_head() {
         let mut request = http::Request::new(());
         assert!(Head::of(&request).peer().is_none());
         let certificate = ClientCertificate::new([1, 2, 3]);

@@ -1,7 +1,7 @@
-//! Refusals: every one of them, and the one table from kind to status.
+//! Refusals: all kinds, and the one table from kind to status.
 //!
 //! A layer that refuses answers with a response whose body is `ResBody::default()`, and puts the [`Rejection`] into
-//! the response's extensions. An outer layer can tell the cases apart there and render what it likes;
+//! the response's extensions. An outer layer can distinguish the kinds there, and render a body of its own;
 //! [`ProblemJsonLayer`](crate::layers::ProblemJsonLayer) renders RFC 9457.
 
 use std::borrow::Cow;
@@ -13,25 +13,25 @@ use http::{Response, StatusCode};
 
 use crate::base::log_limit::LogLimit;
 
-/// Why a request was refused. It never holds anything of a credential or of a body.
+/// The refusal of a request. It never contains any part of a credential or of a body.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     kind: RejectionKind,
     detail: Cow<'static, str>,
     challenge: Option<HeaderValue>,
-    /// The guard that refused, and why: for operators alone.
+    /// The guard that refused, and its reason. The sender does not get them.
     reason: Option<(&'static str, &'static str)>,
-    /// A line in the log tells of it already.
+    /// Whether a line in the log reports the refusal already.
     is_logged: bool,
 }
 
 impl Rejection {
-    /// A refusal with the kind's own words.
+    /// A refusal with the kind's own text.
     pub fn new(kind: RejectionKind) -> Self {
         Self { kind, detail: Cow::Borrowed(kind.row().detail), challenge: None, reason: None, is_logged: false }
     }
 
-    /// A refusal that tells the sender more. The text is shown to strangers.
+    /// A refusal with a text for the sender. Strangers can read the text.
     pub fn with_detail(kind: RejectionKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: detail.into(), ..Self::new(kind) }
     }
@@ -55,7 +55,7 @@ impl Rejection {
         Self::new(RejectionKind::Misassembled).logged()
     }
 
-    /// The same refusal, with what the sender is not told: which guard refused, and why.
+    /// Adds the guard that refused and its reason, for operators. The sender does not get them.
     pub(crate) fn because(self, guard: &'static str, reason: &'static str) -> Self {
         Self { reason: Some((guard, reason)), ..self }
     }
@@ -65,32 +65,32 @@ impl Rejection {
         self.reason.map(|(guard, _)| guard)
     }
 
-    /// The reason for a line in the log: what the guard said, or else what the sender is told.
+    /// The reason for a line in the log: the guard's, or else the text that the sender gets.
     pub(crate) fn reason(&self) -> &str {
         self.reason.map_or(&self.detail, |(_, reason)| reason)
     }
 
-    /// The same refusal, of which a line in the log tells already: there need be no other.
+    /// Marks the refusal as logged, so that it is not logged again.
     pub(crate) fn logged(self) -> Self {
         Self { is_logged: true, ..self }
     }
 
-    /// Whether a line in the log tells of it already.
+    /// Whether a line in the log reports the refusal already.
     pub(crate) fn is_logged(&self) -> bool {
         self.is_logged
     }
 
-    /// What kind of refusal this is.
+    /// The kind of the refusal.
     pub fn kind(&self) -> RejectionKind {
         self.kind
     }
 
-    /// What the sender is told.
+    /// The text that the sender gets.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// Whether the sender is told what everybody is told who is refused for this reason.
+    /// Whether the text is the kind's own.
     pub(crate) fn is_plain(&self) -> bool {
         self.detail == self.kind.row().detail
     }
@@ -142,7 +142,7 @@ pub enum RejectionKind {
     MethodNotAllowed,
     /// No configuration has been loaded yet.
     NotReady,
-    /// The webhook is configured, but never validly.
+    /// The webhook exists, but has never had a valid configuration.
     Misconfigured,
     /// No credential, or a wrong one.
     Unauthenticated,
@@ -154,23 +154,23 @@ pub enum RejectionKind {
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// The body broke off.
+    /// The connection ended before the body did.
     BodyIncomplete,
     /// There is no memory for the body now; the sender should try again.
     MemoryFull,
-    /// The body is encoded (compressed), and must not be.
+    /// The body is encoded (compressed), which is not supported.
     UnsupportedEncoding,
-    /// The body's `Content-Type` is another one than the webhook takes.
+    /// The body's `Content-Type` is not one that the webhook accepts.
     UnexpectedContentType,
-    /// The body is not what the webhook's `data_type` says.
+    /// The body does not match the webhook's `data_type`.
     MalformedPayload,
-    /// The webhook's events have an id, and this one has none that can be used.
+    /// The webhook has a `dedup` rule, and the event has no usable id.
     MissingEventId,
     /// The same event is being processed; the sender should try again.
     InProgress,
     /// The module could not deliver; the sender should try again.
     DeliveryFailed,
-    /// The module is unable to take anything now; the sender should try again.
+    /// The module cannot take events now; the sender should try again.
     DeliveryUnavailable,
     /// The module did not answer in time; the sender should try again.
     DeliveryTimeout,
@@ -187,7 +187,7 @@ pub enum RejectionKind {
     Misassembled,
 }
 
-/// What the table says of a kind.
+/// A row of the table.
 struct Row {
     status: StatusCode,
     label: &'static str,
@@ -195,7 +195,7 @@ struct Row {
 }
 
 impl RejectionKind {
-    /// How many there are.
+    /// The number of kinds.
     pub(crate) const COUNT: usize = Self::Misassembled as usize + 1;
 
     /// Each of them.

@@ -1,4 +1,4 @@
-//! The future of every layer that decides before it calls.
+//! The response future of layers that check a request before they call the inner service.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use pin_project::pin_project;
 
 use super::rejection::Rejection;
 
-/// Response future of the synchronous layers: the inner service's answer, or a refusal.
+/// The response future of the synchronous layers: the inner service's response, or a refusal.
 #[pin_project]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {

@@ -1,16 +1,16 @@
-//! Why a client's address is not known.
+//! The error of a client's address that is not known.
 
 use std::fmt;
 
-/// Why a client's address is not known, though a trusted proxy has sent the field that should hold it.
+/// The client's address is not known, although a trusted proxy has sent the field that should contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidClientAddress(&'static str);
 
 impl InvalidClientAddress {
-    pub(super) const MALFORMED: Self = Self("The field that names the client's address is malformed");
-    pub(super) const UNKNOWN: Self = Self("The field that names the client's address has none for the client");
+    pub(super) const MALFORMED: Self = Self("The field with the client's address is malformed");
+    pub(super) const UNKNOWN: Self = Self("The field with the client's address names no address for the client");
 
-    /// The same as its `Display`.
+    /// The text of the error, as shown by its `Display`.
     pub fn reason(self) -> &'static str {
         self.0
     }

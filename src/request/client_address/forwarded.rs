@@ -14,7 +14,7 @@ const MALFORMED: InvalidClientAddress = InvalidClientAddress::MALFORMED;
 ///
 /// # Errors
 ///
-/// When the field is not well-formed anywhere: a quote that its sender has left open could hide what a proxy has added.
+/// When any part of the field is malformed: a quote that a client leaves open could hide the address that a proxy adds.
 pub(crate) fn nodes<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Result<Vec<Node>, InvalidClientAddress> {
     let lines: Vec<_> = lines.map(HeaderValue::as_bytes).collect();
     if lines.is_empty() {
@@ -102,7 +102,7 @@ impl Rest<'_> {
     }
 }
 
-/// `node`: an IPv4 address, an IPv6 address in brackets, `unknown` or an obfuscated identifier; with a port or without.
+/// `node`: an IPv4 address, an IPv6 address in brackets, `unknown` or an obfuscated identifier, with or without a port.
 fn node(text: &[u8]) -> Node {
     let text = std::str::from_utf8(text).map_err(|_| MALFORMED)?;
     let (name, port) = match text.strip_prefix('[') {

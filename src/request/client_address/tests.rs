@@ -31,17 +31,17 @@ fn the_rightmost_address_that_is_not_trusted_counts() {
         (&["203.0.113.7, 10.0.0.2,10.0.0.3"], "203.0.113.7"),
         (&["192.0.2.1, 203.0.113.7"], "203.0.113.7"),
         (&["10.9.9.9, 203.0.113.7 \t, 10.0.0.2"], "203.0.113.7"),
-        // Of several lines the last one is the nearest.
+        // The last of several lines is the nearest.
         (&["192.0.2.1", "203.0.113.7", "10.0.0.2"], "203.0.113.7"),
         (&["203.0.113.7, 10.0.0.2", "10.0.0.3"], "203.0.113.7"),
         (&["2001:db8::1, fd00::2"], "2001:db8::1"),
         (&["203.0.113.7:4711"], "203.0.113.7"),
         (&["[2001:db8::1]:4711, [fd00::2]"], "2001:db8::1"),
         (&["::ffff:203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
-        // All are trusted: the first one.
+        // If all are trusted, the first one counts.
         (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         (&[], PROXY),
-        // What is to the left of the client is not read.
+        // Items to the left of the client are not read.
         (&["anything at all, 203.0.113.7"], "203.0.113.7"),
         (&["", "unknown, 203.0.113.7"], "203.0.113.7"),
         (&["\u{e9}", "203.0.113.7"], "203.0.113.7"),
@@ -51,7 +51,7 @@ fn the_rightmost_address_that_is_not_trusted_counts() {
 }
 
 #[test]
-fn what_is_no_address_where_the_client_should_be_is_refused() {
+fn an_item_that_is_no_address_at_the_clients_position_is_refused() {
     for lines in [
         &[""][..],
         &["203.0.113.7,"],
@@ -79,7 +79,7 @@ fn what_is_no_address_where_the_client_should_be_is_refused() {
 }
 
 #[test]
-fn a_peer_that_is_not_trusted_names_nobody() {
+fn a_peer_that_is_not_trusted_cannot_name_another_client() {
     for peer in ["203.0.113.9", "2001:db8::9"] {
         for line in ["192.0.2.1", "garbage, ", ""] {
             for field in [FORWARDED, HeaderName::from_static("x-forwarded-for")] {
@@ -87,7 +87,7 @@ fn a_peer_that_is_not_trusted_names_nobody() {
             }
         }
     }
-    // An IPv4 peer of a socket for both.
+    // The IPv4 peer of a dual-stack socket.
     let field = HeaderName::from_static("x-real-ip");
     assert_eq!(resolve_from("::ffff:203.0.113.9", field.clone(), &["192.0.2.1"]).as_deref(), Ok("203.0.113.9"));
     assert_eq!(resolve_from("::ffff:10.0.0.1", field, &["192.0.2.1"]).as_deref(), Ok("192.0.2.1"));
@@ -105,9 +105,9 @@ fn only_the_chosen_field_is_read() {
     }
 }
 
-/// The examples of RFC 7239, and others.
+/// The examples of RFC 7239, and more.
 #[test]
-fn forwarded_is_read_as_rfc_7239_says() {
+fn forwarded_is_parsed_by_rfc_7239() {
     for (lines, client) in [
         (&["for=192.0.2.43"][..], "192.0.2.43"),
         (&["For=\"[2001:db8:cafe::17]:4711\""], "2001:db8:cafe::17"),
@@ -118,7 +118,7 @@ fn forwarded_is_read_as_rfc_7239_says() {
         (&["for=\"192.0.2.43:47011\""], "192.0.2.43"),
         (&["for=\"192.0.2.43\";secret=\"a, b; c=\\\"d\\\\\""], "192.0.2.43"),
         (&["proto=https ; for=192.0.2.43 ;; "], "192.0.2.43"),
-        // What is to the left of the client need be no address.
+        // Items to the left of the client need not be addresses.
         (&["for=unknown, for=_hidden, proto=http, , for=192.0.2.43"], "192.0.2.43"),
         (&["for=\"not an address\"", "for=192.0.2.43"], "192.0.2.43"),
         (&[], PROXY),
@@ -159,7 +159,7 @@ fn forwarded_is_read_as_rfc_7239_says() {
         &["for=\"192.0.2.43"],
         &["for=\"192.0.2.43\\"],
         &["for=\"192.0.2.43\"x"],
-        // Not well-formed to the left of the client.
+        // Malformed to the left of the client.
         &["for=\"x", "for=192.0.2.43"],
         &["garbage, for=192.0.2.43"],
     ] {
@@ -182,7 +182,7 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
 
 proptest! {
     #[test]
-    fn any_chain_of_proxies_leads_to_the_rightmost_stranger(
+    fn the_client_is_the_rightmost_untrusted_address_of_any_chain(
         hops in prop::collection::vec((any_address(), any::<(bool, bool)>()), 1..8),
     ) {
         let trusted = Network::parse_list(TRUSTED).unwrap();
@@ -215,9 +215,9 @@ proptest! {
         prop_assert_eq!(forwarded(&lines), Ok(client));
     }
 
-    /// Whatever a client sends, the address that the proxy adds is the one that counts, or the request is refused.
+    /// Whatever a client sends, the address that the proxy adds counts, or the request is refused.
     #[test]
-    fn nothing_that_a_client_sends_makes_it_another(
+    fn a_client_cannot_forge_its_address(
         sent in prop_oneof!["[ -~]{0,40}", "(for=|[\",;\\\\=\\[\\] ]|10\\.0\\.0\\.9|\"){0,12}"],
         new_line: bool,
         form in 0_usize..3,

@@ -51,7 +51,7 @@ async fn a_client_that_a_trusted_proxy_does_not_name_is_refused() {
     for value in ["for=unknown", "203.0.113.7", "for=\"x", "for=203.0.113.7, proto=http"] {
         let line = format!("Forwarded: {value}");
         let answer = gateway.request(&["POST /webhook/open HTTP/1.1", &line], "{}").await;
-        assert!(answer.problem(400).starts_with("The field that names the client's address"), "{value}");
+        assert!(answer.problem(400).starts_with("The field with the client's address"), "{value}");
     }
     // Other fields do not matter.
     let line = "X-Forwarded-For: garbage";
