@@ -81,8 +81,8 @@ struct Buckets<K> {
     /// How far the lines of a key may be ahead of one line for each interval.
     tolerance: Duration,
     interval: Duration,
-    of: HashMap<K, Bucket, RandomState>,
-    /// For keys that find no room in `of`.
+    buckets: HashMap<K, Bucket, RandomState>,
+    /// For keys that find no room in `buckets`.
     others: Bucket,
     /// When keys were last removed to make room.
     swept: Option<Instant>,
@@ -124,19 +124,19 @@ impl Bucket {
 impl<K: Eq + Hash> Buckets<K> {
     fn new(burst: u32, interval: Duration) -> Self {
         let tolerance = interval.saturating_mul(burst.saturating_sub(1));
-        Self { tolerance, interval, of: HashMap::default(), others: Bucket::default(), swept: None }
+        Self { tolerance, interval, buckets: HashMap::default(), others: Bucket::default(), swept: None }
     }
 
     fn admit(&mut self, key: K, now: Instant) -> Option<u64> {
         let (interval, tolerance) = (self.interval, self.tolerance);
-        if let Some(bucket) = self.of.get_mut(&key) {
+        if let Some(bucket) = self.buckets.get_mut(&key) {
             return bucket.admit(now, interval, tolerance);
         }
-        if self.of.len() >= MAX_KEYS {
+        if self.buckets.len() >= MAX_KEYS {
             self.sweep(now);
         }
-        let bucket = match self.of.len() < MAX_KEYS {
-            true => self.of.entry(key).or_default(),
+        let bucket = match self.buckets.len() < MAX_KEYS {
+            true => self.buckets.entry(key).or_default(),
             false => &mut self.others,
         };
         bucket.admit(now, interval, tolerance)
@@ -146,8 +146,8 @@ impl<K: Eq + Hash> Buckets<K> {
     where
         K: Clone,
     {
-        let of = self.of.iter_mut().map(|(key, bucket)| (Some(key.clone()), bucket));
-        let all = of.chain([(None, &mut self.others)]);
+        let own = self.buckets.iter_mut().map(|(key, bucket)| (Some(key.clone()), bucket));
+        let all = own.chain([(None, &mut self.others)]);
         all.filter_map(|(key, bucket)| Some((key, bucket.take_rest(quiet, now)?))).collect()
     }
 
@@ -158,7 +158,7 @@ impl<K: Eq + Hash> Buckets<K> {
         }
         self.swept = Some(now);
         let others = &mut self.others;
-        self.of.retain(|_, bucket| {
+        self.buckets.retain(|_, bucket| {
             let stays = !bucket.is_fresh(now);
             if !stays {
                 others.left_out = others.left_out.saturating_add(bucket.left_out);
@@ -203,9 +203,9 @@ mod tests {
                     (logged, left_out) = (logged + 1, left_out + before);
                 }
             }
-            assert!(buckets.of.len() <= MAX_KEYS);
+            assert!(buckets.buckets.len() <= MAX_KEYS);
         }
-        let pending: u64 = buckets.of.values().chain([&buckets.others]).map(|bucket| bucket.left_out).sum();
+        let pending: u64 = buckets.buckets.values().chain([&buckets.others]).map(|bucket| bucket.left_out).sum();
         assert_eq!(logged + left_out + pending, 10 * keys as u64);
         assert_eq!(logged, 10 * (MAX_KEYS as u64 + 1));
     }

@@ -267,7 +267,7 @@ mod tests {
         assert!(!folder.path().join("own/file").exists() && folder.path().join("moved/file").exists());
     }
 
-    /// Needs root, as in the gate.
+    /// Changing the owner needs root.
     #[test]
     fn a_directory_of_another_user_is_refused() {
         let folder = folder();

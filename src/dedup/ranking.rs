@@ -50,16 +50,16 @@ struct Ranking {
 
 #[derive(Clone, Copy, Debug)]
 struct Count {
-    of: u16,
+    id: u16,
     count: u32,
 }
 
 impl Ranking {
-    fn add(&mut self, of: u16) {
-        let place = match self.places.get(&of) {
+    fn add(&mut self, id: u16) {
+        let place = match self.places.get(&id) {
             Some(place) => *place as usize,
             None => {
-                self.order.push(Count { of, count: 0 });
+                self.order.push(Count { id, count: 0 });
                 self.order.len() - 1
             }
         };
@@ -69,8 +69,8 @@ impl Ranking {
         self.order[first].count += 1;
     }
 
-    fn subtract(&mut self, of: u16) {
-        let Some(place) = self.places.get(&of).map(|place| *place as usize) else { return };
+    fn subtract(&mut self, id: u16) {
+        let Some(place) = self.places.get(&id).map(|place| *place as usize) else { return };
         let count = self.order[place].count;
         let last = self.order.partition_point(|other| other.count >= count) - 1;
         self.swap(place, last);
@@ -78,18 +78,18 @@ impl Ranking {
         // Counts of one are the last, so a count that drops to zero is at the end.
         if self.order[last].count == 0 {
             self.order.pop();
-            self.places.remove(&of);
+            self.places.remove(&id);
         }
     }
 
     fn largest(&self) -> Option<u16> {
-        self.order.first().map(|largest| largest.of)
+        self.order.first().map(|largest| largest.id)
     }
 
     fn swap(&mut self, one: usize, other: usize) {
         self.order.swap(one, other);
         for place in [one, other] {
-            self.places.insert(self.order[place].of, place as u32);
+            self.places.insert(self.order[place].id, place as u32);
         }
     }
 }

@@ -126,12 +126,12 @@ struct Known {
 impl NamespaceGates {
     /// The gates of a new webhook in this namespace.
     pub(crate) fn for_webhook(&self, namespace: &str) -> Gates {
-        let namespace = self.of(namespace);
+        let namespace = self.namespace(namespace);
         let share = Arc::new(Share::new(Arc::clone(&namespace.held)));
         Gates { webhook: Gate::new(MAX_PER_WEBHOOK), namespace, share }
     }
 
-    fn of(&self, namespace: &str) -> Arc<Namespace> {
+    fn namespace(&self, namespace: &str) -> Arc<Namespace> {
         let mut known = lock(&self.0);
         if let Some(shared) = known.namespaces.get(namespace).and_then(Weak::upgrade) {
             return shared;

@@ -61,7 +61,7 @@ impl Delivery {
         body: Bytes,
         charge: Charge,
     ) -> Self {
-        Self::of(Received { id, at, webhook, headers, body, charge })
+        Self::first_attempt(Received { id, at, webhook, headers, body, charge })
     }
 
     /// An event from the queue.
@@ -73,10 +73,10 @@ impl Delivery {
         headers: HeaderMap,
         body: Bytes,
     ) -> Self {
-        Self::of(Received { id, at, webhook, headers, body, charge: Charge::default() }).attempted(attempt)
+        Self::first_attempt(Received { id, at, webhook, headers, body, charge: Charge::default() }).attempted(attempt)
     }
 
-    fn of(received: Received) -> Self {
+    fn first_attempt(received: Received) -> Self {
         Self { received: Arc::new(received), attempt: 1 }
     }
 

@@ -53,14 +53,14 @@ pub(crate) fn empty(_: &Receipt) -> Response<Bytes> {
 /// The answer that [`Dispatch`](crate::layers::Dispatch) gave to the first request.
 pub fn dispatch_answer(receipt: &Receipt) -> Response<Bytes> {
     match receipt.status {
-        StatusCode::OK => taken(StatusCode::OK),
-        StatusCode::ACCEPTED => taken(StatusCode::ACCEPTED),
+        StatusCode::OK => success(StatusCode::OK),
+        StatusCode::ACCEPTED => success(StatusCode::ACCEPTED),
         _ => Response::default(),
     }
 }
 
 /// The answer of [`Dispatch`](crate::layers::Dispatch) to an event that was accepted (202) or delivered (200).
-pub(crate) fn taken<B: From<Bytes>>(status: StatusCode) -> Response<B> {
+pub(crate) fn success<B: From<Bytes>>(status: StatusCode) -> Response<B> {
     let body = match status {
         StatusCode::ACCEPTED => ACCEPTED,
         _ => DELIVERED,

@@ -46,7 +46,7 @@ impl fmt::Display for Malformed {
 
 impl Malformed {
     /// Prefers the format that `Content-Type` names to a syntax error.
-    pub(crate) fn of(self, headers: &HeaderMap) -> Self {
+    pub(crate) fn or_named_by(self, headers: &HeaderMap) -> Self {
         let named = || headers.get(CONTENT_TYPE).and_then(|value| NotJson::of_content_type(value.as_bytes()));
         match self {
             Self::Syntax(error) => named().map_or(Self::Syntax(error), Self::NotJson),

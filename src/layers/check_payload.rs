@@ -115,7 +115,7 @@ impl Select {
             DataType::Json => {
                 refuse_encoded(req.headers())?;
                 json::check(req.body().bytes()).map_err(|malformed| {
-                    let detail = malformed.of(req.headers()).to_string();
+                    let detail = malformed.or_named_by(req.headers()).to_string();
                     Rejection::with_detail(RejectionKind::MalformedPayload, detail)
                 })
             }

@@ -77,7 +77,7 @@ use super::evidence::Evidence;
 pub use crate::delivery::DEFAULT_DEADLINE;
 use crate::delivery::{NotDelivered, try_until};
 use crate::event::{DeliverErrorKind, Delivery, EVENT_ID, EventId, receipt};
-use crate::queue::{Accepted, Later, Offer, Queue, QueueError};
+use crate::queue::{Accepted, BackendFuture, Offer, Queue, QueueError};
 use crate::request::{Collected, Rejection, RejectionKind, ResponseBody};
 use crate::webhook::{Promise, Webhook};
 
@@ -155,7 +155,7 @@ pub struct DispatchFuture(Kind);
 enum Kind {
     Answering(BoxFuture<'static, Response<ResponseBody>>),
     /// The future is the queue's own: to put it into another one would cost an allocation.
-    Accepting(EventId, Later<'static, Result<Accepted, QueueError>>),
+    Accepting(EventId, BackendFuture<'static, Result<Accepted, QueueError>>),
 }
 
 impl Kind {
@@ -195,7 +195,7 @@ fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection>
 
 impl Dispatch {
     /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
-    fn accept(&self, delivery: &Delivery) -> Result<Later<'static, Result<Accepted, QueueError>>, Rejection> {
+    fn accept(&self, delivery: &Delivery) -> Result<BackendFuture<'static, Result<Accepted, QueueError>>, Rejection> {
         let queue = self.queue.as_ref().ok_or_else(|| Rejection::misassembled("Dispatch::queue"))?;
         // A queue that hangs must not hold the sender for ever; the event may be there all the same.
         queue.backend().accept(Offer::new(delivery, self.deadline)).map_err(refusal)
@@ -227,7 +227,7 @@ fn failure(not_delivered: NotDelivered) -> Rejection {
 /// Names the event also in a refusal: it may have been taken all the same.
 fn answer(id: EventId, outcome: Result<(), Rejection>, status: StatusCode) -> Response<ResponseBody> {
     let mut response = match outcome {
-        Ok(()) => receipt::taken(status),
+        Ok(()) => receipt::success(status),
         Err(rejection) => rejection.into_response(),
     };
     if let Some(id) = id.to_header() {

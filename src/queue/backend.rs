@@ -10,7 +10,7 @@ use super::{DeadLetter, DeadLetterQuery, State, StoredEvent, Ticket};
 use crate::event::{DeliverError, Delivery, EventId};
 
 /// A boxed future that a [`Backend`] returns.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Stores accepted events until they are delivered. The [module docs](super) list the promises that a backend keeps.
 pub trait Backend: Send + Sync + 'static {
@@ -22,7 +22,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// At once, if the backend knows already that it cannot take the event; otherwise from the future. After an error of
     /// the future, or after the future was dropped, the event may be in the queue all the same.
-    fn accept(&self, offer: Offer<'_>) -> Result<Later<'static, Result<Accepted, QueueError>>, QueueError>;
+    fn accept(&self, offer: Offer<'_>) -> Result<BackendFuture<'static, Result<Accepted, QueueError>>, QueueError>;
 
     /// The worker is gone: [`accept`](Self::accept) fails from now on. The events whose tickets it held wait for the next
     /// process, or for another gateway.
@@ -35,7 +35,7 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Reads the events of these tickets with their states, in the same order.
-    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>>;
+    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> BackendFuture<'a, Vec<Loaded>>;
 
     /// Records the state of an event that is still being tried. The newest record counts.
     fn note(&self, ticket: &Ticket, state: State);
@@ -55,27 +55,27 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The worker stops. Resolves when everything that it has recorded is durable. The tickets that it still holds have
     /// then ended: their events are handed out again, by the next process or by another gateway. Events are still accepted.
-    fn end(&self) -> Later<'_, ()>;
+    fn end(&self) -> BackendFuture<'_, ()>;
 
     /// How many events there are, and whether the storage is failing. The answer may be some seconds old.
     fn status(&self) -> QueueStatus;
 
     /// The dead letters that match `query`, in the order of their receipt.
-    fn dead_letters(&self, query: DeadLetterQuery) -> Later<'_, io::Result<Vec<DeadLetter>>>;
+    fn dead_letters(&self, query: DeadLetterQuery) -> BackendFuture<'_, io::Result<Vec<DeadLetter>>>;
 
     /// One dead letter, with its event.
-    fn dead_letter(&self, id: EventId) -> Later<'_, io::Result<Option<(DeadLetter, StoredEvent)>>>;
+    fn dead_letter(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(DeadLetter, StoredEvent)>>>;
 
     /// Hands dead letters out again, with their states [`replayed`](State::replayed). Returns how many of the ids were
     /// dead letters.
-    fn replay(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>>;
+    fn replay(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>>;
 
     /// Deletes dead letters. Returns how many of the ids were dead letters.
-    fn remove_dead_letters(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>>;
+    fn remove_dead_letters(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>>;
 
     /// Deletes the dead letters that were given up longer ago than `age`, and returns their number. A dead letter whose
     /// age is not known for certain stays.
-    fn expire_dead_letters(&self, age: Duration) -> Later<'_, io::Result<usize>>;
+    fn expire_dead_letters(&self, age: Duration) -> BackendFuture<'_, io::Result<usize>>;
 }
 
 /// An event that a [`Backend`] is asked to store. Whatever else shall be part of the same transaction becomes a field

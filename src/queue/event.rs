@@ -68,19 +68,21 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// The parts of a delivery that are stored.
-    pub fn of(delivery: &Delivery) -> Self {
+    /// The delivery for attempt number `attempt`, by the webhook as it is configured now.
+    pub(crate) fn into_delivery(self, webhook: Arc<WebhookInfo>, attempt: u32) -> Delivery {
+        Delivery::restored(self.id, self.received_at, attempt, webhook, self.headers, self.body)
+    }
+}
+
+/// The parts of a delivery that are stored.
+impl From<&Delivery> for StoredEvent {
+    fn from(delivery: &Delivery) -> Self {
         Self {
             id: delivery.id(),
             received_at: delivery.received_at(),
             headers: delivery.headers().clone(),
             body: delivery.body().clone(),
         }
-    }
-
-    /// The delivery for attempt number `attempt`, by the webhook as it is configured now.
-    pub(crate) fn into_delivery(self, webhook: Arc<WebhookInfo>, attempt: u32) -> Delivery {
-        Delivery::restored(self.id, self.received_at, attempt, webhook, self.headers, self.body)
     }
 }
 

@@ -53,7 +53,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-pub use self::backend::{Accepted, Backend, Later, Loaded, Offer, QueueError, QueueStatus};
+pub use self::backend::{Accepted, Backend, BackendFuture, Loaded, Offer, QueueError, QueueStatus};
 pub use self::dead_letter::{DeadLetter, DeadLetterQuery};
 pub use self::event::{Due, State, StoredEvent, Ticket};
 use crate::event::EventId;

@@ -12,13 +12,13 @@ use crate::base::lock::lock;
 use crate::base::shares::{Held, Scope};
 
 /// The largest body, in bytes, that counts as small.
-pub const SMALL: usize = 64 << 10;
+pub const SMALL_BODY: usize = 64 << 10;
 
 /// The memory budget for request bodies. Clones share one budget.
 ///
 /// A body is charged as its bytes arrive, until its event is delivered or handed to the queue, which holds at most 64 MiB
 /// that are not on disk yet. An announced length reserves nothing. An eighth of the budget is reserved for bodies of up to
-/// [`SMALL`] bytes, so that small events pass while large ones wait. A webhook may hold as many bytes as are still free,
+/// [`SMALL_BODY`] bytes, so that small events pass while large ones wait. A webhook may hold as many bytes as are still free,
 /// and a namespace twice as many, but each may always hold one body of the largest size. So a tenant whose target hangs
 /// leaves room for the others.
 ///
@@ -33,7 +33,7 @@ struct Shared {
     max_bytes: usize,
     largest: usize,
     held: AtomicUsize,
-    /// Bodies beyond [`SMALL`] that are still arriving.
+    /// Bodies beyond [`SMALL_BODY`] that are still arriving.
     arriving: Mutex<List>,
 }
 
@@ -106,7 +106,7 @@ impl Charge {
         let Some(memory) = self.memory.clone() else { return Ok(()) };
         let bytes = bytes.max(self.bytes);
         let more = bytes - self.bytes;
-        let is_small = bytes <= SMALL;
+        let is_small = bytes <= SMALL_BODY;
         if is_small && memory.0.take(self.share.as_deref(), more, bytes) {
             self.bytes = bytes;
             return Ok(());
@@ -263,7 +263,7 @@ impl Shared {
 
     /// The limit that is exceeded, for a body of `bytes`.
     fn exceeded(&self, held: Held, bytes: usize) -> Option<Scope> {
-        let capacity = match bytes <= SMALL {
+        let capacity = match bytes <= SMALL_BODY {
             true => self.max_bytes,
             false => self.max_bytes - self.max_bytes / 8,
         };
@@ -372,7 +372,7 @@ mod tests {
         assert!(others.iter().all(|bodies| *bodies >= 1), "{others:?}");
         // The eighth for small bodies is still free.
         let mut small = memory.begin(alone());
-        small.grow(SMALL).unwrap();
+        small.grow(SMALL_BODY).unwrap();
         drop(held);
         drop(small);
         assert_eq!(memory.held(), 0);
@@ -440,7 +440,7 @@ mod tests {
             })
             .collect();
         let mut more = memory.begin(alone());
-        more.grow(SMALL + 1).unwrap();
+        more.grow(SMALL_BODY + 1).unwrap();
         more.grow(MIB).unwrap_err();
         drop(full);
         more.grow(MIB).unwrap();

@@ -11,7 +11,7 @@ mod response_future;
 pub use self::body::{Collected, ResponseBody};
 pub use self::client_address::{ClientAddress, InvalidClientAddress};
 pub use self::head::Head;
-pub use self::memory::{BodyMemory, SMALL};
+pub use self::memory::{BodyMemory, SMALL_BODY};
 pub(crate) use self::memory::{Charge, Share};
 pub use self::peer::{ClientCertificate, Peer};
 pub use self::rejection::{Rejection, RejectionKind};

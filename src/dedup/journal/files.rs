@@ -510,7 +510,7 @@ mod tests {
         files.append(&samples(0..3), 1000).unwrap();
         flood(&mut files, 10..12);
         let oldest = fixture.files().remove(0);
-        // It can be neither written nor cut.
+        // A read-only file can be neither written nor truncated.
         files.current = Some(Arc::new(File::open(&oldest).unwrap()));
         files.files.back_mut().unwrap().records = 0;
         files.files.front_mut().unwrap().records = 3 * MIN_RECORDS;
@@ -567,7 +567,7 @@ mod tests {
         let fixture = Fixture::new();
         let (mut files, _) = fixture.open();
         files.append(&samples(0..1), 1000).unwrap();
-        // It can be neither written nor cut.
+        // A read-only file can be neither written nor truncated.
         files.current = Some(Arc::new(File::open(&fixture.files()[0]).unwrap()));
         assert!(files.append(&samples(1..2), 1000).is_err());
         files.append(&samples(2..3), 1000).unwrap();

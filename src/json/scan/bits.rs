@@ -35,7 +35,7 @@ pub(crate) struct Classes {
 
 impl Classes {
     #[inline(always)]
-    pub(crate) fn of(block: &[u8; BLOCK]) -> Self {
+    pub(crate) fn classify(block: &[u8; BLOCK]) -> Self {
         let [b0, b1, b2, b3, b4, b5, b6, b7] = planes(block);
         // The upper hexadecimal digit of each byte, ...
         let ascii_low = !(b7 | b6);

@@ -80,7 +80,7 @@ impl<'a> Lexer<'a> {
     /// The tokens of a block; `None` if a string is wrong. Never inlined, because the masks take all registers.
     #[inline(never)]
     pub(crate) fn tokens(&mut self, at: usize, block: &[u8; BLOCK]) -> Option<Tokens<[u64; 2]>> {
-        let class = Classes::of(block);
+        let class = Classes::classify(block);
         let [first, second] = class.non_ascii.to_array();
         self.non_ascii |= first | second;
         let quote = class.quote & !self.escaped(at, &class)?;

@@ -60,10 +60,10 @@ pub(super) struct Salt {
 
 impl Salt {
     pub(super) fn random() -> Self {
-        Self::of(fastrand::u64(..))
+        Self::from_number(fastrand::u64(..))
     }
 
-    fn of(number: u64) -> Self {
+    fn from_number(number: u64) -> Self {
         let [first, second, third, ..] = number.to_le_bytes();
         Self { number, tag: [first, second, third] }
     }
@@ -72,7 +72,7 @@ impl Salt {
     pub(super) fn read(segment: &[u8]) -> Option<Self> {
         let (magic, number) = segment.get(..SEGMENT_HEAD)?.split_at(MAGIC.len());
         let number = u64::from_le_bytes(number.try_into().ok()?);
-        (magic == MAGIC).then(|| Self::of(number))
+        (magic == MAGIC).then(|| Self::from_number(number))
     }
 
     /// The head of a segment with this salt.
@@ -181,7 +181,7 @@ pub(super) fn scan<'a>(salt: Salt, segment: &'a [u8], mut found: impl FnMut(u32,
 /// Frames do not overlap, and frames and gaps together cover the segment.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    let salt = Salt::of(7);
+    let salt = Salt::from_number(7);
     let mut segment = salt.head().to_vec();
     segment.extend_from_slice(bytes);
     let mut covered = SEGMENT_HEAD;
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     fn salt(number: u64) -> Salt {
-        Salt::of(number)
+        Salt::from_number(number)
     }
 
     fn frame(number: u64, kind: Kind, sequence: u64, payload: &[u8]) -> Vec<u8> {

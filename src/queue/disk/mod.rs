@@ -72,8 +72,8 @@ use self::state::{Death, Retry, StoredState};
 use self::storage::{Directory, Disk};
 use self::writer::Writer;
 use super::{
-    Accepted, Backend, Backlog, DeadLetter, DeadLetterQuery, Due, Handouts, Later, Loaded, Offer, Queue, QueueError,
-    QueueStatus, StoredEvent, Ticket, handouts,
+    Accepted, Backend, BackendFuture, Backlog, DeadLetter, DeadLetterQuery, Due, Handouts, Loaded, Offer, Queue,
+    QueueError, QueueStatus, StoredEvent, Ticket, handouts,
 };
 use crate::base::clock::Clock;
 use crate::event::{DeliverError, EventId};
@@ -169,7 +169,7 @@ fn due(ledger: &ledger::Ledger, tickets: Vec<Ticket>) -> Vec<Due> {
 }
 
 impl Backend for Spool {
-    fn accept(&self, offer: Offer<'_>) -> Result<Later<'static, Result<Accepted, QueueError>>, QueueError> {
+    fn accept(&self, offer: Offer<'_>) -> Result<BackendFuture<'static, Result<Accepted, QueueError>>, QueueError> {
         let written = self.shared().push(offer.delivery, offer.patience)?;
         // `None` means that the disk hangs, or that the writer has ended.
         Ok(Box::pin(written.map(|written| written.unwrap_or(Err(QueueError::Failed)).map(|()| Accepted::Stored))))
@@ -183,7 +183,7 @@ impl Backend for Spool {
         self.shared().take_fresh(tickets)
     }
 
-    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>> {
+    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> BackendFuture<'a, Vec<Loaded>> {
         let (shared, tickets) = (Arc::clone(self.shared()), tickets.to_vec());
         let reading = tokio::task::spawn_blocking(move || tickets.iter().map(|ticket| load(&shared, ticket)).collect());
         // `load` catches panics, so that the task fails only when the runtime shuts down.
@@ -210,7 +210,7 @@ impl Backend for Spool {
         self.shared().bury(id, ticket, StoredState { dead: Some(Box::new(death)), ..state.into() });
     }
 
-    fn end(&self) -> Later<'_, ()> {
+    fn end(&self) -> BackendFuture<'_, ()> {
         let written = self.shared().flush();
         Box::pin(async move {
             if let Some(written) = written {
@@ -226,24 +226,24 @@ impl Backend for Spool {
         QueueStatus { waiting, dead_letters, bytes, is_failing: self.shared().is_failing() }
     }
 
-    fn dead_letters(&self, query: DeadLetterQuery) -> Later<'_, io::Result<Vec<DeadLetter>>> {
+    fn dead_letters(&self, query: DeadLetterQuery) -> BackendFuture<'_, io::Result<Vec<DeadLetter>>> {
         Box::pin(ready(Ok(self.list(&query))))
     }
 
-    fn dead_letter(&self, id: EventId) -> Later<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
+    fn dead_letter(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
         let spool = self.clone();
         Box::pin(async move { tokio::task::spawn_blocking(move || spool.read(id)).await? })
     }
 
-    fn replay(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>> {
+    fn replay(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
         Box::pin(ready(Ok(ids.into_iter().filter(|id| self.replay_one(*id)).count())))
     }
 
-    fn remove_dead_letters(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>> {
+    fn remove_dead_letters(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
         Box::pin(ready(Ok(ids.into_iter().filter(|id| self.remove(*id)).count())))
     }
 
-    fn expire_dead_letters(&self, age: Duration) -> Later<'_, io::Result<usize>> {
+    fn expire_dead_letters(&self, age: Duration) -> BackendFuture<'_, io::Result<usize>> {
         Box::pin(ready(Ok(self.expire(age))))
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn read(disk: &dyn Disk) -> io::Result<Recovered> {
 }
 
 /// The result of reading one segment.
-struct Read {
+struct SegmentSummary {
     /// The newest sequence number in it.
     newest: u64,
     damaged: u64,
@@ -75,7 +75,7 @@ fn read_segment(
     is_last: bool,
     ledger: &mut Ledger,
     names: &mut Names,
-) -> io::Result<Read> {
+) -> io::Result<SegmentSummary> {
     let segment = disk.open(number)?;
     let (bytes, unreadable) = read_all(&*segment, number)?;
     // Unreadable bytes are never overwritten or cut off: a later start may be able to read them.
@@ -145,7 +145,7 @@ fn read_segment(
             "a segment of the spool is damaged: the events in it are lost"
         );
     }
-    Ok(Read { newest, damaged: damaged as u64 })
+    Ok(SegmentSummary { newest, damaged: damaged as u64 })
 }
 
 /// Reads a segment, block by block if parts of it are unreadable. Returns the bytes and the number of unreadable ones,
@@ -185,7 +185,7 @@ fn apply(
     match record.kind {
         Kind::Event => {
             let (id, webhook) = decode_name(record.payload).ok_or(Undecodable)?;
-            // It was read from a segment, so it is no longer than one.
+            // A frame is no longer than its segment, which is far below 4 GiB.
             let length = (FRAME_HEAD + record.payload.len()) as u32;
             names.insert(record.sequence, (id, webhook, length));
             ledger.insert(record.sequence, Place { segment, offset, length }, None);
@@ -232,7 +232,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         }
     }
     let disk = Faulty::default();
-    disk.lock().segments.insert(1, Content::of(segment));
+    disk.lock().segments.insert(1, Content::synced(segment));
     let found = |recovered: &Recovered| recovered.waiting.iter().map(|ticket| ticket.sequence).collect::<Vec<_>>();
     let (Ok(first), Ok(second)) = (read(&disk), read(&disk)) else { return };
     assert_eq!(found(&first), found(&second));

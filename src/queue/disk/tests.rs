@@ -489,13 +489,13 @@ async fn a_spool_full_of_live_events_is_not_compacted_for_ever() {
 #[test]
 fn a_segment_without_its_head_stops_the_start() {
     let disk = Faulty::default();
-    disk.lock().segments.insert(1, Content::of(vec![7; 100]));
+    disk.lock().segments.insert(1, Content::synced(vec![7; 100]));
     let error = Spool::on(Arc::new(disk.clone()), 1 << 20).err().unwrap();
     assert!(error.to_string().contains("segment 1"), "{error}");
     // A power cut just after the creation leaves a segment without a head, and without events.
     for left in [vec![], vec![0; 4096], b"TWSP".to_vec()] {
         let disk = Faulty::default();
-        disk.lock().segments.insert(1, Content::of(left));
+        disk.lock().segments.insert(1, Content::synced(left));
         assert!(Spool::on(Arc::new(disk), 1 << 20).is_ok());
     }
 }

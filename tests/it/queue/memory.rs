@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tower_webhook::event::{DeliverError, EventId};
 use tower_webhook::queue::{
-    Accepted, Backend, Backlog, DeadLetter, DeadLetterQuery, Later, Loaded, Offer, Queue, QueueError, QueueStatus,
-    State, StoredEvent, Ticket, ToWorker, handouts,
+    Accepted, Backend, BackendFuture, Backlog, DeadLetter, DeadLetterQuery, Loaded, Offer, Queue, QueueError,
+    QueueStatus, State, StoredEvent, Ticket, ToWorker, handouts,
 };
 
 use super::contract::Storage;
@@ -104,11 +104,11 @@ impl Process {
 }
 
 impl Backend for Process {
-    fn accept(&self, offer: Offer<'_>) -> Result<Later<'static, Result<Accepted, QueueError>>, QueueError> {
+    fn accept(&self, offer: Offer<'_>) -> Result<BackendFuture<'static, Result<Accepted, QueueError>>, QueueError> {
         if *self.is_refusing.lock().unwrap() {
             return Err(QueueError::Failed);
         }
-        let event = StoredEvent::of(offer.delivery);
+        let event = StoredEvent::from(offer.delivery);
         let bytes = event.body.len() as u32 + 100;
         let mut kept = self.memory.lock();
         if u64::from(bytes) > self.max_bytes / 2 {
@@ -131,7 +131,7 @@ impl Backend for Process {
         *self.is_refusing.lock().unwrap() = true;
     }
 
-    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> Later<'a, Vec<Loaded>> {
+    fn load<'a>(&'a self, tickets: &'a [Ticket]) -> BackendFuture<'a, Vec<Loaded>> {
         let mut kept = self.memory.lock();
         if std::mem::take(&mut kept.panics) {
             drop(kept);
@@ -173,7 +173,7 @@ impl Backend for Process {
         self.memory.lock().change(&ticket, |entry| (entry.state, entry.dead) = (state, dead));
     }
 
-    fn end(&self) -> Later<'_, ()> {
+    fn end(&self) -> BackendFuture<'_, ()> {
         Box::pin(ready(()))
     }
 
@@ -184,7 +184,7 @@ impl Backend for Process {
         QueueStatus { waiting, dead_letters, bytes: kept.bytes(), is_failing: false }
     }
 
-    fn dead_letters(&self, query: DeadLetterQuery) -> Later<'_, io::Result<Vec<DeadLetter>>> {
+    fn dead_letters(&self, query: DeadLetterQuery) -> BackendFuture<'_, io::Result<Vec<DeadLetter>>> {
         let kept = self.memory.lock();
         let wanted =
             |letter: &DeadLetter| query.includes(&letter.webhook) && query.after.is_none_or(|id| id < letter.id);
@@ -192,13 +192,13 @@ impl Backend for Process {
         Box::pin(ready(Ok(letters.take(query.limit).cloned().collect())))
     }
 
-    fn dead_letter(&self, id: EventId) -> Later<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
+    fn dead_letter(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
         let kept = self.memory.lock();
         let found = kept.dead().find(|(_, letter, _)| letter.id == id);
         Box::pin(ready(Ok(found.map(|(entry, letter, _)| (letter.clone(), entry.event.clone())))))
     }
 
-    fn replay(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>> {
+    fn replay(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
         let mut kept = self.memory.lock();
         let dead = |entry: &&mut Entry| entry.dead.as_ref().is_some_and(|(_, letter)| ids.contains(&letter.id));
         let mut replayed = Vec::new();
@@ -212,11 +212,11 @@ impl Backend for Process {
         Box::pin(ready(Ok(count)))
     }
 
-    fn remove_dead_letters(&self, ids: Vec<EventId>) -> Later<'_, io::Result<usize>> {
+    fn remove_dead_letters(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
         Box::pin(ready(Ok(self.memory.lock().remove(|letter, _| ids.contains(&letter.id)))))
     }
 
-    fn expire_dead_letters(&self, age: Duration) -> Later<'_, io::Result<usize>> {
+    fn expire_dead_letters(&self, age: Duration) -> BackendFuture<'_, io::Result<usize>> {
         Box::pin(ready(Ok(self.memory.lock().remove(|_, at| at.elapsed() > age))))
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Content {
 const SECTOR: usize = 512;
 
 impl Content {
-    pub(super) fn of(bytes: Vec<u8>) -> Self {
+    pub(super) fn synced(bytes: Vec<u8>) -> Self {
         Self { synced: bytes.clone(), bytes, ..Self::default() }
     }
 
@@ -62,7 +62,7 @@ impl Content {
                 *byte = self.synced.get(nth).copied().unwrap_or(0);
             }
         }
-        Self::of(bytes)
+        Self::synced(bytes)
     }
 }
 
@@ -102,7 +102,7 @@ impl Disk for Faulty {
         }
         let mut content = contents.spare.take().unwrap_or_default();
         content.write(head, 0);
-        let content = Content { end: head.len(), ..Content::of(content.bytes) };
+        let content = Content { end: head.len(), ..Content::synced(content.bytes) };
         contents.segments.insert(number, content);
         drop(contents);
         self.open(number)
