@@ -12,6 +12,7 @@ mod http_webhook;
 mod hyper;
 mod layer_order;
 mod layers;
+mod named_tests;
 mod own_module;
 mod queue;
 mod receiver;
