@@ -231,7 +231,7 @@ mod tests {
     /// Returns its number as soon as the test lets it.
     struct Number {
         number: u32,
-        begun: mpsc::Sender<u32>,
+        begun: mpsc::SyncSender<u32>,
         may_end: Arc<Mutex<mpsc::Receiver<()>>>,
     }
 
@@ -256,15 +256,15 @@ mod tests {
     struct Bench {
         checks: Arc<Checks<Number>>,
         begun: mpsc::Receiver<u32>,
-        begin: mpsc::Sender<u32>,
+        begin: mpsc::SyncSender<u32>,
         may_end: Arc<Mutex<mpsc::Receiver<()>>>,
-        end: mpsc::Sender<()>,
+        end: mpsc::SyncSender<()>,
     }
 
     impl Bench {
         fn new(threads: usize) -> Self {
-            let (begin, begun) = mpsc::channel();
-            let (end, may_end) = mpsc::channel();
+            let (begin, begun) = mpsc::sync_channel(1000);
+            let (end, may_end) = mpsc::sync_channel(1000);
             let may_end = Arc::new(Mutex::new(may_end));
             Self { checks: Checks::with_threads(threads), begun, begin, may_end, end }
         }
