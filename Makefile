@@ -10,6 +10,7 @@ export PROTOC := $(TOOLS)/bin/protoc
 export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 export NGINX := $(TOOLS)/bin/nginx
+export SIGNERS := $(TOOLS)/signers
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-attacks test-faults test-kills soak fuzz scale bench instructions load fmt lint ci clean

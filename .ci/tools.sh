@@ -7,7 +7,8 @@
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
-#                        a test sets), from Debian's packages. It also checks that a test can have a network of its own
+#                        a test sets), from Debian's packages, and signers/ (libraries of providers that sign webhooks),
+#                        from npm: it needs node and npm. It also checks that a test can have a network of its own
 #                        (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -184,6 +185,20 @@ get_faketime() {
   faketime_works "$tools/libfaketime.so.1"
 }
 
+# --- signers --------------------------------------------------------------------------------------------------
+
+# The libraries run in the tests alone, and none of their installation scripts does.
+get_signers() {
+  cmp -s tests/signers/package.json "$tools/signers/package.json" && [ -d "$tools/signers/node_modules" ] && return
+  have npm || install_as_root nodejs npm || return 1
+  say "signers: fetching the libraries of providers from npm"
+  rm -rf "$tools/signers"
+  mkdir -p "$tmp/signers"
+  cp tests/signers/package.json "$tmp/signers"
+  (cd "$tmp/signers" && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --silent) || return 1
+  mv "$tmp/signers" "$tools/signers"
+}
+
 # --- all together ---------------------------------------------------------------------------------------------
 
 have cargo || die "found no cargo: install Rust (rustup, or your distribution's package)"
@@ -229,4 +244,5 @@ if [ "$want" = all ]; then
   get_etcd_34 || die "cannot fetch etcd 3.4 (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
   get_nginx || die "cannot fetch an nginx with HTTP/2 (Debian 12: nginx); put one into target/tools/bin"
+  get_signers || die "cannot fetch the libraries of tests/signers/package.json from npm: it needs node and npm"
 fi

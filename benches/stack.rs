@@ -73,6 +73,7 @@ fn layers(c: &mut Criterion) {
     let body = json(4096);
     let collect = ServiceBuilder::new().layer(CollectBodyLayer::new()).service(Inner);
     measure(&mut group, "collect 4 KiB in one frame", collect, || request("/", body.clone()));
+    signatures(&mut group);
     let check = ServiceBuilder::new().layer(CheckPayloadLayer::new(DataType::Json)).service(Inner);
     measure(&mut group, "check 4 KiB of JSON", check, || Request::new(Collected::new(body.clone())));
     group.finish();
@@ -114,6 +115,37 @@ fn guards(c: &mut Criterion) {
     });
     group.finish();
 }
+
+/// A signature of HMAC-SHA256 over the body: the layers that judge it, and one that collects the body.
+#[cfg(feature = "signature")]
+fn signatures(group: &mut BenchmarkGroup<'_, WallTime>) {
+    use tower_webhook::VerifyBodyLayer;
+    use tower_webhook::auth::Signature;
+
+    for (name, size) in [("signature, 250 B", 250), ("signature, 4 KiB", 4096)] {
+        let body = json(size);
+        let secret = "a secret of thirty-two characters";
+        let mac = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+        let mac = aws_lc_rs::hmac::sign(&mac, &body);
+        let hex: String = mac.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let github = Signature::preset("github", secret).unwrap();
+        let service = ServiceBuilder::new()
+            .layer(RequireAuthLayer::new(github).verify_body_follows())
+            .layer(CollectBodyLayer::new())
+            .layer(VerifyBodyLayer::new())
+            .service(Inner);
+        let make = || {
+            let mut req = request("/", body.clone());
+            req.headers_mut().insert("x-hub-signature-256", format!("sha256={hex}").parse().unwrap());
+            req
+        };
+        assert_eq!(service.clone().call(make()).now_or_never().unwrap().unwrap().status(), 200);
+        measure(group, name, service, make);
+    }
+}
+
+#[cfg(not(feature = "signature"))]
+fn signatures(_: &mut BenchmarkGroup<'_, WallTime>) {}
 
 fn whole(c: &mut Criterion) {
     let runtime = runtime();

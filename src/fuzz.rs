@@ -19,6 +19,7 @@ pub const TARGETS: &[Target] = &[
     ("query", crate::auth::fuzz_query),
     ("recovery", crate::queue::disk::fuzz_recovery),
     ("saved-copy", crate::source::fuzz),
+    ("signature", crate::auth::fuzz_signature),
     ("traceparent", crate::module::fuzz_trace),
     ("url", crate::module::fuzz_url),
 ];

@@ -5,6 +5,7 @@
 //! | [`layers`] | Which layers are there, in which order, and how do I put some of them in front of my own route? |
 //! | [`configuration`] | Which keys does a webhook have? |
 //! | [`guards`] | Which guards are there, and how do I configure each? |
+//! | [`providers`] | Which senders that sign are known, and how do I configure any other? |
 //! | [`answers`] | What does each answer mean, and should the sender send the event again? |
 //! | [`accepted`] | What does a 202 promise? |
 //! | [`targets`] | Where can events go? |
@@ -35,6 +36,8 @@ pub mod layers {}
 pub mod migration {}
 #[doc = include_str!("docs/operating.md")]
 pub mod operating {}
+#[doc = include_str!("docs/providers.md")]
+pub mod providers {}
 #[doc = include_str!("docs/security.md")]
 pub mod security {}
 #[doc = include_str!("docs/targets.md")]

@@ -87,7 +87,7 @@
 //! | `save-to-disk` | the module `save_to_disk` |
 //! | `http-webhook` | the module `http_webhook`, and connections of the type `http` |
 //! | `basic-auth` | the guard `basic_auth` |
-//! | `signature` | the guard `hmac` |
+//! | `signature` | the guards `signature` and `hmac`; building it needs a C compiler |
 //! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |
 //! | `queue-disk` | `queue::disk`: accepted events, kept on disk |
 //! | `metrics` | metrics of requests, configuration, duplicates and queue, through the facade `metrics` |

@@ -182,6 +182,10 @@ fn receive<S: Source>(
     let registry = Registry::builtin()
         .module_fn(SaveToDisk::NAME, move |config: SaveToDiskConfig, cx| SaveToDisk::new(&root, config, cx));
     let registry = settings.placeholders.register(registry);
+    let registry = match &settings.public_url {
+        Some(url) => registry.public_url(url)?,
+        None => registry,
+    };
     #[cfg(feature = "http-webhook")]
     let registry = settings.targets.register(registry);
     let mut receiver = Receiver::builder(source)

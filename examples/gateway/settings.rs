@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ClientAddress, Network, OnInvalid};
+use tower_webhook::{ClientAddress, Network, OnInvalid, Registry};
 
 use self::values::{
     Problems, amount, at_least_one, both, choice, days, found, host, is_quoted, listening_port, path, seconds, secret,
@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     /// Finds the client behind proxies.
     pub(crate) clients: Option<ClientAddress>,
+    /// The address of the gateway as senders have it.
+    pub(crate) public_url: Option<String>,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) body_memory_bytes: usize,
@@ -93,6 +95,7 @@ impl Settings {
             admin_address,
             tls: problems.collect(tls_files()).map(|(cert, key)| (cert.into(), key.into())),
             clients: problems.collect(clients()),
+            public_url: problems.collect(public_url()),
             max_connections: problems.collect(at_least_one("MAX_CONNECTIONS", units::number, units::NUMBER)),
             max_body_bytes,
             body_memory_bytes: problems.collect(body_memory_bytes(max_body_bytes)),
@@ -181,6 +184,15 @@ fn clients() -> Result<Option<ClientAddress>, Error> {
         .parse()
         .map_err(|_| found(FIELD, &field, "the name of one field, such as X-Forwarded-For or Forwarded"))?;
     Ok(Some(ClientAddress::new(networks, field)))
+}
+
+/// The address of the gateway as senders have it.
+fn public_url() -> Result<Option<String>, Error> {
+    let Some(url) = var("PUBLIC_URL")? else { return Ok(None) };
+    match Registry::empty().public_url(&url) {
+        Ok(_) => Ok(Some(url)),
+        Err(error) => Err(wrong("PUBLIC_URL", format!("found `{}`: {error}", shown(&url)))),
+    }
 }
 
 /// The token for `/admin`. No error quotes it.

@@ -49,6 +49,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "",
         "the header field in which your proxies name the client, such as X-Forwarded-For",
     ),
+    variable("PUBLIC_URL", "", "the gateway's address as senders have it, for those who sign it"),
     variable("MAX_CONNECTIONS", "10000", "connections that are served at a time"),
     variable("MAX_BODY_BYTES", "25MiB", "the largest body"),
     variable("BODY_MEMORY_BYTES", "", "memory for all bodies together; not set, an eighth of the machine's"),

@@ -67,13 +67,15 @@ pub(crate) use self::calls::Calls;
 pub use self::error::AuthError;
 pub(crate) use self::guards::{ANY_OF, Follows, Guard, Guards, Pending};
 pub(crate) use self::matches::Matches;
+#[cfg(feature = "signature")]
+pub use self::schemes::{
+    Algorithm, HmacAlgorithm, HmacAuth, HmacConfig, Provider, Signature, SignatureBuilder, SignatureConfig,
+};
 pub use self::schemes::{Authorization, Bearer, HeaderAuth, HeaderAuthConfig, IpAllow, QueryAuth, QueryAuthConfig};
 #[cfg(feature = "basic-auth")]
 pub use self::schemes::{BasicAuth, BasicAuthConfig};
-#[cfg(feature = "signature")]
-pub use self::schemes::{HmacAlgorithm, HmacAuth, HmacConfig};
 #[cfg(fuzzing)]
-pub(crate) use self::schemes::{fuzz, fuzz_basic, fuzz_hmac, fuzz_query};
+pub(crate) use self::schemes::{fuzz, fuzz_basic, fuzz_hmac, fuzz_query, fuzz_signature};
 pub use self::secrets::{Position, Secrets, SecretsConfig};
 pub use crate::base::secret::{InvalidSecret, SecretDigest, check_secret};
 pub use crate::base::wall_clock::WallClock;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::key::WebhookKey;
+use super::public_url::PublicUrl;
 use super::warning::Notes;
 use super::{CompileError, Connection, DataType};
 use crate::base::network::Network;
@@ -15,9 +17,24 @@ pub struct BuildContext<'a> {
     pub(crate) webhook: &'a WebhookKey,
     pub(crate) data_type: DataType,
     pub(crate) connection: Option<&'a Arc<Connection>>,
+    /// The address by which senders know it, if it is known.
+    #[cfg_attr(not(feature = "signature"), allow(dead_code))]
+    pub(crate) public_url: Option<&'a PublicUrl>,
+    #[cfg_attr(not(feature = "signature"), allow(dead_code))]
+    pub(crate) dedup: Option<DedupBy<'a>>,
     pub(crate) clock: &'a WallClock,
     pub(crate) trusted_proxies: &'a [Network],
     pub(crate) notes: &'a Notes,
+}
+
+/// What makes two events of a webhook the same, as far as a guard must know.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "signature"), allow(dead_code))]
+pub(crate) struct DedupBy<'a> {
+    /// The JSON pointer to the event's id, if there is its place.
+    pub(crate) pointer: Option<&'a str>,
+    /// How long an event is remembered.
+    pub(crate) ttl: Duration,
 }
 
 impl<'a> BuildContext<'a> {
@@ -69,6 +86,8 @@ impl<'a> BuildContext<'a> {
             webhook,
             data_type: DataType::Json,
             connection: None,
+            public_url: None,
+            dedup: None,
             clock: &CLOCK,
             trusted_proxies: &[],
             notes: &NOTES,

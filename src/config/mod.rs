@@ -13,6 +13,7 @@ mod name;
 mod networks;
 mod node;
 mod placeholder;
+mod public_url;
 mod secret_files;
 pub(crate) mod secrets;
 mod variables;
@@ -20,6 +21,7 @@ mod warning;
 
 pub(crate) use self::connection::{BuiltConnection, Connection, ConnectionSpec, SharedClient};
 pub use self::context::BuildContext;
+pub(crate) use self::context::DedupBy;
 pub use self::data_type::DataType;
 #[cfg(feature = "file")]
 pub(crate) use self::error::shown;
@@ -36,6 +38,8 @@ pub(crate) use self::node::{LONGEST, MOST_HELD, field_names};
 #[cfg(fuzzing)]
 pub(crate) use self::placeholder::fuzz as fuzz_placeholder;
 pub(crate) use self::placeholder::{Lookup, Named, Room, expand, variables_of, variables_of_text};
+pub use self::public_url::InvalidPublicUrl;
+pub(crate) use self::public_url::PublicUrl;
 pub(crate) use self::secret_files::SecretFiles;
 pub(crate) use self::secrets::Place;
 pub(crate) use self::variables::{OF_CONNECTIONS, Variables, candidates, is_file};

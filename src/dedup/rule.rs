@@ -8,7 +8,7 @@ use http::{HeaderMap, Request};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::config::{DataType, WebhookKey};
+use crate::config::{DataType, DedupBy, WebhookKey};
 use crate::form;
 use crate::json::{InvalidPointer, Pointer, Scalar};
 use crate::request::{Collected, Rejection, RejectionKind};
@@ -110,6 +110,12 @@ impl DedupRule {
 
     pub(crate) fn ttl_seconds(&self) -> u32 {
         self.ttl
+    }
+
+    /// As far as guards must know.
+    pub(crate) fn summary(&self) -> DedupBy<'_> {
+        let pointer = if let Source::Pointer(pointer) = &self.source { Some(pointer.as_str()) } else { None };
+        DedupBy { pointer, ttl: Duration::from_secs(self.ttl.into()) }
     }
 
     /// What the body must be for an id to stand in it, and the key that says so; `None` if it may be anything.

@@ -163,6 +163,8 @@ impl Compiler {
             webhook: key,
             data_type: spec.data_type,
             connection,
+            public_url: spec.public_url.as_ref().or(self.registry.base_url()),
+            dedup: spec.dedup.as_ref().map(DedupRule::summary),
             clock: self.registry.wall_clock(),
             trusted_proxies: &trusted_proxies,
             notes: &notes,

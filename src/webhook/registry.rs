@@ -12,8 +12,8 @@ use tower_service::Service;
 use super::any_of::{self, Schemes};
 use crate::auth::{ANY_OF, Authorization, ConfigScheme, Guard, HeaderAuth, IpAllow, QueryAuth, WallClock};
 use crate::config::{
-    BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, Name, Node, SecretFiles,
-    Variables, did_you_mean, legacy, quote,
+    BuildContext, BuildError, BuiltConnection, CompileError, Connection, ConnectionSpec, InvalidPublicUrl, Name, Node,
+    PublicUrl, SecretFiles, Variables, did_you_mean, legacy, quote,
 };
 use crate::event::Delivery;
 use crate::module::connection::{ConnectionContext, ConnectionKind, erase};
@@ -32,6 +32,7 @@ pub struct Registry {
     /// Decides which variables webhooks may name; without it, all that `lookup` returns.
     allows: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
     files: Option<Arc<SecretFiles>>,
+    public_url: Option<PublicUrl>,
     capabilities: Capabilities,
 }
 
@@ -92,6 +93,8 @@ impl Registry {
         let registry = registry.scheme::<crate::auth::BasicAuth>();
         #[cfg(feature = "signature")]
         let registry = registry.scheme::<crate::auth::HmacAuth>();
+        #[cfg(feature = "signature")]
+        let registry = registry.scheme::<crate::auth::Signature>();
         #[cfg(feature = "save-to-disk")]
         let registry = registry.module::<crate::module::SaveToDisk>();
         #[cfg(feature = "http-webhook")]
@@ -119,6 +122,7 @@ impl Registry {
             clock: WallClock::system(),
             allows: None,
             files: None,
+            public_url: None,
             capabilities: Capabilities::default(),
         }
     }
@@ -240,6 +244,17 @@ impl Registry {
         self
     }
 
+    /// Sets the address by which senders reach the path `/`, for those who sign addresses: the path of a request is added to
+    /// it. The `public_url` of a webhook has priority.
+    ///
+    /// # Errors
+    ///
+    /// When it is no address of the web, or has a query.
+    pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
+        self.public_url = Some(PublicUrl::base(url)?);
+        Ok(self)
+    }
+
     /// Declares the abilities of the stack that serves these webhooks. [`Receiver::builder`](crate::Receiver::builder)
     /// does this itself; call this for a stack of layers that you have built by hand. A webhook that asks for an
     /// undeclared ability is refused.
@@ -251,6 +266,10 @@ impl Registry {
 
     pub(crate) fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    pub(crate) fn base_url(&self) -> Option<&PublicUrl> {
+        self.public_url.as_ref()
     }
 
     pub(crate) fn wall_clock(&self) -> &WallClock {

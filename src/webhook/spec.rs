@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Promise;
-use crate::config::{CompileError, DataType, Name, Node, field_names, legacy, unknown_key};
+use crate::config::{CompileError, DataType, Name, Node, PublicUrl, field_names, legacy, unknown_key};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
 
@@ -21,6 +21,8 @@ pub(crate) struct Spec {
     pub(crate) connection: Option<Name>,
     /// The type of the bodies.
     pub(crate) data_type: DataType,
+    /// The address by which its senders know it.
+    pub(crate) public_url: Option<PublicUrl>,
     /// The promise of a 2xx answer.
     pub(crate) ack: Promise,
     /// How duplicate events are recognised.

@@ -23,6 +23,7 @@ mod protocols;
 mod refused_while_sending;
 mod routes;
 mod secret_files;
+mod signatures;
 mod slow_readers;
 mod sockets;
 mod start;

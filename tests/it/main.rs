@@ -17,5 +17,6 @@ mod own_module;
 mod queue;
 mod receiver;
 mod secrets;
+mod signers;
 mod support;
 mod tonic;

@@ -11,6 +11,8 @@ mod hmac;
 mod ip_allow;
 mod query;
 mod query_auth;
+#[cfg(feature = "signature")]
+mod signature;
 
 use http::HeaderValue;
 use http::header::HeaderName;
@@ -32,6 +34,10 @@ pub use self::ip_allow::IpAllow;
 #[cfg(fuzzing)]
 pub(crate) use self::query::fuzz as fuzz_query;
 pub use self::query_auth::{QueryAuth, QueryAuthConfig};
+#[cfg(all(fuzzing, feature = "signature"))]
+pub(crate) use self::signature::fuzz as fuzz_signature;
+#[cfg(feature = "signature")]
+pub use self::signature::{Algorithm, Provider, Signature, SignatureBuilder, SignatureConfig};
 use super::AuthError;
 use crate::config::{CompileError, missing_key};
 use crate::request::Head;

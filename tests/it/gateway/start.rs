@@ -28,6 +28,8 @@ async fn a_wrong_variable_is_named() {
         ("PORT", "-1"),
         ("PORT", " 8000"),
         ("HOST", "no such host"),
+        ("PUBLIC_URL", "hooks.example.com"),
+        ("PUBLIC_URL", "https://hooks.example.com/?x=1"),
         ("CONFIG_BACKEND", "x"),
         ("CONFIG_BACKEND", "ETCD"),
         ("RUST_LOG", "["),
