@@ -10,6 +10,7 @@ pub const TARGETS: &[Target] = &[
     ("compile", crate::webhook::fuzz),
     ("form", crate::form::fuzz),
     ("frames", crate::queue::disk::fuzz_frames),
+    ("handshake", crate::handshake::fuzz),
     ("hmac", crate::auth::fuzz_hmac),
     ("journal", crate::dedup::fuzz),
     ("json", crate::json::fuzz),

@@ -6,6 +6,7 @@
 //! | [`configuration`] | Which keys does a webhook have? |
 //! | [`guards`] | Which guards are there, and how do I configure each? |
 //! | [`providers`] | Which senders that sign are known, and how do I configure any other? |
+//! | [`handshakes`] | How does a provider check an address, and which answer does it get? |
 //! | [`answers`] | What does each answer mean, and should the sender send the event again? |
 //! | [`accepted`] | What does a 202 promise? |
 //! | [`targets`] | Where can events go? |
@@ -30,6 +31,8 @@ pub mod etcd {}
 pub mod extending {}
 #[doc = include_str!("docs/guards.md")]
 pub mod guards {}
+#[doc = include_str!("docs/handshakes.md")]
+pub mod handshakes {}
 #[doc = include_str!("docs/layers.md")]
 pub mod layers {}
 #[doc = include_str!("docs/migration.md")]

@@ -110,6 +110,7 @@ mod form;
 pub mod fuzz;
 #[cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links))]
 pub mod guide;
+pub mod handshake;
 mod json;
 pub mod layers;
 pub mod module;
@@ -135,10 +136,11 @@ pub use crate::base::log_limit::LogLimit;
 pub use crate::base::network::{InvalidNetwork, Network};
 pub use crate::config::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub use crate::layers::{
-    CallAuth, CallAuthLayer, CheckPayload, CheckPayloadLayer, CollectBody, CollectBodyLayer, Dedup, DedupLayer,
-    Dispatch, Finish, FinishLayer, LookupWebhook, LookupWebhookLayer, Matched, Observe, ObserveLayer, Permit,
-    ProblemBody, ProblemJson, ProblemJsonLayer, RequireAuth, RequireAuthLayer, RequirePost, RequirePostLayer,
-    RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer,
+    AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
+    CollectBodyLayer, Dedup, DedupLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook,
+    LookupWebhookLayer, Matched, Observe, ObserveLayer, Permit, ProblemBody, ProblemJson, ProblemJsonLayer,
+    RequireAuth, RequireAuthLayer, RequirePost, RequirePostLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody,
+    VerifyBodyLayer,
 };
 pub use crate::request::{
     ClientAddress, ClientCertificate, Collected, Head, InvalidClientAddress, Peer, Rejection, RejectionKind,

@@ -48,9 +48,10 @@ pub use self::tasks::{TaskEnded, Tasks};
 use crate::config::InvalidName;
 use crate::dedup::Claims;
 use crate::layers::{
-    CallAuth, CallAuthLayer, CheckPayload, CheckPayloadLayer, CollectBody, CollectBodyLayer, Dispatch, Finish,
-    FinishLayer, LookupWebhook, LookupWebhookLayer, Observe, ObserveLayer, Remainders, RequireAuth, RequireAuthLayer,
-    RequirePost, RequirePostLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer, problem_json,
+    AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
+    CollectBodyLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook, LookupWebhookLayer, Observe,
+    ObserveLayer, Remainders, RequireAuth, RequireAuthLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody,
+    VerifyBodyLayer, problem_json,
 };
 use crate::queue::Queue;
 use crate::reflector::{OnInvalid, Source, reflect};
@@ -200,11 +201,13 @@ impl<W> ReceiverBuilder<W> {
         let remainders = finish.remainders();
         let service = finish.layer(Process::new(Dispatch::of(self.deadline, queue), claims));
         let service = CheckPayloadLayer::from_webhook().layer(service);
+        let service = ChallengeLayer::from_webhook().layer(service);
         let service = VerifyBodyLayer::new().layer(service);
         let service = self.collect.layer(service);
         let service = self.call.layer(service);
         let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
-        let service = RequirePostLayer::new().layer(LookupWebhookLayer::new(store).layer(service));
+        let service = HandshakeLayer::from_webhook().layer(service);
+        let service = LookupWebhookLayer::new(store).layer(service);
         let service = self.route.layer(service);
         Receiver { stack: ObserveLayer::new().layer(service), remainders }
     }
@@ -278,8 +281,8 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
     }
 }
 
-type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<CheckPayload<Finish<Process>>>>>>;
-type Stack = Observe<RouteNamespace<RequirePost<LookupWebhook<Guarded>>>>;
+type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<Challenge<CheckPayload<Finish<Process>>>>>>>;
+type Stack = Observe<RouteNamespace<LookupWebhook<AnswerHandshake<Guarded>>>>;
 
 /// A receiver whose tasks run.
 #[derive(Debug)]

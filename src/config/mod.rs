@@ -23,10 +23,8 @@ pub(crate) use self::connection::{BuiltConnection, Connection, ConnectionSpec, S
 pub use self::context::BuildContext;
 pub(crate) use self::context::DedupBy;
 pub use self::data_type::DataType;
-#[cfg(feature = "file")]
-pub(crate) use self::error::shown;
 pub use self::error::{BuildError, CompileError};
-pub(crate) use self::error::{did_you_mean, missing_key, quote, unknown_key};
+pub(crate) use self::error::{did_you_mean, missing_key, quote, shown, unknown_key};
 pub use self::info::WebhookInfo;
 pub use self::key::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
 pub(crate) use self::name::Name;

@@ -80,6 +80,22 @@ impl Node {
         self.read().map_err(|error| error.inside(key))
     }
 
+    /// The value of a key, if this is an object with that key.
+    pub(crate) fn field(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Object(fields) => fields.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text, if this is a string.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::String(text) | Self::Expanded(text) | Self::Filled(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub(crate) fn into_value(self) -> Value {
         match self {
             Self::Null => Value::Null,

@@ -11,6 +11,7 @@ use http::Extensions;
 use crate::auth::{Matches, Pending, Position};
 use crate::config::Target;
 use crate::event::{EventId, Stamp};
+use crate::handshake::Handshake;
 use crate::request::Rejection;
 use crate::webhook::Webhook;
 
@@ -86,6 +87,10 @@ pub(super) struct Evidence {
     owed: Option<Owed>,
     is_checked: bool,
     is_deduplicated: bool,
+    /// Challenges that come before the guards have been answered.
+    is_greeted: bool,
+    /// Signed challenges have been answered.
+    is_challenged: bool,
     /// A layer further out holds a claim, of whatever rule. Wherever the request is routed, it does.
     is_claimed: bool,
     /// The event that the request brings, wherever it is routed.
@@ -158,6 +163,14 @@ impl Evidence {
 
     pub(super) fn set_deduplicated(extensions: &mut Extensions) {
         Self::slot(extensions).is_deduplicated = true;
+    }
+
+    pub(super) fn set_greeted(extensions: &mut Extensions) {
+        Self::slot(extensions).is_greeted = true;
+    }
+
+    pub(super) fn set_challenged(extensions: &mut Extensions) {
+        Self::slot(extensions).is_challenged = true;
     }
 
     pub(super) fn set_claimed(extensions: &mut Extensions) {
@@ -260,6 +273,9 @@ impl Evidence {
             |matched: &Matched| shown.as_ref().is_none_or(|shown| Arc::ptr_eq(shown.webhook(), matched.webhook()));
         let matched = evidence.matched.take().filter(is_its_own);
         let webhook = matched.ok_or_else(|| Rejection::misassembled("LookupWebhook"))?.0;
+        let handshake = webhook.handshake();
+        missing("Handshake", handshake.is_some_and(Handshake::is_of_head) && !evidence.is_greeted)?;
+        missing("Challenge", handshake.is_some_and(Handshake::is_signed) && !evidence.is_challenged)?;
         missing("Dedup", webhook.dedup().is_some() && !evidence.is_deduplicated)?;
         Ok((webhook, evidence.event.unwrap_or_else(Stamp::now)))
     }

@@ -18,7 +18,8 @@ use crate::base::log_limit::LogLimit;
 pub struct Rejection {
     kind: RejectionKind,
     detail: Cow<'static, str>,
-    challenge: Option<HeaderValue>,
+    /// The value of the header field that belongs to the status: `WWW-Authenticate` for 401, `Allow` for 405.
+    value: Option<HeaderValue>,
     /// The guard that refused, and its reason. The sender does not get them.
     reason: Option<(&'static str, &'static str)>,
     /// Whether a line in the log reports the refusal already.
@@ -28,7 +29,7 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal with the kind's own text.
     pub fn new(kind: RejectionKind) -> Self {
-        Self { kind, detail: Cow::Borrowed(kind.row().detail), challenge: None, reason: None, is_logged: false }
+        Self { kind, detail: Cow::Borrowed(kind.row().detail), value: None, reason: None, is_logged: false }
     }
 
     /// A refusal with a text for the sender. Strangers can read the text.
@@ -38,7 +39,12 @@ impl Rejection {
 
     /// A 401 that says how to authenticate (RFC 9110 §11.6.1).
     pub fn unauthenticated(challenge: HeaderValue) -> Self {
-        Self { challenge: Some(challenge), ..Self::new(RejectionKind::Unauthenticated) }
+        Self { value: Some(challenge), ..Self::new(RejectionKind::Unauthenticated) }
+    }
+
+    /// The same refusal, of a method: these are allowed.
+    pub(crate) fn allowing(self, methods: HeaderValue) -> Self {
+        Self { value: Some(methods), ..self }
     }
 
     /// A layer finds that one it needs is missing upstream. Always a 500, never a pass.
@@ -106,8 +112,10 @@ impl Rejection {
         if let Some((name, value)) = self.kind.header() {
             response.headers_mut().insert(name, value);
         }
-        if let Some(challenge) = &self.challenge {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.clone());
+        if let Some(value) = &self.value {
+            let name =
+                if self.kind == RejectionKind::MethodNotAllowed { header::ALLOW } else { header::WWW_AUTHENTICATE };
+            response.headers_mut().insert(name, value.clone());
         }
         response.extensions_mut().insert(self);
         response
@@ -166,6 +174,8 @@ pub enum RejectionKind {
     MalformedPayload,
     /// The webhook has a `dedup` rule, and the event has no usable id.
     MissingEventId,
+    /// A challenge of the webhook's handshake that cannot be answered.
+    MalformedChallenge,
     /// The same event is being processed; the sender should try again.
     InProgress,
     /// The module could not deliver; the sender should try again.
@@ -218,6 +228,7 @@ impl RejectionKind {
         Self::UnexpectedContentType,
         Self::MalformedPayload,
         Self::MissingEventId,
+        Self::MalformedChallenge,
         Self::InProgress,
         Self::DeliveryFailed,
         Self::DeliveryUnavailable,
@@ -255,6 +266,7 @@ impl RejectionKind {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unexpected_content_type", "Content-Type is not supported")
             }
             Self::MalformedPayload => (S::BAD_REQUEST, "malformed_payload", "Malformed payload"),
+            Self::MalformedChallenge => (S::BAD_REQUEST, "malformed_challenge", "Malformed challenge"),
             Self::MissingEventId => (S::BAD_REQUEST, "missing_event_id", "The event has no id"),
             Self::InProgress => (S::CONFLICT, "in_progress", "This event is being processed"),
             Self::DeliveryFailed => (S::BAD_GATEWAY, "delivery_failed", "The event could not be delivered"),

@@ -10,7 +10,7 @@ use super::identity::identity;
 use super::registry::Registry;
 use super::spec::Spec;
 use super::{Promise, Webhook};
-use crate::auth::{ANY_OF, Guards};
+use crate::auth::{ANY_OF, Guards, WallClock};
 use crate::base::network::Network;
 use crate::config::{
     BuildContext, CompileError, Connection, ConnectionSpec, DataType, Lookup, Name, Named, Node, Notes, OF_CONNECTIONS,
@@ -19,6 +19,7 @@ use crate::config::{
 };
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, NamespaceGates, Plan, Step, Steps};
+use crate::handshake::{Handshake, HandshakeConfig, handshake_of};
 
 /// How an operator of the gateway provides what is missing.
 const SPOOL_DIR: &str = "; for the gateway, set SPOOL_DIR";
@@ -170,6 +171,8 @@ impl Compiler {
             notes: &notes,
         };
         let mut has_asked = false;
+        let handshake = handshake(spec.handshake, &spec.raw.guards, cx.clock);
+        let handshake = handshake.map_err(|error| error.inside("handshake"))?;
         let guards = spec.raw.guards.into_iter().map(|(key, config)| {
             let of_guard = Notes::new();
             let guard = self.registry.build_guard(&key, config, &BuildContext { notes: &of_guard, ..cx });
@@ -207,6 +210,7 @@ impl Compiler {
             promise: spec.ack,
             guards: Guards::new(guards),
             dedup: spec.dedup,
+            handshake,
             gates: self.gates.for_webhook(key.namespace()),
             steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),
             connections: used,
@@ -323,6 +327,24 @@ fn trusted_proxies(spec: &Spec, notes: &Notes) -> Result<Vec<Network>, CompileEr
         notes.warn(CompileError::new("has no effect: there is no `ip_allow`").inside(KEY));
     }
     read_networks(items).map_err(|error| error.inside(KEY))
+}
+
+/// The handshake that a webhook's key names, or the one that belongs to the preset of its signature. It uses the secrets of
+/// the signature if it has none of its own.
+fn handshake(
+    config: Option<HandshakeConfig>,
+    guards: &[(String, Node)],
+    clock: &WallClock,
+) -> Result<Option<Handshake>, CompileError> {
+    let signature = guards.iter().find(|(key, _)| key == "signature").map(|(_, config)| config);
+    let of_preset = || {
+        let preset = signature.and_then(|config| config.field("preset")).and_then(Node::text);
+        preset.and_then(handshake_of).map(HandshakeConfig::named)
+    };
+    let Some(config) = config.or_else(of_preset) else { return Ok(None) };
+    // Faults of the secrets are the signature's.
+    let secrets = signature.and_then(|config| config.field("secrets")).and_then(|secrets| secrets.clone().read().ok());
+    Handshake::configured(config, clock, secrets)
 }
 
 /// The connections that a webhook names, without repetitions.

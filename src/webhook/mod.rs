@@ -22,6 +22,7 @@ use crate::auth::Guards;
 use crate::config::{Connection, DataType, Warning, Warnings, WebhookInfo, WebhookKey};
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};
+use crate::handshake::Handshake;
 
 /// The promise of a webhook's 2xx answer: the key `ack`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -40,6 +41,7 @@ pub struct Webhook {
     pub(crate) promise: Promise,
     pub(crate) guards: Guards,
     pub(crate) dedup: Option<DedupRule>,
+    pub(crate) handshake: Option<Handshake>,
     pub(crate) gates: Gates,
     pub(crate) steps: Steps,
     pub(crate) connections: Box<[Arc<Connection>]>,
@@ -124,6 +126,11 @@ impl Webhook {
         &self.variables
     }
 
+    /// How its provider makes sure of it.
+    pub(crate) fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.as_ref()
+    }
+
     pub(crate) fn guards(&self) -> &Guards {
         &self.guards
     }
@@ -143,6 +150,7 @@ impl fmt::Debug for Webhook {
             .field("info", &self.info)
             .field("guards", &self.guards)
             .field("dedup", &self.dedup)
+            .field("handshake", &self.handshake)
             .field("steps", &self.steps)
             .finish_non_exhaustive()
     }

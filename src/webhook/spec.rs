@@ -10,6 +10,7 @@ use super::Promise;
 use crate::config::{CompileError, DataType, Name, Node, PublicUrl, field_names, legacy, unknown_key};
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
+use crate::handshake::HandshakeConfig;
 
 /// The keys of a webhook, with placeholders filled in.
 #[derive(Default, Deserialize)]
@@ -27,6 +28,8 @@ pub(crate) struct Spec {
     pub(crate) ack: Promise,
     /// How duplicate events are recognised.
     pub(crate) dedup: Option<DedupRule>,
+    /// How its provider makes sure of it.
+    pub(crate) handshake: Option<HandshakeConfig>,
     /// When a failed attempt is followed by another.
     pub(crate) retry: Option<RetryConfig>,
     /// How the items of a chain are executed.

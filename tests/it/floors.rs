@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["event"],
     &["auth", "dedup"],
-    &["module"],
+    &["handshake", "module"],
     &["delivery"],
     &["webhook"],
     &["store"],

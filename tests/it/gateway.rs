@@ -9,6 +9,7 @@ mod configuration;
 mod dedup;
 mod flood;
 mod guards;
+mod handshakes;
 mod healthcheck;
 mod http_rules;
 mod idle;

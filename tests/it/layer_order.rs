@@ -2,6 +2,7 @@
 //! without a credential in.
 
 mod dedup;
+mod handshakes;
 mod permits;
 mod sequences;
 mod types;

@@ -9,6 +9,7 @@ mod delivery;
 mod finish;
 mod forms;
 mod guards;
+mod handshakes;
 mod incremental;
 mod live_source;
 mod log_lines;

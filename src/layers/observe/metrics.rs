@@ -8,11 +8,18 @@ use http::{Response, StatusCode};
 
 use crate::base::metrics::{Counter, ENABLED, Histogram, counter, histogram};
 use crate::event::DUPLICATE;
+use crate::handshake::IsHandshake;
 use crate::request::{Rejection, RejectionKind};
 
 /// The metrics of requests. The recorder is asked for each series once, with the first request of its outcome.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Requests(Arc<[OnceLock<Series>; OUTCOMES]>);
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self(Arc::new(std::array::from_fn(|_| OnceLock::new())))
+    }
+}
 
 struct Series {
     total: Counter,
@@ -27,18 +34,21 @@ enum Outcome {
     Accepted,
     /// 2xx: the event had been taken before.
     Duplicate,
+    /// A challenge was answered.
+    Handshake,
     Refused(RejectionKind),
     Other,
     /// The sender hung up before the answer.
     Aborted,
 }
 
-const OUTCOMES: usize = RejectionKind::COUNT + 5;
+const OUTCOMES: usize = RejectionKind::COUNT + 6;
 
 impl Outcome {
     fn of<B>(answer: &Response<B>) -> Self {
         match answer.extensions().get::<Rejection>() {
             Some(rejection) => Self::Refused(rejection.kind()),
+            None if answer.extensions().get::<IsHandshake>().is_some() => Self::Handshake,
             None if !answer.status().is_success() => Self::Other,
             None if answer.headers().contains_key(DUPLICATE) => Self::Duplicate,
             None if answer.status() == StatusCode::ACCEPTED => Self::Accepted,
@@ -51,6 +61,7 @@ impl Outcome {
             Self::Delivered => "delivered",
             Self::Accepted => "accepted",
             Self::Duplicate => "duplicate",
+            Self::Handshake => "handshake",
             Self::Refused(kind) => kind.label(),
             Self::Other => "other",
             Self::Aborted => "aborted",
@@ -65,6 +76,7 @@ impl Outcome {
             Self::Duplicate => RejectionKind::COUNT + 2,
             Self::Other => RejectionKind::COUNT + 3,
             Self::Aborted => RejectionKind::COUNT + 4,
+            Self::Handshake => RejectionKind::COUNT + 5,
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 //! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
-//! the refusal's [label](crate::request::RejectionKind::label), else `duplicate` for a 2xx answer with `X-Duplicate`, `accepted` for any other
+//! the refusal's [label](crate::request::RejectionKind::label), `handshake` for the answer to a challenge, else `duplicate` for a 2xx answer with `X-Duplicate`, `accepted` for any other
 //! 202, `delivered` for any other 2xx, `other` for any other answer, and
 //! `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. What became of
 //! such an event is counted by [`Finish`](super::finish::Finish). Install the recorder before the first request: each layer asks

@@ -9,11 +9,12 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::{Mock, spawn_layer};
 use tower_webhook::auth::Bearer;
 use tower_webhook::dedup::Claims;
+use tower_webhook::handshake::Handshake;
 use tower_webhook::request::ResponseBody;
 use tower_webhook::{
-    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer,
-    LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer,
-    VerifyBodyLayer,
+    CallAuthLayer, ChallengeLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer,
+    HandshakeLayer, LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer,
+    RouteNamespaceLayer, VerifyBodyLayer,
 };
 
 use crate::support::schemes::{Call, Checksum, HeaderKey};
@@ -160,6 +161,8 @@ every_layer_keeps_the_contract! {
     route_namespace_from_fn: RouteNamespaceLayer::from_fn(|_| Ok(target("shop", "guarded")));
     require_post: RequirePostLayer::new();
     lookup_webhook: LookupWebhookLayer::new(store().await);
+    handshake: HandshakeLayer::new(Handshake::named("dropbox").unwrap());
+    challenge: ChallengeLayer::new(Handshake::named("slack").unwrap());
     require_auth: RequireAuthLayer::new(Bearer::new("s3cret-token").unwrap());
     require_auth_that_needs_the_body: RequireAuthLayer::new(Checksum::new(7)).verify_body_follows();
     require_auth_from_webhook: ServiceBuilder::new()

@@ -99,12 +99,14 @@ async fn an_unknown_webhook_is_404_whatever_its_namespace() {
 #[tokio::test]
 async fn another_method_is_405_with_the_right_one_in_allow() {
     for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "post"] {
-        for path in ["/shop/guarded", "/shop/broken", "/shop/nothing"] {
+        for (path, status) in
+            [("/shop/guarded", 405), ("/shop/open", 405), ("/shop/broken", 503), ("/shop/nothing", 404)]
+        {
             let mut request = post(path, "{}");
             *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
             let answer = send(request).await;
-            assert_eq!(answer.problem(405), "Method Not Allowed");
-            assert_eq!(answer.header("allow"), "POST");
+            answer.problem(status);
+            assert_eq!(answer.headers.get("allow").is_some_and(|methods| methods == "POST"), status == 405);
         }
     }
 }

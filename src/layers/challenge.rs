@@ -1,0 +1,101 @@
+//! Answers challenges that passed the guards.
+//!
+//! [`ChallengeLayer`] answers the signed POST by which a provider checks an address, such as the `url_verification` of Slack.
+//! It stands behind the guards, so that only the provider gets an answer, and before the layers that treat the request as an
+//! event. [`HandshakeLayer`](super::handshake::HandshakeLayer) answers the challenges that come before the guards.
+//!
+//! | needs | establishes | refuses |
+//! |---|---|---|
+//! | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | that signed challenges are answered | 400 a malformed challenge, 403 one that no secret has signed |
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::evidence::{Evidence, Matched, Permit};
+use super::handshake::ChallengeFuture;
+use crate::handshake::{Answered, Handshake};
+use crate::request::{Collected, Head, Rejection};
+
+/// Answers signed challenges. See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct ChallengeLayer {
+    /// `None` for that of the matched webhook.
+    fixed: Option<Handshake>,
+}
+
+impl ChallengeLayer {
+    /// Answers the challenges of `handshake`. Put it behind the layers that verify the signature: `RequireAuth`, and then
+    /// `CollectBody` and `VerifyBody`.
+    pub fn new(handshake: Handshake) -> Self {
+        Self { fixed: Some(handshake) }
+    }
+
+    /// Answers the challenges that the matched webhook's configuration names.
+    pub fn from_webhook() -> Self {
+        Self { fixed: None }
+    }
+}
+
+impl<S> Layer<S> for ChallengeLayer {
+    type Service = Challenge<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Challenge { inner, fixed: self.fixed.clone() }
+    }
+}
+
+/// Middleware applied by [`ChallengeLayer`].
+#[derive(Clone, Debug)]
+pub struct Challenge<S> {
+    inner: S,
+    fixed: Option<Handshake>,
+}
+
+impl<S, ResBody> Service<Request<Collected>> for Challenge<S>
+where
+    S: Service<Request<Collected>, Response = Response<ResBody>>,
+    ResBody: Default + From<Bytes>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ChallengeFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
+        match judge(self.fixed.as_ref(), &mut req) {
+            Ok(None) => ChallengeFuture::inner(self.inner.call(req)),
+            Ok(Some(answered)) => ChallengeFuture::answered(answered),
+            Err(rejection) => ChallengeFuture::rejected(rejection),
+        }
+    }
+}
+
+/// `None` if the request is an event.
+fn judge(fixed: Option<&Handshake>, req: &mut Request<Collected>) -> Result<Option<Answered>, Rejection> {
+    let handshake = match fixed {
+        // Nothing is answered while a proof is owed.
+        Some(handshake) => {
+            Evidence::require_no_pending(req.extensions())?;
+            handshake
+        }
+        None => match Matched::of(req.extensions())?.webhook().handshake() {
+            Some(handshake) if handshake.is_signed() => {
+                Permit::of(req.extensions())?;
+                handshake
+            }
+            _ => return Ok(None),
+        },
+    };
+    let answered = handshake.answer_body(Head::of(req), req.body().bytes());
+    if answered.is_none() && fixed.is_none() {
+        Evidence::set_challenged(req.extensions_mut());
+    }
+    Ok(answered)
+}
