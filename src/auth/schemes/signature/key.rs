@@ -97,7 +97,7 @@ pub(super) struct KeyForm<'a> {
 /// The key that verifies signatures.
 #[derive(Clone)]
 pub(super) enum Key {
-    Mac(hmac::Key),
+    Mac(Box<hmac::Key>),
     Public(Box<ParsedPublicKey>),
     Token(SecretDigest),
 }
@@ -111,7 +111,7 @@ impl Key {
         let bytes = form.bytes(secret)?;
         if let Some(algorithm) = algorithm.hmac() {
             let length = if form.written == Written::Sha1 { secret.len() } else { bytes.len() };
-            return Ok((Self::Mac(hmac::Key::new(algorithm, &bytes)), length));
+            return Ok((Self::Mac(Box::new(hmac::Key::new(algorithm, &bytes))), length));
         }
         let key = match algorithm {
             Algorithm::Ed25519 if is_weak(&bytes) => {

@@ -150,10 +150,11 @@ impl Finder {
             }
             Shape::Pairs { separator, equals, keys } => split(text, separator).try_for_each(|item| {
                 let Some((key, value)) = split_once(item, equals.as_bytes()) else { return Ok(()) };
-                match keys.iter().any(|known| known.as_bytes() == key) {
-                    true => self.take(value, "", presented),
-                    false => Ok(presented.pairs.push((key, value))),
+                if keys.iter().any(|known| known.as_bytes() == key) {
+                    return self.take(value, "", presented);
                 }
+                presented.pairs.push((key, value));
+                Ok(())
             }),
         }
     }

@@ -85,11 +85,10 @@ const fn pairs(
     separator: &'static str,
     keys: &'static [&'static str],
     content: &'static str,
-    timestamp: Rule<'static>,
     proof: &'static str,
 ) -> Row {
     let form = Form::Pairs { separator, equals: "=", keys };
-    let (source, timestamp) = (Source::Headers(header), Some(timestamp));
+    let (source, timestamp) = (Source::Headers(header), None);
     row(name, title, How::Dialect(Dialect { source, form, encoding: Encoding::SmallHex, content, timestamp }), proof)
 }
 
@@ -203,26 +202,14 @@ pub(super) const ROWS: &[Row] = &[
             .signs("{form:bt_payload}")
             .made_with(HmacSha1, KeyForm { strip: "", written: Written::Sha1 })
     },
-    pairs(
-        "buildkite",
-        "Buildkite",
-        &["X-Buildkite-Signature"],
-        ",",
-        &["signature"],
-        "{kv:timestamp}.{body}",
-        unix(TimeFrom::Pair("timestamp")),
-        UNPROVEN,
-    ),
-    pairs(
-        "calendly",
-        "Calendly",
-        &["Calendly-Webhook-Signature"],
-        ",",
-        &["v1"],
-        "{kv:t}.{body}",
-        Rule { from: TimeFrom::Pair("t"), format: Format::Unix, past: 180, future: 180 },
-        UNPROVEN,
-    ),
+    pairs("buildkite", "Buildkite", &["X-Buildkite-Signature"], ",", &["signature"], "{kv:timestamp}.{body}", UNPROVEN)
+        .at(unix(TimeFrom::Pair("timestamp"))),
+    pairs("calendly", "Calendly", &["Calendly-Webhook-Signature"], ",", &["v1"], "{kv:t}.{body}", UNPROVEN).at(Rule {
+        from: TimeFrom::Pair("t"),
+        format: Format::Unix,
+        past: 180,
+        future: 180,
+    }),
     plain("circleci", "CircleCI", &[], "", SmallHex, "published vectors")
         .from(Source::Headers(&["circleci-signature"]), Form::List { separator: ",", prefix: "v1=" }),
     svix("clerk", "Clerk", "npm @clerk/backend 3.25.0"),
@@ -235,9 +222,9 @@ pub(super) const ROWS: &[Row] = &[
         ",",
         &["sig1"],
         "{kv:time}.{body}",
-        unix(TimeFrom::Pair("time")),
         UNPROVEN,
-    ),
+    )
+    .at(unix(TimeFrom::Pair("time"))),
     plain(
         "coinbase-commerce",
         "Coinbase Commerce",
@@ -308,16 +295,8 @@ pub(super) const ROWS: &[Row] = &[
         "npm whatsapp-api-js 6.3.0",
     ),
     row("msgraph", "Microsoft Graph", How::MsGraph, UNPROVEN).made_with(Token, TEXT),
-    pairs(
-        "mux",
-        "Mux",
-        &["Mux-Signature"],
-        ",",
-        &["v1"],
-        "{kv:t}.{body}",
-        unix(TimeFrom::Pair("t")),
-        "npm @mux/mux-node 15.3.0",
-    ),
+    pairs("mux", "Mux", &["Mux-Signature"], ",", &["v1"], "{kv:t}.{body}", "npm @mux/mux-node 15.3.0")
+        .at(unix(TimeFrom::Pair("t"))),
     plain("notion", "Notion", &["X-Notion-Signature"], "sha256=", SmallHex, "npm @notionhq/client 5.26.0"),
     Row {
         has_own_header: true,
@@ -331,9 +310,9 @@ pub(super) const ROWS: &[Row] = &[
         ";",
         &["h1"],
         "{kv:ts}:{body}",
-        unix(TimeFrom::Pair("ts")),
         "npm @paddle/paddle-node-sdk 3.10.0",
-    ),
+    )
+    .at(unix(TimeFrom::Pair("ts"))),
     plain("pagerduty", "PagerDuty, version 3", &[], "", SmallHex, "the provider's samples in JavaScript and Python")
         .from(Source::Headers(&["X-PagerDuty-Signature"]), Form::List { separator: ",", prefix: "v1=" }),
     plain("razorpay", "Razorpay", &["X-Razorpay-Signature"], "", SmallHex, "npm razorpay 2.9.8"),
@@ -380,16 +359,8 @@ pub(super) const ROWS: &[Row] = &[
     standard("standard-webhooks-v1a", "Standard Webhooks with Ed25519", UNPROVEN)
         .from(Source::Headers(&["webhook-signature"]), Form::List { separator: " ", prefix: "v1a," })
         .made_with(Ed25519, KeyForm { strip: "whpk_", written: Written::Base64 }),
-    pairs(
-        "stripe",
-        "Stripe",
-        &["Stripe-Signature"],
-        ",",
-        &["v1"],
-        "{kv:t}.{body}",
-        unix(TimeFrom::Pair("t")),
-        "npm stripe 23.1.0, PyPI 16.1.0",
-    ),
+    pairs("stripe", "Stripe", &["Stripe-Signature"], ",", &["v1"], "{kv:t}.{body}", "npm stripe 23.1.0, PyPI 16.1.0")
+        .at(unix(TimeFrom::Pair("t"))),
     svix("svix", "Svix", "npm svix 2.5.0, PyPI 2.9.1"),
     row("twilio", "Twilio", How::Twilio, "npm twilio 6.2.0, PyPI 9.13.0, published vector").made_with(HmacSha1, TEXT),
     plain(
@@ -409,16 +380,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     plain("typeform", "Typeform", &["Typeform-Signature"], "sha256=", Base64, UNPROVEN),
     plain("vercel", "Vercel", &["x-vercel-signature"], "", SmallHex, UNPROVEN).made_with(HmacSha1, TEXT),
-    pairs(
-        "workos",
-        "WorkOS",
-        &["WorkOS-Signature"],
-        ",",
-        &["v1"],
-        "{kv:t}.{body}",
-        Rule { from: TimeFrom::Pair("t"), format: Format::UnixMs, past: 180, future: 180 },
-        "npm @workos-inc/node 8.13.0",
-    ),
+    pairs("workos", "WorkOS", &["WorkOS-Signature"], ",", &["v1"], "{kv:t}.{body}", "npm @workos-inc/node 8.13.0")
+        .at(Rule { from: TimeFrom::Pair("t"), format: Format::UnixMs, past: 180, future: 180 }),
     plain("x", "X (Twitter)", &["x-twitter-webhooks-signature"], "sha256=", Base64, "npm twitter-autohook 1.7.2"),
     plain("xero", "Xero", &["x-xero-signature"], "", Base64, UNPROVEN),
     plain("zendesk", "Zendesk", &["X-Zendesk-Webhook-Signature"], "", Base64, UNPROVEN)
