@@ -17,34 +17,48 @@
 //! | [`compare`] | How does this differ from other software? |
 //! | [`migration`] | What changes for a configuration of the Python service? |
 
-#[doc = include_str!("docs/accepted.md")]
-pub mod accepted {}
-#[doc = include_str!("docs/answers.md")]
-pub mod answers {}
-#[doc = include_str!("docs/compare.md")]
-pub mod compare {}
-#[doc = include_str!("docs/configuration.md")]
-pub mod configuration {}
-#[doc = include_str!("docs/etcd.md")]
-pub mod etcd {}
-#[doc = include_str!("docs/extending.md")]
-pub mod extending {}
-#[doc = include_str!("docs/guards.md")]
-pub mod guards {}
-#[doc = include_str!("docs/handshakes.md")]
-pub mod handshakes {}
-#[doc = include_str!("docs/layers.md")]
-pub mod layers {}
-#[doc = include_str!("docs/migration.md")]
-pub mod migration {}
-#[doc = include_str!("docs/operating.md")]
-pub mod operating {}
-#[doc = include_str!("docs/providers.md")]
-pub mod providers {}
-#[doc = include_str!("docs/security.md")]
-pub mod security {}
-#[doc = include_str!("docs/targets.md")]
-pub mod targets {}
+pub mod accepted {
+    #![doc = include_str!("docs/accepted.md")]
+}
+pub mod answers {
+    #![doc = include_str!("docs/answers.md")]
+}
+pub mod compare {
+    #![doc = include_str!("docs/compare.md")]
+}
+pub mod configuration {
+    #![doc = include_str!("docs/configuration.md")]
+}
+pub mod etcd {
+    #![doc = include_str!("docs/etcd.md")]
+}
+pub mod extending {
+    #![doc = include_str!("docs/extending.md")]
+}
+pub mod guards {
+    #![doc = include_str!("docs/guards.md")]
+}
+pub mod handshakes {
+    #![doc = include_str!("docs/handshakes.md")]
+}
+pub mod layers {
+    #![doc = include_str!("docs/layers.md")]
+}
+pub mod migration {
+    #![doc = include_str!("docs/migration.md")]
+}
+pub mod operating {
+    #![doc = include_str!("docs/operating.md")]
+}
+pub mod providers {
+    #![doc = include_str!("docs/providers.md")]
+}
+pub mod security {
+    #![doc = include_str!("docs/security.md")]
+}
+pub mod targets {
+    #![doc = include_str!("docs/targets.md")]
+}
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -59,9 +59,10 @@
 //! | let only senders with a credential in | [`RequireAuth`](layers::RequireAuth) |
 //! | verify a signature over the body | [`RequireAuth`](layers::RequireAuth), [`CollectBody`](layers::CollectBody), [`VerifyBody`](layers::VerifyBody) |
 //! | ask another server whether a credential is valid | [`RequireAuth`](layers::RequireAuth), [`CallAuth`](layers::CallAuth) |
+//! | answer a provider's challenge | [`AnswerHandshake`](layers::AnswerHandshake), [`Challenge`](layers::Challenge) |
 //! | change credentials while the app runs | [`RouteNamespace`](layers::RouteNamespace) and [`LookupWebhook`](layers::LookupWebhook) before `RequireAuth` |
 //! | bound a body in size, time and memory | [`CollectBody`](layers::CollectBody) |
-//! | refuse what is not JSON | [`CheckPayload`](layers::CheckPayload), behind `CollectBody` |
+//! | refuse a body that is not JSON, or not a form | [`CheckPayload`](layers::CheckPayload), behind `CollectBody` |
 //! | process an event once, though it is sent twice | [`Dedup`](layers::Dedup), behind `CollectBody` and the guards |
 //! | finish an event whose sender does not wait | [`Finish`](layers::Finish), behind `CollectBody` |
 //! | give each refusal a body (RFC 9457) | [`ProblemJson`](layers::ProblemJson), before all others |
@@ -70,10 +71,15 @@
 //!
 //! # Where to go on
 //!
-//! The [`guide`] is the manual: [layers](guide::layers), [keys of a webhook](guide::configuration),
-//! [guards](guide::guards), [what each answer means](guide::answers), [accepted events](guide::accepted), [targets](guide::targets),
-//! [etcd](guide::etcd), [security](guide::security), and [your own guards, modules and sources](guide::extending).
-//! The program `gateway` in `examples/gateway` is a server with all of this.
+//! The [`guide`] is the manual:
+//!
+//! * senders: [guards](guide::guards), [signatures of known providers](guide::providers), [handshakes](guide::handshakes),
+//!   [security](guide::security);
+//! * webhooks: [their keys](guide::configuration), [targets](guide::targets), [what the etcd source promises](guide::etcd);
+//! * answers: [each status](guide::answers), [accepted events](guide::accepted);
+//! * your own code: [layers in your app](guide::layers), [guards, modules and sources](guide::extending).
+//!
+//! The program `gateway` in `examples/gateway` is a server with all of this: [how to operate it](guide::operating).
 //!
 //! # Features
 //!
