@@ -44,7 +44,7 @@ impl Network {
 }
 
 impl Network {
-    /// Its first address.
+    /// The first address of the network.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }

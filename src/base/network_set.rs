@@ -11,7 +11,7 @@ pub(crate) struct NetworkSet {
     v6: Ranges<u128>,
 }
 
-/// The first and the last addresses of all ranges. They are apart, since the search reads only the first ones.
+/// The first and the last addresses of all ranges, in separate arrays, because the search reads only the first ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ranges<T> {
     first: Box<[T]>,
@@ -19,7 +19,7 @@ struct Ranges<T> {
 }
 
 impl NetworkSet {
-    /// A network of IPv4-mapped IPv6 addresses counts as one of IPv4.
+    /// A set of these networks. A network of IPv4-mapped IPv6 addresses counts as an IPv4 network.
     pub(crate) fn new(networks: impl IntoIterator<Item = Network>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {

@@ -29,14 +29,14 @@ pub(crate) fn parse(text: &[u8]) -> Option<SystemTime> {
     start?.checked_add(Duration::from_nanos(nanos))
 }
 
-/// A number of exactly so many digits.
+/// A number of exactly `digits` digits.
 fn number(rest: &mut &[u8], digits: usize) -> Option<i64> {
     let (text, behind) = rest.split_at_checked(digits)?;
     *rest = behind;
     text.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }
 
-/// A number of two digits behind one of the `marks`.
+/// A number of two digits after one of the `marks`.
 fn after(marks: &[u8], rest: &mut &[u8]) -> Option<i64> {
     let (mark, behind) = rest.split_first()?;
     *rest = behind;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_none() {
+    fn a_text_that_is_not_a_time_is_refused() {
         for text in [
             "",
             "2019",
@@ -140,7 +140,7 @@ mod tests {
     }
 
     proptest! {
-        /// What another implementation writes is read as what it means.
+        /// A time that another implementation writes is parsed to the same time.
         #[test]
         fn every_time_is_read_as_another_implementation_writes_it(
             seconds in -62_135_596_800_i64..253_402_207_200,
@@ -153,7 +153,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(text in "[-0-9TZtz:.+ ]{0,40}") {
+        fn parsing_never_panics(text in "[-0-9TZtz:.+ ]{0,40}") {
             let _ = parse(text.as_bytes());
         }
     }

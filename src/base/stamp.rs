@@ -18,7 +18,7 @@ impl Stamp {
     /// Follows symbolic links: the target counts.
     pub(crate) fn of(path: &Path) -> Self {
         let Ok(file) = fs::metadata(path) else { return Self::Missing };
-        // A system that keeps no times: then it is never settled, and is read each time.
+        // On a system without file times the stamp is never settled, so that the file is read each time.
         let changed = changed(&file).unwrap_or_else(SystemTime::now);
         Self::File { size: file.len(), changed, identity: identity(&file) }
     }
@@ -33,7 +33,7 @@ impl Stamp {
     }
 }
 
-/// Tells a file from another of the same size and time.
+/// Distinguishes files of the same size and time.
 type Identity = (u64, u64, Option<SystemTime>);
 
 #[cfg(unix)]

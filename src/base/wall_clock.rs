@@ -1,14 +1,13 @@
-//! The wall clock that dates are compared with: when a secret expires, how old a signature is.
+//! The wall clock for the dates of secrets and signatures.
 //!
-//! Ages that begin in this process are measured by the monotonic clock, and whether the wall clock may be believed is a
-//! question of its own.
+//! Ages that begin in this process are measured by the monotonic clock instead, and the module `clock` decides when events
+//! may expire by the wall clock.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Where the time comes from that the dates of secrets and signatures are compared with: the system's clock, or a function
-/// of yours.
+/// The clock that the dates of secrets and signatures are compared with: the system's clock, or a function of your own.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -26,7 +25,7 @@ impl WallClock {
         Self(None)
     }
 
-    /// A clock that says what `now` says: for tests, and for events that were queued before they are verified.
+    /// A clock that returns the result of `now`: for tests, and for events that were queued before they are verified.
     pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(now)))
     }

@@ -29,7 +29,7 @@
 //! processing goes on to its end.
 //!
 //! In doubt an event is processed again rather than lost: after a crash during the processing, after a power cut within a
-//! second of the answer, when its time (`ttl`) is over, and when so many events came since that it was forgotten. The
+//! second of the answer, when its time (`ttl`) is over, and when enough other events came since to displace it. The
 //! events of the webhook with the most entries are forgotten first: see [`ClaimsOptions::max_entries`]. A module whose
 //! result came too late for the sender may also have done its work.
 //!

@@ -59,7 +59,7 @@ struct Kind {
     magnitude: u8,
 }
 
-/// The index that stands for no node and no queue.
+/// The index that means "no node" or "no queue".
 const NONE: u32 = u32::MAX;
 
 const MAX_MAGNITUDE: u32 = MAX_TTL.as_secs().ilog2();

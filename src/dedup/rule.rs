@@ -40,7 +40,7 @@ enum Source {
     Pointer(Pointer),
     /// The name of a field.
     Form(Box<str>),
-    /// The name of a field that holds JSON, and where the id stands in it.
+    /// The name of a field that holds JSON, and the pointer to the id in it.
     PointerInForm(Box<str>, Pointer),
     Digest,
 }
@@ -70,7 +70,7 @@ impl DedupRule {
         Ok(Self::new(Source::Pointer(parse(pointer)?)))
     }
 
-    /// The id is the value of the field `name` of the form in the body, where it must stand once.
+    /// The id is the value of the field `name` of the form in the body. The field must be present exactly once.
     ///
     /// # Errors
     ///
@@ -79,12 +79,12 @@ impl DedupRule {
         Ok(Self::new(Source::Form(field(name)?)))
     }
 
-    /// The id is the string or number to which `pointer` leads in the JSON that the field `name` of the form holds, such
-    /// as the field `payload` of Slack's interactions.
+    /// The id is the string or number at `pointer` in the JSON that the field `name` of the form holds, such as the field
+    /// `payload` of Slack's interactions.
     ///
     /// # Errors
     ///
-    /// Those of [`form`](Self::form) and [`pointer`](Self::pointer).
+    /// The errors of [`form`](Self::form) and [`pointer`](Self::pointer).
     pub fn pointer_in_form(name: &str, pointer: &str) -> Result<Self, InvalidRule> {
         Ok(Self::new(Source::PointerInForm(field(name)?, parse(pointer)?)))
     }
@@ -112,13 +112,13 @@ impl DedupRule {
         self.ttl
     }
 
-    /// As far as guards must know.
+    /// The facts about the rule that guards need.
     pub(crate) fn summary(&self) -> DedupBy<'_> {
         let pointer = if let Source::Pointer(pointer) = &self.source { Some(pointer.as_str()) } else { None };
         DedupBy { pointer, ttl: Duration::from_secs(self.ttl.into()) }
     }
 
-    /// What the body must be for an id to stand in it, and the key that says so; `None` if it may be anything.
+    /// The key that locates the id in the body, and the type that the body must have; `None` if any body will do.
     pub(crate) fn needs(&self) -> Option<(&'static str, DataType)> {
         match self.source {
             Source::Pointer(_) => Some(("pointer", DataType::Json)),
@@ -163,7 +163,7 @@ fn parse(pointer: &str) -> Result<Pointer, InvalidRule> {
     Pointer::parse(pointer).map_err(|InvalidPointer(rule)| InvalidRule::new(rule))
 }
 
-/// The name of a field of a form, which stands in the answer to each event without an id.
+/// Checks the name of a form's field. Its length is limited because the response to each event without an id quotes it.
 fn field(name: &str) -> Result<Box<str>, InvalidRule> {
     match name.len() {
         0 => Err(InvalidRule::new("`form` must not be empty")),
@@ -172,7 +172,8 @@ fn field(name: &str) -> Result<Box<str>, InvalidRule> {
     }
 }
 
-/// The event whose id stands in this JSON; else what the sender is told. `place` is where the JSON stands.
+/// The event whose id is at `pointer` in this JSON; otherwise the text for the sender. `place` names the part of the
+/// request that the JSON is in.
 fn pointed(scope: Scope<'_>, pointer: &Pointer, json: &[u8], place: fmt::Arguments<'_>) -> Result<EventDigest, String> {
     let (kind, id) = match pointer.find(json) {
         Some(Scalar::String(text)) => (&b"string"[..], text),
@@ -183,7 +184,7 @@ fn pointed(scope: Scope<'_>, pointer: &Pointer, json: &[u8], place: fmt::Argumen
     Ok(EventDigest::new(scope, kind, id.as_bytes()))
 }
 
-/// A field of a form, in the words of an answer.
+/// Displays a form's field in the text for the sender.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {

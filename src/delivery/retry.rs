@@ -147,7 +147,7 @@ impl RetryConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kinds(u16);
 
-/// The name that stands for every kind.
+/// The name for all kinds together.
 const ANY: &str = "any";
 
 /// Names of two kinds that come from HTTP.
@@ -177,7 +177,7 @@ impl Kinds {
         self.0 & Self::NONE.with(kind).0 != 0
     }
 
-    /// The kinds that `name` stands for in a configuration: a label, another spelling of a label, or `any`.
+    /// The kinds that `name` means in a configuration: a label, another spelling of a label, or `any`.
     fn named(name: &str) -> Option<Self> {
         if name == ANY {
             return Some(retryable().fold(Self::NONE, Self::with));

@@ -16,7 +16,7 @@ pub struct Progress {
     pub done: u32,
     /// The steps that are not tried again, one bit each.
     pub given_up: u32,
-    /// The identity of the steps that the bits stand for.
+    /// The identity of the steps that the bits belong to.
     pub owner: [u8; 8],
 }
 

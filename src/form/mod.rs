@@ -1,8 +1,8 @@
-//! Forms (`application/x-www-form-urlencoded`), read strictly and without building anything.
+//! Forms (`application/x-www-form-urlencoded`), parsed strictly and without allocating a list of fields.
 //!
-//! Fields are separated by `&`, and a name from its value by the first `=`; `+` is a blank, `%41` a byte. That is how the
-//! URL standard reads a form, with one difference: it keeps a `%` that no two hexadecimal digits follow, and replaces bytes
-//! that are no UTF-8. Readers differ there, so such a form is refused here. Empty pieces (`a=1&&b=2`) are no fields.
+//! Fields are separated by `&`, and a name from its value by the first `=`; `+` means a space, `%41` a byte. The URL
+//! standard parses a form in the same way, except that it keeps a `%` without two hexadecimal digits after it, and replaces
+//! bytes that are not UTF-8. Parsers differ there, so such a form is refused here. Empty pieces (`a=1&&b=2`) are no fields.
 
 mod clean;
 
@@ -14,7 +14,7 @@ pub(crate) use self::clean::{clean, json_within};
 /// The most fields that a form may have.
 pub(crate) const MAX_FIELDS: usize = 1000;
 
-/// Why a text is no form that is taken. `field` is the number of the field, from 1.
+/// The reason for which a body is not accepted as a form. `field` is the number of the field, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
     Escape { field: usize },
@@ -27,7 +27,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::Escape { field } => write!(
                 f,
-                "Malformed form: expected two hexadecimal digits behind each `%`, found others in field {field}; send a \
+                "Malformed form: expected two hexadecimal digits after each `%`, found others in field {field}; send a \
                  percent sign as `%25`"
             ),
             Self::NotUtf8 { field } => {
@@ -43,7 +43,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Whether a body is a form that is taken.
+/// Checks that a body is an acceptable form.
 pub(crate) fn check(form: &[u8]) -> Result<(), Malformed> {
     for (field, number) in fields(form).zip(1..) {
         if number > MAX_FIELDS {
@@ -66,12 +66,12 @@ pub(crate) fn find<'a>(form: &'a [u8], name: &str) -> Result<Cow<'a, str>, NotFo
     match (named.next(), named.next()) {
         (Some(field), None) => field.value().map_err(|_| NotFound::Malformed),
         (None, _) => Err(NotFound::Missing),
-        // Of two, readers take the first or the last.
+        // Some parsers take the first of two values, some the last.
         _ => Err(NotFound::Repeated),
     }
 }
 
-/// Why a form has no value of a name.
+/// The reason for which a form has no value for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFound {
     Missing,
@@ -89,7 +89,7 @@ impl fmt::Display for NotFound {
     }
 }
 
-/// The fields of a form, or of the query of a URL, in order. They are not decoded yet.
+/// The fields of a form, or of the query of a URL, in order and not yet decoded.
 pub(crate) fn fields(form: &[u8]) -> impl Iterator<Item = Field<'_>> {
     form.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()).map(Field::of)
 }
@@ -107,18 +107,18 @@ impl<'a> Field<'a> {
         Self { name: &piece[..end], value: piece.get(end + 1..).unwrap_or_default() }
     }
 
-    /// Its name, decoded.
+    /// The decoded name.
     pub(crate) fn name(&self) -> Result<Cow<'a, str>, Fault> {
         decode(self.name)
     }
 
-    /// Its value, decoded.
+    /// The decoded value.
     pub(crate) fn value(&self) -> Result<Cow<'a, str>, Fault> {
         decode(self.value)
     }
 }
 
-/// Why a name or a value cannot be decoded.
+/// The reason for which a name or a value cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Escape,

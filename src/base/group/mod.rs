@@ -103,7 +103,7 @@ impl<T: Clone> Future for Waiter<T> {
             return Poll::Ready(outcome);
         }
         let mut cohorts = this.group.lock();
-        // Checked again, as the outcome is set under this lock.
+        // Checked again, because the outcome is set under this lock.
         if let Some(outcome) = this.group.outcome.get() {
             let outcome = outcome.clone();
             drop(cohorts);

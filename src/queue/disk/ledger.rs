@@ -56,7 +56,7 @@ impl Sizes {
     }
 }
 
-/// Adds `by`. Only one thread at a time changes the size, as the ledger is locked.
+/// Adds `by`. The ledger is locked, so only one thread at a time changes the size.
 fn change(size: &AtomicU64, by: i64) {
     size.store(size.load(Ordering::Relaxed).saturating_add_signed(by), Ordering::Relaxed);
 }

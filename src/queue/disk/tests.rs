@@ -421,9 +421,12 @@ async fn a_disk_that_hangs_is_failing() {
     accept(&spool, &delivery("a", "x")).await.unwrap();
     // The writer clears the mark after it has answered the sender.
     let is_marked_busy = async |expected: bool| {
-        while spool.shared().busy_since().is_some() != expected {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let reached = async {
+            while spool.shared().busy_since().is_some() != expected {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
     };
     is_marked_busy(false).await;
     let held = disk.lock();

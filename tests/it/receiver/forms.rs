@@ -31,7 +31,7 @@ async fn a_form_arrives_byte_for_byte() {
     let detail = ask(&receiver, json).await.problem(415);
     assert_eq!(detail, "Expected the Content-Type application/x-www-form-urlencoded, found another one");
     let detail = ask(&receiver, form("a=1&b=5%")).await.problem(400);
-    assert!(detail.starts_with("Malformed form: expected two hexadecimal digits behind each `%`"), "{detail}");
+    assert!(detail.starts_with("Malformed form: expected two hexadecimal digits after each `%`"), "{detail}");
     assert_eq!(journal.deliveries().len(), 3);
 }
 
