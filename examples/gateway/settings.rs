@@ -211,7 +211,7 @@ fn admin_token() -> Result<Option<Bearer>, Error> {
         return refused("the token is in quotes, which would be part of it; leave out the quotes");
     }
     if let Err(InvalidSecret::Placeholder(_)) = check_secret(token) {
-        return refused("the value is a placeholder that nothing has replaced; set the token itself");
+        return refused("the value is a placeholder that was not filled in; set the token itself");
     }
     Ok(Some(Bearer::new(token).map_err(|error| wrong("ADMIN_TOKEN", error))?))
 }
