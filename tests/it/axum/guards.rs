@@ -11,6 +11,7 @@ use tower_webhook::{CallAuthLayer, CollectBodyLayer, Network, Peer, RejectionKin
 
 use super::{echo, request, send};
 use crate::support::ask;
+use crate::support::schemes::{Call, Checksum};
 
 #[tokio::test]
 async fn header_auth() {
@@ -121,4 +122,26 @@ async fn any_of_them() {
         assert_eq!(send(&app, "/", headers, body).await.status, 401, "{headers:?}");
     }
     assert_eq!(send(&app, "/", &[HUNTER3, code, key], r#"{"a":2}"#).await.status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_be_made_fails_one_alternative_and_no_other() {
+    for calls in [CallAuthLayer::new(), CallAuthLayer::new().max_calls(0)] {
+        let guard = ServiceBuilder::new()
+            .layer(
+                RequireAuthLayer::any_of(AnyOf::of(Call).or(Checksum::new(7)))
+                    .call_auth_follows()
+                    .verify_body_follows(),
+            )
+            .layer(calls)
+            .layer(CollectBodyLayer::new())
+            .layer(VerifyBodyLayer::new());
+        let app = Router::new().route("/", post(echo).layer(guard));
+        let (call, right) = (("x-call", "never"), Checksum::sign(7, b"abc"));
+        assert_eq!(send(&app, "/", &[call, ("x-checksum", &right)], "abc").await.text(), "abc");
+        // The alternative that could not be checked might have let in.
+        assert_eq!(send(&app, "/", &[call, ("x-checksum", "0")], "abc").await.status, 503);
+        assert_eq!(send(&app, "/", &[call], "abc").await.status, 503);
+        assert_eq!(send(&app, "/", &[("x-checksum", "0")], "abc").await.status, 401);
+    }
 }

@@ -64,7 +64,7 @@ impl<C: Check> Checks<C> {
         Self::with_threads((cores / 2).clamp(1, MAX_THREADS))
     }
 
-    fn with_threads(max_threads: usize) -> Arc<Self> {
+    pub(super) fn with_threads(max_threads: usize) -> Arc<Self> {
         let state = State { owners: 0, threads: 0, waiting: VecDeque::new(), running: Vec::new() };
         Arc::new(Self { max_threads, state: Mutex::new(state) })
     }

@@ -297,6 +297,7 @@ mod tests {
 
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use futures_util::FutureExt;
     use http::Request;
 
     use super::*;
@@ -417,6 +418,21 @@ mod tests {
         let again: Vec<_> = (0..64).map(|n| head(&guard, &format!("nobody{n}"), "y")).collect();
         assert_eq!(outcomes, again);
         assert!(outcomes.contains(&Ok(Proof::NeedsCall)) && outcomes.contains(&Err(AuthError::Invalid)));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_finds_no_room_for_its_check_is_refused_for_now() {
+        let guard = BasicAuth { checks: Checks::with_threads(0), ..BasicAuth::new("ci", BCRYPT).unwrap() };
+        let requests: Vec<_> = (0..17).map(|n| request(&[&basic("ci", &format!("guess{n}"))])).collect();
+        let mut waiting: Vec<_> =
+            requests.iter().map(|request| Box::pin(guard.check_call(Head::of(request)))).collect();
+        let outcomes: Vec<_> = waiting.iter_mut().map(|call| call.now_or_never()).collect();
+        assert_eq!(outcomes[..16], [None; 16]);
+        assert_eq!(outcomes[16], Some(Err(AuthError::Unavailable)));
+        drop(waiting);
+        let request = request(&[&basic("ci", "hunter2")]);
+        let call = std::pin::pin!(guard.check_call(Head::of(&request)));
+        assert_eq!(call.now_or_never(), None, "there is room again");
     }
 
     #[tokio::test]
