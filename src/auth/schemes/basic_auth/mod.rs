@@ -392,6 +392,10 @@ mod tests {
                 assert_eq!(sent(&guard, name, password).await, Err(AuthError::Invalid));
             }
             assert_eq!(head(&guard, "ci", "hunter3"), Ok(Proof::NeedsCall), "nor is what was wrong");
+            assert!(
+                matches!(head(&guard, "ci", "hunter2"), Ok(Proof::Secret(_))),
+                "it does not displace what was right"
+            );
         }
     }
 
