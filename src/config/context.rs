@@ -27,7 +27,7 @@ pub struct BuildContext<'a> {
     pub(crate) notes: &'a Notes,
 }
 
-/// What makes two events of a webhook the same, as far as a guard must know.
+/// The kind of the webhook's rule for duplicate events, as far as a guard must know it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "signature"), allow(dead_code))]
 pub(crate) struct DedupBy<'a> {

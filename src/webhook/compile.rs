@@ -414,7 +414,7 @@ mod tests {
         assert!(!webhook.is_open());
     }
 
-    /// Those that need a feature are there with it.
+    /// Keys that need a feature are known when the feature is on.
     #[cfg(all(feature = "basic-auth", feature = "signature"))]
     #[test]
     fn each_configuration_of_the_page_on_guards_compiles() {

@@ -244,12 +244,12 @@ impl Registry {
         self
     }
 
-    /// Sets the address by which senders reach the path `/`, for those who sign addresses: the path of a request is added to
-    /// it. The `public_url` of a webhook has priority.
+    /// Sets the public URL of the path `/`, for senders that sign URLs: the path of a request is appended to it. The
+    /// `public_url` of a webhook takes precedence.
     ///
     /// # Errors
     ///
-    /// When it is no address of the web, or has a query.
+    /// When the text is not an `http` or `https` URL, or has a query.
     pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
         self.public_url = Some(PublicUrl::base(url)?);
         Ok(self)

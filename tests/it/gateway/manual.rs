@@ -65,7 +65,7 @@ async fn the_manual_has_every_variable_with_its_default() {
     assert_eq!(written, printed);
 }
 
-/// What the error of a wrong value asks for, by the form in the manual.
+/// The expectation in the error for a wrong value of this form.
 fn expected(form: &str) -> Option<String> {
     let text = match form {
         "number" => "a whole number in digits alone",

@@ -191,7 +191,7 @@ fn commands() -> Vec<&'static str> {
     section.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect()
 }
 
-/// What a command of the page prints, as JSON; null if it prints nothing.
+/// The output of a command of the page, as JSON; null if there is none.
 async fn run(command: &str, admin: SocketAddr, id: &str) -> Value {
     assert!(command.contains("http://localhost:8001/"), "{command}");
     let command = command.replace("localhost:8001", &admin.to_string());

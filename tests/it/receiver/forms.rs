@@ -1,4 +1,4 @@
-//! `data_type: "form"`: what is taken, and that it arrives byte for byte.
+//! `data_type: "form"`: the accepted forms, which arrive byte for byte.
 
 use bytes::Bytes;
 use http::Request;
