@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use tokio::process::Command;
 
 use crate::support::process::{Gateway, command, refused_start};
 use crate::support::{eventually, within};
@@ -40,6 +41,21 @@ fn only(cell: &'static str) -> &'static str {
 /// The names of all variables.
 pub(super) fn variables() -> Vec<&'static str> {
     table("variable").iter().map(|row| only(row[0])).collect()
+}
+
+#[tokio::test]
+async fn the_first_steps_of_the_manual_work_as_written() {
+    let (_, webhooks) = MANUAL.split_once("echo '").unwrap();
+    let (webhooks, _) = webhooks.split_once("' > webhooks.json\ngateway\n").unwrap();
+    let curl = MANUAL.lines().find(|line| line.starts_with("curl http://localhost:8000/")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("webhooks.json"), webhooks).unwrap();
+    let gateway = Gateway::start_in(directory, &[]).await;
+    eventually("the gateway to be ready", async || gateway.get("/ready").await.status == 200).await;
+    let curl = curl.replace("localhost:8000", &gateway.address.to_string());
+    let output = within("curl", Command::new("sh").args(["-c", &curl]).output()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), r#"{"message":"200 OK"}"#, "{output:?}");
+    eventually("the event on stdout", async || gateway.out().contains(r#"{"id": 1}"#)).await;
 }
 
 #[tokio::test]
