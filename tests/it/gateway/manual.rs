@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::process::{Gateway, command, refused_start};
@@ -55,7 +55,8 @@ async fn the_first_steps_of_the_manual_work_as_written() {
     let curl = curl.replace("localhost:8000", &gateway.address.to_string());
     let output = within("curl", Command::new("sh").args(["-c", &curl]).output()).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), r#"{"message":"200 OK"}"#, "{output:?}");
-    eventually("the event on stdout", async || gateway.out().contains(r#"{"id": 1}"#)).await;
+    eventually("the event on stdout", async || gateway.out().ends_with('\n')).await;
+    assert_eq!(serde_json::from_str::<Value>(&gateway.out()).unwrap()["payload"], json!({"id": 1}));
 }
 
 #[tokio::test]
