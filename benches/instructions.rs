@@ -14,9 +14,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::Service;
+use tower_webhook::config::{DataType, Key, Target, WebhookInfo};
 use tower_webhook::event::Delivery;
 use tower_webhook::module::{Lines, Log, LogConfig, Module};
-use tower_webhook::{Change, DataType, Key, Target, WebhookInfo, receiver};
+use tower_webhook::{Change, receiver};
 
 use crate::support::{at_once, feed, filled, json, key, path, request, runtime};
 

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tower_webhook::{Change, Key, Target};
+use tower_webhook::Change;
+use tower_webhook::config::{Key, Target};
 
 use crate::support::{at_once, filled, key, value};
 

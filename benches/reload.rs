@@ -5,7 +5,8 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tower_webhook::{Change, Key};
+use tower_webhook::Change;
+use tower_webhook::config::Key;
 
 use crate::support::{at_once, fill, filled, key, value};
 

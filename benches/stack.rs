@@ -16,10 +16,12 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use tower::{Service, ServiceBuilder};
 use tower_webhook::auth::{BasicAuth, Bearer, HeaderAuth, IpAllow, Proof, QueryAuth, Scheme};
-use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, Head, LookupWebhookLayer, Peer, ProblemJsonLayer,
-    RequireAuthLayer, RouteNamespaceLayer, receiver,
+use tower_webhook::config::DataType;
+use tower_webhook::layers::{
+    CheckPayloadLayer, CollectBodyLayer, LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer,
 };
+use tower_webhook::receiver;
+use tower_webhook::request::{Collected, Head, Peer};
 
 use crate::support::{filled, json, path, request, runtime};
 
@@ -119,8 +121,8 @@ fn guards(c: &mut Criterion) {
 /// A signature of HMAC-SHA256 over the body: the layers that judge it, and one that collects the body.
 #[cfg(feature = "signature")]
 fn signatures(group: &mut BenchmarkGroup<'_, WallTime>) {
-    use tower_webhook::VerifyBodyLayer;
     use tower_webhook::auth::Signature;
+    use tower_webhook::layers::VerifyBodyLayer;
 
     for (name, size) in [("signature, 250 B", 250), ("signature, 4 KiB", 4096)] {
         let body = json(size);

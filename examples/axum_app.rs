@@ -1,6 +1,8 @@
-//! An axum app with a route of its own, and layers of this crate in front of it.
+//! A guard in front of one route of an axum application: the handler gets a request only after its webhook was looked up
+//! and its sender was authenticated.
 //!
-//! `cargo run --example axum_app` needs nothing else and prints the lines to try.
+//! `cargo run --example axum_app` listens on 127.0.0.1:3000 and prints the lines to try; an argument names another
+//! address.
 
 use std::error::Error;
 
@@ -9,12 +11,11 @@ use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_webhook::{
-    FixedSource, LookupWebhookLayer, Matched, ProblemJsonLayer, Registry, RequireAuthLayer, RouteNamespaceLayer,
-    reflect,
-};
+use tower_webhook::layers::{LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer};
+use tower_webhook::source::FixedSource;
+use tower_webhook::{Matched, Registry, reflect};
 
-/// What etcd would hold as `/cwm/shop/webhooks/orders`. The handler takes the events, so its module is never asked.
+/// A webhook's configuration. The handler takes the events, so the module is never called.
 const ORDERS: &str = r#"{
     "module": "discard",
     "authorization": "Bearer s3cret",
@@ -23,7 +24,7 @@ const ORDERS: &str = r#"{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A constant, so that the example runs alone; an EtcdSource or a FileSource in its place changes while it runs.
+    // A constant lets the example run alone. An `EtcdSource` or a `FileSource` in its place follows changes.
     let source = FixedSource::new().webhook("shop", "orders", ORDERS)?;
     let (store, reflector) = reflect(source, Registry::builtin());
     tokio::spawn(reflector.run());
@@ -35,13 +36,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(RequireAuthLayer::from_webhook());
     let app = Router::new().route("/orders", post(orders).layer(guard));
 
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
-    println!("{TO_TRY}");
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    println!("listening on {address}; try:");
+    println!("curl -i {address}/orders -H 'Authorization: Bearer s3cret' --json '{{\"item\": 1}}'  # 200");
+    println!("curl -i {address}/orders -H 'Authorization: Bearer wrong' --json '{{\"item\": 1}}'   # 401");
+    println!("curl -i {address}/orders  # 405: the route is for POST");
     axum::serve(listener, app).await?;
     Ok(())
 }
 
-/// An ordinary handler. The body is its own affair; who gets here has sent the webhook's credential.
+/// An ordinary handler: the body is read by its extractor, after the guard.
 async fn orders(Extension(matched): Extension<Matched>, Json(order): Json<Value>) -> Json<Value> {
     let webhook = matched.webhook();
     Json(json!({
@@ -51,12 +57,3 @@ async fn orders(Extension(matched): Extension<Matched>, Json(order): Json<Value>
         "order": order,
     }))
 }
-
-const TO_TRY: &str = r#"# 200, with what the handler knows of its webhook
-curl -i http://127.0.0.1:3000/orders -H 'Authorization: Bearer s3cret' -H 'Content-Type: application/json' -d '{"item": 1}'
-
-# 401, with a WWW-Authenticate header
-curl -i http://127.0.0.1:3000/orders -H 'Authorization: Bearer wrong' -d '{"item": 1}'
-
-# 405: a webhook is received by POST
-curl -i http://127.0.0.1:3000/orders"#;

@@ -1,29 +1,22 @@
-//! Modules from outside the crate: one by the trait, one that is a tower service with middleware around it.
+//! Modules of your own: one that implements [`Module`], and one that is a tower service with middleware around it.
 //!
-//! A module is tested without a server: [`BuildContext::bare`] stands in for the compiler, and [`Delivery::new`] makes
-//! the events.
-//!
-//! ```
-//! let webhook = WebhookInfo::new(WebhookKey::new("shop", "orders")?, DataType::Json);
-//! let count = Count::build(CountConfig { step: 2 }, &BuildContext::bare(webhook.key()))?;
-//! let outcome = count.deliver(Delivery::new(webhook, HeaderMap::new(), "{}")).await;
-//! assert_eq!(outcome.unwrap(), Ack::Delivered);
-//! ```
-//!
-//! `cargo run --example custom_module`
+//! `cargo run --example custom_module` listens on 127.0.0.1:3000 and prints the lines to try; an argument names another
+//! address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::Request;
+use axum::Router;
 use serde::Deserialize;
-use tower::{ServiceBuilder, ServiceExt};
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower_webhook::config::{BuildContext, BuildError};
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-use tower_webhook::module::Module;
-use tower_webhook::{BuildContext, BuildError, FixedSource, Registry, receiver, reflect};
+use tower_webhook::module::{ConfigModule, Module};
+use tower_webhook::source::FixedSource;
+use tower_webhook::{Registry, receiver, reflect};
 
-/// Counts events by the trait [`Module`]: it has a configuration of its own, checked when a webhook is configured.
+/// Counts events. Its configuration is checked when a webhook is configured.
 struct Count {
     step: u64,
     total: AtomicU64,
@@ -40,8 +33,15 @@ fn one() -> u64 {
 }
 
 impl Module for Count {
-    const NAME: &'static str = "count";
+    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+        let total = self.total.fetch_add(self.step, Ordering::Relaxed) + self.step;
+        println!("count: event {} makes {total}", delivery.id());
+        Ok(Ack::Delivered)
+    }
+}
 
+impl ConfigModule for Count {
+    const NAME: &'static str = "count";
     type Config = CountConfig;
 
     fn build(config: CountConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
@@ -50,15 +50,9 @@ impl Module for Count {
         }
         Ok(Self { step: config.step, total: AtomicU64::new(0) })
     }
-
-    async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-        let total = self.total.fetch_add(self.step, Ordering::Relaxed) + self.step;
-        println!("count: event {} makes {total}", delivery.id());
-        Ok(Ack::Delivered)
-    }
 }
 
-/// What the service below does with an event: the answer is 200 only if this is `Ok`.
+/// The service: the sender gets a 200 only if this returns `Ok`.
 async fn store(delivery: Delivery) -> Result<(), DeliverError> {
     if delivery.body().len() > 1000 {
         return Err(DeliverError::new(DeliverErrorKind::Permanent, "too large for this store"));
@@ -67,7 +61,7 @@ async fn store(delivery: Delivery) -> Result<(), DeliverError> {
     Ok(())
 }
 
-/// Nothing can be said to the service.
+/// The service has no configuration.
 #[derive(Deserialize)]
 struct NoConfig {}
 
@@ -75,22 +69,22 @@ struct NoConfig {}
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // One service for all webhooks: they share its limit.
     let store = ServiceBuilder::new().concurrency_limit(8).timeout(Duration::from_secs(5)).service_fn(store);
-    let registry = Registry::builtin()
-        .module::<Count>()
-        .service("store", move |_: NoConfig, _: &BuildContext<'_>| Ok(store.clone()));
+    let registry = Registry::builtin().module::<Count>().service("store", move |_: NoConfig, _| Ok(store.clone()));
 
     let source = FixedSource::new()
         .webhook("default", "counted", r#"{"module": "count", "module-config": {"step": 2}}"#)?
-        .webhook("default", "stored", r#"{"module": "store", "retry": {"enabled": true}}"#)?;
+        .webhook("default", "stored", r#"{"module": "store"}"#)?;
     let (store, reflector) = reflect(source, registry);
     tokio::spawn(reflector.run());
-    store.wait_ready().await;
+    store.wait_ready(Duration::from_secs(10)).await?;
+    let app = Router::new().fallback_service(receiver(store));
 
-    let receiver = receiver(store);
-    for (path, body) in [("/counted", "{}".into()), ("/stored", "{}".into()), ("/stored", format!("{:2000}", 1))] {
-        let request = Request::post(path).body(Body::from(body))?;
-        let response = receiver.clone().oneshot(request).await?;
-        println!("{path}: {}", response.status());
-    }
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    println!("listening on {address}; try:");
+    println!("curl -i {address}/counted -d '{{}}'  # 200, and `count: ... makes 2` here");
+    println!("curl -i {address}/stored -d '{{}}'   # 200, and `store: 2 bytes ...` here");
+    axum::serve(listener, app).await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! A service on bare hyper, and layers of this crate in front of it. No axum, no router.
+//! Layers of this crate in front of a service on bare hyper, without axum and without a router.
 //!
-//! `cargo run --example hyper_app` needs nothing else and prints the lines to try.
+//! `cargo run --example hyper_app` listens on 127.0.0.1:3000 and prints the lines to try; an argument names another
+//! address.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -15,12 +16,14 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_webhook::{
-    CollectBodyLayer, Collected, FixedSource, LookupWebhookLayer, Matched, ProblemJsonLayer, Registry,
-    RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, reflect,
+use tower_webhook::layers::{
+    CollectBodyLayer, LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer,
 };
+use tower_webhook::request::Collected;
+use tower_webhook::source::FixedSource;
+use tower_webhook::{Matched, Registry, reflect};
 
-/// What etcd would hold as `/cwm/shop/webhooks/orders`. The service takes the events, so its module is never asked.
+/// A webhook's configuration. The service takes the events, so the module is never called.
 const ORDERS: &str = r#"{"module": "discard", "authorization": "Bearer s3cret", "metadata": {"warehouse": "east"}}"#;
 
 #[tokio::main]
@@ -39,15 +42,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .service_fn(orders);
     let service = TowerToHyperService::new(service);
 
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
-    println!("{TO_TRY}");
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    println!("listening on {address}; try:");
+    println!("curl -i {address}/orders -H 'Authorization: Bearer s3cret' -d 'hello'   # 200");
+    println!("curl -i {address}/orders -H 'Authorization: Bearer wrong' -d 'hello'    # 401");
+    println!("curl -i {address}/returns -H 'Authorization: Bearer s3cret' -d 'hello'  # 404: no such webhook");
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // A peer that left at once, or no file descriptor to be had: neither ends the server.
+            // The peer left at once, or the process has no file descriptor left: the server goes on.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // hyper has a deadline for the head of a request, which counts only if there is a timer.
+        // hyper's deadline for the head of a request needs a timer.
         let connection =
             http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service.clone());
         tokio::spawn(async move {
@@ -58,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// An ordinary service; the body is all there, and within its bounds.
+/// An ordinary service. The body has been read whole, within its limits.
 async fn orders(req: Request<Collected>) -> Result<Response<Full<Bytes>>, Infallible> {
     let webhook = match Matched::of(req.extensions()) {
         Ok(matched) => matched.webhook(),
@@ -67,8 +75,3 @@ async fn orders(req: Request<Collected>) -> Result<Response<Full<Bytes>>, Infall
     let answer = json!({"metadata": webhook.metadata(), "bytes": req.body().bytes().len()});
     Ok(Response::new(Full::from(answer.to_string())))
 }
-
-const TO_TRY: &str = r#"curl -i http://127.0.0.1:3000/orders -H 'Authorization: Bearer s3cret' -d 'hello'  # 200
-curl -i http://127.0.0.1:3000/orders -H 'Authorization: Bearer wrong' -d 'hello'   # 401
-curl -i http://127.0.0.1:3000/returns -d 'hello'                                   # 404: no such webhook
-head -c 100000 /dev/zero | curl -i http://127.0.0.1:3000/orders -H 'Authorization: Bearer s3cret' --data-binary @-  # 413"#;

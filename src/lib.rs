@@ -30,7 +30,7 @@
 //!
 //! # The whole receiver
 //!
-//! A [source](source) brings webhooks, a [`Store`] holds them compiled, and the receiver serves them below `/{id}` and
+//! A [source] brings webhooks, a [`Store`] holds them compiled, and the receiver serves them below `/{id}` and
 //! `/{namespace}/{id}`. A webhook names its guards and the [module](guide::targets) that takes its events.
 //!
 //! ```
@@ -125,31 +125,21 @@ pub mod receiver;
 mod reflector;
 pub mod request;
 pub mod source;
-mod store;
-pub mod webhook;
+pub mod store;
+mod webhook;
 pub mod worker;
 
-pub use self::config::{BuildContext, BuildError, DataType, WebhookInfo};
-pub use self::receiver::{Receiver, receiver};
+#[doc(inline)]
+pub use self::base::log_limit::LogLimit;
+#[doc(inline)]
+pub use self::layers::evidence::{Matched, Permit};
+#[doc(inline)]
+pub use self::receiver::assembly::{Receiver, receiver};
+#[doc(inline)]
 pub use self::reflector::{Change, OnInvalid, Reflector, reflect};
-pub use self::source::FixedSource;
-pub use self::store::{
-    Counts, ErrorKind, IgnoredKey, LastError, ListReason, Refusal, Revision, Snapshot, SourceReport, SourceState,
-    Status, Store,
-};
-pub use self::webhook::{Promise, Webhook};
-pub use crate::base::log_limit::LogLimit;
-pub use crate::base::network::{InvalidNetwork, Network};
-pub use crate::config::{InvalidKey, InvalidName, Key, MAX_NAME, Target, WebhookKey};
-pub use crate::layers::{
-    AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
-    CollectBodyLayer, Dedup, DedupLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook,
-    LookupWebhookLayer, Matched, Observe, ObserveLayer, Permit, ProblemBody, ProblemJson, ProblemJsonLayer,
-    RequireAuth, RequireAuthLayer, RequirePost, RequirePostLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody,
-    VerifyBodyLayer,
-};
-pub use crate::request::{
-    ClientAddress, ClientCertificate, Collected, Head, InvalidClientAddress, Peer, Rejection, RejectionKind,
-    ResponseFuture,
-};
-pub use crate::webhook::Registry;
+#[doc(inline)]
+pub use self::request::rejection::{Rejection, RejectionKind};
+#[doc(inline)]
+pub use self::store::current::Store;
+#[doc(inline)]
+pub use self::webhook::{Capabilities, Promise, Registry, Webhook};

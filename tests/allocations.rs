@@ -12,7 +12,9 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use tower::Service;
-use tower_webhook::{FixedSource, Registry, Store, Target, receiver, reflect};
+use tower_webhook::config::Target;
+use tower_webhook::source::FixedSource;
+use tower_webhook::{Registry, Store, receiver, reflect};
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };

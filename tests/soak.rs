@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ListReason, Store};
+use tower_webhook::store::ListReason;
 
 use crate::log::{hash_of, state_of};
 use crate::reader::Reader;

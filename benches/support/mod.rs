@@ -8,8 +8,9 @@ use http::Request;
 use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tower_webhook::config::{Key, WebhookKey};
 use tower_webhook::source::{Feed, Source};
-use tower_webhook::{Key, Registry, Store, WebhookKey, reflect};
+use tower_webhook::{Registry, Store, reflect};
 
 pub const TOKEN: &str = "Bearer test_token_123";
 

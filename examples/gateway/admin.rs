@@ -20,9 +20,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_webhook::event::EventId;
+use tower_webhook::layers::{ProblemJsonLayer, RequireAuthLayer};
 use tower_webhook::queue::{DeadLetter, DeadLetterQuery, Queue};
 use tower_webhook::request::{REDACTED, is_credential};
-use tower_webhook::{ProblemJsonLayer, RequireAuthLayer};
 
 use crate::refused::{RefusedLog, log_unauthenticated};
 use crate::routes::{Operator, detail};

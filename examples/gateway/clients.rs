@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::{Request, StatusCode};
-use tower_webhook::{ClientAddress, Peer};
+use tower_webhook::request::{ClientAddress, Peer};
 
 use crate::rules::Violation;
 

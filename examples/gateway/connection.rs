@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tower::Service as _;
-use tower_webhook::{ClientCertificate, Peer};
+use tower_webhook::request::{ClientCertificate, Peer};
 
 use crate::activity::{Activity, Limits, Running};
 use crate::certificates::TlsAcceptor;

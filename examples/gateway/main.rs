@@ -42,7 +42,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tower_webhook::dedup::Claims;
-use tower_webhook::module::{Module, SaveToDisk, SaveToDiskConfig};
+use tower_webhook::module::{ConfigModule, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::queue::disk::DiskQueue;
 use tower_webhook::receiver::Running;
 use tower_webhook::request::BodyMemory;

@@ -7,7 +7,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use tower_webhook::{LogLimit, Peer};
+use tower_webhook::LogLimit;
+use tower_webhook::request::Peer;
 use tracing::field::{DisplayValue, display};
 
 use crate::rules::Violation;

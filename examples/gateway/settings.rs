@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
+use tower_webhook::request::{ClientAddress, Network};
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ClientAddress, Network, OnInvalid, Registry};
+use tower_webhook::{OnInvalid, Registry};
 
 use self::values::{
     Problems, amount, at_least_one, both, choice, days, found, host, is_quoted, listening_port, path, seconds, secret,
@@ -156,7 +157,7 @@ impl Default for Backend {
 
 fn namespace() -> Result<String, Error> {
     let namespace = setting("ETCD_NAMESPACE")?.unwrap_or_default();
-    tower_webhook::Target::new(&namespace, "a")
+    tower_webhook::config::Target::new(&namespace, "a")
         .map_err(|error| wrong("ETCD_NAMESPACE", format!("found `{}`: {error}", shown(&namespace))))?;
     Ok(namespace)
 }

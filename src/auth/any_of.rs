@@ -9,7 +9,7 @@ use super::guards::{Guard, Guards};
 /// Alternatives, one of which must let the request in. The key `any_of` does the same for a webhook.
 ///
 /// ```
-/// use tower_webhook::RequireAuthLayer;
+/// use tower_webhook::layers::RequireAuthLayer;
 /// use tower_webhook::auth::{AnyOf, Bearer, HeaderAuth, QueryAuth};
 ///
 /// // A token, or else a key in the query together with another one in a header.

@@ -14,7 +14,7 @@ use super::matches::Matches;
 use super::metrics::Series;
 use super::schemes::UNNAMED_CHALLENGE;
 use super::{AuthError, Proof, Scheme};
-use crate::request::{Head, Rejection, RejectionKind};
+use crate::request::{Head, Missing, Rejection, RejectionKind};
 
 /// The object-safe twin of [`Scheme`].
 pub(crate) trait ErasedScheme: fmt::Debug + Send + Sync {
@@ -93,10 +93,10 @@ impl Guards {
         let pending = self.judge_head(head, follows).map_err(Refusal::into_rejection)?;
         // After every guard has been asked: a wrong credential is refused as such.
         if pending.needs_call() && !follows.call {
-            return Err(Rejection::misassembled("CallAuth"));
+            return Err(Rejection::misassembled(Missing::CallAuth));
         }
         if pending.needs_body() && !follows.verify_body {
-            return Err(Rejection::misassembled("VerifyBody"));
+            return Err(Rejection::misassembled(Missing::VerifyBody));
         }
         Ok(pending)
     }
@@ -226,7 +226,7 @@ impl Pending {
                             Proof::Complete => {}
                             Proof::Secret(position) => pending.matches.add(scheme.series, position),
                             Proof::NeedsBody if *verify_body => pending.open.push(Open::Body(scheme.clone())),
-                            Proof::NeedsBody => return Err(Refusal::Misassembled("VerifyBody")),
+                            Proof::NeedsBody => return Err(Refusal::Misassembled(Missing::VerifyBody)),
                             // A scheme that never comes to an end lets nobody in.
                             Proof::NeedsCall => return Err(refused(AuthError::Invalid)),
                         }
@@ -250,7 +250,7 @@ impl Pending {
     /// Returns the secrets that fit.
     pub(crate) fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<Matches, Rejection> {
         if self.needs_call() {
-            return Err(Rejection::misassembled("CallAuth"));
+            return Err(Rejection::misassembled(Missing::CallAuth));
         }
         self.judge_body(head, body).map(Self::into_matches).map_err(Refusal::into_rejection)
     }
@@ -260,7 +260,7 @@ impl Pending {
         let mut pending = Self { open: Vec::new(), matches: self.matches.clone() };
         for open in &self.open {
             match open {
-                Open::Call { .. } => return Err(Refusal::Misassembled("CallAuth")),
+                Open::Call { .. } => return Err(Refusal::Misassembled(Missing::CallAuth)),
                 Open::Body(scheme) => {
                     let refused = |error| Refusal::Scheme(scheme, error);
                     match scheme.scheme.check_body(head, body).map_err(refused)? {
@@ -319,7 +319,7 @@ enum Refusal<'a> {
     Scheme(&'a Named, AuthError),
     AnyOf(AuthError),
     /// This layer is missing.
-    Misassembled(&'static str),
+    Misassembled(Missing),
 }
 
 impl Refusal<'_> {
@@ -328,7 +328,7 @@ impl Refusal<'_> {
             Refusal::Scheme(named, error) => (named.series, *error, &|error| named.scheme.challenge(error)),
             // A stranger must not learn which alternatives exist.
             Refusal::AnyOf(error) => (Series::of(ANY_OF), *error, &|_| UNNAMED_CHALLENGE),
-            Refusal::Misassembled(layer) => return Rejection::misassembled(layer),
+            Refusal::Misassembled(missing) => return Rejection::misassembled(*missing),
         };
         series.refused(error);
         let rejection = match error {

@@ -3,21 +3,21 @@
 //! A [`Scheme`] is one way of proving it. [`RequireAuthLayer`] asks the scheme for what the head alone can prove,
 //! before one byte of the body is read. [`CallAuthLayer`] lets those schemes that must ask another server do so, still
 //! before the body is read. [`VerifyBodyLayer`] asks those schemes that need the bytes once these have been collected.
-//! Only these three layers bring about a [`Permit`](crate::layers::Permit), and [`Dispatch`](crate::layers::Dispatch) takes no request without
+//! Only these three layers bring about a [`Permit`](crate::Permit), and [`Dispatch`](crate::layers::Dispatch) takes no request without
 //! one.
 //!
 //! | layer | needs | establishes | refuses |
 //! |---|---|---|---|
-//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::layers::Matched) | [`Permit`](crate::layers::Permit), or a pending proof | 401, 403, 503 |
-//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`](crate::layers::Permit), or a pending proof by the body | 401, 403, 503 |
-//! | [`VerifyBody`] | [`Collected`](crate::request::Collected), and [`RequireAuth`] before it | [`Permit`](crate::layers::Permit) | 401, 403, 503 |
+//! | [`RequireAuth`] | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`](crate::Permit), or a pending proof | 401, 403, 503 |
+//! | [`CallAuth`] | [`RequireAuth`] before it | [`Permit`](crate::Permit), or a pending proof by the body | 401, 403, 503 |
+//! | [`VerifyBody`] | [`Collected`](crate::request::Collected), and [`RequireAuth`] before it | [`Permit`](crate::Permit) | 401, 403, 503 |
 //!
 //! A fixed bearer token before any service, without any store:
 //!
 //! ```
 //! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::RequireAuthLayer;
+//! use tower_webhook::layers::RequireAuthLayer;
 //! use tower_webhook::auth::Bearer;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -37,15 +37,16 @@
 //!
 //! With [`RequireAuthLayer::from_webhook`] the schemes are those of the webhook's configuration; all must agree.
 //!
-//! [`guide::extending`](crate::guide::extending) shows how to add a scheme.
+//! [`guide::extending`](crate::guide::extending) shows how to add a scheme, and
+//! `examples/own_scheme.rs` is one that needs the body. `examples/github_signature.rs` takes events from GitHub.
 //!
-//! [`CallAuth`]: crate::CallAuth
-//! [`CallAuthLayer`]: crate::CallAuthLayer
-//! [`RequireAuth`]: crate::RequireAuth
-//! [`RequireAuthLayer`]: crate::RequireAuthLayer
-//! [`RequireAuthLayer::from_webhook`]: crate::RequireAuthLayer::from_webhook
-//! [`VerifyBody`]: crate::VerifyBody
-//! [`VerifyBodyLayer`]: crate::VerifyBodyLayer
+//! [`CallAuth`]: crate::layers::CallAuth
+//! [`CallAuthLayer`]: crate::layers::CallAuthLayer
+//! [`RequireAuth`]: crate::layers::RequireAuth
+//! [`RequireAuthLayer`]: crate::layers::RequireAuthLayer
+//! [`RequireAuthLayer::from_webhook`]: crate::layers::RequireAuthLayer::from_webhook
+//! [`VerifyBody`]: crate::layers::VerifyBody
+//! [`VerifyBodyLayer`]: crate::layers::VerifyBodyLayer
 
 mod any_of;
 mod calls;
@@ -101,7 +102,7 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
     /// Asks another server. Called only after [`Proof::NeedsCall`].
     ///
     /// An implementation may be written as `async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError>`. The future
-    /// is dropped when the sender hangs up, and when the deadline of the [`CallAuthLayer`](crate::CallAuthLayer) passes.
+    /// is dropped when the sender hangs up, and when the deadline of the [`CallAuthLayer`](crate::layers::CallAuthLayer) passes.
     ///
     /// # Errors
     ///

@@ -7,12 +7,12 @@ use std::str::FromStr;
 /// A network in CIDR notation, such as `10.1.0.0/16`, or a single address.
 ///
 /// ```
-/// use tower_webhook::Network;
+/// use tower_webhook::request::Network;
 ///
 /// let network: Network = "10.1.0.0/16".parse()?;
 /// assert!(network.contains("10.1.2.3".parse().unwrap()));
 /// assert!(!network.contains("10.2.0.1".parse().unwrap()));
-/// # Ok::<(), tower_webhook::InvalidNetwork>(())
+/// # Ok::<(), tower_webhook::request::InvalidNetwork>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {

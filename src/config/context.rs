@@ -66,7 +66,7 @@ impl<'a> BuildContext<'a> {
     }
 
     /// Reports something that an operator should know, but that is no reason to refuse the configuration. It appears in
-    /// [`Webhook::warnings`](crate::webhook::Webhook::warnings). The text must not hold a secret. A webhook keeps 16
+    /// [`Webhook::warnings`](crate::Webhook::warnings). The text must not hold a secret. A webhook keeps 16
     /// warnings, and 500 characters of each.
     pub fn warn(&self, text: impl fmt::Display) {
         self.notes.warn(CompileError::new(text.to_string()));

@@ -11,7 +11,7 @@ use super::key::WebhookKey;
 /// of the webhook share it.
 ///
 /// ```
-/// use tower_webhook::{DataType, WebhookInfo, WebhookKey};
+/// use tower_webhook::config::{DataType, WebhookInfo, WebhookKey};
 ///
 /// let info = WebhookInfo::new(WebhookKey::new("shop", "orders").unwrap(), DataType::Json);
 /// assert_eq!((info.namespace(), info.id()), ("shop", "orders"));

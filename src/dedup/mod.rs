@@ -25,7 +25,7 @@
 //! same event: use it for senders that give no id, but put a time or a number into the body.
 //!
 //! A sender that hangs up ends the processing, and with it the claim, unless
-//! [`Finish`](crate::layers::Finish) is in front of this layer, as in [`receiver`](crate::receiver::receiver()): then the
+//! [`Finish`](crate::layers::Finish) is in front of this layer, as in [`receiver`](crate::receiver()): then the
 //! processing goes on to its end.
 //!
 //! In doubt an event is processed again rather than lost: after a crash during the processing, after a power cut within a
@@ -41,7 +41,8 @@
 //! use http_body_util::Full;
 //! use tower::{Service, ServiceBuilder, ServiceExt};
 //! use tower_webhook::dedup::{Claims, DedupRule};
-//! use tower_webhook::{CollectBodyLayer, Collected, DedupLayer};
+//! use tower_webhook::layers::{CollectBodyLayer, DedupLayer};
+//! use tower_webhook::request::Collected;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
@@ -65,10 +66,10 @@
 //! # }
 //! ```
 //!
-//! [`DedupLayer`]: crate::DedupLayer
+//! [`DedupLayer`]: crate::layers::DedupLayer
 //! [`Matched`]: crate::Matched
 //! [`Permit`]: crate::Permit
-//! [`Collected`]: crate::Collected
+//! [`Collected`]: crate::request::Collected
 
 mod claims;
 mod durable;

@@ -17,5 +17,5 @@ pub(crate) use self::plan::Plan;
 pub(crate) use self::retry::{Retry, RetryConfig};
 pub(crate) use self::steps::{Failure, Step, Steps};
 
-pub use self::try_until::DEFAULT_DEADLINE;
+pub(crate) use self::try_until::DEFAULT_DEADLINE;
 pub(crate) use self::try_until::{NotDelivered, try_once, try_until};

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 
 use super::Failure;
-use crate::config::{BuildContext, BuildError, WebhookKey};
+use crate::config::WebhookKey;
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::module::Module;
 use crate::webhook::{Compiler, Connections, Registry, Webhook};
@@ -51,13 +51,6 @@ struct Scripted {
 }
 
 impl Module for Scripted {
-    const NAME: &'static str = "step";
-    type Config = StepConfig;
-
-    fn build(_: StepConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("built by the registry's function".into())
-    }
-
     async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
         self.calls.0.lock().unwrap().push(self.config.name);
         if self.config.hangs {

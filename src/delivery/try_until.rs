@@ -11,7 +11,7 @@ use crate::base::deadline::within;
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 
 /// The default time limit of a delivery: 30 seconds. See [`Dispatch`](crate::layers::Dispatch).
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The reason for which an event was not delivered while its sender waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

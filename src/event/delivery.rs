@@ -34,7 +34,7 @@ impl Delivery {
     /// use http::HeaderMap;
     /// use tower_webhook::event::{Ack, Delivery};
     /// use tower_webhook::module::{Discard, Module};
-    /// use tower_webhook::{DataType, WebhookInfo, WebhookKey};
+    /// use tower_webhook::config::{DataType, WebhookInfo, WebhookKey};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {

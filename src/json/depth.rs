@@ -1,7 +1,7 @@
 //! The limit on the nesting of JSON.
 
 /// How many levels deep arrays and objects may be nested.
-pub const MAX_DEPTH: usize = 50;
+pub(crate) const MAX_DEPTH: usize = 50;
 
 /// Whether brackets outside of strings are nested more than `limit` levels deep. Exact for well-formed JSON; for any other
 /// text the result means nothing, and the parser decides.

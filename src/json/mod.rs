@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
-pub use self::depth::MAX_DEPTH;
+pub(crate) use self::depth::MAX_DEPTH;
 use self::depth::exceeds_depth;
 pub(crate) use self::not_json::NotJson;
 pub(crate) use self::pointer::{InvalidPointer, Pointer, Scalar};

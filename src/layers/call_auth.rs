@@ -1,59 +1,4 @@
 //! The layer that lets schemes ask another server.
-//!
-//! Its place is between [`RequireAuth`](super::require_auth::RequireAuth) and [`CollectBody`](super::collect_body::CollectBody): the body of a stranger
-//! is not read before the other server has answered.
-//!
-//! * A request for which no scheme needs a call passes at once.
-//! * The calls of a request have one [deadline](CallAuthLayer::deadline) together. A server that is away or too slow is a
-//!   503 with `Retry-After`, never a pass.
-//! * The calls that run at a time are [bounded](CallAuthLayer::max_calls) for each webhook and each namespace, so that a
-//!   server that hangs holds up only the requests that depend on it. A request beyond the bound is refused with the same
-//!   503, at once.
-//! * A request that is dropped, because its sender hangs up, drops its call.
-//!
-//! Both kinds of 503 are logged at WARN, with the webhook and the reason: for each webhook and reason ten lines at once, and
-//! then one in 5 seconds, whose `left_out` says how many were not logged before it.
-//!
-//! ```
-//! use std::convert::Infallible;
-//!
-//! use http::{HeaderValue, Request, Response};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::auth::{AuthError, Proof, Scheme};
-//! use tower_webhook::{CallAuthLayer, Head, RequireAuthLayer};
-//!
-//! #[derive(Debug)]
-//! struct Ticket;
-//!
-//! impl Scheme for Ticket {
-//!     fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
-//!         if head.headers.contains_key("x-ticket") { Ok(Proof::NeedsCall) } else { Err(AuthError::Missing) }
-//!     }
-//!
-//!     async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError> {
-//!         // In place of the answer of another server.
-//!         tokio::task::yield_now().await;
-//!         if head.headers["x-ticket"] == "valid" { Ok(Proof::Complete) } else { Err(AuthError::Invalid) }
-//!     }
-//!
-//!     fn challenge(&self, _: AuthError) -> HeaderValue {
-//!         HeaderValue::from_static("Ticket")
-//!     }
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(RequireAuthLayer::new(Ticket).call_auth_follows())
-//!     .layer(CallAuthLayer::new())
-//!     .service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
-//!
-//! for (ticket, status) in [("valid", 200), ("forged", 401)] {
-//!     let request = Request::post("/").header("x-ticket", ticket).body(()).unwrap();
-//!     assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status);
-//! }
-//! # }
-//! ```
 
 use std::fmt;
 use std::future::Future;
@@ -74,15 +19,65 @@ use crate::auth::{Calls, Pending};
 use crate::base::deadline::within;
 use crate::base::log_limit::LogLimit;
 use crate::config::WebhookKey;
-use crate::request::{Head, Rejection, RejectionKind, ResponseFuture};
+use crate::request::{Head, Missing, Rejection, RejectionKind, ResponseFuture};
 
-/// How long the calls of a request may take if [`CallAuthLayer`] is given no other deadline.
-pub const DEFAULT_CALL_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How many requests of a webhook may wait for their calls if [`CallAuthLayer`] is given no other number.
-pub const DEFAULT_MAX_CALLS: usize = 128;
-
-/// Lets schemes ask another server. See the [module docs](self) for an example.
+/// Lets schemes ask another server.
+///
+/// Its place is between [`RequireAuth`](super::require_auth::RequireAuth) and [`CollectBody`](super::collect_body::CollectBody): the body of a stranger
+/// is not read before the other server has answered.
+///
+/// * A request for which no scheme needs a call passes at once.
+/// * The calls of a request have one [deadline](CallAuthLayer::deadline) together. A server that is away or too slow is a
+///   503 with `Retry-After`, never a pass.
+/// * The calls that run at a time are [bounded](CallAuthLayer::max_calls) for each webhook and each namespace, so that a
+///   server that hangs holds up only the requests that depend on it. A request beyond the bound is refused with the same
+///   503, at once.
+/// * A request that is dropped, because its sender hangs up, drops its call.
+///
+/// Both kinds of 503 are logged at WARN, with the webhook and the reason: for each webhook and reason ten lines at once, and
+/// then one in 5 seconds, whose `left_out` says how many were not logged before it.
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use http::{HeaderValue, Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::auth::{AuthError, Proof, Scheme};
+/// use tower_webhook::layers::{CallAuthLayer, RequireAuthLayer};
+/// use tower_webhook::request::Head;
+///
+/// #[derive(Debug)]
+/// struct Ticket;
+///
+/// impl Scheme for Ticket {
+///     fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
+///         if head.headers.contains_key("x-ticket") { Ok(Proof::NeedsCall) } else { Err(AuthError::Missing) }
+///     }
+///
+///     async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError> {
+///         // In place of the answer of another server.
+///         tokio::task::yield_now().await;
+///         if head.headers["x-ticket"] == "valid" { Ok(Proof::Complete) } else { Err(AuthError::Invalid) }
+///     }
+///
+///     fn challenge(&self, _: AuthError) -> HeaderValue {
+///         HeaderValue::from_static("Ticket")
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(RequireAuthLayer::new(Ticket).call_auth_follows())
+///     .layer(CallAuthLayer::new())
+///     .service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+///
+/// for (ticket, status) in [("valid", 200), ("forged", 401)] {
+///     let request = Request::post("/").header("x-ticket", ticket).body(()).unwrap();
+///     assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CallAuthLayer {
     deadline: Duration,
@@ -90,9 +85,15 @@ pub struct CallAuthLayer {
 }
 
 impl CallAuthLayer {
-    /// Waits at most [`DEFAULT_CALL_DEADLINE`], for at most [`DEFAULT_MAX_CALLS`] requests of a webhook.
+    /// How long the calls of a request may take if [`CallAuthLayer`] is given no other deadline.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+
+    /// How many requests of a webhook may wait for their calls if [`CallAuthLayer`] is given no other number.
+    pub const DEFAULT_MAX_CALLS: usize = 128;
+
+    /// Waits at most [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE), for at most [`DEFAULT_MAX_CALLS`](Self::DEFAULT_MAX_CALLS) requests of a webhook.
     pub fn new() -> Self {
-        Self { deadline: DEFAULT_CALL_DEADLINE, calls: Calls::new(DEFAULT_MAX_CALLS) }
+        Self { deadline: Self::DEFAULT_DEADLINE, calls: Calls::new(Self::DEFAULT_MAX_CALLS) }
     }
 
     /// The time that all calls of a request may take together.
@@ -235,7 +236,7 @@ async fn settle(mut head: Parts, settings: CallAuthLayer) -> (Parts, Result<(), 
 /// Returns the guards that wait for the body. Calls that cannot be made, or take too long, have failed: an alternative that
 /// needs none may still let in.
 async fn ask(head: &Parts, settings: &CallAuthLayer) -> Result<Pending, Rejection> {
-    let pending = Evidence::pending(&head.extensions).ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
+    let pending = Evidence::pending(&head.extensions).ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
     let webhook = Evidence::webhook(&head.extensions).map(|webhook| webhook.key());
     let (outcome, reason) = match settings.calls.begin(webhook) {
         None => (None, "too many requests wait for their calls"),

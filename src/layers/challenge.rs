@@ -1,12 +1,4 @@
 //! Answers challenges that passed the guards.
-//!
-//! [`ChallengeLayer`] answers the signed POST by which a provider checks an address, such as the `url_verification` of Slack.
-//! It stands behind the guards, so that only the provider gets an answer, and before the layers that treat the request as an
-//! event. [`HandshakeLayer`](super::handshake::HandshakeLayer) answers the challenges that come before the guards.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | that signed challenges are answered | 400 a malformed challenge, 403 one that no secret has signed |
 
 use std::task::{Context, Poll};
 
@@ -20,7 +12,15 @@ use super::handshake::ChallengeFuture;
 use crate::handshake::{Answered, Handshake};
 use crate::request::{Collected, Head, Rejection};
 
-/// Answers signed challenges. See the [module docs](self).
+/// Answers signed challenges.
+///
+/// [`ChallengeLayer`] answers the signed POST by which a provider checks an address, such as the `url_verification` of Slack.
+/// It stands behind the guards, so that only the provider gets an answer, and before the layers that treat the request as an
+/// event. [`HandshakeLayer`](super::handshake::HandshakeLayer) answers the challenges that come before the guards.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | that signed challenges are answered | 400 a malformed challenge, 403 one that no secret has signed |
 #[derive(Clone, Debug)]
 pub struct ChallengeLayer {
     /// `None` for that of the matched webhook.

@@ -1,32 +1,4 @@
 //! Whether the body is what it should be.
-//!
-//! [`CheckPayloadLayer`] looks at a collected body without building anything from it. JSON must be one well-formed
-//! value (RFC 8259) in UTF-8 with nothing after it, at most [`MAX_DEPTH`] levels deep; a body in another encoding
-//! (`Content-Encoding`) is refused, as nothing here decompresses. A form must say so in its `Content-Type`
-//! (`application/x-www-form-urlencoded`), decode to UTF-8 and have at most 1,000 fields; it too must not be encoded. It is
-//! handed on byte for byte. Binary data may be any bytes.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) asks for | 400 malformed, 415 encoded or of another type |
-//!
-//! ```
-//! use bytes::Bytes;
-//! use http::{Request, Response};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::{CheckPayloadLayer, Collected, DataType};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(CheckPayloadLayer::new(DataType::Json))
-//!     .service_fn(|_: Request<Collected>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
-//!
-//! let request = |body: &'static str| Request::new(Collected::new(Bytes::from(body)));
-//! assert_eq!(service.clone().oneshot(request(r#"{"hello": "world"}"#)).await.unwrap().status(), 200);
-//! assert_eq!(service.oneshot(request("{} trailing")).await.unwrap().status(), 400);
-//! # }
-//! ```
 
 use std::task::{Context, Poll};
 
@@ -39,10 +11,39 @@ use super::evidence::{Evidence, Matched};
 use crate::config::DataType;
 use crate::form;
 use crate::json;
-pub use crate::json::MAX_DEPTH;
 use crate::request::{Collected, Rejection, RejectionKind, ResponseFuture};
 
-/// Refuses bodies that are not what they should be. See the [module docs](self) for an example.
+/// Refuses bodies that are not what they should be.
+///
+/// [`CheckPayloadLayer`] looks at a collected body without building anything from it. JSON must be one well-formed
+/// value (RFC 8259) in UTF-8 with nothing after it, at most [50](Self::MAX_DEPTH) levels deep; a body in another encoding
+/// (`Content-Encoding`) is refused, as nothing here decompresses. A form must say so in its `Content-Type`
+/// (`application/x-www-form-urlencoded`), decode to UTF-8 and have at most 1,000 fields; it too must not be encoded. It is
+/// handed on byte for byte. Binary data may be any bytes.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) asks for | 400 malformed, 415 encoded or of another type |
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::config::DataType;
+/// use tower_webhook::layers::CheckPayloadLayer;
+/// use tower_webhook::request::Collected;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(CheckPayloadLayer::new(DataType::Json))
+///     .service_fn(|_: Request<Collected>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+///
+/// let request = |body: &'static str| Request::new(Collected::new(Bytes::from(body)));
+/// assert_eq!(service.clone().oneshot(request(r#"{"hello": "world"}"#)).await.unwrap().status(), 200);
+/// assert_eq!(service.oneshot(request("{} trailing")).await.unwrap().status(), 400);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct CheckPayloadLayer {
     select: Select,
@@ -55,6 +56,9 @@ enum Select {
 }
 
 impl CheckPayloadLayer {
+    /// How deeply the arrays and objects of a JSON body may be nested.
+    pub const MAX_DEPTH: usize = crate::json::MAX_DEPTH;
+
     /// Every body must be of this type.
     pub fn new(data_type: DataType) -> Self {
         Self { select: Select::Fixed(data_type) }
@@ -95,13 +99,8 @@ where
     }
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        match self.select.check(&req) {
-            Ok(()) => {
-                Evidence::set_checked(req.extensions_mut());
-                ResponseFuture::inner(self.inner.call(req))
-            }
-            Err(rejection) => ResponseFuture::rejected(rejection),
-        }
+        let checked = self.select.check(&req).map(|()| Evidence::set_checked(req.extensions_mut()));
+        ResponseFuture::after(checked, || self.inner.call(req))
     }
 }
 

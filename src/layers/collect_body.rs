@@ -1,37 +1,4 @@
 //! Request bodies, collected within bounds.
-//!
-//! [`CollectBodyLayer`] reads the whole body, at most so many bytes within so much time, and calls the inner service
-//! with [`Collected`]. A body that announces to be too large is refused before it is read.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 broken off, 503 no memory |
-//!
-//! With a [`BodyMemory`] all bodies together, and those of one webhook and one namespace, are bounded too. Webhooks are
-//! told apart if [`LookupWebhook`](super::lookup::LookupWebhook) stands before this layer.
-//!
-//! ```
-//! use std::time::Duration;
-//! use bytes::Bytes;
-//! use http::{Request, Response};
-//! use http_body_util::Full;
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::{CollectBodyLayer, Collected};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(CollectBodyLayer::new().max_bytes(5).deadline(Duration::from_secs(10)))
-//!     .service_fn(|req: Request<Collected>| async move {
-//!         assert_eq!(&req.body().bytes()[..], b"hello");
-//!         Ok::<_, std::convert::Infallible>(Response::new(()))
-//!     });
-//!
-//! let request = |body: &'static str| Request::post("/").body(Full::new(Bytes::from(body))).unwrap();
-//! assert_eq!(service.clone().oneshot(request("hello")).await.unwrap().status(), 200);
-//! assert_eq!(service.oneshot(request("hello!")).await.unwrap().status(), 413);
-//! # }
-//! ```
 
 use std::fmt;
 use std::future::Future;
@@ -51,13 +18,41 @@ use super::evidence::Evidence;
 use crate::base::deadline::Deadline;
 use crate::request::{BodyMemory, Charge, Collected, Rejection, RejectionKind};
 
-/// How much [`CollectBodyLayer`] takes if it is not told: 25 MiB, as GitHub sends up to 25 MB.
-pub const DEFAULT_MAX_BYTES: usize = 25 << 20;
-
-/// How long [`CollectBodyLayer`] waits for the whole body if it is not told.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Collects the body. See the [module docs](self) for an example.
+/// Collects the body.
+///
+/// [`CollectBodyLayer`] reads the whole body, at most so many bytes within so much time, and calls the inner service
+/// with [`Collected`]. A body that announces to be too large is refused before it is read.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 broken off, 503 no memory |
+///
+/// With a [`BodyMemory`] all bodies together, and those of one webhook and one namespace, are bounded too. Webhooks are
+/// told apart if [`LookupWebhook`](super::lookup::LookupWebhook) stands before this layer.
+///
+/// ```
+/// use std::time::Duration;
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::layers::CollectBodyLayer;
+/// use tower_webhook::request::Collected;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(CollectBodyLayer::new().max_bytes(5).deadline(Duration::from_secs(10)))
+///     .service_fn(|req: Request<Collected>| async move {
+///         assert_eq!(&req.body().bytes()[..], b"hello");
+///         Ok::<_, std::convert::Infallible>(Response::new(()))
+///     });
+///
+/// let request = |body: &'static str| Request::post("/").body(Full::new(Bytes::from(body))).unwrap();
+/// assert_eq!(service.clone().oneshot(request("hello")).await.unwrap().status(), 200);
+/// assert_eq!(service.oneshot(request("hello!")).await.unwrap().status(), 413);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CollectBodyLayer {
     limits: Limits,
@@ -71,9 +66,15 @@ struct Limits {
 }
 
 impl CollectBodyLayer {
-    /// Collects at most [`DEFAULT_MAX_BYTES`] within [`DEFAULT_DEADLINE`]; all bodies together are not bounded.
+    /// How much [`CollectBodyLayer`] takes if it is not told: 25 MiB, as GitHub sends up to 25 MB.
+    pub const DEFAULT_MAX_BYTES: usize = 25 << 20;
+
+    /// How long [`CollectBodyLayer`] waits for the whole body if it is not told.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+    /// Collects at most [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES) within [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE); all bodies together are not bounded.
     pub fn new() -> Self {
-        Self { limits: Limits { max_bytes: DEFAULT_MAX_BYTES, deadline: DEFAULT_DEADLINE, memory: None } }
+        Self { limits: Limits { max_bytes: Self::DEFAULT_MAX_BYTES, deadline: Self::DEFAULT_DEADLINE, memory: None } }
     }
 
     /// The budget for all bodies together.

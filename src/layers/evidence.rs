@@ -12,7 +12,7 @@ use crate::auth::{Matches, Pending, Position};
 use crate::config::Target;
 use crate::event::{EventId, Stamp};
 use crate::handshake::Handshake;
-use crate::request::Rejection;
+use crate::request::{Missing, Rejection};
 use crate::webhook::Webhook;
 
 /// The webhook that a request is for, as it was configured when the request was looked up.
@@ -26,7 +26,7 @@ impl Matched {
     ///
     /// # Errors
     ///
-    /// A 500 [`Misassembled`](crate::request::RejectionKind::Misassembled) when that layer is missing.
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when that layer is missing.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
         Evidence::matched(extensions)
     }
@@ -57,7 +57,7 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// A 500 [`Misassembled`](crate::request::RejectionKind::Misassembled) when the layer is missing that would have given it.
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer is missing that would have given it.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
         Evidence::permit(extensions)
     }
@@ -73,7 +73,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// A 500 [`Misassembled`](crate::request::RejectionKind::Misassembled) when that layer is missing.
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when that layer is missing.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
         Evidence::target(extensions)
     }
@@ -197,11 +197,11 @@ impl Evidence {
 
 impl Evidence {
     pub(super) fn target(extensions: &Extensions) -> Result<&Target, Rejection> {
-        Self::find(extensions, |evidence| evidence.target.as_ref(), "RouteNamespace")
+        Self::find(extensions, |evidence| evidence.target.as_ref(), Missing::RouteNamespace)
     }
 
     pub(super) fn matched(extensions: &Extensions) -> Result<&Matched, Rejection> {
-        Self::find(extensions, |evidence| evidence.matched.as_ref(), "LookupWebhook")
+        Self::find(extensions, |evidence| evidence.matched.as_ref(), Missing::LookupWebhook)
     }
 
     /// The webhook, if it has been looked up.
@@ -211,9 +211,9 @@ impl Evidence {
 
     /// The permit, if no scheme is still waiting for a call or the body.
     pub(super) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
-        let evidence = extensions.get::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
+        let evidence = extensions.get::<Self>().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
         evidence.require_nothing_owed()?;
-        evidence.permit.as_ref().ok_or_else(|| Rejection::misassembled("RequireAuth"))
+        evidence.permit.as_ref().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))
     }
 
     /// What is still to be proven; `None` if there is a permit.
@@ -221,7 +221,7 @@ impl Evidence {
         match extensions.get::<Self>() {
             Some(Self { owed: Some(owed), .. }) => Ok(Some(&owed.pending)),
             Some(Self { permit: Some(_), .. }) => Ok(None),
-            _ => Err(Rejection::misassembled("RequireAuth")),
+            _ => Err(Rejection::misassembled(Missing::RequireAuth)),
         }
     }
 
@@ -235,7 +235,7 @@ impl Evidence {
         let owed = evidence.and_then(|evidence| evidence.owed.as_ref());
         match evidence.is_some_and(|evidence| evidence.permit.is_some()) || owed.is_some_and(|owed| owed.permits) {
             true => Ok(owed.is_some_and(|owed| owed.pending.needs_call())),
-            false => Err(Rejection::misassembled("RequireAuth")),
+            false => Err(Rejection::misassembled(Missing::RequireAuth)),
         }
     }
 
@@ -246,8 +246,8 @@ impl Evidence {
     fn require_nothing_owed(&self) -> Result<(), Rejection> {
         match &self.owed {
             None => Ok(()),
-            Some(owed) if owed.pending.needs_call() => Err(Rejection::misassembled("CallAuth")),
-            Some(_) => Err(Rejection::misassembled("VerifyBody")),
+            Some(owed) if owed.pending.needs_call() => Err(Rejection::misassembled(Missing::CallAuth)),
+            Some(_) => Err(Rejection::misassembled(Missing::VerifyBody)),
         }
     }
 
@@ -264,26 +264,26 @@ impl Evidence {
     pub(super) fn admit(extensions: &mut Extensions) -> Result<(Arc<Webhook>, Stamp), Rejection> {
         // The copy that handlers see: of another request, it would tell them of a webhook that was not asked for.
         let shown = extensions.remove::<Matched>();
-        let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled("RequireAuth"))?;
+        let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
         let missing = |layer, is_missing| if is_missing { Err(Rejection::misassembled(layer)) } else { Ok(()) };
         evidence.require_nothing_owed()?;
-        missing("RequireAuth", evidence.permit.is_none())?;
-        missing("CheckPayload", !evidence.is_checked)?;
+        missing(Missing::RequireAuth, evidence.permit.is_none())?;
+        missing(Missing::CheckPayload, !evidence.is_checked)?;
         let is_its_own =
             |matched: &Matched| shown.as_ref().is_none_or(|shown| Arc::ptr_eq(shown.webhook(), matched.webhook()));
         let matched = evidence.matched.take().filter(is_its_own);
-        let webhook = matched.ok_or_else(|| Rejection::misassembled("LookupWebhook"))?.0;
+        let webhook = matched.ok_or_else(|| Rejection::misassembled(Missing::LookupWebhook))?.0;
         let handshake = webhook.handshake();
-        missing("Handshake", handshake.is_some_and(Handshake::is_of_head) && !evidence.is_greeted)?;
-        missing("Challenge", handshake.is_some_and(Handshake::is_signed) && !evidence.is_challenged)?;
-        missing("Dedup", webhook.dedup().is_some() && !evidence.is_deduplicated)?;
+        missing(Missing::Handshake, handshake.is_some_and(Handshake::is_of_head) && !evidence.is_greeted)?;
+        missing(Missing::Challenge, handshake.is_some_and(Handshake::is_signed) && !evidence.is_challenged)?;
+        missing(Missing::Dedup, webhook.dedup().is_some() && !evidence.is_deduplicated)?;
         Ok((webhook, evidence.event.unwrap_or_else(Stamp::now)))
     }
 
     fn find<'a, T>(
         extensions: &'a Extensions,
         part: impl FnOnce(&'a Self) -> Option<&'a T>,
-        layer: &'static str,
+        layer: Missing,
     ) -> Result<&'a T, Rejection> {
         extensions.get::<Self>().and_then(part).ok_or_else(|| Rejection::misassembled(layer))
     }
@@ -295,8 +295,8 @@ impl EventId {
     ///
     /// # Errors
     ///
-    /// A 500 [`Misassembled`](crate::request::RejectionKind::Misassembled) when the layer [`Dedup`](super::dedup::Dedup) is missing.
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer [`Dedup`](super::dedup::Dedup) is missing.
     pub fn of(extensions: &Extensions) -> Result<Self, Rejection> {
-        Evidence::find(extensions, |evidence| evidence.event.as_ref(), "Dedup").map(|event| event.id)
+        Evidence::find(extensions, |evidence| evidence.event.as_ref(), Missing::Dedup).map(|event| event.id)
     }
 }

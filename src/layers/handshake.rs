@@ -1,37 +1,4 @@
 //! Answers challenges that come before the guards.
-//!
-//! [`HandshakeLayer`] answers the GET, HEAD or OPTIONS by which a provider checks an address, and passes POST on. It refuses
-//! any other method, and GET at a webhook without such a [`Handshake`]. Signed challenges come by POST:
-//! [`Challenge`](super::challenge::Challenge) answers them, behind the guards.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | [`Matched`], unless the handshake is fixed | that challenges before the guards are answered | 405; 400 a malformed challenge, 403 a wrong token |
-//!
-//! Before a route of your own:
-//!
-//! ```
-//! use bytes::Bytes;
-//! use http::{Request, Response};
-//! use http_body_util::{BodyExt, Full};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::HandshakeLayer;
-//! use tower_webhook::handshake::Handshake;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(HandshakeLayer::new(Handshake::named("dropbox").unwrap()))
-//!     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("taken"))) });
-//!
-//! let asked = service.clone().oneshot(Request::get("/?challenge=abc").body(()).unwrap()).await.unwrap();
-//! assert_eq!(asked.headers()["x-content-type-options"], "nosniff");
-//! assert_eq!(asked.into_body().collect().await.unwrap().to_bytes(), "abc");
-//!
-//! let event = service.oneshot(Request::post("/").body(()).unwrap()).await.unwrap();
-//! assert_eq!(event.into_body().collect().await.unwrap().to_bytes(), "taken");
-//! # }
-//! ```
 
 use std::future::Future;
 use std::pin::Pin;
@@ -47,7 +14,40 @@ use super::evidence::{Evidence, Matched};
 use crate::handshake::{Answered, Handshake};
 use crate::request::{Head, Rejection, RejectionKind};
 
-/// Answers challenges before the guards. See the [module docs](self) for an example.
+/// Answers challenges before the guards.
+///
+/// [`HandshakeLayer`] answers the GET, HEAD or OPTIONS by which a provider checks an address, and passes POST on. It refuses
+/// any other method, and GET at a webhook without such a [`Handshake`]. Signed challenges come by POST:
+/// [`Challenge`](super::challenge::Challenge) answers them, behind the guards.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | [`Matched`], unless the handshake is fixed | that challenges before the guards are answered | 405; 400 a malformed challenge, 403 a wrong token |
+///
+/// Before a route of your own:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::layers::HandshakeLayer;
+/// use tower_webhook::handshake::Handshake;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(HandshakeLayer::new(Handshake::named("dropbox").unwrap()))
+///     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("taken"))) });
+///
+/// let asked = service.clone().oneshot(Request::get("/?challenge=abc").body(()).unwrap()).await.unwrap();
+/// assert_eq!(asked.headers()["x-content-type-options"], "nosniff");
+/// assert_eq!(asked.into_body().collect().await.unwrap().to_bytes(), "abc");
+///
+/// let event = service.oneshot(Request::post("/").body(()).unwrap()).await.unwrap();
+/// assert_eq!(event.into_body().collect().await.unwrap().to_bytes(), "taken");
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct HandshakeLayer {
     /// `None` for that of the matched webhook.

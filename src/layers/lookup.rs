@@ -1,45 +1,4 @@
 //! The webhook's configuration, looked up for each request.
-//!
-//! [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
-//! snapshot and puts it beside the request as [`Matched`](super::evidence::Matched). One snapshot is read per request, so a change of the
-//! configuration in the middle of a request cannot mix two. Any method is let through: put
-//! [`RequirePost`](super::require_post::RequirePost) before this layer, or a route of your own.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | [`Target`] | [`Matched`](super::evidence::Matched) | 404 unknown, 503 nothing loaded yet or never validly configured |
-//!
-//! ```
-//! use http::{Request, Response};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::{
-//!     FixedSource, LookupWebhookLayer, Matched, Registry, RouteNamespaceLayer, reflect,
-//! };
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let source = FixedSource::new().webhook("shop", "orders", r#"{"module": "discard"}"#).unwrap();
-//! let (store, reflector) = reflect(source, Registry::builtin());
-//! tokio::spawn(reflector.run());
-//! store.wait_ready().await;
-//!
-//! let service = ServiceBuilder::new()
-//!     .layer(RouteNamespaceLayer::from_path())
-//!     .layer(LookupWebhookLayer::new(store))
-//!     .service_fn(|req: Request<()>| async move {
-//!         let matched = Matched::of(req.extensions()).unwrap();
-//!         assert_eq!(matched.webhook().module_name(), "discard");
-//!         Ok::<_, std::convert::Infallible>(Response::new(()))
-//!     });
-//!
-//! let status = |path: &str| {
-//!     let response = service.clone().oneshot(Request::post(path).body(()).unwrap());
-//!     async move { response.await.unwrap().status().as_u16() }
-//! };
-//! assert_eq!(status("/shop/orders").await, 200);
-//! assert_eq!(status("/shop/nothing").await, 404);
-//! # }
-//! ```
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -54,7 +13,50 @@ use crate::request::{Rejection, RejectionKind, ResponseFuture};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;
 
-/// Looks up the webhook a request is for. See the [module docs](self) for an example.
+/// Looks up the webhook a request is for.
+///
+/// [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
+/// snapshot and puts it beside the request as [`Matched`](crate::Matched). One snapshot is read per request, so a change of the
+/// configuration in the middle of a request cannot mix two. Any method is let through: put
+/// [`RequirePost`](super::require_post::RequirePost) before this layer, or a route of your own.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | [`Target`] | [`Matched`](crate::Matched) | 404 unknown, 503 nothing loaded yet or never validly configured |
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::layers::{LookupWebhookLayer, RouteNamespaceLayer};
+/// use tower_webhook::source::FixedSource;
+/// use tower_webhook::{Matched, Registry, reflect};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let source = FixedSource::new().webhook("shop", "orders", r#"{"module": "discard"}"#).unwrap();
+/// let (store, reflector) = reflect(source, Registry::builtin());
+/// tokio::spawn(reflector.run());
+/// store.wait_ready(Duration::from_secs(10)).await.unwrap();
+///
+/// let service = ServiceBuilder::new()
+///     .layer(RouteNamespaceLayer::from_path())
+///     .layer(LookupWebhookLayer::new(store))
+///     .service_fn(|req: Request<()>| async move {
+///         let matched = Matched::of(req.extensions()).unwrap();
+///         assert_eq!(matched.webhook().module_name(), "discard");
+///         Ok::<_, std::convert::Infallible>(Response::new(()))
+///     });
+///
+/// let status = |path: &str| {
+///     let response = service.clone().oneshot(Request::post(path).body(()).unwrap());
+///     async move { response.await.unwrap().status().as_u16() }
+/// };
+/// assert_eq!(status("/shop/orders").await, 200);
+/// assert_eq!(status("/shop/nothing").await, 404);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct LookupWebhookLayer {
     store: Store,
@@ -96,13 +98,8 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match find(&self.store, &req) {
-            Ok(webhook) => {
-                Evidence::set_matched(req.extensions_mut(), webhook);
-                ResponseFuture::inner(self.inner.call(req))
-            }
-            Err(rejection) => ResponseFuture::rejected(rejection),
-        }
+        let found = find(&self.store, &req).map(|webhook| Evidence::set_matched(req.extensions_mut(), webhook));
+        ResponseFuture::after(found, || self.inner.call(req))
     }
 }
 

@@ -1,37 +1,39 @@
-//! Every tower layer, one file each.
+//! The tower layers. Each works alone in front of a service of yours, and its page has an example.
+//!
+//! `examples/axum_app.rs` puts some of them in front of one route of an axum application, `examples/hyper_app.rs` in front
+//! of a service on hyper.
 
-pub mod call_auth;
-pub mod challenge;
-pub mod check_payload;
-pub mod collect_body;
-pub mod dedup;
-pub mod dispatch;
-mod evidence;
-pub mod finish;
-pub mod handshake;
-pub mod lookup;
-pub mod observe;
-pub mod problem_json;
+mod call_auth;
+mod challenge;
+mod check_payload;
+mod collect_body;
+mod dedup;
+mod dispatch;
+pub(crate) mod evidence;
+mod finish;
+mod handshake;
+mod lookup;
+mod observe;
+pub(crate) mod problem_json;
 mod require_auth;
-pub mod require_post;
-pub mod route;
+mod require_post;
+mod route;
 mod verify_body;
 
-pub use self::call_auth::{CallAuth, CallAuthFuture, CallAuthLayer, DEFAULT_CALL_DEADLINE, DEFAULT_MAX_CALLS};
+pub use self::call_auth::{CallAuth, CallAuthFuture, CallAuthLayer};
 pub use self::challenge::{Challenge, ChallengeLayer};
 pub use self::check_payload::{CheckPayload, CheckPayloadLayer};
-pub use self::collect_body::{CollectBody, CollectBodyLayer};
+pub use self::collect_body::{CollectBody, CollectBodyFuture, CollectBodyLayer};
 pub use self::dedup::{Dedup, DedupFuture, DedupLayer};
-pub use self::dispatch::{DEFAULT_DEADLINE, Dispatch, DispatchFuture};
-pub use self::evidence::{Matched, Permit};
-pub use self::finish::{Finish, FinishLayer, Remainders};
+pub use self::dispatch::{Dispatch, DispatchFuture};
+pub use self::finish::{Finish, FinishFuture, FinishLayer, Remainders};
 pub use self::handshake::{AnswerHandshake, ChallengeFuture, HandshakeLayer};
 pub use self::lookup::{LookupWebhook, LookupWebhookLayer};
-pub use self::observe::{Observe, ObserveLayer};
-pub use self::problem_json::{ProblemBody, ProblemJson, ProblemJsonLayer};
+pub use self::observe::{Observe, ObserveFuture, ObserveLayer};
+pub use self::problem_json::{ProblemBody, ProblemJson, ProblemJsonFuture, ProblemJsonLayer};
 pub use self::require_auth::{RequireAuth, RequireAuthLayer};
 pub use self::require_post::{RequirePost, RequirePostLayer};
 #[cfg(fuzzing)]
 pub(crate) use self::route::fuzz;
-pub use self::route::{RouteNamespace, RouteNamespaceLayer};
+pub use self::route::{RouteNamespace, RouteNamespaceFuture, RouteNamespaceLayer};
 pub use self::verify_body::{VerifyBody, VerifyBodyLayer};

@@ -1,36 +1,4 @@
 //! Refusals as RFC 9457 problem documents.
-//!
-//! The layers refuse with an empty body, so that they fit any response type. This one, put outside of them, fills it:
-//! `application/problem+json` with `type`, `title`, `status` and `detail`.
-//!
-//! The inner service may answer with any body whose data can be [`Bytes`], such as that of hyper, axum or tonic: a
-//! [`ProblemBody`] is that body or a document.
-//!
-//! ```
-//! use http::{Request, Response};
-//! use http_body_util::{BodyExt, Empty, Full};
-//! use bytes::Bytes;
-//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_webhook::auth::Bearer;
-//! use tower_webhook::{ProblemJsonLayer, RequireAuthLayer};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let inner = service_fn(|_: Request<Empty<Bytes>>| async {
-//!     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
-//! });
-//! let service = ServiceBuilder::new()
-//!     .layer(ProblemJsonLayer::new())
-//!     .layer(RequireAuthLayer::new(Bearer::new("s3cret").unwrap()))
-//!     .service(inner);
-//!
-//! let response = service.oneshot(Request::new(Empty::new())).await.unwrap();
-//! assert_eq!(response.status(), 401);
-//! assert_eq!(response.headers()["content-type"], "application/problem+json");
-//! let body = response.into_body().collect().await.unwrap().to_bytes();
-//! assert!(String::from_utf8_lossy(&body).contains(r#""detail":"Unauthorized""#));
-//! # }
-//! ```
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,7 +16,39 @@ use tower_service::Service;
 
 use crate::request::{Rejection, RejectionKind};
 
-/// Gives refusals a body. See the [module docs](self) for an example.
+/// Gives refusals a body.
+///
+/// The layers refuse with an empty body, so that they fit any response type. This one, put outside of them, fills it:
+/// `application/problem+json` with `type`, `title`, `status` and `detail`.
+///
+/// The inner service may answer with any body whose data can be [`Bytes`], such as that of hyper, axum or tonic: a
+/// [`ProblemBody`] is that body or a document.
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Empty, Full};
+/// use bytes::Bytes;
+/// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+/// use tower_webhook::auth::Bearer;
+/// use tower_webhook::layers::{ProblemJsonLayer, RequireAuthLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let inner = service_fn(|_: Request<Empty<Bytes>>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+/// });
+/// let service = ServiceBuilder::new()
+///     .layer(ProblemJsonLayer::new())
+///     .layer(RequireAuthLayer::new(Bearer::new("s3cret").unwrap()))
+///     .service(inner);
+///
+/// let response = service.oneshot(Request::new(Empty::new())).await.unwrap();
+/// assert_eq!(response.status(), 401);
+/// assert_eq!(response.headers()["content-type"], "application/problem+json");
+/// let body = response.into_body().collect().await.unwrap().to_bytes();
+/// assert!(String::from_utf8_lossy(&body).contains(r#""detail":"Unauthorized""#));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProblemJsonLayer {
     _private: (),

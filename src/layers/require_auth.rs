@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Matched};
 use crate::auth::{AnyOf, Follows, Guard, Guards, Scheme};
 use crate::request::{Head, Rejection, ResponseFuture};
 
-/// Refuses requests that do not prove who sent them. See the [module docs](super) for an example.
+/// Refuses requests that do not prove who sent them. [`auth`](crate::auth) has an example.
 #[derive(Clone, Debug)]
 pub struct RequireAuthLayer {
     select: Select,
@@ -44,7 +44,7 @@ impl RequireAuthLayer {
 
     /// Lets requests pass whose proof needs the body, for a [`VerifyBody`](super::verify_body::VerifyBody) further in to settle.
     ///
-    /// Without this call they are refused as [`Misassembled`](crate::request::RejectionKind::Misassembled): else a webhook that is
+    /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled): else a webhook that is
     /// given a signature scheme would open the service behind this layer.
     #[must_use]
     pub fn verify_body_follows(mut self) -> Self {
@@ -55,7 +55,7 @@ impl RequireAuthLayer {
     /// Lets requests pass whose proof needs a call to another server, for a [`CallAuth`](super::call_auth::CallAuth) further in to
     /// settle.
     ///
-    /// Without this call they are refused as [`Misassembled`](crate::request::RejectionKind::Misassembled).
+    /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled).
     #[must_use]
     pub fn call_auth_follows(mut self) -> Self {
         self.follows.call = true;
@@ -92,10 +92,7 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match self.settings.check(&mut req) {
-            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
-            Err(rejection) => ResponseFuture::rejected(rejection),
-        }
+        ResponseFuture::after(self.settings.check(&mut req), || self.inner.call(req))
     }
 }
 

@@ -1,30 +1,4 @@
 //! Which methods a webhook takes.
-//!
-//! [`RequirePostLayer`] refuses any method but POST with 405 and `Allow: POST`, whatever the path names. It asks for no
-//! other layer. A service of your own that takes other methods too does without it: no other layer looks at the method.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | nothing | nothing | 405 |
-//!
-//! ```
-//! use http::{Request, Response};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::RequirePostLayer;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(RequirePostLayer::new())
-//!     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
-//!
-//! let response = service.clone().oneshot(Request::post("/").body(()).unwrap()).await.unwrap();
-//! assert_eq!(response.status(), 200);
-//! let response = service.oneshot(Request::get("/").body(()).unwrap()).await.unwrap();
-//! assert_eq!(response.status(), 405);
-//! assert_eq!(response.headers()["allow"], "POST");
-//! # }
-//! ```
 
 use std::task::{Context, Poll};
 
@@ -34,7 +8,33 @@ use tower_service::Service;
 
 use crate::request::{RejectionKind, ResponseFuture};
 
-/// Refuses any method but POST. See the [module docs](self) for an example.
+/// Refuses any method but POST.
+///
+/// [`RequirePostLayer`] refuses any method but POST with 405 and `Allow: POST`, whatever the path names. It asks for no
+/// other layer. A service of your own that takes other methods too does without it: no other layer looks at the method.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | nothing | nothing | 405 |
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::layers::RequirePostLayer;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(RequirePostLayer::new())
+///     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+///
+/// let response = service.clone().oneshot(Request::post("/").body(()).unwrap()).await.unwrap();
+/// assert_eq!(response.status(), 200);
+/// let response = service.oneshot(Request::get("/").body(()).unwrap()).await.unwrap();
+/// assert_eq!(response.status(), 405);
+/// assert_eq!(response.headers()["allow"], "POST");
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequirePostLayer {
     _private: (),

@@ -1,39 +1,4 @@
 //! Which webhook a request is for.
-//!
-//! [`RouteNamespaceLayer`] reads the path `/{id}` or `/{namespace}/{id}` in place and puts a [`Target`] beside the
-//! request. The URI is not changed.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | a path | [`Target`] | 400 a bad name, 404 another shape of path |
-//!
-//! A short path belongs to the default namespace:
-//!
-//! ```
-//! use http::{Request, Response};
-//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_webhook::{RouteNamespaceLayer, Target};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(RouteNamespaceLayer::from_path().prefix("/webhook"))
-//!     .service_fn(|req: Request<()>| async move {
-//!         let target = Target::of(req.extensions()).unwrap();
-//!         assert_eq!((target.namespace(), target.id()), ("default", "orders"));
-//!         Ok::<_, std::convert::Infallible>(Response::new(()))
-//!     });
-//!
-//! let request = Request::post("/webhook/orders").body(()).unwrap();
-//! assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
-//!
-//! let request = Request::post("/webhook/shop/or%2Fders").body(()).unwrap();
-//! assert_eq!(service.oneshot(request).await.unwrap().status(), 400);
-//! # }
-//! ```
-//!
-//! In front of one route of your own, name the webhook instead: `RouteNamespaceLayer::fixed("shop", "orders")?`; or
-//! take it from wherever you like with [`RouteNamespaceLayer::from_fn`].
 
 use std::fmt;
 use std::future::Future;
@@ -51,7 +16,43 @@ use super::observe::Asked;
 use crate::config::{InvalidName, Target, key};
 use crate::request::{Head, Rejection, RejectionKind, ResponseFuture};
 
-/// Finds out which webhook a request is for. See the [module docs](self) for an example.
+/// Finds out which webhook a request is for.
+///
+/// [`RouteNamespaceLayer`] reads the path `/{id}` or `/{namespace}/{id}` in place and puts a [`Target`] beside the
+/// request. The URI is not changed.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | a path | [`Target`] | 400 a bad name, 404 another shape of path |
+///
+/// A short path belongs to the default namespace:
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+/// use tower_webhook::config::Target;
+/// use tower_webhook::layers::RouteNamespaceLayer;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(RouteNamespaceLayer::from_path().prefix("/webhook"))
+///     .service_fn(|req: Request<()>| async move {
+///         let target = Target::of(req.extensions()).unwrap();
+///         assert_eq!((target.namespace(), target.id()), ("default", "orders"));
+///         Ok::<_, std::convert::Infallible>(Response::new(()))
+///     });
+///
+/// let request = Request::post("/webhook/orders").body(()).unwrap();
+/// assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
+///
+/// let request = Request::post("/webhook/shop/or%2Fders").body(()).unwrap();
+/// assert_eq!(service.oneshot(request).await.unwrap().status(), 400);
+/// # }
+/// ```
+///
+/// In front of one route of your own, name the webhook instead: `RouteNamespaceLayer::fixed("shop", "orders")?`; or
+/// take it from wherever you like with [`RouteNamespaceLayer::from_fn`].
 #[derive(Clone, Debug)]
 pub struct RouteNamespaceLayer {
     // Shared, as servers clone the service for each request.

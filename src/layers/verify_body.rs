@@ -54,10 +54,7 @@ where
     }
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        match check(&mut req) {
-            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
-            Err(rejection) => ResponseFuture::rejected(rejection),
-        }
+        ResponseFuture::after(check(&mut req), || self.inner.call(req))
     }
 }
 

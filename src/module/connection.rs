@@ -7,9 +7,10 @@
 //! use serde::Deserialize;
 //! use tokio::net::TcpStream;
 //! use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-//! use tower_webhook::module::Module;
+//! use tower_webhook::module::{ConfigModule, Module};
 //! use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
-//! use tower_webhook::{BuildContext, BuildError, Registry};
+//! use tower_webhook::config::{BuildContext, BuildError};
+//! use tower_webhook::Registry;
 //!
 //! /// A connection `{"type": "line", "address": "127.0.0.1:5170"}`.
 //! struct Line { address: String }
@@ -38,18 +39,20 @@
 //! struct ToLineConfig {}
 //!
 //! impl Module for ToLine {
+//!     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
+//!         let stream = self.line.client().await?;
+//!         // A real module writes the event and waits for an answer.
+//! #       let _ = (stream, delivery);
+//!         Ok(Ack::Delivered)
+//!     }
+//! }
+//!
+//! impl ConfigModule for ToLine {
 //!     const NAME: &'static str = "to_line";
 //!     type Config = ToLineConfig;
 //!
 //!     fn build(_: ToLineConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
 //!         Ok(Self { line: cx.connection()? })
-//!     }
-//!
-//!     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-//!         let stream = self.line.client().await?;
-//! A real module writes the event and waits for an answer.
-//! #       let _ = (stream, delivery);
-//!         Ok(Ack::Delivered)
 //!     }
 //! }
 //!

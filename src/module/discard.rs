@@ -4,7 +4,7 @@ use std::future::{Future, ready};
 
 use serde::Deserialize;
 
-use super::Module;
+use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
 
@@ -18,15 +18,16 @@ pub struct Discard;
 pub struct DiscardConfig {}
 
 impl Module for Discard {
-    const NAME: &'static str = "discard";
+    fn deliver(&self, _: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send {
+        ready(Ok(Ack::Delivered))
+    }
+}
 
+impl ConfigModule for Discard {
+    const NAME: &'static str = "discard";
     type Config = DiscardConfig;
 
     fn build(_: DiscardConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
         Ok(Self)
-    }
-
-    fn deliver(&self, _: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send {
-        ready(Ok(Ack::Delivered))
     }
 }

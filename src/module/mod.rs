@@ -5,7 +5,7 @@
 //!
 //! # Contract
 //!
-//! * [`build`](Module::build) is pure: it opens no files and sockets and starts no tasks. The first delivery opens
+//! * [`build`](ConfigModule::build) is pure: it opens no files and sockets and starts no tasks. The first delivery opens
 //!   connections.
 //! * [`deliver`](Module::deliver) answers [`Ack`] only once the event has been delivered: synced and renamed, written
 //!   out, or answered 2xx by a peer. Everything else is an error, and the sender is asked to try again.
@@ -15,7 +15,7 @@
 //!   They must not be logged unless that is the module's purpose.
 //!
 //! [`guide::extending`](crate::guide::extending) shows how to add a module, and [`guide::targets`](crate::guide::targets)
-//! lists the modules of this crate.
+//! lists the modules of this crate. `examples/custom_module.rs` has two modules of its own.
 
 pub mod connection;
 mod discard;
@@ -47,26 +47,32 @@ use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
 
 /// Takes the events of a webhook. See the [module docs](self) for the contract and an example.
-pub trait Module: Send + Sync + Sized + 'static {
-    /// The name by which configuration asks for this module.
-    const NAME: &'static str;
-
-    /// The options in `module-config`. Unknown fields of a struct are refused.
-    type Config: DeserializeOwned;
-
-    /// Makes the module. Pure.
-    ///
-    /// # Errors
-    ///
-    /// When the configuration cannot work. The text is shown to operators and must not hold a secret.
-    fn build(config: Self::Config, cx: &BuildContext<'_>) -> Result<Self, BuildError>;
-
+///
+/// A module that is made from its webhook's configuration alone is a [`ConfigModule`] too. One that needs a value of the
+/// application, such as a client, is made by the function given to [`Registry::module_fn`](crate::Registry::module_fn).
+pub trait Module: Send + Sync + 'static {
     /// Delivers one event.
     ///
     /// # Errors
     ///
     /// When the event has not been delivered; the sender is asked to try again.
     fn deliver(&self, delivery: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send;
+}
+
+/// A [`Module`] that is made from its webhook's configuration alone.
+pub trait ConfigModule: Module + Sized {
+    /// The name by which configuration asks for this module.
+    const NAME: &'static str;
+
+    /// The options in `module-config`. Unknown fields of a struct are refused.
+    type Config: DeserializeOwned;
+
+    /// Makes the module. It opens no file and no socket, and starts no task.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot work. The text is shown to operators and must not hold a secret.
+    fn build(config: Self::Config, cx: &BuildContext<'_>) -> Result<Self, BuildError>;
 }
 
 /// The object-safe form of [`Module`].

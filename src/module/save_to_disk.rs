@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::Module;
+use super::{ConfigModule, Module};
 use crate::base::directory;
 use crate::config::{BuildContext, BuildError, DataType, WebhookKey};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
@@ -92,15 +92,6 @@ impl SaveToDisk {
 }
 
 impl Module for SaveToDisk {
-    const NAME: &'static str = "save_to_disk";
-
-    type Config = SaveToDiskConfig;
-
-    /// Keeps its files below `./data`.
-    fn build(config: SaveToDiskConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Self::new(DEFAULT_ROOT, config, cx)
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let target = Arc::clone(&self.target);
         let failed =
@@ -114,6 +105,16 @@ impl Module for SaveToDisk {
         });
         written.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
         Ok(Ack::Delivered)
+    }
+}
+
+impl ConfigModule for SaveToDisk {
+    const NAME: &'static str = "save_to_disk";
+    type Config = SaveToDiskConfig;
+
+    /// Keeps its files below `./data`.
+    fn build(config: SaveToDiskConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Self::new(DEFAULT_ROOT, config, cx)
     }
 }
 

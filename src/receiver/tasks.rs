@@ -4,7 +4,7 @@ use std::fmt;
 
 use tokio::task::{JoinError, JoinHandle};
 
-/// The tasks beside a [`Receiver`](super::Receiver). They continue when this is dropped.
+/// The tasks beside a [`Receiver`](crate::Receiver). They continue when this is dropped.
 #[derive(Debug)]
 pub struct Tasks {
     reflector: JoinHandle<()>,

@@ -20,7 +20,7 @@ use crate::base::network::Network;
 ///
 /// ```
 /// use http::{HeaderMap, HeaderName};
-/// use tower_webhook::{ClientAddress, Network};
+/// use tower_webhook::request::{ClientAddress, Network};
 ///
 /// let trusted = Network::parse_list("10.0.0.0/8")?;
 /// let clients = ClientAddress::new(trusted, HeaderName::from_static("x-forwarded-for"));

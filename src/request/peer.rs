@@ -13,7 +13,7 @@ use http::Extensions;
 ///
 /// ```
 /// use http::Request;
-/// use tower_webhook::Peer;
+/// use tower_webhook::request::Peer;
 ///
 /// let mut request = Request::post("/orders").body(()).unwrap();
 /// request.extensions_mut().insert(Peer::new("192.0.2.7:4711".parse().unwrap()));

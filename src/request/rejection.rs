@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use super::missing::Missing;
 use crate::base::log_limit::LogLimit;
 
 /// The refusal of a request. It never contains any part of a credential or of a body.
@@ -47,16 +48,13 @@ impl Rejection {
         Self { value: Some(methods), ..self }
     }
 
-    /// A layer finds that one it needs is missing upstream. Always a 500, never a pass.
-    pub(crate) fn misassembled(missing: &'static str) -> Self {
-        static LINES: LazyLock<LogLimit<&str>> = LazyLock::new(LogLimit::default);
+    /// A layer finds that a part of the stack is missing that it needs. Always a 500, never a pass.
+    pub(crate) fn misassembled(missing: Missing) -> Self {
+        static LINES: LazyLock<LogLimit<Missing>> = LazyLock::new(LogLimit::default);
         if let Some(left_out) = LINES.admit(missing) {
             let left_out = (left_out > 0).then_some(left_out);
-            tracing::error!(
-                missing,
-                left_out,
-                "the stack is wrongly assembled: a layer this one needs is missing before it"
-            );
+            let cure = missing.cure();
+            tracing::error!(?missing, left_out, "the stack is wrongly assembled, so requests get 500: {cure}");
         }
         Self::new(RejectionKind::Misassembled).logged()
     }

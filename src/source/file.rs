@@ -31,6 +31,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// same holds if the connections' file existed and is missing now; a file with `{}` has no connections. A webhook that
 /// does not compile affects only itself. A name that no request could ask for is ignored: it is logged once, and the
 /// store's status lists it.
+///
+/// `examples/file_source.rs` is a server whose webhooks are in a file.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     webhooks: PathBuf,

@@ -53,9 +53,11 @@ impl FixedSource {
     }
 
     /// Starts with these webhooks and connections, and follows the changes that are made with the handle.
+    /// `examples/live_config.rs` is a server that changes a webhook while it runs.
     ///
     /// ```
-    /// use tower_webhook::{FixedSource, Registry, reflect};
+    /// use tower_webhook::source::FixedSource;
+    /// use tower_webhook::{Registry, reflect};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -107,7 +109,7 @@ impl Source for FixedSource {
 ///
 /// The source ends once its last handle is dropped and all earlier changes are applied; the store then keeps its last
 /// snapshot. Until then it answers [`Store::wait_fresh`](crate::Store::wait_fresh), and
-/// [`Status::staleness`](crate::Status::staleness) counts from its last answer.
+/// [`Status::staleness`](crate::store::Status::staleness) counts from its last answer.
 #[derive(Debug)]
 pub struct LiveSource {
     begins_with: FixedSource,
@@ -265,6 +267,8 @@ impl From<InvalidName> for ChangeError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -359,7 +363,7 @@ mod tests {
         let (source, handle) = FixedSource::new().live();
         let (store, reflector) = reflect(source, Registry::builtin());
         tokio::spawn(reflector.run());
-        assert!(store.wait_ready().await);
+        store.wait_ready(Duration::from_secs(60)).await.unwrap();
         // A value of this size is compiled on another thread, so this test goes on meanwhile.
         let long = format!("{OPEN}{}", " ".repeat(17 << 10));
         for n in 0..50 {

@@ -117,7 +117,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use crate::config::{BuildContext, BuildError, Variables, WebhookKey};
+    use crate::config::{Variables, WebhookKey};
     use crate::event::{Ack, DeliverError, Delivery};
     use crate::module::Module;
     use crate::module::connection::tests::Plain;
@@ -135,13 +135,6 @@ mod tests {
     struct Shown;
 
     impl Module for Shown {
-        const NAME: &'static str = "shown";
-        type Config = Options;
-
-        fn build(_: Options, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-            Err("made by the registry's function".into())
-        }
-
         async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
             Ok(Ack::Delivered)
         }

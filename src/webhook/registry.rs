@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::event::Delivery;
 use crate::module::connection::{ConnectionContext, ConnectionKind, erase};
-use crate::module::{Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
+use crate::module::{ConfigModule, Discard, ErasedModule, Lines, Log, LogConfig, Module, ServiceModule};
 
 /// The modules, schemes and kinds of connections that a configuration may use, by name.
 ///
@@ -129,7 +129,7 @@ impl Registry {
 
     /// Adds the module `M`, or replaces the module of the same name.
     #[must_use]
-    pub fn module<M: Module>(self) -> Self {
+    pub fn module<M: ConfigModule>(self) -> Self {
         self.module_fn(M::NAME, M::build)
     }
 

@@ -109,7 +109,7 @@ impl Worker {
         let mut stop = pin!(stop);
         let mut stopping = false;
         let configuration = store.clone();
-        let mut loaded = pin!(configuration.wait_ready());
+        let mut loaded = pin!(configuration.loaded());
         let mut is_loaded = false;
         let mut work = Work {
             queue: self.backlog.queue().clone(),

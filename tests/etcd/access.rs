@@ -5,8 +5,8 @@ use std::path::Path;
 use etcd_client::{Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::AsyncWriteExt;
-use tower_webhook::ErrorKind;
 use tower_webhook::source::{EtcdOptions, EtcdTls};
+use tower_webhook::store::ErrorKind;
 
 use crate::support::etcd::{Etcd, PREFIX, Version};
 use crate::support::gateway::Gateway;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType, RoleRevokePermissionOptions};
 use tokio::time::{sleep, timeout};
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ErrorKind, Store};
+use tower_webhook::store::ErrorKind;
 
 use crate::access::enable_auth;
 use crate::support::etcd::{Etcd, PREFIX, Version};

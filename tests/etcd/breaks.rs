@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tower_webhook::SourceState;
 use tower_webhook::source::EtcdOptions;
+use tower_webhook::store::SourceState;
 
 use crate::support::etcd::{Etcd, Version, free_port};
 use crate::support::proxy::{Mode, Proxy};
@@ -123,7 +123,7 @@ async fn a_compaction_during_a_cut_is_recovered_from(version: Version) {
     reached(&store, revision).await;
     assert_eq!(stamp(&store, "default", "gone"), None, "a deletion was missed");
     assert_eq!(stamp(&store, "default", "new"), Some(2));
-    let stays = tower_webhook::Target::new("default", "stays").unwrap();
+    let stays = tower_webhook::config::Target::new("default", "stays").unwrap();
     let (before, after) = (before.webhook(&stays).unwrap().clone(), store.snapshot().webhook(&stays).unwrap().clone());
     assert!(std::sync::Arc::ptr_eq(&before, &after), "an unchanged webhook was built again");
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{SourceState, Store};
+use tower_webhook::store::SourceState;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::{against_each_etcd, disconnected, follow, lists, live, reached, stamp, stamped, until};

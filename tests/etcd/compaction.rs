@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use etcd_client::CompactionOptions;
 use tokio::time::sleep;
-use tower_webhook::ListReason;
 use tower_webhook::source::EtcdOptions;
+use tower_webhook::store::ListReason;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::proxy::{Mode, Proxy};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ListReason, SourceState};
+use tower_webhook::store::{ListReason, SourceState};
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::proxy::{Mode, Proxy};

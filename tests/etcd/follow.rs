@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tower_webhook::Target;
+use tower_webhook::config::Target;
 use tower_webhook::source::EtcdOptions;
 
 use crate::support::etcd::{Etcd, Version};

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ErrorKind, ListReason, Store};
+use tower_webhook::store::{ErrorKind, ListReason};
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::proxy::{Mode, Proxy};

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ListReason, Store};
+use tower_webhook::store::ListReason;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::lossy::Lossy;

@@ -7,8 +7,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ErrorKind, SourceState, Store};
+use tower_webhook::store::{ErrorKind, SourceState};
 
 use crate::support::etcd::{Etcd, Version, free_port};
 use crate::support::oracle::Observer;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ErrorKind, SourceState};
+use tower_webhook::store::{ErrorKind, SourceState};
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::oracle::Observer;

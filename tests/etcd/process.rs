@@ -7,7 +7,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tower_webhook::source::{EtcdOptions, EtcdSource};
-use tower_webhook::{Registry, SourceState, reflect};
+use tower_webhook::store::SourceState;
+use tower_webhook::{Registry, reflect};
 
 use crate::support::etcd::{Etcd, Version, free_port};
 use crate::support::gateway::Gateway;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use etcd_client::{AlarmAction, AlarmType};
 use tokio::time::timeout;
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{SourceState, Store};
+use tower_webhook::store::SourceState;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::oracle::Observer;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use tower_webhook::ErrorKind;
 use tower_webhook::source::{EtcdOptions, EtcdTls};
+use tower_webhook::store::ErrorKind;
 
 use crate::support::etcd::{Etcd, Version};
 use crate::support::{against_each_etcd, errors, follow, live, live_within, ready, until};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tower_webhook::Store;
 use tower_webhook::source::EtcdOptions;
-use tower_webhook::{ListReason, Store};
+use tower_webhook::store::ListReason;
 
 use crate::support::etcd::{Etcd, PREFIX, Version};
 use crate::support::oracle::{Observer, state};

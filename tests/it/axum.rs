@@ -14,15 +14,17 @@ use axum::{Router, body};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, service_fn};
+use tower_webhook::Capabilities;
 use tower_webhook::auth::Bearer;
+use tower_webhook::config::{DataType, Target};
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::event::EventId;
-use tower_webhook::webhook::Capabilities;
-use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
-    Matched, ObserveLayer, ProblemJsonLayer, Registry, RejectionKind, RequireAuthLayer, RouteNamespaceLayer, Target,
-    VerifyBodyLayer, receiver,
+use tower_webhook::layers::{
+    CheckPayloadLayer, CollectBodyLayer, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer, ObserveLayer,
+    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
+use tower_webhook::{Matched, Registry, RejectionKind, receiver};
 
 use crate::support::body::{Script, Step};
 use crate::support::schemes::Checksum;

@@ -15,8 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower_webhook::auth::{AuthError, ConfigScheme, Proof, Scheme};
+use tower_webhook::config::{BuildContext, BuildError};
 use tower_webhook::receiver::ReceiverBuilder;
-use tower_webhook::{BuildContext, BuildError, Head, Receiver, Store};
+use tower_webhook::request::Head;
+use tower_webhook::{Receiver, Store};
 
 use crate::hyper::serve;
 use crate::support::body::Unread;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 use tower_webhook::module::{Egress, HttpWebhook, HttpWebhookConfig, Module};
-use tower_webhook::{BuildContext, BuildError, Receiver, Registry, Store, receiver};
+use tower_webhook::{Receiver, Registry, Store, receiver};
 
 use crate::support::{Answer, ask, store_of};
 
@@ -123,14 +123,6 @@ struct Spy {
 }
 
 impl Module for Spy {
-    const NAME: &'static str = HttpWebhook::NAME;
-
-    type Config = HttpWebhookConfig;
-
-    fn build(_: HttpWebhookConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("it is made by the registry's function".into())
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Outcome {
         let outcome = self.module.deliver(delivery).await;
         self.outcomes.send(outcome.clone()).unwrap();

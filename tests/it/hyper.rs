@@ -19,13 +19,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
+use tower_webhook::config::DataType;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::event::EventId;
-use tower_webhook::request::ResponseBody;
-use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
-    ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer, receiver,
+use tower_webhook::layers::{
+    CheckPayloadLayer, CollectBodyLayer, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer, ObserveLayer,
+    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::receiver;
+use tower_webhook::request::Collected;
+use tower_webhook::request::ResponseBody;
 
 use crate::support::schemes::Checksum;
 use crate::support::{Answer, eventually, post, store, within};

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
-use tower_webhook::Collected;
+use tower_webhook::request::Collected;
 use tower_webhook::request::ResponseBody;
 
 /// A stack that is made at run time.

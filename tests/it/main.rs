@@ -6,6 +6,7 @@
 mod assembly;
 mod axum;
 mod call_auth;
+mod examples;
 mod floors;
 mod gateway;
 mod http_webhook;
@@ -19,4 +20,5 @@ mod receiver;
 mod secrets;
 mod signers;
 mod support;
+mod surface;
 mod tonic;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
+use tower_webhook::config::{BuildContext, BuildError, DataType, WebhookInfo, WebhookKey};
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-use tower_webhook::module::Module;
-use tower_webhook::{BuildContext, BuildError, DataType, WebhookInfo, WebhookKey};
+use tower_webhook::module::{ConfigModule, Module};
 
 /// Accepts events of at most `most` bytes, from the second attempt on, for webhooks whose metadata names a tenant.
 struct Picky {
@@ -19,17 +19,6 @@ struct PickyConfig {
 }
 
 impl Module for Picky {
-    const NAME: &'static str = "picky";
-
-    type Config = PickyConfig;
-
-    fn build(PickyConfig { most }: PickyConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
-        match (cx.webhook().namespace(), cx.data_type()) {
-            ("shop", DataType::Json) => Ok(Self { most }),
-            _ => Err("it is for JSON of the shop".into()),
-        }
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let fails = |kind, reason| Err(DeliverError::new(kind, reason));
         let tenant = delivery.webhook().metadata().and_then(|metadata| metadata["tenant"].as_str());
@@ -39,6 +28,18 @@ impl Module for Picky {
             _ if delivery.body().len() > self.most => fails(DeliverErrorKind::Permanent, "too large"),
             _ if !delivery.headers().contains_key("x-shop") => fails(DeliverErrorKind::Auth, "no shop"),
             _ => Ok(Ack::Delivered),
+        }
+    }
+}
+
+impl ConfigModule for Picky {
+    const NAME: &'static str = "picky";
+    type Config = PickyConfig;
+
+    fn build(PickyConfig { most }: PickyConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        match (cx.webhook().namespace(), cx.data_type()) {
+            ("shop", DataType::Json) => Ok(Self { most }),
+            _ => Err("it is for JSON of the shop".into()),
         }
     }
 }

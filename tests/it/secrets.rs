@@ -7,10 +7,12 @@ use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
 use tower_webhook::auth::{Authorization, Bearer, ConfigScheme, SecretDigest};
+use tower_webhook::config::{Key, WebhookKey};
+use tower_webhook::layers::RequireAuthLayer;
+use tower_webhook::request::{Collected, Head};
+use tower_webhook::source::FixedSource;
 use tower_webhook::source::{Feed, Source};
-use tower_webhook::{
-    Change, Collected, FixedSource, Head, Key, OnInvalid, Registry, RequireAuthLayer, WebhookKey, receiver, reflect,
-};
+use tower_webhook::{Change, OnInvalid, Registry, receiver, reflect};
 
 use crate::support::modules::Seen;
 use crate::support::{ask, reflected, store_of};

@@ -16,7 +16,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_webhook::auth::{Signature, WallClock};
-use tower_webhook::{CollectBodyLayer, Collected, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::layers::{CollectBodyLayer, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::request::Collected;
 
 use crate::support::within;
 

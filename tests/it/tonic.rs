@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, Full};
 use tonic::Status;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_webhook::auth::Bearer;
-use tower_webhook::{ObserveLayer, ProblemJsonLayer, Rejection, RejectionKind, RequireAuthLayer};
+use tower_webhook::layers::{ObserveLayer, ProblemJsonLayer, RequireAuthLayer};
+use tower_webhook::{Rejection, RejectionKind};
 
 use crate::support::{CREDENTIAL, ask, post};
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
-use tower_webhook::{Snapshot, Webhook};
+use tower_webhook::Webhook;
+use tower_webhook::store::Snapshot;
 
 use crate::reader::Seen;
 use crate::writer::{Kind, Write};

@@ -15,7 +15,7 @@ use crate::request::Head;
 /// Keys are compared by their digests in constant time, and their case counts. A request with two such fields is refused.
 ///
 /// ```
-/// use tower_webhook::RequireAuthLayer;
+/// use tower_webhook::layers::RequireAuthLayer;
 /// use tower_webhook::auth::HeaderAuth;
 ///
 /// let guard = RequireAuthLayer::new(HeaderAuth::new("x-api-key", "a key of 128 bits")?);

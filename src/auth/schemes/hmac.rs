@@ -19,7 +19,7 @@ use crate::request::Head;
 /// The code covers only the body, so somebody who has seen a request can send it again. The key `dedup` helps against that.
 ///
 /// ```
-/// use tower_webhook::RequireAuthLayer;
+/// use tower_webhook::layers::RequireAuthLayer;
 /// use tower_webhook::auth::{HmacAlgorithm, HmacAuth};
 ///
 /// let scheme = HmacAuth::new(HmacAlgorithm::Sha256, "x-hmac-signature", "a secret of 128 bits")?;

@@ -20,7 +20,8 @@ use crate::request::{ClientAddress, Head};
 ///
 /// ```
 /// use tower_webhook::auth::IpAllow;
-/// use tower_webhook::{Network, RequireAuthLayer};
+/// use tower_webhook::layers::RequireAuthLayer;
+/// use tower_webhook::request::Network;
 ///
 /// let guard = RequireAuthLayer::new(IpAllow::new(Network::parse_list("192.0.2.0/24, 2001:db8::/32")?)?);
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())

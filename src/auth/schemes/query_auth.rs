@@ -17,7 +17,7 @@ use crate::request::Head;
 /// This crate neither logs nor stores a query.
 ///
 /// ```
-/// use tower_webhook::RequireAuthLayer;
+/// use tower_webhook::layers::RequireAuthLayer;
 /// use tower_webhook::auth::QueryAuth;
 ///
 /// let guard = RequireAuthLayer::new(QueryAuth::new("api_key", "a key of 128 bits")?);

@@ -17,7 +17,7 @@ use crate::dedup::{Claim, Claims, DedupRule, Scope};
 use crate::event::{Render, receipt};
 use crate::request::{Collected, Rejection, RejectionKind};
 
-/// Processes each event once. See the [module docs](super) for an example.
+/// Processes each event once. [`dedup`](crate::dedup) has the rules and an example.
 #[derive(Clone, Debug)]
 pub struct DedupLayer {
     select: Select,
@@ -50,7 +50,7 @@ impl DedupLayer {
 
     /// Makes the body of the answer to a duplicate, and its headers, with `render`. Without this call the answer has no
     /// body: only the status and the event's id of the first answer are kept. Before [`Dispatch`](super::dispatch::Dispatch), use
-    /// [`dispatch_answer`](crate::event::dispatch_answer), as [`receiver`](crate::receiver::receiver()) does.
+    /// [`dispatch_answer`](crate::event::dispatch_answer), as [`receiver`](crate::receiver()) does.
     #[must_use]
     pub fn answer_duplicates(self, render: Render) -> Self {
         Self { render, ..self }

@@ -1,63 +1,4 @@
 //! An event that has arrived is processed to its end, also when its sender does not wait for the answer.
-//!
-//! A sender that times out, resets its stream or closes its connection makes the server drop the response future. The
-//! services behind [`FinishLayer`] are then not broken off in the middle: the rest of their work, the remainder, goes on
-//! in a task of its own. The layer stands where the whole body has arrived and the event was let in, so an event of
-//! which a part is missing is not processed. It stands before [`Dedup`](super::dedup::Dedup), so the event's id stays claimed meanwhile: a
-//! sender that sends the event again gets 409, and the first one's answer once the event was taken. Behind `Dedup`,
-//! where that could not be, the layer does nothing for an event that has been claimed.
-//!
-//! | needs | establishes | refuses |
-//! |---|---|---|
-//! | the body type [`Collected`]; [`Matched`](super::evidence::Matched) if there is one | nothing | nothing |
-//!
-//! A remainder keeps the places and the memory that it had, and no more: senders that reset their requests quickly use
-//! up what they would have used up by waiting. There are at most [`MAX_EVENTS`] remainders with [`MAX_BYTES`] of bodies,
-//! and a quarter of both for one namespace. An event beyond that is broken off with its request; its sender
-//! got no answer, and has to send it again. So is an event whose request is dropped outside of a tokio runtime.
-//!
-//! The server waits with [`Remainders::ended`] before it stops. With the feature `metrics`,
-//! `tower_webhook_senders_gone_total{outcome}` counts the events whose sender did not wait: `taken` (it would have been
-//! answered 2xx), `refused` (any other answer, or an error), `broken_off` (it panicked, or the runtime ended) and
-//! `dropped` (there were too many). [`Observe`](super::observe::Observe) counts such a request as `aborted`.
-//!
-//! The inner service's future has to be `Unpin`, as those of [`Dedup`](super::dedup::Dedup) and
-//! [`Dispatch`](super::dispatch::Dispatch) are; any other can be put into a box:
-//!
-//! ```
-//! use bytes::Bytes;
-//! use futures_util::FutureExt;
-//! use http::{Request, Response};
-//! use http_body_util::Full;
-//! use tower::{Service, ServiceBuilder};
-//! use tower_webhook::{CollectBodyLayer, Collected, FinishLayer};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let (processed, was_processed) = tokio::sync::oneshot::channel();
-//! let processed = std::sync::Arc::new(std::sync::Mutex::new(Some(processed)));
-//! let finish = FinishLayer::new();
-//! let remainders = finish.remainders();
-//! let mut service = ServiceBuilder::new()
-//!     .layer(CollectBodyLayer::new())
-//!     .layer(finish)
-//!     .map_future(Box::pin)
-//!     .service_fn(move |_: Request<Collected>| {
-//!         let processed = processed.lock().unwrap().take();
-//!         async move {
-//!             tokio::task::yield_now().await;
-//!             processed.map(|processed| processed.send("processed"));
-//!             Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
-//!         }
-//!     });
-//!
-//! let mut answer = Box::pin(service.call(Request::new(Full::<Bytes>::default())));
-//! assert!((&mut answer).now_or_never().is_none());
-//! drop(answer);
-//! assert_eq!(was_processed.await, Ok("processed"));
-//! remainders.ended().await;
-//! # }
-//! ```
 
 mod metrics;
 mod remainders;
@@ -75,12 +16,72 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::metrics::Outcome;
-pub use self::remainders::{MAX_BYTES, MAX_EVENTS, Remainders};
+pub use self::remainders::Remainders;
 use super::evidence::Evidence;
 use crate::request::Collected;
 use crate::webhook::Webhook;
 
-/// Finishes what a sender does not wait for. See the [module docs](self) for an example.
+/// Finishes what a sender does not wait for.
+///
+/// A sender that times out, resets its stream or closes its connection makes the server drop the response future. The
+/// services behind [`FinishLayer`] are then not broken off in the middle: the rest of their work, the remainder, goes on
+/// in a task of its own. The layer stands where the whole body has arrived and the event was let in, so an event of
+/// which a part is missing is not processed. It stands before [`Dedup`](super::dedup::Dedup), so the event's id stays claimed meanwhile: a
+/// sender that sends the event again gets 409, and the first one's answer once the event was taken. Behind `Dedup`,
+/// where that could not be, the layer does nothing for an event that has been claimed.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | the body type [`Collected`]; [`Matched`](super::evidence::Matched) if there is one | nothing | nothing |
+///
+/// A remainder keeps the places and the memory that it had, and no more: senders that reset their requests quickly use
+/// up what they would have used up by waiting. There are at most [4,096](Remainders::MAX_EVENTS) remainders with [256 MiB](Remainders::MAX_BYTES) of bodies,
+/// and a quarter of both for one namespace. An event beyond that is broken off with its request; its sender
+/// got no answer, and has to send it again. So is an event whose request is dropped outside of a tokio runtime.
+///
+/// The server waits with [`Remainders::ended`] before it stops. With the feature `metrics`,
+/// `tower_webhook_senders_gone_total{outcome}` counts the events whose sender did not wait: `taken` (it would have been
+/// answered 2xx), `refused` (any other answer, or an error), `broken_off` (it panicked, or the runtime ended) and
+/// `dropped` (there were too many). [`Observe`](super::observe::Observe) counts such a request as `aborted`.
+///
+/// The inner service's future has to be `Unpin`, as those of [`Dedup`](super::dedup::Dedup) and
+/// [`Dispatch`](super::dispatch::Dispatch) are; any other can be put into a box:
+///
+/// ```
+/// use bytes::Bytes;
+/// use futures_util::FutureExt;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Service, ServiceBuilder};
+/// use tower_webhook::layers::{CollectBodyLayer, FinishLayer};
+/// use tower_webhook::request::Collected;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (processed, was_processed) = tokio::sync::oneshot::channel();
+/// let processed = std::sync::Arc::new(std::sync::Mutex::new(Some(processed)));
+/// let finish = FinishLayer::new();
+/// let remainders = finish.remainders();
+/// let mut service = ServiceBuilder::new()
+///     .layer(CollectBodyLayer::new())
+///     .layer(finish)
+///     .map_future(Box::pin)
+///     .service_fn(move |_: Request<Collected>| {
+///         let processed = processed.lock().unwrap().take();
+///         async move {
+///             tokio::task::yield_now().await;
+///             processed.map(|processed| processed.send("processed"));
+///             Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+///         }
+///     });
+///
+/// let mut answer = Box::pin(service.call(Request::new(Full::<Bytes>::default())));
+/// assert!((&mut answer).now_or_never().is_none());
+/// drop(answer);
+/// assert_eq!(was_processed.await, Ok("processed"));
+/// remainders.ended().await;
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct FinishLayer {
     remainders: Remainders,

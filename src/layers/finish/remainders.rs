@@ -10,13 +10,6 @@ use tokio::sync::watch;
 use super::metrics::{self, Outcome};
 use crate::base::lock::lock;
 
-/// So many events may go on without their senders, a quarter of them of one namespace.
-pub const MAX_EVENTS: usize = 4096;
-
-/// The bodies of such events may have so many bytes together, a quarter of them of one namespace. An event that is the
-/// only one of its namespace goes on whatever its size, if there is room for it in all.
-pub const MAX_BYTES: usize = 256 << 20;
-
 /// One namespace may have so much less of each.
 const SHARE: usize = 4;
 
@@ -33,6 +26,13 @@ struct Shared {
 }
 
 impl Remainders {
+    /// So many events may go on without their senders, a quarter of them of one namespace.
+    pub const MAX_EVENTS: usize = 4096;
+
+    /// The bodies of such events may have so many bytes together, a quarter of them of one namespace. An event that is the
+    /// only one of its namespace goes on whatever its size, if there is room for it in all.
+    pub const MAX_BYTES: usize = 256 << 20;
+
     /// How many there are now.
     pub fn count(&self) -> usize {
         *self.shared.count.borrow()
@@ -118,7 +118,7 @@ struct Load {
 }
 
 impl Load {
-    const MAX: Self = Self { events: MAX_EVENTS, bytes: MAX_BYTES };
+    const MAX: Self = Self { events: Remainders::MAX_EVENTS, bytes: Remainders::MAX_BYTES };
 
     fn and(self, bytes: usize) -> Self {
         Self { events: self.events + 1, bytes: self.bytes.saturating_add(bytes) }
@@ -167,13 +167,14 @@ mod tests {
     #[test]
     fn a_namespace_has_a_quarter_and_leaves_the_rest_to_others() {
         let remainders = Remainders::default();
-        let mut places: Vec<_> = (0..MAX_EVENTS / SHARE).map(|_| remainders.begin("a", 1).unwrap()).collect();
+        let mut places: Vec<_> =
+            (0..Remainders::MAX_EVENTS / SHARE).map(|_| remainders.begin("a", 1).unwrap()).collect();
         assert!(remainders.begin("a", 1).is_none());
         for other in ["b", "c", "d"] {
-            places.extend((0..MAX_EVENTS / SHARE).map(|_| remainders.begin(other, 1).unwrap()));
+            places.extend((0..Remainders::MAX_EVENTS / SHARE).map(|_| remainders.begin(other, 1).unwrap()));
         }
         assert!(remainders.begin("e", 1).is_none(), "there is no room in all");
-        assert_eq!(remainders.count(), MAX_EVENTS);
+        assert_eq!(remainders.count(), Remainders::MAX_EVENTS);
         places.pop();
         assert!(remainders.begin("e", 1).is_some());
         drop(places);
@@ -185,11 +186,11 @@ mod tests {
     #[test]
     fn bytes_are_bounded_and_one_large_event_goes_on() {
         let remainders = Remainders::default();
-        let large = remainders.begin("a", MAX_BYTES / 2);
+        let large = remainders.begin("a", Remainders::MAX_BYTES / 2);
         assert!(large.is_some(), "it is the only one");
         assert!(remainders.begin("a", 1).is_none());
-        assert!(remainders.begin("b", MAX_BYTES).is_none());
-        let _others: Vec<_> = (0..8).map(|_| remainders.begin("b", MAX_BYTES / 32).unwrap()).collect();
+        assert!(remainders.begin("b", Remainders::MAX_BYTES).is_none());
+        let _others: Vec<_> = (0..8).map(|_| remainders.begin("b", Remainders::MAX_BYTES / 32).unwrap()).collect();
         assert!(remainders.begin("b", 1).is_none());
         drop(large);
         assert!(remainders.begin("a", 1).is_some());

@@ -1,36 +1,4 @@
 //! Requests, counted and timed, and a line for each that is refused.
-//!
-//! A refused request is logged at INFO, with the target `tower_webhook::rejection`: `webhook` (`namespace/id`, or the path
-//! if it names none), `kind` (the refusal's [label](crate::request::RejectionKind::label)), `reason`, `guard` if one refused, and `peer` if the server has
-//! put a [`Peer`](crate::request::Peer) into the request's extensions; `client` if that peer is a proxy that forwards for it. For each webhook and kind ten lines may come at once, and then
-//! one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
-//! exist have one limit together. A failed delivery has a line of its own instead (see [`Dispatch`](super::dispatch::Dispatch)), which
-//! names the event and the error. `webhook` needs [`RouteNamespace`](super::route::RouteNamespace) behind this layer.
-//!
-//! With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
-//! `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
-//! the refusal's [label](crate::request::RejectionKind::label), `handshake` for the answer to a challenge, else `duplicate` for a 2xx answer with `X-Duplicate`, `accepted` for any other
-//! 202, `delivered` for any other 2xx, `other` for any other answer, and
-//! `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. What became of
-//! such an event is counted by [`Finish`](super::finish::Finish). Install the recorder before the first request: each layer asks
-//! it for a series once. Without the feature it does nothing.
-//!
-//! ```
-//! use http::{Request, Response};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_webhook::{ObserveLayer, RouteNamespaceLayer};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let service = ServiceBuilder::new()
-//!     .layer(ObserveLayer::new())
-//!     .layer(RouteNamespaceLayer::from_path())
-//!     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
-//!
-//! // Counted as `outcome="no_route"`.
-//! assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), 404);
-//! # }
-//! ```
 
 mod metrics;
 mod refused;
@@ -48,7 +16,39 @@ use self::metrics::{Requests, Timer};
 pub(crate) use self::refused::Asked;
 use self::refused::{Pending, RefusedLog};
 
-/// Counts and times requests, and logs refused ones. See the [module docs](self).
+/// Counts and times requests, and logs refused ones.
+///
+/// A refused request is logged at INFO, with the target `tower_webhook::rejection`: `webhook` (`namespace/id`, or the path
+/// if it names none), `kind` (the refusal's [label](crate::RejectionKind::label)), `reason`, `guard` if one refused, and `peer` if the server has
+/// put a [`Peer`](crate::request::Peer) into the request's extensions; `client` if that peer is a proxy that forwards for it. For each webhook and kind ten lines may come at once, and then
+/// one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
+/// exist have one limit together. A failed delivery has a line of its own instead (see [`Dispatch`](super::dispatch::Dispatch)), which
+/// names the event and the error. `webhook` needs [`RouteNamespace`](super::route::RouteNamespace) behind this layer.
+///
+/// With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
+/// `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
+/// the refusal's [label](crate::RejectionKind::label), `handshake` for the answer to a challenge, else `duplicate` for a 2xx answer with `X-Duplicate`, `accepted` for any other
+/// 202, `delivered` for any other 2xx, `other` for any other answer, and
+/// `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. What became of
+/// such an event is counted by [`Finish`](super::finish::Finish). Install the recorder before the first request: each layer asks
+/// it for a series once. Without the feature it does nothing.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_webhook::layers::{ObserveLayer, RouteNamespaceLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(ObserveLayer::new())
+///     .layer(RouteNamespaceLayer::from_path())
+///     .service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+///
+/// // Counted as `outcome="no_route"`.
+/// assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), 404);
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ObserveLayer {
     requests: Requests,

@@ -106,7 +106,7 @@ impl ConnectionKind for HttpConnection {
     type Client = Egress;
 
     /// Connects to public addresses only, over network connections of its own; in
-    /// [`Registry::builtin`](crate::webhook::Registry::builtin) all share them.
+    /// [`Registry::builtin`](crate::Registry::builtin) all share them.
     fn build(config: HttpConnectionConfig, _: &ConnectionContext<'_>) -> Result<Self, BuildError> {
         Self::new(&Egress::default(), config)
     }

@@ -33,8 +33,8 @@ use self::signature::SigningKey;
 pub(crate) use self::trace::fuzz as fuzz_trace;
 #[cfg(fuzzing)]
 pub(crate) use self::url::fuzz as fuzz_url;
-use super::Module;
 use super::connection::Shared;
+use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
@@ -187,16 +187,6 @@ impl HttpWebhook {
 }
 
 impl Module for HttpWebhook {
-    const NAME: &'static str = "http_webhook";
-
-    type Config = HttpWebhookConfig;
-
-    /// Connects to public addresses only, over network connections of its own; in
-    /// [`Registry::builtin`](crate::webhook::Registry::builtin) all share them.
-    fn build(config: HttpWebhookConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Self::configured(&Egress::default(), config, cx)
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let Endpoint { host, timeout: limit, .. } = &*self.target;
         let hops = hops::next(delivery.headers()).ok_or_else(|| hops::error(host))?;
@@ -216,6 +206,17 @@ impl Module for HttpWebhook {
                 answer::outcome(host, &head)
             }
         }
+    }
+}
+
+impl ConfigModule for HttpWebhook {
+    const NAME: &'static str = "http_webhook";
+    type Config = HttpWebhookConfig;
+
+    /// Connects to public addresses only, over network connections of its own; in
+    /// [`Registry::builtin`](crate::Registry::builtin) all share them.
+    fn build(config: HttpWebhookConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Self::configured(&Egress::default(), config, cx)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 pub use self::config::LogConfig;
 pub use self::lines::Lines;
-use super::Module;
+use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
@@ -46,16 +46,6 @@ impl Log {
 }
 
 impl Module for Log {
-    const NAME: &'static str = "log";
-
-    type Config = LogConfig;
-
-    /// Prints to a stdout of its own; the `log` of [`Registry::builtin`](crate::webhook::Registry::builtin) is shared
-    /// by all webhooks.
-    fn build(config: LogConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Ok(Self::new(config, Lines::stdout()))
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let config = self.config;
         let line = match delivery.body().len() <= MAX_IN_PASSING {
@@ -70,5 +60,16 @@ impl Module for Log {
             .await
             .map_err(|error| DeliverError::new(DeliverErrorKind::Io, format!("cannot write the log: {error}")))?;
         Ok(Ack::Delivered)
+    }
+}
+
+impl ConfigModule for Log {
+    const NAME: &'static str = "log";
+    type Config = LogConfig;
+
+    /// Prints to a stdout of its own; the `log` of [`Registry::builtin`](crate::Registry::builtin) is shared
+    /// by all webhooks.
+    fn build(config: LogConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self::new(config, Lines::stdout()))
     }
 }

@@ -7,8 +7,10 @@ pub mod proxy;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use tower_webhook::config::Target;
 use tower_webhook::source::{EtcdOptions, EtcdSource};
-use tower_webhook::{OnInvalid, Registry, SourceState, Store, Target, reflect};
+use tower_webhook::store::SourceState;
+use tower_webhook::{OnInvalid, Registry, Store, reflect};
 
 /// The longest wait of a test. A change that has not arrived by then is lost.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -76,8 +78,7 @@ pub fn stamp(store: &Store, namespace: &str, id: &str) -> Option<u64> {
 }
 
 pub async fn ready(store: &Store) {
-    let loaded = timeout(PATIENCE, store.wait_ready()).await;
-    assert!(loaded.unwrap_or_else(|_| panic!("nothing was loaded in time: {:?}", store.status())));
+    store.wait_ready(PATIENCE).await.unwrap_or_else(|error| panic!("{error}: {:?}", store.status()));
 }
 
 pub async fn reached(store: &Store, revision: u64) {
@@ -117,7 +118,7 @@ pub async fn until_within(
 }
 
 /// The number of errors of this kind.
-pub fn errors(store: &Store, kind: tower_webhook::ErrorKind) -> u64 {
+pub fn errors(store: &Store, kind: tower_webhook::store::ErrorKind) -> u64 {
     store.status().report.errors.get(&kind).copied().unwrap_or(0)
 }
 

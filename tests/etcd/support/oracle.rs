@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions};
 use tokio::time::timeout;
-use tower_webhook::{Snapshot, Store};
+use tower_webhook::Store;
+use tower_webhook::store::Snapshot;
 
 use super::PATIENCE;
 use super::etcd::{Etcd, PREFIX};

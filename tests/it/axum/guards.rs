@@ -6,8 +6,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::post;
 use tower::ServiceBuilder;
+use tower_webhook::RejectionKind;
 use tower_webhook::auth::{AnyOf, BasicAuth, HeaderAuth, HmacAlgorithm, HmacAuth, IpAllow, QueryAuth};
-use tower_webhook::{CallAuthLayer, CollectBodyLayer, Network, Peer, RejectionKind, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::layers::{CallAuthLayer, CollectBodyLayer, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::request::{Network, Peer};
 
 use super::{echo, request, send};
 use crate::support::ask;

@@ -3,7 +3,8 @@
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tower_webhook::module::Egress;
-use tower_webhook::{FixedSource, Receiver, Registry, Store, receiver};
+use tower_webhook::source::FixedSource;
+use tower_webhook::{Receiver, Registry, Store, receiver};
 
 use super::connections::Tls;
 use super::target::{OK, Target};

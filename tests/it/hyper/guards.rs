@@ -6,7 +6,8 @@ use http::Request;
 use hyper::body::Incoming;
 use tower::{ServiceBuilder, service_fn};
 use tower_webhook::auth::{AnyOf, BasicAuth, Bearer, HeaderAuth, HmacAlgorithm, HmacAuth, IpAllow, QueryAuth};
-use tower_webhook::{CallAuthLayer, CollectBodyLayer, Network, Peer, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::layers::{CallAuthLayer, CollectBodyLayer, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::request::{Network, Peer};
 
 use super::{assert_status, ok, serve};
 

@@ -6,16 +6,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
+use tower_webhook::Capabilities;
 use tower_webhook::RejectionKind;
 use tower_webhook::RejectionKind::*;
+use tower_webhook::Store;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::event::dispatch_answer;
-use tower_webhook::request::ResponseBody;
-use tower_webhook::webhook::Capabilities;
-use tower_webhook::{
-    CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer,
-    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
+use tower_webhook::layers::{
+    CheckPayloadLayer, CollectBodyLayer, DedupLayer, Dispatch, FinishLayer, LookupWebhookLayer, RequireAuthLayer,
+    RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
+use tower_webhook::request::ResponseBody;
 
 use super::{Boxed, boxed};
 use crate::support::modules::{Gate, Seen};

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use http::Request;
 use tower::util::BoxCloneSyncService;
 use tower_webhook::RejectionKind::*;
-use tower_webhook::{
-    ChallengeLayer, CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, HandshakeLayer, LookupWebhookLayer,
-    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
+use tower_webhook::Store;
+use tower_webhook::layers::{
+    ChallengeLayer, CheckPayloadLayer, CollectBodyLayer, Dispatch, HandshakeLayer, LookupWebhookLayer,
+    RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
 
 use super::{Boxed, boxed};
 use crate::support::modules::Seen;

@@ -7,10 +7,12 @@ use tower::{Layer, ServiceBuilder};
 use tower_webhook::RejectionKind;
 use tower_webhook::RejectionKind::*;
 use tower_webhook::auth::Bearer;
-use tower_webhook::{
-    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, DataType, Dispatch, LookupWebhookLayer, Matched,
-    ProblemJsonLayer, RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
+use tower_webhook::config::DataType;
+use tower_webhook::layers::{
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Dispatch, LookupWebhookLayer, ProblemJsonLayer,
+    RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::{Matched, Store};
 
 use crate::support::modules::Seen;
 use crate::support::schemes::{Call, Checksum, Forgetful, HeaderKey};

@@ -7,10 +7,12 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 use tower_webhook::RejectionKind;
 use tower_webhook::RejectionKind::*;
-use tower_webhook::{
-    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, Dispatch, FinishLayer, LookupWebhookLayer,
-    RequireAuthLayer, RouteNamespaceLayer, Store, VerifyBodyLayer,
+use tower_webhook::Store;
+use tower_webhook::layers::{
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Dispatch, FinishLayer, LookupWebhookLayer, RequireAuthLayer,
+    RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
 
 use super::{Boxed, boxed};
 use crate::support::modules::Seen;

@@ -7,10 +7,11 @@ use http::Request;
 use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_webhook::dedup::Claims;
-use tower_webhook::{
-    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DedupLayer, Dispatch, LookupWebhookLayer,
-    RequireAuthLayer, RouteNamespaceLayer, VerifyBodyLayer,
+use tower_webhook::layers::{
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, DedupLayer, Dispatch, LookupWebhookLayer, RequireAuthLayer,
+    RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
 
 use crate::support::store;
 

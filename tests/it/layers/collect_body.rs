@@ -11,8 +11,9 @@ use tower::Service;
 use tower_test::mock::{Handle, Spawn, spawn_layer};
 use tower_webhook::RejectionKind;
 use tower_webhook::RejectionKind::*;
+use tower_webhook::layers::{CollectBody, CollectBodyLayer};
+use tower_webhook::request::Collected;
 use tower_webhook::request::ResponseBody;
-use tower_webhook::{CollectBody, CollectBodyLayer, Collected};
 
 use super::contract::Inner;
 use crate::support::body::{Script, Step, Unread};

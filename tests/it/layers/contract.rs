@@ -8,14 +8,16 @@ use http_body::Body;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_test::mock::{Mock, spawn_layer};
 use tower_webhook::auth::Bearer;
+use tower_webhook::config::DataType;
 use tower_webhook::dedup::Claims;
 use tower_webhook::handshake::Handshake;
-use tower_webhook::request::ResponseBody;
-use tower_webhook::{
-    CallAuthLayer, ChallengeLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, DedupLayer, FinishLayer,
-    HandshakeLayer, LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer,
-    RouteNamespaceLayer, VerifyBodyLayer,
+use tower_webhook::layers::{
+    CallAuthLayer, ChallengeLayer, CheckPayloadLayer, CollectBodyLayer, DedupLayer, FinishLayer, HandshakeLayer,
+    LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer,
+    VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
+use tower_webhook::request::ResponseBody;
 
 use crate::support::schemes::{Call, Checksum, HeaderKey};
 use crate::support::{CREDENTIAL, routed, store, target, within};

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::{Layer, Service, service_fn};
 use tower_test::mock::{Handle, Spawn, spawn_layer};
+use tower_webhook::RejectionKind;
 use tower_webhook::dedup::{Claims, DedupRule};
 use tower_webhook::event::Receipt;
+use tower_webhook::layers::{Dedup, DedupLayer};
+use tower_webhook::request::Collected;
 use tower_webhook::request::ResponseBody;
-use tower_webhook::{Collected, Dedup, DedupLayer, RejectionKind};
 
 use super::contract::Inner;
 use crate::support::{Answer, within};

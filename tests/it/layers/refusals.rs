@@ -8,12 +8,14 @@ use tower_test::mock::spawn_layer;
 use tower_webhook::RejectionKind;
 use tower_webhook::RejectionKind::*;
 use tower_webhook::auth::Bearer;
-use tower_webhook::layers::DEFAULT_CALL_DEADLINE;
-use tower_webhook::request::ResponseBody;
-use tower_webhook::{
-    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, Collected, DataType, LookupWebhookLayer, OnInvalid,
-    ProblemJsonLayer, Registry, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
+use tower_webhook::config::DataType;
+use tower_webhook::layers::{
+    CallAuthLayer, CheckPayloadLayer, CollectBodyLayer, LookupWebhookLayer, ProblemJsonLayer, RequireAuthLayer,
+    RequirePostLayer, RouteNamespaceLayer, VerifyBodyLayer,
 };
+use tower_webhook::request::Collected;
+use tower_webhook::request::ResponseBody;
+use tower_webhook::{OnInvalid, Registry};
 
 use super::contract::Inner;
 use crate::support::driven::Driver;
@@ -150,7 +152,7 @@ async fn call_auth_refuses_at_its_deadline() {
     let begin = tokio::time::Instant::now();
     let slow = refused(call_auth(Call), with_header("x-call", "never"), AuthUnavailable).await;
     assert_eq!(slow.header("retry-after"), "5");
-    assert_eq!(begin.elapsed().as_secs(), DEFAULT_CALL_DEADLINE.as_secs());
+    assert_eq!(begin.elapsed().as_secs(), CallAuthLayer::DEFAULT_DEADLINE.as_secs());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tower_webhook::queue::{
     Accepted, Backlog, DeadLetter, DeadLetterQuery, Due, Loaded, Offer, Queue, QueueError, State, StoredEvent, Ticket,
 };
 use tower_webhook::worker::Worker;
-use tower_webhook::{BuildContext, BuildError, Registry, receiver};
+use tower_webhook::{Registry, receiver};
 
 use crate::support::modules::{Nothing, Seen};
 use crate::support::{ask, eventually, store_of, within};
@@ -313,14 +313,6 @@ pub(super) async fn after_a_stop_events_are_accepted_for_the_next_process(storag
 struct Third(Seen);
 
 impl Module for Third {
-    const NAME: &'static str = "third";
-
-    type Config = Nothing;
-
-    fn build(_: Nothing, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("it is made by the registry's function".into())
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         if delivery.body() == "poison" {
             return Err(no());

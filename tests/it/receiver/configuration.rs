@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::unbounded_channel;
+use tower_webhook::config::Key;
 use tower_webhook::module::{Discard, DiscardConfig};
 use tower_webhook::source::{Feed, Source};
-use tower_webhook::{Key, OnInvalid, Receiver, Registry, SourceState, Webhook, receiver, reflect};
+use tower_webhook::store::SourceState;
+use tower_webhook::{OnInvalid, Receiver, Registry, Webhook, receiver, reflect};
 
 use crate::support::driven::{Driver, connection, delete, put, webhook};
 use crate::support::modules::{Greeter, Greets};
-use crate::support::{ask, post, target, within};
+use crate::support::{PATIENCE, ask, post, target, within};
 
 const OPEN: &str = r#"{"module": "discard"}"#;
 const GUARDED: &str = r#"{"module": "discard", "authorization": "Bearer s3cret-token"}"#;
@@ -340,7 +342,8 @@ async fn a_waiting_reader_learns_that_the_reflector_is_gone() {
     let (driver, receiver) = driver(OnInvalid::Keep);
     let store = driver.store.clone();
     drop(driver);
-    assert!(!within("the end", store.wait_ready()).await);
+    let error = within("the end", store.wait_ready(PATIENCE)).await.unwrap_err();
+    assert!(error.to_string().contains("the reflector has ended"), "{error}");
     assert!(!within("the end", store.wait_for_revision(1)).await);
     assert_eq!(status(&receiver, "a").await, 503);
 }

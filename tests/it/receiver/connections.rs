@@ -11,10 +11,11 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tower_webhook::config::{BuildContext, BuildError, Key};
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-use tower_webhook::module::Module;
 use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
-use tower_webhook::{BuildContext, BuildError, Change, Key, OnInvalid, Receiver, Registry, receiver};
+use tower_webhook::module::{ConfigModule, Module};
+use tower_webhook::{Change, OnInvalid, Receiver, Registry, receiver};
 
 use crate::support::driven::{Driver, connection, delete, put, webhook};
 use crate::support::{ask, eventually, post, target, within};
@@ -144,14 +145,6 @@ struct Lines {
 struct Nothing {}
 
 impl Module for Lines {
-    const NAME: &'static str = "lines";
-
-    type Config = Nothing;
-
-    fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Ok(Self { line: cx.connection()? })
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let client = self.line.client().await?;
         let _turn = client.turn.acquire().await;
@@ -160,6 +153,15 @@ impl Module for Lines {
         heard(&mut stream).await?;
         *client.stream.lock().unwrap() = Some(stream);
         Ok(Ack::Delivered)
+    }
+}
+
+impl ConfigModule for Lines {
+    const NAME: &'static str = "lines";
+    type Config = Nothing;
+
+    fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        Ok(Self { line: cx.connection()? })
     }
 }
 
@@ -295,16 +297,17 @@ impl ConnectionKind for Fragile {
 struct Handling(Shared<Fragile>);
 
 impl Module for Handling {
-    const NAME: &'static str = "handling";
+    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+        self.0.client().await.map(|_| Ack::Delivered)
+    }
+}
 
+impl ConfigModule for Handling {
+    const NAME: &'static str = "handling";
     type Config = Nothing;
 
     fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
         Ok(Self(cx.connection()?))
-    }
-
-    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
-        self.0.client().await.map(|_| Ack::Delivered)
     }
 }
 

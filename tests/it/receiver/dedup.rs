@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use tower_webhook::Capabilities;
 use tower_webhook::dedup::{Claims, ClaimsOptions};
-use tower_webhook::webhook::Capabilities;
 use tower_webhook::{Receiver, Registry};
 
 use crate::support::modules::{Broken, Gate, Nothing};

@@ -103,7 +103,7 @@ async fn a_module_that_panics_while_it_is_built_is_a_refused_configuration() {
 #[tokio::test]
 async fn a_connection_is_shared_by_all_that_name_it() {
     let seen = Seen::default();
-    let source = tower_webhook::FixedSource::new()
+    let source = tower_webhook::source::FixedSource::new()
         .connection("db", r#"{"type": "greeter", "greeting": "hello"}"#)
         .unwrap()
         .webhook("shop", "a", r#"{"module": "capture", "connection": "db"}"#)

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use tower_webhook::{Peer, Receiver, Registry};
+use tower_webhook::request::Peer;
+use tower_webhook::{Receiver, Registry};
 
 use crate::support::body::Unread;
 use crate::support::{Answer, ask, receiver_of, store_of, target};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tower_webhook::{Change, Counts, Key, OnInvalid, Registry, Snapshot};
+use tower_webhook::config::Key;
+use tower_webhook::store::{Counts, Snapshot};
+use tower_webhook::{Change, OnInvalid, Registry};
 
 use crate::support::driven::{Driver, connection, webhook};
 use crate::support::modules::{Greeter, Greets};
@@ -248,7 +250,7 @@ proptest! {
     }
 }
 
-fn sorted(snapshot: &Snapshot) -> Vec<(&Key, &tower_webhook::Refusal)> {
+fn sorted(snapshot: &Snapshot) -> Vec<(&Key, &tower_webhook::store::Refusal)> {
     let mut refusals: Vec<_> = snapshot.refusals().collect();
     refusals.sort_by_key(|(key, _)| *key);
     refusals

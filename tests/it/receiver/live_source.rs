@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use tower_webhook::{Change, FixedSource, Key, Receiver, Registry, WebhookKey, receiver, reflect};
+use tower_webhook::config::{Key, WebhookKey};
+use tower_webhook::source::FixedSource;
+use tower_webhook::{Change, Receiver, Registry, receiver, reflect};
 
-use crate::support::{ask, eventually, within};
+use crate::support::{PATIENCE, ask, eventually, within};
 
 fn guarded(token: &str) -> String {
     format!(r#"{{"module": "discard", "authorization": "Bearer {token}"}}"#)
@@ -24,7 +26,7 @@ async fn a_program_changes_its_webhooks_while_requests_run() {
     let (source, handle) = FixedSource::new().webhook("shop", "always", guarded("first-token")).unwrap().live();
     let (store, reflector) = reflect(source, Registry::builtin());
     tokio::spawn(reflector.run());
-    assert!(within("the first configuration", store.wait_ready()).await);
+    store.wait_ready(PATIENCE).await.unwrap();
     let receiver = receiver(store.clone());
     let seen = async |revision| assert!(within("the change", store.wait_for_revision(revision)).await);
 

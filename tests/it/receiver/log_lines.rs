@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use tower_webhook::{Change, Key, OnInvalid, Registry, WebhookKey};
+use tower_webhook::config::{Key, WebhookKey};
+use tower_webhook::{Change, OnInvalid, Registry};
 
 use crate::support::driven::Driver;
 

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+use tower_webhook::config::{Key, WebhookKey};
 use tower_webhook::source::{Feed, Replacement, Source};
-use tower_webhook::{Change, Key, OnInvalid, Registry, Revision, SourceState, Store, WebhookKey, reflect};
+use tower_webhook::store::{Revision, SourceState};
+use tower_webhook::{Change, OnInvalid, Registry, Store, reflect};
 
 use super::within;
 

@@ -21,11 +21,13 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_webhook::config::Target;
+use tower_webhook::layers::RouteNamespaceLayer;
 use tower_webhook::receiver::{Live, ReceiverBuilder};
+use tower_webhook::request::Collected;
+use tower_webhook::source::FixedSource;
 use tower_webhook::source::Source;
-use tower_webhook::{
-    Collected, FixedSource, Receiver, Registry, Rejection, RejectionKind, RouteNamespaceLayer, Store, Target, reflect,
-};
+use tower_webhook::{Receiver, Registry, Rejection, RejectionKind, Store, reflect};
 
 /// The authorization that the webhook `guarded` of [`store`] asks for.
 pub(crate) const CREDENTIAL: &str = "Bearer s3cret-token";
@@ -55,7 +57,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl
 pub(crate) async fn reflected(source: impl Source, registry: Registry) -> Store {
     let (store, reflector) = reflect(source, registry);
     tokio::spawn(reflector.run());
-    assert!(within("the first configuration", store.wait_ready()).await);
+    store.wait_ready(PATIENCE).await.unwrap();
     store
 }
 
@@ -78,7 +80,7 @@ pub(crate) async fn receiver_of(
 ) -> Receiver {
     let builder = Receiver::builder(fixed(webhooks)).registry(registry);
     let running = settings(builder).start(std::future::pending());
-    assert!(within("the first configuration", running.store.wait_ready()).await);
+    running.store.wait_ready(PATIENCE).await.unwrap();
     running.receiver
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::watch;
+use tower_webhook::Registry;
+use tower_webhook::config::{BuildContext, BuildError};
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-use tower_webhook::module::Module;
 use tower_webhook::module::connection::{ConnectionContext, ConnectionKind, Shared};
-use tower_webhook::{BuildContext, BuildError, Registry};
+use tower_webhook::module::{ConfigModule, Module};
 
 /// Everything that was delivered.
 #[derive(Clone, Default)]
@@ -47,14 +48,6 @@ pub(crate) struct Capture {
 }
 
 impl Module for Capture {
-    const NAME: &'static str = "capture";
-
-    type Config = Nothing;
-
-    fn build(_: Nothing, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("it is made by the registry's function".into())
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         self.seen.push(delivery);
         Ok(Ack::Delivered)
@@ -84,17 +77,6 @@ enum How {
 }
 
 impl Module for Broken {
-    const NAME: &'static str = "broken";
-
-    type Config = BrokenConfig;
-
-    fn build(config: BrokenConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        match config.how {
-            How::PanicWhenBuilt => panic!("as configured, while it is built"),
-            how => Ok(Self { how }),
-        }
-    }
-
     fn deliver(&self, _: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send {
         let how = self.how;
         if matches!(how, How::PanicAtOnce) {
@@ -113,6 +95,18 @@ impl Module for Broken {
                 How::PanicAtOnce | How::PanicWhenBuilt => unreachable!("it panicked"),
             };
             Err(DeliverError::new(kind, "an-internal-reason"))
+        }
+    }
+}
+
+impl ConfigModule for Broken {
+    const NAME: &'static str = "broken";
+    type Config = BrokenConfig;
+
+    fn build(config: BrokenConfig, _: &BuildContext<'_>) -> Result<Self, BuildError> {
+        match config.how {
+            How::PanicWhenBuilt => panic!("as configured, while it is built"),
+            how => Ok(Self { how }),
         }
     }
 }
@@ -155,14 +149,6 @@ impl Gate {
 }
 
 impl Module for Gate {
-    const NAME: &'static str = "gate";
-
-    type Config = Nothing;
-
-    fn build(_: Nothing, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("it is made by the registry's function".into())
-    }
-
     async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let mut verdict = self.verdict.subscribe();
@@ -204,8 +190,13 @@ impl ConnectionKind for Greeter {
 pub(crate) struct Greets;
 
 impl Module for Greets {
-    const NAME: &'static str = "greets";
+    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
+        Ok(Ack::Delivered)
+    }
+}
 
+impl ConfigModule for Greets {
+    const NAME: &'static str = "greets";
     type Config = Nothing;
 
     fn build(_: Nothing, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
@@ -213,9 +204,5 @@ impl Module for Greets {
             "rude" => Err("the greeting is rude".into()),
             _ => Ok(Self),
         }
-    }
-
-    async fn deliver(&self, _: Delivery) -> Result<Ack, DeliverError> {
-        Ok(Ack::Delivered)
     }
 }

@@ -226,13 +226,13 @@ pub(crate) fn free_address() -> SocketAddr {
 }
 
 /// The output of a process, as it arrives.
-struct Output {
+pub(crate) struct Output {
     text: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,
 }
 
 impl Output {
-    fn of(mut pipe: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    pub(crate) fn of(mut pipe: impl AsyncRead + Send + Unpin + 'static) -> Self {
         let text = Arc::<Mutex<Vec<u8>>>::default();
         let sink = Arc::clone(&text);
         let task = tokio::spawn(async move {
@@ -244,7 +244,7 @@ impl Output {
         Self { text, task }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
     }
 }

@@ -2,7 +2,8 @@
 
 use http::HeaderValue;
 use tower_webhook::auth::{AuthError, ConfigScheme, Proof, Scheme};
-use tower_webhook::{BuildContext, BuildError, Head};
+use tower_webhook::config::{BuildContext, BuildError};
+use tower_webhook::request::Head;
 
 /// The header `x-key` holds the key.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::sleep;
+use tower_webhook::Registry;
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 use tower_webhook::module::Module;
-use tower_webhook::{BuildContext, BuildError, Registry};
 
 /// The calls, in order: `name` when a module started, `name!` when it failed, `name.` when it took the event.
 #[derive(Clone, Default)]
@@ -68,14 +68,6 @@ pub(crate) struct Scripted {
 }
 
 impl Module for Scripted {
-    const NAME: &'static str = "scripted";
-
-    type Config = Script;
-
-    fn build(_: Script, _: &BuildContext<'_>) -> Result<Self, BuildError> {
-        Err("it is made by the registry's function".into())
-    }
-
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
         let Script { name, fails, kind, takes, retry_after } = &self.script;
         self.journal.deliveries.lock().unwrap().push(delivery);

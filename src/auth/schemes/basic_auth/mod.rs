@@ -37,13 +37,13 @@ const MAX_HASHES: usize = 4;
 /// A password that begins with `$argon2id$`, `$2a$`, `$2b$` or `$2y$` is a hash by argon2id or bcrypt. To check a hash can take
 /// a core for a tenth of a second, so separate threads do it. If too many checks are waiting, the request is refused with a
 /// 503. A password that was right is remembered until it has not been used for a minute; only a keyed digest of it is kept, in
-/// memory. A scheme with a hash needs a [`CallAuthLayer`](crate::CallAuthLayer) behind the
-/// [`RequireAuthLayer`](crate::RequireAuthLayer).
+/// memory. A scheme with a hash needs a [`CallAuthLayer`](crate::layers::CallAuthLayer) behind the
+/// [`RequireAuthLayer`](crate::layers::RequireAuthLayer).
 ///
 /// An unknown name takes the same work as a known one.
 ///
 /// ```
-/// use tower_webhook::RequireAuthLayer;
+/// use tower_webhook::layers::RequireAuthLayer;
 /// use tower_webhook::auth::BasicAuth;
 ///
 /// let guard = RequireAuthLayer::new(BasicAuth::new("ci", "a password of 128 bits")?);

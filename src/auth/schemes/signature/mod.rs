@@ -40,7 +40,7 @@ use crate::request::Head;
 /// Lets in requests that their sender has signed.
 ///
 /// In a webhook's configuration it is the key `signature`. In front of your own route it needs a
-/// [`CollectBody`](crate::CollectBody) and a [`VerifyBody`](crate::VerifyBody) behind it:
+/// [`CollectBody`](crate::layers::CollectBody) and a [`VerifyBody`](crate::layers::VerifyBody) behind it:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -49,7 +49,8 @@ use crate::request::Head;
 /// use http_body_util::Full;
 /// use tower::{ServiceBuilder, ServiceExt};
 /// use tower_webhook::auth::Signature;
-/// use tower_webhook::{CollectBodyLayer, Collected, RequireAuthLayer, VerifyBodyLayer};
+/// use tower_webhook::layers::{CollectBodyLayer, RequireAuthLayer, VerifyBodyLayer};
+/// use tower_webhook::request::Collected;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

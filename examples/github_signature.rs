@@ -1,6 +1,8 @@
-//! An axum app that takes events from GitHub, and nothing that GitHub has not signed.
+//! An axum application that takes events from GitHub, and refuses everything that GitHub has not signed. It needs the
+//! feature `signature`.
 //!
-//! `GITHUB_SECRET=… cargo run --example github --features signature`
+//! `GITHUB_SECRET=... cargo run --example github_signature --features signature` listens on 127.0.0.1:3000; an argument
+//! names another address. `Signature` knows the signatures of other senders, too.
 
 use std::error::Error;
 
@@ -11,7 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_webhook::auth::Signature;
-use tower_webhook::{CollectBodyLayer, ProblemJsonLayer, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::layers::{CollectBodyLayer, ProblemJsonLayer, RequireAuthLayer, VerifyBodyLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -22,11 +24,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(CollectBodyLayer::new())
         .layer(VerifyBodyLayer::new());
     let app = Router::new().route("/github", post(event).layer(guard));
-    axum::serve(TcpListener::bind("127.0.0.1:3000").await?, app).await?;
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
     Ok(())
 }
 
-/// An ordinary handler: whoever gets here is GitHub.
+/// An ordinary handler. Only GitHub's events get here.
 async fn event(headers: HeaderMap, Json(event): Json<Value>) {
     println!("{:?}: {}", headers.get("x-github-event"), event["action"]);
 }

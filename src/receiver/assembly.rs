@@ -1,0 +1,317 @@
+//! What makes a receiver.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::process::Process;
+use super::tasks::Tasks;
+use crate::config::InvalidName;
+use crate::dedup::Claims;
+use crate::layers::{
+    AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
+    CollectBodyLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook, LookupWebhookLayer, Observe,
+    ObserveLayer, Remainders, RequireAuth, RequireAuthLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody,
+    VerifyBodyLayer, problem_json,
+};
+use crate::queue::Queue;
+use crate::reflector::{OnInvalid, Source, reflect};
+use crate::request::{BodyMemory, ResponseBody};
+use crate::store::Store;
+use crate::webhook::{Capabilities, Registry};
+use crate::worker::Worker;
+
+/// A whole webhook receiver for the paths `/{id}` and `/{namespace}/{id}`, with default limits.
+pub fn receiver(store: Store) -> Receiver {
+    Receiver::of_store(store).build()
+}
+
+/// Settings of a [`Receiver`], whose webhooks come from `W`: a [`Store`] that somebody else keeps, or a
+/// [source](Receiver::builder).
+#[derive(Clone, Debug)]
+pub struct ReceiverBuilder<W> {
+    webhooks: W,
+    route: RouteNamespaceLayer,
+    call: CallAuthLayer,
+    collect: CollectBodyLayer,
+    deadline: Option<Duration>,
+}
+
+/// Webhooks that come from a source, and what serves them. See [`Receiver::builder`].
+#[derive(Debug)]
+pub struct Live<S> {
+    source: S,
+    registry: Registry,
+    on_invalid: OnInvalid,
+    worker: Option<Worker>,
+    claims: Option<Claims>,
+}
+
+impl Receiver {
+    /// Everything that a receiver needs: it follows `source`, serves its webhooks and delivers what it accepts.
+    ///
+    /// A webhook may ask for what the builder was given: `"ack": "accepted"` with a [`worker`](ReceiverBuilder::worker),
+    /// `dedup` with [`claims`](ReceiverBuilder::claims). One that asks for more is refused.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tower_webhook::dedup::Claims;
+    /// use tower_webhook::source::FixedSource;
+    /// use tower_webhook::Receiver;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let source = FixedSource::new()
+    ///     .webhook("default", "orders", r#"{"module": "discard", "dedup": {"header": "x-id"}}"#)
+    ///     .unwrap();
+    /// let stop = std::future::pending(); // or until a signal comes
+    /// let running = Receiver::builder(source).claims(Claims::in_memory()).start(stop);
+    /// running.store.wait_ready(Duration::from_secs(10)).await.unwrap();
+    /// let app: axum::Router = axum::Router::new().nest_service("/webhook", running.receiver);
+    /// # }
+    /// ```
+    pub fn builder<S: Source>(source: S) -> ReceiverBuilder<Live<S>> {
+        let (registry, on_invalid) = (Registry::builtin(), OnInvalid::default());
+        ReceiverBuilder::of(Live { source, registry, on_invalid, worker: None, claims: None })
+    }
+
+    /// A receiver for the webhooks of a store that somebody else keeps. It delivers while the sender waits, and nothing
+    /// else.
+    pub fn of_store(store: Store) -> ReceiverBuilder<Store> {
+        ReceiverBuilder::of(store)
+    }
+
+    /// The events that are being finished though their senders are gone: a server waits for them before it ends.
+    pub fn remainders(&self) -> Remainders {
+        self.remainders.clone()
+    }
+}
+
+impl<W> ReceiverBuilder<W> {
+    /// The default limits: see [`CallAuthLayer`], [`CollectBodyLayer`] and [`Dispatch`].
+    fn of(webhooks: W) -> Self {
+        Self {
+            webhooks,
+            route: RouteNamespaceLayer::from_path(),
+            call: CallAuthLayer::new(),
+            collect: CollectBodyLayer::new(),
+            deadline: None,
+        }
+    }
+
+    /// The namespace of `/{id}`; `default` if this is not called.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a valid namespace.
+    pub fn default_namespace(mut self, namespace: &str) -> Result<Self, InvalidName> {
+        self.route = self.route.default_namespace(namespace)?;
+        Ok(self)
+    }
+
+    /// What every path begins with, if the receiver is not mounted below a path already.
+    #[must_use]
+    pub fn prefix(mut self, path: &str) -> Self {
+        self.route = self.route.prefix(path);
+        self
+    }
+
+    /// The largest body that is taken, in bytes.
+    #[must_use]
+    pub fn max_body_bytes(mut self, max_bytes: usize) -> Self {
+        self.collect = self.collect.max_bytes(max_bytes);
+        self
+    }
+
+    /// The budget for the bodies in memory, all together. Without this call only each body is bounded.
+    #[must_use]
+    pub fn body_memory(mut self, memory: BodyMemory) -> Self {
+        self.collect = self.collect.memory(memory);
+        self
+    }
+
+    /// The time a whole body may take.
+    #[must_use]
+    pub fn body_deadline(mut self, deadline: Duration) -> Self {
+        self.collect = self.collect.deadline(deadline);
+        self
+    }
+
+    /// The time that guards may take to ask other servers about one request.
+    #[must_use]
+    pub fn call_deadline(mut self, deadline: Duration) -> Self {
+        self.call = self.call.deadline(deadline);
+        self
+    }
+
+    /// How many requests of a webhook may wait for other servers at a time: see [`CallAuthLayer::max_calls`].
+    #[must_use]
+    pub fn max_calls(mut self, per_webhook: usize) -> Self {
+        self.call = self.call.max_calls(per_webhook);
+        self
+    }
+
+    /// The time a module may take, also for events that were accepted.
+    #[must_use]
+    pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The layers in their order.
+    fn stack(self, store: Store, queue: Option<Queue>, claims: Option<Claims>) -> Receiver {
+        let finish = FinishLayer::new();
+        let remainders = finish.remainders();
+        let service = finish.layer(Process::new(Dispatch::of(self.deadline, queue), claims));
+        let service = CheckPayloadLayer::from_webhook().layer(service);
+        let service = ChallengeLayer::from_webhook().layer(service);
+        let service = VerifyBodyLayer::new().layer(service);
+        let service = self.collect.layer(service);
+        let service = self.call.layer(service);
+        let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
+        let service = HandshakeLayer::from_webhook().layer(service);
+        let service = LookupWebhookLayer::new(store).layer(service);
+        let service = self.route.layer(service);
+        Receiver { stack: ObserveLayer::new().layer(service), remainders }
+    }
+}
+
+impl ReceiverBuilder<Store> {
+    /// The receiver.
+    pub fn build(self) -> Receiver {
+        let store = self.webhooks.clone();
+        self.stack(store, None, None)
+    }
+}
+
+impl<S: Source> ReceiverBuilder<Live<S>> {
+    /// What webhooks may use; [`Registry::builtin`] if this is not called.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.webhooks.registry = registry;
+        self
+    }
+
+    /// What is served in place of a value that does not compile.
+    #[must_use]
+    pub fn on_invalid(mut self, on_invalid: OnInvalid) -> Self {
+        self.webhooks.on_invalid = on_invalid;
+        self
+    }
+
+    /// Accepts the events of webhooks that say `"ack": "accepted"`: they go into the queue of this worker, which delivers
+    /// them.
+    #[must_use]
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.webhooks.worker = Some(worker);
+        self
+    }
+
+    /// Where events that come twice are known by.
+    #[must_use]
+    pub fn claims(mut self, claims: Claims) -> Self {
+        self.webhooks.claims = Some(claims);
+        self
+    }
+
+    /// Starts the tasks that follow the source and deliver what is accepted. When `stop` resolves, nothing more is begun of
+    /// what was accepted.
+    ///
+    /// A server stops in this order: `stop` resolves, and it takes no more requests; those that it has end; the receiver's
+    /// [`remainders`](Receiver::remainders) end; [`Tasks::ended`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio.
+    pub fn start(self, stop: impl Future<Output = ()> + Send + 'static) -> Running
+    where
+        S: Send + 'static,
+    {
+        let Live { source, registry, on_invalid, worker, claims } = self.webhooks;
+        let queue = worker.as_ref().map(|worker| worker.queue().clone());
+        let capabilities = Capabilities::none().accepting(queue.is_some()).deduplicating(claims.is_some());
+        let (store, reflector) = reflect(source, registry.capable_of(capabilities));
+        let deadline = self.deadline;
+        let worker = worker.map(|worker| match deadline {
+            Some(deadline) => worker.deadline(deadline),
+            None => worker,
+        });
+        let reflector = tokio::spawn(reflector.on_invalid(on_invalid).run());
+        let tasks = Tasks::new(reflector, worker.map(|worker| tokio::spawn(worker.run(store.clone(), stop))));
+        let layers =
+            ReceiverBuilder { webhooks: (), route: self.route, call: self.call, collect: self.collect, deadline };
+        Running { receiver: layers.stack(store.clone(), queue, claims), store, tasks }
+    }
+}
+
+type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<Challenge<CheckPayload<Finish<Process>>>>>>>;
+type Stack = Observe<RouteNamespace<LookupWebhook<AnswerHandshake<Guarded>>>>;
+
+/// A receiver whose tasks run. `examples/graceful_stop.rs` starts one and stops it in the right order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Running {
+    /// The service.
+    pub receiver: Receiver,
+    /// Its webhooks, which are there once [`Store::wait_ready`] says so.
+    pub store: Store,
+    /// What runs beside it.
+    pub tasks: Tasks,
+}
+
+/// A whole webhook receiver. See the [module docs](super).
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    stack: Stack,
+    remainders: Remainders,
+}
+
+impl<B: Body> Service<Request<B>> for Receiver {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = ReceiverFuture<B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<B>>::poll_ready(&mut self.stack, cx)
+    }
+
+    fn call(&mut self, req: Request<B>) -> Self::Future {
+        ReceiverFuture { future: self.stack.call(req) }
+    }
+}
+
+/// Response future of [`Receiver`].
+#[pin_project]
+pub struct ReceiverFuture<B: Body> {
+    #[pin]
+    future: <Stack as Service<Request<B>>>::Future,
+}
+
+impl<B: Body> fmt::Debug for ReceiverFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiverFuture").finish_non_exhaustive()
+    }
+}
+
+impl<B: Body> Future for ReceiverFuture<B> {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(self.project().future.poll(cx))?;
+        // As `ProblemJson` does it, without a body type of its own.
+        if let Some(document) = problem_json::describe(&mut response) {
+            *response.body_mut() = document.into();
+        }
+        Poll::Ready(Ok(response))
+    }
+}
