@@ -59,7 +59,7 @@ impl Signed {
         let now = UNIX_EPOCH + Duration::from_secs(self.now);
         let signature = Signature::builder()
             .preset(&self.preset)
-            .secrets(["another secret, which is longer than it must be".replace(' ', ""), self.secret.clone()])
+            .secrets(["YW5vdGhlciBzZWNyZXQgb2YgdGhlIHNhbWUgc2VuZGVy", &self.secret])
             .public_url("https://hooks.example.com/in")
             .clock(WallClock::from_fn(move || now))
             .build()

@@ -187,7 +187,7 @@ pub(crate) fn fuzz(data: &[u8]) {
             req.headers_mut().append(name, value);
         }
     }
-    let body = lines.next_back().unwrap_or_default();
+    let body = lines.last().unwrap_or_default();
     let judged = match signature.check_head(Head::of(&req)) {
         Ok(Proof::NeedsBody) => signature.check_body(Head::of(&req), body),
         judged => judged,
