@@ -414,7 +414,7 @@ mod tests {
         assert!(!webhook.is_open());
     }
 
-    /// Keys that need a feature are known when the feature is on.
+    /// The page has configurations that need these features.
     #[cfg(all(feature = "basic-auth", feature = "signature"))]
     #[test]
     fn each_configuration_of_the_page_on_guards_compiles() {
