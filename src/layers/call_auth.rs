@@ -1,4 +1,4 @@
-//! The layer that lets schemes ask another server.
+//! The layer that lets schemes call another server.
 
 use std::fmt;
 use std::future::Future;
@@ -21,21 +21,22 @@ use crate::base::log_limit::LogLimit;
 use crate::config::WebhookKey;
 use crate::request::{Head, Missing, Rejection, RejectionKind, ResponseFuture};
 
-/// Lets schemes ask another server.
+/// Lets schemes call another server, such as an OAuth introspection endpoint.
 ///
-/// Its place is between [`RequireAuth`](super::require_auth::RequireAuth) and [`CollectBody`](super::collect_body::CollectBody): the body of a stranger
-/// is not read before the other server has answered.
+/// The layer's place is between [`RequireAuth`](super::require_auth::RequireAuth) and
+/// [`CollectBody`](super::collect_body::CollectBody): the body of an unauthenticated sender is not read before the
+/// other server has answered.
 ///
 /// * A request for which no scheme needs a call passes at once.
-/// * The calls of a request have one [deadline](CallAuthLayer::deadline) together. A server that is away or too slow is a
-///   503 with `Retry-After`, never a pass.
-/// * The calls that run at a time are [bounded](CallAuthLayer::max_calls) for each webhook and each namespace, so that a
-///   server that hangs holds up only the requests that depend on it. A request beyond the bound is refused with the same
-///   503, at once.
-/// * A request that is dropped, because its sender hangs up, drops its call.
+/// * All calls of a request share one [deadline](CallAuthLayer::deadline). If the other server is unreachable or too
+///   slow, the answer is a 503 with `Retry-After`, never a pass.
+/// * The number of concurrent calls is [limited](CallAuthLayer::max_calls) for each webhook and each namespace, so that
+///   a server that hangs affects only the requests that depend on it. A request beyond the limit is refused at once
+///   with the same 503.
+/// * If the sender hangs up, its request and the call are dropped.
 ///
-/// Both kinds of 503 are logged at WARN, with the webhook and the reason: for each webhook and reason ten lines at once, and
-/// then one in 5 seconds, whose `left_out` says how many were not logged before it.
+/// Both kinds of 503 are logged at WARN, with the webhook and the reason: for each webhook and reason ten lines at
+/// once, then one in 5 seconds. `left_out` is the number of lines that were suppressed before it.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -55,7 +56,7 @@ use crate::request::{Head, Missing, Rejection, RejectionKind, ResponseFuture};
 ///     }
 ///
 ///     async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError> {
-///         // In place of the answer of another server.
+/// Stands for the answer of another server.
 ///         tokio::task::yield_now().await;
 ///         if head.headers["x-ticket"] == "valid" { Ok(Proof::Complete) } else { Err(AuthError::Invalid) }
 ///     }
@@ -85,28 +86,29 @@ pub struct CallAuthLayer {
 }
 
 impl CallAuthLayer {
-    /// How long the calls of a request may take if [`CallAuthLayer`] is given no other deadline.
+    /// The default time limit for the calls of a request.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
-    /// How many requests of a webhook may wait for their calls if [`CallAuthLayer`] is given no other number.
+    /// The default limit of requests of a webhook that wait for their calls.
     pub const DEFAULT_MAX_CALLS: usize = 128;
 
-    /// Waits at most [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE), for at most [`DEFAULT_MAX_CALLS`](Self::DEFAULT_MAX_CALLS) requests of a webhook.
+    /// A layer with the deadline [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE) and at most
+    /// [`DEFAULT_MAX_CALLS`](Self::DEFAULT_MAX_CALLS) waiting requests of a webhook.
     pub fn new() -> Self {
         Self { deadline: Self::DEFAULT_DEADLINE, calls: Calls::new(Self::DEFAULT_MAX_CALLS) }
     }
 
-    /// The time that all calls of a request may take together.
+    /// Sets the time limit for all calls of a request together.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How many requests of a webhook may wait for their calls at a time. The webhooks of a namespace have four times as many
-    /// together, and so have the requests for which no webhook was looked up.
+    /// Sets the limit of requests of a webhook that wait for their calls. The webhooks of a namespace share four times
+    /// this limit, and so do the requests for which no webhook was looked up.
     ///
-    /// Clones of the layer, and the services that it has made, count together.
+    /// Clones of the layer share the limits with each other and with all their services.
     #[must_use]
     pub fn max_calls(mut self, per_webhook: usize) -> Self {
         self.calls = Calls::new(per_webhook);
@@ -132,7 +134,7 @@ impl<S> Layer<S> for CallAuthLayer {
 ///
 /// # Panics
 ///
-/// When a scheme needs a call and there is no tokio runtime with timers: the deadline needs one.
+/// When a scheme needs a call and there is no tokio runtime with timers, which the deadline needs.
 #[derive(Clone, Debug)]
 pub struct CallAuth<S> {
     inner: S,
@@ -164,11 +166,11 @@ where
 }
 
 impl<S: Clone> CallAuth<S> {
-    // Out of the way of the many requests that need no call.
+    // A separate function, so that the common path without a call stays small.
     #[inline(never)]
     fn begin<B>(&mut self, req: Request<B>) -> Box<Calling<S, B>> {
         let (head, body) = req.into_parts();
-        // The inner service that was polled ready goes into the future; the clone stays behind.
+        // The inner service that was polled ready moves into the future; its clone stays behind.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         Box::new(Calling { settled: Box::pin(settle(head, self.settings.clone())), then: Some((ready, body)) })
@@ -184,7 +186,7 @@ pub struct CallAuthFuture<S: Service<Request<B>>, B> {
 
 #[pin_project(project = StateProj)]
 enum State<S, F, B> {
-    // In a box: most requests need no call, and their future stays as small as it would be without this layer.
+    // Boxed: most requests need no call, and their future stays as small as without this layer.
     Calling(Box<Calling<S, B>>),
     Answering(#[pin] ResponseFuture<F>),
 }
@@ -226,15 +228,15 @@ where
     }
 }
 
-/// Makes the calls of a request, and notes in its head what they have settled.
+/// Makes the calls of a request, and records the results in its head.
 async fn settle(mut head: Parts, settings: CallAuthLayer) -> (Parts, Result<(), Rejection>) {
     let outcome = ask(&head, &settings).await;
     let outcome = outcome.map(|open| Evidence::set_called(&mut head.extensions, open));
     (head, outcome)
 }
 
-/// Returns the guards that wait for the body. Calls that cannot be made, or take too long, have failed: an alternative that
-/// needs none may still let in.
+/// Returns the guards that still wait for the body. A call that cannot be made, or takes too long, has failed; an
+/// alternative without a call may still let the sender in.
 async fn ask(head: &Parts, settings: &CallAuthLayer) -> Result<Pending, Rejection> {
     let pending = Evidence::pending(&head.extensions).ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
     let webhook = Evidence::webhook(&head.extensions).map(|webhook| webhook.key());

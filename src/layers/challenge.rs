@@ -1,4 +1,4 @@
-//! Answers challenges that passed the guards.
+//! The layer that answers challenges behind the guards.
 
 use std::task::{Context, Poll};
 
@@ -14,27 +14,28 @@ use crate::request::{Collected, Head, Rejection};
 
 /// Answers signed challenges.
 ///
-/// [`ChallengeLayer`] answers the signed POST by which a provider checks an address, such as the `url_verification` of Slack.
-/// It stands behind the guards, so that only the provider gets an answer, and before the layers that treat the request as an
-/// event. [`HandshakeLayer`](super::handshake::HandshakeLayer) answers the challenges that come before the guards.
+/// The layer answers the signed POST by which a provider checks an address, such as Slack's `url_verification`. Its
+/// place is behind the guards, so that only the provider gets an answer, and before the layers that treat the request
+/// as an event. [`HandshakeLayer`](super::handshake::HandshakeLayer) answers the challenges that come before the
+/// guards.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | that signed challenges are answered | 400 a malformed challenge, 403 one that no secret has signed |
+/// | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | the evidence that signed challenges are answered | 400 a malformed challenge, 403 a challenge whose signature no secret verifies |
 #[derive(Clone, Debug)]
 pub struct ChallengeLayer {
-    /// `None` for that of the matched webhook.
+    /// `None` uses the matched webhook's handshake.
     fixed: Option<Handshake>,
 }
 
 impl ChallengeLayer {
-    /// Answers the challenges of `handshake`. Put it behind the layers that verify the signature: `RequireAuth`, and then
-    /// `CollectBody` and `VerifyBody`.
+    /// A layer that answers the challenges of `handshake`. Put it behind the layers that verify the signature:
+    /// `RequireAuth`, then `CollectBody` and `VerifyBody`.
     pub fn new(handshake: Handshake) -> Self {
         Self { fixed: Some(handshake) }
     }
 
-    /// Answers the challenges that the matched webhook's configuration names.
+    /// A layer that answers the challenges that the matched webhook configures.
     pub fn from_webhook() -> Self {
         Self { fixed: None }
     }
@@ -80,7 +81,7 @@ where
 /// `None` if the request is an event.
 fn judge(fixed: Option<&Handshake>, req: &mut Request<Collected>) -> Result<Option<Answered>, Rejection> {
     let handshake = match fixed {
-        // Nothing is answered while a proof is owed.
+        // No challenge is answered while a proof is missing.
         Some(handshake) => {
             Evidence::require_no_pending(req.extensions())?;
             handshake

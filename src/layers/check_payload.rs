@@ -1,4 +1,4 @@
-//! Whether the body is what it should be.
+//! The layer that checks the format of the body.
 
 use std::task::{Context, Poll};
 
@@ -13,17 +13,17 @@ use crate::form;
 use crate::json;
 use crate::request::{Collected, Rejection, RejectionKind, ResponseFuture};
 
-/// Refuses bodies that are not what they should be.
+/// Refuses bodies that do not have the right format.
 ///
-/// [`CheckPayloadLayer`] looks at a collected body without building anything from it. JSON must be one well-formed
-/// value (RFC 8259) in UTF-8 with nothing after it, at most [50](Self::MAX_DEPTH) levels deep; a body in another encoding
-/// (`Content-Encoding`) is refused, as nothing here decompresses. A form must say so in its `Content-Type`
-/// (`application/x-www-form-urlencoded`), decode to UTF-8 and have at most 1,000 fields; it too must not be encoded. It is
-/// handed on byte for byte. Binary data may be any bytes.
+/// The check reads a collected body without building anything from it. JSON must be one well-formed value (RFC 8259) in
+/// UTF-8, followed by nothing, with at most [50](Self::MAX_DEPTH) levels. A compressed body (`Content-Encoding`) is
+/// refused, because no layer decompresses. A form must have the `Content-Type` `application/x-www-form-urlencoded`, decode
+/// to UTF-8, and have at most 1,000 fields; it must not be compressed either, and is passed on byte for byte. Binary data
+/// may be any bytes.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) asks for | 400 malformed, 415 encoded or of another type |
+/// | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) needs | 400 malformed, 415 encoded or of another type |
 ///
 /// ```
 /// use bytes::Bytes;
@@ -56,7 +56,7 @@ enum Select {
 }
 
 impl CheckPayloadLayer {
-    /// How deeply the arrays and objects of a JSON body may be nested.
+    /// The most levels of arrays and objects in a JSON body.
     pub const MAX_DEPTH: usize = crate::json::MAX_DEPTH;
 
     /// Every body must be of this type.
@@ -64,7 +64,7 @@ impl CheckPayloadLayer {
         Self { select: Select::Fixed(data_type) }
     }
 
-    /// The body must be what the matched webhook's configuration says.
+    /// The body must be of the type that the matched webhook configures.
     pub fn from_webhook() -> Self {
         Self { select: Select::Matched }
     }
@@ -129,7 +129,7 @@ impl Select {
     }
 }
 
-/// Parameters are not looked at: a form has none (`charset` is sent all the same, and the bytes must be UTF-8 anyway).
+/// Ignores parameters: a form has none. Some senders add `charset`, but the bytes must be UTF-8 anyway.
 fn require_form(headers: &HeaderMap) -> Result<(), Rejection> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let found = match (types.next(), types.next()) {
@@ -147,7 +147,7 @@ fn is_form(content_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// No coding is none, and so is `identity`; empty elements of the list do not count (RFC 9110 §5.6.1.2, §8.4).
+/// Accepts no coding and `identity`; empty items of the list do not count (RFC 9110 §5.6.1.2, §8.4).
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_plain = |coding: &[u8]| {
         let coding = coding.trim_ascii();

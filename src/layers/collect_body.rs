@@ -1,4 +1,4 @@
-//! Request bodies, collected within bounds.
+//! The layer that collects request bodies within limits.
 
 use std::fmt;
 use std::future::Future;
@@ -20,15 +20,15 @@ use crate::request::{BodyMemory, Charge, Collected, Rejection, RejectionKind};
 
 /// Collects the body.
 ///
-/// [`CollectBodyLayer`] reads the whole body, at most so many bytes within so much time, and calls the inner service
-/// with [`Collected`]. A body that announces to be too large is refused before it is read.
+/// The layer reads the whole body, limited in size and time, and calls the inner service with [`Collected`]. A body
+/// whose announced length exceeds the limit is refused before it is read.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 broken off, 503 no memory |
+/// | nothing | the body type [`Collected`] | 413 too large, 408 too slow, 400 incomplete, 503 no memory |
 ///
-/// With a [`BodyMemory`] all bodies together, and those of one webhook and one namespace, are bounded too. Webhooks are
-/// told apart if [`LookupWebhook`](super::lookup::LookupWebhook) stands before this layer.
+/// With a [`BodyMemory`], the total size of all bodies is limited too, with a share for each webhook and each
+/// namespace. This needs a [`LookupWebhook`](super::lookup::LookupWebhook) before this layer to know the webhook.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,33 +66,34 @@ struct Limits {
 }
 
 impl CollectBodyLayer {
-    /// How much [`CollectBodyLayer`] takes if it is not told: 25 MiB, as GitHub sends up to 25 MB.
+    /// The default limit of a body: 25 MiB, because GitHub sends up to 25 MB.
     pub const DEFAULT_MAX_BYTES: usize = 25 << 20;
 
-    /// How long [`CollectBodyLayer`] waits for the whole body if it is not told.
+    /// The default time limit for a whole body.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-    /// Collects at most [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES) within [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE); all bodies together are not bounded.
+    /// A layer with the limits [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES) and
+    /// [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE), and without a limit for all bodies together.
     pub fn new() -> Self {
         Self { limits: Limits { max_bytes: Self::DEFAULT_MAX_BYTES, deadline: Self::DEFAULT_DEADLINE, memory: None } }
     }
 
-    /// The budget for all bodies together.
+    /// Sets the budget for all bodies together.
     #[must_use]
     pub fn memory(mut self, memory: BodyMemory) -> Self {
         self.limits.memory = Some(memory);
         self
     }
 
-    /// The largest body that is taken, in bytes.
+    /// Sets the largest accepted body, in bytes.
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.limits.max_bytes = max_bytes;
         self
     }
 
-    /// The time the whole body may take, from the moment on when it is first waited for. A sender that trickles is cut
-    /// off too.
+    /// Sets the time limit for the whole body, counted from the first wait for it. It applies to a sender that trickles
+    /// too.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.limits.deadline = deadline;
@@ -118,7 +119,7 @@ impl<S> Layer<S> for CollectBodyLayer {
 ///
 /// # Panics
 ///
-/// When it is called outside of a tokio runtime with timers: the deadline needs one.
+/// When it is called outside of a tokio runtime with timers, which the deadline needs.
 #[derive(Clone, Debug)]
 pub struct CollectBody<S> {
     inner: S,
@@ -150,7 +151,7 @@ where
             }
             None => Charge::default(),
         };
-        // The inner service that was polled ready goes into the future; the clone stays behind.
+        // The inner service that was polled ready moves into the future; its clone stays behind.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         let collecting = Collecting::new(body, &self.limits, charge);
@@ -219,7 +220,7 @@ struct Collecting<B> {
     #[pin]
     body: B,
     max_bytes: usize,
-    /// How long the body is going to be, if its sender has said so.
+    /// The length of the body, if the sender has announced it.
     announced: Option<u64>,
     deadline: Deadline,
     gathered: Gathered,
@@ -257,7 +258,8 @@ impl<B: Body> Collecting<B> {
                     }
                     this.gathered.push(bytes, room);
                 }
-                // A sender that closes its HTTP/2 connection at once breaks off a body of which nothing is missing.
+                // A sender that closes its HTTP/2 connection right after its last byte causes an error, although the
+                // body is complete.
                 Poll::Ready(Some(Err(_))) if *this.announced != Some(this.gathered.len() as u64) => {
                     return Poll::Ready(Err(RejectionKind::BodyIncomplete));
                 }
@@ -280,7 +282,7 @@ impl<B: Body> Collecting<B> {
     }
 }
 
-/// What has arrived. A body of one frame is never copied.
+/// The bytes that have arrived. A body of one frame is never copied.
 #[derive(Default)]
 struct Gathered {
     first: Bytes,
@@ -292,8 +294,8 @@ impl Gathered {
         self.first.len() + self.rest.len()
     }
 
-    /// The bytes of memory that it takes with `more` bytes behind it. It doubles, but never beyond `largest`, unless there is
-    /// more.
+    /// The buffer size needed for `more` further bytes. It doubles, but not beyond `largest`, unless the body itself is
+    /// larger.
     fn room_with(&self, more: usize, largest: usize) -> usize {
         let (needed, capacity) = (self.len() + more, self.rest.capacity());
         match self.len() {
@@ -303,7 +305,7 @@ impl Gathered {
         }
     }
 
-    /// `room` is what [`room_with`](Self::room_with) has said.
+    /// `room` is the result of [`room_with`](Self::room_with).
     fn push(&mut self, bytes: Bytes, room: usize) {
         if self.len() == 0 {
             self.first = bytes;

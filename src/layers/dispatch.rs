@@ -1,4 +1,4 @@
-//! The end of the stack: the event is given to the webhook's module, or kept for it.
+//! The end of the stack: delivers the event to the webhook's module, or puts it into the queue.
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
@@ -18,32 +18,33 @@ use crate::queue::{Accepted, BackendFuture, Offer, Queue, QueueError};
 use crate::request::{Collected, Missing, Rejection, RejectionKind, ResponseBody};
 use crate::webhook::{Promise, Webhook};
 
-/// Gives each event to the module of its webhook.
+/// Delivers each event to the module of its webhook.
 ///
-/// [`Dispatch`] is a service, not a layer. It takes no request that lacks the evidence of the layers before it. What it
-/// then waits for is what the webhook [promises](crate::Promise): by default for the module, so that **200** says that
-/// the module has the event; with `"ack": "accepted"` for the disk, so that **202** says that the event outlives a
-/// power cut.
+/// [`Dispatch`] is a service, not a layer. It accepts no request without the evidence of the layers before it. The
+/// webhook's [promise](crate::Promise) decides how long it waits: by default for the module, so that **200** means that
+/// the module has taken the event; with `"ack": "accepted"` for the disk, so that **202** means that the event survives
+/// a power cut.
 ///
 /// | needs | answers |
 /// |---|---|
 /// | [`Collected`], [`Matched`](crate::Matched), [`Permit`](crate::Permit), [`CheckPayload`](super::check_payload::CheckPayload) before it, [`Dedup`](super::dedup::Dedup) if the webhook has such a rule | 200 `{"message":"200 OK"}`, or 502, 503, 504: send it again |
-/// | the same, and a [`Queue`], if the webhook says `accepted` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
+/// | the same, and a [`Queue`], if the webhook has `"ack": "accepted"` | 202 `{"message":"202 Accepted","status":"accepted"}`, or 503 if there is no room or the disk fails: send it again |
 ///
-/// What fails before the answer is tried again as the webhook's `retry` says, while the deadline allows for the wait;
-/// the sender is told of the last error. After a 504 the module may still finish what it has begun: the sender's next
-/// try is then a second one. What fails after a 202 is the affair of the queue's [`Worker`](crate::worker::Worker).
+/// A failed attempt before the answer is retried according to the webhook's `retry`, while the deadline allows for the
+/// wait; the sender gets the last error. After a 504 the module may still finish its work, and the sender's next
+/// request is then a second delivery. After a 202, the queue's [`Worker`](crate::worker::Worker) retries.
 ///
-/// At most 256 events of a webhook and 1,024 of a namespace are being delivered while their senders wait; four times as
-/// many may wait for a place, for at most 5 s for the webhook's and 5 s for the namespace's. The rest gets 503 with
-/// `Retry-After`, so that a target that hangs holds up nobody else. Accepting has no such bound: its bound is the
-/// queue's room.
+/// At most 256 events of a webhook and 1,024 of a namespace are delivered at a time while their senders wait. Four
+/// times as many may wait for a permit, for at most 5 s for the webhook's and 5 s for the namespace's. Further requests
+/// get 503 with `Retry-After`, so that a target that hangs affects no other webhook. Accepted events have no such
+/// limit, only the room in the queue.
 ///
-/// A failed delivery is logged at WARN, with the event's id, the webhook, the module and the error: for each webhook and
-/// kind of error ten lines at once, and then one in 5 seconds, whose `left_out` says how many were not logged before it.
+/// A failed delivery is logged at WARN, with the event's id, the webhook, the module and the error: for each webhook
+/// and kind of error ten lines at once, then one in 5 seconds. `left_out` is the number of lines that were suppressed
+/// before it.
 ///
-/// Every answer of a delivery carries the event's id in [`X-Event-Id`](crate::event::EVENT_ID). [`receiver`](crate::receiver()) is
-/// the usual way to the layers in front; by hand, with a path of one's own:
+/// Every answer of a delivery carries the event's id in [`X-Event-Id`](crate::event::EVENT_ID). Usually
+/// [`receiver`](crate::receiver()) builds the layers in front. By hand, with a path of your own:
 ///
 /// ```
 /// use std::time::Duration;
@@ -92,10 +93,10 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// The time a module may take, if no other is set: 30 s.
+    /// The default time limit for a module: 30 s.
     pub const DEFAULT_DEADLINE: Duration = crate::delivery::DEFAULT_DEADLINE;
 
-    /// Waits at most [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE) for a module.
+    /// A service with the deadline [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE) and without a queue.
     pub fn new() -> Self {
         Self { deadline: Self::DEFAULT_DEADLINE, queue: None }
     }
@@ -104,15 +105,15 @@ impl Dispatch {
         Self { deadline: deadline.unwrap_or(Self::DEFAULT_DEADLINE), queue }
     }
 
-    /// Where the events of webhooks with `"ack": "accepted"` go. A [`Registry`](crate::Registry) that is
-    /// [`accepting`](crate::Capabilities::accepting) belongs to it.
+    /// Sets the queue for the events of webhooks with `"ack": "accepted"`. The [`Registry`](crate::Registry) must be
+    /// [`accepting`](crate::Capabilities::accepting) too.
     #[must_use]
     pub fn queue(mut self, queue: Queue) -> Self {
         self.queue = Some(queue);
         self
     }
 
-    /// How long a module may take before the sender gets 504.
+    /// Sets the time limit for a module, after which the sender gets 504.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -136,7 +137,7 @@ impl Service<Request<Collected>> for Dispatch {
     }
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
-        // Before the box is made, which is then as small as what is waited for.
+        // Before the future is boxed, so that it holds only what it needs.
         let (webhook, delivery) = match admit(req) {
             Ok(admitted) => admitted,
             Err(rejection) => return DispatchFuture(Kind::now(rejection.into_response())),
@@ -160,7 +161,7 @@ pub struct DispatchFuture(Kind);
 
 enum Kind {
     Answering(BoxFuture<'static, Response<ResponseBody>>),
-    /// The future is the queue's own: to put it into another one would cost an allocation.
+    /// The queue's own future: wrapping it in another box would cost an allocation.
     Accepting(EventId, BackendFuture<'static, Result<Accepted, QueueError>>),
 }
 
@@ -190,7 +191,7 @@ impl Future for DispatchFuture {
     }
 }
 
-/// Turns a request that may be delivered into a delivery to its webhook.
+/// Turns an admitted request into a delivery to its webhook.
 fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection> {
     let (mut head, body) = req.into_parts();
     let (webhook, stamp) = Evidence::admit(&mut head.extensions)?;
@@ -200,10 +201,10 @@ fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection>
 }
 
 impl Dispatch {
-    /// The event is on its way, and not held any more, when this returns: it is answered when the future resolves.
+    /// Hands the event to the queue. The returned future resolves with the answer.
     fn accept(&self, delivery: &Delivery) -> Result<BackendFuture<'static, Result<Accepted, QueueError>>, Rejection> {
         let queue = self.queue.as_ref().ok_or_else(|| Rejection::misassembled(Missing::Queue))?;
-        // A queue that hangs must not hold the sender for ever; the event may be there all the same.
+        // A queue that hangs must not delay the sender for ever. The event may be stored all the same.
         queue.backend().accept(Offer::new(delivery, self.deadline)).map_err(refusal)
     }
 }
@@ -230,7 +231,7 @@ fn failure(not_delivered: NotDelivered) -> Rejection {
     }
 }
 
-/// Names the event also in a refusal: it may have been taken all the same.
+/// Adds the event's id, also to a refusal: the event may have been taken all the same.
 fn answer(id: EventId, outcome: Result<(), Rejection>, status: StatusCode) -> Response<ResponseBody> {
     let mut response = match outcome {
         Ok(()) => receipt::success(status),

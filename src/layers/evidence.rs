@@ -1,8 +1,8 @@
-//! What the layers have found out about a request.
+//! The evidence that the layers have established about a request.
 //!
-//! It is in one slot of the request's extensions. A copy of [`Matched`] has a slot of its own, so that handlers can
-//! extract it; anybody can put another one there, so no layer decides by the copy. All the rules by which evidence comes
-//! and goes are here: nothing that was learned of one webhook may speak for another. Nothing else can make it.
+//! The evidence is in one slot of the request's extensions. A copy of [`Matched`] has its own slot, so that handlers
+//! can extract it; because any code can replace the copy, no layer trusts it. All rules by which evidence is added and
+//! removed are in this file: evidence about one webhook must never count for another. No other code can make evidence.
 
 use std::sync::Arc;
 
@@ -15,14 +15,15 @@ use crate::handshake::Handshake;
 use crate::request::{Missing, Rejection};
 use crate::webhook::Webhook;
 
-/// The webhook that a request is for, as it was configured when the request was looked up.
+/// The webhook that a request is for, with its configuration at the time of the lookup.
 ///
-/// Only [`LookupWebhook`](super::lookup::LookupWebhook) brings one about.
+/// Only [`LookupWebhook`](super::lookup::LookupWebhook) makes one.
 #[derive(Clone, Debug)]
 pub struct Matched(Arc<Webhook>);
 
 impl Matched {
-    /// What [`LookupWebhook`](super::lookup::LookupWebhook) found for the request these extensions belong to.
+    /// The webhook that [`LookupWebhook`](super::lookup::LookupWebhook) has found for the request with these
+    /// extensions.
     ///
     /// # Errors
     ///
@@ -37,10 +38,10 @@ impl Matched {
     }
 }
 
-/// The evidence, beside a request, that its sender was let in.
+/// The evidence that the sender of a request is authenticated.
 ///
-/// Only [`RequireAuth`], [`CallAuth`] and [`VerifyBody`] bring one about. It is taken away again by a [`RouteNamespace`] or
-/// [`LookupWebhook`] further in: a permit for one webhook must not serve another.
+/// Only [`RequireAuth`], [`CallAuth`] and [`VerifyBody`] make one. A later [`RouteNamespace`] or [`LookupWebhook`]
+/// removes it: a permit for one webhook must not count for another.
 ///
 /// [`RequireAuth`]: super::require_auth::RequireAuth
 /// [`CallAuth`]: super::call_auth::CallAuth
@@ -53,11 +54,11 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The permit of the request these extensions belong to.
+    /// The permit of the request with these extensions.
     ///
     /// # Errors
     ///
-    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer is missing that would have given it.
+    /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer that gives the permit is missing.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
         Evidence::permit(extensions)
     }
@@ -69,7 +70,8 @@ impl Permit {
 }
 
 impl Target {
-    /// What [`RouteNamespace`](super::route::RouteNamespace) found for the request these extensions belong to.
+    /// The target that [`RouteNamespace`](super::route::RouteNamespace) has found for the request with these
+    /// extensions.
     ///
     /// # Errors
     ///
@@ -87,25 +89,25 @@ pub(super) struct Evidence {
     owed: Option<Owed>,
     is_checked: bool,
     is_deduplicated: bool,
-    /// Challenges that come before the guards have been answered.
+    /// Whether a layer has answered the challenges that come before the guards.
     is_greeted: bool,
-    /// Signed challenges have been answered.
+    /// Whether a layer has answered signed challenges.
     is_challenged: bool,
-    /// A layer further out holds a claim, of whatever rule. Wherever the request is routed, it does.
+    /// Whether an outer layer holds a claim, by any rule. This stays true wherever the request is routed.
     is_claimed: bool,
-    /// The event that the request brings, wherever it is routed.
+    /// The event in the request, which stays the same wherever the request is routed.
     event: Option<Stamp>,
 }
 
-/// A proof that is still to come. Unlike a permit it is not taken back when the request is routed elsewhere.
+/// A proof that is still missing. Unlike a permit, it is not removed when the request is routed elsewhere.
 #[derive(Clone)]
 struct Owed {
     pending: Pending,
-    /// Whether it is owed to the guards of what the request is routed to now: only then a permit follows.
+    /// Whether the current target's guards demand the proof: only then it leads to a permit.
     permits: bool,
 }
 
-// --- what the layers bring
+// --- evidence that the layers add
 
 impl Evidence {
     pub(super) fn set_target(extensions: &mut Extensions, target: Target) {
@@ -115,7 +117,7 @@ impl Evidence {
         extensions.remove::<Matched>();
     }
 
-    /// A permit that was given before the webhook was known says nothing of its guards.
+    /// A permit from before the lookup does not satisfy the webhook's guards.
     pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>) {
         let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
@@ -125,13 +127,13 @@ impl Evidence {
         extensions.insert(matched);
     }
 
-    /// `matches` are the secrets that let the sender in; they are counted.
+    /// Counts `matches`, the secrets that let the sender in.
     pub(super) fn set_permit(extensions: &mut Extensions, matches: Matches) {
         matches.count();
         Self::slot(extensions).permit.get_or_insert_default().matches.extend(matches);
     }
 
-    /// Adds to what other layers left open.
+    /// Adds schemes that wait for the body or a call to those of other layers.
     pub(super) fn add_pending(extensions: &mut Extensions, more: Pending) {
         let owed = &mut Self::slot(extensions).owed;
         let pending = match owed.take() {
@@ -141,7 +143,7 @@ impl Evidence {
         *owed = Some(Owed { pending, permits: true });
     }
 
-    /// The calls have been made, and `pending` is what waits for the body.
+    /// The calls have been made; the schemes in `pending` wait for the body.
     pub(super) fn set_called(extensions: &mut Extensions, pending: Pending) {
         let evidence = Self::slot(extensions);
         match &mut evidence.owed {
@@ -150,7 +152,7 @@ impl Evidence {
         }
     }
 
-    /// Everything that was waited for is proven.
+    /// All missing proofs have been given.
     pub(super) fn settle(extensions: &mut Extensions, matches: Matches) {
         if Self::slot(extensions).owed.take().is_some_and(|owed| owed.permits) {
             Self::set_permit(extensions, matches);
@@ -177,7 +179,7 @@ impl Evidence {
         Self::slot(extensions).is_claimed = true;
     }
 
-    /// Names the event that the request brings, unless it has a name.
+    /// Gives the event in the request an id, unless it has one.
     pub(super) fn name_event(extensions: &mut Extensions) -> EventId {
         Self::slot(extensions).event.get_or_insert_with(Stamp::now).id
     }
@@ -186,14 +188,14 @@ impl Evidence {
         extensions.get_or_insert_default()
     }
 
-    /// Takes the proof that is still owed, and marks it: no permit follows from it for the webhook that the request goes to
-    /// now.
+    /// Takes the missing proof and marks it: it must still be given, but leads to no permit for the request's new
+    /// webhook.
     fn elsewhere(&mut self) -> Option<Owed> {
         self.owed.take().map(|owed| Owed { permits: false, ..owed })
     }
 }
 
-// --- what the layers behind them ask for
+// --- evidence that later layers need
 
 impl Evidence {
     pub(super) fn target(extensions: &Extensions) -> Result<&Target, Rejection> {
@@ -209,14 +211,14 @@ impl Evidence {
         extensions.get::<Self>()?.matched.as_ref().map(Matched::webhook)
     }
 
-    /// The permit, if no scheme is still waiting for a call or the body.
+    /// The permit, if no scheme still waits for a call or the body.
     pub(super) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
         let evidence = extensions.get::<Self>().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
         evidence.require_nothing_owed()?;
         evidence.permit.as_ref().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))
     }
 
-    /// What is still to be proven; `None` if there is a permit.
+    /// The schemes that still wait; `None` if there is a permit.
     pub(super) fn unsettled(extensions: &Extensions) -> Result<Option<&Pending>, Rejection> {
         match extensions.get::<Self>() {
             Some(Self { owed: Some(owed), .. }) => Ok(Some(&owed.pending)),
@@ -229,7 +231,7 @@ impl Evidence {
         extensions.get::<Self>()?.owed.as_ref().map(|owed| &owed.pending)
     }
 
-    /// Whether a scheme waits for a call. Refuses a request of which nothing has been proven or is waited for.
+    /// Whether a scheme waits for a call. Refuses a request for which nothing has been proved and nothing is awaited.
     pub(super) fn needs_call(extensions: &Extensions) -> Result<bool, Rejection> {
         let evidence = extensions.get::<Self>();
         let owed = evidence.and_then(|evidence| evidence.owed.as_ref());
@@ -259,10 +261,10 @@ impl Evidence {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_claimed)
     }
 
-    /// The webhook that may have the request, and the event that it brings: everything has been found out that must be.
-    /// The webhook is taken out.
+    /// The webhook and the event of a request that has all necessary evidence. The webhook is removed from the
+    /// extensions.
     pub(super) fn admit(extensions: &mut Extensions) -> Result<(Arc<Webhook>, Stamp), Rejection> {
-        // The copy that handlers see: of another request, it would tell them of a webhook that was not asked for.
+        // The handlers' copy of `Matched`: passed on, it would name a webhook that was not asked for.
         let shown = extensions.remove::<Matched>();
         let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
         let missing = |layer, is_missing| if is_missing { Err(Rejection::misassembled(layer)) } else { Ok(()) };
@@ -290,8 +292,8 @@ impl Evidence {
 }
 
 impl EventId {
-    /// The id of the event that the request with these extensions brings. It is the one in the `X-Event-Id` of the answer,
-    /// unless the handler sets another.
+    /// The id of the event in the request with these extensions. It is also the `X-Event-Id` of the answer, unless the
+    /// handler sets another.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Answers challenges that come before the guards.
+//! The layer that answers challenges before the guards.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::request::{Head, Rejection, RejectionKind};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Matched`], unless the handshake is fixed | that challenges before the guards are answered | 405; 400 a malformed challenge, 403 a wrong token |
+/// | [`Matched`], unless the handshake is fixed | the evidence that challenges before the guards are answered | 405; 400 a malformed challenge, 403 a wrong token |
 ///
 /// Before a route of your own:
 ///
@@ -50,17 +50,17 @@ use crate::request::{Head, Rejection, RejectionKind};
 /// ```
 #[derive(Clone, Debug)]
 pub struct HandshakeLayer {
-    /// `None` for that of the matched webhook.
+    /// `None` uses the matched webhook's handshake.
     fixed: Option<Handshake>,
 }
 
 impl HandshakeLayer {
-    /// Answers the challenges of `handshake`.
+    /// A layer that answers the challenges of `handshake`.
     pub fn new(handshake: Handshake) -> Self {
         Self { fixed: Some(handshake) }
     }
 
-    /// Answers the challenges that the matched webhook's configuration names.
+    /// A layer that answers the challenges that the matched webhook configures.
     pub fn from_webhook() -> Self {
         Self { fixed: None }
     }
@@ -103,7 +103,7 @@ where
     }
 }
 
-/// `None` if the request is no challenge of those that come before the guards.
+/// `None` if the request is not a challenge that comes before the guards.
 fn judge<B>(fixed: Option<&Handshake>, req: &mut Request<B>) -> Result<Option<Answered>, Rejection> {
     let handshake = match fixed {
         Some(handshake) => Some(handshake),

@@ -1,4 +1,4 @@
-//! The webhook's configuration, looked up for each request.
+//! The layer that looks up the webhook's configuration for each request.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,16 +13,16 @@ use crate::request::{Rejection, RejectionKind, ResponseFuture};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;
 
-/// Looks up the webhook a request is for.
+/// Looks up the webhook that a request is for.
 ///
-/// [`LookupWebhookLayer`] takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current
-/// snapshot and puts it beside the request as [`Matched`](crate::Matched). One snapshot is read per request, so a change of the
-/// configuration in the middle of a request cannot mix two. Any method is let through: put
-/// [`RequirePost`](super::require_post::RequirePost) before this layer, or a route of your own.
+/// The layer takes the [`Target`] of the request, finds the compiled [`Webhook`] in the store's current snapshot and
+/// adds it to the request as [`Matched`](crate::Matched). Each request reads one snapshot, so a change of the
+/// configuration in the middle of a request cannot mix two. All methods pass: put
+/// [`RequirePost`](super::require_post::RequirePost), or a route of your own, before this layer.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Target`] | [`Matched`](crate::Matched) | 404 unknown, 503 nothing loaded yet or never validly configured |
+/// | [`Target`] | [`Matched`](crate::Matched) | 404 unknown, 503 nothing loaded yet or no valid configuration |
 ///
 /// ```
 /// use std::time::Duration;

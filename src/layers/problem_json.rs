@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 problem documents.
+//! The layer that renders refusals as RFC 9457 problem documents.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,11 +18,11 @@ use crate::request::{Rejection, RejectionKind};
 
 /// Gives refusals a body.
 ///
-/// The layers refuse with an empty body, so that they fit any response type. This one, put outside of them, fills it:
-/// `application/problem+json` with `type`, `title`, `status` and `detail`.
+/// The layers refuse with an empty body, so that they fit any response type. This layer, put outside of them, fills the
+/// body with a document of type `application/problem+json` with `type`, `title`, `status` and `detail`.
 ///
-/// The inner service may answer with any body whose data can be [`Bytes`], such as that of hyper, axum or tonic: a
-/// [`ProblemBody`] is that body or a document.
+/// The inner service may answer with any body whose data can be [`Bytes`], such as those of hyper, axum or tonic: a
+/// [`ProblemBody`] is either that body or a document.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -167,7 +167,7 @@ impl<B: Body<Data: From<Bytes>>> Body for ProblemBody<B> {
     }
 }
 
-/// The document that is the body of `response` if that is a refusal. Its type is noted in the header.
+/// The problem document for `response`, if that is a refusal. Sets the headers of the document.
 pub(crate) fn describe<B>(response: &mut Response<B>) -> Option<Bytes> {
     let document = document(response.extensions().get::<Rejection>()?);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -182,7 +182,7 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
-/// Most refusals of a kind look the same: these are written once.
+/// Most refusals of a kind have the same text: their documents are rendered once.
 fn document(rejection: &Rejection) -> Bytes {
     static PLAIN: [OnceLock<Bytes>; RejectionKind::COUNT] = [const { OnceLock::new() }; RejectionKind::COUNT];
     match rejection.is_plain() {
@@ -199,6 +199,6 @@ fn render(rejection: &Rejection) -> Bytes {
         status: status.as_u16(),
         detail: rejection.detail(),
     };
-    // Strings and a number always serialise; an empty body would be the harmless alternative.
+    // Strings and a number always serialise; an empty body would be a harmless fallback.
     serde_json::to_vec(&problem).unwrap_or_default().into()
 }

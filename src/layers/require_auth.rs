@@ -1,4 +1,4 @@
-//! The layer that judges the head.
+//! The layer that authenticates requests by their head.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Matched};
 use crate::auth::{AnyOf, Follows, Guard, Guards, Scheme};
 use crate::request::{Head, Rejection, ResponseFuture};
 
-/// Refuses requests that do not prove who sent them. [`auth`](crate::auth) has an example.
+/// Refuses requests whose sender is not authenticated. [`auth`](crate::auth) has an example.
 #[derive(Clone, Debug)]
 pub struct RequireAuthLayer {
     select: Select,
@@ -37,23 +37,24 @@ impl RequireAuthLayer {
         Self { select: Select::Fixed(guards), follows: Follows::default() }
     }
 
-    /// Requires what the matched webhook's configuration asks for: every one of its guards.
+    /// Requires all guards that the matched webhook configures.
     pub fn from_webhook() -> Self {
         Self { select: Select::Matched, follows: Follows::default() }
     }
 
-    /// Lets requests pass whose proof needs the body, for a [`VerifyBody`](super::verify_body::VerifyBody) further in to settle.
+    /// Lets requests pass whose proof needs the body, which a later [`VerifyBody`](super::verify_body::VerifyBody) must
+    /// verify.
     ///
-    /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled): else a webhook that is
-    /// given a signature scheme would open the service behind this layer.
+    /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled): otherwise a webhook
+    /// with a signature scheme would open the service behind this layer.
     #[must_use]
     pub fn verify_body_follows(mut self) -> Self {
         self.follows.verify_body = true;
         self
     }
 
-    /// Lets requests pass whose proof needs a call to another server, for a [`CallAuth`](super::call_auth::CallAuth) further in to
-    /// settle.
+    /// Lets requests pass whose proof needs a call to another server, which a later
+    /// [`CallAuth`](super::call_auth::CallAuth) must make.
     ///
     /// Without this call they are refused as [`Misassembled`](crate::RejectionKind::Misassembled).
     #[must_use]

@@ -1,4 +1,4 @@
-//! Which methods a webhook takes.
+//! The layer that restricts the method of requests.
 
 use std::task::{Context, Poll};
 
@@ -8,10 +8,10 @@ use tower_service::Service;
 
 use crate::request::{RejectionKind, ResponseFuture};
 
-/// Refuses any method but POST.
+/// Refuses every method except POST.
 ///
-/// [`RequirePostLayer`] refuses any method but POST with 405 and `Allow: POST`, whatever the path names. It asks for no
-/// other layer. A service of your own that takes other methods too does without it: no other layer looks at the method.
+/// The answer is 405 with `Allow: POST`, whatever the path names. The layer needs no other layer. A service of your own
+/// that accepts other methods too leaves this layer out: no other layer checks the method.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
@@ -41,7 +41,7 @@ pub struct RequirePostLayer {
 }
 
 impl RequirePostLayer {
-    /// Lets POST pass, and nothing else.
+    /// A layer that lets only POST pass.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,4 +1,4 @@
-//! Which webhook a request is for.
+//! The layer that finds out which webhook a request is for.
 
 use std::fmt;
 use std::future::Future;
@@ -18,12 +18,12 @@ use crate::request::{Head, Rejection, RejectionKind, ResponseFuture};
 
 /// Finds out which webhook a request is for.
 ///
-/// [`RouteNamespaceLayer`] reads the path `/{id}` or `/{namespace}/{id}` in place and puts a [`Target`] beside the
-/// request. The URI is not changed.
+/// The layer reads the path `/{id}` or `/{namespace}/{id}`, and adds a [`Target`] to the request. The URI is not
+/// changed.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | a path | [`Target`] | 400 a bad name, 404 another shape of path |
+/// | a path | [`Target`] | 400 an invalid name, 404 another shape of path |
 ///
 /// A short path belongs to the default namespace:
 ///
@@ -51,11 +51,11 @@ use crate::request::{Head, Rejection, RejectionKind, ResponseFuture};
 /// # }
 /// ```
 ///
-/// In front of one route of your own, name the webhook instead: `RouteNamespaceLayer::fixed("shop", "orders")?`; or
-/// take it from wherever you like with [`RouteNamespaceLayer::from_fn`].
+/// In front of a route of your own, name the webhook instead: `RouteNamespaceLayer::fixed("shop", "orders")?`; or
+/// compute it with [`RouteNamespaceLayer::from_fn`].
 #[derive(Clone, Debug)]
 pub struct RouteNamespaceLayer {
-    // Shared, as servers clone the service for each request.
+    // Shared, because servers clone the service for each request.
     select: Arc<Select>,
 }
 
@@ -72,9 +72,9 @@ impl RouteNamespaceLayer {
         Self::new(Select::Path { prefix: "".into(), default_namespace: "default".into() })
     }
 
-    /// What every path begins with, for a service that is not mounted below a path already: `/webhook`.
+    /// Sets a prefix of every path, such as `/webhook`, for a service that is not mounted below a path.
     ///
-    /// It has an effect on [`from_path`](Self::from_path) only. Other paths are refused with 404.
+    /// This affects only [`from_path`](Self::from_path). Other paths are refused with 404.
     #[must_use]
     pub fn prefix(mut self, path: &str) -> Self {
         if let Select::Path { prefix, .. } = Arc::make_mut(&mut self.select) {
@@ -83,9 +83,9 @@ impl RouteNamespaceLayer {
         self
     }
 
-    /// The namespace of a path that names none; `default` if this is not called.
+    /// Sets the namespace of paths that name none. The default is `default`.
     ///
-    /// It has an effect on [`from_path`](Self::from_path) only.
+    /// This affects only [`from_path`](Self::from_path).
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl RouteNamespaceLayer {
         Ok(Self::new(Select::Fixed(Target::new(namespace, id)?)))
     }
 
-    /// Takes the webhook from what `f` makes of the request's head.
+    /// Computes the webhook from the request's head with `f`.
     pub fn from_fn<F>(f: F) -> Self
     where
         F: Fn(Head<'_>) -> Result<Target, Rejection> + Send + Sync + 'static,
@@ -224,7 +224,7 @@ fn parse_path(path: &str, default_namespace: &str) -> Result<Target, Rejection> 
         .map_err(|invalid| Rejection::with_detail(RejectionKind::InvalidName, invalid.to_string()))
 }
 
-/// A path that is read names the webhook it was written for, and no other.
+/// A path that is accepted names exactly the webhook it was written for.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(path: &[u8]) {
     let Ok(path) = std::str::from_utf8(path) else { return };
@@ -234,7 +234,7 @@ pub(crate) fn fuzz(path: &[u8]) {
     assert!(path == long || is_short);
 }
 
-/// Of a path that would be a webhook's without the slashes at its end, a sender is told so.
+/// The refusal of a path, with a hint if only the slashes at its end are wrong.
 fn no_route(rest: &str) -> Rejection {
     let meant = rest.trim_end_matches('/');
     let is_route = !meant.is_empty() && meant.split('/').count() <= 2 && !meant.starts_with('/');
@@ -262,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_are_no_route() {
+    fn paths_of_another_shape_are_refused() {
         for path in ["", "/", "//", "/a/", "//a", "/a/b/c", "/a//b", "orders"] {
             assert_eq!(kind(path), RejectionKind::NoRoute, "{path:?}");
         }
     }
 
     #[test]
-    fn of_a_slash_at_the_end_the_sender_is_told() {
+    fn the_refusal_of_a_trailing_slash_says_so() {
         let detail = |path: &str| parse_path(path, "default").unwrap_err().detail().to_owned();
         for path in ["/a/", "/a/b/", "/a//", "/a/b//"] {
             assert_eq!(detail(path), "Not Found: remove the slash at the end of the path", "{path}");
@@ -301,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(path in "/[a-z0-9/_%.-]{0,140}") {
+        fn a_path_is_read_as_it_was_written(path in "/[a-z0-9/_%.-]{0,140}") {
             if let Ok(target) = parse_path(&path, "default") {
                 let long = format!("/{}/{}", target.namespace(), target.id());
                 let short = format!("/{}", target.id());

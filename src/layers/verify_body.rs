@@ -1,4 +1,4 @@
-//! The layer that judges the body.
+//! The layer that authenticates requests by their body.
 
 use std::task::{Context, Poll};
 
@@ -9,18 +9,18 @@ use tower_service::Service;
 use super::evidence::{Evidence, Permit};
 use crate::request::{Collected, Head, Rejection, ResponseFuture};
 
-/// Finishes what [`RequireAuth`](super::require_auth::RequireAuth) and [`CallAuth`](super::call_auth::CallAuth) could not prove without the body:
-/// signatures over it.
+/// Verifies proofs that [`RequireAuth`](super::require_auth::RequireAuth) and [`CallAuth`](super::call_auth::CallAuth)
+/// could not verify without the body: signatures over it.
 ///
-/// It stands behind [`CollectBody`](super::collect_body::CollectBody), which its request type demands, and passes requests that
-/// are permitted already.
+/// The layer's place is behind [`CollectBody`](super::collect_body::CollectBody), which its request type demands.
+/// Requests that already have a permit pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VerifyBodyLayer {
     _private: (),
 }
 
 impl VerifyBodyLayer {
-    /// Asks each scheme that is waiting for the body.
+    /// A layer that asks each scheme that waits for the body.
     pub fn new() -> Self {
         Self::default()
     }

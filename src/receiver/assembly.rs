@@ -1,4 +1,4 @@
-//! What makes a receiver.
+//! Assembles a receiver from its layers and tasks.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -35,8 +35,7 @@ pub fn receiver(store: Store) -> Receiver {
     Receiver::of_store(store).build()
 }
 
-/// Settings of a [`Receiver`], whose webhooks come from `W`: a [`Store`] that somebody else keeps, or a
-/// [source](Receiver::builder).
+/// Settings of a [`Receiver`] whose webhooks come from `W`: a [`Store`], or a [source](Receiver::builder).
 #[derive(Clone, Debug)]
 pub struct ReceiverBuilder<W> {
     webhooks: W,
@@ -46,7 +45,7 @@ pub struct ReceiverBuilder<W> {
     deadline: Option<Duration>,
 }
 
-/// Webhooks that come from a source, and what serves them. See [`Receiver::builder`].
+/// Webhooks from a source, and the parts that serve them. See [`Receiver::builder`].
 #[derive(Debug)]
 pub struct Live<S> {
     source: S,
@@ -57,10 +56,11 @@ pub struct Live<S> {
 }
 
 impl Receiver {
-    /// Everything that a receiver needs: it follows `source`, serves its webhooks and delivers what it accepts.
+    /// A complete receiver: it follows `source`, serves its webhooks and delivers accepted events.
     ///
-    /// A webhook may ask for what the builder was given: `"ack": "accepted"` with a [`worker`](ReceiverBuilder::worker),
-    /// `dedup` with [`claims`](ReceiverBuilder::claims). One that asks for more is refused.
+    /// A webhook may use the parts that the builder was given: `"ack": "accepted"` needs a
+    /// [`worker`](ReceiverBuilder::worker), and `dedup` needs [`claims`](ReceiverBuilder::claims). A webhook that needs
+    /// a missing part is refused.
     ///
     /// ```
     /// use std::time::Duration;
@@ -85,13 +85,13 @@ impl Receiver {
         ReceiverBuilder::of(Live { source, registry, on_invalid, worker: None, claims: None })
     }
 
-    /// A receiver for the webhooks of a store that somebody else keeps. It delivers while the sender waits, and nothing
-    /// else.
+    /// A receiver for the webhooks of a store that is filled elsewhere. It only delivers while the sender waits, and
+    /// has neither queue nor deduplication.
     pub fn of_store(store: Store) -> ReceiverBuilder<Store> {
         ReceiverBuilder::of(store)
     }
 
-    /// The events that are being finished though their senders are gone: a server waits for them before it ends.
+    /// The events that are still processed although their senders have hung up. A server waits for them before it ends.
     pub fn remainders(&self) -> Remainders {
         self.remainders.clone()
     }
@@ -109,7 +109,7 @@ impl<W> ReceiverBuilder<W> {
         }
     }
 
-    /// The namespace of `/{id}`; `default` if this is not called.
+    /// Sets the namespace of `/{id}`. The default is `default`.
     ///
     /// # Errors
     ///
@@ -119,49 +119,49 @@ impl<W> ReceiverBuilder<W> {
         Ok(self)
     }
 
-    /// What every path begins with, if the receiver is not mounted below a path already.
+    /// Sets a prefix of every path, for a receiver that is not mounted below a path.
     #[must_use]
     pub fn prefix(mut self, path: &str) -> Self {
         self.route = self.route.prefix(path);
         self
     }
 
-    /// The largest body that is taken, in bytes.
+    /// Sets the largest accepted body, in bytes.
     #[must_use]
     pub fn max_body_bytes(mut self, max_bytes: usize) -> Self {
         self.collect = self.collect.max_bytes(max_bytes);
         self
     }
 
-    /// The budget for the bodies in memory, all together. Without this call only each body is bounded.
+    /// Sets the budget for all bodies in memory together. By default only each body is limited.
     #[must_use]
     pub fn body_memory(mut self, memory: BodyMemory) -> Self {
         self.collect = self.collect.memory(memory);
         self
     }
 
-    /// The time a whole body may take.
+    /// Sets the time limit for a whole body.
     #[must_use]
     pub fn body_deadline(mut self, deadline: Duration) -> Self {
         self.collect = self.collect.deadline(deadline);
         self
     }
 
-    /// The time that guards may take to ask other servers about one request.
+    /// Sets the time limit for the calls of guards to other servers, for each request.
     #[must_use]
     pub fn call_deadline(mut self, deadline: Duration) -> Self {
         self.call = self.call.deadline(deadline);
         self
     }
 
-    /// How many requests of a webhook may wait for other servers at a time: see [`CallAuthLayer::max_calls`].
+    /// Sets the limit of requests of a webhook that wait for other servers: see [`CallAuthLayer::max_calls`].
     #[must_use]
     pub fn max_calls(mut self, per_webhook: usize) -> Self {
         self.call = self.call.max_calls(per_webhook);
         self
     }
 
-    /// The time a module may take, also for events that were accepted.
+    /// Sets the time limit for a module, also for accepted events.
     #[must_use]
     pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
@@ -187,7 +187,7 @@ impl<W> ReceiverBuilder<W> {
 }
 
 impl ReceiverBuilder<Store> {
-    /// The receiver.
+    /// Builds the receiver.
     pub fn build(self) -> Receiver {
         let store = self.webhooks.clone();
         self.stack(store, None, None)
@@ -195,21 +195,21 @@ impl ReceiverBuilder<Store> {
 }
 
 impl<S: Source> ReceiverBuilder<Live<S>> {
-    /// What webhooks may use; [`Registry::builtin`] if this is not called.
+    /// Sets the modules, schemes and connections that webhooks may use. The default is [`Registry::builtin`].
     #[must_use]
     pub fn registry(mut self, registry: Registry) -> Self {
         self.webhooks.registry = registry;
         self
     }
 
-    /// What is served in place of a value that does not compile.
+    /// Sets the value that is served in place of one that does not compile. The default is [`OnInvalid::Keep`].
     #[must_use]
     pub fn on_invalid(mut self, on_invalid: OnInvalid) -> Self {
         self.webhooks.on_invalid = on_invalid;
         self
     }
 
-    /// Accepts the events of webhooks that say `"ack": "accepted"`: they go into the queue of this worker, which delivers
+    /// Accepts the events of webhooks with `"ack": "accepted"`: they go into the queue of this worker, which delivers
     /// them.
     #[must_use]
     pub fn worker(mut self, worker: Worker) -> Self {
@@ -217,22 +217,22 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
         self
     }
 
-    /// Where events that come twice are known by.
+    /// Sets the store of earlier events, by which duplicates are recognised.
     #[must_use]
     pub fn claims(mut self, claims: Claims) -> Self {
         self.webhooks.claims = Some(claims);
         self
     }
 
-    /// Starts the tasks that follow the source and deliver what is accepted. When `stop` resolves, nothing more is begun of
-    /// what was accepted.
+    /// Starts the tasks that follow the source and deliver accepted events. Once `stop` resolves, no further delivery
+    /// of an accepted event is started.
     ///
-    /// A server stops in this order: `stop` resolves, and it takes no more requests; those that it has end; the receiver's
-    /// [`remainders`](Receiver::remainders) end; [`Tasks::ended`].
+    /// A server stops in this order: `stop` resolves, and the server accepts no more requests; the current requests
+    /// end; the receiver's [`remainders`](Receiver::remainders) end; [`Tasks::ended`] resolves.
     ///
     /// # Panics
     ///
-    /// Outside of a runtime of tokio.
+    /// When it is called outside of a tokio runtime.
     pub fn start(self, stop: impl Future<Output = ()> + Send + 'static) -> Running
     where
         S: Send + 'static,
@@ -257,15 +257,15 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
 type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<Challenge<CheckPayload<Finish<Process>>>>>>>;
 type Stack = Observe<RouteNamespace<LookupWebhook<AnswerHandshake<Guarded>>>>;
 
-/// A receiver whose tasks run. `examples/graceful_stop.rs` starts one and stops it in the right order.
+/// A receiver whose tasks are running. `examples/graceful_stop.rs` starts one and stops it in the right order.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Running {
     /// The service.
     pub receiver: Receiver,
-    /// Its webhooks, which are there once [`Store::wait_ready`] says so.
+    /// The receiver's webhooks, which are loaded once [`Store::wait_ready`] returns.
     pub store: Store,
-    /// What runs beside it.
+    /// The tasks beside the service.
     pub tasks: Tasks,
 }
 
@@ -308,7 +308,7 @@ impl<B: Body> Future for ReceiverFuture<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.project().future.poll(cx))?;
-        // As `ProblemJson` does it, without a body type of its own.
+        // Like `ProblemJson`, but without another body type.
         if let Some(document) = problem_json::describe(&mut response) {
             *response.body_mut() = document.into();
         }

@@ -1,4 +1,4 @@
-//! The two halves of a store.
+//! The read half and the write half of a store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -86,18 +86,18 @@ impl Store {
         self.revision.clone().wait_for(Option::is_some).await.is_ok()
     }
 
-    /// Waits until everything that was written up to `revision` is what readers see: a writer that waits for the
-    /// revision of its own put reads its own write.
+    /// Waits until readers see everything that was written up to `revision`: a writer that waits for the revision of
+    /// its own put reads its own write.
     ///
-    /// etcd counts every write to the cluster. A write below the prefix arrives at once; one elsewhere counts as reached
-    /// when a proof, which is asked for at once, shows that it changed nothing here. Returns `false` if the source's history
-    /// became another meanwhile, where the number means something else, and if the reflector was dropped.
+    /// etcd counts every write to the cluster. A write below the prefix arrives at once. A write elsewhere counts as
+    /// reached when a proof, which is asked for at once, shows that it changed nothing here. Returns `false` if the
+    /// reflector was dropped, or if the source has another history meanwhile, in which the number has another meaning.
     ///
-    /// After a reconnect that read no list, and after a start from a saved copy, it may say yes in the old epoch before
-    /// every value has been compared with etcd's: should etcd have been wiped and written again meanwhile, the comparison
-    /// finds it and a new epoch begins after the yes. [`wait_fresh`](Self::wait_fresh) waits for the comparison.
+    /// After a reconnect without a list, and after a start from a saved copy, it may return `true` before every value
+    /// has been compared with etcd's. If etcd was wiped and written again meanwhile, the comparison finds this later,
+    /// and a new epoch begins. [`wait_fresh`](Self::wait_fresh) waits for the comparison.
     ///
-    /// The wait has no limit of its own: wrap it in [`tokio::time::timeout`], by which nothing is lost.
+    /// The wait has no limit of its own. Wrap it in [`tokio::time::timeout`]; dropping the future loses nothing.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -111,7 +111,7 @@ impl Store {
     ///
     /// store.wait_ready(Duration::from_secs(5)).await.unwrap();
     ///
-    /// // Not in time, and not any more, are both no.
+    /// A timeout, and a revision that can no longer come, both count as no.
     /// let reached = timeout(Duration::from_millis(100), store.wait_for_revision(1_000_000)).await;
     /// assert!(!reached.unwrap_or(false));
     /// # }
@@ -119,29 +119,29 @@ impl Store {
     pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         let mut revisions = self.revision.clone();
         let epoch = revisions.borrow_and_update().map(|seen| seen.epoch);
-        // The next proof may tell it sooner than an event, for a revision that changed nothing here.
+        // A proof may arrive sooner than an event, if the revision changed nothing here.
         if revisions.borrow().is_none_or(|seen| seen.revision < revision) {
             self.demand.notify_one();
         }
         let seen = revisions.wait_for(|seen| {
             seen.is_some_and(|seen| seen.revision >= revision || epoch.is_some_and(|epoch| epoch != seen.epoch))
         });
-        // In another history the number means something else.
+        // In another history the number has another meaning.
         seen.await.is_ok_and(|seen| seen.is_some_and(|seen| epoch.is_none_or(|epoch| epoch == seen.epoch)))
     }
 
-    /// Waits until what is served is known to be what the source held when this was called, or later: the source is asked
-    /// at once.
+    /// Waits until the served configuration is known to be what the source held at the time of this call, or later. The
+    /// source is asked at once.
     ///
-    /// Returns `false` if the reflector was dropped before that; a source that never asks anybody, such as the fixed one,
-    /// does not answer either. For a deadline see [`wait_for_revision`](Self::wait_for_revision).
+    /// Returns `false` if the reflector was dropped before that. A source that cannot prove anything, such as the fixed
+    /// one, never answers. For a time limit see [`wait_for_revision`](Self::wait_for_revision).
     pub async fn wait_fresh(&self) -> bool {
         let asked = Instant::now();
         self.demand.notify_one();
         self.status.clone().wait_for(|status| status.proven.is_some_and(|at| at >= asked)).await.is_ok()
     }
 
-    /// What there is to show an operator.
+    /// The status of the configuration, for operators.
     pub fn status(&self) -> Status {
         let source = self.status.borrow().clone();
         Status {
@@ -162,7 +162,7 @@ impl Store {
     }
 }
 
-/// The sole write half.
+/// The only write half.
 #[derive(Debug)]
 pub(crate) struct Writer {
     cell: Arc<SnapshotCell>,
@@ -214,7 +214,7 @@ impl Writer {
     }
 }
 
-/// An empty store that nothing has been loaded into.
+/// An empty store, into which nothing has been loaded.
 pub(crate) fn store(source: &'static str) -> (Store, Writer) {
     let cell = Arc::new(SnapshotCell::new(Snapshot::default()));
     let (revision, revisions) = watch::channel(None);

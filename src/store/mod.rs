@@ -1,7 +1,8 @@
-//! The configuration as it is now.
+//! The current configuration.
 //!
-//! A [`Store`] is the read half: cheap to clone, never blocking, one whole snapshot at a time. There is one writer, and
-//! it belongs to the [`Reflector`](crate::Reflector). Each revision of the source becomes visible at once or not at all.
+//! A [`Store`] is the read half: it is cheap to clone, never blocks, and shows one complete snapshot at a
+//! time. The only writer belongs to the [`Reflector`](crate::Reflector). Each revision of the source becomes visible as
+//! a whole.
 
 mod cell;
 pub(crate) mod current;

@@ -18,7 +18,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    /// What the source was doing when the wait ended.
+    /// The state of the source when the wait ended.
     pub fn state(&self) -> &SourceState {
         &self.state
     }

@@ -31,15 +31,16 @@ enum Select {
 }
 
 impl DedupLayer {
-    /// Does what the matched webhook's configuration says.
+    /// Uses the rule of the matched webhook.
     pub fn new(claims: Claims) -> Self {
         Self { select: Select::Matched(claims), render: receipt::empty }
     }
 
-    /// Holds every request to the same `rule`, and needs no layer before it but
-    /// [`CollectBody`](super::collect_body::CollectBody). Put it behind your authentication: who reaches it can use up ids.
+    /// Uses the same `rule` for every request, and needs no layer before it except
+    /// [`CollectBody`](super::collect_body::CollectBody). Put it behind your authentication: every sender that reaches
+    /// it can use up ids.
     ///
-    /// Layers of one `scope` that share a store share their ids; no webhook of the configuration has the same.
+    /// Layers with the same `scope` that share a store share their ids. A configured webhook never has the same scope.
     #[must_use]
     pub fn rule(self, scope: impl Into<Arc<str>>, rule: DedupRule) -> Self {
         let select = match self.select {
@@ -48,9 +49,9 @@ impl DedupLayer {
         Self { select, ..self }
     }
 
-    /// Makes the body of the answer to a duplicate, and its headers, with `render`. Without this call the answer has no
-    /// body: only the status and the event's id of the first answer are kept. Before [`Dispatch`](super::dispatch::Dispatch), use
-    /// [`dispatch_answer`](crate::event::dispatch_answer), as [`receiver`](crate::receiver()) does.
+    /// Makes the body and the headers of the answer to a duplicate with `render`. By default the answer has no body:
+    /// only the status and the event's id of the first answer are kept. Before [`Dispatch`](super::dispatch::Dispatch),
+    /// use [`dispatch_answer`](crate::event::dispatch_answer), as [`receiver`](crate::receiver()) does.
     #[must_use]
     pub fn answer_duplicates(self, render: Render) -> Self {
         Self { render, ..self }
@@ -69,8 +70,8 @@ impl<S> Layer<S> for DedupLayer {
 ///
 /// # Panics
 ///
-/// Its future panics outside of a tokio runtime with timers, if the store is on disk: an answer waits for that only so
-/// long.
+/// When the store is on disk and its future is polled outside of a tokio runtime with timers, which limit the wait for
+/// the disk.
 #[derive(Clone, Debug)]
 pub struct Dedup<S> {
     inner: S,
@@ -109,14 +110,14 @@ where
 }
 
 impl Select {
-    /// `None` if there is no rule to hold the request to.
+    /// `None` if no rule applies to the request.
     fn claim(&self, req: &mut Request<Collected>) -> Result<Option<Claim>, Rejection> {
         let (claims, ttl, event) = match self {
             Self::Matched(claims) => {
                 let webhook = Matched::of(req.extensions())?.webhook();
                 Permit::of(req.extensions())?;
                 let Some(rule) = webhook.dedup() else { return Ok(None) };
-                // A layer further out holds the claim: to ask again would be to wait for oneself.
+                // An outer layer holds the claim: claiming again would wait for that layer, and so for ever.
                 if Evidence::is_deduplicated(req.extensions()) {
                     return Ok(None);
                 }

@@ -1,4 +1,4 @@
-//! An event that has arrived is processed to its end, also when its sender does not wait for the answer.
+//! The layer that finishes the processing of an event although its sender has hung up.
 
 mod metrics;
 mod remainders;
@@ -21,31 +21,32 @@ use super::evidence::Evidence;
 use crate::request::Collected;
 use crate::webhook::Webhook;
 
-/// Finishes what a sender does not wait for.
+/// Finishes events whose senders do not wait for the answer.
 ///
 /// A sender that times out, resets its stream or closes its connection makes the server drop the response future. The
-/// services behind [`FinishLayer`] are then not broken off in the middle: the rest of their work, the remainder, goes on
-/// in a task of its own. The layer stands where the whole body has arrived and the event was let in, so an event of
-/// which a part is missing is not processed. It stands before [`Dedup`](super::dedup::Dedup), so the event's id stays claimed meanwhile: a
-/// sender that sends the event again gets 409, and the first one's answer once the event was taken. Behind `Dedup`,
-/// where that could not be, the layer does nothing for an event that has been claimed.
+/// services behind [`FinishLayer`] are then not aborted: the rest of their work, the remainder, continues in a task of
+/// its own. The layer comes after the whole body has arrived and the sender is authenticated, so an incomplete event is
+/// not processed. It comes before [`Dedup`](super::dedup::Dedup), so the event's id stays claimed meanwhile: a sender
+/// that sends the event again gets 409, and the answer of the first request once the event was taken. Behind `Dedup`,
+/// where this is impossible, the layer does nothing for a claimed event.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
 /// | the body type [`Collected`]; [`Matched`](super::evidence::Matched) if there is one | nothing | nothing |
 ///
-/// A remainder keeps the places and the memory that it had, and no more: senders that reset their requests quickly use
-/// up what they would have used up by waiting. There are at most [4,096](Remainders::MAX_EVENTS) remainders with [256 MiB](Remainders::MAX_BYTES) of bodies,
-/// and a quarter of both for one namespace. An event beyond that is broken off with its request; its sender
-/// got no answer, and has to send it again. So is an event whose request is dropped outside of a tokio runtime.
+/// A remainder keeps the permits and the memory that it has, and gets no more: senders that reset their requests
+/// quickly use up no more than those that wait. There are at most [4,096](Remainders::MAX_EVENTS) remainders with [256
+/// MiB](Remainders::MAX_BYTES) of bodies, and one namespace has at most a quarter of both. An event beyond these limits
+/// is aborted with its request; its sender got no answer, and has to send it again. The same happens to a request that
+/// is dropped outside of a tokio runtime.
 ///
-/// The server waits with [`Remainders::ended`] before it stops. With the feature `metrics`,
-/// `tower_webhook_senders_gone_total{outcome}` counts the events whose sender did not wait: `taken` (it would have been
-/// answered 2xx), `refused` (any other answer, or an error), `broken_off` (it panicked, or the runtime ended) and
+/// Before it stops, the server waits for [`Remainders::ended`]. With the feature `metrics`,
+/// `tower_webhook_senders_gone_total{outcome}` counts the events whose sender did not wait: `taken` (the answer would
+/// have been 2xx), `refused` (any other answer, or an error), `broken_off` (it panicked, or the runtime ended) and
 /// `dropped` (there were too many). [`Observe`](super::observe::Observe) counts such a request as `aborted`.
 ///
-/// The inner service's future has to be `Unpin`, as those of [`Dedup`](super::dedup::Dedup) and
-/// [`Dispatch`](super::dispatch::Dispatch) are; any other can be put into a box:
+/// The future of the inner service has to be `Unpin`, like those of [`Dedup`](super::dedup::Dedup) and
+/// [`Dispatch`](super::dispatch::Dispatch); any other can be boxed:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -88,12 +89,12 @@ pub struct FinishLayer {
 }
 
 impl FinishLayer {
-    /// All services that one layer, or a clone of it, makes share its [`Remainders`].
+    /// A layer. All services made by it, or by a clone of it, share its [`Remainders`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The events that go on without a sender.
+    /// The events that continue without a sender.
     pub fn remainders(&self) -> Remainders {
         self.remainders.clone()
     }
@@ -128,7 +129,7 @@ where
     }
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
-        // One further out loses its claim with the request: the event that comes again must not find this one running.
+        // An outer `Dedup` releases its claim with the request: a repeated event must not find this one still running.
         let may_go_on = !Evidence::is_claimed(req.extensions());
         let event =
             Event { webhook: Evidence::webhook(req.extensions()).map(Arc::clone), bytes: req.body().bytes().len() };
@@ -143,23 +144,23 @@ where
 
 /// Response future of [`Finish`].
 pub struct FinishFuture<F> {
-    /// Away while it is polled, so that one that panics is not polled again.
+    /// `None` while it is polled, so that a future that panics is not polled again.
     inner: Option<F>,
     event: Event,
-    /// `None` if it must not go on.
+    /// `None` if the event must not continue.
     remainders: Option<Remainders>,
-    /// It knows the types of the answer, so that the future need not name them.
+    /// Knows the types of the answer, so that the future need not name them.
     go_on: fn(F, &Remainders, &Event),
 }
 
-/// An event whose sender may go.
+/// An event whose sender may hang up.
 struct Event {
     webhook: Option<Arc<Webhook>>,
     bytes: usize,
 }
 
 impl Event {
-    /// The namespace of whose share it takes. Events of which no webhook is known share one.
+    /// The namespace whose share the event uses. Events without a known webhook share one.
     fn namespace(&self) -> &str {
         self.webhook.as_ref().map_or("", |webhook| webhook.key().namespace())
     }
@@ -193,7 +194,7 @@ impl<F> Drop for FinishFuture<F> {
     }
 }
 
-/// The sender is gone: `rest` goes on without it, if there is room.
+/// The sender has hung up: `rest` continues without it, if there is room.
 fn go_on<F, B, E>(rest: F, remainders: &Remainders, event: &Event)
 where
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! How many events may go on without their senders.
+//! Limits the events that continue without their senders.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::metrics::{self, Outcome};
 use crate::base::lock::lock;
 
-/// One namespace may have so much less of each.
+/// One namespace may use this fraction of each limit: a quarter.
 const SHARE: usize = 4;
 
-/// The events that go on without their senders. A clone is the same.
+/// The events that continue without their senders. Clones share them.
 #[derive(Clone)]
 pub struct Remainders {
     shared: Arc<Shared>,
@@ -21,30 +21,30 @@ pub struct Remainders {
 
 struct Shared {
     under_way: Mutex<UnderWay>,
-    /// How many there are, so that their end can be waited for.
+    /// The number of remainders, which can be waited for.
     count: watch::Sender<usize>,
 }
 
 impl Remainders {
-    /// So many events may go on without their senders, a quarter of them of one namespace.
+    /// The most events that continue without their senders; a quarter of this for one namespace.
     pub const MAX_EVENTS: usize = 4096;
 
-    /// The bodies of such events may have so many bytes together, a quarter of them of one namespace. An event that is the
-    /// only one of its namespace goes on whatever its size, if there is room for it in all.
+    /// The most bytes of the bodies of such events together; a quarter of this for one namespace. An event that is the
+    /// only one of its namespace may be larger than the quarter, if there is room in total.
     pub const MAX_BYTES: usize = 256 << 20;
 
-    /// How many there are now.
+    /// The current number of remainders.
     pub fn count(&self) -> usize {
         *self.shared.count.borrow()
     }
 
-    /// Resolves as soon as there are none. More may begin while there are requests.
+    /// Resolves as soon as there are no remainders. While requests are served, new ones may begin.
     pub async fn ended(&self) {
-        // The sender is right here.
+        // The sender is part of `self`, so this cannot fail.
         let _ = self.shared.count.subscribe().wait_for(|count| *count == 0).await;
     }
 
-    /// From now on none begins: an event whose request is dropped is broken off. For the moment when a server that
+    /// From now on, no remainder begins: an event whose request is dropped is aborted. Call this when a server that
     /// stops has waited long enough.
     pub fn close(&self) {
         self.shared.lock().is_closed = true;
@@ -74,13 +74,13 @@ impl fmt::Debug for Remainders {
 }
 
 impl Shared {
-    /// Nothing that runs under the lock leaves it half changed.
+    /// No panic under the lock can leave the state half changed.
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
         lock(&self.under_way)
     }
 }
 
-/// The place of one event, as long as it is there.
+/// The place of one event, until it is dropped.
 pub(crate) struct Place {
     shared: Arc<Shared>,
     namespace: Box<str>,
@@ -89,7 +89,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The event came to its end: without this call it was broken off.
+    /// The event was processed. Without this call, dropping the place counts it as broken off.
     pub(crate) fn ended(mut self, is_taken: bool) {
         self.outcome = if is_taken { Outcome::Taken } else { Outcome::Refused };
     }

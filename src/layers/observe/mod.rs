@@ -1,4 +1,4 @@
-//! Requests, counted and timed, and a line for each that is refused.
+//! The layer that counts and times requests, and logs each refused one.
 
 mod metrics;
 mod refused;
@@ -18,20 +18,21 @@ use self::refused::{Pending, RefusedLog};
 
 /// Counts and times requests, and logs refused ones.
 ///
-/// A refused request is logged at INFO, with the target `tower_webhook::rejection`: `webhook` (`namespace/id`, or the path
-/// if it names none), `kind` (the refusal's [label](crate::RejectionKind::label)), `reason`, `guard` if one refused, and `peer` if the server has
-/// put a [`Peer`](crate::request::Peer) into the request's extensions; `client` if that peer is a proxy that forwards for it. For each webhook and kind ten lines may come at once, and then
-/// one in 5 seconds, which says in `left_out` how many were not logged before it; all requests for webhooks that do not
-/// exist have one limit together. A failed delivery has a line of its own instead (see [`Dispatch`](super::dispatch::Dispatch)), which
-/// names the event and the error. `webhook` needs [`RouteNamespace`](super::route::RouteNamespace) behind this layer.
+/// A refused request is logged at INFO, with the target `tower_webhook::rejection` and these fields: `webhook`
+/// (`namespace/id`, or the path if it names no webhook), `kind` (the refusal's [label](crate::RejectionKind::label)),
+/// `reason`, `guard` if a guard refused, `peer` if the server has added a [`Peer`](crate::request::Peer) to the request's extensions, and `client`
+/// if that peer is a proxy that names its client. For each webhook and kind there are ten lines at once, then one in 5
+/// seconds, whose `left_out` is the number of suppressed lines before it; all requests for unknown webhooks share one
+/// limit. A failed delivery has another line instead (see [`Dispatch`](super::dispatch::Dispatch)), which names the
+/// event and the error. `webhook` needs a [`RouteNamespace`](super::route::RouteNamespace) behind this layer.
 ///
 /// With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 /// `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
-/// the refusal's [label](crate::RejectionKind::label), `handshake` for the answer to a challenge, else `duplicate` for a 2xx answer with `X-Duplicate`, `accepted` for any other
-/// 202, `delivered` for any other 2xx, `other` for any other answer, and
-/// `aborted` when the sender hung up before there was one: a bounded set, and nothing a stranger sent. What became of
-/// such an event is counted by [`Finish`](super::finish::Finish). Install the recorder before the first request: each layer asks
-/// it for a series once. Without the feature it does nothing.
+/// the refusal's [label](crate::RejectionKind::label), `handshake` for the answer to a challenge, `duplicate` for a 2xx
+/// answer with `X-Duplicate`, `accepted` for any other 202, `delivered` for any other 2xx, `other` for any other answer, and `aborted` if the sender hung up
+/// before the answer. So the set of values is fixed, and contains nothing from requests.
+/// [`Finish`](super::finish::Finish) counts how aborted events ended. Install the recorder before the first request:
+/// each layer asks it for a series once. Without the feature the layer records nothing.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -56,7 +57,7 @@ pub struct ObserveLayer {
 }
 
 impl ObserveLayer {
-    /// Put it outside of every layer that may refuse.
+    /// A layer to put outside of every layer that may refuse.
     pub fn new() -> Self {
         Self::default()
     }
