@@ -132,6 +132,21 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_configuration_has_every_key_of_a_webhooks_objects() {
+        let page = include_str!("docs/configuration.md");
+        for (object, names) in [
+            ("retry", field_names::<crate::delivery::RetryConfig>()),
+            ("chain-config", field_names::<crate::delivery::Plan>()),
+            ("credential_cleanup", field_names::<crate::delivery::Cleanup>()),
+            ("dedup", field_names::<crate::dedup::DedupRule>()),
+        ] {
+            let written: BTreeSet<_> =
+                rows(page, &[&format!("key of `{object}`")]).into_iter().map(|row| row[0].trim_matches('`')).collect();
+            assert_eq!(written, names.iter().copied().collect(), "{object}");
+        }
+    }
+
+    #[test]
     fn the_numbers_of_the_manual_are_those_of_the_code() {
         let facts = [
             (
@@ -140,10 +155,18 @@ mod tests {
             ),
             (include_str!("docs/configuration.md"), format!("| size | {} KiB |", crate::config::LONGEST >> 10)),
             (include_str!("docs/configuration.md"), format!("has 1 to {} characters", crate::config::MAX_NAME)),
+            (include_str!("docs/configuration.md"), format!("{} (72 hours)", crate::dedup::DEFAULT_TTL.as_secs())),
+            (include_str!("docs/configuration.md"), format!("| {} (30 days) |", crate::dedup::MAX_TTL.as_secs())),
+            (include_str!("docs/configuration.md"), format!("an id over {} bytes", crate::dedup::MAX_ID)),
+            (
+                include_str!("docs/configuration.md"),
+                format!("gives each event to 1 to {} modules", crate::event::MAX_STEPS),
+            ),
             (include_str!("docs/answers.md"), format!("at most {} fields", grouped(crate::form::MAX_FIELDS))),
             (include_str!("docs/answers.md"), format!("nested more than {} levels deep", crate::json::MAX_DEPTH)),
         ];
         for (page, sentence) in facts {
+            let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(page.contains(&sentence), "the manual does not say {sentence:?}");
         }
     }
