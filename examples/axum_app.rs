@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on {address}; try:");
     println!("curl -i {address}/orders -H 'Authorization: Bearer s3cret' --json '{{\"item\": 1}}'  # 200");
     println!("curl -i {address}/orders -H 'Authorization: Bearer wrong' --json '{{\"item\": 1}}'   # 401");
-    println!("curl -i {address}/orders  # 405: the route is for POST");
+    println!("curl -i {address}/orders -H 'Authorization: Bearer s3cret'  # 405: the route is for POST");
     axum::serve(listener, app).await?;
     Ok(())
 }

@@ -6,7 +6,8 @@
 
 use std::error::Error;
 
-use axum::http::HeaderMap;
+use axum::http::{Extensions, HeaderMap};
+use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_webhook::auth::Signature;
 use tower_webhook::layers::{CollectBodyLayer, ProblemJsonLayer, RequireAuthLayer, VerifyBodyLayer};
+use tower_webhook::{Permit, Rejection};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -32,7 +34,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// An ordinary handler. Only GitHub's events get here.
-async fn event(headers: HeaderMap, Json(event): Json<Value>) {
+/// Takes only events that GitHub has signed: without a permit, which `VerifyBody` gives, the answer is a 500.
+async fn event(extensions: Extensions, headers: HeaderMap, Json(event): Json<Value>) -> Result<(), Response> {
+    Permit::of(&extensions).map_err(Rejection::into_response)?;
     println!("{:?}: {}", headers.get("x-github-event"), event["action"]);
+    Ok(())
 }

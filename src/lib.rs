@@ -2,7 +2,8 @@
 //! it is delivered or stored. Their configuration may change while the server runs.
 //!
 //! Start with one layer in front of a route of your own, or with [`receiver()`], which is all layers in the right order.
-//! Every layer works alone, in axum, hyper, tonic or any other tower stack.
+//! The layers work in axum, hyper, tonic or any other tower stack. [What each needs](guide::layers#the-requests-way)
+//! before it is in the manual.
 //!
 //! [tower]: https://docs.rs/tower
 //!
@@ -10,7 +11,7 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! use axum::{Router, routing::post};
 //! use tower_webhook::auth::Bearer;
 //! use tower_webhook::layers::RequireAuthLayer;
@@ -27,6 +28,9 @@
 //! assert_eq!(app.oneshot(sender).await?.status(), 200);
 //! # Ok(()) }
 //! ```
+//!
+//! In a program, `main` returns `Result<(), Box<dyn Error + Send + Sync>>`: the errors of most guards are of this type.
+//! `examples/github_signature.rs` lets in what GitHub has signed.
 //!
 //! # The whole receiver
 //!
@@ -56,17 +60,19 @@
 //!
 //! | I want to | take |
 //! |---|---|
-//! | let only senders with a credential in | [`RequireAuth`](layers::RequireAuth) |
-//! | verify a signature over the body | [`RequireAuth`](layers::RequireAuth), [`CollectBody`](layers::CollectBody), [`VerifyBody`](layers::VerifyBody) |
-//! | ask another server whether a credential is valid | [`RequireAuth`](layers::RequireAuth), [`CallAuth`](layers::CallAuth) |
-//! | answer a provider's challenge | [`AnswerHandshake`](layers::AnswerHandshake), [`Challenge`](layers::Challenge) |
-//! | change credentials while the app runs | [`RouteNamespace`](layers::RouteNamespace) and [`LookupWebhook`](layers::LookupWebhook) before `RequireAuth` |
-//! | bound a body in size, time and memory | [`CollectBody`](layers::CollectBody) |
-//! | refuse a body that is not JSON, or not a form | [`CheckPayload`](layers::CheckPayload), behind `CollectBody` |
-//! | process an event once, though it is sent twice | [`Dedup`](layers::Dedup), behind `CollectBody` and the guards |
-//! | finish an event whose sender does not wait | [`Finish`](layers::Finish), behind `CollectBody` |
-//! | give each refusal a body (RFC 9457) | [`ProblemJson`](layers::ProblemJson), before all others |
-//! | log and count refusals | [`Observe`](layers::Observe) |
+//! | let only senders with a credential in | [`RequireAuthLayer`](layers::RequireAuthLayer) |
+//! | verify a signature over the body | `RequireAuthLayer` with [`verify_body_follows()`](layers::RequireAuthLayer::verify_body_follows), [`CollectBodyLayer`](layers::CollectBodyLayer), [`VerifyBodyLayer`](layers::VerifyBodyLayer) |
+//! | ask another server whether a credential is valid | `RequireAuthLayer` with [`call_auth_follows()`](layers::RequireAuthLayer::call_auth_follows), [`CallAuthLayer`](layers::CallAuthLayer) |
+//! | be sure in a handler that all guards let the sender in | [`Permit::of`] |
+//! | answer a provider's challenge | [`HandshakeLayer`](layers::HandshakeLayer), [`ChallengeLayer`](layers::ChallengeLayer) |
+//! | refuse all methods but POST, without handshakes | [`RequirePostLayer`](layers::RequirePostLayer) |
+//! | change credentials while the app runs | [`RouteNamespaceLayer`](layers::RouteNamespaceLayer) and [`LookupWebhookLayer`](layers::LookupWebhookLayer) before `RequireAuthLayer` |
+//! | bound a body in size and time | `CollectBodyLayer`; in memory too, with [`memory`](layers::CollectBodyLayer::memory) |
+//! | refuse a body that is not JSON, or not a form | [`CheckPayloadLayer`](layers::CheckPayloadLayer), behind `CollectBodyLayer` |
+//! | process an event once, though it is sent twice | [`DedupLayer`](layers::DedupLayer), behind `CollectBodyLayer` and the guards |
+//! | finish an event whose sender does not wait | [`FinishLayer`](layers::FinishLayer), behind `CollectBodyLayer` |
+//! | give each refusal a body (RFC 9457) | [`ProblemJsonLayer`](layers::ProblemJsonLayer), before all others |
+//! | log and count refusals | [`ObserveLayer`](layers::ObserveLayer) |
 //! | have all of it | [`receiver()`], or [`Receiver::builder`] |
 //!
 //! # Where to go on
@@ -88,12 +94,12 @@
 //! | feature | brings |
 //! |---|---|
 //! | (none) | all layers, [`source::FixedSource`], the modules `discard` and `log`, [`dedup::Claims`] in memory |
-//! | `etcd` | `source::EtcdSource`; building it needs `protoc` |
+//! | `etcd` | `source::EtcdSource`; building it needs `protoc` and a C compiler |
 //! | `file` | `source::FileSource` |
 //! | `save-to-disk` | the module `save_to_disk` |
-//! | `http-webhook` | the module `http_webhook`, and connections of the type `http` |
+//! | `http-webhook` | the module `http_webhook`, and connections of the type `http`; building it needs a C compiler |
 //! | `basic-auth` | the guard `basic_auth` |
-//! | `signature` | the guards `signature` and `hmac`; building it needs a C compiler |
+//! | `signature` | the guards `signature` and `hmac`, and the handshakes of X and Zoom; building it needs a C compiler |
 //! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |
 //! | `queue-disk` | `queue::disk`: accepted events, kept on disk |
 //! | `metrics` | metrics of requests, configuration, duplicates and queue, through the facade `metrics` |

@@ -1,4 +1,5 @@
-//! The tower layers. Each works alone in front of a service of yours, and its page has an example.
+//! The tower layers. The page of each has an example, and [`guide::layers`](crate::guide::layers) says which other layers it
+//! needs before it.
 //!
 //! `examples/axum_app.rs` puts some of them in front of one route of an axum application, `examples/hyper_app.rs` in front
 //! of a service on hyper.
