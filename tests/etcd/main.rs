@@ -19,6 +19,7 @@ mod network;
 mod process;
 mod proof;
 mod restore;
+mod rotation;
 mod saved;
 mod scale;
 mod server;

@@ -45,6 +45,10 @@ impl Gateway {
         Self { child, port, log, _folder: folder }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The lines of its log that contain a text.
     pub fn log(&self, text: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.log.path()).unwrap();
