@@ -103,14 +103,14 @@ impl Expected {
 
 impl Scheme for Authorization {
     fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
-        let credential = only_value(head, &AUTHORIZATION)?.trim_ascii();
+        let credential = only_value(head, &AUTHORIZATION)?;
         let token = strip_bearer(credential).map(<[u8]>::trim_ascii);
         if token.is_none() && self.expected.keys().all(Expected::is_bearer) {
             return Err(AuthError::Missing);
         }
         let fits = |expected: &Expected| match expected {
             Expected::Bearer(digest) => token.is_some_and(|token| digest.matches(token)),
-            Expected::Literal(digest) => digest.matches(credential),
+            Expected::Literal(digest) => digest.matches(credential.trim_ascii()),
         };
         self.expected.find(&self.clock, fits).map(Proof::from)
     }
