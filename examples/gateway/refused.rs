@@ -41,13 +41,12 @@ impl RefusedLog {
 
 /// Logs admin requests without the right token: somebody may be guessing it.
 pub(crate) async fn log_unauthenticated(State(log): State<RefusedLog>, req: Request, next: Next) -> Response {
-    const ABOUT: &str = "an admin request was refused: its bearer token is missing or wrong";
     let (peer, client) = peer(&req);
     let response = next.run(req).await;
     if response.status() == StatusCode::UNAUTHORIZED
-        && let Some(left_out) = log.admit(ABOUT)
+        && let Some(left_out) = log.admit("admin")
     {
-        tracing::warn!(peer, client, left_out, "{ABOUT}");
+        tracing::warn!(peer, client, left_out, "an admin request was refused: its bearer token is missing or wrong");
     }
     response
 }
