@@ -3,7 +3,7 @@
 //! A webhook with `"ack": "accepted"` answers 202 once its event is in the queue. From then on the event is delivered or
 //! becomes a dead letter; nothing else happens to it. Requests and operators use a [`Queue`]; the
 //! [`Worker`](crate::worker::Worker), which delivers the events, uses a [`Backlog`]. Both rely only on the contract,
-//! [`Backend`]. With the feature `queue-disk`, [`DiskQueue`](disk::DiskQueue) is a backend in one directory.
+//! [`Backend`]. With the feature `queue-disk`, `disk::DiskQueue` is a backend in one directory.
 //!
 //! # Writing a backend
 //!

@@ -1,7 +1,7 @@
 //! The sources of the configuration.
 //!
 //! A [`Source`] delivers everything, then every change. [`FixedSource`] is a constant, and [`LiveSource`] one that the
-//! program changes with a [`LiveHandle`]. The feature `file` adds [`FileSource`], and `etcd` adds [`EtcdSource`].
+//! program changes with a [`LiveHandle`]. The feature `file` adds `FileSource`, and `etcd` adds `EtcdSource`.
 //!
 //! [`guide::extending`](crate::guide::extending) shows how to add a source.
 
