@@ -45,6 +45,7 @@ use crate::request::Head;
 /// ```
 /// use std::convert::Infallible;
 ///
+/// use bytes::Bytes;
 /// use http::{Request, Response};
 /// use http_body_util::Full;
 /// use tower::{ServiceBuilder, ServiceExt};
@@ -62,11 +63,11 @@ use crate::request::Head;
 ///
 /// let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
 /// let request = Request::post("/").header("X-Hub-Signature-256", signature);
-/// let response = service.clone().oneshot(request.body(Full::from("Hello, World!"))?).await?;
+/// let response = service.clone().oneshot(request.body(Full::<Bytes>::from("Hello, World!"))?).await?;
 /// assert_eq!(response.status(), 200);
 ///
 /// let request = Request::post("/").header("X-Hub-Signature-256", signature);
-/// assert_eq!(service.oneshot(request.body(Full::from("Hello, Mallory!"))?).await?.status(), 401);
+/// assert_eq!(service.oneshot(request.body(Full::<Bytes>::from("Hello, Mallory!"))?).await?.status(), 401);
 /// # Ok(()) }
 /// ```
 pub struct Signature {
