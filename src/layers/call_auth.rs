@@ -56,7 +56,7 @@ use crate::request::{Head, Missing, Rejection, RejectionKind, ResponseFuture};
 ///     }
 ///
 ///     async fn check_call(&self, head: Head<'_>) -> Result<Proof, AuthError> {
-/// Stands for the answer of another server.
+///         // Stands for the answer of another server.
 ///         tokio::task::yield_now().await;
 ///         if head.headers["x-ticket"] == "valid" { Ok(Proof::Complete) } else { Err(AuthError::Invalid) }
 ///     }

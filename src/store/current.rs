@@ -111,7 +111,7 @@ impl Store {
     ///
     /// store.wait_ready(Duration::from_secs(5)).await.unwrap();
     ///
-    /// A timeout, and a revision that can no longer come, both count as no.
+    /// // A timeout, and a revision that can no longer come, both count as no.
     /// let reached = timeout(Duration::from_millis(100), store.wait_for_revision(1_000_000)).await;
     /// assert!(!reached.unwrap_or(false));
     /// # }
