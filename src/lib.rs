@@ -63,7 +63,7 @@
 //! | let only senders with a credential in | [`RequireAuthLayer`](layers::RequireAuthLayer) |
 //! | verify a signature over the body | `RequireAuthLayer` with [`verify_body_follows()`](layers::RequireAuthLayer::verify_body_follows), [`CollectBodyLayer`](layers::CollectBodyLayer), [`VerifyBodyLayer`](layers::VerifyBodyLayer) |
 //! | ask another server whether a credential is valid | `RequireAuthLayer` with [`call_auth_follows()`](layers::RequireAuthLayer::call_auth_follows), [`CallAuthLayer`](layers::CallAuthLayer) |
-//! | be sure in a handler that all guards let the sender in | [`Permit::of`] |
+//! | be sure in a handler that a guard let the sender in, and that none still waits | [`Permit::of`] |
 //! | answer a provider's challenge | [`HandshakeLayer`](layers::HandshakeLayer), [`ChallengeLayer`](layers::ChallengeLayer) |
 //! | refuse all methods but POST, without handshakes | [`RequirePostLayer`](layers::RequirePostLayer) |
 //! | change credentials while the app runs | [`RouteNamespaceLayer`](layers::RouteNamespaceLayer) and [`LookupWebhookLayer`](layers::LookupWebhookLayer) before `RequireAuthLayer` |

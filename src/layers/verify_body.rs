@@ -13,7 +13,7 @@ use crate::request::{Collected, Head, Rejection, ResponseFuture};
 /// could not verify without the body: signatures over it.
 ///
 /// The layer's place is behind [`CollectBody`](super::collect_body::CollectBody), which its request type demands.
-/// Requests that already have a permit pass.
+/// Requests for which no proof is pending pass, if they have a permit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VerifyBodyLayer {
     _private: (),
