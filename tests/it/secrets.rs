@@ -42,7 +42,7 @@ fn config() -> String {
 #[tokio::test]
 async fn no_answer_shows_a_secret() {
     let literal = format!(r#"{{"module": "discard", "authorization": "{SECRET} {SECRET}"}}"#);
-    let broken = format!(r#"{{"module": "discard", "authorization": ["{SECRET}"]}}"#);
+    let broken = format!(r#"{{"module": "discard", "authorization": ["{SECRET}", 1]}}"#);
     let seen = Seen::default();
     let store = store_of(
         seen.registry(),
@@ -73,7 +73,16 @@ async fn no_refused_configuration_shows_a_value() {
     let mut source = FixedSource::new();
     let values = [
         format!(r#"{{"module": "discard", "authorization": {{"{SECRET}": 1}}"#),
-        format!(r#"{{"module": "discard", "authorization": ["{SECRET}"]}}"#),
+        format!(r#"{{"module": "discard", "authorization": ["{SECRET}", ["{SECRET}"]]}}"#),
+        format!(r#"{{"module": "discard", "authorization": {{"value": "{SECRET}", "not_after": "{SECRET}"}}}}"#),
+        format!(r#"{{"module": "discard", "header_auth": {{"header_name": "{SECRET} x", "api_key": "{SECRET}"}}}}"#),
+        format!(r#"{{"module": "discard", "query_auth": {{"parameter_name": "", "api_key": "{SECRET}"}}}}"#),
+        format!(r#"{{"module": "discard", "basic_auth": {{"username": "u", "password": ["{SECRET}", 1]}}}}"#),
+        format!(r#"{{"module": "discard", "basic_auth": {{"users": {{"u": "$argon2id$v=19$m=9,t=9$ {SECRET}"}}}}}}"#),
+        format!(r#"{{"module": "discard", "signature": {{"preset": "svix", "secrets": "whsec_{SECRET}!"}}}}"#),
+        format!(r#"{{"module": "discard", "ip_allow": ["{SECRET}"]}}"#),
+        format!(r#"{{"module": "discard", "any_of": [{{"authorization": "Bearer {SECRET}"}}, {{}}]}}"#),
+        format!(r#"{{"module": "discard", "handshake": {{"type": "meta", "verify_token": ["{SECRET}", 1]}}}}"#),
         format!(r#"{{"module": "discard", "authorization": {{"x": "{SECRET}"}}}}"#),
         format!(r#"{{"module": "discard", "authorization": "{{$NOT_SET_ANYWHERE}} {SECRET}"}}"#),
         format!(r#"{{"module": "discard", "data_type": "{SECRET}"}}"#),
