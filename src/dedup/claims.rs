@@ -21,7 +21,7 @@ use super::table::{Answer, Known, Table, Taken};
 use crate::base::clock::Clock;
 use crate::base::lock::lock;
 
-/// The default of [`ClaimsOptions::max_entries`].
+/// The default of [`ClaimsOptions::max_entries`]: one million, in about 100 MB.
 pub const DEFAULT_MAX_ENTRIES: usize = 1_000_000;
 
 /// The largest number of shards, each with its own lock. Fewer are used if there are few entries.
@@ -47,12 +47,13 @@ struct Inner {
 }
 
 impl Claims {
-    /// Remembers events until the process ends.
+    /// Remembers up to [`DEFAULT_MAX_ENTRIES`] events until the process ends.
     pub fn in_memory() -> Self {
         ClaimsOptions::new().in_memory()
     }
 
-    /// Remembers events in `directory` as well, across restarts and crashes. See [`ClaimsOptions::open`].
+    /// Remembers events in `directory` as well, across restarts and crashes: up to [`DEFAULT_MAX_ENTRIES`].
+    /// See [`ClaimsOptions::open`].
     ///
     /// # Errors
     ///

@@ -86,7 +86,7 @@ pub struct CallAuthLayer {
 }
 
 impl CallAuthLayer {
-    /// The default time limit for the calls of a request.
+    /// The default time limit for the calls of a request: 5 s.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
     /// The default limit of requests of a webhook that wait for their calls.

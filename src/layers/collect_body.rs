@@ -69,7 +69,7 @@ impl CollectBodyLayer {
     /// The default limit of a body: 25 MiB, because GitHub sends up to 25 MB.
     pub const DEFAULT_MAX_BYTES: usize = 25 << 20;
 
-    /// The default time limit for a whole body.
+    /// The default time limit for a whole body: 30 s.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
     /// A layer with the limits [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES) and

@@ -12,6 +12,13 @@ use crate::auth::{AnyOf, Follows, Guard, Guards, Scheme};
 use crate::request::{Head, Rejection, ResponseFuture};
 
 /// Refuses requests whose sender is not authenticated. [`auth`](crate::auth) has an example.
+///
+/// | needs | establishes | refuses |
+/// |---|---|---|
+/// | a fixed scheme, or [`Matched`] | [`Permit`](crate::Permit), or a pending proof | 401, 403, 503 the credential cannot be verified now |
+///
+/// By default a proof that needs the body or another server is refused: see
+/// [`verify_body_follows`](Self::verify_body_follows) and [`call_auth_follows`](Self::call_auth_follows).
 #[derive(Clone, Debug)]
 pub struct RequireAuthLayer {
     select: Select,

@@ -119,14 +119,14 @@ impl<W> ReceiverBuilder<W> {
         Ok(self)
     }
 
-    /// Sets a prefix of every path, for a receiver that is not mounted below a path.
+    /// Sets a prefix of every path, for a receiver that is not mounted below a path. The default is none.
     #[must_use]
     pub fn prefix(mut self, path: &str) -> Self {
         self.route = self.route.prefix(path);
         self
     }
 
-    /// Sets the largest accepted body, in bytes.
+    /// Sets the largest accepted body, in bytes. The default is [25 MiB](CollectBodyLayer::DEFAULT_MAX_BYTES).
     #[must_use]
     pub fn max_body_bytes(mut self, max_bytes: usize) -> Self {
         self.collect = self.collect.max_bytes(max_bytes);
@@ -140,28 +140,30 @@ impl<W> ReceiverBuilder<W> {
         self
     }
 
-    /// Sets the time limit for a whole body.
+    /// Sets the time limit for a whole body. The default is [30 s](CollectBodyLayer::DEFAULT_DEADLINE).
     #[must_use]
     pub fn body_deadline(mut self, deadline: Duration) -> Self {
         self.collect = self.collect.deadline(deadline);
         self
     }
 
-    /// Sets the time limit for the calls of guards to other servers, for each request.
+    /// Sets the time limit for the calls of guards to other servers, for each request. The default is
+    /// [5 s](CallAuthLayer::DEFAULT_DEADLINE).
     #[must_use]
     pub fn call_deadline(mut self, deadline: Duration) -> Self {
         self.call = self.call.deadline(deadline);
         self
     }
 
-    /// Sets the limit of requests of a webhook that wait for other servers: see [`CallAuthLayer::max_calls`].
+    /// Sets the limit of requests of a webhook that wait for other servers: see [`CallAuthLayer::max_calls`]. The default
+    /// is [128](CallAuthLayer::DEFAULT_MAX_CALLS).
     #[must_use]
     pub fn max_calls(mut self, per_webhook: usize) -> Self {
         self.call = self.call.max_calls(per_webhook);
         self
     }
 
-    /// Sets the time limit for a module, also for accepted events.
+    /// Sets the time limit for a module, also for accepted events. The default is [30 s](Dispatch::DEFAULT_DEADLINE).
     #[must_use]
     pub fn delivery_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
@@ -210,14 +212,14 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
     }
 
     /// Accepts the events of webhooks with `"ack": "accepted"`: they go into the queue of this worker, which delivers
-    /// them.
+    /// them. Without it, such a webhook is refused.
     #[must_use]
     pub fn worker(mut self, worker: Worker) -> Self {
         self.webhooks.worker = Some(worker);
         self
     }
 
-    /// Sets the store of earlier events, by which duplicates are recognised.
+    /// Sets the store of earlier events, by which duplicates are recognised. Without it, a webhook with `dedup` is refused.
     #[must_use]
     pub fn claims(mut self, claims: Claims) -> Self {
         self.webhooks.claims = Some(claims);
@@ -263,7 +265,7 @@ type Stack = Observe<RouteNamespace<LookupWebhook<AnswerHandshake<Guarded>>>>;
 pub struct Running {
     /// The service.
     pub receiver: Receiver,
-    /// The receiver's webhooks, which are loaded once [`Store::wait_ready`] returns.
+    /// The receiver's webhooks, which are loaded once [`Store::wait_ready`] returns `Ok`.
     pub store: Store,
     /// The tasks beside the service.
     pub tasks: Tasks,

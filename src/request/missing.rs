@@ -16,6 +16,20 @@ pub(crate) enum Missing {
 }
 
 impl Missing {
+    #[cfg(test)]
+    const ALL: [Self; 10] = [
+        Self::RouteNamespace,
+        Self::LookupWebhook,
+        Self::RequireAuth,
+        Self::CallAuth,
+        Self::VerifyBody,
+        Self::Handshake,
+        Self::Challenge,
+        Self::CheckPayload,
+        Self::Dedup,
+        Self::Queue,
+    ];
+
     /// What to write, and where.
     pub(crate) fn cure(self) -> &'static str {
         match self {
@@ -38,5 +52,23 @@ impl Missing {
             Self::Dedup => "put a `DedupLayer` between `CheckPayloadLayer` and `Dispatch`",
             Self::Queue => "give `Dispatch` a queue with `Dispatch::queue`, and its backlog to a running `Worker`",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cure_names_the_missing_part_and_the_call_that_announces_it() {
+        for missing in Missing::ALL {
+            let part = match missing {
+                Missing::Queue => "`Dispatch::queue`".to_owned(),
+                layer => format!("`{layer:?}Layer`"),
+            };
+            assert!(missing.cure().contains(&part), "{missing:?}: {}", missing.cure());
+        }
+        assert!(Missing::CallAuth.cure().contains("`RequireAuthLayer::call_auth_follows()`"));
+        assert!(Missing::VerifyBody.cure().contains("`RequireAuthLayer::verify_body_follows()`"));
     }
 }

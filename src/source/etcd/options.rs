@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::tls::EtcdTls;
 
 /// The endpoints of etcd, how to connect to them, and which keys to follow.
+///
+/// By default: the prefix `/cwm/`, no user, the certificates that the system trusts for `https://`, and no saved copy.
 #[derive(Clone)]
 pub struct EtcdOptions {
     pub(super) endpoints: Vec<String>,
@@ -51,7 +53,7 @@ impl EtcdOptions {
         self
     }
 
-    /// Authenticates as this user.
+    /// Authenticates as this user. Without this call the source connects without a user.
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.user = Some((name.into(), password.into()));
