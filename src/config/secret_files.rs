@@ -15,7 +15,7 @@ use crate::base::stamp::Stamp;
 /// The largest file, in bytes.
 const LARGEST: usize = 64 << 10;
 
-/// So many files that are not there are waited for. A configuration can name more than there will ever be.
+/// The most missing files that are watched for. A configuration can name more than there will ever be.
 const MOST_MISSING: usize = 1000;
 
 /// The secrets below a directory. Each file is read once, and again only when [`look`](Self::look) finds it changed, so that

@@ -89,8 +89,8 @@ pub(crate) fn fields(form: &[u8]) -> impl Iterator<Item = Field<'_>> {
 /// A field as it is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Field<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) value: &'a [u8],
+    pub(crate) name: &'a [u8],
+    pub(crate) value: &'a [u8],
 }
 
 impl<'a> Field<'a> {
@@ -128,8 +128,16 @@ impl Fault {
 
 /// Decodes a name or a value of a form, or of the query of a URL.
 pub(crate) fn decode(part: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    match decode_bytes(part)? {
+        Cow::Borrowed(bytes) => str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Fault::NotUtf8),
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Fault::NotUtf8),
+    }
+}
+
+/// As [`decode`], for a name or a value that need not be UTF-8.
+pub(crate) fn decode_bytes(part: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
     if !part.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return str::from_utf8(part).map(Cow::Borrowed).map_err(|_| Fault::NotUtf8);
+        return Ok(Cow::Borrowed(part));
     }
     let mut decoded = Vec::with_capacity(part.len());
     let mut rest = part.iter();
@@ -140,7 +148,7 @@ pub(crate) fn decode(part: &[u8]) -> Result<Cow<'_, str>, Fault> {
             other => *other,
         });
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| Fault::NotUtf8)
+    Ok(Cow::Owned(decoded))
 }
 
 fn digit(byte: Option<&u8>) -> Result<u8, Fault> {

@@ -10,6 +10,6 @@ mod fields;
 #[cfg(fuzzing)]
 pub(crate) use self::clean::fuzz;
 pub(crate) use self::clean::{clean, json_within};
-#[cfg(test)]
+#[cfg(any(feature = "signature", test))]
 pub(crate) use self::fields::MAX_FIELDS;
-pub(crate) use self::fields::{check, fields, find};
+pub(crate) use self::fields::{check, decode_bytes, fields, find};

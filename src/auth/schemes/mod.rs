@@ -14,8 +14,8 @@ mod query_auth;
 #[cfg(feature = "signature")]
 mod signature;
 
-use http::HeaderValue;
 use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
 
 pub use self::authorization::Authorization;
 #[cfg(all(fuzzing, feature = "basic-auth"))]
@@ -48,14 +48,20 @@ const MAX_CREDENTIAL: usize = 8192;
 /// The challenge of schemes that have no name in HTTP.
 pub(super) const UNNAMED_CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Webhook realm="webhook""#);
 
-/// The value of the only field `name`.
-fn only_value<'a>(head: Head<'a>, name: &HeaderName) -> Result<&'a [u8], AuthError> {
-    let mut values = head.headers.get_all(name).iter();
-    let value = values.next().ok_or(AuthError::Missing)?;
-    match values.next().is_some() || value.len() > MAX_CREDENTIAL {
-        true => Err(AuthError::Malformed),
-        false => Ok(value.as_bytes()),
+/// The value of a field that must appear once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], AuthError> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value.as_bytes()),
+        (None, _) => Err(AuthError::Missing),
+        (Some(_), Some(_)) => Err(AuthError::Malformed),
     }
+}
+
+/// The credential in a field that must appear once.
+fn only_value<'a>(head: Head<'a>, name: &HeaderName) -> Result<&'a [u8], AuthError> {
+    let value = only(head.headers, name)?;
+    if value.len() > MAX_CREDENTIAL { Err(AuthError::Malformed) } else { Ok(value) }
 }
 
 /// The one of two keys of a configuration that is there: the second is another name of the first.

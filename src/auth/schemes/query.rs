@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::auth::AuthError;
+use crate::form::{decode_bytes, fields};
 
 /// The value of the only parameter with this name, decoded from `application/x-www-form-urlencoded` as in the WHATWG URL
 /// standard. Unlike there, a malformed escape is an error.
@@ -12,56 +13,19 @@ use crate::auth::AuthError;
 /// `Missing` when there is no such parameter. `Malformed` when there are several, when the encoded value is longer than
 /// `longest`, and when it has a malformed escape.
 pub(super) fn only_parameter<'a>(query: &'a str, name: &str, longest: usize) -> Result<Cow<'a, [u8]>, AuthError> {
-    let mut found = None;
-    for pair in query.as_bytes().split(|byte| *byte == b'&') {
-        let (key, value) = match pair.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &[][..]),
-        };
-        if !is(key, name) {
-            continue;
+    // Encoded names count too: else a second parameter could hide. An escape has three bytes for one.
+    let is_named = |key: &[u8]| {
+        (name.len()..=name.len() * 3).contains(&key.len())
+            && decode_bytes(key).is_ok_and(|key| *key == *name.as_bytes())
+    };
+    let mut named = fields(query.as_bytes()).filter(|field| is_named(field.name));
+    match (named.next(), named.next()) {
+        (None, _) => Err(AuthError::Missing),
+        (Some(field), None) if field.value.len() <= longest => {
+            decode_bytes(field.value).map_err(|_| AuthError::Malformed)
         }
-        if found.replace(value).is_some() {
-            return Err(AuthError::Malformed);
-        }
+        _ => Err(AuthError::Malformed),
     }
-    let value = found.ok_or(AuthError::Missing)?;
-    match value.len() <= longest {
-        true => decode(value).ok_or(AuthError::Malformed),
-        false => Err(AuthError::Malformed),
-    }
-}
-
-/// Whether `key` decodes to `name`. Encoded names count too: else a second parameter could hide.
-fn is(key: &[u8], name: &str) -> bool {
-    // An escape has three bytes for one.
-    (name.len()..=name.len() * 3).contains(&key.len()) && decode(key).is_some_and(|key| *key == *name.as_bytes())
-}
-
-/// `None` if an escape is malformed.
-fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, behind @ ..] = rest {
-        rest = behind;
-        decoded.push(match first {
-            b'+' => b' ',
-            b'%' => {
-                let [high, low, behind @ ..] = rest else { return None };
-                rest = behind;
-                digit(*high)? << 4 | digit(*low)?
-            }
-            other => *other,
-        });
-    }
-    Some(Cow::Owned(decoded))
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// A value is found only if exactly one parameter has the name.
@@ -69,7 +33,8 @@ fn digit(byte: u8) -> Option<u8> {
 pub(crate) fn fuzz(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     let found = only_parameter(query, "key", 1000);
-    let count = query.split('&').filter(|pair| is(pair.split('=').next().unwrap_or("").as_bytes(), "key")).count();
+    let names = query.split('&').filter_map(|pair| pair.split('=').next());
+    let count = names.filter(|name| decode_bytes(name.as_bytes()).is_ok_and(|name| *name == *b"key")).count();
     match found {
         Ok(value) => assert!(count == 1 && value.len() <= 1000),
         Err(AuthError::Missing) => assert_eq!(count, 0),

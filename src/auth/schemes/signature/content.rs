@@ -2,11 +2,12 @@
 
 use http::HeaderName;
 
-use super::fields::{header_name, only, pointer, scalar};
+use super::fields::{header_name, pointer, scalar};
 use super::form;
 use super::key::Message;
 use super::presented::Presented;
 use crate::auth::AuthError;
+use crate::auth::schemes::only;
 use crate::config::{CompileError, PublicUrl, did_you_mean};
 use crate::json::Pointer;
 use crate::request::Head;

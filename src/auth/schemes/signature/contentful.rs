@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::fields::only;
 use super::key::{Encoding, Key, Message};
 use super::plan::bad_signature;
 use super::timestamp::{Format, check};
+use crate::auth::schemes::only;
 use crate::auth::{AuthError, Position, Secrets, WallClock};
 use crate::request::Head;
 

@@ -1,6 +1,6 @@
 //! Places in a request: header fields, and values of a JSON body.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use crate::auth::AuthError;
 use crate::config::CompileError;
@@ -14,16 +14,6 @@ pub(super) fn header_name(name: &str) -> Result<HeaderName, CompileError> {
 /// A JSON pointer in a configuration.
 pub(super) fn pointer(path: &str) -> Result<Pointer, CompileError> {
     Pointer::parse(path).map_err(|InvalidPointer(rule)| CompileError::new(rule))
-}
-
-/// The value of a field that must appear once.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], AuthError> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => Ok(value.as_bytes()),
-        (None, _) => Err(AuthError::Missing),
-        (Some(_), Some(_)) => Err(AuthError::Malformed),
-    }
 }
 
 /// The string or number at `pointer`; a number as it is written.

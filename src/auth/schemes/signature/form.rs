@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 
 use crate::auth::AuthError;
-
-/// A form has no more fields.
-const MOST: usize = 1000;
+use crate::form::{MAX_FIELDS, fields};
 
 /// The value of a field that appears once.
 pub(super) fn field(body: &[u8], name: &[u8]) -> Result<Vec<u8>, AuthError> {
@@ -16,8 +14,8 @@ pub(super) fn field(body: &[u8], name: &[u8]) -> Result<Vec<u8>, AuthError> {
 
 /// The names and values, concatenated in sorted order. Identical pairs count once.
 pub(super) fn sorted(body: &[u8]) -> Result<Vec<u8>, AuthError> {
-    let mut pairs: Vec<_> = pairs(body).take(MOST + 1).collect();
-    if pairs.len() > MOST {
+    let mut pairs: Vec<_> = pairs(body).take(MAX_FIELDS + 1).collect();
+    if pairs.len() > MAX_FIELDS {
         return Err(AuthError::Malformed);
     }
     pairs.sort();
@@ -26,14 +24,11 @@ pub(super) fn sorted(body: &[u8]) -> Result<Vec<u8>, AuthError> {
 }
 
 fn pairs(body: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
-    body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let at = pair.iter().position(|byte| *byte == b'=');
-        let (name, value) = at.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
-        (decode(name), decode(value))
-    })
+    fields(body).map(|field| (decode(field.name), decode(field.value)))
 }
 
-/// `+` is a blank, and `%` and two digits a byte; a `%` that begins none is itself.
+/// `+` is a blank, and `%` and two digits a byte. Other than in [`crate::form`], a `%` that begins none is itself: the
+/// libraries of senders read it so, and the signature decides.
 fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.iter().any(|byte| matches!(byte, b'+' | b'%')) {
         return Cow::Borrowed(text);

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
-use super::fields::{header_name, only, pointer, scalar};
+use super::fields::{header_name, pointer, scalar};
 use super::form;
 use super::key::{Algorithm, Bytes, Encoding};
 use crate::auth::AuthError;
+use crate::auth::schemes::only;
 use crate::config::CompileError;
 use crate::json::Pointer;
 use crate::request::Head;

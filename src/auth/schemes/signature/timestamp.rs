@@ -6,9 +6,10 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use super::content::Content;
-use super::fields::{header_name, only, pointer, scalar};
+use super::fields::{header_name, pointer, scalar};
 use super::presented::Presented;
 use crate::auth::AuthError;
+use crate::auth::schemes::only;
 use crate::base::rfc3339;
 use crate::config::CompileError;
 use crate::json::Pointer;

@@ -4,10 +4,10 @@ use aws_lc_rs::digest;
 use http::HeaderName;
 use subtle::ConstantTimeEq;
 
-use super::fields::only;
 use super::form;
 use super::key::{Algorithm, Bytes, Encoding, Key, Message};
 use super::plan::bad_signature;
+use crate::auth::schemes::only;
 use crate::auth::{AuthError, Position, Secrets, WallClock};
 use crate::config::PublicUrl;
 use crate::request::Head;
