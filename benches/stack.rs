@@ -81,7 +81,7 @@ fn layers(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a guard makes of the head of a request that it lets in.
+/// The time that a guard takes for the head of a request that it lets in.
 fn guards(c: &mut Criterion) {
     let runtime = runtime();
     let mut group = c.benchmark_group("guard");

@@ -21,7 +21,7 @@ use crate::request::{Collected, Head, Rejection};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | the evidence that signed challenges are answered | 400 a malformed challenge, 403 a challenge whose signature no secret verifies |
+/// | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | the evidence that this step ran | 400 a malformed challenge, 403 a challenge whose signature no secret verifies |
 #[derive(Clone, Debug)]
 pub struct ChallengeLayer {
     /// `None` uses the matched webhook's handshake.

@@ -22,7 +22,7 @@ use crate::request::{Head, Rejection, RejectionKind};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Matched`], unless the handshake is fixed | the evidence that challenges before the guards are answered | 405; 400 a malformed challenge, 403 a wrong token |
+/// | [`Matched`], unless the handshake is fixed | the evidence that this step ran; only POST passes | 405; 400 a malformed challenge, 403 a wrong token |
 ///
 /// Before a route of your own:
 ///
