@@ -123,6 +123,7 @@ pub mod fuzz;
 #[cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links))]
 pub mod guide;
 pub mod handshake;
+pub mod history;
 mod json;
 pub mod layers;
 pub mod module;

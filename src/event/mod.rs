@@ -1,11 +1,13 @@
 //! Events: an event on its way to a module, its id, its progress, and the answers and errors about it.
 
+mod answer;
 mod delivery;
 mod error;
 mod id;
 mod progress;
 pub(crate) mod receipt;
 
+pub use self::answer::Answer;
 pub use self::delivery::{Ack, Delivery};
 pub(crate) use self::error::LONGEST_WAIT;
 pub use self::error::{DeliverError, DeliverErrorKind};

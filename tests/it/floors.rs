@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["request"],
     &["config"],
     &["event"],
-    &["auth", "dedup"],
+    &["auth", "dedup", "history"],
     &["handshake", "module"],
     &["delivery"],
     &["webhook"],

@@ -1,0 +1,109 @@
+//! History: what happened to each event, for an operator who asks.
+//!
+//! The layers and the worker report [`Entry`]s to a [`History`]; an operator's page reads them back. Reporting never
+//! waits: when the storage is slower than the requests, entries are left out and counted, bodies first. A [`History`]
+//! relies only on the contract [`Backend`], so that another store can follow.
+
+mod backend;
+mod entry;
+mod query;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+pub use self::backend::{Backend, BackendFuture, HistoryStatus};
+pub use self::entry::{Action, Attempt, Body, Dedup, Entry, Kept, Outcome, Received, Step};
+pub use self::query::{Activity, Bucket, Event, EventQuery, Page, Row, Summary};
+use crate::event::EventId;
+
+/// The most rows that a reader of [`History::live`] may be behind. It then misses rows, and learns how many.
+const LIVE: usize = 1024;
+
+/// The history of events. Clones share one history. See the [module docs](self).
+#[derive(Clone)]
+pub struct History {
+    backend: Arc<dyn Backend>,
+    live: broadcast::Sender<Arc<Row>>,
+}
+
+impl History {
+    /// A history that is kept in `backend`.
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, live: broadcast::Sender::new(LIVE) }
+    }
+
+    /// Reports an entry. This never waits; the entry may be left out, which is counted.
+    pub fn record(&self, entry: Entry) {
+        if self.live.receiver_count() > 0
+            && let Entry::Received(received) = &entry
+        {
+            // Nobody may be listening any more.
+            let _ = self.live.send(Arc::new(Row::from(&**received)));
+        }
+        self.backend.record(entry);
+    }
+
+    /// Events from now on, as they are answered.
+    pub fn live(&self) -> broadcast::Receiver<Arc<Row>> {
+        self.live.subscribe()
+    }
+
+    /// One page of the events that match `query`, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the storage cannot be read.
+    pub async fn events(&self, query: EventQuery) -> io::Result<Page> {
+        self.backend.events(query).await
+    }
+
+    /// Counts of the events that match `query`. See [`Summary`].
+    ///
+    /// # Errors
+    ///
+    /// When the storage cannot be read.
+    pub async fn summary(&self, query: EventQuery) -> io::Result<Summary> {
+        self.backend.summary(query).await
+    }
+
+    /// The activity of each webhook that had an event in the last hour, or in any of `namespaces` if they are given.
+    ///
+    /// # Errors
+    ///
+    /// When the storage cannot be read.
+    pub async fn activity(&self, namespaces: Option<Arc<[Box<str>]>>) -> io::Result<Vec<Activity>> {
+        self.backend.activity(namespaces).await
+    }
+
+    /// One event with everything that is kept of it; `None` if nothing is.
+    ///
+    /// # Errors
+    ///
+    /// When the storage cannot be read.
+    pub async fn event(&self, id: EventId) -> io::Result<Option<Event>> {
+        self.backend.event(id).await
+    }
+
+    /// Erases everything that is kept of an event. Returns whether anything was.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
+    pub async fn erase(&self, id: EventId) -> io::Result<bool> {
+        self.backend.erase(id).await
+    }
+
+    /// How much is kept, and what was left out.
+    pub fn status(&self) -> HistoryStatus {
+        self.backend.status()
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History").finish_non_exhaustive()
+    }
+}
