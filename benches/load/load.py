@@ -7,6 +7,9 @@ removed at the end.
 """
 
 import argparse
+import base64
+import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -32,6 +35,9 @@ FLOOR, GATEWAY = TARGET / "release/examples/load_floor", TARGET / "release/gatew
 ANSWER = {"message": "200 OK"}
 PATH = "/webhook/load"
 TOKEN = "test_token_123"
+PASSWORD = "s3cret-password"
+# Of that password.
+ARGON2ID = "$argon2id$v=19$m=65536,t=3,p=4$ajWUR+o+MypLTjrX94uCuQ$AmmpoHnNGP79RNNy+zTm+XHbAvZYBTbtydvJXIR/ScE"
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 
@@ -65,7 +71,8 @@ class Case:
     # (directory, port) → Program. It may write its configuration into the directory.
     program: object
     status: int = 200
-    token: str = TOKEN
+    # event → the header fields that let it in.
+    credentials: object = lambda event: {"Authorization": f"Bearer {TOKEN}"}
     spool: bool = False
     on_disk: bool = False
 
@@ -88,12 +95,18 @@ def cases():
         yield Case("gateway discard", size, gateway(webhook("discard")))
         if size == 250:
             yield Case("gateway discard, one of 1,000,000", size, gateway(webhook("discard"), others=999_999))
+        signed = gateway(guarded(signature={"preset": "github", "secrets": [TOKEN]}))
+        yield Case("gateway signature", size, signed, credentials=signature)
+        yield Case("gateway history", size, gateway(webhook("discard"), history=True))
         accepted = gateway(webhook("discard", ack="accepted"), spool=True)
         yield Case("gateway accepted", size, accepted, status=202, spool=True)
         yield Case("gateway accepted, target silent", size, gateway(silent(), spool=True), status=202)
         if size == 250:
             yield Case("gateway log", size, gateway(webhook("log")))
-            yield Case("gateway 401", size, gateway(webhook("discard")), status=401, token="wrong")
+            by_password = gateway(guarded(basic_auth={"users": {"load": ARGON2ID}}))
+            yield Case("gateway basic_auth", size, by_password, credentials=password)
+            wrong = {"Authorization": "Bearer wrong"}
+            yield Case("gateway 401", size, gateway(webhook("discard")), status=401, credentials=lambda event: wrong)
 
 
 def floor(*flags, on_disk=False):
@@ -102,6 +115,10 @@ def floor(*flags, on_disk=False):
 
 def webhook(module, **more):
     return {"data_type": "json", "module": module, "authorization": f"Bearer {TOKEN}", **more}
+
+
+def guarded(**guard):
+    return {"data_type": "json", "module": "discard", **guard}
 
 
 def silent():
@@ -116,7 +133,7 @@ def silent_port():
     return listener.getsockname()[1]
 
 
-def gateway(hook, spool=False, others=0):
+def gateway(hook, spool=False, history=False, others=0):
     def program(directory, port):
         webhooks = directory / "webhooks.json"
         hooks = {f"other-{number}": hook for number in range(others)} | {PATH.rpartition("/")[2]: hook}
@@ -132,6 +149,9 @@ def gateway(hook, spool=False, others=0):
             "HOST": "127.0.0.1",
             "PORT": str(port),
         }
+        if history:
+            (directory / "history").mkdir()
+            env |= {"HISTORY_DIR": str(directory / "history")}
         if spool:
             (directory / "spool").mkdir()
             env |= {
@@ -212,7 +232,16 @@ def event(size):
 
 
 def headers(case):
-    return {"Content-Type": "application/json", "Authorization": f"Bearer {case.token}"}
+    return {"Content-Type": "application/json", **case.credentials(event(case.size))}
+
+
+def signature(event):
+    """As GitHub signs."""
+    return {"X-Hub-Signature-256": "sha256=" + hmac.new(TOKEN.encode(), event.encode(), hashlib.sha256).hexdigest()}
+
+
+def password(event):
+    return {"Authorization": "Basic " + base64.b64encode(f"load:{PASSWORD}".encode()).decode()}
 
 
 def wrk_script(case, directory):
