@@ -8,7 +8,7 @@
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
 #                        a test sets), from Debian's packages, and signers/ (libraries of providers that sign webhooks),
-#                        from npm: it needs node and npm. It also checks that a test can have a network of its own
+#                        from npm: it needs node and npm; and the brokers with their clients (brokers.sh). It also checks that a test can have a network of its own
 #                        (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -199,6 +199,11 @@ get_signers() {
   mv "$tmp/signers" "$tools/signers"
 }
 
+# --- brokers --------------------------------------------------------------------------------------------------
+
+# shellcheck source=.ci/brokers.sh
+. .ci/brokers.sh
+
 # --- all together ---------------------------------------------------------------------------------------------
 
 have cargo || die "found no cargo: install Rust (rustup, or your distribution's package)"
@@ -245,4 +250,5 @@ if [ "$want" = all ]; then
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
   get_nginx || die "cannot fetch an nginx with HTTP/2 (Debian 12: nginx); put one into target/tools/bin"
   get_signers || die "cannot fetch the libraries of tests/signers/package.json from npm: it needs node and npm"
+  get_brokers
 fi
