@@ -8,7 +8,7 @@
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
 #                        a test sets), from Debian's packages, and signers/ (libraries of providers that sign webhooks),
-#                        from npm: it needs node and npm; and the brokers with their clients (brokers.sh). It also checks that a test can have a network of its own
+#                        from npm and PyPI: it needs node, npm and pip; and the brokers with their clients (brokers.sh). It also checks that a test can have a network of its own
 #                        (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -189,13 +189,22 @@ get_faketime() {
 
 # The libraries run in the tests alone, and none of their installation scripts does.
 get_signers() {
-  cmp -s tests/signers/package.json "$tools/signers/package.json" && [ -d "$tools/signers/node_modules" ] && return
+  local list current=1
+  for list in package.json requirements.txt; do
+    cmp -s "tests/signers/$list" "$tools/signers/$list" || current=0
+  done
+  [ $current = 1 ] && return
   have npm || install_as_root nodejs npm || return 1
-  say "signers: fetching the libraries of providers from npm"
+  say "signers: fetching the libraries of providers from npm and PyPI"
   rm -rf "$tools/signers"
   mkdir -p "$tmp/signers"
-  cp tests/signers/package.json "$tmp/signers"
-  (cd "$tmp/signers" && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --silent) || return 1
+  (
+    cd "$tmp/signers"
+    cp "$OLDPWD"/tests/signers/package.json "$OLDPWD"/tests/signers/requirements.txt .
+    npm install --ignore-scripts --no-package-lock --no-audit --no-fund --silent &&
+      pip install --quiet --no-warn-script-location --root-user-action=ignore --only-binary :all: \
+        --disable-pip-version-check --target python -r requirements.txt 2>pip.log
+  ) || return 1
   mv "$tmp/signers" "$tools/signers"
 }
 
@@ -249,6 +258,6 @@ if [ "$want" = all ]; then
   get_etcd_34 || die "cannot fetch etcd 3.4 (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
   get_nginx || die "cannot fetch an nginx with HTTP/2 (Debian 12: nginx); put one into target/tools/bin"
-  get_signers || die "cannot fetch the libraries of tests/signers/package.json from npm: it needs node and npm"
+  get_signers || die "cannot fetch the libraries that tests/signers/ lists from npm and PyPI: it needs node, npm and pip"
   get_brokers
 fi

@@ -1,6 +1,6 @@
 //! Requests that the libraries of providers have signed: all of them are let in, and none that was changed.
 //!
-//! The libraries run in Node. `make test` installs them; `SIGNERS` names their directory.
+//! The libraries run in Node and Python. `make test` installs them; `SIGNERS` names their directory.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,6 +21,9 @@ use tower_webhook::request::Collected;
 
 use crate::support::within;
 
+/// Another secret of the same sender: text, base64 and hex at the same time.
+const ANOTHER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
+
 #[derive(Deserialize)]
 struct Signed {
     preset: String,
@@ -31,26 +34,47 @@ struct Signed {
     now: u64,
 }
 
-/// Requests that each of the libraries has signed, other ones in each run.
-async fn signed(count: usize) -> Vec<Signed> {
+/// The directory of the libraries.
+fn libraries() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/signers");
     let directory = std::env::var_os("SIGNERS").map_or(own, PathBuf::from);
-    let installed = directory.join("node_modules");
-    assert!(installed.exists(), "SIGNERS: there is no {}; run `make test`, which brings it", installed.display());
+    for part in ["node_modules", "python"] {
+        let part = directory.join(part);
+        assert!(part.exists(), "SIGNERS: there is no {}; run `make test`, which brings it", part.display());
+    }
+    directory
+}
+
+/// Requests that the libraries of npm have signed, other ones in each run.
+async fn signed_in_node(count: usize) -> Vec<Signed> {
+    let mut node = Command::new("node");
+    node.args(["--input-type=module", "-"]);
+    signed(node, include_bytes!("../signers/sign.mjs"), 9, count).await
+}
+
+/// Requests that the libraries of PyPI have signed, other ones in each run.
+async fn signed_in_python(count: usize) -> Vec<Signed> {
+    let mut python = Command::new("python3");
+    python.arg("-").env("PYTHONPATH", libraries().join("python"));
+    signed(python, include_bytes!("../signers/sign.py"), 4, count).await
+}
+
+/// `count` requests for each of the script's `providers`.
+async fn signed(mut interpreter: Command, script: &[u8], providers: usize, count: usize) -> Vec<Signed> {
     let seed = UNIX_EPOCH.elapsed().unwrap().as_nanos() % 1_000_000_007;
-    let mut node = Command::new("node")
-        .args(["--input-type=module", "-", &count.to_string(), &seed.to_string()])
-        .current_dir(directory)
+    let mut child = interpreter
+        .args([count.to_string(), seed.to_string()])
+        .current_dir(libraries())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    node.stdin.take().unwrap().write_all(include_bytes!("../signers/sign.mjs")).await.unwrap();
-    let output = tokio::time::timeout(Duration::from_secs(60), node.wait_with_output()).await.unwrap().unwrap();
-    assert!(output.status.success());
+    child.stdin.take().unwrap().write_all(script).await.unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "seed {seed}");
     let signed: Vec<Signed> = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(signed.len(), 5 * count, "seed {seed}");
+    assert_eq!(signed.len(), providers * count, "seed {seed}");
     signed
 }
 
@@ -59,7 +83,7 @@ impl Signed {
         let now = UNIX_EPOCH + Duration::from_secs(self.now);
         let signature = Signature::builder()
             .preset(&self.preset)
-            .secrets(["YW5vdGhlciBzZWNyZXQgb2YgdGhlIHNhbWUgc2VuZGVy", &self.secret])
+            .secrets([ANOTHER, &self.secret])
             .public_url("https://hooks.example.com/in")
             .clock(WallClock::from_fn(move || now))
             .build()
@@ -77,8 +101,17 @@ impl Signed {
 }
 
 #[tokio::test]
-async fn what_the_libraries_of_providers_sign_is_let_in_and_nothing_else() {
-    for signed in signed(40).await {
+async fn what_the_libraries_of_npm_sign_is_let_in_and_nothing_else() {
+    judge(signed_in_node(40).await).await;
+}
+
+#[tokio::test]
+async fn what_the_libraries_of_pypi_sign_is_let_in_and_nothing_else() {
+    judge(signed_in_python(40).await).await;
+}
+
+async fn judge(requests: Vec<Signed>) {
+    for signed in requests {
         let told = format!("{}, {}: {}", signed.preset, signed.secret, signed.body);
         assert_eq!(signed.send(&signed.body).await, 200, "{told}");
         assert_eq!(signed.send(&format!("{}x", signed.body)).await, 401, "{told}");

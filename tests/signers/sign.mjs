@@ -2,7 +2,11 @@
 // bodies follow from SEED. It is read from stdin, in the directory with the libraries:
 //   cd target/tools/signers && node --input-type=module - 2 7 <sign.mjs
 import { createHash } from 'node:crypto';
+import { hmacValidator } from '@adyen/api-library';
+import { signRequest } from '@contentful/node-apps-toolkit';
+import { Signature as HubSpot } from '@hubspot/api-client';
 import { sign } from '@octokit/webhooks-methods';
+import { WorkOS } from '@workos-inc/node';
 import { Webhook as StandardWebhook } from 'standardwebhooks';
 import Stripe from 'stripe';
 import { Webhook as SvixWebhook } from 'svix';
@@ -26,6 +30,8 @@ const json = () => JSON.stringify({ id: `evt_${state}`, [text()]: text(), list: 
 
 const now = 1700000000;
 const stripe = new Stripe('sk_test_0');
+const workos = new WorkOS('sk_test_0');
+const adyen = new hmacValidator();
 
 const listed = (Webhook, prefix) => (body, secret) => {
   const id = `msg_${state}`;
@@ -36,6 +42,33 @@ const secretText = () => bytes(24).toString('hex');
 const secretBase64 = () => `whsec_${bytes(24 + number(40)).toString('base64')}`;
 
 const providers = {
+  'adyen-platform': [
+    () => bytes(32).toString('hex'),
+    (body, secret) => ({ hmacsignature: adyen.calculateHmac(body, secret) }),
+  ],
+  contentful: [
+    () => bytes(32).toString('hex'),
+    (body, secret) => {
+      const headers = { 'content-type': 'application/json', 'x-contentful-topic': text().replace(/[^!-~]/g, '') || 'x' };
+      return { ...headers, ...signRequest(secret, { method: 'POST', path: '/in', headers, body }, now * 1000) };
+    },
+  ],
+  hubspot: [
+    secretText,
+    (requestBody, clientSecret) => {
+      const timestamp = now * 1000;
+      const signed = { clientSecret, requestBody, timestamp, url: 'https://hooks.example.com/in' };
+      const signature = HubSpot.getSignature('POST', 'v3', signed);
+      return { 'x-hubspot-request-timestamp': `${timestamp}`, 'x-hubspot-signature-v3': signature };
+    },
+  ],
+  workos: [
+    secretText,
+    async (body, secret) => {
+      const signature = await workos.webhooks.computeSignature(now * 1000, JSON.parse(body), secret);
+      return { 'workos-signature': `t=${now * 1000}, v1=${signature}` };
+    },
+  ],
   github: [secretText, async (body, secret) => ({ 'x-hub-signature-256': await sign(secret, body) })],
   'standard-webhooks': [secretBase64, listed(StandardWebhook, 'webhook')],
   svix: [secretBase64, listed(SvixWebhook, 'svix')],
