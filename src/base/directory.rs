@@ -19,11 +19,11 @@ pub(crate) fn sync(directory: &Path) -> io::Result<()> {
 }
 
 /// The name of the lock file in a directory.
-#[cfg(any(feature = "durable", feature = "queue-disk"))]
+#[cfg(any(feature = "durable", feature = "history", feature = "queue-disk"))]
 pub(crate) const LOCK: &str = "lock";
 
 /// Locks the directory for this process while the returned file is open. Waits 2 s for a process that is just ending.
-#[cfg(any(feature = "durable", feature = "queue-disk"))]
+#[cfg(any(feature = "durable", feature = "history", feature = "queue-disk"))]
 pub(crate) fn lock(directory: &Path) -> io::Result<File> {
     use std::fs::{OpenOptions, TryLockError};
     use std::os::unix::fs::OpenOptionsExt;

@@ -3,7 +3,13 @@
 #[cfg(any(feature = "durable", feature = "queue-disk"))]
 pub(crate) mod clock;
 pub(crate) mod deadline;
-#[cfg(any(feature = "durable", feature = "etcd", feature = "queue-disk", feature = "save-to-disk"))]
+#[cfg(any(
+    feature = "durable",
+    feature = "etcd",
+    feature = "history",
+    feature = "queue-disk",
+    feature = "save-to-disk"
+))]
 pub(crate) mod directory;
 pub(crate) mod group;
 pub(crate) mod lock;

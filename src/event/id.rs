@@ -27,7 +27,7 @@ impl EventId {
         Self(uuid)
     }
 
-    #[cfg(feature = "queue-disk")]
+    #[cfg(any(feature = "history", feature = "queue-disk"))]
     pub(crate) fn uuid(&self) -> &Uuid {
         &self.0
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 
 use super::entry::Entry;
 use super::query::{Activity, Event, EventQuery, Page, Summary};
@@ -35,6 +35,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Erases an event. Returns whether anything was kept of it.
     fn erase(&self, id: EventId) -> BackendFuture<'_, bool>;
+
+    /// Resolves once the entries recorded before the call are on disk, or cannot be written.
+    fn flush(&self) -> BackendFuture<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
 
     /// How much is kept. The answer may be some seconds old.
     fn status(&self) -> HistoryStatus;

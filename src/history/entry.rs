@@ -90,7 +90,8 @@ pub struct Received {
     pub method: Method,
     /// The request's path, without its query.
     pub path: Box<str>,
-    /// The request's header fields; empty if the webhook keeps metadata only.
+    /// The request's header fields; empty if the webhook keeps metadata only. A header that a guard of the webhook takes a
+    /// credential from must be left out, unless its name says so, as `Authorization` and `X-Api-Key` do.
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,

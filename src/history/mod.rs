@@ -11,6 +11,7 @@ mod query;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 
@@ -21,6 +22,9 @@ use crate::event::EventId;
 
 /// The most rows that a reader of [`History::live`] may be behind. It then misses rows, and learns how many.
 const LIVE: usize = 1024;
+
+/// How long [`History::flush`] waits.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// The history of events. Clones share one history. See the [module docs](self).
 #[derive(Clone)]
@@ -94,6 +98,16 @@ impl History {
     /// When the storage fails.
     pub async fn erase(&self, id: EventId) -> io::Result<bool> {
         self.backend.erase(id).await
+    }
+
+    /// Writes the entries recorded so far, for a graceful stop. Takes 5 s at most.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails, or is too slow.
+    pub async fn flush(&self) -> io::Result<()> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the history could not be written within 5 s");
+        tokio::time::timeout(FLUSH, self.backend.flush()).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// How much is kept, and what was left out.

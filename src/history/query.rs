@@ -62,11 +62,11 @@ pub struct Row {
     pub status: u16,
     /// The time from the head of the request to the answer.
     pub duration: Duration,
-    /// The kind of the refusal or of the last error.
+    /// The kind of the refusal or of the last error; `None` once the event is delivered.
     pub kind: Option<Box<str>>,
-    /// The reason of the refusal or the last error.
+    /// The reason of the refusal or the last error; `None` once the event is delivered.
     pub reason: Option<Box<str>>,
-    /// How many attempts were made.
+    /// How many attempts were made. The attempts of a chain's modules with one number count as one.
     pub attempts: u32,
     /// When the next attempt is due.
     pub next: Option<SystemTime>,
