@@ -12,6 +12,8 @@ pub(crate) mod deadline;
 ))]
 pub(crate) mod directory;
 pub(crate) mod group;
+#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+pub(crate) mod host;
 pub(crate) mod lock;
 pub(crate) mod log_limit;
 pub(crate) mod metrics;

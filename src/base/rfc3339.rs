@@ -29,6 +29,14 @@ pub(crate) fn parse(text: &[u8]) -> Option<SystemTime> {
     start?.checked_add(Duration::from_nanos(nanos))
 }
 
+/// The time in UTC with milliseconds: `2026-11-27T00:30:00.500Z`. A time outside of the years -9999 to 9999 becomes the
+/// epoch.
+#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+pub(crate) fn format(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
+    format!("{time:.3}")
+}
+
 /// A number of exactly `digits` digits.
 fn number(rest: &mut &[u8], digits: usize) -> Option<i64> {
     let (text, behind) = rest.split_at_checked(digits)?;

@@ -17,14 +17,22 @@
 //! [`guide::extending`](crate::guide::extending) shows how to add a module, and [`guide::targets`](crate::guide::targets)
 //! lists the modules of this crate. `examples/custom_module.rs` has two modules of its own.
 
+#[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+// No module uses all of it.
+#[allow(dead_code, unused_imports)]
+mod broker;
 pub mod connection;
 mod discard;
+#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+mod forward;
 #[cfg(feature = "http-webhook")]
 mod http_webhook;
 mod log;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
 mod service;
+#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+mod trace;
 
 use std::future::Future;
 
@@ -32,17 +40,19 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 pub use self::discard::{Discard, DiscardConfig};
+#[cfg(fuzzing)]
+pub(crate) use self::http_webhook::fuzz_url;
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{
     Egress, EgressPolicy, HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig,
     InvalidEgress,
 };
-#[cfg(fuzzing)]
-pub(crate) use self::http_webhook::{fuzz_trace, fuzz_url};
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
 pub(crate) use self::service::ServiceModule;
+#[cfg(fuzzing)]
+pub(crate) use self::trace::fuzz as fuzz_trace;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
 

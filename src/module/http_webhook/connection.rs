@@ -9,11 +9,12 @@ use serde::Deserialize;
 
 use super::config::limit;
 use super::egress::{Certificates, Egress, certificates};
-use super::fields::{Fields, Forward};
+use super::fields::Fields;
 use super::{bounds, path, url};
 use crate::config::BuildError;
 use crate::event::DeliverError;
 use crate::module::connection::{ConnectionContext, ConnectionKind};
+use crate::module::forward::Forward;
 
 /// The target, and the header fields with credentials, of webhooks that name a connection of type `http`.
 ///

@@ -10,7 +10,6 @@ mod hops;
 mod path;
 mod send;
 mod signature;
-mod trace;
 mod url;
 
 use std::fmt;
@@ -27,13 +26,12 @@ pub use self::config::{HttpMethod, HttpWebhookConfig};
 pub use self::connection::{HttpConnection, HttpConnectionConfig};
 use self::egress::ON_BEHALF_OF;
 pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
-use self::fields::{Fields, Forward};
+use self::fields::{Fields, OWN_FIELDS};
 use self::signature::SigningKey;
-#[cfg(fuzzing)]
-pub(crate) use self::trace::fuzz as fuzz_trace;
 #[cfg(fuzzing)]
 pub(crate) use self::url::fuzz as fuzz_url;
 use super::connection::Shared;
+use super::forward::Forward;
 use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
@@ -172,7 +170,7 @@ impl HttpWebhook {
             url::check_host(&url, hosts)?;
         }
         let timeout = config.timeout.map(limit).transpose()?.or(timeout).unwrap_or(DEFAULT_TIMEOUT);
-        let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref())?;
+        let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref(), &OWN_FIELDS)?;
         let key = config.signing_secret.as_deref().map(SigningKey::parse).transpose()?;
         let target = Endpoint {
             host: url::shown(&url),

@@ -4,6 +4,7 @@ use http::Uri;
 use http::uri::Scheme;
 
 use super::egress::{EgressPolicy, OPENED_BY, literal};
+use crate::base::host::is_name;
 use crate::config::BuildError;
 
 /// Parses a URL that events can be sent to: `http` or `https`, and a host that is a name or an address in its usual
@@ -53,20 +54,6 @@ pub(super) fn check_host(uri: &Uri, hosts: &[String]) -> Result<(), BuildError> 
         true => Ok(()),
         false => Err("`url` names a host that is not one of `allowed_hosts`".into()),
     }
-}
-
-/// Whether the host is a name that no resolver reads as an address: some read `127.1`, `0x7f.1` and `2130706433` as
-/// 127.0.0.1. A host whose last label begins like a number is an address, as in the WHATWG URL standard.
-fn is_name(host: &str) -> bool {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
-        || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
-    name.len() <= 253 && name.split('.').all(is_label) && !is_number
 }
 
 /// An accepted URL leads to a name, or to an address that the policy allows.

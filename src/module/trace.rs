@@ -1,22 +1,28 @@
 //! W3C Trace Context: <https://www.w3.org/TR/trace-context/>.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Copies the trace of the received fields; copies neither field if `traceparent` is invalid.
-pub(super) fn propagate(received: &HeaderMap, headers: &mut HeaderMap) {
+#[cfg(feature = "http-webhook")]
+pub(crate) fn propagate(received: &HeaderMap, headers: &mut HeaderMap) {
     headers.remove(TRACEPARENT);
     headers.remove(TRACESTATE);
-    let mut parents = received.get_all(TRACEPARENT).iter();
-    let (Some(parent), None) = (parents.next(), parents.next()) else { return };
-    if !is_valid(parent.as_bytes()) {
-        return;
-    }
+    let Some(parent) = parent(received) else { return };
     headers.insert(TRACEPARENT, parent.clone());
     for state in received.get_all(TRACESTATE) {
         headers.append(TRACESTATE, state.clone());
+    }
+}
+
+/// The received `traceparent`, if there is exactly one and it is valid.
+pub(crate) fn parent(received: &HeaderMap) -> Option<&HeaderValue> {
+    let mut parents = received.get_all(TRACEPARENT).iter();
+    match (parents.next(), parents.next()) {
+        (Some(parent), None) if is_valid(parent.as_bytes()) => Some(parent),
+        _ => None,
     }
 }
 
@@ -43,10 +49,8 @@ pub(crate) fn fuzz(value: &[u8]) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http-webhook"))]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -1,0 +1,22 @@
+//! Parts that the modules for brokers share.
+//!
+//! * [`Template`]: the name of a topic, subject, stream or queue, with parts of the event filled in; [`Place`] says which
+//!   texts fit.
+//! * [`EventKey`]: the key by which a broker partitions and orders events.
+//! * [`Properties`]: the data that an event carries beside its body.
+//! * [`Server`], [`BrokerUrl`]: the addresses of a broker.
+//! * [`Backoff`]: the time to wait before the next attempt to connect.
+
+mod address;
+mod backoff;
+mod key;
+mod place;
+mod properties;
+mod template;
+
+pub(crate) use self::address::{BrokerUrl, Scheme, Server, servers};
+pub(crate) use self::backoff::Backoff;
+pub(crate) use self::key::EventKey;
+pub(crate) use self::place::{AMQP_ROUTING_KEY, KAFKA_TOPIC, NATS_SUBJECT, Place, REDIS_NAME};
+pub(crate) use self::properties::{Properties, forward, text};
+pub(crate) use self::template::Template;
