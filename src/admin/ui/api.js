@@ -98,15 +98,21 @@ function webhook(w) {
   const sum = (...outcomes) => minutes?.map((minute) => outcomes.reduce((n, outcome) => n + minute[outcome], 0)) ?? [];
   const add = (list) => list.reduce((a, b) => a + b, 0);
   const all = sum(...OUTCOMES), failures = sum("failed", "waiting"), refusals = sum("refused");
-  return { ...w, ns: w.namespace, target: w.target ?? "", measured: !!minutes, all, failures, refusals, total: add(all), failed: add(failures), turned: add(refusals),
+  return { ...w, ns: w.namespace, module: w.module ?? "", target: w.target ?? "", measured: !!minutes, all, failures, refusals, total: add(all), failed: add(failures), turned: add(refusals),
     p95: minutes ? ms(w.hour.p95_seconds) : 0, last: when(w.last_event), lastRefused: when(w.last_refused) };
 }
 
 const FILTERS = ["outcome", "status", "q", "since", "until"];
+const LONGEST = 256; // bytes of a search
+function short(text) {
+  let kept = text?.slice(0, LONGEST);
+  while (kept && new TextEncoder().encode(kept).length > LONGEST) kept = kept.slice(0, -1);
+  return kept;
+}
 /** The filters of the address as those of the API: a webhook is named with its namespace. */
 function filters(f, names) {
   const [namespace, id] = f.webhook ? f.webhook.split("/") : [f.namespace];
-  return { namespace, webhook: id, kind: f.reason, ...Object.fromEntries(names.map((name) => [name, f[name]])) };
+  return { namespace, webhook: id, kind: f.reason, ...Object.fromEntries(names.map((name) => [name, short(f[name])])) };
 }
 function history() { if (!session.history) throw off("history", "GET events"); }
 function queue() { if (!session.queue) throw off("queue", "GET dead-letters"); }
@@ -195,7 +201,7 @@ export const api = {
 
   // --- webhooks
   async webhooks(f, after) {
-    const page = await get("webhooks", { namespace: f.namespace, q: f.q, state: f.state, after });
+    const page = await get("webhooks", { namespace: f.namespace, q: short(f.q), state: f.state, after });
     if (!f.namespace && !f.q && !f.state && !after) keys = page.webhooks.map((w) => w.key).sort();
     return { webhooks: page.webhooks.map(webhook), next: page.next };
   },
@@ -232,8 +238,8 @@ export const api = {
     const o = await get("system");
     const { source, queue, history } = o;
     system = { ...o,
-      source: { ...source, since: now() - ms(source.state_seconds), stale: source.staleness_seconds === null ? null : ms(source.staleness_seconds), error: source.last_error && { ...source.last_error, at: now() - ms(source.last_error.seconds_ago) } },
-      queue: queue && { ...queue, oldest: queue.oldest_seconds === null ? null : ms(queue.oldest_seconds) },
+      source: { ...source, since: now() - ms(source.state_seconds), stale: Number.isFinite(source.staleness_seconds) ? ms(source.staleness_seconds) : null, error: source.last_error && { ...source.last_error, at: now() - ms(source.last_error.seconds_ago) } },
+      queue: queue && { ...queue, oldest: ms(queue.oldest_seconds) },
       history: history && { ...history, oldest: when(history.oldest) },
       process: { ...o.process, started: when(o.process.started_at) } };
     return system;

@@ -141,7 +141,7 @@ async function beat() {
     pulse.replaceChildren(
       h("a", { href: "#/system" }, sourceMark(source), h("span.faint", `revision ${count(source.revision)}`)),
       queue?.waiting ? h("a", { href: "#/dead?view=waiting" }, mark("waiting", [`${count(queue.waiting)} waiting`, "s-wait"]), queue.oldest && h("span.faint", `oldest ${took(queue.oldest)}`))
-        : h("p", mark("skipped", [queue ? "No event waits" : "No queue", "s-skip"])));
+        : queue?.waiting === null ? "" : h("p", mark("skipped", [queue ? "No event waits" : "No queue", "s-skip"])));
   } catch {
     // The link's event shows that the gateway is away. Without the right to ask, the side has no state.
     if (link.up) pulse.replaceChildren();

@@ -40,7 +40,7 @@ export function show(root, ctx) {
 
   function group(g, i) {
     const letters = h("div.letters");
-    const rows = (some) => some.map((o) => h("li", h("a", { href: `#/events/${o.id}` }, h("span.cid", o.id), ago(o.at), h("span", plural(o.tried, "attempt")), h("span.took", size(o.size)))));
+    const rows = (some) => some.map((o) => h("li", h("a", { href: `#/events/${o.id}` }, h("span.cid", o.id), ago(o.at), h("span", plural(o.tried, "attempt")), h("span.took", o.size === undefined ? "" : size(o.size)))));
     const open = () => load(letters, () => api.lettersOf(g, SOME), (page) => {
       const some = h("ol.short", rows(page.letters));
       let { next } = page;
@@ -80,8 +80,8 @@ export function show(root, ctx) {
       td("c-cid", h("span.cid", o.id)),
       td("c-what", o.under_way ? "An attempt is under way" : [o.tried ? `${plural(o.tried, "attempt")} failed` : "Not tried yet", o.next && `, next in ${took(Math.max(0, o.next - now()))}`]),
       td("c-took", size(o.size)),
-      td("c-act", button("quiet", { ...may(ctx, () => act(null, () => api.retry(o), () => "The attempt begins now.").then(renew)), "aria-label": `Try ${o.key} now` }, icon("play"), "Try now"),
-        button("quiet", { ...may(ctx, () => act({ title: "Drop 1 event", text: [hookName(o.key), ": the event leaves the queue and is not delivered. This cannot be undone."], danger: true }, () => api.remove(o), () => "Dropped 1 event.").then(renew)), "aria-label": `Drop the event of ${o.key}` }, icon("drop"))));
+      td("c-act", button("quiet", { ...may(ctx, () => act(null, () => api.retry(o), () => "The attempt begins now.").then(renew)), "aria-label": `Try now: ${o.key}` }, icon("play"), "Try now"),
+        button("quiet", { ...may(ctx, () => act({ title: "Drop 1 event", text: [hookName(o.key), ": the event leaves the queue and is not delivered. This cannot be undone."], danger: true }, () => api.remove(o), () => "Dropped 1 event.").then(renew)), "aria-label": `Drop: ${o.key}` }, icon("drop"))));
   }
   function drawWaiting(page) {
     bar.chips(0, []);
@@ -106,8 +106,8 @@ export function show(root, ctx) {
     const to = (view) => `#/dead?${new URLSearchParams({ ...kept, ...(view && { view }) })}`.replaceAll("%2F", "/");
     const queue = api.system()?.queue;
     views.replaceChildren(
-      h("a.chip", { href: to(""), "aria-current": waits ? null : "page" }, "Dead letters", queue ? brief(queue.dead_letters) : null),
-      h("a.chip", { href: to("waiting"), "aria-current": waits ? "page" : null }, "Waiting", queue ? brief(queue.waiting) : null));
+      h("a.chip", { href: to(""), "aria-current": waits ? null : "page" }, "Dead letters", Number.isFinite(queue?.dead_letters) ? brief(queue.dead_letters) : null),
+      h("a.chip", { href: to("waiting"), "aria-current": waits ? "page" : null }, "Waiting", Number.isFinite(queue?.waiting) ? brief(queue.waiting) : null));
     root.querySelector("h1").textContent = waits ? "Waiting" : "Dead letters";
     ctx.title(waits ? "Waiting" : "Dead letters");
     bar.find.hidden = waits;

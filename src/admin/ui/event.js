@@ -30,8 +30,8 @@ const answer = (t) => h("div.answer", t.text && h("p", prose(t.text)), t.answer
 export async function again(ctx, e) {
   if (ctx.readOnly || !e.replayable && e.outcome !== "waiting") return false;
   if (e.outcome === "waiting") return act(null, () => api.retry(e), () => `Attempt ${e.tried + 1} begins now.`);
-  return act({ title: "Replay 1 event", text: [hookName(e.key), " gets the event again, with the same id, as the webhook is configured now."], note: e.outcome === "delivered" && "It was delivered before. A target that does not drop repeated ids takes it twice." },
-    () => api.replay(e), () => ["Replayed 1 event. ", h("a", { href: `#/live?webhook=${e.key}` }, "Watch it arrive")]);
+  return act({ title: "Replay 1 event", text: e.queued ? [hookName(e.key), " gets the event again, with the same id, as the webhook is configured now."] : [hookName(e.key), " gets a copy of the event, with a new id, as the webhook is configured now. Its guards are not asked."], note: e.outcome === "delivered" && "It was delivered before. A target that does not drop repeated ids takes it twice." },
+    () => api.replay(e), (done) => ["Replayed 1 event. ", done?.id && done.id !== e.id ? h("a", { href: `#/events/${done.id}` }, "Show the copy") : h("a", { href: `#/live?webhook=${e.key}` }, "Watch it arrive")]);
 }
 
 function tabs(...pages) {

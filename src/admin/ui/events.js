@@ -22,7 +22,7 @@ export function show(root, ctx) {
     chart.figure.hidden = !answer?.buckets.length;
     if (answer) chart.update(answer.buckets, f);
     const history = api.system()?.history;
-    kept.replaceChildren(...(history ? [`${plural(history.events, "event")} kept`, ...(history.oldest ? [", the oldest of ", ago(history.oldest)] : [])] : []));
+    kept.replaceChildren(...(Number.isFinite(history?.events) ? [`${plural(history.events, "event")} kept`, ...(history.oldest ? [", the oldest of ", ago(history.oldest)] : [])] : []));
     then();
   }
   function draw(f, page) {

@@ -95,7 +95,7 @@ export function show(root, ctx) {
 
   window.addEventListener("scroll", flush, { passive: true });
   const beat = setInterval(flush, 1000);
-  const close = !api.session().history ? () => {} : api.live(take, (n) => { lost += n; fill(); }, (up, error) => {
+  const close = !api.session().history ? () => {} : api.live(take, (n) => { lost += n ?? 1; fill(); }, (up, error) => {
     // Events that came while there was no connection are in the history.
     if (up && linked === false) fill();
     linked = up;

@@ -29,7 +29,7 @@ export function show(root, ctx) {
 
   const below = (w) => [
     w.warnings.length > 0 && h("ul.plain", w.warnings.map((text) => h("li.note", prose(text)))),
-    facts(["Answers", w.ack === "accepted" ? "202, once the event is on disk" : "200, once it is delivered"], ["Dedup", w.dedup ? "on" : "off"], ["History", { full: "head, body and attempts", metadata: "without head and body", none: "none" }[w.history] ?? w.history], w.measured && ["Refused, last hour", count(w.turned)], ["Last refused", ago(w.lastRefused)], ["Revision", w.revision ? count(w.revision) : "none"]),
+    facts(["Answers", { accepted: "202, once the event is on disk", delivered: "200, once it is delivered" }[w.ack] ?? "503"], ["Dedup", w.dedup ? "on" : "off"], ["History", { full: "head, body and attempts", metadata: "without head and body", none: "none" }[w.history] ?? w.history], w.measured && ["Refused, last hour", count(w.turned)], ["Last refused", ago(w.lastRefused)], ["Revision", w.revision ? count(w.revision) : "none"]),
     h("div.actions", h("a.button", { href: `#/events?webhook=${w.key}` }, icon("events"), "Its events"), h("a.button", { href: `#/dead?webhook=${w.key}` }, icon("dead"), "Its dead letters"),
       button("button", may(ctx, () => act({ title: "Send 1 test event", text: [hookName(w.key), " gets it past its guards. Its target takes it like any other event."] }, () => api.test(w.key),
         (done) => [`Sent 1 test event: ${done?.outcome ?? "done"}${done?.status ? `, ${done.status}` : ""}. `, done?.reason && [prose(done.reason), ". "], done?.id && h("a", { href: `#/events/${done.id}` }, "Show it")].filter(Boolean))), icon("send"), "Send a test event")),
@@ -42,7 +42,7 @@ export function show(root, ctx) {
       tr("row", {},
         td("c-mark", mark(tone, words)),
         td("c-hook", expander(`of-${w.key}`, under, null, hookName(w.key)),
-          h("p.flow", w.guards.length ? w.guards.map((g) => h("span.tag", g)) : h("span.tag.warn", "no guard"), h("span", icon("right"), ` ${w.module} `, h("b", w.target)))),
+          h("p.flow", w.guards.length ? w.guards.map((g) => h("span.tag", g)) : w.module && h("span.tag.warn", "no guard"), w.module && h("span", icon("right"), ` ${w.module} `, h("b", w.target)))),
         td("c-spark", w.measured ? spark(`${plural(w.total, "event")} in the last hour, ${count(w.turned)} refused, ${count(w.failed)} not delivered`, w.all, w.refusals, w.failures) : null),
         td("c-num.c-events", w.measured ? brief(w.total) : h("span.faint", "–")),
         td("c-num.c-share", w.total ? h("span", { class: w.state === "failing" ? "hot" : w.failed ? "" : "faint" }, share(w.failed / w.total)) : h("span.faint", "–")),
