@@ -153,7 +153,8 @@ struct Which {
 impl Which {
     /// One page of them, with at most `limit`.
     fn query(&self, after: Option<EventId>, limit: usize) -> DeadLetterQuery {
-        DeadLetterQuery { after, limit, namespace: self.namespace.clone(), webhook: self.webhook.clone() }
+        let (namespace, webhook) = (self.namespace.clone(), self.webhook.clone());
+        DeadLetterQuery { after, namespace, webhook, ..DeadLetterQuery::first(limit) }
     }
 }
 

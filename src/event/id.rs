@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use uuid::{Builder, Uuid};
@@ -30,6 +30,13 @@ impl EventId {
     #[cfg(any(feature = "history", feature = "queue-disk"))]
     pub(crate) fn uuid(&self) -> &Uuid {
         &self.0
+    }
+
+    /// When the event was received, in whole milliseconds. Of an id that is no UUIDv7, the result has no meaning.
+    pub fn received_at(&self) -> SystemTime {
+        // The milliseconds are the first 48 bits (RFC 9562 §5.7).
+        let millis = self.0.as_u128() >> 80;
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64)
     }
 
     /// The id as the value of a header.

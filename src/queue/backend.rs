@@ -4,9 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{DeadLetter, DeadLetterQuery, State, StoredEvent, Ticket};
+use super::{DeadLetter, DeadLetterQuery, State, StoredEvent, Ticket, WaitingEvent, WaitingPage, WaitingQuery};
 use crate::event::{DeliverError, Delivery, EventId};
 
 /// A boxed future that a [`Backend`] returns.
@@ -60,6 +60,22 @@ pub trait Backend: Send + Sync + 'static {
     /// How many events there are, and whether the storage is failing. The answer may be some seconds old.
     fn status(&self) -> QueueStatus;
 
+    /// The events that match `query` and wait or are being tried, in the order of their ids.
+    fn waiting(&self, query: WaitingQuery) -> BackendFuture<'_, io::Result<WaitingPage>>;
+
+    /// One event that waits or is being tried, with its content.
+    fn waiting_event(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(WaitingEvent, StoredEvent)>>>;
+
+    /// Ends the wait of these events: a later process, too, does not make them wait. If the worker holds the ticket,
+    /// the backend tells it by [`ToWorker::hurry`](super::ToWorker::hurry); otherwise it hands the event out. Returns how
+    /// many of the ids were events that wait or are being tried.
+    fn retry_now(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>>;
+
+    /// Removes these events for good. Returns those that were in the queue, once their removal is durable. Their tickets
+    /// have ended: the backend tells the worker by [`ToWorker::ended`](super::ToWorker::ended), and later calls with them
+    /// have no effect. Dead letters stay.
+    fn drop_waiting(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<Vec<EventId>>>;
+
     /// The dead letters that match `query`, in the order of their receipt.
     fn dead_letters(&self, query: DeadLetterQuery) -> BackendFuture<'_, io::Result<Vec<DeadLetter>>>;
 
@@ -70,7 +86,7 @@ pub trait Backend: Send + Sync + 'static {
     /// dead letters.
     fn replay(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>>;
 
-    /// Deletes dead letters. Returns how many of the ids were dead letters.
+    /// Deletes dead letters. Returns how many of the ids were dead letters, once the deletion is durable.
     fn remove_dead_letters(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>>;
 
     /// Deletes the dead letters that were given up longer ago than `age`, and returns their number. A dead letter whose
@@ -145,10 +161,16 @@ pub enum Loaded {
 pub struct QueueStatus {
     /// Events that wait or are being delivered.
     pub waiting: usize,
+    /// Those among them that this process is delivering now. [`Queue::status`](super::Queue::status) sets it.
+    pub under_way: usize,
+    /// When the oldest of the `waiting` events was received.
+    pub oldest: Option<SystemTime>,
     /// Events that were given up.
     pub dead_letters: usize,
     /// Bytes of storage in use.
     pub bytes: u64,
+    /// The largest value that `bytes` may have; zero if the storage has no limit of its own.
+    pub max_bytes: u64,
     /// Whether the last write failed, or has been under way for more than some seconds.
     pub is_failing: bool,
 }

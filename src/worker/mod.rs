@@ -6,9 +6,8 @@
 mod attempt;
 mod metrics;
 mod schedule;
+mod waiting;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -24,9 +23,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::attempt::{Outcome, attempt_once, give_up, orphan};
 use self::schedule::{Limits, Schedule};
+use self::waiting::Waits;
 use crate::delivery::{DEFAULT_DEADLINE, Line, lines};
 use crate::event::{DeliverError, DeliverErrorKind};
-use crate::queue::{Backlog, Due, Loaded, Queue, State, StoredEvent, Ticket};
+use crate::queue::{Backlog, Due, Handout, Loaded, Queue, State, StoredEvent, Ticket};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;
 
@@ -116,7 +116,7 @@ impl Worker {
             store,
             deadline: self.deadline,
             schedule: Schedule::new(self.limits),
-            waiting: BinaryHeap::new(),
+            waiting: Waits::default(),
             under_way: JoinSet::new(),
             is_reading: false,
             delivered: Vec::new(),
@@ -130,14 +130,14 @@ impl Worker {
             // Before the configuration is loaded, each event would be put off, and later events would overtake it.
             let has_more = is_loaded && !stopping && work.begin();
             work.report_delivered();
-            let next = work.waiting.peek().map(|Reverse(waiting)| waiting.until);
+            let next = work.waiting.next();
             tokio::select! {
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     self.backlog.end();
                 }
                 _ = &mut loaded, if !is_loaded => is_loaded = true,
-                Some(events) = self.backlog.next() => events.into_iter().for_each(|due| work.take(due)),
+                Some(handout) = self.backlog.next() => work.hear(handout),
                 Some(ended) = work.under_way.join_next() => {
                     work.ended(ended);
                     while let Some(ended) = work.under_way.try_join_next() {
@@ -172,7 +172,7 @@ struct Work {
     deadline: Duration,
     schedule: Schedule,
     /// Events that wait for their next attempt.
-    waiting: BinaryHeap<Reverse<Waiting>>,
+    waiting: Waits,
     under_way: JoinSet<Ended>,
     /// Whether events are being read. Events that become ready meanwhile are read together.
     is_reading: bool,
@@ -180,14 +180,6 @@ struct Work {
     delivered: Vec<Ticket>,
     /// Removes expired dead letters. A stop does not wait for this task.
     tidying: Option<JoinHandle<()>>,
-}
-
-/// An event that waits, ordered by its time.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Waiting {
-    until: Instant,
-    sequence: u64,
-    ticket: Ticket,
 }
 
 /// The result of a task.
@@ -267,6 +259,19 @@ impl Work {
         }
     }
 
+    fn hear(&mut self, handout: Handout) {
+        match handout {
+            Handout::Due(events) => events.into_iter().for_each(|due| self.take(due)),
+            Handout::Hurry(tickets) => {
+                self.waiting.take(&tickets).into_iter().for_each(|ticket| self.schedule.push(ticket));
+            }
+            Handout::Ended(tickets) => {
+                drop(self.waiting.take(&tickets));
+                self.schedule.forget(&tickets);
+            }
+        }
+    }
+
     fn take(&mut self, due: Due) {
         match due.not_before.map(Instant::from_std) {
             Some(until) => self.wait_until(due.ticket, until),
@@ -291,12 +296,8 @@ impl Work {
     /// Makes the waiting events ready whose time has come.
     fn wake(&mut self) {
         let now = Instant::now();
-        while let Some(Reverse(waiting)) = self.waiting.peek()
-            && waiting.until <= now
-        {
-            if let Some(Reverse(waiting)) = self.waiting.pop() {
-                self.schedule.push(waiting.ticket);
-            }
+        while let Some(ticket) = self.waiting.pop_due(now) {
+            self.schedule.push(ticket);
         }
     }
 
@@ -337,10 +338,9 @@ impl Work {
             let outcome = orphan(event.id, &ticket.webhook, state);
             return self.settle(ticket, outcome);
         };
-        let (queue, deadline) = (self.queue.clone(), self.deadline);
+        let (queue, deadline, id) = (self.queue.clone(), self.deadline, event.id);
         let is_small = ticket.bytes <= SMALL;
         let mut tried = Box::pin(async move {
-            let id = event.id;
             let tried =
                 AssertUnwindSafe(attempt_once(&queue, &ticket, event, webhook, &state, deadline)).catch_unwind();
             let outcome = tried.await.unwrap_or_else(|_| {
@@ -352,7 +352,12 @@ impl Work {
         match is_small.then(|| tried.as_mut().now_or_never()).flatten() {
             Some((ticket, outcome)) => self.settle(ticket, outcome),
             None => {
-                self.under_way.spawn(tried.map(|(ticket, outcome)| Ended::Tried(ticket, outcome)));
+                let trying = self.queue.trying(id);
+                self.under_way.spawn(async move {
+                    let (ticket, outcome) = tried.await;
+                    drop(trying);
+                    Ended::Tried(ticket, outcome)
+                });
             }
         }
     }
@@ -382,8 +387,7 @@ impl Work {
     }
 
     fn wait_until(&mut self, ticket: Ticket, until: Instant) {
-        let waiting = Waiting { until, sequence: ticket.sequence, ticket };
-        self.waiting.push(Reverse(waiting));
+        self.waiting.push(ticket, until);
     }
 }
 

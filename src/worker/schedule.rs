@@ -4,7 +4,7 @@
 //! bytes. Within a namespace the webhooks take turns, and the events of a webhook are started in the order in which they
 //! came. A webhook or namespace that has reached its limit is skipped until one of its events ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::config::WebhookKey;
 use crate::queue::Ticket;
@@ -134,6 +134,34 @@ impl Schedule {
         }
     }
 
+    /// Removes those of these events that are ready and not started.
+    pub(super) fn forget(&mut self, tickets: &[Ticket]) {
+        let gone: HashSet<u64> = tickets.iter().map(|ticket| ticket.sequence).collect();
+        let webhooks: HashSet<&WebhookKey> = tickets.iter().map(|ticket| &ticket.webhook).collect();
+        for key in webhooks {
+            let Some(namespace) = self.namespaces.get_mut(key.namespace()) else { continue };
+            let Some(lane) = namespace.lanes.get_mut(key) else { continue };
+            lane.ready.retain(|ticket| !gone.contains(&ticket.sequence));
+            if !lane.ready.is_empty() {
+                continue;
+            }
+            // A webhook or namespace has a turn only while it has a ready event.
+            lane.has_turn = false;
+            if lane.running == 0 {
+                namespace.lanes.remove(key);
+            }
+            namespace.turns.retain(|turn| turn != key);
+            if namespace.turns.is_empty() && namespace.has_turn {
+                namespace.has_turn = false;
+                namespace.deficit = 0;
+                self.turns.retain(|turn| **turn != *key.namespace());
+            }
+            if namespace.lanes.is_empty() && !namespace.has_turn {
+                self.namespaces.remove(key.namespace());
+            }
+        }
+    }
+
     /// Queues a webhook and its namespace for a turn, if they can use one.
     fn give_turns(limits: Limits, namespace: &mut Namespace, key: &WebhookKey, turns: &mut VecDeque<Box<str>>) {
         if let Some(lane) = namespace.lanes.get_mut(key)
@@ -218,10 +246,25 @@ mod tests {
         assert!(second.is_some() || schedule.next().is_some());
     }
 
+    #[test]
+    fn a_forgotten_event_is_not_started_and_nothing_stays_of_it() {
+        let mut schedule = Schedule::new(LIMITS);
+        let gone = [ticket("a", "x", 1, 100), ticket("a", "x", 3, 100), ticket("b", "x", 4, 100)];
+        gone.iter().for_each(|ticket| schedule.push(ticket.clone()));
+        [ticket("a", "x", 2, 100), ticket("a", "y", 5, 100)].into_iter().for_each(|ticket| schedule.push(ticket));
+        schedule.forget(&gone);
+        let mut started: Vec<_> = std::iter::from_fn(|| schedule.next()).collect();
+        started.sort_unstable();
+        assert_eq!(started.iter().map(|ticket| ticket.sequence).collect::<Vec<_>>(), [2, 5]);
+        schedule.forget(&started);
+        started.iter().for_each(|ticket| schedule.ended(ticket));
+        assert!(schedule.namespaces.is_empty() && schedule.running == 0);
+    }
+
     proptest! {
         /// Every event is started once, in order for each webhook and within the limits, whatever is pushed and ended when.
         #[test]
-        fn every_event_is_started_exactly_once(steps in prop::collection::vec((0..4u8, 0..3u8, 0..200_000u32, any::<bool>()), 1..200)) {
+        fn every_event_is_started_exactly_once(steps in prop::collection::vec((0..4u8, 0..3u8, 0..200_000u32, any::<bool>(), any::<bool>()), 1..200)) {
             let mut schedule = Schedule::new(LIMITS);
             let mut running = Vec::<Ticket>::new();
             let mut last = HashMap::<WebhookKey, u64>::new();
@@ -240,8 +283,14 @@ mod tests {
                     assert!(running.len() <= LIMITS.total);
                 }
             };
-            for (n, (namespace, id, bytes, end)) in steps.iter().enumerate() {
-                schedule.push(ticket(&format!("n{namespace}"), &format!("w{id}"), n as u64, *bytes));
+            let mut forgotten = 0;
+            for (n, (namespace, id, bytes, end, forget)) in steps.iter().enumerate() {
+                let next = ticket(&format!("n{namespace}"), &format!("w{id}"), n as u64, *bytes);
+                schedule.push(next.clone());
+                if *forget {
+                    schedule.forget(&[next]);
+                    forgotten += 1;
+                }
                 start(&mut schedule, &mut running);
                 if *end && !running.is_empty() {
                     schedule.ended(&running.swap_remove(n % running.len()));
@@ -252,7 +301,7 @@ mod tests {
                 schedule.ended(&ticket);
                 start(&mut schedule, &mut running);
             }
-            prop_assert_eq!(started, steps.len());
+            prop_assert_eq!(started + forgotten, steps.len());
             prop_assert_eq!((schedule.running, schedule.bytes), (0, 0));
             prop_assert!(schedule.namespaces.values().all(|namespace| namespace.lanes.is_empty()));
         }

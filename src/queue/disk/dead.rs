@@ -10,15 +10,40 @@ use crate::queue::{DeadLetter, DeadLetterQuery, StoredEvent, Ticket};
 /// The year 2020, since 1970. A clock that shows an earlier time had not been set.
 const EARLIEST: Duration = Duration::from_secs(1_577_836_800);
 
+/// How many dead letters are looked at under one lock.
+const LOOKS: usize = 1000;
+
 impl Spool {
-    /// Lists dead letters. The ledger stays locked meanwhile, so the limit should be in the hundreds.
+    /// Lists dead letters. The ledger is locked for a thousand of them at a time, so that the worker need not wait.
     pub(super) fn list(&self, query: &DeadLetterQuery) -> Vec<DeadLetter> {
+        let (mut letters, mut after) = (Vec::new(), query.after);
+        while letters.len() < query.limit && self.list_next(query, &mut after, &mut letters) {}
+        letters
+    }
+
+    /// Looks at the dead letters after `after`. Returns whether there may be more.
+    fn list_next(&self, query: &DeadLetterQuery, after: &mut Option<EventId>, letters: &mut Vec<DeadLetter>) -> bool {
         use std::ops::Bound::{Excluded, Unbounded};
+        let (now, clock) = (self.clock().for_stamps(), self.clock().elapsed());
         let ledger = self.shared().ledger();
-        let from = query.after.map_or(Unbounded, Excluded);
-        let letters = ledger.dead().range((from, Unbounded)).filter(|(_, ticket)| query.includes(&ticket.webhook));
-        let letters = letters.filter_map(|(id, ticket)| letter(*id, ticket, ledger.state(ticket.sequence)?));
-        letters.take(query.limit).collect()
+        let from = after.map_or(Unbounded, Excluded);
+        let mut looked_at = 0;
+        for (id, ticket) in ledger.dead().range((from, Unbounded)).take(LOOKS) {
+            looked_at += 1;
+            *after = Some(*id);
+            let Some(state) = ledger.state(ticket.sequence) else { continue };
+            let is_selected = |death: &Death| {
+                let age = since(death, clock, Some(now)).unwrap_or_default();
+                query.selects(&ticket.webhook, death.kind, &death.reason, age)
+            };
+            if state.dead.as_deref().is_some_and(is_selected) {
+                letters.extend(letter(*id, ticket, state));
+                if letters.len() == query.limit {
+                    return false;
+                }
+            }
+        }
+        looked_at == LOOKS
     }
 
     /// Reads a dead letter. Blocks.
@@ -77,6 +102,7 @@ fn letter(id: EventId, ticket: &Ticket, state: &StoredState) -> Option<DeadLette
         died_at: death.at,
         kind: death.kind,
         reason: death.reason.clone(),
+        size: ticket.bytes,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The index of the spool: the position and the state of each event, and the sizes of the segments. The events
 //! themselves are on disk.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,6 +12,7 @@ use super::frame;
 use super::frame::Salt;
 use super::state::{Death, StoredState};
 use super::storage::Segment;
+use crate::config::WebhookKey;
 use crate::event::EventId;
 use crate::queue::Ticket;
 
@@ -20,6 +21,8 @@ pub(super) struct Ledger {
     entries: HashMap<u64, Entry, foldhash::fast::RandomState>,
     /// The dead letters.
     dead: BTreeMap<EventId, Ticket>,
+    /// No waiting event has a smaller sequence number.
+    oldest: u64,
     /// The segments by number. The last one is the current segment.
     segments: BTreeMap<u32, SegmentEntry>,
     /// Preallocated bytes of the current segment that are not written to yet.
@@ -63,6 +66,8 @@ fn change(size: &AtomicU64, by: i64) {
 
 /// An event in the spool.
 struct Entry {
+    id: EventId,
+    webhook: WebhookKey,
     place: Place,
     /// `None` until the event was tried for the first time.
     state: Option<Box<StoredState>>,
@@ -70,6 +75,35 @@ struct Entry {
     state_bytes: u32,
     /// The payload, kept in memory until the event is first tried: most events are tried at once, and need not be read.
     fresh: Option<Bytes>,
+}
+
+impl Entry {
+    fn is_waiting(&self) -> bool {
+        self.state.as_deref().is_none_or(|state| state.dead.is_none())
+    }
+
+    fn ticket(&self, sequence: u64) -> Ticket {
+        // The frame has the same length wherever it is.
+        Ticket { sequence, webhook: self.webhook.clone(), bytes: self.place.length }
+    }
+}
+
+/// An event as it is when it is added.
+pub(super) struct Added {
+    pub(super) id: EventId,
+    pub(super) webhook: WebhookKey,
+    pub(super) place: Place,
+    /// The payload, if it is in memory.
+    pub(super) payload: Option<Bytes>,
+}
+
+/// An event that waits or is being tried.
+pub(super) struct Waits {
+    pub(super) id: EventId,
+    pub(super) ticket: Ticket,
+    pub(super) attempts: u32,
+    /// When the next attempt is due.
+    pub(super) at: Option<SystemTime>,
 }
 
 /// The position of a frame.
@@ -100,17 +134,88 @@ impl Ledger {
 
     // --- events
 
-    /// Adds an event, with its payload if that is in memory.
-    pub(super) fn insert(&mut self, sequence: u64, place: Place, payload: Option<Bytes>) {
+    /// Adds an event, or records the new position of an event that is there: recovery reads the copy that compaction
+    /// made after the original.
+    pub(super) fn insert(&mut self, sequence: u64, added: Added) {
+        let Added { id, webhook, place, payload } = added;
+        if self.is_kept(sequence) {
+            return self.place(sequence, place);
+        }
         self.live_in(place.segment, i64::from(place.length));
-        let before = self.entries.insert(sequence, Entry { place, state: None, state_bytes: 0, fresh: payload });
-        if let Some(before) = before {
-            // The copy that compaction made, read after the original: the state stays.
-            self.live_in(before.place.segment, -i64::from(before.place.length));
-            if let Some(entry) = self.entries.get_mut(&sequence) {
-                *entry = Entry { place, ..before };
+        self.oldest = self.oldest.min(sequence);
+        self.entries.insert(sequence, Entry { id, webhook, place, state: None, state_bytes: 0, fresh: payload });
+    }
+
+    /// Records the new position of an event. Its state stays.
+    fn place(&mut self, sequence: u64, place: Place) {
+        let Some(entry) = self.entries.get_mut(&sequence) else { return };
+        let before = std::mem::replace(&mut entry.place, place);
+        self.live_in(place.segment, i64::from(place.length));
+        self.live_in(before.segment, -i64::from(before.length));
+    }
+
+    /// The id of the oldest event that waits or is being tried.
+    pub(super) fn oldest_waiting(&mut self) -> Option<EventId> {
+        if self.waiting() == 0 {
+            return None;
+        }
+        // Each number is passed once, unless a dead letter is replayed.
+        for _ in 0..self.entries.len() {
+            if let Some(entry) = self.entries.get(&self.oldest).filter(|entry| entry.is_waiting()) {
+                return Some(entry.id);
+            }
+            self.oldest += 1;
+        }
+        // There is a large gap in the numbers.
+        let waiting = self.entries.iter().filter(|(_, entry)| entry.is_waiting());
+        let (sequence, id) = waiting.map(|(sequence, entry)| (*sequence, entry.id)).min()?;
+        self.oldest = sequence;
+        Some(id)
+    }
+
+    /// Counts the events of these webhooks that wait, and lists the first `limit` of them after `after`, in the order of
+    /// their ids. A look at each event takes some nanoseconds, so there is no index by id, which would take memory.
+    pub(super) fn list_waiting(
+        &self,
+        includes: impl Fn(&WebhookKey) -> bool,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> (usize, Vec<Waits>) {
+        let (mut total, mut first) = (0, BinaryHeap::new());
+        for (sequence, entry) in self.entries.iter().filter(|(_, entry)| entry.is_waiting()) {
+            if !includes(&entry.webhook) {
+                continue;
+            }
+            total += 1;
+            if after.is_none_or(|after| entry.id > after) {
+                first.push((entry.id, *sequence));
+                if first.len() > limit {
+                    first.pop();
+                }
             }
         }
+        let first = first.into_sorted_vec();
+        (total, first.into_iter().filter_map(|(_, sequence)| self.waits(sequence)).collect())
+    }
+
+    /// Those of these events that wait or are being tried.
+    pub(super) fn find_waiting(&self, ids: &HashSet<EventId>) -> Vec<Waits> {
+        let is_wanted = |entry: &Entry| ids.contains(&entry.id) && entry.is_waiting();
+        let found = self.entries.iter().filter(|(_, entry)| is_wanted(entry));
+        found.filter_map(|(sequence, _)| self.waits(*sequence)).collect()
+    }
+
+    fn waits(&self, sequence: u64) -> Option<Waits> {
+        let entry = self.entries.get(&sequence)?;
+        let (attempts, retry) = entry.state.as_deref().map_or((0, None), |state| (state.attempts, state.retry));
+        Some(Waits { id: entry.id, ticket: entry.ticket(sequence), attempts, at: retry.map(|retry| retry.at) })
+    }
+
+    /// Records that an event is due at once. Returns whether that is news.
+    pub(super) fn end_wait(&mut self, sequence: u64) -> bool {
+        let Some(state) = self.state(sequence).filter(|state| state.retry.is_some()) else { return false };
+        let state = StoredState { retry: None, ..state.clone() };
+        self.note(sequence, state)
     }
 
     /// Takes the payload of an event that was not tried yet, if it is in memory.
@@ -149,6 +254,9 @@ impl Ledger {
             Some(entry) => {
                 let before = std::mem::replace(&mut entry.state_bytes, bytes);
                 change(&self.sizes.live, i64::from(bytes) - i64::from(before));
+                if state.dead.is_none() {
+                    self.oldest = self.oldest.min(sequence);
+                }
                 entry.state = Some(Box::new(state));
                 entry.fresh = None;
                 true
@@ -178,25 +286,25 @@ impl Ledger {
     /// Records the new position of an event, if the event is still at its old one.
     pub(super) fn relocate(&mut self, sequence: u64, from: Place, to: Place) {
         if self.is_at(sequence, from) {
-            self.insert(sequence, to, None);
+            self.place(sequence, to);
+            if let Some(entry) = self.entries.get_mut(&sequence) {
+                entry.fresh = None;
+            }
         }
     }
 
-    /// Removes the events of a segment. Returns their number and the tickets of the dead letters among them; the worker
-    /// holds the other tickets.
-    pub(super) fn give_up(&mut self, segment: u32) -> (usize, Vec<Ticket>) {
+    /// Removes the events of a segment. Returns their tickets.
+    pub(super) fn give_up(&mut self, segment: u32) -> Vec<Ticket> {
         if self.segments.get(&segment).is_none_or(|entry| entry.live == 0) {
-            return (0, Vec::new());
+            return Vec::new();
         }
-        let lost: HashSet<u64> =
-            self.entries.iter().filter(|(_, entry)| entry.place.segment == segment).map(|(seq, _)| *seq).collect();
-        let lost_dead: Vec<_> =
-            self.dead.iter().filter(|(_, ticket)| lost.contains(&ticket.sequence)).map(|(id, _)| *id).collect();
-        let lost_dead = lost_dead.iter().filter_map(|id| self.dead.remove(id)).collect();
-        lost.iter().for_each(|sequence| {
-            self.remove(*sequence);
-        });
-        (lost.len(), lost_dead)
+        let lost = self.entries.iter().filter(|(_, entry)| entry.place.segment == segment);
+        let (ids, lost): (Vec<_>, Vec<_>) = lost.map(|(sequence, entry)| (entry.id, entry.ticket(*sequence))).unzip();
+        for (id, ticket) in ids.iter().zip(&lost) {
+            self.dead.remove(id);
+            self.remove(ticket.sequence);
+        }
+        lost
     }
 
     // --- dead letters

@@ -46,6 +46,7 @@ pub(crate) mod recover;
 pub(crate) mod shared;
 pub(crate) mod state;
 pub(crate) mod storage;
+mod waiting;
 pub(crate) mod writer;
 
 #[cfg(fuzzing)]
@@ -73,7 +74,7 @@ use self::storage::{Directory, Disk};
 use self::writer::Writer;
 use super::{
     Accepted, Backend, BackendFuture, Backlog, DeadLetter, DeadLetterQuery, Due, Handouts, Loaded, Offer, Queue,
-    QueueError, QueueStatus, StoredEvent, Ticket, handouts,
+    QueueError, QueueStatus, StoredEvent, Ticket, WaitingEvent, WaitingPage, WaitingQuery, handouts,
 };
 use crate::base::clock::Clock;
 use crate::event::{DeliverError, EventId};
@@ -196,8 +197,8 @@ impl Backend for Spool {
 
     fn put_off(&self, ticket: Ticket, state: super::State, wait: Duration) -> Option<Ticket> {
         let retry = Some(Retry { at: self.clock().for_stamps() + wait, wait });
-        self.shared().note(ticket.sequence, StoredState { retry, ..state.into() });
-        Some(ticket)
+        // The worker need not wait for an event that was dropped meanwhile.
+        self.shared().note(ticket.sequence, StoredState { retry, ..state.into() }).then_some(ticket)
     }
 
     fn finish(&self, tickets: &[Ticket]) {
@@ -220,14 +221,53 @@ impl Backend for Spool {
     }
 
     fn status(&self) -> QueueStatus {
-        let ledger = self.shared().ledger();
+        let mut ledger = self.shared().ledger();
+        let oldest = ledger.oldest_waiting();
         let (waiting, dead_letters, bytes) = (ledger.waiting(), ledger.dead().len(), ledger.sizes().taken());
         drop(ledger);
-        QueueStatus { waiting, dead_letters, bytes, is_failing: self.shared().is_failing() }
+        QueueStatus {
+            waiting,
+            under_way: 0,
+            oldest: oldest.map(|id| id.received_at()),
+            dead_letters,
+            bytes,
+            max_bytes: self.shared().max_bytes(),
+            is_failing: self.shared().is_failing(),
+        }
+    }
+
+    fn waiting(&self, query: WaitingQuery) -> BackendFuture<'_, io::Result<WaitingPage>> {
+        let spool = self.clone();
+        Box::pin(async move { Ok(tokio::task::spawn_blocking(move || spool.list_waiting(&query)).await?) })
+    }
+
+    fn waiting_event(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(WaitingEvent, StoredEvent)>>> {
+        let spool = self.clone();
+        Box::pin(async move { tokio::task::spawn_blocking(move || spool.read_waiting(id)).await? })
+    }
+
+    fn retry_now(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
+        let spool = self.clone();
+        let ids = ids.into_iter().collect();
+        Box::pin(async move { Ok(tokio::task::spawn_blocking(move || spool.shared().retry_now(&ids)).await?) })
+    }
+
+    fn drop_waiting(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<Vec<EventId>>> {
+        let spool = self.clone();
+        let ids = ids.into_iter().collect();
+        Box::pin(async move {
+            let dropping = spool.clone();
+            let dropped = tokio::task::spawn_blocking(move || dropping.shared().drop_waiting(&ids)).await?;
+            if !dropped.is_empty() {
+                spool.shared().persist().await?;
+            }
+            Ok(dropped)
+        })
     }
 
     fn dead_letters(&self, query: DeadLetterQuery) -> BackendFuture<'_, io::Result<Vec<DeadLetter>>> {
-        Box::pin(ready(Ok(self.list(&query))))
+        let spool = self.clone();
+        Box::pin(async move { Ok(tokio::task::spawn_blocking(move || spool.list(&query)).await?) })
     }
 
     fn dead_letter(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
@@ -240,7 +280,14 @@ impl Backend for Spool {
     }
 
     fn remove_dead_letters(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
-        Box::pin(ready(Ok(ids.into_iter().filter(|id| self.remove(*id)).count())))
+        let spool = self.clone();
+        Box::pin(async move {
+            let removed = ids.into_iter().filter(|id| spool.remove(*id)).count();
+            if removed > 0 {
+                spool.shared().persist().await?;
+            }
+            Ok(removed)
+        })
     }
 
     fn expire_dead_letters(&self, age: Duration) -> BackendFuture<'_, io::Result<usize>> {
@@ -253,10 +300,7 @@ fn load(shared: &Shared, ticket: &Ticket) -> Loaded {
     let undecodable = || Err(io::Error::other("the stored event cannot be decoded"));
     match catch_unwind(AssertUnwindSafe(|| shared.load(ticket.sequence))).unwrap_or_else(|_| undecodable()) {
         Ok(Some((event, state))) => Loaded::Found(event, state.into()),
-        Ok(None) => {
-            shared.give_back([ticket]);
-            Loaded::Gone
-        }
+        Ok(None) => Loaded::Gone,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             measure::lost(1);
             shared.finish(std::slice::from_ref(ticket));

@@ -7,7 +7,7 @@ use super::ledger::Sizes;
 use super::quota::{Shares, largest_event};
 use crate::base::group::{Gathering, Gathers, Group};
 use crate::config::WebhookKey;
-use crate::event::Delivery;
+use crate::event::{Delivery, EventId};
 use crate::queue::{QueueError, Ticket};
 
 /// Bytes of events that may be queued in memory, or being written, at a time.
@@ -26,8 +26,8 @@ pub(super) struct Pending {
     /// The waiters for the next batch.
     pub(super) gathering: Gathering<Result<(), QueueError>>,
     frames: Frames,
-    /// The tickets of the events in `frames`.
-    tickets: Vec<(Ticket, Span)>,
+    /// The events in `frames`.
+    tickets: Vec<Queued>,
     /// Sequence numbers of events whose state is to be written.
     pub(super) changed: Vec<u64>,
     /// Bytes of events that are queued or being written.
@@ -38,6 +38,13 @@ pub(super) struct Pending {
     pub(super) is_refusing: bool,
     /// The writer has ended, or is asked to end.
     pub(super) closed: bool,
+}
+
+/// An event in the frames.
+pub(super) struct Queued {
+    pub(super) id: EventId,
+    pub(super) ticket: Ticket,
+    pub(super) span: Span,
 }
 
 impl Gathers for Pending {
@@ -61,7 +68,7 @@ pub(super) struct Batch {
     /// Whether there are waiters.
     pub(super) is_awaited: bool,
     pub(super) events: Frames,
-    pub(super) tickets: Vec<(Ticket, Span)>,
+    pub(super) tickets: Vec<Queued>,
     /// The states of earlier events.
     pub(super) notes: Frames,
     /// Sequence numbers of the events in `notes`.
@@ -97,7 +104,7 @@ impl Pending {
         self.next_sequence += 1;
         let head = |bytes: &mut Vec<u8>| event::encode_head(delivery, bytes);
         let span = self.frames.push(Kind::Event, sequence, head, delivery.body());
-        self.tickets.push((Ticket { sequence, webhook, bytes }, span));
+        self.tickets.push(Queued { id: delivery.id(), ticket: Ticket { sequence, webhook, bytes }, span });
         Ok(())
     }
 
@@ -151,7 +158,7 @@ impl Pending {
     /// Undoes a batch that could not be written: notes are queued again, events are dropped, as their senders get an error.
     pub(super) fn put_back(&mut self, batch: &Batch) {
         self.queued -= batch.events.length();
-        for (ticket, _) in &batch.tickets {
+        for Queued { ticket, .. } in &batch.tickets {
             self.shares.give_back(&ticket.webhook, u64::from(ticket.bytes));
         }
         self.changed.extend_from_slice(&batch.changed);

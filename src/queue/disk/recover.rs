@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::event::decode_name;
 use super::frame::{FRAME_HEAD, Kind, Record, SEGMENT_HEAD, Salt};
-use super::ledger::{Ledger, Place};
+use super::ledger::{Added, Ledger, Place};
 use super::quota::Shares;
 use super::storage::{Disk, Segment};
 use super::{frame, measure, state};
@@ -187,8 +187,9 @@ fn apply(
             let (id, webhook) = decode_name(record.payload).ok_or(Undecodable)?;
             // A frame is no longer than its segment, which is far below 4 GiB.
             let length = (FRAME_HEAD + record.payload.len()) as u32;
+            let place = Place { segment, offset, length };
+            ledger.insert(record.sequence, Added { id, webhook: webhook.clone(), place, payload: None });
             names.insert(record.sequence, (id, webhook, length));
-            ledger.insert(record.sequence, Place { segment, offset, length }, None);
         }
         Kind::State => {
             if let Some(state) = state::decode(record.payload) {

@@ -1,5 +1,6 @@
 //! The state that requests, the worker and the writer thread share, and the calls between them.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -143,11 +144,13 @@ impl Shared {
         waiter
     }
 
-    pub(super) fn note(&self, sequence: u64, state: StoredState) {
+    /// Records the state of an event. Returns `false` if the event is not in the queue any more.
+    pub(super) fn note(&self, sequence: u64, state: StoredState) -> bool {
         let is_kept = self.ledger().note(sequence, state);
         if is_kept {
             self.changed([sequence]);
         }
+        is_kept
     }
 
     /// Makes an event a dead letter.
@@ -158,20 +161,55 @@ impl Shared {
             ledger.bury(id, ticket);
             drop(ledger);
             self.changed([sequence]);
-        } else {
-            drop(ledger);
-            // The event became unreadable while it was being tried, and has been removed.
-            self.give_back([&ticket]);
         }
     }
 
+    /// Removes these events. An event that became unreadable or was dropped while it was being tried has been removed
+    /// before, and its quota has been returned then.
     pub(super) fn finish(&self, tickets: &[Ticket]) {
         let mut ledger = self.ledger();
-        let removed = tickets.iter().filter(|ticket| ledger.remove(ticket.sequence)).map(|ticket| ticket.sequence);
-        let removed: Vec<_> = removed.collect();
+        let removed: Vec<_> = tickets.iter().filter(|ticket| ledger.remove(ticket.sequence)).collect();
         drop(ledger);
-        self.give_back(tickets);
-        self.changed(removed);
+        self.give_back(removed.iter().copied());
+        self.changed(removed.iter().map(|ticket| ticket.sequence));
+    }
+
+    /// Ends the wait of these events. Returns how many of the ids were waiting events.
+    pub(super) fn retry_now(&self, ids: &HashSet<EventId>) -> usize {
+        let mut ledger = self.ledger();
+        let tickets: Vec<_> = ledger.find_waiting(ids).into_iter().map(|waits| waits.ticket).collect();
+        let changed = tickets.iter().map(|ticket| ticket.sequence).filter(|sequence| ledger.end_wait(*sequence));
+        let changed: Vec<_> = changed.collect();
+        drop(ledger);
+        self.changed(changed);
+        let count = tickets.len();
+        self.to_worker.hurry(tickets);
+        count
+    }
+
+    /// Removes those of these events that wait or are being tried, and returns their ids.
+    pub(super) fn drop_waiting(&self, ids: &HashSet<EventId>) -> Vec<EventId> {
+        let mut ledger = self.ledger();
+        let (ids, tickets): (Vec<_>, Vec<_>) =
+            ledger.find_waiting(ids).into_iter().map(|waits| (waits.id, waits.ticket)).unzip();
+        tickets.iter().for_each(|ticket| _ = ledger.remove(ticket.sequence));
+        drop(ledger);
+        self.give_back(&tickets);
+        self.changed(tickets.iter().map(|ticket| ticket.sequence));
+        self.to_worker.ended(tickets);
+        ids
+    }
+
+    /// Resolves when every change so far is on disk.
+    pub(super) async fn persist(&self) -> io::Result<()> {
+        let written = match self.flush() {
+            Some(written) => written.await,
+            None => None,
+        };
+        match written {
+            Some(Ok(())) => Ok(()),
+            _ => Err(io::Error::other("the spool cannot be written now: after a restart the events may be back")),
+        }
     }
 
     /// Returns the quota of these events to their webhooks.

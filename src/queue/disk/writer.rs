@@ -17,9 +17,9 @@ use super::batch::{Frames, Span};
 use super::current::Current;
 use super::decide::Chores;
 use super::frame::{SEGMENT_HEAD, Salt};
-use super::ledger::Place;
+use super::ledger::{Added, Place};
 use super::measure;
-use super::pending::Batch;
+use super::pending::{Batch, Queued};
 use crate::queue::QueueError;
 
 /// The pause after a failed write.
@@ -217,15 +217,16 @@ impl Writer {
                 .moved
                 .iter()
                 .for_each(|record| ledger.relocate(record.sequence, record.from, moved.place(record.span)));
-            for (ticket, span) in &batch.tickets {
-                ledger.insert(ticket.sequence, events.place(*span), kept.payload(*span));
+            for Queued { id, ticket, span } in &batch.tickets {
+                let (webhook, place) = (ticket.webhook.clone(), events.place(*span));
+                ledger.insert(ticket.sequence, Added { id: *id, webhook, place, payload: kept.payload(*span) });
             }
             drop(ledger);
             self.shared.pending().written(bytes);
         }
         if !batch.tickets.is_empty() {
             measure::accepted(batch.tickets.len());
-            self.shared.hand_out(batch.tickets.into_iter().map(|(ticket, _)| ticket.into()).collect());
+            self.shared.hand_out(batch.tickets.into_iter().map(|queued| queued.ticket.into()).collect());
         }
         batch.group.end(Ok(()), &mut self.stragglers);
     }

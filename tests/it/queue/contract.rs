@@ -1,5 +1,6 @@
 //! The contract of every backend.
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use tokio::sync::oneshot;
 use tower_webhook::event::{Ack, DeliverError, DeliverErrorKind, Delivery, EventId, Progress};
 use tower_webhook::module::Module;
 use tower_webhook::queue::{
-    Accepted, Backlog, DeadLetter, DeadLetterQuery, Due, Loaded, Offer, Queue, QueueError, State, StoredEvent, Ticket,
+    Accepted, Backlog, DeadLetter, DeadLetterQuery, Dropped, Due, Handout, Loaded, Matched, Offer, Queue, QueueError,
+    State, StoredEvent, Ticket, WaitingQuery,
 };
 use tower_webhook::worker::Worker;
 use tower_webhook::{Registry, receiver};
@@ -52,7 +54,9 @@ async fn put(queue: &Queue, backlog: &mut Backlog, namespace: &str, id: &str, bo
 async fn take(backlog: &mut Backlog, count: usize) -> Vec<Due> {
     let mut all = Vec::new();
     while all.len() < count {
-        all.extend(within("an event to be handed out", backlog.next()).await.unwrap());
+        if let Handout::Due(events) = within("an event to be handed out", backlog.next()).await.unwrap() {
+            all.extend(events);
+        }
     }
     assert_eq!(all.len(), count, "{all:?}");
     all
@@ -60,7 +64,7 @@ async fn take(backlog: &mut Backlog, count: usize) -> Vec<Due> {
 
 async fn assert_nothing_is_handed_out(backlog: &mut Backlog) {
     let handed_out = tokio::time::timeout(Duration::from_millis(100), backlog.next()).await;
-    assert!(!matches!(&handed_out, Ok(Some(events)) if !events.is_empty()), "{handed_out:?}");
+    assert!(!matches!(&handed_out, Ok(Some(Handout::Due(events))) if !events.is_empty()), "{handed_out:?}");
 }
 
 async fn load(queue: &Queue, ticket: &Ticket) -> (StoredEvent, State) {
@@ -189,7 +193,7 @@ pub(super) async fn an_event_that_was_put_off_waits_also_in_the_next_process(sto
     let (queue, mut backlog) = storage.open(ROOM).await;
     assert_eq!(queue.status().waiting, 1);
     // It is either returned later, or with the time of its next attempt.
-    if let Ok(Some(due)) = tokio::time::timeout(Duration::from_millis(100), backlog.next()).await {
+    if let Ok(Some(Handout::Due(due))) = tokio::time::timeout(Duration::from_millis(100), backlog.next()).await {
         let left = due[0].not_before.unwrap().saturating_duration_since(Instant::now());
         assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
     }
@@ -223,8 +227,227 @@ pub(super) async fn dead_letters_are_found_by_where_they_came_from(storage: &imp
     assert_eq!(letters(&queue, DeadLetterQuery { after: Some(ids[0]), ..all.clone() }).await, ids[1..]);
     assert_eq!(letters(&queue, DeadLetterQuery { namespace: Some("shop".into()), ..all.clone() }).await, ids[..2]);
     assert_eq!(letters(&queue, DeadLetterQuery { webhook: Some("a".into()), ..all.clone() }).await, [ids[0], ids[2]]);
-    let one = DeadLetterQuery { namespace: Some("stock".into()), webhook: Some("a".into()), ..all };
+    let one = DeadLetterQuery { namespace: Some("stock".into()), webhook: Some("a".into()), ..all.clone() };
     assert_eq!(letters(&queue, one).await, ids[2..]);
+    let among = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        DeadLetterQuery { namespaces: Some(names), ..all.clone() }
+    };
+    assert_eq!(letters(&queue, among(&["stock", "none"])).await, ids[2..]);
+    assert_eq!(letters(&queue, among(&[])).await, []);
+}
+
+/// Makes dead letters with these errors. Returns their ids.
+async fn bury(queue: &Queue, backlog: &mut Backlog, errors: &[(DeliverErrorKind, &'static str)]) -> Vec<EventId> {
+    let mut ids = Vec::new();
+    for (kind, reason) in errors {
+        let (ticket, id) = put(queue, backlog, "shop", "a", "x").await;
+        queue.backend().bury(ticket, id, State::default(), &DeliverError::new(*kind, *reason));
+        ids.push(id);
+    }
+    ids
+}
+
+const ERRORS: [(DeliverErrorKind, &str); 4] = [
+    (DeliverErrorKind::Permanent, "no such Table"),
+    (DeliverErrorKind::Connect, "refused"),
+    (DeliverErrorKind::Permanent, "too large"),
+    (DeliverErrorKind::Permanent, "no such Table"),
+];
+
+pub(super) async fn dead_letters_are_found_by_why_and_when_they_were_given_up(storage: &impl Storage) {
+    let (queue, mut backlog) = storage.open(ROOM).await;
+    let ids = bury(&queue, &mut backlog, &ERRORS).await;
+    let all = DeadLetterQuery::first(10);
+    let connect = DeadLetterQuery { kind: Some(DeliverErrorKind::Connect), ..all.clone() };
+    assert_eq!(letters(&queue, connect).await, [ids[1]]);
+    let table = DeadLetterQuery { reason: Some("table".into()), ..all.clone() };
+    assert_eq!(letters(&queue, table.clone()).await, [ids[0], ids[3]]);
+    assert_eq!(letters(&queue, DeadLetterQuery { limit: 1, after: Some(ids[0]), ..table }).await, [ids[3]]);
+    let older = |than| DeadLetterQuery { older_than: Some(than), ..all.clone() };
+    assert_eq!(letters(&queue, older(HOUR)).await, []);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(letters(&queue, older(Duration::from_millis(1))).await, ids);
+    assert!(queue.dead_letters(all.clone()).await.unwrap().iter().all(|letter| letter.size > 0));
+
+    let groups = queue.dead_letter_groups(all).await.unwrap();
+    let found: Vec<_> = groups.groups.iter().map(|group| (&*group.reason, group.kind, group.count)).collect();
+    assert_eq!(
+        found,
+        [
+            ("no such Table", DeliverErrorKind::Permanent, 2),
+            ("refused", DeliverErrorKind::Connect, 1),
+            ("too large", DeliverErrorKind::Permanent, 1)
+        ]
+    );
+    assert!(groups.groups[0].oldest <= groups.groups[0].newest && groups.others == 0);
+}
+
+pub(super) async fn all_dead_letters_that_match_are_replayed_or_deleted(storage: &impl Storage) {
+    let (queue, mut backlog) = storage.open(ROOM).await;
+    let ids = bury(&queue, &mut backlog, &ERRORS).await;
+    let permanent = DeadLetterQuery { kind: Some(DeliverErrorKind::Permanent), ..DeadLetterQuery::first(usize::MAX) };
+    let dry = queue.replay_matching(permanent.clone(), true).await.unwrap();
+    assert_eq!(dry, Matched { matched: 3, done: 0 });
+    assert_eq!(queue.remove_matching(permanent.clone(), true).await.unwrap(), dry);
+    assert_eq!(queue.count_dead_letters(permanent.clone()).await.unwrap(), 3);
+    assert_eq!(queue.status().dead_letters, 4, "a dry run changes nothing");
+
+    let one = DeadLetterQuery { limit: 1, ..permanent.clone() };
+    assert_eq!(queue.replay_matching(one, false).await.unwrap(), Matched { matched: 1, done: 1 });
+    let replayed = take(&mut backlog, 1).await.remove(0).ticket;
+    assert_eq!(load(&queue, &replayed).await.0.id, ids[0]);
+    assert_eq!(queue.remove_matching(permanent, false).await.unwrap(), Matched { matched: 2, done: 2 });
+    assert_eq!(letters(&queue, DeadLetterQuery::first(10)).await, [ids[1]]);
+    assert_eq!((queue.status().waiting, queue.status().dead_letters), (1, 1));
+}
+
+async fn waiting(queue: &Queue, query: WaitingQuery) -> (usize, Vec<EventId>) {
+    let page = queue.waiting(query).await.unwrap();
+    (page.total, page.events.into_iter().map(|event| event.id).collect())
+}
+
+pub(super) async fn waiting_events_are_listed(storage: &impl Storage) {
+    let (queue, mut backlog) = storage.open(ROOM).await;
+    assert_eq!((queue.status().oldest, queue.status().max_bytes), (None, ROOM));
+    let mut all = Vec::new();
+    for (namespace, webhook) in [("shop", "a"), ("shop", "b"), ("stock", "a"), ("shop", "a")] {
+        all.push(put(&queue, &mut backlog, namespace, webhook, "x").await);
+    }
+    let ids: Vec<_> = all.iter().map(|(_, id)| *id).collect();
+    let first = WaitingQuery::first(10);
+    assert_eq!(waiting(&queue, first.clone()).await, (4, ids.clone()));
+    assert_eq!(waiting(&queue, WaitingQuery::first(2)).await, (4, ids[..2].to_vec()));
+    let rest = WaitingQuery { after: Some(ids[1]), ..first.clone() };
+    assert_eq!(waiting(&queue, rest).await, (4, ids[2..].to_vec()));
+    let shop = WaitingQuery { namespace: Some("shop".into()), limit: 1, ..first.clone() };
+    assert_eq!(waiting(&queue, shop).await, (3, ids[..1].to_vec()));
+    let stock = WaitingQuery { namespaces: Some(vec!["stock".into()]), ..first.clone() };
+    assert_eq!(waiting(&queue, stock).await, (1, vec![ids[2]]));
+    let b = WaitingQuery { webhook: Some("b".into()), ..first.clone() };
+    assert_eq!(waiting(&queue, b).await, (1, vec![ids[1]]));
+
+    let (oldest, last) = (all[0].0.clone(), all[3].0.clone());
+    let _ = queue.backend().put_off(last, State { attempts: 2, done: Progress::default() }, HOUR);
+    let page = queue.waiting(first.clone()).await.unwrap();
+    let event = &page.events[3];
+    assert_eq!((event.attempts, event.under_way), (2, false));
+    let left = event.next_attempt.unwrap().duration_since(std::time::SystemTime::now()).unwrap();
+    assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
+    assert!(page.events[..3].iter().all(|event| event.next_attempt.is_none() && event.size > 0));
+
+    let (event, content) = queue.waiting_event(ids[1]).await.unwrap().unwrap();
+    assert_eq!((event.webhook.id(), content.id, &content.body[..]), ("b", ids[1], &b"x"[..]));
+    let received = content.received_at.duration_since(ids[1].received_at()).unwrap();
+    assert!(received < Duration::from_millis(1), "{received:?}");
+    let trying = queue.trying(ids[1]);
+    assert!(queue.waiting_event(ids[1]).await.unwrap().unwrap().0.under_way && queue.status().under_way == 1);
+    drop(trying);
+    assert!(!queue.waiting_event(ids[1]).await.unwrap().unwrap().0.under_way && queue.status().under_way == 0);
+
+    let age = queue.status().oldest.unwrap().duration_since(ids[0].received_at()).unwrap();
+    assert!(age < Duration::from_millis(1), "{age:?}");
+    queue.backend().finish(&[oldest]);
+    assert!(queue.waiting_event(ids[0]).await.unwrap().is_none());
+    assert!(queue.status().oldest.unwrap() >= ids[1].received_at());
+    queue.backend().bury(all[1].0.clone(), ids[1], State::default(), &no());
+    assert_eq!(waiting(&queue, first.clone()).await, (2, ids[2..].to_vec()));
+    assert!(queue.waiting_event(ids[1]).await.unwrap().is_none(), "it is a dead letter");
+    assert!(queue.status().oldest.unwrap() >= ids[2].received_at());
+    // A replayed event is as old as it was.
+    queue.replay(vec![ids[1]]).await.unwrap();
+    let age = queue.status().oldest.unwrap().duration_since(ids[1].received_at()).unwrap();
+    assert!(age < Duration::from_millis(1), "{age:?}");
+    stop(queue, backlog).await;
+    let (queue, _backlog) = storage.open(ROOM).await;
+    assert_eq!(waiting(&queue, first).await, (3, ids[1..].to_vec()));
+}
+
+pub(super) async fn a_dropped_event_is_gone_for_good(storage: &impl Storage) {
+    let (queue, mut backlog) = storage.open(ROOM).await;
+    let mut all = Vec::new();
+    for n in 0..6 {
+        all.push(put(&queue, &mut backlog, "shop", "a", &n.to_string()).await);
+    }
+    let [waits, delivered, postponed, given_up, dead, left] = &*all else { panic!() };
+    queue.backend().bury(dead.0.clone(), dead.1, State::default(), &no());
+    let trying = queue.trying(delivered.1);
+    let ids: Vec<_> = all[..5].iter().map(|(_, id)| *id).collect();
+    assert_eq!(queue.drop_waiting(ids.clone()).await.unwrap(), Dropped { events: 4, under_way: 1 });
+    assert_eq!(queue.drop_waiting(ids).await.unwrap(), Dropped::default(), "they are gone");
+    drop(trying);
+    assert_eq!((queue.status().waiting, queue.status().dead_letters), (1, 1));
+    // Whatever the worker does with a ticket that it still holds has no effect.
+    assert!(matches!(queue.backend().load(std::slice::from_ref(&waits.0)).await[..], [Loaded::Gone]));
+    queue.backend().finish(std::slice::from_ref(&delivered.0));
+    queue.backend().note(&postponed.0, State { attempts: 1, done: progress(1, 0) });
+    let _ = queue.backend().put_off(postponed.0.clone(), State::default(), Duration::ZERO);
+    queue.backend().bury(given_up.0.clone(), given_up.1, State::default(), &no());
+    assert_eq!((queue.status().waiting, queue.status().dead_letters), (1, 1));
+    // Nothing is asked to be stored any more: the answer alone promises it.
+    drop((queue, backlog));
+    let (queue, mut backlog) = storage.open(ROOM).await;
+    let due = take(&mut backlog, 1).await.remove(0);
+    assert_eq!(load(&queue, &due.ticket).await.0.id, left.1);
+    assert_nothing_is_handed_out(&mut backlog).await;
+    assert_eq!((queue.status().waiting, queue.status().dead_letters), (1, 1));
+}
+
+pub(super) async fn the_room_of_dropped_events_is_free_again(storage: &impl Storage) {
+    let (queue, mut backlog) = storage.open(1 << 20).await;
+    let delivery = delivery("shop", "a", &"x".repeat(50_000)).await;
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let mut taken = 0;
+        while accept(&queue, &delivery).await.is_ok() {
+            taken += 1;
+        }
+        rounds.push(taken);
+        take(&mut backlog, taken).await;
+        let all = waiting(&queue, WaitingQuery::first(100)).await.1;
+        queue.drop_waiting(all).await.unwrap();
+        assert_eq!(queue.status().waiting, 0);
+        eventually("room", async || accept(&queue, &delivery).await.is_ok()).await;
+        take(&mut backlog, 1).await;
+        queue.drop_waiting(vec![delivery.id()]).await.unwrap();
+    }
+    assert!(rounds.iter().all(|taken| *taken + 1 >= rounds[0]), "{rounds:?}");
+}
+
+const SLOWLY: &str = r#"{"module": "third", "data_type": "blob",
+    "retry": {"enabled": true, "max_attempts": 5, "initial_delay": 3600, "max_delay": 3600}}"#;
+
+pub(super) async fn an_operator_ends_the_wait_of_an_event_or_drops_it(storage: &impl Storage) {
+    let (queue, backlog) = storage.open(ROOM).await;
+    let seen = Seen::default();
+    let module = seen.clone();
+    let registry = Registry::builtin().module_fn("third", move |_: Nothing, _| Ok(Third(module.clone())));
+    let store = store_of(registry, &[("shop", "a", SLOWLY)]).await;
+    let _worker = tokio::spawn(Worker::new(backlog).run(store, std::future::pending()));
+    let (wanted, other) = (delivery("shop", "a", "good").await, delivery("shop", "a", "good").await);
+    for delivery in [&wanted, &other] {
+        accept(&queue, delivery).await.unwrap();
+    }
+    let attempts =
+        async |id| queue.waiting_event(id).await.unwrap().map(|(event, _)| (event.attempts, event.next_attempt));
+    for n in 1..=2 {
+        eventually(
+            "a failed attempt",
+            async || matches!(attempts(wanted.id()).await, Some((made, Some(_))) if made == n),
+        )
+        .await;
+        assert_eq!(queue.retry_now(vec![wanted.id(), EventId::from_str(&uuid(7)).unwrap()]).await.unwrap(), 1);
+    }
+    eventually("the delivery", async || seen.count() == 1 && queue.status().waiting == 1).await;
+    assert_eq!((seen.take()[0].id(), queue.retry_now(vec![wanted.id()]).await.unwrap()), (wanted.id(), 0));
+    assert!(matches!(attempts(other.id()).await, Some((1, Some(_)))), "nobody asked for it");
+    assert_eq!(queue.drop_waiting(vec![other.id()]).await.unwrap(), Dropped { events: 1, under_way: 0 });
+    assert_eq!(queue.retry_now(vec![other.id()]).await.unwrap(), 0);
+    assert_eq!((queue.status().waiting, queue.status().dead_letters, seen.count()), (0, 0, 0));
+}
+
+fn uuid(number: u8) -> String {
+    format!("00000000-0000-7000-8000-0000000000{number:02}")
 }
 
 /// The progress of an event: bits of the steps that are done, and of those that are given up.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tower_webhook::event::{DeliverError, EventId};
 use tower_webhook::queue::{
     Accepted, Backend, BackendFuture, Backlog, DeadLetter, DeadLetterQuery, Loaded, Offer, Queue, QueueError,
-    QueueStatus, State, StoredEvent, Ticket, ToWorker, handouts,
+    QueueStatus, State, StoredEvent, Ticket, ToWorker, WaitingEvent, WaitingPage, WaitingQuery, handouts,
 };
 
 use super::contract::Storage;
@@ -31,6 +31,8 @@ struct Entry {
     event: StoredEvent,
     state: State,
     not_before: Option<Instant>,
+    /// When the next attempt is due, by the wall clock.
+    due: Option<SystemTime>,
     dead: Option<(Instant, DeadLetter)>,
 }
 
@@ -73,6 +75,10 @@ impl Kept {
         self.entries.values().filter_map(|entry| entry.dead.as_ref().map(|(at, letter)| (entry, letter, *at)))
     }
 
+    fn waiting(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(|entry| entry.dead.is_none())
+    }
+
     fn remove(&mut self, wanted: impl Fn(&DeadLetter, Instant) -> bool) -> usize {
         let before = self.entries.len();
         self.entries.retain(|_, entry| !entry.dead.as_ref().is_some_and(|(at, letter)| wanted(letter, *at)));
@@ -90,13 +96,16 @@ struct Process {
 
 impl Process {
     fn hand_out_at(&self, ticket: Ticket, at: Option<Instant>) {
-        let to_worker = self.to_worker.clone();
+        let (to_worker, memory) = (self.to_worker.clone(), self.memory.clone());
         match at {
             None => _ = to_worker.hand_out(vec![ticket.into()]),
             Some(at) => {
                 tokio::spawn(async move {
                     tokio::time::sleep_until(at.into()).await;
-                    to_worker.hand_out(vec![ticket.into()]);
+                    let waits = |entry: &Entry| entry.dead.is_none() && entry.not_before == Some(at);
+                    if memory.lock().entries.get(&ticket.sequence).is_some_and(waits) {
+                        to_worker.hand_out(vec![ticket.into()]);
+                    }
                 });
             }
         }
@@ -120,7 +129,7 @@ impl Backend for Process {
         kept.newest += 1;
         let ticket = Ticket { sequence: kept.newest, webhook: offer.delivery.webhook().key().clone(), bytes };
         let state = State::default();
-        let entry = Entry { ticket: ticket.clone(), event, state, not_before: None, dead: None };
+        let entry = Entry { ticket: ticket.clone(), event, state, not_before: None, due: None, dead: None };
         kept.entries.insert(ticket.sequence, entry);
         drop(kept);
         self.hand_out_at(ticket, None);
@@ -150,7 +159,9 @@ impl Backend for Process {
 
     fn put_off(&self, ticket: Ticket, state: State, wait: Duration) -> Option<Ticket> {
         let at = Instant::now() + wait;
-        self.memory.lock().change(&ticket, |entry| (entry.state, entry.not_before) = (state, Some(at)));
+        let due = Some(SystemTime::now() + wait);
+        let put_off = |entry: &mut Entry| (entry.state, entry.not_before, entry.due) = (state, Some(at), due);
+        self.memory.lock().change(&ticket, put_off);
         self.hand_out_at(ticket, Some(at));
         None
     }
@@ -168,6 +179,7 @@ impl Backend for Process {
             died_at: SystemTime::now(),
             kind: error.kind(),
             reason: error.to_string().into(),
+            size: ticket.bytes,
         };
         let dead = Some((Instant::now(), letter));
         self.memory.lock().change(&ticket, |entry| (entry.state, entry.dead) = (state, dead));
@@ -181,15 +193,68 @@ impl Backend for Process {
         let kept = self.memory.lock();
         let dead_letters = kept.dead().count();
         let waiting = kept.entries.len() - dead_letters;
-        QueueStatus { waiting, dead_letters, bytes: kept.bytes(), is_failing: false }
+        QueueStatus {
+            waiting,
+            under_way: 0,
+            oldest: kept.waiting().next().map(|entry| entry.event.received_at),
+            dead_letters,
+            bytes: kept.bytes(),
+            max_bytes: self.max_bytes,
+            is_failing: false,
+        }
+    }
+
+    fn waiting(&self, query: WaitingQuery) -> BackendFuture<'_, io::Result<WaitingPage>> {
+        let kept = self.memory.lock();
+        let all: Vec<_> = kept.waiting().filter(|entry| query.includes(&entry.ticket.webhook)).map(waits).collect();
+        let total = all.len();
+        let after = all.into_iter().filter(|event| query.after.is_none_or(|id| id < event.id));
+        Box::pin(ready(Ok(WaitingPage { total, events: after.take(query.limit).collect() })))
+    }
+
+    fn waiting_event(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(WaitingEvent, StoredEvent)>>> {
+        let kept = self.memory.lock();
+        let found = kept.waiting().find(|entry| entry.event.id == id);
+        Box::pin(ready(Ok(found.map(|entry| (waits(entry), entry.event.clone())))))
+    }
+
+    fn retry_now(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<usize>> {
+        let mut kept = self.memory.lock();
+        let (mut found, mut due) = (0, Vec::new());
+        let wanted = |entry: &&mut Entry| entry.dead.is_none() && ids.contains(&entry.event.id);
+        for entry in kept.entries.values_mut().filter(wanted) {
+            found += 1;
+            entry.due = None;
+            // Otherwise the worker holds the ticket.
+            if entry.not_before.take().is_some_and(|at| at > Instant::now()) {
+                due.push(entry.ticket.clone());
+            }
+        }
+        drop(kept);
+        due.into_iter().for_each(|ticket| self.hand_out_at(ticket, None));
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn drop_waiting(&self, ids: Vec<EventId>) -> BackendFuture<'_, io::Result<Vec<EventId>>> {
+        let mut kept = self.memory.lock();
+        let wanted = |entry: &&Entry| ids.contains(&entry.event.id);
+        let dropped: Vec<_> =
+            kept.waiting().filter(wanted).map(|entry| (entry.event.id, entry.ticket.clone())).collect();
+        let (dropped, tickets): (Vec<_>, Vec<_>) = dropped.into_iter().unzip();
+        tickets.iter().for_each(|ticket| drop(kept.entries.remove(&ticket.sequence)));
+        drop(kept);
+        self.to_worker.ended(tickets);
+        Box::pin(ready(Ok(dropped)))
     }
 
     fn dead_letters(&self, query: DeadLetterQuery) -> BackendFuture<'_, io::Result<Vec<DeadLetter>>> {
         let kept = self.memory.lock();
-        let wanted =
-            |letter: &DeadLetter| query.includes(&letter.webhook) && query.after.is_none_or(|id| id < letter.id);
-        let letters = kept.dead().map(|(_, letter, _)| letter).filter(|letter| wanted(letter));
-        Box::pin(ready(Ok(letters.take(query.limit).cloned().collect())))
+        let wanted = |letter: &DeadLetter, at: Instant| {
+            query.after.is_none_or(|id| id < letter.id)
+                && query.selects(&letter.webhook, letter.kind, &letter.reason, at.elapsed())
+        };
+        let letters = kept.dead().filter(|(_, letter, at)| wanted(letter, *at)).map(|(_, letter, _)| letter.clone());
+        Box::pin(ready(Ok(letters.take(query.limit).collect())))
     }
 
     fn dead_letter(&self, id: EventId) -> BackendFuture<'_, io::Result<Option<(DeadLetter, StoredEvent)>>> {
@@ -218,5 +283,16 @@ impl Backend for Process {
 
     fn expire_dead_letters(&self, age: Duration) -> BackendFuture<'_, io::Result<usize>> {
         Box::pin(ready(Ok(self.memory.lock().remove(|_, at| at.elapsed() > age))))
+    }
+}
+
+fn waits(entry: &Entry) -> WaitingEvent {
+    WaitingEvent {
+        id: entry.event.id,
+        webhook: entry.ticket.webhook.clone(),
+        attempts: entry.state.attempts,
+        size: entry.ticket.bytes,
+        next_attempt: entry.due,
+        under_way: false,
     }
 }

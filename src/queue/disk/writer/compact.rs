@@ -145,11 +145,15 @@ impl Writer {
 
     /// Gives up the events of a segment that could not be moved: they cannot be read.
     fn give_up(&mut self, segment: u32) {
-        let (lost, dead) = self.shared.ledger().give_up(segment);
-        self.shared.give_back(&dead);
-        if lost > 0 {
-            tracing::error!(segment, events = lost, "a segment of the spool is damaged: the events in it are lost");
-            measure::lost(lost);
+        let lost = self.shared.ledger().give_up(segment);
+        self.shared.give_back(&lost);
+        if !lost.is_empty() {
+            tracing::error!(
+                segment,
+                events = lost.len(),
+                "a segment of the spool is damaged: the events in it are lost"
+            );
+            measure::lost(lost.len());
         }
     }
 }
