@@ -115,6 +115,10 @@ mod base;
 pub mod config;
 pub mod dedup;
 mod delivery;
+// Each module uses a part of it.
+#[cfg(feature = "_egress")]
+#[allow(dead_code, unused_imports)]
+mod egress;
 pub mod event;
 mod form;
 #[cfg(fuzzing)]

@@ -255,6 +255,19 @@ pub(crate) fn erase<K: ConnectionKind>(name: &str, kind: K) -> BuiltConnection {
     BuiltConnection { handle: Arc::clone(&inner) as _, client: inner }
 }
 
+/// The error of a delivery to `host`, a name and a port, that has no connection.
+#[cfg(feature = "_egress")]
+#[cfg_attr(not(feature = "http-webhook"), allow(dead_code))]
+pub(crate) fn unconnected(host: &str, error: &crate::egress::ConnectError) -> DeliverError {
+    use crate::egress::ConnectError as Error;
+    let kind = match error {
+        Error::Forbidden(..) => DeliverErrorKind::Config,
+        Error::Timeout => DeliverErrorKind::Timeout,
+        Error::Unknown(_) | Error::Resolve(_) | Error::Connect(_) | Error::Tls(_) => DeliverErrorKind::Connect,
+    };
+    DeliverError::new(kind, format!("{host}: {error}"))
+}
+
 impl BuildContext<'_> {
     /// The connection that the webhook names, which must be of kind `K`. All modules that ask for the same connection
     /// share it. If no module asks for it, the operator is warned that the webhook's key `connection` has no effect.

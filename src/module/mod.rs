@@ -42,11 +42,10 @@ use serde::de::DeserializeOwned;
 pub use self::discard::{Discard, DiscardConfig};
 #[cfg(fuzzing)]
 pub(crate) use self::http_webhook::fuzz_url;
+#[cfg(fuzzing)]
+pub(crate) use self::http_webhook::fuzz_url;
 #[cfg(feature = "http-webhook")]
-pub use self::http_webhook::{
-    Egress, EgressPolicy, HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig,
-    InvalidEgress,
-};
+pub use self::http_webhook::{HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig};
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
@@ -54,6 +53,8 @@ pub(crate) use self::service::ServiceModule;
 #[cfg(fuzzing)]
 pub(crate) use self::trace::fuzz as fuzz_trace;
 use crate::config::{BuildContext, BuildError};
+#[cfg(feature = "_egress")]
+pub use crate::egress::{Egress, EgressPolicy, InvalidEgress, TlsOptions};
 use crate::event::{Ack, DeliverError, Delivery};
 
 /// Takes the events of a webhook. See the [module docs](self) for the contract and an example.

@@ -78,8 +78,7 @@ impl Registry {
     /// Everything in this crate: **the** list of its schemes, modules and kinds of connections.
     ///
     /// `save_to_disk` keeps its files below `./data`; register it again with [`module_fn`](Self::module_fn) for another
-    /// directory. `http_webhook` and the connections of type `http` send to public addresses only; `Registry::egress`
-    /// allows others.
+    /// directory. Modules and connections lead to public addresses only; `Registry::egress` allows others.
     pub fn builtin() -> Self {
         let stdout = Lines::stdout();
         let registry = Self::empty()
@@ -97,18 +96,29 @@ impl Registry {
         let registry = registry.scheme::<crate::auth::Signature>();
         #[cfg(feature = "save-to-disk")]
         let registry = registry.module::<crate::module::SaveToDisk>();
-        #[cfg(feature = "http-webhook")]
+        #[cfg(feature = "_egress")]
         let registry = registry.egress(&crate::module::Egress::default());
         registry
     }
 
-    /// Makes `http_webhook` and the connections of type `http` send through `egress`. Adds or replaces both.
-    #[cfg(feature = "http-webhook")]
+    /// Makes every module and every kind of connections in this crate that opens network connections do so through
+    /// `egress`: `http_webhook`, connections of type `http`, and those of brokers, as far as their features are on. Adds
+    /// or replaces all of them.
+    #[cfg(feature = "_egress")]
     #[must_use]
     pub fn egress(self, egress: &crate::module::Egress) -> Self {
+        // A line for each feature: each module gets a clone of its own.
+        let registry = self;
+        #[cfg(feature = "http-webhook")]
+        let registry = registry.egress_of_http(egress.clone());
+        registry
+    }
+
+    #[cfg(feature = "http-webhook")]
+    fn egress_of_http(self, egress: crate::module::Egress) -> Self {
         use crate::module::{HttpConnection, HttpWebhook};
-        let (of_modules, of_connections) = (egress.clone(), egress.clone());
-        self.module_fn(HttpWebhook::NAME, move |config, cx| HttpWebhook::configured(&of_modules, config, cx))
+        let of_connections = egress.clone();
+        self.module_fn(HttpWebhook::NAME, move |config, cx| HttpWebhook::configured(&egress, config, cx))
             .connection_fn(move |config, _| HttpConnection::new(&of_connections, config))
     }
 

@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["form"],
     &["request"],
     &["config"],
-    &["event"],
+    &["egress", "event"],
     &["auth", "dedup", "history"],
     &["handshake", "module"],
     &["delivery"],

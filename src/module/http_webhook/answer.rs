@@ -10,8 +10,9 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::egress::ConnectError;
+use crate::egress::ConnectError;
 use crate::event::{Ack, DeliverError, DeliverErrorKind, LONGEST_WAIT};
+use crate::module::connection::unconnected;
 
 /// The most of an answer's body that is read, in bytes and time, so that its connection can be used again. Beyond that
 /// a new connection is cheaper.
@@ -50,12 +51,7 @@ pub(super) fn failure(host: &str, error: &(dyn Error + 'static)) -> DeliverError
         let cause = causes(error).last().unwrap_or(error);
         return DeliverError::new(DeliverErrorKind::Connect, format!("{host}: {cause}"));
     };
-    let kind = match connect {
-        ConnectError::Forbidden(..) => DeliverErrorKind::Config,
-        ConnectError::Timeout => DeliverErrorKind::Timeout,
-        ConnectError::Unknown(_) | ConnectError::Resolve(_) | ConnectError::Connect(_) => DeliverErrorKind::Connect,
-    };
-    DeliverError::new(kind, format!("{host}: {connect}"))
+    unconnected(host, connect)
 }
 
 /// The error and all its sources.

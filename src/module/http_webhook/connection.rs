@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::config::limit;
-use super::egress::{Certificates, Egress, certificates};
 use super::fields::Fields;
 use super::{bounds, path, url};
 use crate::config::BuildError;
+use crate::egress::{Certificates, Egress, certificates};
 use crate::event::DeliverError;
 use crate::module::connection::{ConnectionContext, ConnectionKind};
 use crate::module::forward::Forward;

@@ -4,7 +4,6 @@ mod answer;
 mod bounds;
 mod config;
 mod connection;
-mod egress;
 mod fields;
 mod hops;
 mod path;
@@ -24,8 +23,6 @@ use tokio::time::timeout;
 use self::config::limit;
 pub use self::config::{HttpMethod, HttpWebhookConfig};
 pub use self::connection::{HttpConnection, HttpConnectionConfig};
-use self::egress::ON_BEHALF_OF;
-pub use self::egress::{Egress, EgressPolicy, InvalidEgress};
 use self::fields::{Fields, OWN_FIELDS};
 use self::signature::SigningKey;
 #[cfg(fuzzing)]
@@ -34,6 +31,7 @@ use super::connection::Shared;
 use super::forward::Forward;
 use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
+use crate::egress::{Egress, on_behalf_of};
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
 
 /// The default `timeout`.
@@ -194,7 +192,7 @@ impl Module for HttpWebhook {
         };
         let clients = clients.map_err(|error| DeliverError::new(DeliverErrorKind::Config, format!("TLS: {error}")))?;
         let sending = send::send(&clients, || self.target.request(&delivery, hops));
-        let sending = ON_BEHALF_OF.scope(delivery.webhook().key().clone(), sending);
+        let sending = on_behalf_of(delivery.webhook().key().clone(), sending);
         match timeout(*limit, sending).await {
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("{host}: no answer within {limit:?}"))),
             Ok(Err(error)) => Err(answer::failure(host, &error)),

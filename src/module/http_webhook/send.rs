@@ -14,7 +14,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection}
 use tokio::time::sleep;
 
 use super::answer::causes;
-use super::egress::{Clients, ConnectError, Life};
+use crate::egress::{Clients, ConnectError, Life};
 
 /// The waits before a request that the target has not processed is sent again. Only the first repetition uses a shared
 /// connection, where trouble with other requests may end this one too.

@@ -3,9 +3,9 @@
 use http::Uri;
 use http::uri::Scheme;
 
-use super::egress::{EgressPolicy, OPENED_BY, literal};
 use crate::base::host::is_name;
 use crate::config::BuildError;
+use crate::egress::{EgressPolicy, check_host as check_target, literal};
 
 /// Parses a URL that events can be sent to: `http` or `https`, and a host that is a name or an address in its usual
 /// form. Refuses parts that would not be sent.
@@ -28,14 +28,8 @@ pub(super) fn parse(text: &str, policy: &EgressPolicy) -> Result<Uri, BuildError
     if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
         return Err("`url` has an invalid port".into());
     }
-    match literal(host) {
-        Some(address) => match policy.refusal(address) {
-            None => Ok(uri),
-            Some(class) => Err(format!("`url` names {class}: {OPENED_BY}").into()),
-        },
-        None if is_name(host) => Ok(uri),
-        None => Err("`url` must name a host, or an address in its usual form".into()),
-    }
+    check_target(host, policy).map_err(|error| format!("`url` {error}"))?;
+    Ok(uri)
 }
 
 /// The host and port of `uri`, the only parts that may be shown.

@@ -20,7 +20,7 @@ const METHODS: [&[u8]; 3] = [b"POST ", b"PUT ", b"PATCH "];
 /// Whether a connection is open and, over HTTP/1.1, whose turn it is: the target's once a request is being written,
 /// ours once an answer has been read.
 #[derive(Clone, Debug, Default)]
-pub(in crate::module::http_webhook) struct Life(Arc<Turns>);
+pub(crate) struct Life(Arc<Turns>);
 
 #[derive(Debug, Default)]
 struct Turns {
@@ -35,18 +35,18 @@ struct Turns {
 
 impl Life {
     /// The life of a [`Watched`] connection.
-    pub(in crate::module::http_webhook) fn of(connection: &Connected) -> Option<Self> {
+    pub(crate) fn of(connection: &Connected) -> Option<Self> {
         let mut extensions = Extensions::new();
         connection.get_extras(&mut extensions);
         extensions.remove()
     }
 
-    pub(in crate::module::http_webhook) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Waits until the connection has ended.
-    pub(in crate::module::http_webhook) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         // Registered before the check, so that no notification is missed.
         let end = self.0.end.notified();
         if !self.0.ended.load(Acquire) {
@@ -61,12 +61,12 @@ impl Life {
 
     /// Whether the connection has carried an answer before, but no byte of the answer to its last request. If it broke,
     /// the target may have closed it before the request arrived: it is unknown.
-    pub(in crate::module::http_webhook) fn ended_between_requests(&self) -> bool {
+    pub(crate) fn ended_between_requests(&self) -> bool {
         self.0.reused.load(Relaxed) && !self.0.heard.load(Relaxed)
     }
 
     /// A request was given to the connection.
-    pub(in crate::module::http_webhook) fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.credit.request();
     }
 
@@ -86,7 +86,7 @@ impl Life {
 }
 
 /// A connection that records its [`Life`], which is needed when an error ends it.
-pub(in crate::module::http_webhook) struct Watched<T> {
+pub(crate) struct Watched<T> {
     stream: T,
     life: Life,
     meter: Meter,

@@ -32,7 +32,12 @@ pub(super) const OWN: &str = ".";
 
 tokio::task_local! {
     /// The webhook that this task sends for. A client passes only the URL to its connector.
-    pub(in crate::module::http_webhook) static ON_BEHALF_OF: WebhookKey;
+    static ON_BEHALF_OF: WebhookKey;
+}
+
+/// Makes the connections of `work` on behalf of `webhook`: its namespace's share of lookups is used.
+pub(crate) async fn on_behalf_of<T>(webhook: WebhookKey, work: impl Future<Output = T>) -> T {
+    ON_BEHALF_OF.scope(webhook, work).await
 }
 
 /// The namespace that this task makes a connection for.

@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::OnceCell;
 
-pub(in crate::module::http_webhook) type Certificates = Arc<[CertificateDer<'static>]>;
+pub(crate) type Certificates = Arc<[CertificateDer<'static>]>;
 
-/// The trusted certificates, and the clients that trust them.
+/// The trusted certificates, and what was made of them.
 pub(super) struct Trust<C> {
     /// The base's certificates are trusted as well, now and after changes.
     base: Option<Arc<Self>>,
@@ -19,14 +19,14 @@ struct State<C> {
     /// The number of times that `own` was replaced.
     changes: u64,
     /// Made on first use.
-    clients: Arc<OnceCell<Arc<C>>>,
-    /// The number of times that the base's certificates had been replaced when `clients` was made.
+    made: Arc<OnceCell<Arc<C>>>,
+    /// The number of times that the base's certificates had been replaced when `made` was made.
     base_changes: u64,
 }
 
 impl<C> Trust<C> {
     pub(super) fn new(own: Certificates, base: Option<Arc<Self>>) -> Self {
-        let state = State { own, changes: 0, clients: Arc::default(), base_changes: 0 };
+        let state = State { own, changes: 0, made: Arc::default(), base_changes: 0 };
         Self { base, state: RwLock::new(state) }
     }
 
@@ -35,7 +35,7 @@ impl<C> Trust<C> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.own = own;
         state.changes += 1;
-        state.clients = Arc::default();
+        state.made = Arc::default();
     }
 
     /// All certificates that are trusted now.
@@ -45,23 +45,23 @@ impl<C> Trust<C> {
         certificates
     }
 
-    /// The cell for the clients that trust the current certificates. Initialise it with certificates that are read
+    /// The cell for what is made of the current certificates. Initialise it with certificates that are read
     /// after this call: an outdated cell is not used again.
-    pub(super) fn clients(&self) -> Arc<OnceCell<Arc<C>>> {
+    pub(super) fn made(&self) -> Arc<OnceCell<Arc<C>>> {
         let base_changes = self.base_changes();
         {
             let state = self.state();
             if state.base_changes >= base_changes {
-                return Arc::clone(&state.clients);
+                return Arc::clone(&state.made);
             }
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have replaced it meanwhile.
         if state.base_changes < base_changes {
             state.base_changes = base_changes;
-            state.clients = Arc::default();
+            state.made = Arc::default();
         }
-        Arc::clone(&state.clients)
+        Arc::clone(&state.made)
     }
 
     fn base_changes(&self) -> u64 {

@@ -8,7 +8,7 @@ use super::prefix::Prefix;
 use crate::base::network::{Network, in_v4, in_v6};
 
 /// How an operator allows a refused address.
-pub(in crate::module::http_webhook) const OPENED_BY: &str =
+pub(crate) const OPENED_BY: &str =
     "connections lead only to public addresses, and to the networks that the operator lists in EGRESS_ALLOW";
 
 /// The addresses that connections may be made to: public ones, and the networks that the operator allows in addition.
@@ -48,7 +48,7 @@ impl EgressPolicy {
     }
 
     /// The kind of `address`, if the policy refuses it.
-    pub(in crate::module::http_webhook) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
+    pub(crate) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
         self.refusal_where(address, &[])
     }
 

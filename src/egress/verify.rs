@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 
 use super::error::InvalidEgress;
 
 /// Parses the certificates in `pem`.
-pub(in crate::module::http_webhook) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidEgress> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidEgress> {
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| InvalidEgress("the certificates are not PEM"))?;
@@ -29,30 +32,42 @@ pub(in crate::module::http_webhook) fn certificates(pem: &[u8]) -> Result<Vec<Ce
     }
 }
 
-/// Trusts the system's authorities, and `certificates`.
-pub(super) fn config(certificates: &[CertificateDer<'static>]) -> Result<ClientConfig, Error> {
-    let native = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(native.certs.into_iter().chain(certificates.iter().cloned()));
-    if roots.is_empty() {
-        // A machine without certificate authorities can still speak plain HTTP.
-        tracing::warn!(errors = ?native.errors, "no certificate authority is known: no https URL can be reached");
-    }
-    // Explicit, because the process may have another default provider, or none.
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
-    let verifier = Verifier { roots, own: certificates.to_vec(), algorithms };
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
-}
-
 /// Verifies a server as rustls does, and also trusts one whose own certificate is among the given ones. rustls alone
 /// refuses a self-signed certificate from `openssl req -x509`, because it claims to be an authority's.
-#[derive(Debug)]
-struct Verifier {
-    roots: RootCertStore,
-    own: Vec<CertificateDer<'static>>,
+#[derive(Clone, Debug)]
+pub(super) struct Verifier {
+    roots: Arc<RootCertStore>,
+    own: Arc<[CertificateDer<'static>]>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// Trusts the system's authorities, and `certificates`. Reading the system's blocks.
+    pub(super) fn new(certificates: &[CertificateDer<'static>]) -> Self {
+        let native = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(native.certs.into_iter().chain(certificates.iter().cloned()));
+        if roots.is_empty() {
+            // A machine without certificate authorities can still do without TLS.
+            tracing::warn!(errors = ?native.errors, "no certificate authority is known: no server can be reached over TLS");
+        }
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Self { roots: Arc::new(roots), own: certificates.into(), algorithms }
+    }
+
+    /// A client that shows no certificate of its own.
+    #[cfg(feature = "http-webhook")]
+    pub(super) fn client(&self) -> Result<ClientConfig, Error> {
+        Ok(self.builder()?.with_no_client_auth())
+    }
+
+    /// A client whose own certificate is still to be set.
+    pub(super) fn builder(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+        // Explicit, because the process may have another default provider, or none.
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(self.clone())))
+    }
 }
 
 impl ServerCertVerifier for Verifier {

@@ -1,34 +1,25 @@
-//! Makes connections to the addresses that the policy allows.
+//! Makes TCP connections to the addresses that the policy allows.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use http::Uri;
-use http::uri::Scheme;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::Connection;
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower_service::Service;
 
-use super::life::Watched;
+use super::host::literal;
 use super::nat64;
 use super::policy::{EgressPolicy, OPENED_BY};
 use super::prefix::Prefix;
-use super::resolve::{Resolver, namespace};
+use super::resolve::Resolver;
 
 /// The time limit for name lookup, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time given to one address before the next one is tried as well (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -36,87 +27,44 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The most addresses of one name that are tried. A target with more does not need all of them to be reachable.
 const MAX_ADDRESSES: usize = 8;
 
-/// Makes connections: HTTP/1.1, or the protocol that TLS has negotiated.
-#[derive(Clone)]
-pub(in crate::module::http_webhook) struct Connector(HttpsConnector<Guard>);
-
-impl Connector {
-    pub(super) fn new(policy: Arc<EgressPolicy>, resolver: Resolver, tls: ClientConfig) -> Self {
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-        Self(https.wrap_connector(Guard { policy, resolver }))
-    }
-}
-
-type BoxError = Box<dyn Error + Send + Sync>;
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Watched<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        // A time limit of its own: the client keeps connecting after the request's deadline has passed.
-        Box::pin(async move {
-            let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout.into()))?;
-            let is_http2 = stream.connected().is_negotiated_h2();
-            Ok(TokioIo::new(Watched::new(TokioIo::new(stream), is_http2)))
-        })
-    }
-}
-
 /// Makes TCP connections, only to addresses that the policy allows.
 ///
-/// The check applies to the very address that is connected to, whether the URL contains it or a lookup returned it: a
+/// The check applies to the very address that is connected to, whether the host contains it or a lookup returned it: a
 /// name that is checked and then looked up again may have another address by then.
 #[derive(Clone)]
-struct Guard {
-    policy: Arc<EgressPolicy>,
-    resolver: Resolver,
+pub(super) struct Guard {
+    pub(super) policy: Arc<EgressPolicy>,
+    pub(super) resolver: Resolver,
 }
 
-impl Service<Uri> for Guard {
-    type Response = TokioIo<TcpStream>;
-    type Error = ConnectError;
-    type Future = BoxFuture<'static, Result<Self::Response, ConnectError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { policy, resolver } = self.clone();
-        // Read now: the client may continue to connect in a task of its own.
-        let namespace = namespace();
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            let addresses = addresses(&uri, &resolver, &namespace).await?;
-            let announced = match addresses.iter().any(|address| depends_on_prefixes(&policy, address.ip())) {
-                true => nat64::announced(&resolver).await,
-                false => None,
-            };
-            let addresses = allowed(&policy, announced.as_deref(), addresses)?;
-            let connected = first_to_connect(addresses).await;
-            let stream = connected.inspect_err(|_| resolver.forget(host)).map_err(ConnectError::Connect)?;
-            stream.set_nodelay(true).map_err(ConnectError::Connect)?;
-            Ok(TokioIo::new(stream))
-        })
+impl Guard {
+    /// Connects to `host`, a name or an address, on behalf of `namespace`. There is no time limit.
+    pub(super) async fn connect(&self, host: &str, port: u16, namespace: Arc<str>) -> Result<TcpStream, ConnectError> {
+        let Self { policy, resolver } = self;
+        let addresses = addresses(host, port, resolver, namespace).await?;
+        let announced = match addresses.iter().any(|address| depends_on_prefixes(policy, address.ip())) {
+            true => nat64::announced(resolver).await,
+            false => None,
+        };
+        let addresses = allowed(policy, announced.as_deref(), addresses)?;
+        let connected = first_to_connect(addresses).await;
+        let stream = connected.inspect_err(|_| resolver.forget(host)).map_err(ConnectError::Connect)?;
+        stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+        Ok(stream)
     }
 }
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(in crate::module::http_webhook) enum ConnectError {
+pub(crate) enum ConnectError {
     /// The policy allows none of the addresses: the first of them, and its kind.
     Forbidden(IpAddr, &'static str),
     /// It is unknown whether this address leads to a refused one.
     Unknown(IpAddr),
     Resolve(Arc<io::Error>),
     Connect(io::Error),
+    /// The server's certificate is not trusted, or it does not speak TLS, or refuses ours.
+    Tls(io::Error),
     Timeout,
 }
 
@@ -134,6 +82,7 @@ impl fmt::Display for ConnectError {
             ),
             Self::Resolve(error) => write!(f, "its name cannot be resolved: {error}"),
             Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Tls(error) => write!(f, "no TLS: {error}"),
             Self::Timeout => write!(f, "no connection within {CONNECT_TIMEOUT:?}"),
         }
     }
@@ -141,23 +90,18 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// The addresses of a URL's host.
-async fn addresses(uri: &Uri, resolver: &Resolver, namespace: &Arc<str>) -> Result<Vec<SocketAddr>, ConnectError> {
-    let host = uri.host().unwrap_or_default();
-    let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
+/// The addresses of a host.
+async fn addresses(
+    host: &str,
+    port: u16,
+    resolver: &Resolver,
+    namespace: Arc<str>,
+) -> Result<Vec<SocketAddr>, ConnectError> {
     if let Some(address) = literal(host) {
         return Ok(vec![(address, port).into()]);
     }
-    let found = resolver.resolve(host, Arc::clone(namespace)).await.map_err(ConnectError::Resolve)?;
+    let found = resolver.resolve(host, namespace).await.map_err(ConnectError::Resolve)?;
     Ok(found.iter().map(|&address| (address, port).into()).collect())
-}
-
-/// The address in a URL's host, if the host is not a name.
-pub(in crate::module::http_webhook) fn literal(host: &str) -> Option<IpAddr> {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(inner) => inner.parse().ok().map(IpAddr::V6),
-        None => host.parse().ok().map(IpAddr::V4),
-    }
 }
 
 /// Whether the policy can decide about `address` only with the prefixes that the network announces.
@@ -215,30 +159,9 @@ mod tests {
 
     use super::*;
 
-    async fn connect(policy: &str, url: &str) -> Result<TokioIo<TcpStream>, ConnectError> {
+    async fn connect(policy: &str, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         let policy = Arc::new(policy.parse().unwrap());
-        Guard { policy, resolver: Resolver::system() }.call(url.parse().unwrap()).await
-    }
-
-    /// With a mock of the resolver, because no real name hangs on demand.
-    #[tokio::test]
-    async fn a_name_without_an_answer_counts_against_the_sending_namespace() {
-        let resolver = Resolver::new(|_| {
-            std::thread::sleep(Duration::from_millis(500));
-            Err(io::Error::other("no answer"))
-        });
-        let tls = crate::module::http_webhook::egress::tls::config(&[]).unwrap();
-        let client =
-            crate::module::http_webhook::egress::client(Connector::new(Arc::default(), resolver.clone(), tls), 1);
-        let mut requests = FuturesUnordered::new();
-        for number in 0..5 {
-            let uri: Uri = format!("http://{number}.hangs/").parse().unwrap();
-            let request = http::Request::post(uri).body(http_body_util::Full::default()).unwrap();
-            let webhook = crate::config::WebhookKey::new(if number < 3 { "many" } else { "few" }, "hook").unwrap();
-            requests.push(crate::module::http_webhook::egress::ON_BEHALF_OF.scope(webhook, client.request(request)));
-        }
-        assert!(timeout(Duration::from_millis(200), requests.next()).await.is_err());
-        assert_eq!((resolver.under_way("many"), resolver.under_way("few")), (3, 2));
+        Guard { policy, resolver: Resolver::system() }.connect(host, port, "".into()).await
     }
 
     /// With a mock of the resolver, for a network with DNS64.
@@ -249,8 +172,8 @@ mod tests {
             let [a, b, c, d] = last.map(u16::from);
             Ok(vec![IpAddr::from([0x2600, 0x64, 0, 0, 0, 0, a << 8 | b, c << 8 | d])])
         });
-        let mut guard = Guard { policy: Arc::default(), resolver };
-        let error = guard.call("http://intern.example/".parse().unwrap()).await.unwrap_err();
+        let guard = Guard { policy: Arc::default(), resolver };
+        let error = guard.connect("intern.example", 80, "".into()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
     }
 
@@ -272,11 +195,8 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!((0..10).map(|number| resolver.under_way(&format!("tenant-{number}"))).sum::<usize>(), 64);
-        let webhook = crate::config::WebhookKey::new("tenant-0", "hook").unwrap();
-        let mut guard = Guard { policy: Arc::default(), resolver };
-        let connecting = crate::module::http_webhook::egress::ON_BEHALF_OF
-            .sync_scope(webhook, || guard.call("http://[2600:64::10.0.0.1]/".parse().unwrap()));
-        let error = connecting.await.unwrap_err();
+        let guard = Guard { policy: Arc::default(), resolver };
+        let error = guard.connect("[2600:64::10.0.0.1]", 80, "tenant-0".into()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Forbidden(_, "a private address")), "{error}");
     }
 
@@ -307,8 +227,7 @@ mod tests {
         ] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.set_nonblocking(true).unwrap();
-            let url = format!("http://{host}:{}/", listener.local_addr().unwrap().port());
-            let error = connect("", &url).await.unwrap_err();
+            let error = connect("", host, listener.local_addr().unwrap().port()).await.unwrap_err();
             assert!(matches!(error, ConnectError::Forbidden(..) | ConnectError::Resolve(_)), "{host}: {error}");
             assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "{host}");
         }
@@ -319,7 +238,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "localhost"] {
-            let stream = connect("127.0.0.0/8", &format!("http://{host}:{port}/")).await.unwrap().into_inner();
+            let stream = connect("127.0.0.0/8", host, port).await.unwrap();
             assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
             assert!(stream.nodelay().unwrap());
         }
