@@ -11,9 +11,10 @@ export ETCD_35 := $(TOOLS)/bin/etcd
 export ETCD_34 := $(TOOLS)/etcd-3.4/etcd
 export NGINX := $(TOOLS)/bin/nginx
 export SIGNERS := $(TOOLS)/signers
+export TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-attacks test-faults test-kills soak fuzz scale bench instructions load fmt lint ci clean
+.PHONY: help run test test-attacks test-faults test-kills test-targets soak fuzz scale bench instructions load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +29,7 @@ test: ## every test, those against a real etcd 3.5 and 3.4 included (ARGS="-- na
 ifeq ($(ARGS),)
 	cargo test --locked --all-features --lib --bin gateway --test allocations --test it
 	cargo test --locked --all-features --test delivery
+	cargo test --locked --all-features --test targets
 # These tests wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
 	cargo test --locked --all-features --doc
@@ -51,6 +53,10 @@ test-attacks: ## attacks on the gateway at their full size, with measured figure
 	@bash .ci/tools.sh build
 	cargo build --release --locked --features gateway --bin gateway
 	GATEWAY=$(CURDIR)/target/release/gateway cargo test --locked --all-features --test it attacks:: -- --ignored --nocapture --test-threads=1
+
+test-targets: ## every fault of the modules for brokers, against real servers (ARGS="rabbitmq": of one module)
+	@bash .ci/tools.sh all
+	cargo test --locked --all-features --test targets -- --include-ignored --nocapture --test-threads=3 $(ARGS)
 
 soak: SECONDS ?= 600
 SEED ?=

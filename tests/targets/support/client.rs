@@ -1,0 +1,54 @@
+//! Clients that nobody here wrote, from PyPI: they read what a module has sent.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::{tool, within};
+
+/// A message as the client has read it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Message {
+    /// The event's id, from where the module puts it.
+    pub(crate) id: String,
+    pub(crate) body: Vec<u8>,
+    /// Headers and properties, as text.
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+/// A line of a script's output.
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    /// In Base64.
+    body: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+/// Runs `consumers/{script}` with the clients in `target/tools/clients`. Returns what it has printed.
+pub(crate) async fn python(script: &str, arguments: &[&str]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/consumers").join(script);
+    let mut command = Command::new("python3");
+    command.arg(path).args(arguments).env("PYTHONPATH", tool("clients")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = within("the client", command.output()).await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script} {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a script that prints each message as a line `{"id": …, "body": …, "headers": {…}}`, the body in Base64.
+pub(crate) async fn messages(script: &str, arguments: &[&str]) -> Vec<Message> {
+    let lines = python(script, arguments).await;
+    let message = |line: &str| {
+        let Line { id, body, headers } = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Message { id, body: BASE64_STANDARD.decode(body).unwrap(), headers }
+    };
+    lines.lines().map(message).collect()
+}

@@ -1,0 +1,57 @@
+//! Helpers that the tests share.
+
+pub(crate) mod certificates;
+pub(crate) mod client;
+pub(crate) mod proxy;
+pub(crate) mod rig;
+pub(crate) mod server;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Far longer than anything takes, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for `future`, with a time limit.
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("in {PATIENCE:?} this did not happen: {what}"),
+    }
+}
+
+/// Repeats `f` until it returns `true`, with a time limit.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut f: impl FnMut() -> F) {
+    within(what, async {
+        while !f().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// The path of something that `.ci/tools.sh all` puts below `target/tools`. `TOOLS` names another directory.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
+    let path = std::env::var_os("TOOLS").map_or_else(default, PathBuf::from).join(name);
+    assert!(path.exists(), "there is no {}; `bash .ci/tools.sh all` brings it", path.display());
+    path
+}
+
+/// The number of tests that may run at a time: each has a server, and the machine may have two cores.
+const SEATS: usize = 3;
+
+static MACHINE: Semaphore = Semaphore::const_new(SEATS);
+
+/// A seat for a test. It waits until one is free.
+pub(crate) async fn seat() -> SemaphorePermit<'static> {
+    MACHINE.acquire().await.unwrap()
+}
+
+/// All seats, for a test that measures.
+pub(crate) async fn alone() -> SemaphorePermit<'static> {
+    MACHINE.acquire_many(SEATS as u32).await.unwrap()
+}
