@@ -4,6 +4,7 @@ mod clean;
 mod gate;
 pub(crate) mod lines;
 mod plan;
+mod report;
 mod retry;
 mod steps;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub(crate) use self::clean::Cleanup;
 pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::lines::Line;
 pub(crate) use self::plan::Plan;
+pub(crate) use self::report::Reports;
 pub(crate) use self::retry::{Retry, RetryConfig};
 pub(crate) use self::steps::{Failure, Step, Steps};
 

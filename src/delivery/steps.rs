@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lines::Line;
 use super::plan::Execution;
-use super::{Cleanup, Plan, Retry, lines};
+use super::{Cleanup, Plan, Reports, Retry, lines};
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::module::ErasedModule;
 
@@ -51,6 +51,11 @@ impl Steps {
         self.steps.first().map_or("", |step| &step.name)
     }
 
+    /// The name of the first module, shared.
+    pub(crate) fn module(&self) -> Arc<str> {
+        self.steps.first().map_or_else(|| "".into(), |step| Arc::clone(&step.name))
+    }
+
     /// Whether there is more than one step.
     pub(crate) fn is_chain(&self) -> bool {
         self.steps.len() > 1
@@ -63,17 +68,26 @@ impl Steps {
 
     /// Makes one attempt at every step that is neither done nor given up. If the future is dropped, each step is either done
     /// or not done.
-    pub(crate) async fn attempt(&self, delivery: Delivery, tracker: &Tracker) -> Result<(), Failure> {
+    pub(crate) async fn attempt(
+        &self,
+        delivery: Delivery,
+        tracker: &Tracker,
+        reports: Option<&Reports>,
+    ) -> Result<(), Failure> {
         tracker.begin(self.identity);
+        if let Some(reports) = reports {
+            reports.begin(delivery.attempt());
+        }
         let delivery = match &self.cleanup {
             None => delivery,
             Some(cleanup) => Box::pin(cleanup.clean(delivery)).await.map_err(|error| Failure { error, again: None })?,
         };
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
+        let attempt = Attempt { delivery: &delivery, tracker, reports, ends };
         let failed = match self.plan.execution {
-            Execution::Sequential => self.in_order(&delivery, tracker, ends).await,
+            Execution::Sequential => self.in_order(attempt).await,
             // Boxed, so that the future of the common case stays small.
-            Execution::Parallel => Box::pin(self.in_parallel(&delivery, tracker, ends)).await,
+            Execution::Parallel => Box::pin(self.in_parallel(attempt)).await,
         };
         let progress = tracker.progress();
         if (0..self.steps.len()).all(|step| progress.is_done(step)) {
@@ -113,10 +127,10 @@ impl Steps {
         Failure { error, again: longest }
     }
 
-    async fn in_order(&self, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Vec<Failed> {
+    async fn in_order(&self, attempt: Attempt<'_>) -> Vec<Failed> {
         let mut failed = Vec::new();
-        for step in self.open(tracker) {
-            failed.extend(self.deliver(step, delivery, tracker, ends).await);
+        for step in self.open(attempt.tracker) {
+            failed.extend(self.deliver(step, attempt).await);
             if self.plan.stops && !failed.is_empty() {
                 break;
             }
@@ -124,8 +138,8 @@ impl Steps {
         failed
     }
 
-    async fn in_parallel(&self, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Vec<Failed> {
-        let each = self.open(tracker).map(|step| self.deliver(step, delivery, tracker, ends));
+    async fn in_parallel(&self, attempt: Attempt<'_>) -> Vec<Failed> {
+        let each = self.open(attempt.tracker).map(|step| self.deliver(step, attempt));
         let mut running: FuturesUnordered<_> = each.collect();
         let mut failed = Vec::new();
         while let Some(outcome) = running.next().await {
@@ -146,33 +160,35 @@ impl Steps {
     }
 
     /// Tries one step; `None` if it took the event.
-    async fn deliver(
-        &self,
-        at: usize,
-        delivery: &Delivery,
-        tracker: &Tracker,
-        ends: Option<Instant>,
-    ) -> Option<Failed> {
-        let tried = match ends.is_some_and(|ends| Instant::now() >= ends) {
+    async fn deliver(&self, at: usize, attempt: Attempt<'_>) -> Option<Failed> {
+        let tried = match attempt.ends.is_some_and(|ends| Instant::now() >= ends) {
             true => Tried::Unreached,
-            false => self.run(at, delivery, tracker, ends).await,
+            false => self.run(at, attempt).await,
         };
-        let failed = self.record(at, tried, delivery.attempt(), tracker)?;
+        let failed = self.record(at, tried, attempt.delivery.attempt(), attempt.tracker)?;
         if self.is_chain() {
-            failed.log(delivery);
+            failed.log(attempt.delivery);
         }
         Some(failed)
     }
 
     /// Delivers the event to the module of a step.
-    async fn run(&self, at: usize, delivery: &Delivery, tracker: &Tracker, ends: Option<Instant>) -> Tried {
+    async fn run(&self, at: usize, Attempt { delivery, tracker, reports, ends }: Attempt<'_>) -> Tried {
         tracker.began(at);
-        let running = self.steps[at].deliver(delivery.clone());
+        let report = reports.map(|reports| reports.step(self.is_chain().then_some(at), &self.steps[at].name));
+        let delivery = match &report {
+            None => delivery.clone(),
+            Some(report) => delivery.clone().answering(Arc::clone(report) as _),
+        };
+        let running = self.steps[at].deliver(delivery);
         let outcome = match ends {
             None => running.await,
             Some(ends) => Box::pin(timeout_at(ends, running)).await.unwrap_or_else(|_| Err(too_late())),
         };
         tracker.ended(at);
+        if let Some(report) = report {
+            report.ended(outcome.as_ref().err());
+        }
         outcome.map_or_else(Tried::Failed, |()| Tried::Done)
     }
 
@@ -202,6 +218,16 @@ impl Steps {
             None => error,
         }
     }
+}
+
+/// One attempt.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    delivery: &'a Delivery,
+    tracker: &'a Tracker,
+    reports: Option<&'a Reports>,
+    /// The end of its time limit.
+    ends: Option<Instant>,
 }
 
 /// The outcome of one step in one attempt.

@@ -6,20 +6,21 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::lines::Line;
-use super::{Crowded, Failure, Gates, Steps, lines};
+use super::{Crowded, Failure, Gates, Reports, Steps, lines};
 use crate::base::deadline::within;
-use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
+use crate::event::{DeliverError, Delivery, Tracker};
+use crate::history::Outcome;
 
 /// The default time limit of a delivery: 30 seconds. See [`Dispatch`](crate::layers::Dispatch).
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The reason for which an event was not delivered while its sender waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum NotDelivered {
     /// Too many events of the webhook or of its namespace are being delivered, and too many others wait.
     Crowded,
     /// The last attempt failed, or the sender's patience was over.
-    Failed(DeliverErrorKind),
+    Failed(DeliverError),
 }
 
 /// Makes one attempt, which may take no longer than `deadline`.
@@ -27,10 +28,11 @@ pub(crate) async fn try_once(
     steps: &Steps,
     delivery: Delivery,
     tracker: &Tracker,
+    reports: Option<&Reports>,
     deadline: Duration,
 ) -> Result<(), Failure> {
     let attempt = delivery.attempt();
-    let tried = within(deadline, steps.attempt(delivery, tracker)).await;
+    let tried = within(deadline, steps.attempt(delivery, tracker, reports)).await;
     tried.unwrap_or_else(|| Err(steps.overdue(attempt, tracker)))
 }
 
@@ -39,22 +41,27 @@ pub(crate) async fn try_until(
     steps: &Steps,
     gates: &Gates,
     delivery: Delivery,
+    reports: Option<&Reports>,
     patience: Duration,
 ) -> Result<(), NotDelivered> {
     let (event_id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
     let _pass = gates.enter().await.map_err(|Crowded| NotDelivered::Crowded)?;
     let tracker = Tracker::default();
-    let error = match within(patience, attempts(steps, delivery, &tracker, patience)).await {
-        Some(Ok(())) => return Ok(()),
+    let error = match within(patience, attempts(steps, delivery, &tracker, reports, patience)).await {
+        Some(Ok(())) => {
+            report(reports, Outcome::Delivered, None, None);
+            return Ok(());
+        }
         Some(Err(error)) => error,
         None => steps.too_slow(&tracker),
     };
-    let (webhook, kind) = (webhook.key(), error.kind());
-    if let Some(left_out) = lines::admit(webhook, Line::NotDelivered(kind)) {
-        let (module, kind) = (error.module().unwrap_or(steps.module_name()), kind.label());
+    report(reports, Outcome::Failed, None, Some(&error));
+    let webhook = webhook.key();
+    if let Some(left_out) = lines::admit(webhook, Line::NotDelivered(error.kind())) {
+        let (module, kind) = (error.module().unwrap_or(steps.module_name()), error.kind().label());
         tracing::warn!(%event_id, %webhook, module, kind, %error, left_out, "not delivered");
     }
-    Err(NotDelivered::Failed(kind))
+    Err(NotDelivered::Failed(error))
 }
 
 /// Makes attempts without a time limit of its own, but begins no wait that would end after `patience`. Returns the error
@@ -63,18 +70,21 @@ async fn attempts(
     steps: &Steps,
     delivery: Delivery,
     tracker: &Tracker,
+    reports: Option<&Reports>,
     patience: Duration,
 ) -> Result<(), DeliverError> {
     let began = Instant::now();
     let mut attempt = 1;
     while steps.may_follow(attempt) {
-        let Failure { error, again } = match steps.attempt(delivery.clone().attempted(attempt), tracker).await {
+        let this = delivery.clone().attempted(attempt);
+        let Failure { error, again } = match steps.attempt(this, tracker, reports).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
         let Some(wait) = again.filter(|&wait| began.elapsed().saturating_add(wait) < patience) else {
             return Err(error);
         };
+        report(reports, Outcome::Waiting, Some(wait), Some(&error));
         let (event_id, webhook) = (delivery.id(), delivery.webhook().key());
         if let Some(left_out) = lines::admit(webhook, Line::Again(error.kind())) {
             tracing::info!(%event_id, %webhook, attempt, %error, ?wait, left_out, "trying again");
@@ -83,5 +93,11 @@ async fn attempts(
         Box::pin(sleep(wait)).await;
     }
     // The last attempt needs no copy of the event.
-    steps.attempt(delivery.attempted(attempt), tracker).await.map_err(|failure| failure.error)
+    steps.attempt(delivery.attempted(attempt), tracker, reports).await.map_err(|failure| failure.error)
+}
+
+fn report(reports: Option<&Reports>, outcome: Outcome, next: Option<Duration>, error: Option<&DeliverError>) {
+    if let Some(reports) = reports {
+        reports.settle(outcome, next, error);
+    }
 }

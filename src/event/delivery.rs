@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::answer::{Answered, Reply};
 use super::id::{EventId, Stamp};
 use crate::config::WebhookInfo;
 use crate::request::Charge;
@@ -16,6 +17,8 @@ use crate::request::Charge;
 pub struct Delivery {
     received: Arc<Received>,
     attempt: u32,
+    /// The attempt, if the target's answer to it is wanted.
+    answered: Option<Arc<dyn Answered>>,
 }
 
 struct Received {
@@ -77,7 +80,13 @@ impl Delivery {
     }
 
     fn first_attempt(received: Received) -> Self {
-        Self { received: Arc::new(received), attempt: 1 }
+        Self { received: Arc::new(received), attempt: 1, answered: None }
+    }
+
+    /// The same event in an attempt that wants to know the target's answer.
+    #[must_use]
+    pub(crate) fn answering(self, attempt: Arc<dyn Answered>) -> Self {
+        Self { answered: Some(attempt), ..self }
     }
 
     /// The same event with other contents.
@@ -102,6 +111,12 @@ impl Delivery {
     /// The number of this attempt, counted from 1. An attempt that a crash interrupted is repeated with the same number.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Takes what the target answers, for an operator who wants to see it; `None` if nobody wants to know. A module calls
+    /// this once.
+    pub fn reply(&self) -> Option<Reply> {
+        self.answered.clone().map(Reply::to)
     }
 
     /// The webhook that received the event.

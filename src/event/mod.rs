@@ -7,7 +7,8 @@ mod id;
 mod progress;
 pub(crate) mod receipt;
 
-pub use self::answer::Answer;
+pub(crate) use self::answer::Answered;
+pub use self::answer::{Answer, Reply};
 pub use self::delivery::{Ack, Delivery};
 pub(crate) use self::error::LONGEST_WAIT;
 pub use self::error::{DeliverError, DeliverErrorKind};

@@ -201,6 +201,9 @@ where
             let next = match state.as_mut().project() {
                 StateProj::Collecting { collecting, then } => match (ready!(collecting.poll(cx)), then.take()) {
                     (Ok(collected), Some((mut inner, head))) => {
+                        if let Some(trace) = Evidence::trace(&head.extensions) {
+                            trace.arrived(&head.headers, &collected);
+                        }
                         State::Calling(inner.call(Request::from_parts(head, collected)))
                     }
                     (Err(kind), _) => State::Rejected(kind),

@@ -11,8 +11,9 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use tower_service::Service;
 
-use super::evidence::Evidence;
-use crate::delivery::{NotDelivered, try_until};
+use super::evidence::{Admitted, Evidence};
+use super::trace::Trace;
+use crate::delivery::{NotDelivered, Reports, try_until};
 use crate::event::{DeliverErrorKind, Delivery, EVENT_ID, EventId, receipt};
 use crate::queue::{Accepted, BackendFuture, Offer, Queue, QueueError};
 use crate::request::{Collected, Missing, Rejection, RejectionKind, ResponseBody};
@@ -138,15 +139,17 @@ impl Service<Request<Collected>> for Dispatch {
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
         // Before the future is boxed, so that it holds only what it needs.
-        let (webhook, delivery) = match admit(req) {
+        let (webhook, delivery, trace) = match admit(req) {
             Ok(admitted) => admitted,
             Err(rejection) => return DispatchFuture(Kind::now(rejection.into_response())),
         };
         let (id, deadline) = (delivery.id(), self.deadline);
         DispatchFuture(match webhook.promise() {
             Promise::Delivered => Kind::Answering(Box::pin(async move {
-                let outcome = try_until(webhook.steps(), webhook.gates(), delivery, deadline).await;
-                answer(id, outcome.map_err(failure), StatusCode::OK)
+                let reports = trace.as_deref().map(|trace| reports(trace, id, &webhook));
+                let reports = reports.as_deref();
+                let outcome = try_until(webhook.steps(), webhook.gates(), delivery, reports, deadline).await;
+                answer(id, outcome.map_err(|failed| failure(failed, trace.as_deref())), StatusCode::OK)
             })),
             Promise::Accepted => match self.accept(&delivery) {
                 Ok(written) => Kind::Accepting(id, written),
@@ -191,13 +194,17 @@ impl Future for DispatchFuture {
     }
 }
 
+fn reports(trace: &Trace, id: EventId, webhook: &Webhook) -> Box<Reports> {
+    Box::new(Reports::of_sender(trace.history(), id, webhook.key(), webhook.module()))
+}
+
 /// Turns an admitted request into a delivery to its webhook.
-fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery), Rejection> {
+fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery, Option<Arc<Trace>>), Rejection> {
     let (mut head, body) = req.into_parts();
-    let (webhook, stamp) = Evidence::admit(&mut head.extensions)?;
+    let Admitted { webhook, stamp, trace } = Evidence::admit(&mut head.extensions)?;
     let (body, charge) = body.into_parts();
     let delivery = Delivery::received(stamp, Arc::clone(webhook.info()), head.headers, body, charge);
-    Ok((webhook, delivery))
+    Ok((webhook, delivery, trace))
 }
 
 impl Dispatch {
@@ -218,17 +225,21 @@ fn refusal(error: QueueError) -> Rejection {
 }
 
 /// The refusal of an event that was not delivered.
-fn failure(not_delivered: NotDelivered) -> Rejection {
-    match not_delivered {
-        NotDelivered::Crowded => RejectionKind::Crowded.into(),
-        NotDelivered::Failed(kind) => Rejection::new(match kind {
-            DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
-            DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
-            DeliverErrorKind::Loop => RejectionKind::LoopDetected,
-            _ => RejectionKind::DeliveryFailed,
-        })
-        .logged(),
+fn failure(not_delivered: NotDelivered, trace: Option<&Trace>) -> Rejection {
+    let error = match not_delivered {
+        NotDelivered::Crowded => return RejectionKind::Crowded.into(),
+        NotDelivered::Failed(error) => error,
+    };
+    if let Some(trace) = trace {
+        trace.failed(&error);
     }
+    Rejection::new(match error.kind() {
+        DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
+        DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+        DeliverErrorKind::Loop => RejectionKind::LoopDetected,
+        _ => RejectionKind::DeliveryFailed,
+    })
+    .logged()
 }
 
 /// Adds the event's id, also to a refusal: the event may have been taken all the same.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use http::Extensions;
 
+use super::trace::Trace;
 use crate::auth::{Matches, Pending, Position};
 use crate::config::Target;
 use crate::event::{EventId, Stamp};
 use crate::handshake::Handshake;
 use crate::request::{Missing, Rejection};
+use crate::store::Revision;
 use crate::webhook::Webhook;
 
 /// The webhook that a request is for, with its configuration at the time of the lookup.
@@ -60,7 +62,7 @@ impl Permit {
     ///
     /// A 500 [`Misassembled`](crate::RejectionKind::Misassembled) when the layer that gives the permit is missing.
     pub fn of(extensions: &Extensions) -> Result<&Self, Rejection> {
-        Evidence::permit(extensions)
+        Evidence::permit_of(extensions)
     }
 
     /// The secrets that let the sender in: the name of each guard that has several, and the position of the one that fits.
@@ -85,6 +87,8 @@ impl Target {
 pub(super) struct Evidence {
     target: Option<Target>,
     matched: Option<Matched>,
+    /// The revision of the configuration that the webhook was found in.
+    revision: Revision,
     permit: Option<Permit>,
     owed: Option<Owed>,
     is_checked: bool,
@@ -97,6 +101,25 @@ pub(super) struct Evidence {
     is_claimed: bool,
     /// The event in the request, which stays the same wherever the request is routed.
     event: Option<Stamp>,
+    /// Follows the request for a history. A request that is routed elsewhere is not followed further: the trace is about
+    /// one webhook.
+    trace: Option<Arc<Trace>>,
+}
+
+/// A request that may be delivered.
+pub(super) struct Admitted {
+    pub(super) webhook: Arc<Webhook>,
+    pub(super) stamp: Stamp,
+    pub(super) trace: Option<Arc<Trace>>,
+}
+
+/// An event that may be processed without its sender.
+#[derive(Default)]
+pub(super) struct Remainder {
+    /// Whether an outer layer holds a claim for the event.
+    pub(super) is_claimed: bool,
+    pub(super) webhook: Option<Arc<Webhook>>,
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 /// A proof that is still missing. Unlike a permit, it is not removed when the request is routed elsewhere.
@@ -118,29 +141,44 @@ impl Evidence {
     }
 
     /// A permit from before the lookup does not satisfy the webhook's guards.
-    pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>) {
+    pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>, revision: Revision) {
         let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
         let (target, owed) = (evidence.target, evidence.elsewhere());
         let (is_claimed, event) = (evidence.is_claimed, evidence.event);
-        *evidence = Self { target, matched: Some(matched.clone()), owed, is_claimed, event, ..Self::default() };
+        let found = Some(matched.clone());
+        *evidence = Self { target, matched: found, revision, owed, is_claimed, event, ..Self::default() };
         extensions.insert(matched);
+    }
+
+    /// From now on, the layers note in `trace` what they know of the request.
+    pub(super) fn set_trace(extensions: &mut Extensions, trace: Arc<Trace>) {
+        let evidence = Self::slot(extensions);
+        if let Some(event) = evidence.event {
+            trace.named(event.id);
+        }
+        evidence.trace = Some(trace);
     }
 
     /// Counts `matches`, the secrets that let the sender in.
     pub(super) fn set_permit(extensions: &mut Extensions, matches: Matches) {
-        matches.count();
-        Self::slot(extensions).permit.get_or_insert_default().matches.extend(matches);
+        let evidence = Self::slot(extensions);
+        evidence.permit(matches);
+        evidence.ended("guards");
     }
 
     /// Adds schemes that wait for the body or a call to those of other layers.
     pub(super) fn add_pending(extensions: &mut Extensions, more: Pending) {
-        let owed = &mut Self::slot(extensions).owed;
-        let pending = match owed.take() {
+        let evidence = Self::slot(extensions);
+        let pending = match evidence.owed.take() {
             Some(before) => before.pending.and(more),
             None => more,
         };
-        *owed = Some(Owed { pending, permits: true });
+        evidence.owed = Some(Owed { pending, permits: true });
+        if let Some(trace) = &evidence.trace {
+            trace.owes();
+            trace.ended("guards");
+        }
     }
 
     /// The calls have been made; the schemes in `pending` wait for the body.
@@ -148,19 +186,44 @@ impl Evidence {
         let evidence = Self::slot(extensions);
         match &mut evidence.owed {
             Some(owed) if !pending.is_empty() => owed.pending = pending,
-            _ => Self::settle(extensions, pending.into_matches()),
+            _ => evidence.settle(pending.into_matches()),
         }
+        evidence.ended("calls");
+    }
+
+    /// All missing proofs have been given by the body.
+    pub(super) fn set_verified(extensions: &mut Extensions, matches: Matches) {
+        let evidence = Self::slot(extensions);
+        evidence.settle(matches);
+        evidence.ended("signature");
     }
 
     /// All missing proofs have been given.
-    pub(super) fn settle(extensions: &mut Extensions, matches: Matches) {
-        if Self::slot(extensions).owed.take().is_some_and(|owed| owed.permits) {
-            Self::set_permit(extensions, matches);
+    fn settle(&mut self, matches: Matches) {
+        if self.owed.take().is_some_and(|owed| owed.permits) {
+            self.permit(matches);
+        }
+    }
+
+    fn permit(&mut self, matches: Matches) {
+        matches.count();
+        if let Some(trace) = &self.trace {
+            trace.permitted(&matches);
+        }
+        self.permit.get_or_insert_default().matches.extend(matches);
+    }
+
+    /// A step of the request's way has ended.
+    fn ended(&self, step: &'static str) {
+        if let Some(trace) = &self.trace {
+            trace.ended(step);
         }
     }
 
     pub(super) fn set_checked(extensions: &mut Extensions) {
-        Self::slot(extensions).is_checked = true;
+        let evidence = Self::slot(extensions);
+        evidence.is_checked = true;
+        evidence.ended("payload");
     }
 
     pub(super) fn set_deduplicated(extensions: &mut Extensions) {
@@ -181,7 +244,12 @@ impl Evidence {
 
     /// Gives the event in the request an id, unless it has one.
     pub(super) fn name_event(extensions: &mut Extensions) -> EventId {
-        Self::slot(extensions).event.get_or_insert_with(Stamp::now).id
+        let evidence = Self::slot(extensions);
+        let id = evidence.event.get_or_insert_with(Stamp::now).id;
+        if let Some(trace) = &evidence.trace {
+            trace.named(id);
+        }
+        id
     }
 
     fn slot(extensions: &mut Extensions) -> &mut Self {
@@ -206,13 +274,23 @@ impl Evidence {
         Self::find(extensions, |evidence| evidence.matched.as_ref(), Missing::LookupWebhook)
     }
 
+    /// The trace, if the request is followed.
+    pub(super) fn trace(extensions: &Extensions) -> Option<&Arc<Trace>> {
+        extensions.get::<Self>()?.trace.as_ref()
+    }
+
+    /// The revision of the configuration that the webhook was found in.
+    pub(super) fn revision(extensions: &Extensions) -> Revision {
+        extensions.get::<Self>().map_or(0, |evidence| evidence.revision)
+    }
+
     /// The webhook, if it has been looked up.
     pub(super) fn webhook(extensions: &Extensions) -> Option<&Arc<Webhook>> {
         extensions.get::<Self>()?.matched.as_ref().map(Matched::webhook)
     }
 
     /// The permit, if no scheme still waits for a call or the body.
-    pub(super) fn permit(extensions: &Extensions) -> Result<&Permit, Rejection> {
+    pub(super) fn permit_of(extensions: &Extensions) -> Result<&Permit, Rejection> {
         let evidence = extensions.get::<Self>().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
         evidence.require_nothing_owed()?;
         evidence.permit.as_ref().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))
@@ -253,17 +331,22 @@ impl Evidence {
         }
     }
 
+    /// What a layer needs that processes an event without its sender.
+    pub(super) fn remainder(extensions: &Extensions) -> Remainder {
+        let Some(evidence) = extensions.get::<Self>() else { return Remainder::default() };
+        Remainder {
+            is_claimed: evidence.is_claimed,
+            webhook: evidence.matched.as_ref().map(|matched| Arc::clone(matched.webhook())),
+            trace: evidence.trace.clone(),
+        }
+    }
+
     pub(super) fn is_deduplicated(extensions: &Extensions) -> bool {
         extensions.get::<Self>().is_some_and(|evidence| evidence.is_deduplicated)
     }
 
-    pub(super) fn is_claimed(extensions: &Extensions) -> bool {
-        extensions.get::<Self>().is_some_and(|evidence| evidence.is_claimed)
-    }
-
-    /// The webhook and the event of a request that has all necessary evidence. The webhook is removed from the
-    /// extensions.
-    pub(super) fn admit(extensions: &mut Extensions) -> Result<(Arc<Webhook>, Stamp), Rejection> {
+    /// A request that has all necessary evidence. Its webhook is removed from the extensions.
+    pub(super) fn admit(extensions: &mut Extensions) -> Result<Admitted, Rejection> {
         // The handlers' copy of `Matched`: passed on, it would name a webhook that was not asked for.
         let shown = extensions.remove::<Matched>();
         let evidence = extensions.get_mut::<Self>().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
@@ -279,7 +362,12 @@ impl Evidence {
         missing(Missing::Handshake, handshake.is_some_and(Handshake::is_of_head) && !evidence.is_greeted)?;
         missing(Missing::Challenge, handshake.is_some_and(Handshake::is_signed) && !evidence.is_challenged)?;
         missing(Missing::Dedup, webhook.dedup().is_some() && !evidence.is_deduplicated)?;
-        Ok((webhook, evidence.event.unwrap_or_else(Stamp::now)))
+        let stamp = evidence.event.unwrap_or_else(Stamp::now);
+        let trace = evidence.trace.take();
+        if let Some(trace) = &trace {
+            trace.admitted(stamp.id, webhook.promise());
+        }
+        Ok(Admitted { webhook, stamp, trace })
     }
 
     fn find<'a, T>(

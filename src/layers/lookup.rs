@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::evidence::Evidence;
 use crate::config::Target;
 use crate::request::{Rejection, RejectionKind, ResponseFuture};
-use crate::store::{Found, Store};
+use crate::store::{Found, Revision, Store};
 use crate::webhook::Webhook;
 
 /// Looks up the webhook that a request is for.
@@ -98,15 +98,16 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        let found = find(&self.store, &req).map(|webhook| Evidence::set_matched(req.extensions_mut(), webhook));
+        let found = find(&self.store, &req)
+            .map(|(webhook, revision)| Evidence::set_matched(req.extensions_mut(), webhook, revision));
         ResponseFuture::after(found, || self.inner.call(req))
     }
 }
 
-fn find<B>(store: &Store, req: &Request<B>) -> Result<Arc<Webhook>, Rejection> {
+fn find<B>(store: &Store, req: &Request<B>) -> Result<(Arc<Webhook>, Revision), Rejection> {
     let target = Target::of(req.extensions())?;
     store.read(|snapshot| match snapshot.find(target) {
-        Found::Serving(webhook) => Ok(Arc::clone(webhook)),
+        Found::Serving(webhook) => Ok((Arc::clone(webhook), snapshot.revision())),
         Found::Fenced => Err(RejectionKind::Misconfigured.into()),
         Found::Unknown => Err(RejectionKind::UnknownWebhook.into()),
         Found::NotLoaded => Err(RejectionKind::NotReady.into()),

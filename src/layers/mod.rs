@@ -16,9 +16,11 @@ mod handshake;
 mod lookup;
 mod observe;
 pub(crate) mod problem_json;
+mod record_history;
 mod require_auth;
 mod require_post;
 mod route;
+mod trace;
 mod verify_body;
 
 pub use self::call_auth::{CallAuth, CallAuthFuture, CallAuthLayer};
@@ -32,6 +34,7 @@ pub use self::handshake::{AnswerHandshake, ChallengeFuture, HandshakeLayer};
 pub use self::lookup::{LookupWebhook, LookupWebhookLayer};
 pub use self::observe::{Observe, ObserveFuture, ObserveLayer};
 pub use self::problem_json::{ProblemBody, ProblemJson, ProblemJsonFuture, ProblemJsonLayer};
+pub use self::record_history::{RecordHistory, RecordHistoryFuture, RecordHistoryLayer};
 pub use self::require_auth::{RequireAuth, RequireAuthLayer};
 pub use self::require_post::{RequirePost, RequirePostLayer};
 #[cfg(fuzzing)]

@@ -61,6 +61,6 @@ where
 fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
     let Some(pending) = Evidence::unsettled(req.extensions())? else { return Ok(()) };
     let matches = pending.check_body(Head::of(req), req.body().bytes())?;
-    Evidence::settle(req.extensions_mut(), matches);
+    Evidence::set_verified(req.extensions_mut(), matches);
     Permit::of(req.extensions()).map(|_| ())
 }

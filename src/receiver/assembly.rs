@@ -17,11 +17,12 @@ use super::process::Process;
 use super::tasks::Tasks;
 use crate::config::InvalidName;
 use crate::dedup::Claims;
+use crate::history::History;
 use crate::layers::{
     AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
     CollectBodyLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook, LookupWebhookLayer, Observe,
-    ObserveLayer, Remainders, RequireAuth, RequireAuthLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody,
-    VerifyBodyLayer, problem_json,
+    ObserveLayer, RecordHistory, RecordHistoryLayer, Remainders, RequireAuth, RequireAuthLayer, RouteNamespace,
+    RouteNamespaceLayer, VerifyBody, VerifyBodyLayer, problem_json,
 };
 use crate::queue::Queue;
 use crate::reflector::{OnInvalid, Source, reflect};
@@ -43,6 +44,7 @@ pub struct ReceiverBuilder<W> {
     call: CallAuthLayer,
     collect: CollectBodyLayer,
     deadline: Option<Duration>,
+    history: Option<History>,
 }
 
 /// Webhooks from a source, and the parts that serve them. See [`Receiver::builder`].
@@ -106,6 +108,7 @@ impl<W> ReceiverBuilder<W> {
             call: CallAuthLayer::new(),
             collect: CollectBodyLayer::new(),
             deadline: None,
+            history: None,
         }
     }
 
@@ -170,6 +173,14 @@ impl<W> ReceiverBuilder<W> {
         self
     }
 
+    /// Tells `history` what happens to each request and each event, as the key `history` of its webhook allows. Without
+    /// it, nothing is reported.
+    #[must_use]
+    pub fn history(mut self, history: History) -> Self {
+        self.history = Some(history);
+        self
+    }
+
     /// The layers in their order.
     fn stack(self, store: Store, queue: Option<Queue>, claims: Option<Claims>) -> Receiver {
         let finish = FinishLayer::new();
@@ -182,6 +193,7 @@ impl<W> ReceiverBuilder<W> {
         let service = self.call.layer(service);
         let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
         let service = HandshakeLayer::from_webhook().layer(service);
+        let service = RecordHistoryLayer::of(self.history).layer(service);
         let service = LookupWebhookLayer::new(store).layer(service);
         let service = self.route.layer(service);
         Receiver { stack: ObserveLayer::new().layer(service), remainders }
@@ -248,16 +260,20 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
             Some(deadline) => worker.deadline(deadline),
             None => worker,
         });
+        let worker = match (worker, &self.history) {
+            (Some(worker), Some(history)) => Some(worker.history(history.clone())),
+            (worker, _) => worker,
+        };
         let reflector = tokio::spawn(reflector.on_invalid(on_invalid).run());
         let tasks = Tasks::new(reflector, worker.map(|worker| tokio::spawn(worker.run(store.clone(), stop))));
-        let layers =
-            ReceiverBuilder { webhooks: (), route: self.route, call: self.call, collect: self.collect, deadline };
+        let Self { route, call, collect, history, .. } = self;
+        let layers = ReceiverBuilder { webhooks: (), route, call, collect, deadline, history };
         Running { receiver: layers.stack(store.clone(), queue, claims), store, tasks }
     }
 }
 
 type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<Challenge<CheckPayload<Finish<Process>>>>>>>;
-type Stack = Observe<RouteNamespace<LookupWebhook<AnswerHandshake<Guarded>>>>;
+type Stack = Observe<RouteNamespace<LookupWebhook<RecordHistory<AnswerHandshake<Guarded>>>>>;
 
 /// A receiver whose tasks are running. `examples/graceful_stop.rs` starts one and stops it in the right order.
 #[derive(Debug)]

@@ -210,6 +210,7 @@ impl Compiler {
             promise: spec.ack,
             guards: Guards::new(guards),
             dedup: spec.dedup,
+            history: spec.history,
             handshake,
             gates: self.gates.for_webhook(key.namespace()),
             steps: Steps::new(steps, plan, spec.credential_cleanup.filter(Cleanup::is_enabled), identity),

@@ -23,6 +23,7 @@ use crate::config::{Connection, DataType, Warning, Warnings, WebhookInfo, Webhoo
 use crate::dedup::DedupRule;
 use crate::delivery::{Gates, Steps};
 use crate::handshake::Handshake;
+use crate::history::Kept;
 
 /// The promise of a webhook's 2xx answer: the key `ack`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -41,6 +42,7 @@ pub struct Webhook {
     pub(crate) promise: Promise,
     pub(crate) guards: Guards,
     pub(crate) dedup: Option<DedupRule>,
+    pub(crate) history: Kept,
     pub(crate) handshake: Option<Handshake>,
     pub(crate) gates: Gates,
     pub(crate) steps: Steps,
@@ -85,6 +87,11 @@ impl Webhook {
         self.steps.module_name()
     }
 
+    /// The name of the webhook's module, shared.
+    pub(crate) fn module(&self) -> Arc<str> {
+        self.steps.module()
+    }
+
     /// Whether the webhook has no guard: anybody may send.
     pub fn is_open(&self) -> bool {
         self.guards.is_empty()
@@ -99,6 +106,11 @@ impl Webhook {
     /// The rule by which duplicate events are recognised; `None` without `dedup`.
     pub fn dedup(&self) -> Option<&DedupRule> {
         self.dedup.as_ref()
+    }
+
+    /// How much a history keeps of the webhook's events.
+    pub fn history(&self) -> Kept {
+        self.history
     }
 
     /// The warnings about the webhook's configuration, such as a number that was moved into range or a key without

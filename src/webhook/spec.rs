@@ -11,6 +11,7 @@ use crate::config::{CompileError, DataType, Name, Node, PublicUrl, field_names, 
 use crate::dedup::DedupRule;
 use crate::delivery::{Cleanup, Plan, RetryConfig};
 use crate::handshake::HandshakeConfig;
+use crate::history::Kept;
 
 /// The keys of a webhook, with placeholders filled in.
 #[derive(Default, Deserialize)]
@@ -28,6 +29,8 @@ pub(crate) struct Spec {
     pub(crate) ack: Promise,
     /// How duplicate events are recognised.
     pub(crate) dedup: Option<DedupRule>,
+    /// How much a history keeps of its events.
+    pub(crate) history: Kept,
     /// How its provider makes sure of it.
     pub(crate) handshake: Option<HandshakeConfig>,
     /// When a failed attempt is followed by another.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::metrics;
 use crate::config::WebhookKey;
-use crate::delivery::{Failure, Line, lines, try_once};
+use crate::delivery::{Failure, Line, Reports, lines, try_once};
 use crate::event::{DeliverError, DeliverErrorKind, EventId, Tracker};
+use crate::history::{History, Outcome as Settled};
 use crate::queue::{Queue, State, StoredEvent, Ticket};
 use crate::webhook::Webhook;
 
@@ -26,11 +27,13 @@ pub(super) async fn attempt_once(
     queue: &Queue,
     ticket: &Ticket,
     event: StoredEvent,
-    webhook: Arc<Webhook>,
+    webhook: &Webhook,
     state: &State,
+    history: Option<&History>,
     deadline: Duration,
 ) -> Outcome {
     let (id, attempt) = (event.id, state.attempts + 1);
+    let reports = history.map(|history| Reports::of_worker(history, id, webhook.key(), webhook.module()));
     let mut tracker = Tracker::resume(state.done);
     if webhook.steps().is_chain() {
         // Each success is stored at once: a module of a chain does not get the event again when another one fails.
@@ -38,7 +41,15 @@ pub(super) async fn attempt_once(
         tracker = tracker.on_done(move |done| queue.backend().note(&ticket, State { attempts, done }));
     }
     let delivery = event.into_delivery(Arc::clone(webhook.info()), attempt);
-    let tried = try_once(webhook.steps(), delivery, &tracker, deadline).await;
+    let tried = try_once(webhook.steps(), delivery, &tracker, reports.as_ref(), deadline).await;
+    if let Some(reports) = &reports {
+        let (outcome, next, error) = match &tried {
+            Ok(()) => (Settled::Delivered, None, None),
+            Err(Failure { error, again: None }) => (Settled::Failed, None, Some(error)),
+            Err(Failure { error, again }) => (Settled::Waiting, *again, Some(error)),
+        };
+        reports.settle(outcome, next, error);
+    }
     let Err(Failure { error, again }) = tried else {
         tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
         return Outcome::Delivered;
@@ -53,6 +64,22 @@ pub(super) async fn attempt_once(
     Outcome::Again(state, wait)
 }
 
+/// Reports an attempt that reached no module, and after which the event is given up.
+pub(super) fn report_given_up(
+    history: Option<&History>,
+    id: EventId,
+    webhook: &WebhookKey,
+    module: Arc<str>,
+    state: &State,
+    error: &DeliverError,
+) {
+    if let Some(history) = history {
+        let reports = Reports::of_worker(history, id, webhook, module);
+        reports.begin(state.attempts);
+        reports.settle(Settled::Failed, None, Some(error));
+    }
+}
+
 /// Logs that the event becomes a dead letter.
 pub(super) fn give_up(id: EventId, webhook: &WebhookKey, state: State, error: DeliverError) -> Outcome {
     if let Some(left_out) = lines::admit(webhook, Line::Dead(error.kind())) {
@@ -63,8 +90,9 @@ pub(super) fn give_up(id: EventId, webhook: &WebhookKey, state: State, error: De
 }
 
 /// Gives up an event whose webhook is not configured any more.
-pub(super) fn orphan(id: EventId, webhook: &WebhookKey, state: State) -> Outcome {
+pub(super) fn orphan(id: EventId, webhook: &WebhookKey, state: State, history: Option<&History>) -> Outcome {
     lines::orphan(webhook);
     let error = DeliverError::new(DeliverErrorKind::Config, "the webhook is not configured any more");
+    report_given_up(history, id, webhook, "".into(), &State { attempts: state.attempts + 1, ..state }, &error);
     Outcome::Dead(id, state, error)
 }

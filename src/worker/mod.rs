@@ -21,11 +21,12 @@ use futures_util::FutureExt;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use self::attempt::{Outcome, attempt_once, give_up, orphan};
+use self::attempt::{Outcome, attempt_once, give_up, orphan, report_given_up};
 use self::schedule::{Limits, Schedule};
 use self::waiting::Waits;
 use crate::delivery::{DEFAULT_DEADLINE, Line, lines};
 use crate::event::{DeliverError, DeliverErrorKind};
+use crate::history::{History, Kept};
 use crate::queue::{Backlog, Due, Handout, Loaded, Queue, State, StoredEvent, Ticket};
 use crate::store::{Found, Store};
 use crate::webhook::Webhook;
@@ -64,6 +65,7 @@ pub struct Worker {
     deadline: Duration,
     dead_letter_age: Duration,
     limits: Limits,
+    history: Option<History>,
 }
 
 impl Worker {
@@ -74,6 +76,7 @@ impl Worker {
             deadline: DEFAULT_DEADLINE,
             dead_letter_age: DEAD_LETTER_AGE,
             limits: Limits { webhook: 32, namespace: 128, total: 1024, bytes: 64 << 20 },
+            history: None,
         }
     }
 
@@ -85,6 +88,13 @@ impl Worker {
     /// How long one attempt may take. The default is 30 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Tells `history` of each attempt, as the key `history` of its webhook allows.
+    /// [`ReceiverBuilder::history`](crate::receiver::ReceiverBuilder::history) does so too.
+    pub fn history(mut self, history: History) -> Self {
+        self.history = Some(history);
         self
     }
 
@@ -115,6 +125,7 @@ impl Worker {
             queue: self.backlog.queue().clone(),
             store,
             deadline: self.deadline,
+            history: self.history,
             schedule: Schedule::new(self.limits),
             waiting: Waits::default(),
             under_way: JoinSet::new(),
@@ -170,6 +181,7 @@ struct Work {
     queue: Queue,
     store: Store,
     deadline: Duration,
+    history: Option<History>,
     schedule: Schedule,
     /// Events that wait for their next attempt.
     waiting: Waits,
@@ -335,17 +347,20 @@ impl Work {
             }
         };
         let Some(webhook) = webhook else {
-            let outcome = orphan(event.id, &ticket.webhook, state);
+            let outcome = orphan(event.id, &ticket.webhook, state, self.history.as_ref());
             return self.settle(ticket, outcome);
         };
         let (queue, deadline, id) = (self.queue.clone(), self.deadline, event.id);
+        let history = self.history.clone().filter(|_| webhook.history() != Kept::None);
         let is_small = ticket.bytes <= SMALL;
         let mut tried = Box::pin(async move {
-            let tried =
-                AssertUnwindSafe(attempt_once(&queue, &ticket, event, webhook, &state, deadline)).catch_unwind();
-            let outcome = tried.await.unwrap_or_else(|_| {
+            let history = history.as_ref();
+            let tried = attempt_once(&queue, &ticket, event, &webhook, &state, history, deadline);
+            let outcome = AssertUnwindSafe(tried).catch_unwind().await.unwrap_or_else(|_| {
                 let error = DeliverError::new(DeliverErrorKind::Permanent, "the attempt panicked");
-                give_up(id, &ticket.webhook, State { attempts: state.attempts + 1, done: state.done }, error)
+                let state = State { attempts: state.attempts + 1, done: state.done };
+                report_given_up(history, id, &ticket.webhook, webhook.module(), &state, &error);
+                give_up(id, &ticket.webhook, state, error)
             });
             (ticket, outcome)
         });

@@ -17,6 +17,7 @@ mod named_tests;
 mod own_module;
 mod queue;
 mod receiver;
+mod recording;
 mod secrets;
 mod signers;
 mod support;

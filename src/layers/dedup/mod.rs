@@ -15,6 +15,7 @@ use super::evidence::{Evidence, Matched, Permit};
 use crate::dedup::metrics::{self, Outcome};
 use crate::dedup::{Claim, Claims, DedupRule, Scope};
 use crate::event::{Render, receipt};
+use crate::history;
 use crate::request::{Collected, Rejection, RejectionKind};
 
 /// Processes each event once. [`dedup`](crate::dedup) has the rules and an example.
@@ -99,13 +100,24 @@ where
                 DedupFuture::inner(self.inner.call(req), id)
             }
             Ok(Some(Claim::First(pending))) => {
+                note(&req, history::Dedup::First);
                 let id = Evidence::name_event(req.extensions_mut());
                 DedupFuture::first(self.inner.call(req), id, pending)
             }
-            Ok(Some(Claim::Duplicate(answer))) => DedupFuture::duplicate(answer, self.render),
+            Ok(Some(Claim::Duplicate(answer))) => {
+                note(&req, history::Dedup::Duplicate);
+                DedupFuture::duplicate(answer, self.render)
+            }
             Ok(Some(Claim::InProgress)) => DedupFuture::rejected(RejectionKind::InProgress.into()),
             Err(rejection) => DedupFuture::rejected(rejection),
         }
+    }
+}
+
+/// Tells the history, if there is one.
+fn note(req: &Request<Collected>, result: history::Dedup) {
+    if let Some(trace) = Evidence::trace(req.extensions()) {
+        trace.deduplicated(result);
     }
 }
 

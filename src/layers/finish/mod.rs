@@ -17,7 +17,8 @@ use tower_service::Service;
 
 use self::metrics::Outcome;
 pub use self::remainders::Remainders;
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Remainder};
+use super::trace::Trace;
 use crate::request::Collected;
 use crate::webhook::Webhook;
 
@@ -130,13 +131,12 @@ where
 
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
         // An outer `Dedup` releases its claim with the request: a repeated event must not find this one still running.
-        let may_go_on = !Evidence::is_claimed(req.extensions());
-        let event =
-            Event { webhook: Evidence::webhook(req.extensions()).map(Arc::clone), bytes: req.body().bytes().len() };
+        let Remainder { is_claimed, webhook, trace } = Evidence::remainder(req.extensions());
+        let event = Event { webhook, bytes: req.body().bytes().len(), trace };
         FinishFuture {
             inner: Some(self.inner.call(req)),
             event,
-            remainders: may_go_on.then(|| self.remainders.clone()),
+            remainders: (!is_claimed).then(|| self.remainders.clone()),
             go_on: go_on::<S::Future, ResBody, S::Error>,
         }
     }
@@ -157,6 +157,8 @@ pub struct FinishFuture<F> {
 struct Event {
     webhook: Option<Arc<Webhook>>,
     bytes: usize,
+    /// Follows the request for a history.
+    trace: Option<Arc<Trace>>,
 }
 
 impl Event {
@@ -206,8 +208,15 @@ where
         return metrics::gone(Outcome::Dropped);
     };
     tracing::debug!(webhook, "the sender is gone: its event is finished without it");
+    let trace = event.trace.clone();
+    if let Some(trace) = &trace {
+        trace.detached();
+    }
     runtime.spawn(async move {
-        let is_taken = rest.await.is_ok_and(|answer| answer.status().is_success());
-        place.ended(is_taken);
+        let outcome = rest.await;
+        if let Some(trace) = trace {
+            trace.answered(outcome.as_ref().ok());
+        }
+        place.ended(outcome.is_ok_and(|answer| answer.status().is_success()));
     });
 }

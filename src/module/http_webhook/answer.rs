@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::egress::ConnectError;
-use crate::event::{Ack, DeliverError, DeliverErrorKind, LONGEST_WAIT};
+use crate::event::{Ack, Answer, DeliverError, DeliverErrorKind, LONGEST_WAIT, Reply};
 use crate::module::connection::unconnected;
 
 /// The most of an answer's body that is read, in bytes and time, so that its connection can be used again. Beyond that
@@ -59,27 +59,64 @@ pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// Reads the rest of an answer's body, in the background: the outcome for the event is already decided.
-pub(super) fn drain<B>(body: B)
+/// Reads the rest of an answer's body, in the background: the outcome for the event is already decided. `reply` takes the
+/// status and the beginning of the body.
+pub(super) fn drain<B>(status: StatusCode, body: B, reply: Option<Reply>)
 where
     B: Body<Data: Send> + Send + Unpin + 'static,
 {
     let (most, patience) = DRAIN;
-    if body.is_end_stream() || body.size_hint().lower() > most {
+    let mut heard = reply.map(|reply| Heard { reply: Some(reply), status: status.as_u16(), body: Vec::new() });
+    let is_too_long = body.size_hint().lower() > most;
+    if body.is_end_stream() || (is_too_long && heard.is_none()) {
         return;
     }
+    // A body that is too long is read only as far as it is wanted.
+    let most = if is_too_long { Answer::MAX_BYTES as u64 } else { most };
     tokio::spawn(async move {
         // However this ends: dropping the rest of the body closes the connection.
-        let _ = timeout(patience, read_at_most(body, most)).await;
+        let _ = timeout(patience, read_at_most(body, most, &mut heard)).await;
     });
 }
 
-async fn read_at_most<B: Body + Unpin>(mut body: B, most: u64) {
+async fn read_at_most<B: Body + Unpin>(mut body: B, most: u64, heard: &mut Option<Heard>) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
-        read += frame.data_ref().map_or(0, |data| data.remaining() as u64);
+        let Ok(mut data) = frame.into_data() else { continue };
+        read += data.remaining() as u64;
+        if heard.as_mut().is_some_and(|heard| heard.is_complete_with(&mut data)) {
+            *heard = None;
+        }
         if read > most {
             return;
+        }
+    }
+}
+
+/// The beginning of an answer's body, which is reported as far as it was read when this is dropped.
+struct Heard {
+    reply: Option<Reply>,
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl Heard {
+    /// Adds bytes. Returns whether no more are wanted.
+    fn is_complete_with(&mut self, data: &mut impl Buf) -> bool {
+        while data.has_remaining() && self.body.len() < Answer::MAX_BYTES {
+            let chunk = data.chunk();
+            let taken = chunk.len().min(Answer::MAX_BYTES - self.body.len());
+            self.body.extend_from_slice(&chunk[..taken]);
+            data.advance(taken);
+        }
+        self.body.len() == Answer::MAX_BYTES
+    }
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply.answered(Answer::new(self.status, &self.body));
         }
     }
 }

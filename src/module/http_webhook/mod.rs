@@ -198,7 +198,7 @@ impl Module for HttpWebhook {
             Ok(Err(error)) => Err(answer::failure(host, &error)),
             Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                answer::drain(body);
+                answer::drain(head.status, body, delivery.reply());
                 answer::outcome(host, &head)
             }
         }

@@ -13,12 +13,13 @@ use tower_webhook::dedup::Claims;
 use tower_webhook::handshake::Handshake;
 use tower_webhook::layers::{
     CallAuthLayer, ChallengeLayer, CheckPayloadLayer, CollectBodyLayer, DedupLayer, FinishLayer, HandshakeLayer,
-    LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RequireAuthLayer, RequirePostLayer, RouteNamespaceLayer,
-    VerifyBodyLayer,
+    LookupWebhookLayer, ObserveLayer, ProblemJsonLayer, RecordHistoryLayer, RequireAuthLayer, RequirePostLayer,
+    RouteNamespaceLayer, VerifyBodyLayer,
 };
 use tower_webhook::request::Collected;
 use tower_webhook::request::ResponseBody;
 
+use crate::support::history::InMemory;
 use crate::support::schemes::{Call, Checksum, HeaderKey};
 use crate::support::{CREDENTIAL, routed, store, target, within};
 
@@ -200,6 +201,10 @@ every_layer_keeps_the_contract! {
         .layer(DedupLayer::new(Claims::in_memory()))
         .into_inner();
     finish: FinishLayer::new();
+    record_history: ServiceBuilder::new()
+        .layer(LookupWebhookLayer::new(store().await))
+        .layer(RecordHistoryLayer::new(InMemory::default().history()))
+        .into_inner();
     observe: ObserveLayer::new();
     problem_json: ProblemJsonLayer::new();
 }

@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod dns;
 pub(crate) mod driven;
 pub(crate) mod frames;
+pub(crate) mod history;
 pub(crate) mod modules;
 pub(crate) mod nginx;
 pub(crate) mod process;
