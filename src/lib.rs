@@ -103,6 +103,7 @@
 //! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |
 //! | `queue-disk` | `queue::disk`: accepted events, kept on disk |
 //! | `metrics` | metrics of requests, configuration, duplicates and queue, through the facade `metrics` |
+//! | `admin` | `admin`: a service for operators, with a page that shows what happened |
 //! | `full` | all of these |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -110,6 +111,8 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod auth;
 mod base;
 pub mod config;

@@ -88,6 +88,15 @@ impl Guards {
         self.0.is_empty()
     }
 
+    /// The name of each guard: its key in the configuration.
+    #[cfg(feature = "admin")]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|Guard(kind)| match kind {
+            Kind::Scheme(scheme) => scheme.series.guard(),
+            Kind::AnyOf(_) => ANY_OF,
+        })
+    }
+
     /// Returns the guards that are not settled by the head. `follows` says which layers can settle them.
     pub(crate) fn check_head(&self, head: Head<'_>, follows: Follows) -> Result<Pending, Rejection> {
         let pending = self.judge_head(head, follows).map_err(Refusal::into_rejection)?;

@@ -68,6 +68,8 @@ pub(crate) use self::calls::Calls;
 pub use self::error::AuthError;
 pub(crate) use self::guards::{ANY_OF, Follows, Guard, Guards, Pending};
 pub(crate) use self::matches::Matches;
+#[cfg(feature = "admin")]
+pub(crate) use self::schemes::bearer_token;
 #[cfg(feature = "signature")]
 pub use self::schemes::{
     Algorithm, HmacAlgorithm, HmacAuth, HmacConfig, Provider, Signature, SignatureBuilder, SignatureConfig,

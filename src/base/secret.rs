@@ -39,6 +39,18 @@ impl SecretDigest {
     pub fn matches(&self, candidate: &[u8]) -> bool {
         Sha256::digest(candidate).ct_eq(&self.0).into()
     }
+
+    /// The digest of a candidate, which may be no secret at all.
+    #[cfg(feature = "admin")]
+    pub(crate) fn of(candidate: &[u8]) -> Self {
+        Self(Sha256::digest(candidate).into())
+    }
+
+    /// Whether both are digests of the same secret. Takes constant time.
+    #[cfg(feature = "admin")]
+    pub(crate) fn is_equal(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
 }
 
 impl fmt::Debug for SecretDigest {

@@ -26,7 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["queue"],
     &["reflector", "worker"],
     &["layers", "source"],
-    &["receiver"],
+    &["admin", "receiver"],
     &["fuzz", "guide", "lib"],
 ];
 

@@ -30,9 +30,7 @@ impl Bearer {
 
 impl Scheme for Bearer {
     fn check_head(&self, head: Head<'_>) -> Result<Proof, AuthError> {
-        let credential = only_value(head, &AUTHORIZATION)?;
-        let token = strip_bearer(credential).ok_or(AuthError::Missing)?;
-        if !self.token.matches(token.trim_ascii()) {
+        if !self.token.matches(bearer_token(head)?) {
             return Err(AuthError::Invalid);
         }
         Ok(Proof::Complete)
@@ -45,6 +43,12 @@ impl Scheme for Bearer {
     fn label(&self) -> &'static str {
         "bearer"
     }
+}
+
+/// The token of the only `Authorization` of a request, without the blanks around it.
+pub(crate) fn bearer_token(head: Head<'_>) -> Result<&[u8], AuthError> {
+    let credential = only_value(head, &AUTHORIZATION)?;
+    strip_bearer(credential).map(<[u8]>::trim_ascii).ok_or(AuthError::Missing)
 }
 
 /// The challenge of RFC 6750 §3.

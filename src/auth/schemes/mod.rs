@@ -23,6 +23,8 @@ pub(crate) use self::basic_auth::fuzz as fuzz_basic;
 #[cfg(feature = "basic-auth")]
 pub use self::basic_auth::{BasicAuth, BasicAuthConfig};
 pub use self::bearer::Bearer;
+#[cfg(feature = "admin")]
+pub(crate) use self::bearer::bearer_token;
 #[cfg(fuzzing)]
 pub(crate) use self::bearer::fuzz;
 pub use self::header_auth::{HeaderAuth, HeaderAuthConfig};
