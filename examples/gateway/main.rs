@@ -3,7 +3,6 @@
 //! `cargo run --release --bin gateway --features gateway`. README.md lists its routes, variables and metrics.
 
 mod activity;
-mod admin;
 mod certificates;
 mod clients;
 mod command;
@@ -21,6 +20,7 @@ mod memory;
 mod misspelt;
 mod open_files;
 mod opening;
+mod operators;
 mod placeholders;
 mod refused;
 mod reload;
@@ -41,14 +41,16 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tower_webhook::admin::Admin;
 use tower_webhook::dedup::Claims;
 use tower_webhook::module::{ConfigModule, SaveToDisk, SaveToDiskConfig};
+use tower_webhook::queue::Queue;
 use tower_webhook::queue::disk::DiskQueue;
 use tower_webhook::receiver::Running;
 use tower_webhook::request::BodyMemory;
 use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::worker::Worker;
-use tower_webhook::{Receiver, Registry};
+use tower_webhook::{Receiver, Registry, Store};
 
 use crate::certificates::Certificates;
 use crate::command::Command;
@@ -124,6 +126,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     let watches = certificates.iter().map(Certificates::watch);
     #[cfg(feature = "http-webhook")]
     let watches = watches.chain(settings.targets.watch());
+    let watches = watches.chain(settings.operators.watch());
     let watches = watches.collect::<Result<_, _>>()?;
     let tls = certificates.as_ref().map(Certificates::acceptor);
     tokio::spawn(reload::run(signals, certificates, watches));
@@ -141,8 +144,9 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
         }
     };
     let mut tasks = running.tasks;
-    let operator = routes::Operator::new(running.store, queue, body_memory, metrics, shutdown.clone());
-    let apps = routes::apps(running.receiver, operator, &settings);
+    let admin = admin(running.store.clone(), queue.clone(), &settings, &shutdown);
+    let measured = routes::Measured::new(running.store, queue, body_memory, metrics);
+    let apps = routes::apps(running.receiver, admin, measured, &settings);
     tokio::select! {
         outcome = server::serve(sockets, apps, tls, &settings, shutdown.clone()) => outcome?,
         failed = tasks.failed() => return Err(failed.into()),
@@ -153,6 +157,19 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The routes of operators.
+fn admin(store: Store, queue: Option<Queue>, settings: &Settings, shutdown: &Shutdown) -> Admin {
+    let admin = Admin::new(store).delivery_deadline(settings.delivery_timeout).stop(shutdown.clone().begun());
+    let admin = match queue {
+        Some(queue) => admin.queue(queue),
+        None => admin,
+    };
+    match settings.operators.tokens() {
+        Some(tokens) => admin.tokens(tokens.clone()),
+        None => admin.closed(operators::CLOSED),
+    }
 }
 
 /// The contents of `SPOOL_DIR`.

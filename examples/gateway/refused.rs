@@ -3,17 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use tower_webhook::LogLimit;
 use tower_webhook::request::Peer;
 use tracing::field::{DisplayValue, display};
 
 use crate::rules::Violation;
 
-/// One limit for each rule and one for the admin routes, for all peers together: the number of peers has no bound.
+/// One limit for each rule, for all peers together: the number of peers has no bound.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefusedLog(Arc<LogLimit<&'static str>>);
 
@@ -37,18 +34,6 @@ impl RefusedLog {
     fn admit(&self, about: &'static str) -> Option<Option<u64>> {
         self.0.admit(about).map(|left_out| (left_out > 0).then_some(left_out))
     }
-}
-
-/// Logs admin requests without the right token: somebody may be guessing it.
-pub(crate) async fn log_unauthenticated(State(log): State<RefusedLog>, req: Request, next: Next) -> Response {
-    let (peer, client) = peer(&req);
-    let response = next.run(req).await;
-    if response.status() == StatusCode::UNAUTHORIZED
-        && let Some(left_out) = log.admit("admin")
-    {
-        tracing::warn!(peer, client, left_out, "an admin request was refused: its bearer token is missing or wrong");
-    }
-    response
 }
 
 /// The peer, and the client whose request it forwards.

@@ -1,4 +1,4 @@
-//! Reads certificates again when their files change, and on SIGHUP.
+//! Reads certificates and tokens again when their files change, and on SIGHUP.
 
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -43,8 +43,8 @@ impl Signals {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => return,
-                _ = one.recv() => tracing::info!("SIGUSR1 is ignored; SIGHUP reads the certificates again"),
-                _ = two.recv() => tracing::info!("SIGUSR2 is ignored; SIGHUP reads the certificates again"),
+                _ = one.recv() => tracing::info!("SIGUSR1 is ignored; SIGHUP reads certificates and tokens again"),
+                _ = two.recv() => tracing::info!("SIGUSR2 is ignored; SIGHUP reads certificates and tokens again"),
             }
         }
     }
@@ -60,11 +60,11 @@ pub(crate) async fn run(mut signals: Signals, certificates: Option<Certificates>
         tokio::select! {
             () = signals.hangup() => {
                 if watching.is_empty() {
-                    tracing::info!("SIGHUP: no variable names a certificate to read again");
+                    tracing::info!("SIGHUP: no variable names a file to read again");
                 }
                 hangups.send_replace(());
             }
-            Some(ended) = watching.join_next() => tracing::error!(?ended, "certificates are no longer watched"),
+            Some(ended) = watching.join_next() => tracing::error!(?ended, "files are no longer watched"),
             () = sleep(POLL) => {}
         }
         if let Some(certificates) = &certificates {
@@ -106,12 +106,19 @@ impl NamedFile {
 /// Takes the contents of files into use, or returns why it cannot.
 type Apply = Box<dyn FnMut(&[Vec<u8>]) -> Result<(), String> + Send>;
 
+/// Takes contents out of use.
+type Close = Box<dyn FnMut() + Send>;
+
 /// Files that are taken into use together whenever one of them changes.
 pub(crate) struct Watch {
     files: Vec<NamedFile>,
     apply: Apply,
     served: Vec<Vec<u8>>,
     refused: Option<Refused>,
+    close: Option<Close>,
+    is_closed: bool,
+    /// What happens while the files cannot be used, for the log.
+    meanwhile: &'static str,
 }
 
 /// Contents that cannot be used.
@@ -144,7 +151,15 @@ impl Watch {
         let files = files.into();
         let contents = Self::read(&files)?;
         apply(&contents)?;
-        Ok(Self { files, apply: Box::new(apply), served: contents, refused: None })
+        let meanwhile = "the previous contents stay in use";
+        let apply = Box::new(apply);
+        Ok(Self { files, apply, served: contents, refused: None, close: None, is_closed: false, meanwhile })
+    }
+
+    /// Calls `close` when the files cannot be used any more, instead of keeping the previous contents in use. `meanwhile`
+    /// says so in the log.
+    pub(crate) fn closing(self, close: impl FnMut() + Send + 'static, meanwhile: &'static str) -> Self {
+        Self { close: Some(Box::new(close)), meanwhile, ..self }
     }
 
     fn read(files: &[NamedFile]) -> Result<Vec<Vec<u8>>, String> {
@@ -177,14 +192,14 @@ impl Watch {
         match self.look(found.unwrap_or_else(|error| Err(error.to_string())), asked) {
             Look::Unchanged if asked => tracing::info!("SIGHUP: nothing has changed in the files of {names}"),
             Look::Applied => tracing::info!("the files of {names} were read again"),
-            Look::Refused(reason) => tracing::warn!("{reason}; the previous contents stay in use"),
+            Look::Refused(reason) => tracing::warn!("{reason}; {}", self.meanwhile),
             Look::Unchanged | Look::Pending => {}
         }
     }
 
     /// Decides about the contents that were `found`. With `asked` an operator waits for a line in the log.
     fn look(&mut self, found: Result<Vec<Vec<u8>>, String>, asked: bool) -> Look {
-        if found.as_ref() == Ok(&self.served) {
+        if found.as_ref() == Ok(&self.served) && !self.is_closed {
             self.refused = None;
             return Look::Unchanged;
         }
@@ -193,6 +208,7 @@ impl Watch {
             Ok(contents) => {
                 self.served = contents;
                 self.refused = None;
+                self.is_closed = false;
                 return Look::Applied;
             }
             Err(reason) => reason,
@@ -201,6 +217,10 @@ impl Watch {
         let before = self.refused.take().filter(|before| before.found == found);
         let was_told = before.as_ref().is_some_and(|before| before.is_told);
         let tell = asked || (before.is_some() && !was_told);
+        if tell && let Some(close) = &mut self.close {
+            close();
+            self.is_closed = true;
+        }
         self.refused = Some(Refused { found, is_told: was_told || tell });
         if tell { Look::Refused(reason) } else { Look::Pending }
     }

@@ -1,15 +1,14 @@
-//! The routes of webhooks and of the operator.
+//! The routes of webhooks and of the measured.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{self, Request, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::future::RouteFuture;
@@ -19,11 +18,10 @@ use futures_util::future::CatchUnwind;
 use http_body_util::Either;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pin_project::pin_project;
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use serde_json::json;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_webhook::admin::Admin;
 use tower_webhook::event::EVENT_ID;
 use tower_webhook::layers::Remainders;
 use tower_webhook::queue::Queue;
@@ -35,57 +33,40 @@ use crate::clients::Clients;
 use crate::exchange::RequestBody;
 use crate::refused::RefusedLog;
 use crate::rendering::Rendering;
-use crate::server::Shutdown;
+use crate::rules;
 use crate::settings::Settings;
-use crate::{admin, rules};
 
 /// The beginning of every webhook's path.
 pub(crate) const WEBHOOKS: &str = "/webhook/";
 
-/// The longest wait of `/ready?min_revision=N`.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// How many such requests may wait at a time. Anybody may send them, and a connection that waits cannot make room for
-/// another.
-const WAITS: usize = 32;
-
+/// What `/metrics` shows.
 #[derive(Clone)]
-pub(crate) struct Operator {
-    pub(crate) store: Store,
-    pub(crate) queue: Option<Queue>,
+pub(crate) struct Measured {
+    store: Store,
+    queue: Option<Queue>,
     body_memory: BodyMemory,
     metrics: Arc<Rendering>,
-    shutdown: Shutdown,
-    /// Permits for requests that wait for a revision.
-    waits: Arc<Semaphore>,
 }
 
-impl Operator {
-    pub(crate) fn new(
-        store: Store,
-        queue: Option<Queue>,
-        body_memory: BodyMemory,
-        metrics: PrometheusHandle,
-        shutdown: Shutdown,
-    ) -> Self {
-        let (metrics, waits) = (Arc::new(Rendering::new(metrics)), Arc::new(Semaphore::new(WAITS)));
-        Self { store, queue, body_memory, metrics, shutdown, waits }
+impl Measured {
+    pub(crate) fn new(store: Store, queue: Option<Queue>, body_memory: BodyMemory, metrics: PrometheusHandle) -> Self {
+        Self { store, queue, body_memory, metrics: Arc::new(Rendering::new(metrics)) }
     }
 }
 
-pub(crate) fn apps(receiver: Receiver, state: Operator, settings: &Settings) -> Apps {
+pub(crate) fn apps(receiver: Receiver, admin: Admin, measured: Measured, settings: &Settings) -> Apps {
     let root = Router::new().route("/", get(|| async { Json(json!({"message": "200 OK"})) }));
     let refused = RefusedLog::default();
     let operator = Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
+        .route_service("/health", admin.probes())
+        .route_service("/ready", admin.probes())
         .route("/metrics", get(render_metrics))
-        .nest("/admin", admin::routes(settings, refused.clone()));
-    let finish = |routes: Router<Operator>| {
+        .nest_service("/admin", admin);
+    let finish = |routes: Router<Measured>| {
         routes
             .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
             .layer(CatchPanicLayer::new())
-            .with_state(state.clone())
+            .with_state(measured.clone())
     };
     let remainders = receiver.remainders();
     let receiver = Some(receiver);
@@ -183,85 +164,13 @@ pub(crate) fn detail(status: StatusCode, detail: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 
-/// 200 while the process can serve. The body names faults of the source, which a restart would not mend.
-async fn health(State(operator): State<Operator>) -> Json<Value> {
-    let status = operator.store.status();
-    let loaded = status.snapshot.is_loaded();
-    let mut components = json!({ status.source: status.state.label() });
-    if let Some(queue) = &operator.queue {
-        components["spool"] = json!(if queue.status().is_failing { "failing" } else { "healthy" });
-    }
-    Json(json!({
-        "status": if loaded { "healthy" } else { "starting" },
-        "components": components,
-        "staleness_seconds": status.staleness().map(|staleness| staleness.as_secs_f64()),
-    }))
-}
-
-#[derive(serde::Deserialize)]
-struct ReadyQuery {
-    min_revision: Option<u64>,
-}
-
-async fn ready(
-    State(operator): State<Operator>,
-    query: Result<Query<ReadyQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Ok(Query(query)) = query else {
-        return detail(StatusCode::BAD_REQUEST, "min_revision must be a whole number");
-    };
-    if operator.shutdown.has_begun() {
-        return shutting_down();
-    }
-    if let Some(revision) = query.min_revision
-        && let Err(answer) = wait_for(revision, &operator).await
-    {
-        return answer;
-    }
-    let snapshot = operator.store.snapshot();
-    if !snapshot.is_loaded() {
-        return detail(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet");
-    }
-    Json(json!({"status": "ready", "revision": snapshot.revision()})).into_response()
-}
-
-async fn wait_for(revision: u64, operator: &Operator) -> Result<(), Response> {
-    let mut waiting = pin!(operator.store.wait_for_revision(revision));
-    // Most revisions have been reached already and need no permit.
-    let reached = match waiting.as_mut().now_or_never() {
-        Some(reached) => reached,
-        None => {
-            let Ok(_place) = operator.waits.try_acquire() else {
-                let busy = "too many requests wait for a revision; try again later";
-                return Err(
-                    ([(header::RETRY_AFTER, "1")], detail(StatusCode::SERVICE_UNAVAILABLE, busy)).into_response()
-                );
-            };
-            tokio::select! {
-                reached = waiting => reached,
-                () = operator.shutdown.clone().begun() => return Err(shutting_down()),
-                () = sleep(LONGEST_WAIT) => false,
-            }
-        }
-    };
-    // Or it is no longer reached: after a restore of etcd the number belongs to another history.
-    match reached {
-        true => Ok(()),
-        false => Err(detail(StatusCode::SERVICE_UNAVAILABLE, "the revision has not been reached")),
-    }
-}
-
-fn shutting_down() -> Response {
-    detail(StatusCode::SERVICE_UNAVAILABLE, "shutting down")
-}
-
-async fn render_metrics(State(operator): State<Operator>) -> Response {
-    let text = operator.metrics.text(|| {
-        if let Some(staleness) = operator.store.status().staleness() {
+async fn render_metrics(State(measured): State<Measured>) -> Response {
+    let text = measured.metrics.text(|| {
+        if let Some(staleness) = measured.store.status().staleness() {
             metrics::gauge!("tower_webhook_config_staleness_seconds").set(staleness);
         }
-        metrics::gauge!("tower_webhook_body_memory_bytes").set(operator.body_memory.held() as f64);
-        operator.queue.iter().for_each(Queue::measure);
+        metrics::gauge!("tower_webhook_body_memory_bytes").set(measured.body_memory.held() as f64);
+        measured.queue.iter().for_each(Queue::measure);
     });
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

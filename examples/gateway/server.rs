@@ -141,10 +141,6 @@ async fn stop_on_signal(mut signals: Signals, grace: Duration, shutdown: Shutdow
 pub(crate) struct Shutdown(Arc<watch::Sender<Option<Instant>>>);
 
 impl Shutdown {
-    pub(crate) fn has_begun(&self) -> bool {
-        self.0.borrow().is_some()
-    }
-
     /// Resolves when the stop begins.
     pub(crate) async fn begun(self) {
         let mut until = self.0.subscribe();

@@ -6,7 +6,8 @@ pub(crate) mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tower_webhook::auth::{Bearer, InvalidSecret, check_secret};
+use tower_webhook::admin::{AdminToken, Operator};
+use tower_webhook::auth::{InvalidSecret, check_secret};
 use tower_webhook::request::{ClientAddress, Network};
 use tower_webhook::source::EtcdOptions;
 use tower_webhook::{OnInvalid, Registry};
@@ -20,6 +21,7 @@ use crate::activity::Limits;
 #[cfg(feature = "http-webhook")]
 use crate::egress::Targets;
 use crate::misspelt::misspelt;
+use crate::operators::Operators;
 use crate::placeholders::Placeholders;
 use crate::variables::VARIABLES;
 use crate::{Error, memory, misspelt, units};
@@ -54,7 +56,7 @@ pub(crate) struct Settings {
     #[cfg(feature = "http-webhook")]
     pub(crate) targets: Targets,
     pub(crate) placeholders: Placeholders,
-    pub(crate) admin: Option<Bearer>,
+    pub(crate) operators: Operators,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
     /// Notes for the operator about variables, which do not stop the start.
@@ -115,7 +117,7 @@ impl Settings {
             #[cfg(feature = "http-webhook")]
             targets: Targets::from_env(&mut problems),
             placeholders,
-            admin: problems.collect(admin_token()),
+            operators: problems.collect(operators()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
             log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
             notes,
@@ -196,11 +198,21 @@ fn public_url() -> Result<Option<String>, Error> {
     }
 }
 
-/// The token for `/admin`. No error quotes it.
-fn admin_token() -> Result<Option<Bearer>, Error> {
-    let Some(token) = secret("ADMIN_TOKEN")? else { return Ok(None) };
+/// The tokens for `/admin`.
+fn operators() -> Result<Operators, Error> {
+    let may_all = admin_token("ADMIN_TOKEN", Operator::new("admin")?)?;
+    let may_read = admin_token("ADMIN_READ_TOKEN", Operator::new("admin-read")?.read_only())?;
+    let fixed = may_all.into_iter().chain(may_read).collect();
+    let file = secret("ADMIN_TOKENS_FILE")?.map(PathBuf::from);
+    Operators::new(fixed, file)
+        .map_err(|_| wrong("ADMIN_READ_TOKEN", "the token is ADMIN_TOKEN too; choose another one"))
+}
+
+/// A token of a variable, and the operator that it lets in. No error quotes it.
+fn admin_token(name: &str, operator: Operator) -> Result<Option<AdminToken>, Error> {
+    let Some(token) = secret(name)? else { return Ok(None) };
     let token = token.trim();
-    let refused = |reason: &str| Err(wrong("ADMIN_TOKEN", reason));
+    let refused = |reason: &str| Err(wrong(name, reason));
     let is_bearer = token.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("bearer"));
     if is_bearer && token[6..].chars().next().is_none_or(char::is_whitespace) {
         return refused("the value begins with `Bearer`, expected the token alone; leave out that word");
@@ -214,7 +226,7 @@ fn admin_token() -> Result<Option<Bearer>, Error> {
     if let Err(InvalidSecret::Placeholder(_)) = check_secret(token) {
         return refused("the value is a placeholder that was not filled in; set the token itself");
     }
-    Ok(Some(Bearer::new(token).map_err(|error| wrong("ADMIN_TOKEN", error))?))
+    Ok(Some(AdminToken::new(operator, token).map_err(|error| wrong(name, error))?))
 }
 
 /// The default is an eighth of the memory, but at least the size of two of the largest bodies.

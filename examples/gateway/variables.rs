@@ -69,6 +69,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("SECRETS_DIR", "", "directory of secrets, one per file, for {$file:name}"),
     variable("PLACEHOLDER_ALLOW", "", "environment variables that webhooks may name: ACME_TOKEN, STRIPE_*"),
     secret("ADMIN_TOKEN", "the token for /admin, without the word Bearer"),
+    secret("ADMIN_READ_TOKEN", "a token for /admin that may only read"),
+    secret("ADMIN_TOKENS_FILE", "JSON file: more tokens for /admin, as digests, each with its namespaces and rights"),
     variable("RUST_LOG", "info", "the log's filter"),
     variable("LOG_FORMAT", "text", "text or json"),
 ];
@@ -101,7 +103,7 @@ mod tests {
         let words = ["PASSWORD", "SECRET", "TOKEN", "KEY"];
         let secret = |name: &str| name.rsplit('_').next().is_some_and(|last| words.contains(&last));
         let names: Vec<_> = VARIABLES.iter().map(|variable| variable.name).filter(|name| secret(name)).collect();
-        assert_eq!(names, ["ETCD_PASSWORD", "ETCD_CLIENT_KEY", "TLS_KEY", "ADMIN_TOKEN"]);
+        assert_eq!(names, ["ETCD_PASSWORD", "ETCD_CLIENT_KEY", "TLS_KEY", "ADMIN_TOKEN", "ADMIN_READ_TOKEN"]);
         assert!(names.iter().all(|name| !may_be_read(name)), "{names:?}");
         assert!(may_be_read("PORT") && may_be_read("ACME_TOKEN") && !may_be_read("ETCD_HOST"));
     }

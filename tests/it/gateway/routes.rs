@@ -116,7 +116,8 @@ async fn ready_waits_for_a_revision() {
 async fn the_admins_page_is_closed_while_no_token_is_set() {
     let gateway = Gateway::start(&[]).await;
     for head in [&["GET /admin/config-status HTTP/1.1"][..], &["GET /admin/config-status HTTP/1.1", AUTHORIZATION]] {
-        assert_eq!(gateway.request(head, "").await.problem(403), "ADMIN_TOKEN is not set");
+        let expected = "none of ADMIN_TOKEN, ADMIN_READ_TOKEN and ADMIN_TOKENS_FILE is set";
+        assert_eq!(gateway.request(head, "").await.problem(403), expected);
     }
 }
 
