@@ -110,7 +110,7 @@ pub(crate) fn in_v6(address: Ipv6Addr, network: Ipv6Addr, prefix: u32) -> bool {
 pub struct InvalidNetwork(&'static str);
 
 impl InvalidNetwork {
-    #[cfg(feature = "http-webhook")]
+    #[cfg(feature = "_egress")]
     pub(crate) fn reason(self) -> &'static str {
         self.0
     }

@@ -28,6 +28,8 @@ mod forward;
 #[cfg(feature = "http-webhook")]
 mod http_webhook;
 mod log;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
 mod service;
@@ -47,6 +49,8 @@ pub(crate) use self::http_webhook::fuzz_url;
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig};
 pub use self::log::{Lines, Log, LogConfig};
+#[cfg(feature = "rabbitmq")]
+pub use self::rabbitmq::{RabbitMq, RabbitMqClient, RabbitMqConfig, RabbitMqConnection, RabbitMqConnectionConfig};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
 pub(crate) use self::service::ServiceModule;

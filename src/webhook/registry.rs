@@ -111,7 +111,15 @@ impl Registry {
         let registry = self;
         #[cfg(feature = "http-webhook")]
         let registry = registry.egress_of_http(egress.clone());
+        #[cfg(feature = "rabbitmq")]
+        let registry = registry.egress_of_rabbitmq(egress.clone());
         registry
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    fn egress_of_rabbitmq(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{RabbitMq, RabbitMqConnection};
+        self.module::<RabbitMq>().connection_fn(move |config, cx| RabbitMqConnection::new(&egress, config, cx))
     }
 
     #[cfg(feature = "http-webhook")]

@@ -146,7 +146,7 @@ pub(crate) async fn survives_a_kill<B: Broker>(events: usize) {
     let _seat = seat().await;
     let (mut broker, rig) = begin::<B>().await;
     let webhook = with(broker.webhook(), "ack", json!("accepted"));
-    let retry = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 2.0});
+    let retry = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.5, "max_delay": 6.0});
     rig.webhook("a", &with(webhook, "retry", retry)).await;
     let mut sent = BTreeMap::new();
     let (mut number, mut was_killed) = (0, false);
@@ -372,7 +372,7 @@ pub(crate) async fn credentials_change<B: Broker>() {
 pub(crate) async fn down<B: Broker>() {
     let _seat = seat().await;
     let (mut broker, rig) = begin::<B>().await;
-    rig.webhook("a", &broker.webhook()).await;
+    rig.webhook("a", &blob(broker.webhook())).await;
     rig.attempt(&broker.webhook(), "{}").await.was_delivered();
     broker.server().kill();
     let began = Instant::now();

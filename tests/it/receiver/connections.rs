@@ -595,7 +595,7 @@ async fn a_connection_that_is_refused_stops_nothing_else() {
         .replace(vec![
             (
                 connection("rabbit"),
-                bytes(r#"{"type": "rabbitmq", "host": "10.0.0.1", "port": 5672, "pass": "hunter2"}"#),
+                bytes(r#"{"type": "activemq", "host": "10.0.0.1", "port": 5672, "pass": "hunter2"}"#),
             ),
             (connection("lime"), bytes(r#"{"type": "lime"}"#)),
             (connection("web"), bytes(r#"{"type": "http", "url": "https://example.com/"}"#)),
@@ -608,13 +608,15 @@ async fn a_connection_that_is_refused_stops_nothing_else() {
     for (key, reason) in [
         (
             connection("rabbit"),
-            "type: the connection type `rabbitmq` is not supported yet; the known ones are `http`, `line`",
+            "type: the connection type `activemq` is not supported yet; the known ones are `http`, ",
         ),
         (connection("lime"), "type: there is no connection type `lime`, did you mean `line`?"),
         (webhook("shop", "a"), "connection: there is no valid connection `rabbit`; add it, or correct its value"),
         (webhook("shop", "b"), "connection: `web` is of the type `http`, and this module needs the type `line`"),
     ] {
-        assert_eq!(refusal(&driver, &key).as_deref(), Some(reason));
+        // The known ones depend on the features.
+        let found = refusal(&driver, &key).unwrap_or_default();
+        assert!(found.starts_with(reason), "{found}");
     }
     assert_eq!(driver.store.snapshot().counts().refused, 4);
     assert_eq!([status(&receiver, "/shop/a").await, status(&receiver, "/shop/c").await], [503, 200]);

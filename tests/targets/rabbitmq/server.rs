@@ -19,12 +19,14 @@ pub(crate) struct RabbitMq {
     pub(crate) port: u16,
     pub(crate) tls_port: u16,
     mapper_port: u16,
+    /// Of the user.
+    pub(crate) password: String,
     directory: Directory,
 }
 
 impl RabbitMq {
     /// Starts it with an empty virtual host `/`. With certificates it also speaks TLS.
-    pub(crate) async fn start(password: &str, certificates: Option<&Certificates>) -> Self {
+    pub(crate) async fn start_with(password: &str, certificates: Option<&Certificates>) -> Self {
         let directory = Directory::new("rabbitmq");
         let (port, tls_port, mapper_port, peers) = (free_port(), free_port(), free_port(), free_port());
         let mapper = {
@@ -73,7 +75,7 @@ impl RabbitMq {
         };
         let ready = Ready::Output("Server startup complete".to_owned());
         let server = Server::start(&directory, ready, command).await;
-        Self { server, _mapper: mapper, port, tls_port, mapper_port, directory }
+        Self { server, _mapper: mapper, port, tls_port, mapper_port, password: password.to_owned(), directory }
     }
 
     /// Runs `rabbitmqctl` and returns what it prints.
@@ -110,7 +112,7 @@ fn environment(program: &str, directory: &std::path::Path, mapper_port: u16) -> 
 async fn a_server_is_killed_and_started_again_with_its_data() {
     let _seat = crate::support::seat().await;
     let certificates = Certificates::new();
-    let mut broker = RabbitMq::start("s3cret", Some(&certificates)).await;
+    let mut broker = RabbitMq::start_with("s3cret", Some(&certificates)).await;
     assert!(TcpListener::bind(local(broker.tls_port)).is_err(), "it does not speak TLS");
     broker.control(&["add_user", "other", "pass"]).await;
     broker.server.kill();
