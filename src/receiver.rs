@@ -36,3 +36,4 @@ mod tasks;
 
 pub use self::assembly::{Live, ReceiverBuilder, ReceiverFuture, Running};
 pub use self::tasks::{TaskEnded, Tasks};
+pub use crate::delivery::{CountBy, WebhookCounters};

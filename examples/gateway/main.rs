@@ -214,6 +214,9 @@ fn receive<S: Source>(
         .body_memory(body_memory.clone())
         .body_deadline(settings.body_timeout)
         .delivery_deadline(settings.delivery_timeout);
+    if let Some(counters) = &settings.counters {
+        receiver = receiver.count_by_webhook(counters.clone());
+    }
     if let Some(Kept { worker, claims }) = kept {
         receiver = receiver.worker(worker).claims(claims);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tower_webhook::admin::{AdminToken, Operator};
 use tower_webhook::auth::{InvalidSecret, check_secret};
+use tower_webhook::receiver::{CountBy, WebhookCounters};
 use tower_webhook::request::{ClientAddress, Network};
 use tower_webhook::source::EtcdOptions;
 use tower_webhook::{OnInvalid, Registry};
@@ -59,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) operators: Operators,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
+    /// Counts requests and attempts by webhook or namespace.
+    pub(crate) counters: Option<WebhookCounters>,
     /// Notes for the operator about variables, which do not stop the start.
     pub(crate) notes: Vec<String>,
 }
@@ -120,6 +123,7 @@ impl Settings {
             operators: problems.collect(operators()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
             log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
+            counters: counters(&mut problems),
             notes,
         };
         problems.none()?;
@@ -139,6 +143,16 @@ fn misspelt_names() -> Vec<String> {
         None => format!("{}: unknown variable; `gateway --help` lists the known ones", found.name),
     };
     misspelt(environment, &known).into_iter().map(line).collect()
+}
+
+fn counters(problems: &mut Problems) -> Option<WebhookCounters> {
+    let by = problems.collect(choice("METRICS_LABELS", &["none", "namespace", "webhook"]));
+    let max_series = problems.collect(at_least_one("METRICS_MAX_SERIES", units::number, units::NUMBER));
+    match by {
+        "namespace" => Some(WebhookCounters::new(CountBy::Namespace, max_series)),
+        "webhook" => Some(WebhookCounters::new(CountBy::Webhook, max_series)),
+        _ => None,
+    }
 }
 
 fn backend() -> Result<Backend, Error> {

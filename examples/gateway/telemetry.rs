@@ -12,8 +12,33 @@ use crate::settings::Settings;
 use crate::stderr::Stderr;
 use crate::{Error, stderr};
 
-/// Upper bounds of the latency histogram, in seconds.
-const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+/// Upper bounds of the histograms of requests and attempts, in seconds.
+const DURATIONS: [f64; 20] = [
+    0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0,
+];
+
+/// Upper bounds of the histogram of the time to delivery, in seconds: an event may wait for days.
+const DELIVERIES: [f64; 16] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0];
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The help texts of the gateway's own metrics.
+const COUNTERS: [(&str, &str); 4] = [
+    ("tower_webhook_connections_refused_total", "Connections closed at once because the listener had no room."),
+    ("tower_webhook_connections_replaced_total", "Idle connections closed to make room for new ones."),
+    ("tower_webhook_connections_unread_total", "Connections closed because unread answers held too much memory."),
+    ("tower_webhook_log_lines_dropped_total", "Log lines left out because nobody read stderr."),
+];
+const GAUGES: [(&str, &str); 3] = [
+    ("tower_webhook_build_info", "1, with the version of the gateway."),
+    ("tower_webhook_body_memory_bytes", "Bytes of request bodies in memory."),
+    (
+        "tower_webhook_config_staleness_seconds",
+        "Time since the served configuration was last proven to be that of the source.",
+    ),
+];
 
 pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHandle, Error> {
     let filter = filter(&settings.log_filter).ok_or_else(|| {
@@ -30,11 +55,13 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
     log_panics(stderr);
 
     let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full("tower_webhook_request_seconds".to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full("tower_webhook_request_seconds".to_owned()), &DURATIONS)?
+        .set_buckets_for_metric(Matcher::Full("tower_webhook_attempt_seconds".to_owned()), &DURATIONS)?
+        .set_buckets_for_metric(Matcher::Full("tower_webhook_delivery_seconds".to_owned()), &DELIVERIES)?
         .build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| "a metrics recorder is installed already")?;
-    stderr::describe();
+    describe();
     let upkeep = handle.clone();
     tokio::spawn(async move {
         // Histograms grow until they are drained, even if nobody scrapes.
@@ -44,6 +71,15 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
         }
     });
     Ok(handle)
+}
+
+/// Adds the help texts, and the metrics that are there from the start.
+fn describe() {
+    tower_webhook::describe_metrics();
+    COUNTERS.iter().for_each(|(name, help)| metrics::describe_counter!(*name, *help));
+    GAUGES.iter().for_each(|(name, help)| metrics::describe_gauge!(*name, *help));
+    metrics::gauge!("tower_webhook_build_info", "version" => VERSION).set(1.0);
+    stderr::describe();
 }
 
 /// Levels, for all targets or for targets with a prefix: `warn,tower_webhook=debug`.

@@ -1,7 +1,9 @@
 //! Metrics, through the `metrics` facade. Without the feature `metrics` they record nothing.
 //!
 //! Each subject has a file `metrics.rs` with the names, the labels and the meaning of its metrics. Labels have a bounded
-//! number of values: never text from a request, never the name of a webhook.
+//! number of values: never text from a request. A webhook's name is a label only in the metrics that
+//! [`WebhookCounters`](crate::delivery::WebhookCounters) counts, whose series are bounded. `help.rs` has a text for each
+//! metric.
 
 #[cfg(feature = "metrics")]
 pub(crate) use ::metrics::{Counter, Histogram, counter, gauge, histogram};
@@ -13,6 +15,12 @@ pub(crate) use self::nothing::{
 
 /// Whether anything is recorded.
 pub(crate) const ENABLED: bool = cfg!(feature = "metrics");
+
+#[cfg(feature = "metrics")]
+mod help;
+
+#[cfg(feature = "metrics")]
+pub use self::help::describe_metrics;
 
 #[cfg(not(feature = "metrics"))]
 mod nothing {

@@ -106,6 +106,11 @@ impl WebhookKey {
     pub fn id(&self) -> &str {
         &self.text[usize::from(self.split) + 1..]
     }
+
+    /// `namespace/id`.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
 }
 
 impl From<&WebhookKey> for Target {

@@ -1,8 +1,10 @@
 //! Delivers an event to the modules of its webhook: attempts, retries, limits and chains.
 
 mod clean;
+mod counters;
 mod gate;
 pub(crate) mod lines;
+mod metrics;
 mod plan;
 mod report;
 mod retry;
@@ -12,6 +14,7 @@ mod tests;
 pub(crate) mod try_until;
 
 pub(crate) use self::clean::Cleanup;
+pub use self::counters::{CountBy, WebhookCounters};
 pub(crate) use self::gate::{Crowded, Gates, NamespaceGates};
 pub(crate) use self::lines::Line;
 pub(crate) use self::plan::Plan;

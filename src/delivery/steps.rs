@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::lines::Line;
+use super::metrics::Series;
 use super::plan::Execution;
 use super::{Cleanup, Plan, Reports, Retry, lines};
 use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
@@ -29,6 +30,7 @@ pub(crate) struct Step {
     name: Arc<str>,
     module: Box<dyn ErasedModule>,
     retry: Retry,
+    series: Arc<Series>,
 }
 
 /// A failed attempt: after it, at least one step is not done.
@@ -266,16 +268,19 @@ fn given_up_before() -> DeliverError {
 
 impl Step {
     pub(crate) fn new(name: Arc<str>, module: Box<dyn ErasedModule>, retry: Retry) -> Self {
-        Self { name, module, retry }
+        Self { series: Series::of(&name), name, module, retry }
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<(), DeliverError> {
         // A panic fails this attempt only, not the connection or the worker.
         let attempt = AssertUnwindSafe(async { self.module.deliver(delivery).await }).catch_unwind();
-        match attempt.await {
+        let timer = self.series.begin();
+        let outcome = match attempt.await {
             Ok(outcome) => outcome.map(|_| ()),
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Permanent, "the module panicked")),
-        }
+        };
+        timer.stop(&outcome);
+        outcome
     }
 }
 

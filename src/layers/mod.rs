@@ -32,6 +32,7 @@ pub use self::dispatch::{Dispatch, DispatchFuture};
 pub use self::finish::{Finish, FinishFuture, FinishLayer, Remainders};
 pub use self::handshake::{AnswerHandshake, ChallengeFuture, HandshakeLayer};
 pub use self::lookup::{LookupWebhook, LookupWebhookLayer};
+pub(crate) use self::observe::{CountWebhooks, CountWebhooksLayer};
 pub use self::observe::{Observe, ObserveFuture, ObserveLayer};
 pub use self::problem_json::{ProblemBody, ProblemJson, ProblemJsonFuture, ProblemJsonLayer};
 pub use self::record_history::{RecordHistory, RecordHistoryFuture, RecordHistoryLayer};

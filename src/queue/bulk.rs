@@ -7,7 +7,8 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::time::SystemTime;
 
-use super::{DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetterQuery, Queue};
+use super::backend::Backend;
+use super::dead_letter::{DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetterQuery};
 use crate::config::WebhookKey;
 use crate::event::DeliverErrorKind;
 
@@ -33,7 +34,7 @@ pub(super) enum Work {
     Remove,
 }
 
-pub(super) async fn each_page(queue: &Queue, query: DeadLetterQuery, work: Work) -> io::Result<Matched> {
+pub(super) async fn each_page(queue: &dyn Backend, query: DeadLetterQuery, work: Work) -> io::Result<Matched> {
     let mut total = Matched::default();
     let mut pages = Pages::of(query);
     while let Some(page) = pages.next(queue).await? {
@@ -41,14 +42,14 @@ pub(super) async fn each_page(queue: &Queue, query: DeadLetterQuery, work: Work)
         let ids = |page: Vec<DeadLetter>| page.into_iter().map(|letter| letter.id).collect();
         total.done += match work {
             Work::Count => 0,
-            Work::Replay => queue.backend.replay(ids(page)).await?,
-            Work::Remove => queue.backend.remove_dead_letters(ids(page)).await?,
+            Work::Replay => queue.replay(ids(page)).await?,
+            Work::Remove => queue.remove_dead_letters(ids(page)).await?,
         } as u64;
     }
     Ok(total)
 }
 
-pub(super) async fn groups(queue: &Queue, query: DeadLetterQuery) -> io::Result<DeadLetterGroups> {
+pub(super) async fn groups(queue: &dyn Backend, query: DeadLetterQuery) -> io::Result<DeadLetterGroups> {
     let mut groups = Groups::default();
     let mut pages = Pages::of(query);
     while let Some(page) = pages.next(queue).await? {
@@ -71,12 +72,12 @@ impl Pages {
         Self { left: query.limit, query, began: SystemTime::now() }
     }
 
-    async fn next(&mut self, queue: &Queue) -> io::Result<Option<Vec<DeadLetter>>> {
+    async fn next(&mut self, queue: &dyn Backend) -> io::Result<Option<Vec<DeadLetter>>> {
         if self.left == 0 {
             return Ok(None);
         }
         let query = DeadLetterQuery { limit: self.left.min(PAGE), ..self.query.clone() };
-        let mut page = queue.backend.dead_letters(query).await?;
+        let mut page = queue.dead_letters(query).await?;
         // The ids are sorted by the time of receipt.
         let came_later = |letter: &DeadLetter| letter.id.received_at() > self.began;
         page.truncate(page.partition_point(|letter| !came_later(letter)));

@@ -199,7 +199,7 @@ impl Queue {
     ///
     /// When the storage fails.
     pub async fn count_dead_letters(&self, query: DeadLetterQuery) -> io::Result<u64> {
-        Ok(bulk::each_page(self, query, bulk::Work::Count).await?.matched)
+        Ok(bulk::each_page(&*self.backend, query, bulk::Work::Count).await?.matched)
     }
 
     /// Delivers the dead letters again that match `query` and were received before this call, as [`replay`](Self::replay)
@@ -210,7 +210,7 @@ impl Queue {
     /// When the storage fails. Some of them may be delivered all the same.
     pub async fn replay_matching(&self, query: DeadLetterQuery, dry_run: bool) -> io::Result<Matched> {
         let work = if dry_run { bulk::Work::Count } else { bulk::Work::Replay };
-        bulk::each_page(self, query, work).await
+        bulk::each_page(&*self.backend, query, work).await
     }
 
     /// Deletes the dead letters that match `query` and were received before this call, in batches; at most
@@ -221,7 +221,7 @@ impl Queue {
     /// When the storage fails. Some of them may be deleted all the same.
     pub async fn remove_matching(&self, query: DeadLetterQuery, dry_run: bool) -> io::Result<Matched> {
         let work = if dry_run { bulk::Work::Count } else { bulk::Work::Remove };
-        bulk::each_page(self, query, work).await
+        bulk::each_page(&*self.backend, query, work).await
     }
 
     /// Groups the dead letters that match `query` by webhook, kind and reason, the largest group first.
@@ -230,7 +230,7 @@ impl Queue {
     ///
     /// When the storage fails.
     pub async fn dead_letter_groups(&self, query: DeadLetterQuery) -> io::Result<DeadLetterGroups> {
-        bulk::groups(self, query).await
+        bulk::groups(&*self.backend, query).await
     }
 }
 

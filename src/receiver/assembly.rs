@@ -17,12 +17,13 @@ use super::process::Process;
 use super::tasks::Tasks;
 use crate::config::InvalidName;
 use crate::dedup::Claims;
+use crate::delivery::WebhookCounters;
 use crate::history::History;
 use crate::layers::{
     AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
-    CollectBodyLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook, LookupWebhookLayer, Observe,
-    ObserveLayer, RecordHistory, RecordHistoryLayer, Remainders, RequireAuth, RequireAuthLayer, RouteNamespace,
-    RouteNamespaceLayer, VerifyBody, VerifyBodyLayer, problem_json,
+    CollectBodyLayer, CountWebhooks, CountWebhooksLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook,
+    LookupWebhookLayer, Observe, ObserveLayer, RecordHistory, RecordHistoryLayer, Remainders, RequireAuth,
+    RequireAuthLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer, problem_json,
 };
 use crate::queue::Queue;
 use crate::reflector::{OnInvalid, Source, reflect};
@@ -45,6 +46,7 @@ pub struct ReceiverBuilder<W> {
     collect: CollectBodyLayer,
     deadline: Option<Duration>,
     history: Option<History>,
+    counters: Option<WebhookCounters>,
 }
 
 /// Webhooks from a source, and the parts that serve them. See [`Receiver::builder`].
@@ -109,6 +111,7 @@ impl<W> ReceiverBuilder<W> {
             collect: CollectBodyLayer::new(),
             deadline: None,
             history: None,
+            counters: None,
         }
     }
 
@@ -181,6 +184,14 @@ impl<W> ReceiverBuilder<W> {
         self
     }
 
+    /// Counts the requests and attempts of each webhook or namespace, as metrics. By default they are only counted
+    /// together.
+    #[must_use]
+    pub fn count_by_webhook(mut self, counters: WebhookCounters) -> Self {
+        self.counters = Some(counters);
+        self
+    }
+
     /// The layers in their order.
     fn stack(self, store: Store, queue: Option<Queue>, claims: Option<Claims>) -> Receiver {
         let finish = FinishLayer::new();
@@ -194,6 +205,7 @@ impl<W> ReceiverBuilder<W> {
         let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
         let service = HandshakeLayer::from_webhook().layer(service);
         let service = RecordHistoryLayer::of(self.history).layer(service);
+        let service = CountWebhooksLayer::of(self.counters).layer(service);
         let service = LookupWebhookLayer::new(store).layer(service);
         let service = self.route.layer(service);
         Receiver { stack: ObserveLayer::new().layer(service), remainders }
@@ -264,16 +276,20 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
             (Some(worker), Some(history)) => Some(worker.history(history.clone())),
             (worker, _) => worker,
         };
+        let worker = match (worker, &self.counters) {
+            (Some(worker), Some(counters)) => Some(worker.count_by_webhook(counters.clone())),
+            (worker, _) => worker,
+        };
         let reflector = tokio::spawn(reflector.on_invalid(on_invalid).run());
         let tasks = Tasks::new(reflector, worker.map(|worker| tokio::spawn(worker.run(store.clone(), stop))));
-        let Self { route, call, collect, history, .. } = self;
-        let layers = ReceiverBuilder { webhooks: (), route, call, collect, deadline, history };
+        let Self { route, call, collect, history, counters, .. } = self;
+        let layers = ReceiverBuilder { webhooks: (), route, call, collect, deadline, history, counters };
         Running { receiver: layers.stack(store.clone(), queue, claims), store, tasks }
     }
 }
 
 type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<Challenge<CheckPayload<Finish<Process>>>>>>>;
-type Stack = Observe<RouteNamespace<LookupWebhook<RecordHistory<AnswerHandshake<Guarded>>>>>;
+type Stack = Observe<RouteNamespace<LookupWebhook<CountWebhooks<RecordHistory<AnswerHandshake<Guarded>>>>>>;
 
 /// A receiver whose tasks are running. `examples/graceful_stop.rs` starts one and stops it in the right order.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use crate::webhook::Webhook;
 /// The outcome of an attempt.
 pub(super) enum Outcome {
     Delivered,
-    /// The attempt failed. The next one follows after this wait.
-    Again(State, Duration),
+    /// The attempt failed with an error of this kind. The next one follows after this wait.
+    Again(State, Duration, DeliverErrorKind),
     /// The attempt failed, and no other follows.
     Dead(EventId, State, DeliverError),
     /// The attempt could not be made yet.
@@ -32,7 +32,7 @@ pub(super) async fn attempt_once(
     history: Option<&History>,
     deadline: Duration,
 ) -> Outcome {
-    let (id, attempt) = (event.id, state.attempts + 1);
+    let (id, attempt, received_at) = (event.id, state.attempts + 1, event.received_at);
     let reports = history.map(|history| Reports::of_worker(history, id, webhook.key(), webhook.module()));
     let mut tracker = Tracker::resume(state.done);
     if webhook.steps().is_chain() {
@@ -52,6 +52,7 @@ pub(super) async fn attempt_once(
     }
     let Err(Failure { error, again }) = tried else {
         tracing::debug!(event_id = %id, webhook = %webhook.key(), attempt, "delivered");
+        metrics::delivered(received_at);
         return Outcome::Delivered;
     };
     let kind = error.kind().label();
@@ -61,7 +62,7 @@ pub(super) async fn attempt_once(
     if let Some(left_out) = lines::admit(webhook.key(), Line::Again(error.kind())) {
         tracing::info!(event_id = %id, webhook = %webhook.key(), attempt, kind, %error, ?wait, left_out, "not delivered: it is tried again");
     }
-    Outcome::Again(state, wait)
+    Outcome::Again(state, wait, error.kind())
 }
 
 /// Reports an attempt that reached no module, and after which the event is given up.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use self::attempt::{Outcome, attempt_once, give_up, orphan, report_given_up};
 use self::schedule::{Limits, Schedule};
 use self::waiting::Waits;
-use crate::delivery::{DEFAULT_DEADLINE, Line, lines};
+use crate::delivery::{DEFAULT_DEADLINE, Line, WebhookCounters, lines};
 use crate::event::{DeliverError, DeliverErrorKind};
 use crate::history::{History, Kept};
 use crate::queue::{Backlog, Due, Handout, Loaded, Queue, State, StoredEvent, Ticket};
@@ -66,6 +66,7 @@ pub struct Worker {
     dead_letter_age: Duration,
     limits: Limits,
     history: Option<History>,
+    counters: Option<WebhookCounters>,
 }
 
 impl Worker {
@@ -77,6 +78,7 @@ impl Worker {
             dead_letter_age: DEAD_LETTER_AGE,
             limits: Limits { webhook: 32, namespace: 128, total: 1024, bytes: 64 << 20 },
             history: None,
+            counters: None,
         }
     }
 
@@ -95,6 +97,13 @@ impl Worker {
     /// [`ReceiverBuilder::history`](crate::receiver::ReceiverBuilder::history) does so too.
     pub fn history(mut self, history: History) -> Self {
         self.history = Some(history);
+        self
+    }
+
+    /// Counts attempts by webhook or by namespace.
+    /// [`ReceiverBuilder::count_by_webhook`](crate::receiver::ReceiverBuilder::count_by_webhook) sets this too.
+    pub fn count_by_webhook(mut self, counters: WebhookCounters) -> Self {
+        self.counters = Some(counters);
         self
     }
 
@@ -126,6 +135,7 @@ impl Worker {
             store,
             deadline: self.deadline,
             history: self.history,
+            counters: self.counters,
             schedule: Schedule::new(self.limits),
             waiting: Waits::default(),
             under_way: JoinSet::new(),
@@ -182,6 +192,7 @@ struct Work {
     store: Store,
     deadline: Duration,
     history: Option<History>,
+    counters: Option<WebhookCounters>,
     schedule: Schedule,
     /// Events that wait for their next attempt.
     waiting: Waits,
@@ -388,9 +399,10 @@ impl Work {
 
     fn settle(&mut self, ticket: Ticket, outcome: Outcome) {
         self.schedule.ended(&ticket);
+        self.count(&ticket, &outcome);
         match outcome {
             Outcome::Delivered => self.delivered.push(ticket),
-            Outcome::Again(state, wait) => {
+            Outcome::Again(state, wait, _) => {
                 let until = Instant::now() + wait;
                 if let Some(ticket) = self.queue.backend().put_off(ticket, state, wait) {
                     self.wait_until(ticket, until);
@@ -398,6 +410,16 @@ impl Work {
             }
             Outcome::Dead(id, state, error) => self.queue.backend().bury(ticket, id, state, &error),
             Outcome::NotYet(wait) => self.wait_until(ticket, Instant::now() + wait),
+        }
+    }
+
+    fn count(&self, ticket: &Ticket, outcome: &Outcome) {
+        let Some(counters) = &self.counters else { return };
+        match outcome {
+            Outcome::Delivered => counters.attempted(&ticket.webhook, "delivered"),
+            Outcome::Again(_, _, kind) => counters.attempted(&ticket.webhook, kind.label()),
+            Outcome::Dead(_, _, error) => counters.attempted(&ticket.webhook, error.kind().label()),
+            Outcome::NotYet(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ mod idle;
 mod limits;
 mod log_lines;
 mod manual;
+mod metrics;
 mod modules;
 mod names;
 mod operating;

@@ -26,8 +26,8 @@ struct Series {
     seconds: Histogram,
 }
 
-#[derive(Clone, Copy)]
-enum Outcome {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
     /// 2xx: the webhook's module, or the application's handler, has taken the event.
     Delivered,
     /// 202: the event is in the queue, and will be delivered.
@@ -45,7 +45,7 @@ enum Outcome {
 const OUTCOMES: usize = RejectionKind::COUNT + 6;
 
 impl Outcome {
-    fn of<B>(answer: &Response<B>) -> Self {
+    pub(super) fn of<B>(answer: &Response<B>) -> Self {
         match answer.extensions().get::<Rejection>() {
             Some(rejection) => Self::Refused(rejection.kind()),
             None if answer.extensions().get::<IsHandshake>().is_some() => Self::Handshake,
@@ -56,7 +56,7 @@ impl Outcome {
         }
     }
 
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Accepted => "accepted",

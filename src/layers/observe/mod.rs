@@ -2,6 +2,7 @@
 
 mod metrics;
 mod refused;
+mod webhooks;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use tower_service::Service;
 use self::metrics::{Requests, Timer};
 pub(crate) use self::refused::Asked;
 use self::refused::{Pending, RefusedLog};
+pub(crate) use self::webhooks::{CountWebhooks, CountWebhooksLayer};
 
 /// Counts and times requests, and logs refused ones.
 ///

@@ -226,6 +226,22 @@ fn the_manual_has_every_metric_with_its_type_and_labels() {
     assert_eq!(written_metrics(), coded_metrics());
 }
 
+#[test]
+fn every_metric_has_a_help_text() {
+    let texts = sources().concat();
+    let missing: Vec<_> =
+        coded_metrics().into_keys().filter(|name| !texts.contains(&format!("(\"{name}\", \""))).collect();
+    // A text that does not fit on the line of its name.
+    let missing: Vec<_> = missing
+        .into_iter()
+        .filter(|name| {
+            let lines: Vec<_> = texts.lines().map(str::trim).collect();
+            !lines.windows(2).any(|pair| pair[0] == format!("\"{name}\",") && pair[1].starts_with('"'))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[tokio::test]
 async fn every_metric_of_a_running_gateway_is_in_the_manual() {
     let directory = tempfile::tempdir().unwrap();
