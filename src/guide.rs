@@ -129,6 +129,13 @@ mod tests {
             options(" A connection of the type `http`"),
             names(field_names::<crate::module::HttpConnectionConfig>())
         );
+        #[cfg(feature = "kafka")]
+        assert_eq!(options(" `kafka`"), names(field_names::<crate::module::KafkaConfig>()));
+        #[cfg(feature = "kafka")]
+        assert_eq!(
+            options(" A connection of the type `kafka`"),
+            names(field_names::<crate::module::KafkaConnectionConfig>())
+        );
         #[cfg(feature = "rabbitmq")]
         assert_eq!(options(" `rabbitmq`"), names(field_names::<crate::module::RabbitMqConfig>()));
         #[cfg(feature = "rabbitmq")]

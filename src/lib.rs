@@ -98,6 +98,7 @@
 //! | `file` | `source::FileSource` |
 //! | `save-to-disk` | the module `save_to_disk` |
 //! | `http-webhook` | the module `http_webhook`, and connections of the type `http`; building it needs a C compiler |
+//! | `kafka` | the module `kafka`, and connections of that type; building it needs a C compiler, make, zlib and OpenSSL |
 //! | `rabbitmq` | the module `rabbitmq`, and connections of that type; building it needs a C compiler |
 //! | `basic-auth` | the guard `basic_auth` |
 //! | `signature` | the guards `signature` and `hmac`, and the handshakes of X and Zoom; building it needs a C compiler |

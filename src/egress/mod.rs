@@ -104,6 +104,12 @@ impl Egress {
         timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
     }
 
+    /// The certificates that are trusted now in addition to the system's.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn certificates(&self) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+        self.trust.certificates()
+    }
+
     /// The clients that trust the current certificates.
     #[cfg(feature = "http-webhook")]
     pub(crate) async fn clients(&self) -> Result<Arc<Clients>, rustls::Error> {

@@ -27,6 +27,8 @@ mod discard;
 mod forward;
 #[cfg(feature = "http-webhook")]
 mod http_webhook;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod log;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
@@ -48,6 +50,11 @@ pub(crate) use self::http_webhook::fuzz_url;
 pub(crate) use self::http_webhook::fuzz_url;
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig};
+#[cfg(feature = "kafka")]
+pub use self::kafka::{
+    Kafka, KafkaClient, KafkaCompression, KafkaConfig, KafkaConnection, KafkaConnectionConfig, KafkaSasl,
+    KafkaSaslMechanism, KafkaServers,
+};
 pub use self::log::{Lines, Log, LogConfig};
 #[cfg(feature = "rabbitmq")]
 pub use self::rabbitmq::{RabbitMq, RabbitMqClient, RabbitMqConfig, RabbitMqConnection, RabbitMqConnectionConfig};

@@ -111,6 +111,8 @@ impl Registry {
         let registry = self;
         #[cfg(feature = "http-webhook")]
         let registry = registry.egress_of_http(egress.clone());
+        #[cfg(feature = "kafka")]
+        let registry = registry.egress_of_kafka(egress.clone());
         #[cfg(feature = "rabbitmq")]
         let registry = registry.egress_of_rabbitmq(egress.clone());
         registry
@@ -120,6 +122,12 @@ impl Registry {
     fn egress_of_rabbitmq(self, egress: crate::module::Egress) -> Self {
         use crate::module::{RabbitMq, RabbitMqConnection};
         self.module::<RabbitMq>().connection_fn(move |config, cx| RabbitMqConnection::new(&egress, config, cx))
+    }
+
+    #[cfg(feature = "kafka")]
+    fn egress_of_kafka(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{Kafka, KafkaConnection};
+        self.module::<Kafka>().connection_fn(move |config, _| KafkaConnection::new(&egress, config))
     }
 
     #[cfg(feature = "http-webhook")]

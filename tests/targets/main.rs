@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod kafka;
 mod rabbitmq;
 // Each module uses what its server can do.
 #[allow(dead_code)]

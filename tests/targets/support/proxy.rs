@@ -29,13 +29,22 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// At a port of its own.
     pub(crate) async fn before(port: u16) -> Self {
-        let (own, listener) = loop {
+        loop {
             let own = free_port();
             if let Ok(listener) = TcpListener::bind(local(own)).await {
-                break (own, listener);
+                return Self::between(own, listener, port);
             }
-        };
+        }
+    }
+
+    /// At the port `own`.
+    pub(crate) async fn at(own: u16, port: u16) -> Self {
+        Self::between(own, TcpListener::bind(local(own)).await.unwrap(), port)
+    }
+
+    fn between(own: u16, listener: TcpListener, port: u16) -> Self {
         let (mode, modes) = watch::channel(Mode::Pass);
         let (budget, accepted) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicUsize::new(0)));
         let (left, count) = (Arc::clone(&budget), Arc::clone(&accepted));
