@@ -16,8 +16,8 @@ use super::answer::{Answer, Problem, of};
 use super::body::AdminBody;
 use super::state::{Ask, Door, State};
 use super::tokens::{AdminToken, Operator};
-use super::views::row;
-use crate::history::Row;
+use super::views::{progress, row};
+use crate::history::News;
 
 /// How often a comment is sent, so that a connection that is gone is noticed.
 const TICK: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(10);
 const BATCH: usize = 64;
 
 pub(super) fn open(ask: &Ask<'_>) -> Result<Answer, Problem> {
-    let rows = ask.history()?.live();
+    let news = ask.history()?.live();
     let Ok(place) = Arc::clone(&ask.state.streams).try_acquire_owned() else {
         return Err(Problem::busy("too many streams of events are being read; end one of them, and try again"));
     };
@@ -37,7 +37,7 @@ pub(super) fn open(ask: &Ask<'_>) -> Result<Answer, Problem> {
         Door::Open | Door::Closed(_) => None,
     };
     let live = Live {
-        rows,
+        news,
         operator: ask.operator.clone(),
         state: Arc::clone(ask.state),
         tokens,
@@ -52,7 +52,7 @@ pub(super) fn open(ask: &Ask<'_>) -> Result<Answer, Problem> {
 
 /// A stream that is being read.
 struct Live {
-    rows: broadcast::Receiver<Arc<Row>>,
+    news: broadcast::Receiver<Arc<News>>,
     operator: Operator,
     state: Arc<State>,
     tokens: Option<watch::Receiver<Arc<[AdminToken]>>>,
@@ -74,17 +74,17 @@ impl Live {
                 () = changed(&mut self.tokens) => return None,
                 () = self.state.stop.clone() => return None,
                 _ = self.ticks.tick() => return Some((Bytes::from_static(b": tick\n\n"), self)),
-                received = self.rows.recv() => received,
+                received = self.news.recv() => received,
             };
             let mut text = String::new();
             match first {
-                Ok(row) => self.write(&row, &mut text),
+                Ok(news) => self.write(&news, &mut text),
                 Err(RecvError::Lagged(count)) => self.missed(count, &mut text),
                 Err(RecvError::Closed) => return None,
             }
             for _ in 1..BATCH {
-                match self.rows.try_recv() {
-                    Ok(row) => self.write(&row, &mut text),
+                match self.news.try_recv() {
+                    Ok(news) => self.write(&news, &mut text),
                     Err(TryRecvError::Lagged(count)) => self.missed(count, &mut text),
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
@@ -95,10 +95,15 @@ impl Live {
         }
     }
 
-    fn write(&self, event: &Row, text: &mut String) {
-        if self.operator.sees(event.webhook.namespace()) {
-            text.push_str(&format!("event: event\ndata: {}\n\n", row(event)));
+    fn write(&self, news: &News, text: &mut String) {
+        if !self.operator.sees(news.webhook().namespace()) {
+            return;
         }
+        let (name, data) = match news {
+            News::Received(received) => ("event", row(received)),
+            News::Tried(tried) => ("attempt", progress(tried)),
+        };
+        text.push_str(&format!("event: {name}\ndata: {data}\n\n"));
     }
 
     /// How many were missed is told only to an operator who sees every namespace: it counts the events of all.

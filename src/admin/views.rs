@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::body::Part;
 use crate::config::WebhookKey;
-use crate::history::{Outcome, Row};
+use crate::history::{Outcome, Progress, Row};
 use crate::request::{REDACTED, is_credential};
 
 /// A time in UTC, to the millisecond.
@@ -55,6 +55,19 @@ pub(super) fn row(row: &Row) -> Value {
         "next_attempt": maybe_time(row.next),
     });
     named(object, &row.webhook)
+}
+
+/// How far the delivery of an event is: the fields of its [`row`] that an attempt changes.
+pub(super) fn progress(progress: &Progress) -> Value {
+    let object = json!({
+        "id": progress.id.to_string(),
+        "outcome": progress.outcome.label(),
+        "kind": progress.kind,
+        "reason": progress.reason,
+        "attempts": progress.attempts,
+        "next_attempt": maybe_time(progress.next),
+    });
+    named(object, &progress.webhook)
 }
 
 /// Counts by outcome.

@@ -6,6 +6,7 @@
 
 mod backend;
 mod entry;
+mod news;
 mod query;
 
 use std::fmt;
@@ -17,10 +18,11 @@ use tokio::sync::broadcast;
 
 pub use self::backend::{Backend, BackendFuture, HistoryStatus};
 pub use self::entry::{Action, Attempt, Body, Dedup, Entry, Kept, Outcome, Received, Step};
+pub use self::news::{News, Progress};
 pub use self::query::{Activity, Bucket, Event, EventQuery, Page, Row, Summary};
 use crate::event::EventId;
 
-/// The most rows that a reader of [`History::live`] may be behind. It then misses rows, and learns how many.
+/// The most news that a reader of [`History::live`] may be behind. It then misses some, and learns how many.
 const LIVE: usize = 1024;
 
 /// How long [`History::flush`] waits.
@@ -30,7 +32,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct History {
     backend: Arc<dyn Backend>,
-    live: broadcast::Sender<Arc<Row>>,
+    live: broadcast::Sender<Arc<News>>,
 }
 
 impl History {
@@ -42,16 +44,16 @@ impl History {
     /// Reports an entry. This never waits; the entry may be left out, which is counted.
     pub fn record(&self, entry: Entry) {
         if self.live.receiver_count() > 0
-            && let Entry::Received(received) = &entry
+            && let Some(news) = News::of(&entry)
         {
             // Nobody may be listening any more.
-            let _ = self.live.send(Arc::new(Row::from(&**received)));
+            let _ = self.live.send(Arc::new(news));
         }
         self.backend.record(entry);
     }
 
-    /// Events from now on, as they are answered.
-    pub fn live(&self) -> broadcast::Receiver<Arc<Row>> {
+    /// News of events from now on: each answered request, and each attempt.
+    pub fn live(&self) -> broadcast::Receiver<Arc<News>> {
         self.live.subscribe()
     }
 

@@ -63,6 +63,9 @@ const OUTCOMES = ["delivered", "waiting", "failed", "refused", "skipped"]; // in
 const row = (e) => ({ id: e.id, at: when(e.at), key: e.key ?? `${e.namespace}/${e.webhook}`, ns: e.namespace, module: e.module, method: e.method, size: e.size, peer: e.peer,
   outcome: e.outcome, kind: e.kind ?? "", text: e.reason ?? "", status: e.status, took: ms(e.duration_seconds), tried: e.attempts ?? 0, accepted: !!e.accepted, next: when(e.next_attempt) });
 
+/** The fields that an attempt changes. */
+const progress = (e) => ({ id: e.id, outcome: e.outcome, kind: e.kind ?? "", text: e.reason ?? "", tried: e.attempts, next: when(e.next_attempt) });
+
 const hex = (base64) => Array.from(atob(base64), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join("");
 /** A body, or null if none is kept. `text` or `bytes` (hexadecimal digits) is what is shown. */
 function body(b, head) {
@@ -244,14 +247,16 @@ export const api = {
       process: { ...o.process, started: when(o.process.started_at) } };
     return system;
   },
-  /** Follows events. each(event) is called for a new event and for a new outcome of an older one, missed(number) if the page
-   *  was too slow, up(is connected, error) for each change. Returns the function that ends it. */
-  live(each, missed, up) {
+  /** Follows events. `calls` has each(event) for a new event, tried(fields) for an attempt of any event, missed(number) if the
+   *  page was too slow, and up(is connected, error) for each change. Returns the function that ends it. */
+  live({ each, tried, missed, up }) {
     let ended = false, wait = 500, timer, cut;
     function message(text) {
       const fields = Object.fromEntries(text.split("\n").filter((field) => field && field[0] !== ":").map((field) => [field.slice(0, field.indexOf(":")), field.slice(field.indexOf(":") + 1).trim()]));
-      if (fields.event === "event") each(row(JSON.parse(fields.data)));
-      if (fields.event === "missed") missed(JSON.parse(fields.data).count);
+      const data = fields.data && JSON.parse(fields.data);
+      if (fields.event === "event") each?.(row(data));
+      if (fields.event === "attempt") tried?.(progress(data));
+      if (fields.event === "missed") missed?.(data.count);
     }
     async function follow() {
       let watch, error;
@@ -263,7 +268,7 @@ export const api = {
         const answer = await send("GET", "events/live", {}, { signal: cut.signal });
         const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
         let text = "";
-        up(true);
+        up?.(true);
         for (;;) {
           const { value, done } = await reader.read();
           if (done) break;
@@ -279,7 +284,7 @@ export const api = {
       clearTimeout(watch);
       if (ended) return;
       const gone = error?.status === 404 || error?.status === 401;
-      up(false, gone && error.status === 404 ? off("history", error.asked) : error);
+      up?.(false, gone && error.status === 404 ? off("history", error.asked) : error);
       if (gone) return;
       if (error && !error.status) linked(false);
       timer = setTimeout(follow, wait * (0.75 + Math.random() / 2));

@@ -112,7 +112,7 @@ const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 5
 /** Turns milliseconds into per cent of the width, with the lines of the grid. */
 function scale(span) {
   const x = (ms) => `${Math.min(100, (ms / span) * 100)}%`;
-  const step = STEPS.find((n) => span / n <= 6) ?? 864e5;
+  const step = STEPS.find((n) => span / n <= 5) ?? 864e5;
   const ticks = Array.from({ length: Math.floor(span / step) + 1 }, (_, i) => i * step);
   return {
     x,

@@ -59,6 +59,7 @@ export function toast(...children) {
   shown = setTimeout(() => box.replaceChildren(), 6000);
 }
 
-export const copy = (text, what) => navigator.clipboard.writeText(text).then(
+// Without HTTPS, and elsewhere than on localhost, there is no clipboard.
+export const copy = (text, what) => (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(
   () => toast(`Copied ${what}.`),
   () => toast(`The browser does not allow the page to copy ${what}. Select the text instead.`));

@@ -52,12 +52,13 @@ export function show(root, ctx) {
   /** Draws again after an action, and once more when the attempt may have ended. */
   const renew = (done) => { if (done) timers = [300, 2000].map((ms) => setTimeout(update, ms)); };
   // The event's outcome can change while it is open.
-  const close = !api.session().history ? () => {} : api.live((e) => {
+  const close = !api.session().history ? () => {} : api.live({ each: changed, tried: changed });
+  function changed(e) {
     if (e.id !== ctx.id) return;
     const { activeElement } = document, reads = root.contains(activeElement) && !activeElement.matches("h1");
     if (!reads && !document.querySelector("dialog[open]")) update();
     else if (stale) stale.hidden = false;
-  }, () => {}, () => {});
+  }
 
   function draw(e) {
     ctx.title(`${OUTCOMES[e.outcome][0]} · ${e.key}`);

@@ -20,31 +20,37 @@ export function show(root, ctx) {
     onpointerleave: () => { over = false; flush(); },
   }, h("div.float", fresh), list));
 
-  let f = ctx.f, held = [], times = [], lost = 0, paused = false, over = false, linked = null, rows = null, said = 0, turn = 0;
-  const shown = new Map(); // the rows by their ids
+  let f = ctx.f, times = [], lost = 0, paused = false, over = false, linked = null, rows = null, said = 0, turn = 0, soon = 0;
+  const held = new Map(); // by id: events that are not let in yet, the oldest first
+  const shown = new Map(); // by id: the row, and its event
+  const early = new Map(); // by id: attempts of events that are not known yet
   const reading = () => over || window.scrollY > 60 || list.contains(document.activeElement);
 
   function tell() {
-    const [look, ...words] = linked === null ? ["", "Connecting"] : !linked ? ["lost", icon("off"), "Disconnected"]
+    const [look, ...words] = !api.session()?.history ? ["", "Off"] : linked === null ? ["", "Connecting"] : !linked ? ["lost", icon("off"), "Disconnected"]
       : paused ? ["held", icon("pause"), "Paused"] : reading() ? ["held", icon("pause"), "Paused while you read"] : ["on", h("i"), "Following"];
     state.className = `pill ${look}`;
     state.replaceChildren(...words);
+    pause.hidden = !api.session()?.history;
     pause.replaceChildren(icon(paused ? "play" : "pause"), paused ? "Follow" : "Pause", h("kbd", "p"));
-    const bad = held.filter((e) => e.outcome === "failed" || e.outcome === "refused").length;
-    fresh.hidden = !held.length;
-    fresh.replaceChildren(icon("up"), plural(held.length, "new event"), bad ? `, ${count(bad)} failed or refused` : "");
+    const bad = [...held.values()].filter((e) => e.outcome === "failed" || e.outcome === "refused").length;
+    fresh.hidden = !held.size;
+    fresh.replaceChildren(icon("up"), plural(held.size, "new event"), bad ? `, ${count(bad)} failed or refused` : "");
     times = times.filter((t) => now() - t < 60_000);
     rate.textContent = linked ? `${(times.length / 60).toFixed(1)} a second${lost ? `; ${plural(lost, "event")} left out, since the page was too slow` : ""}` : "";
   }
   function put(e) {
     const row = eventRow(e);
-    shown.set(e.id, row);
+    shown.set(e.id, [row, e]);
     return row;
   }
   function flush() {
-    if (held.length && !paused && !reading()) {
+    clearTimeout(soon);
+    soon = 0;
+    if (held.size && !paused && !reading()) {
       if (!rows) draw([]);
-      const come = held.splice(0).slice(-KEPT).reverse().map(put);
+      const come = [...held.values()].slice(-KEPT).reverse().map(put);
+      held.clear();
       for (const row of come) row.classList.add("new");
       rows.prepend(...come);
       while (rows.childElementCount > KEPT) {
@@ -56,27 +62,40 @@ export function show(root, ctx) {
     }
     tell();
   }
-  /** A new event, or a new outcome of one that is shown: its row changes where it is. */
+  /** An event that was answered. */
   function take(e) {
-    const row = shown.get(e.id), waits = held.findIndex((o) => o.id === e.id);
+    const before = early.get(e.id);
+    if (before && before.tried > e.tried) Object.assign(e, before);
+    early.delete(e.id);
+    if (!change(e)) {
+      times.push(e.at);
+      if (fits(e, f)) held.set(e.id, e);
+      if (held.size > 10_000) held.delete(held.keys().next().value);
+    }
+    // A flood is drawn ten times a second, not once for each event.
+    soon ||= setTimeout(flush, 100);
+  }
+  /** The row of a shown event changes where it is. Returns whether the event is shown, or waits to be. */
+  function change(fields) {
+    const waits = held.get(fields.id), [row, e] = shown.get(fields.id) ?? [];
+    if (waits) Object.assign(waits, fields);
     if (row) {
-      const focused = row.contains(document.activeElement), changed = put(e);
+      const focused = row.contains(document.activeElement), changed = put({ ...e, ...fields });
       row.replaceWith(changed);
       if (focused) changed.querySelector("a").focus();
-      return;
     }
-    if (waits >= 0) { held[waits] = e; return; }
-    // The outcome of an older event, which Events has.
-    if (now() - e.at > 60_000 && e.tried) return;
-    times.push(e.at);
-    if (fits(e, f)) held.push(e);
-    if (held.length > 10_000) held.shift();
-    flush();
+    return !!(waits || row);
+  }
+  /** An attempt. The news of it can come before that of its event. */
+  function tried(fields) {
+    if (change(fields)) { soon ||= setTimeout(flush, 100); return; }
+    early.set(fields.id, fields);
+    if (early.size > 1000) early.delete(early.keys().next().value);
   }
   function draw(events) {
     shown.clear();
-    if (events.length || held.length) {
-      held = held.filter((e) => !events.some((o) => o.id === e.id));
+    if (events.length || held.size) {
+      for (const e of events) held.delete(e.id);
       rows = tbody(events.map(put));
       list.replaceChildren(eventTable("Events as they come, newest first", rows));
     } else {
@@ -95,17 +114,17 @@ export function show(root, ctx) {
 
   window.addEventListener("scroll", flush, { passive: true });
   const beat = setInterval(flush, 1000);
-  const close = !api.session().history ? () => {} : api.live(take, (n) => { lost += n ?? 1; fill(); }, (up, error) => {
+  const close = !api.session().history ? () => {} : api.live({ each: take, tried, missed: (n) => { lost += n ?? 1; fill(); }, up(up, error) {
     // Events that came while there was no connection are in the history.
     if (up && linked === false) fill();
     linked = up;
     if (error?.off) list.replaceChildren(failure(error));
     else if (!up && !rows && !list.querySelector(".failure")) draw([]);
     tell();
-  });
+  } });
   if (!api.session().history) linked = false;
   return {
-    update(filters) { f = filters; held = []; bar.update(f); fill(); tell(); },
-    leave() { close(); clearInterval(beat); window.removeEventListener("scroll", flush); },
+    update(filters) { f = filters; held.clear(); bar.update(f); fill(); tell(); },
+    leave() { close(); clearTimeout(soon); clearInterval(beat); window.removeEventListener("scroll", flush); },
   };
 }
