@@ -20,7 +20,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## a seeded etcd and the gateway, with commands to try (BACKEND=file: without etcd; CHECK=1: run these commands, compare, stop)
-	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),build,run)
+	@bash .ci/tools.sh $(if $(filter file,$(BACKEND)),proto,run)
 	cargo build --profile quick --locked --bin gateway --features scenario
 	@python3 examples/gateway/run.py --backend $(BACKEND) $(if $(CHECK),--check) $(ARGS)
 

