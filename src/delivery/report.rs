@@ -6,11 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::base::lock::lock;
 use crate::config::WebhookKey;
 use crate::event::{Answer, Answered, DeliverError, DeliverErrorKind, EventId};
-use crate::history::{Attempt, Entry, History, Outcome};
+use crate::history::{Attempt, Entry, EntryDue, History, Outcome};
 
 /// Reports the attempts at one event: one entry for each module that was tried.
 ///
-/// The entries of an attempt are complete once the whole attempt is settled and each target has answered, or has not.
+/// The entries of an attempt are complete once the whole attempt is settled and each target has answered, or has not. Those
+/// of an event whose sender waits are reported together, with the last attempt: then a crash cannot leave an event behind
+/// that seems to wait for another attempt.
 pub(crate) struct Reports {
     history: History,
     event: EventId,
@@ -27,6 +29,8 @@ struct Current {
     number: u32,
     began: Instant,
     drafts: Vec<Arc<Draft>>,
+    /// Those of earlier attempts that were not reported yet.
+    before: Vec<Arc<Draft>>,
 }
 
 impl Reports {
@@ -41,7 +45,7 @@ impl Reports {
     }
 
     fn of(history: &History, event: EventId, webhook: &WebhookKey, module: Arc<str>, has_sender: bool) -> Self {
-        let current = Current { number: 1, began: Instant::now(), drafts: Vec::new() };
+        let current = Current { number: 1, began: Instant::now(), drafts: Vec::new(), before: Vec::new() };
         let (history, webhook, current) = (history.clone(), webhook.clone(), Mutex::new(current));
         Self { history, event, webhook, module, has_sender, current }
     }
@@ -49,7 +53,8 @@ impl Reports {
     /// Begins attempt number `number`.
     pub(crate) fn begin(&self, number: u32) {
         let mut current = self.current();
-        current.report();
+        let Current { drafts, before, .. } = &mut *current;
+        before.append(drafts);
         (current.number, current.began) = (number, Instant::now());
     }
 
@@ -75,7 +80,6 @@ impl Reports {
         };
         let next = next.map(|wait| SystemTime::now() + wait);
         current.settle(outcome, next, cut);
-        // The next attempt is only certain once it begins: the sender may hang up before.
         if !(self.has_sender && outcome == Outcome::Waiting) {
             current.report();
         }
@@ -95,7 +99,7 @@ impl Reports {
             outcome: Outcome::Waiting,
             next: None,
         });
-        let state = State { attempt: Some(attempt), is_under_way: true, is_answer_due: false, is_settled: false };
+        let state = State { attempt: Some(attempt), is_under_way: true, due: None, is_settled: false };
         Arc::new(Draft { history: self.history.clone(), began, state: Mutex::new(state) })
     }
 
@@ -121,7 +125,7 @@ impl Current {
     }
 
     fn report(&mut self) {
-        self.drafts.drain(..).for_each(|draft| draft.report());
+        self.before.drain(..).chain(self.drafts.drain(..)).for_each(|draft| draft.report());
     }
 }
 
@@ -136,8 +140,8 @@ struct State {
     /// `None` once the history has it.
     attempt: Option<Box<Attempt>>,
     is_under_way: bool,
-    /// Whether the target's answer may follow.
-    is_answer_due: bool,
+    /// While the target's answer may follow.
+    due: Option<EntryDue>,
     is_settled: bool,
 }
 
@@ -165,7 +169,7 @@ impl Draft {
 
     fn report_complete(&self, state: &mut State) {
         if state.is_settled
-            && !state.is_answer_due
+            && state.due.is_none()
             && let Some(attempt) = state.attempt.take()
         {
             self.history.record(Entry::Attempt(attempt));
@@ -179,7 +183,7 @@ impl Draft {
 
 impl Answered for Draft {
     fn expect(&self) {
-        self.state().is_answer_due = true;
+        self.state().due = Some(self.history.due());
     }
 
     fn answered(&self, answer: Option<Answer>) {
@@ -187,8 +191,10 @@ impl Answered for Draft {
         if let (Some(attempt), Some(answer)) = (&mut state.attempt, answer) {
             attempt.answer = Some(answer);
         }
-        state.is_answer_due = false;
+        let due = state.due.take();
         self.report_complete(&mut state);
+        // Once the entry is recorded.
+        drop(due);
     }
 }
 

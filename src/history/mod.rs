@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 pub use self::backend::{Backend, BackendFuture, HistoryStatus};
 pub use self::entry::{Action, Attempt, Body, Dedup, Entry, Kept, Outcome, Received, Step};
@@ -25,6 +25,9 @@ use crate::event::EventId;
 /// The most news that a reader of [`History::live`] may be behind. It then misses some, and learns how many.
 const LIVE: usize = 1024;
 
+/// How long [`History::flush`] waits for entries that are to be recorded: longer than the answer of a target is read.
+const LATE: Duration = Duration::from_millis(1500);
+
 /// How long [`History::flush`] waits.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -33,12 +36,14 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub struct History {
     backend: Arc<dyn Backend>,
     live: broadcast::Sender<Arc<News>>,
+    /// The number of entries that are to be recorded in a moment.
+    due: Arc<watch::Sender<usize>>,
 }
 
 impl History {
     /// A history that is kept in `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, live: broadcast::Sender::new(LIVE) }
+        Self { backend, live: broadcast::Sender::new(LIVE), due: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Reports an entry. This never waits; the entry may be left out, which is counted.
@@ -102,6 +107,12 @@ impl History {
         self.backend.erase(id).await
     }
 
+    /// Announces an entry that is to be recorded in a moment: [`flush`](Self::flush) waits for it.
+    pub(crate) fn due(&self) -> EntryDue {
+        self.due.send_modify(|due| *due += 1);
+        EntryDue(Arc::clone(&self.due))
+    }
+
     /// Writes the entries recorded so far, for a graceful stop. Takes 5 s at most.
     ///
     /// # Errors
@@ -109,12 +120,27 @@ impl History {
     /// When the storage fails, or is too slow.
     pub async fn flush(&self) -> io::Result<()> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the history could not be written within 5 s");
-        tokio::time::timeout(FLUSH, self.backend.flush()).await.unwrap_or_else(|_| Err(late()))
+        let written = async {
+            let mut due = self.due.subscribe();
+            // The sender is part of `self`, so this cannot fail.
+            let _ = tokio::time::timeout(LATE, due.wait_for(|due| *due == 0)).await;
+            self.backend.flush().await
+        };
+        tokio::time::timeout(FLUSH, written).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// How much is kept, and what was left out.
     pub fn status(&self) -> HistoryStatus {
         self.backend.status()
+    }
+}
+
+/// An entry that is to be recorded, until this is dropped.
+pub(crate) struct EntryDue(Arc<watch::Sender<usize>>);
+
+impl Drop for EntryDue {
+    fn drop(&mut self) {
+        self.0.send_modify(|due| *due -= 1);
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use bytes::Buf;
+use futures_util::FutureExt;
 use http::header::{self, HeaderMap};
 use http::{StatusCode, response};
 use http_body::Body;
@@ -66,26 +67,30 @@ where
     B: Body<Data: Send> + Send + Unpin + 'static,
 {
     let (most, patience) = DRAIN;
-    let mut heard = reply.map(|reply| Heard { reply: Some(reply), status: status.as_u16(), body: Vec::new() });
+    let heard = reply.map(|reply| Heard { reply: Some(reply), status: status.as_u16(), body: Vec::new() });
     let is_too_long = body.size_hint().lower() > most;
     if body.is_end_stream() || (is_too_long && heard.is_none()) {
         return;
     }
     // A body that is too long is read only as far as it is wanted.
     let most = if is_too_long { Answer::MAX_BYTES as u64 } else { most };
-    tokio::spawn(async move {
-        // However this ends: dropping the rest of the body closes the connection.
-        let _ = timeout(patience, read_at_most(body, most, &mut heard)).await;
-    });
+    let is_wanted = heard.is_some();
+    let mut reading = Box::pin(read_at_most(body, most, heard));
+    // A short answer is usually there already.
+    if is_wanted && (&mut reading).now_or_never().is_some() {
+        return;
+    }
+    // However this ends: dropping the rest of the body closes the connection.
+    tokio::spawn(async move { timeout(patience, reading).await });
 }
 
-async fn read_at_most<B: Body + Unpin>(mut body: B, most: u64, heard: &mut Option<Heard>) {
+async fn read_at_most<B: Body + Unpin>(mut body: B, most: u64, mut heard: Option<Heard>) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(mut data) = frame.into_data() else { continue };
         read += data.remaining() as u64;
         if heard.as_mut().is_some_and(|heard| heard.is_complete_with(&mut data)) {
-            *heard = None;
+            heard = None;
         }
         if read > most {
             return;
