@@ -104,6 +104,7 @@
 //! | `signature` | the guards `signature` and `hmac`, and the handshakes of X and Zoom; building it needs a C compiler |
 //! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |
 //! | `queue-disk` | `queue::disk`: accepted events, kept on disk |
+//! | `history` | `history::sqlite`: the history of events, in SQLite; building it needs a C compiler |
 //! | `metrics` | metrics of requests, configuration, duplicates and queue, through the facade `metrics` |
 //! | `admin` | `admin`: a service for operators, with a page that shows what happened |
 //! | `full` | all of these |

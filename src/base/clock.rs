@@ -50,6 +50,7 @@ impl Clock {
     }
 
     /// The best estimate of the time, for timestamps.
+    #[cfg(any(feature = "durable", feature = "queue-disk"))]
     pub(crate) fn for_stamps(&self) -> SystemTime {
         self.look(|agreement, now| agreement.for_stamps(now))
     }
@@ -101,6 +102,7 @@ impl Agreement {
         self.trusted.filter(|_| self.agrees()).map(|offset| wall(offset, monotonic))
     }
 
+    #[cfg(any(feature = "durable", feature = "queue-disk"))]
     fn for_stamps(&self, monotonic: Duration) -> SystemTime {
         wall(self.trusted.unwrap_or(self.offset), monotonic)
     }

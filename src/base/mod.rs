@@ -1,6 +1,6 @@
 //! The ground floor: tools that know nothing of requests, events and webhooks.
 
-#[cfg(any(feature = "durable", feature = "queue-disk"))]
+#[cfg(any(feature = "durable", feature = "history", feature = "queue-disk"))]
 pub(crate) mod clock;
 pub(crate) mod deadline;
 #[cfg(any(

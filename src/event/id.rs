@@ -56,7 +56,10 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// The stamp of an event that was received now.
     pub(crate) fn now() -> Self {
-        let at = SystemTime::now();
+        Self::at(SystemTime::now())
+    }
+
+    pub(crate) fn at(at: SystemTime) -> Self {
         Self { id: EventId::new(at), at }
     }
 }

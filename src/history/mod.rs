@@ -8,6 +8,8 @@ mod backend;
 mod entry;
 mod news;
 mod query;
+#[cfg(feature = "history")]
+pub mod sqlite;
 
 use std::fmt;
 use std::io;

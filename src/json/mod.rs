@@ -1,5 +1,7 @@
 //! JSON on bytes: checks, pointers and cleaning, without building a tree.
 
+#[cfg(any(feature = "history", test))]
+mod beginning;
 mod depth;
 mod not_json;
 mod pointer;
@@ -12,6 +14,8 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
+#[cfg(feature = "history")]
+pub(crate) use self::beginning::clean_beginning;
 pub(crate) use self::depth::MAX_DEPTH;
 use self::depth::exceeds_depth;
 pub(crate) use self::not_json::NotJson;

@@ -40,6 +40,9 @@ const COUNTERS: Texts = &[
     ("tower_webhook_queue_failures_total", "Failed writes of accepted events."),
     ("tower_webhook_queue_damaged_bytes_total", "Bytes of the queue's files that could not be read at the start."),
     ("tower_webhook_queue_lost_events_total", "Accepted events that became unreadable on disk."),
+    ("tower_webhook_history_entries_total", "Entries of the history that were written."),
+    ("tower_webhook_history_dropped_total", "Bodies, entries and refused requests that the history left out."),
+    ("tower_webhook_history_failures_total", "Writes of the history that failed."),
     ("tower_webhook_source_states_total", "Changes of the state of the configuration's source, by new state."),
     ("tower_webhook_source_connects_total", "Connections made to the configuration's source."),
     ("tower_webhook_source_lists_total", "Times that all keys were read, by reason."),
@@ -68,10 +71,13 @@ const GAUGES: Texts = &[
     ("tower_webhook_queue_dead_letters", "Accepted events that were given up and are kept."),
     ("tower_webhook_queue_bytes", "Bytes of the queue's storage in use."),
     ("tower_webhook_queue_max_bytes", "The most bytes that the queue's storage may use; 0 if it has no limit."),
+    ("tower_webhook_history_bytes", "Size of the history's files."),
+    ("tower_webhook_history_events", "Events in the history."),
 ];
 
 const HISTOGRAMS: Texts = &[
     ("tower_webhook_request_seconds", "Duration of requests for webhooks, by outcome."),
     ("tower_webhook_attempt_seconds", "Duration of the attempts of each module to deliver an event, by outcome."),
     ("tower_webhook_delivery_seconds", "Time from the receipt of an accepted event to its delivery."),
+    ("tower_webhook_history_write_seconds", "Time of a write of the history, with up to 1,000 entries."),
 ];
