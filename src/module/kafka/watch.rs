@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::error::{bounded, kind};
 use crate::base::lock::lock;
-use crate::event::{DeliverError, DeliverErrorKind};
+use crate::event::DeliverError;
 
 /// What a producer has told about its brokers. librdkafka calls it from a thread of its own.
 #[derive(Debug, Default)]
@@ -145,6 +145,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::event::DeliverErrorKind;
 
     #[test]
     fn a_connected_broker_forgets_the_error_and_a_refusal_ends_the_wait() {
