@@ -124,6 +124,13 @@ mod tests {
         assert_eq!(options(" `save_to_disk`"), names(field_names::<crate::module::SaveToDiskConfig>()));
         #[cfg(feature = "http-webhook")]
         assert_eq!(options(" `http_webhook`"), names(field_names::<crate::module::HttpWebhookConfig>()));
+        #[cfg(feature = "nats")]
+        assert_eq!(options(" `nats`"), names(field_names::<crate::module::NatsConfig>()));
+        #[cfg(feature = "nats")]
+        assert_eq!(
+            options(" A connection of the type `nats`"),
+            names(field_names::<crate::module::NatsConnectionConfig>())
+        );
         #[cfg(feature = "http-webhook")]
         assert_eq!(
             options(" A connection of the type `http`"),

@@ -12,7 +12,7 @@ pub(crate) mod deadline;
 ))]
 pub(crate) mod directory;
 pub(crate) mod group;
-#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg(feature = "_egress")]
 pub(crate) mod host;
 pub(crate) mod lock;
 pub(crate) mod log_limit;

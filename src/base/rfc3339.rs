@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<SystemTime> {
 
 /// The time in UTC with milliseconds: `2026-11-27T00:30:00.500Z`. A time outside of the years -9999 to 9999 becomes the
 /// epoch.
-#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg(feature = "_egress")]
 pub(crate) fn format(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).unwrap_or_default();
     format!("{time:.3}")

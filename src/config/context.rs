@@ -25,6 +25,9 @@ pub struct BuildContext<'a> {
     pub(crate) clock: &'a WallClock,
     pub(crate) trusted_proxies: &'a [Network],
     pub(crate) notes: &'a Notes,
+    /// Whether the module is an item of a chain.
+    #[cfg_attr(not(feature = "nats"), allow(dead_code))]
+    pub(crate) is_in_chain: bool,
 }
 
 /// The kind of the webhook's rule for duplicate events, as far as a guard must know it.
@@ -65,6 +68,12 @@ impl<'a> BuildContext<'a> {
         self.trusted_proxies
     }
 
+    /// Whether the module is an item of a chain, so that others of its kind may get the same event.
+    #[cfg(feature = "nats")]
+    pub(crate) fn is_in_chain(&self) -> bool {
+        self.is_in_chain
+    }
+
     /// Reports something that an operator should know, but that is no reason to refuse the configuration. It appears in
     /// [`Webhook::warnings`](crate::Webhook::warnings). The text must not hold a secret. A webhook keeps 16
     /// warnings, and 500 characters of each.
@@ -91,6 +100,7 @@ impl<'a> BuildContext<'a> {
             clock: &CLOCK,
             trusted_proxies: &[],
             notes: &NOTES,
+            is_in_chain: false,
         }
     }
 }

@@ -40,17 +40,27 @@ pub(super) struct Guard {
 impl Guard {
     /// Connects to `host`, a name or an address, on behalf of `namespace`. There is no time limit.
     pub(super) async fn connect(&self, host: &str, port: u16, namespace: Arc<str>) -> Result<TcpStream, ConnectError> {
+        let addresses = self.addresses(host, port, namespace).await?;
+        let connected = first_to_connect(addresses).await;
+        let stream = connected.inspect_err(|_| self.resolver.forget(host)).map_err(ConnectError::Connect)?;
+        stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+        Ok(stream)
+    }
+
+    /// The addresses of `host` that may be connected to, at least one. There is no time limit.
+    pub(super) async fn addresses(
+        &self,
+        host: &str,
+        port: u16,
+        namespace: Arc<str>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
         let Self { policy, resolver } = self;
         let addresses = addresses(host, port, resolver, namespace).await?;
         let announced = match addresses.iter().any(|address| depends_on_prefixes(policy, address.ip())) {
             true => nat64::announced(resolver).await,
             false => None,
         };
-        let addresses = allowed(policy, announced.as_deref(), addresses)?;
-        let connected = first_to_connect(addresses).await;
-        let stream = connected.inspect_err(|_| resolver.forget(host)).map_err(ConnectError::Connect)?;
-        stream.set_nodelay(true).map_err(ConnectError::Connect)?;
-        Ok(stream)
+        allowed(policy, announced.as_deref(), addresses)
     }
 }
 

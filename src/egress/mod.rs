@@ -14,6 +14,7 @@ mod trust;
 mod verify;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -108,6 +109,13 @@ impl Egress {
     #[cfg(feature = "kafka")]
     pub(crate) fn certificates(&self) -> Vec<rustls::pki_types::CertificateDer<'static>> {
         self.trust.certificates()
+    }
+
+    /// The addresses of `host`, a name or an address, that the policy allows: at least one, found within 10 s. For clients
+    /// that take no connection of ours.
+    pub(crate) async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        let finding = self.guard.addresses(host, port, namespace());
+        timeout(CONNECT_TIMEOUT, finding).await.unwrap_or(Err(ConnectError::Timeout))
     }
 
     /// The clients that trust the current certificates.

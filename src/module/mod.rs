@@ -23,19 +23,21 @@
 mod broker;
 pub mod connection;
 mod discard;
-#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg(feature = "_egress")]
 mod forward;
 #[cfg(feature = "http-webhook")]
 mod http_webhook;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod log;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
 mod service;
-#[cfg(any(feature = "http-webhook", feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg(feature = "_egress")]
 mod trace;
 
 use std::future::Future;
@@ -46,8 +48,6 @@ use serde::de::DeserializeOwned;
 pub use self::discard::{Discard, DiscardConfig};
 #[cfg(fuzzing)]
 pub(crate) use self::http_webhook::fuzz_url;
-#[cfg(fuzzing)]
-pub(crate) use self::http_webhook::fuzz_url;
 #[cfg(feature = "http-webhook")]
 pub use self::http_webhook::{HttpConnection, HttpConnectionConfig, HttpMethod, HttpWebhook, HttpWebhookConfig};
 #[cfg(feature = "kafka")]
@@ -56,6 +56,8 @@ pub use self::kafka::{
     KafkaSaslMechanism, KafkaServers,
 };
 pub use self::log::{Lines, Log, LogConfig};
+#[cfg(feature = "nats")]
+pub use self::nats::{Nats, NatsClient, NatsConfig, NatsConnection, NatsConnectionConfig};
 #[cfg(feature = "rabbitmq")]
 pub use self::rabbitmq::{RabbitMq, RabbitMqClient, RabbitMqConfig, RabbitMqConnection, RabbitMqConnectionConfig};
 #[cfg(feature = "save-to-disk")]

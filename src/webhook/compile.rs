@@ -169,6 +169,7 @@ impl Compiler {
             clock: self.registry.wall_clock(),
             trusted_proxies: &trusted_proxies,
             notes: &notes,
+            is_in_chain: false,
         };
         let mut has_asked = false;
         let handshake = handshake(spec.handshake, &spec.raw.guards, cx.clock);
@@ -187,7 +188,8 @@ impl Compiler {
             let place: Vec<&str> = item.iter().flat_map(|at| ["chain", at]).collect();
             let of_step = Notes::new();
             let is_own = step.connection.is_some();
-            let built = self.build_step(step, BuildContext { notes: &of_step, ..cx }, connections);
+            let cx = BuildContext { notes: &of_step, is_in_chain: step.item.is_some(), ..cx };
+            let built = self.build_step(step, cx, connections);
             match is_own {
                 true if !of_step.has_asked() => of_step.warn(no_effect("its module uses no connection")),
                 true => {}

@@ -115,6 +115,8 @@ impl Registry {
         let registry = registry.egress_of_kafka(egress.clone());
         #[cfg(feature = "rabbitmq")]
         let registry = registry.egress_of_rabbitmq(egress.clone());
+        #[cfg(feature = "nats")]
+        let registry = registry.egress_of_nats(egress.clone());
         registry
     }
 
@@ -128,6 +130,12 @@ impl Registry {
     fn egress_of_kafka(self, egress: crate::module::Egress) -> Self {
         use crate::module::{Kafka, KafkaConnection};
         self.module::<Kafka>().connection_fn(move |config, _| KafkaConnection::new(&egress, config))
+    }
+
+    #[cfg(feature = "nats")]
+    fn egress_of_nats(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{Nats, NatsConnection};
+        self.module::<Nats>().connection_fn(move |config, _| NatsConnection::new(&egress, config))
     }
 
     #[cfg(feature = "http-webhook")]

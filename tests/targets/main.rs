@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod kafka;
+mod nats;
 mod rabbitmq;
 // Each module uses what its server can do.
 #[allow(dead_code)]

@@ -25,6 +25,11 @@ impl Backoff {
         Self::after(self.failures, self.first, self.longest)
     }
 
+    /// The number of failures in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Begins again after a success.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;

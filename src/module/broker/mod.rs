@@ -5,13 +5,14 @@
 //! * [`EventKey`]: the key by which a broker partitions and orders events.
 //! * [`Properties`]: the data that an event carries beside its body.
 //! * [`Server`], [`BrokerUrl`]: the addresses of a broker.
-//! * [`Backoff`]: the time to wait before the next attempt to connect.
+//! * [`Backoff`]: the time to wait before the next attempt to connect; [`Sessions`] keeps a session with it.
 
 mod address;
 mod backoff;
 mod key;
 mod place;
 mod properties;
+mod session;
 mod template;
 
 pub(crate) use self::address::{BrokerUrl, Scheme, Server, servers};
@@ -19,4 +20,5 @@ pub(crate) use self::backoff::Backoff;
 pub(crate) use self::key::EventKey;
 pub(crate) use self::place::{AMQP_ROUTING_KEY, KAFKA_TOPIC, NATS_SUBJECT, Place, REDIS_NAME};
 pub(crate) use self::properties::{Properties, forward, text};
+pub(crate) use self::session::{Dial, Sessions};
 pub(crate) use self::template::Template;

@@ -33,22 +33,30 @@ struct Line {
 
 /// Runs `consumers/{script}` with the clients in `target/tools/clients`. Returns what it has printed.
 pub(crate) async fn python(script: &str, arguments: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/consumers").join(script);
-    let mut command = Command::new("python3");
-    command.arg(path).args(arguments).env("PYTHONPATH", tool("clients")).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.stdin(Stdio::null()).kill_on_drop(true);
+    let mut command = reader(script, arguments);
     let output = within("the client", command.output()).await.unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script} {arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The command that runs `consumers/{script}`. Its process ends when it is dropped.
+pub(crate) fn reader(script: &str, arguments: &[&str]) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/consumers").join(script);
+    let mut command = Command::new("python3");
+    command.arg(path).args(arguments).env("PYTHONPATH", tool("clients")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 /// Runs a script that prints each message as a line `{"id": …, "body": …, "headers": {…}}`, the body in Base64.
 pub(crate) async fn messages(script: &str, arguments: &[&str]) -> Vec<Message> {
     let lines = python(script, arguments).await;
-    let message = |line: &str| {
-        let Line { id, body, headers } = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        Message { id, body: BASE64_STANDARD.decode(body).unwrap(), headers }
-    };
     lines.lines().map(message).collect()
+}
+
+/// The message in a line of a script's output.
+pub(crate) fn message(line: &str) -> Message {
+    let Line { id, body, headers } = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    Message { id, body: BASE64_STANDARD.decode(body).unwrap(), headers }
 }

@@ -167,6 +167,11 @@ impl Server {
         self.kill();
     }
 
+    /// Sends another signal, such as `USR2`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.id());
+    }
+
     /// SIGSTOP: it does nothing until [`thaw`](Self::thaw), and its connections stay open.
     pub(crate) fn freeze(&self) {
         signal("STOP", self.id());
