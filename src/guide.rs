@@ -150,6 +150,15 @@ mod tests {
             options(" A connection of the type `rabbitmq`"),
             names(field_names::<crate::module::RabbitMqConnectionConfig>())
         );
+        #[cfg(feature = "redis")]
+        for (section, names_of_code) in [
+            (" `redis_stream`", field_names::<crate::module::RedisStreamConfig>()),
+            (" `redis_publish`", field_names::<crate::module::RedisPublishConfig>()),
+            (" `redis_rq`", field_names::<crate::module::RedisRqConfig>()),
+            (" A connection of the type `redis`", field_names::<crate::module::RedisConnectionConfig>()),
+        ] {
+            assert_eq!(options(section), names(names_of_code), "{section}");
+        }
     }
 
     #[test]

@@ -100,6 +100,7 @@
 //! | `http-webhook` | the module `http_webhook`, and connections of the type `http`; building it needs a C compiler |
 //! | `kafka` | the module `kafka`, and connections of that type; building it needs a C compiler, make, zlib and OpenSSL |
 //! | `rabbitmq` | the module `rabbitmq`, and connections of that type; building it needs a C compiler |
+//! | `redis` | the modules `redis_publish`, `redis_stream` and `redis_rq`, and connections of the type `redis`; building it needs a C compiler |
 //! | `basic-auth` | the guard `basic_auth` |
 //! | `signature` | the guards `signature` and `hmac`, and the handshakes of X and Zoom; building it needs a C compiler |
 //! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |
@@ -123,7 +124,7 @@ pub mod dedup;
 mod delivery;
 // Each module uses a part of it.
 #[cfg(feature = "_egress")]
-#[allow(dead_code, unused_imports)]
+#[cfg_attr(not(feature = "full"), allow(dead_code, unused_imports))]
 mod egress;
 pub mod event;
 mod form;

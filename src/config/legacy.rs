@@ -4,8 +4,10 @@
 //! | in an old configuration | here |
 //! |---|---|
 //! | the guard `ip_whitelist` | read as `ip_allow` ([`guard_key`]) |
+//! | options of a module among the keys of its webhook ([`MODULE_KEYS`]) | read as if they stood in `module-config` |
 //! | keys of a webhook that are not supported ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
 //! | deprecated keys of a chain's item ([`ITEM_KEYS`]) | refused, with the key that replaces them |
+//! | connections of the type `redis-rq` | read as `redis` ([`connection_type`]) |
 //! | connections whose `type` has no registered kind ([`CONNECTION_TYPES`]) | refused as not supported yet |
 //! | class names of Python's errors in `retry` ([`CLASSES`]), plain or qualified | read as the label of the same kind of error |
 
@@ -27,6 +29,9 @@ const WEBHOOK_KEYS: [&str; 12] = [
     "redis",
     "topic",
 ];
+
+/// Keys of a webhook that are options of this module.
+const MODULE_KEYS: [(&str, &str); 3] = [("kafka", "topic"), ("rabbitmq", "queue_name"), ("redis_publish", "redis")];
 
 /// Keys of a chain's item that are not supported.
 const ITEM_KEYS: [&str; 3] = ["topic", "queue_name", "destination"];
@@ -82,6 +87,28 @@ pub(crate) fn check_guard_keys<'a>(keys: impl Iterator<Item = &'a str> + Clone) 
     }
 }
 
+/// The keys of a webhook with the options of its module in `module-config`.
+pub(crate) fn module_keys(mut fields: Vec<(String, Node)>) -> Result<Vec<(String, Node)>, CompileError> {
+    let module = fields.iter().find_map(|(key, value)| match value {
+        Node::String(name) | Node::Expanded(name) | Node::Filled(name) if key == "module" => Some(name.clone()),
+        _ => None,
+    });
+    for (_, key) in MODULE_KEYS.iter().filter(|(of, _)| module.as_deref() == Some(*of)) {
+        let Some(at) = fields.iter().position(|(name, _)| name == key) else { continue };
+        let option = fields.remove(at);
+        match fields.iter_mut().find(|(name, _)| name == "module-config") {
+            None => fields.push(("module-config".to_owned(), Node::Object(vec![option]))),
+            Some((_, Node::Object(options))) if options.iter().all(|(name, _)| name != key) => options.push(option),
+            Some((_, Node::Object(_))) => {
+                return Err(CompileError::new(format!("`{key}` is in `module-config` too; expected it there only")));
+            }
+            // The error of `module-config` comes first.
+            Some(_) => {}
+        }
+    }
+    Ok(fields)
+}
+
 /// Why this key of a webhook is refused.
 pub(crate) fn webhook_key(key: &str) -> Option<CompileError> {
     let text = || format!("the key `{key}` is not supported by this version");
@@ -92,6 +119,14 @@ pub(crate) fn webhook_key(key: &str) -> Option<CompileError> {
 pub(crate) fn item_key(key: &str) -> Option<CompileError> {
     let text = || format!("the key `{key}` is not supported; `module-config` says where events go");
     ITEM_KEYS.contains(&key).then(|| CompileError::new(text()))
+}
+
+/// The current name of this type of connections.
+pub(crate) fn connection_type(name: &str) -> &str {
+    match name {
+        "redis-rq" => "redis",
+        name => name,
+    }
 }
 
 /// Whether it knew connections of this type.
@@ -142,6 +177,26 @@ mod tests {
         }
         let other = || Node::parse(br#"{"max_attempts": ["ConnectionError"]}"#).unwrap();
         assert!(retry(other()) == other());
+    }
+
+    #[test]
+    fn options_among_the_keys_of_a_webhook_belong_to_its_module() {
+        let read = |json: &str| {
+            let Ok(Node::Object(fields)) = Node::parse(json.as_bytes()) else { panic!("{json}") };
+            module_keys(fields).map(|fields| fields.into_iter().collect::<std::collections::BTreeMap<_, _>>())
+        };
+        let same = |old: &str, new: &str| assert!(read(old).unwrap() == read(new).unwrap(), "{old}");
+        same(
+            r#"{"module": "redis_publish", "redis": {"port": 1}}"#,
+            r#"{"module": "redis_publish", "module-config": {"redis": {"port": 1}}}"#,
+        );
+        same(
+            r#"{"module": "redis_publish", "redis": {}, "module-config": {"format": "body"}}"#,
+            r#"{"module": "redis_publish", "module-config": {"format": "body", "redis": {}}}"#,
+        );
+        same(r#"{"topic": "t", "module": "kafka"}"#, r#"{"module": "kafka", "module-config": {"topic": "t"}}"#);
+        assert!(read(r#"{"module": "log", "redis": {}}"#).unwrap().contains_key("redis"));
+        assert!(read(r#"{"module": "redis_publish", "redis": {}, "module-config": {"redis": {}}}"#).is_err());
     }
 
     #[test]

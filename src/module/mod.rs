@@ -34,6 +34,8 @@ mod log;
 mod nats;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "save-to-disk")]
 mod save_to_disk;
 mod service;
@@ -60,6 +62,11 @@ pub use self::log::{Lines, Log, LogConfig};
 pub use self::nats::{Nats, NatsClient, NatsConfig, NatsConnection, NatsConnectionConfig};
 #[cfg(feature = "rabbitmq")]
 pub use self::rabbitmq::{RabbitMq, RabbitMqClient, RabbitMqConfig, RabbitMqConnection, RabbitMqConnectionConfig};
+#[cfg(feature = "redis")]
+pub use self::redis::{
+    RedisClient, RedisConnection, RedisConnectionConfig, RedisFormat, RedisPublish, RedisPublishConfig, RedisRq,
+    RedisRqConfig, RedisServer, RedisStream, RedisStreamConfig, RedisWait, RqSerializer,
+};
 #[cfg(feature = "save-to-disk")]
 pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
 pub(crate) use self::service::ServiceModule;

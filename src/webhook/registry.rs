@@ -117,6 +117,8 @@ impl Registry {
         let registry = registry.egress_of_rabbitmq(egress.clone());
         #[cfg(feature = "nats")]
         let registry = registry.egress_of_nats(egress.clone());
+        #[cfg(feature = "redis")]
+        let registry = registry.egress_of_redis(egress.clone());
         registry
     }
 
@@ -136,6 +138,16 @@ impl Registry {
     fn egress_of_nats(self, egress: crate::module::Egress) -> Self {
         use crate::module::{Nats, NatsConnection};
         self.module::<Nats>().connection_fn(move |config, _| NatsConnection::new(&egress, config))
+    }
+
+    #[cfg(feature = "redis")]
+    fn egress_of_redis(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{RedisConnection, RedisPublish, RedisRq, RedisStream};
+        let of_modules = egress.clone();
+        self.module_fn(RedisPublish::NAME, move |config, cx| RedisPublish::new(&of_modules, config, cx))
+            .module::<RedisRq>()
+            .module::<RedisStream>()
+            .connection_fn(move |config, _| RedisConnection::new(&egress, config))
     }
 
     #[cfg(feature = "http-webhook")]
@@ -352,7 +364,7 @@ impl Registry {
         spec: ConnectionSpec,
         variables: Variables,
     ) -> Result<Connection, CompileError> {
-        let entry = self.connections.get_key_value(spec.kind.as_str());
+        let entry = self.connections.get_key_value(legacy::connection_type(spec.kind.as_str()));
         let (kind, build) = entry.ok_or_else(|| self.no_connection_type(&spec.kind).inside("type"))?;
         let built = build(spec.config, &ConnectionContext::new(name))?;
         Ok(Connection::new(name, kind, built, spec.allowed_namespaces, variables))

@@ -66,7 +66,7 @@ impl Spec {
         legacy::check_guard_keys(fields.iter().map(|(key, _)| key.as_str()))?;
         let mut raw = Raw::default();
         let mut rest = Vec::with_capacity(fields.len());
-        for (key, value) in fields {
+        for (key, value) in legacy::module_keys(fields)? {
             match key.as_str() {
                 "module-config" => raw.config = Some(value),
                 "chain" => raw.chain = Some(value),

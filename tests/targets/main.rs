@@ -5,6 +5,7 @@
 mod kafka;
 mod nats;
 mod rabbitmq;
+mod redis;
 // Each module uses what its server can do.
 #[allow(dead_code)]
 mod suite;

@@ -1,0 +1,275 @@
+//! One session with a server that all deliveries of a connection share.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, Value, cmd};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::{failure, is_of_a_replica};
+use crate::egress::{ClientTls, Egress};
+use crate::event::{DeliverError, DeliverErrorKind};
+use crate::module::broker::{Dial, Server, Sessions};
+use crate::module::connection::unconnected;
+
+/// Commands that wait for room on the network connection, beside those that were written. Beyond them deliveries wait.
+const WAITING: usize = 256;
+
+/// The limit that is assumed if a server does not tell its limit: the default of `proto-max-bulk-len`.
+const LARGEST: usize = 512 << 20;
+
+/// A session that is younger is not given up, so that a server that refuses events does not cause a storm of connections.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// How often an idle connection is asked for a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// The client of a connection of type `redis`, which holds its network connection.
+pub struct RedisClient {
+    sessions: Sessions<Session>,
+    dialer: Dialer,
+    /// Over a network connection of its own, for commands that block one.
+    blocking: OnceLock<Box<Self>>,
+}
+
+impl RedisClient {
+    /// Begins to connect. Must run on a tokio runtime.
+    pub(super) fn open(dialer: Dialer) -> Self {
+        Self { sessions: Sessions::open(dialer.clone()), dialer, blocking: OnceLock::new() }
+    }
+
+    /// The client for deliveries that use a blocking command: while it blocks, the server carries out no other command of
+    /// the same network connection.
+    pub(super) fn blocking(&self) -> &Self {
+        self.blocking.get_or_init(|| Box::new(Self::open(self.dialer.clone())))
+    }
+
+    /// The current session.
+    ///
+    /// # Errors
+    ///
+    /// While there is none: the error of the last attempt to connect.
+    pub(super) async fn session(&self) -> Result<Session, DeliverError> {
+        self.sessions.current().await
+    }
+}
+
+/// Shows only the server.
+impl fmt::Debug for RedisClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisClient").field("server", &self.dialer.server()).finish_non_exhaustive()
+    }
+}
+
+/// Makes sessions with one server.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) egress: Egress,
+    pub(super) server: Arc<Server>,
+    /// Host and port.
+    pub(super) shown: Arc<str>,
+    pub(super) tls: Option<Arc<ClientTls>>,
+    pub(super) login: Login,
+    pub(super) timeout: Duration,
+}
+
+/// The user, the password and the database of a session.
+#[derive(Clone)]
+pub(super) struct Login {
+    /// Without it the password is that of the user `default`.
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) db: u32,
+}
+
+impl Dialer {
+    pub(super) fn server(&self) -> &str {
+        &self.shown
+    }
+
+    async fn session(&self) -> Result<Session, DeliverError> {
+        let unconnected = |error| unconnected(&self.shown, &error);
+        let Server { host, port } = &*self.server;
+        match &self.tls {
+            Some(tls) => self.over(tls.connect(host, *port).await.map_err(unconnected)?).await,
+            None => self.over(self.egress.connect(host, *port).await.map_err(unconnected)?).await,
+        }
+    }
+
+    /// Logs in over `stream`, and begins to carry commands.
+    async fn over<S>(&self, stream: S) -> Result<Session, DeliverError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Each delivery has a time limit of its own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(WAITING);
+        let made = MultiplexedConnection::new_with_config(&plain(), stream, config).await;
+        let (connection, driver) = made.map_err(|error| failure(&self.shown, error))?;
+        let (ended, watched) = watch::channel(false);
+        let ended = Arc::new(ended);
+        let (signs, end) = (signs_of_life(connection.clone(), self.timeout), Arc::clone(&ended));
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = driver => {}
+                () = signs => {}
+            }
+            end.send_replace(true);
+        });
+        let carrier = Arc::new(Carrier(task));
+        self.login.log_in(connection.clone()).await.map_err(|error| failure(&self.shown, error))?;
+        let largest = largest(connection.clone()).await;
+        let dialer = self.clone();
+        Ok(Session { dialer, connection, largest, since: Instant::now(), ended, watched, _carrier: carrier })
+    }
+}
+
+/// A session that begins without a command. The client's own login hides what the server has answered.
+fn plain() -> RedisConnectionInfo {
+    RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name()
+}
+
+impl Login {
+    async fn log_in(&self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
+        match &self.password {
+            Some(password) => {
+                let mut auth = cmd("AUTH");
+                if let Some(user) = &self.user {
+                    auth.arg(user);
+                }
+                auth.arg(password).query_async::<()>(&mut connection).await?;
+            }
+            None => {
+                // A server that wants a password refuses any command, some of them as errors of the protocol.
+                let answer = cmd("PING").query_async::<Value>(&mut connection).await;
+                answer.map(drop).or_else(|error| if error.code() == Some("NOAUTH") { Err(error) } else { Ok(()) })?;
+            }
+        }
+        if self.db != 0 {
+            cmd("SELECT").arg(self.db).query_async::<()>(&mut connection).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Dial for Dialer {
+    type Session = Session;
+
+    async fn dial(&self) -> Result<Session, DeliverError> {
+        match timeout(self.timeout, self.session()).await {
+            Ok(session) => session,
+            Err(_) => {
+                let reason = format!("{}: no session within {:?}", self.shown, self.timeout);
+                Err(DeliverError::new(DeliverErrorKind::Timeout, reason))
+            }
+        }
+    }
+
+    async fn ended(session: &Session) {
+        let mut watched = session.watched.clone();
+        // An error would mean that nobody is left to end it.
+        let _ = watched.wait_for(|ended| *ended).await;
+    }
+}
+
+/// A network connection over which many commands are under way at a time. It does not reconnect.
+#[derive(Clone)]
+pub(super) struct Session {
+    dialer: Dialer,
+    connection: MultiplexedConnection,
+    /// The largest argument of a command that the server reads, in bytes.
+    largest: usize,
+    since: Instant,
+    ended: Arc<watch::Sender<bool>>,
+    watched: watch::Receiver<bool>,
+    _carrier: Arc<Carrier>,
+}
+
+impl Session {
+    /// Sends a command or a transaction, whose largest argument has `bytes` bytes, and returns its answer.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses the command, or does not answer in time. In the last case it is unknown whether the command
+    /// was carried out, and so it is if the connection broke.
+    pub(super) async fn query<T, F>(
+        &self,
+        bytes: usize,
+        send: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T, DeliverError>
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let server = self.server();
+        if bytes > self.largest {
+            let reason =
+                format!("{server}: the event has {bytes} bytes, and its `proto-max-bulk-len` is {}", self.largest);
+            return Err(DeliverError::new(DeliverErrorKind::Permanent, reason));
+        }
+        match timeout(self.dialer.timeout, send(self.connection.clone())).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                if is_of_a_replica(&error) && self.since.elapsed() >= GOOD {
+                    self.give_up();
+                }
+                Err(failure(server, error))
+            }
+            Err(_) => {
+                let reason = format!("{server}: no answer within {:?}", self.dialer.timeout);
+                Err(DeliverError::new(DeliverErrorKind::Timeout, reason))
+            }
+        }
+    }
+
+    /// The host and port of the server, for messages.
+    pub(super) fn server(&self) -> &str {
+        self.dialer.server()
+    }
+
+    /// Whether both are the same session.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ended, &other.ended)
+    }
+
+    /// Asks for a new session, which may lead to another server. Commands under way continue.
+    fn give_up(&self) {
+        self.ended.send_replace(true);
+    }
+}
+
+/// The task that carries commands and answers. The network connection is closed when the last session is dropped.
+struct Carrier(JoinHandle<()>);
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Asks the server for signs of life, and returns when there is none: a connection whose other end is gone may look open
+/// for a quarter of an hour.
+async fn signs_of_life(mut connection: MultiplexedConnection, patience: Duration) {
+    loop {
+        sleep(PING_EVERY).await;
+        let answered = timeout(patience, cmd("PING").query_async::<Value>(&mut connection)).await;
+        match answered {
+            Ok(Err(error)) if error.is_connection_dropped() => return,
+            // A server that refuses the command is alive.
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The largest argument that the server reads. It closes the connection, with all that is under way on it, when there is
+/// a larger one.
+async fn largest(mut connection: MultiplexedConnection) -> usize {
+    let asked = cmd("CONFIG").arg("GET").arg("proto-max-bulk-len").query_async::<Vec<String>>(&mut connection).await;
+    let told = asked.ok().and_then(|answer| answer.get(1)?.parse().ok());
+    told.unwrap_or(LARGEST)
+}

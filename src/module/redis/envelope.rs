@@ -1,0 +1,101 @@
+//! The payload and the headers of an event as the old service gave them to consumers: `{"payload": …, "headers": {…}}`.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+
+use crate::config::DataType;
+use crate::event::Delivery;
+use crate::module::broker::{Properties, text};
+use crate::module::forward::Forward;
+
+/// The headers of an event: the received ones that are sent on, and the event's own `x-event-id`, `x-namespace`,
+/// `x-webhook` and `x-received-at`. Names are in lower case; several values of a name are joined by commas.
+pub(super) fn headers(delivery: &Delivery, forward: &Forward) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::<String, String>::new();
+    Properties::of(delivery, forward).each(|name, value| {
+        let value = text(value);
+        headers
+            .entry(name.to_ascii_lowercase())
+            .and_modify(|values| *values = format!("{values}, {value}"))
+            .or_insert_with(|| value.into_owned());
+    });
+    headers
+}
+
+/// The envelope as JSON. It has the body of a `json` webhook byte for byte, the body of a `form` as a string, and the body
+/// of a `blob` as a string in Base64 beside `"encoding": "base64"`.
+pub(super) fn json(delivery: &Delivery, forward: &Forward) -> Vec<u8> {
+    let headers = quoted(&headers(delivery, forward));
+    let encoding = match delivery.webhook().data_type() {
+        DataType::Blob => r#","encoding":"base64""#,
+        DataType::Json | DataType::Form => "",
+    };
+    let payload = payload(delivery.webhook().data_type(), delivery.body());
+    [br#"{"payload":"#, &*payload, encoding.as_bytes(), br#","headers":"#, headers.as_bytes(), b"}"].concat()
+}
+
+/// The body as a value of JSON.
+pub(super) fn payload(data_type: DataType, body: &Bytes) -> Vec<u8> {
+    match data_type {
+        DataType::Json if body.trim_ascii().is_empty() => b"null".to_vec(),
+        DataType::Json => body.to_vec(),
+        // A form is ASCII in practice, and UTF-8 after its check.
+        DataType::Form => quoted(&String::from_utf8_lossy(body)).into_bytes(),
+        DataType::Blob => quoted(&BASE64_STANDARD.encode(body)).into_bytes(),
+    }
+}
+
+/// As JSON: a string or an object of strings, which cannot fail.
+pub(super) fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::{WebhookInfo, WebhookKey};
+    use crate::module::broker::forward;
+
+    /// An event with these header fields.
+    pub(crate) fn delivery(data_type: DataType, headers: &[(&'static str, &str)], body: &'static [u8]) -> Delivery {
+        let info = WebhookInfo::new(WebhookKey::new("shop", "orders").unwrap(), data_type);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        Delivery::new(info, map, body)
+    }
+
+    #[test]
+    fn the_body_of_json_stands_in_the_envelope_as_it_was_sent() {
+        let body = br#"{ "a" : 1e400 }"#;
+        let delivery = delivery(DataType::Json, &[("x-a", "1"), ("x-a", "2"), ("cookie", "s3cret")], body);
+        let text = String::from_utf8(json(&delivery, &forward(true, None).unwrap())).unwrap();
+        assert!(text.starts_with(r#"{"payload":{ "a" : 1e400 },"headers":{"#), "{text}");
+        let headers: Value =
+            serde_json::from_str(text.split_once(r#","headers":"#).unwrap().1.strip_suffix('}').unwrap()).unwrap();
+        assert_eq!(headers["x-a"], "1, 2");
+        assert_eq!(headers["x-event-id"], delivery.id().to_string());
+        assert_eq!((&headers["x-namespace"], &headers["x-webhook"]), (&json!("shop"), &json!("orders")));
+        assert!(!text.contains("s3cret"));
+    }
+
+    #[test]
+    fn other_bodies_are_strings() {
+        let read = |data_type, body| -> Value {
+            let envelope = json(&delivery(data_type, &[], body), &forward(false, None).unwrap());
+            serde_json::from_slice(&envelope).unwrap()
+        };
+        let blob = read(DataType::Blob, b"\0\xff");
+        assert_eq!((&blob["payload"], &blob["encoding"]), (&json!("AP8="), &json!("base64")));
+        let form = read(DataType::Form, b"a=1&b=%22\"");
+        assert_eq!((&form["payload"], &form["encoding"]), (&json!("a=1&b=%22\""), &Value::Null));
+        assert_eq!(read(DataType::Json, b"")["payload"], Value::Null);
+    }
+}
