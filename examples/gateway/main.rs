@@ -14,6 +14,7 @@ mod endpoint;
 mod exchange;
 mod guests;
 mod healthcheck;
+mod history;
 mod linger;
 mod listener;
 mod memory;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use tower_webhook::admin::Admin;
 use tower_webhook::dedup::Claims;
+use tower_webhook::history::History;
 use tower_webhook::module::{ConfigModule, SaveToDisk, SaveToDiskConfig};
 use tower_webhook::queue::Queue;
 use tower_webhook::queue::disk::DiskQueue;
@@ -133,18 +135,22 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     directories::check(&settings);
 
     let kept = open_spool(&settings)?;
+    let history = settings.history.open()?;
     let queue = kept.as_ref().map(|kept| kept.worker.queue().clone());
     let shutdown = server::Shutdown::default();
     let body_memory = BodyMemory::new(settings.body_memory_bytes, settings.max_body_bytes);
     let running = match &settings.backend {
-        Backend::Etcd(options) => receive(EtcdSource::new(options.clone())?, kept, &body_memory, &settings, &shutdown)?,
+        Backend::Etcd(options) => {
+            let source = EtcdSource::new(options.clone())?;
+            receive(source, kept, history.clone(), &body_memory, &settings, &shutdown)?
+        }
         Backend::File { webhooks, connections } => {
             let source = FileSource::new(webhooks, connections).default_namespace(&settings.namespace);
-            receive(source, kept, &body_memory, &settings, &shutdown)?
+            receive(source, kept, history.clone(), &body_memory, &settings, &shutdown)?
         }
     };
     let mut tasks = running.tasks;
-    let admin = admin(running.store.clone(), queue.clone(), &settings, &shutdown);
+    let admin = admin(running.store.clone(), queue.clone(), history.clone(), &settings, &shutdown);
     let measured = routes::Measured::new(running.store, queue, body_memory, metrics);
     let apps = routes::apps(running.receiver, admin, measured, &settings);
     tokio::select! {
@@ -155,15 +161,28 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
         () = tasks.ended() => {}
         () = shutdown.over() => tracing::warn!("the grace time is over: unfinished events stay in the spool until the next start"),
     }
+    if let Some(history) = &history {
+        history::finish(history).await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The routes of operators.
-fn admin(store: Store, queue: Option<Queue>, settings: &Settings, shutdown: &Shutdown) -> Admin {
+fn admin(
+    store: Store,
+    queue: Option<Queue>,
+    history: Option<History>,
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Admin {
     let admin = Admin::new(store).delivery_deadline(settings.delivery_timeout).stop(shutdown.clone().begun());
     let admin = match queue {
         Some(queue) => admin.queue(queue),
+        None => admin,
+    };
+    let admin = match history {
+        Some(history) => admin.history(history),
         None => admin,
     };
     match settings.operators.tokens() {
@@ -191,6 +210,7 @@ fn open_spool(settings: &Settings) -> Result<Option<Kept>, Error> {
 fn receive<S: Source>(
     source: S,
     kept: Option<Kept>,
+    history: Option<History>,
     body_memory: &BodyMemory,
     settings: &Settings,
     shutdown: &Shutdown,
@@ -219,6 +239,9 @@ fn receive<S: Source>(
     }
     if let Some(Kept { worker, claims }) = kept {
         receiver = receiver.worker(worker).claims(claims);
+    }
+    if let Some(history) = history {
+        receiver = receiver.history(history);
     }
     Ok(receiver.start(shutdown.clone().begun()))
 }

@@ -236,6 +236,7 @@ def run(args, processes):
     port = free_port("PORT", 8000)
     variables, add = start_etcd(processes, folder) if args.backend == "etcd" else write_files(folder)
     variables.update(CONFIG_BACKEND=args.backend, HOST="127.0.0.1", PORT=str(port), SAVE_TO_DISK_ROOT=str(data))
+    variables.update(HISTORY_DIR=str(folder / "history"))
     log = folder / "gateway.log" if args.check else None
     processes.start("the gateway", [args.gateway], environment() | variables, log)
     try:

@@ -25,7 +25,7 @@ use crate::misspelt::misspelt;
 use crate::operators::Operators;
 use crate::placeholders::Placeholders;
 use crate::variables::VARIABLES;
-use crate::{Error, memory, misspelt, units};
+use crate::{Error, history, memory, misspelt, units};
 
 pub(crate) struct Settings {
     pub(crate) backend: Backend,
@@ -54,6 +54,7 @@ pub(crate) struct Settings {
     pub(crate) spool: Option<PathBuf>,
     pub(crate) spool_max_bytes: u64,
     pub(crate) dead_letter_age: Duration,
+    pub(crate) history: history::Settings,
     #[cfg(feature = "http-webhook")]
     pub(crate) targets: Targets,
     pub(crate) placeholders: Placeholders,
@@ -89,6 +90,7 @@ impl Settings {
         let host = problems.collect(host("HOST")).unwrap_or_default();
         let admin_address = problems.collect(admin_address(&host, &mut notes));
         let placeholders = Placeholders::from_env(&mut problems, &save_to_disk_root);
+        let history = history::Settings::from_env(&mut problems, &save_to_disk_root);
         let settings = Self {
             backend: problems.collect(backend()),
             namespace: problems.collect(namespace()),
@@ -117,6 +119,7 @@ impl Settings {
             spool,
             spool_max_bytes: problems.collect(spool_max_bytes()),
             dead_letter_age: problems.collect(days("DEAD_LETTER_DAYS")),
+            history,
             #[cfg(feature = "http-webhook")]
             targets: Targets::from_env(&mut problems),
             placeholders,

@@ -8,6 +8,7 @@ mod dead_letters;
 mod dedup;
 mod full;
 mod hang_ups;
+mod history;
 mod kills;
 mod memory;
 mod neighbours;

@@ -21,7 +21,7 @@ impl Problems {
         })
     }
 
-    pub(super) fn add(&mut self, error: Error) {
+    pub(crate) fn add(&mut self, error: Error) {
         self.0.push(error.to_string());
     }
 
@@ -124,8 +124,19 @@ pub(super) fn days(name: &str) -> Result<Duration, Error> {
     amount(name, units::days, HOUR..=HOUR * 24 * 3650, units::DAYS, "from 1h to 3650d")
 }
 
+/// A number of whole days.
+pub(crate) fn whole_days(name: &str) -> Result<u32, Error> {
+    const DAY: u64 = 24 * 3600;
+    let whole = |text: &str| {
+        let time = units::days(text)?;
+        let is_whole = time.as_secs().is_multiple_of(DAY) && time.subsec_nanos() == 0;
+        u32::try_from(time.as_secs() / DAY).ok().filter(|_| is_whole)
+    };
+    amount(name, whole, 1..=3650, "a whole number of days, such as 14 or 14d", "from 1d to 3650d")
+}
+
 /// A value within `range`. `form` and `limits` describe for the error what a value looks like, and the range.
-pub(super) fn amount<T: PartialOrd>(
+pub(crate) fn amount<T: PartialOrd>(
     name: &str,
     parse: impl Fn(&str) -> Option<T>,
     range: RangeInclusive<T>,
@@ -138,7 +149,7 @@ pub(super) fn amount<T: PartialOrd>(
 }
 
 /// One of `choices`; the first is the default.
-pub(super) fn choice(name: &str, choices: &[&'static str]) -> Result<&'static str, Error> {
+pub(crate) fn choice(name: &str, choices: &[&'static str]) -> Result<&'static str, Error> {
     match var(name)? {
         None => Ok(choices[0]),
         Some(value) => {
@@ -149,7 +160,7 @@ pub(super) fn choice(name: &str, choices: &[&'static str]) -> Result<&'static st
 }
 
 /// The error of a wrong value that is no secret.
-pub(super) fn found(name: &str, value: &str, expected: impl Display) -> Error {
+pub(crate) fn found(name: &str, value: &str, expected: impl Display) -> Error {
     let hint = if is_quoted(value) { "; leave out the quotes" } else { "" };
     wrong(name, format!("found `{}`, expected {expected}{hint}", shown(value)))
 }

@@ -87,6 +87,21 @@ impl Client {
         }
     }
 
+    async fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line().await?;
+            let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no size of a chunk: {line:?}"));
+            let before = body.len();
+            body.resize(before + size, 0);
+            self.stream.read_exact(&mut body[before..]).await?;
+            self.line().await?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
     async fn answer(&mut self) -> io::Result<Answer> {
         let line = self.line().await?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -98,6 +113,10 @@ impl Client {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let mut answer = Answer { status, headers, body: Vec::new() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = self.chunks().await?;
+            return Ok(answer);
+        }
         let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         answer.body.resize(length, 0);
         self.stream.read_exact(&mut answer.body).await?;

@@ -67,6 +67,16 @@ async fn a_wrong_variable_is_named() {
         ("DEAD_LETTER_DAYS", "0"),
         ("SPOOL_DIR", "webhooks.json"),
         ("SPOOL_DIR", "/proc/spool"),
+        ("HISTORY_DIR", "/proc/nothing"),
+        ("HISTORY_DIR", "webhooks.json"),
+        ("HISTORY_MAX_BYTES", "4095KiB"),
+        ("HISTORY_MAX_BYTES", "much"),
+        ("HISTORY_DAYS", "0"),
+        ("HISTORY_DAYS", "36h"),
+        ("HISTORY_DAYS", "3651"),
+        ("HISTORY_BODY_DAYS", "15"),
+        ("HISTORY_BODY_DAYS", "0"),
+        ("HISTORY_FULL_TEXT", "yes"),
         ("EGRESS_ALLOW", "10.0.0.1/8"),
         ("EGRESS_ALLOW", "localhost"),
         ("EGRESS_CA_CERT", "/nowhere/ca.pem"),
@@ -94,6 +104,13 @@ async fn secrets_are_not_where_webhooks_may_write() {
 async fn the_spool_is_not_where_webhooks_may_write() {
     for (root, spool) in [("data", "data/spool"), ("data", "./data"), ("/", "spool")] {
         assert_refused(&[("SAVE_TO_DISK_ROOT", root), ("SPOOL_DIR", spool)], "SPOOL_DIR").await;
+    }
+}
+
+#[tokio::test]
+async fn the_history_is_not_where_webhooks_may_write() {
+    for (root, history) in [("data", "data/history"), ("data", "./data"), ("/", "history")] {
+        assert_refused(&[("SAVE_TO_DISK_ROOT", root), ("HISTORY_DIR", history)], "HISTORY_DIR").await;
     }
 }
 
