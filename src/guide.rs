@@ -10,6 +10,7 @@
 //! | [`answers`] | What does each answer mean, and should the sender send the event again? |
 //! | [`accepted`] | What does a 202 promise? |
 //! | [`targets`] | Where can events go? |
+//! | [`history`] | Which data of each event are kept, and how long? |
 //! | [`etcd`] | What does the etcd source promise, and how was that tested? |
 //! | [`operating`] | How do I run the gateway? |
 //! | [`security`] | What must I know before I expose a receiver? |
@@ -40,6 +41,9 @@ pub mod guards {
 }
 pub mod handshakes {
     #![doc = include_str!("docs/handshakes.md")]
+}
+pub mod history {
+    #![doc = include_str!("docs/history.md")]
 }
 pub mod layers {
     #![doc = include_str!("docs/layers.md")]

@@ -157,9 +157,10 @@ pub(super) fn used(connection: &Connection) -> rusqlite::Result<u64> {
     Ok((pages(connection, "page_count")?.saturating_sub(pages(connection, "freelist_count")?)) * PAGE)
 }
 
-/// Whether the file is as large as it may be: a write that finds no room then is not the disk's fault.
+/// Whether the file nearly is as large as it may be: a write that found no room then is not the disk's fault. The write was
+/// rolled back, so its own pages do not count any more.
 pub(super) fn is_at_limit(connection: &Connection, room: Room) -> bool {
-    pages(connection, "page_count").is_ok_and(|pages| pages * PAGE + (64 << 10) >= room.file)
+    pages(connection, "page_count").is_ok_and(|pages| pages * PAGE >= room.file / 10 * 8)
 }
 
 fn pages(connection: &Connection, what: &str) -> rusqlite::Result<u64> {

@@ -67,6 +67,14 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
 
+async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn an_event_is_read_back_with_everything_that_is_kept() {
     let folder = tempfile::tempdir().unwrap();

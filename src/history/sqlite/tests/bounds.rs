@@ -49,14 +49,6 @@ async fn events_and_bodies_expire_by_the_clock() {
     .await;
 }
 
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    let began = std::time::Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(20), "waited for {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test]
 async fn the_files_stay_within_their_room_under_constant_writing() {
     let folder = tempfile::tempdir().unwrap();
