@@ -18,7 +18,7 @@ use crate::queue::{DeadLetter, DeadLetterQuery, StoredEvent};
 const BATCH: usize = 500;
 
 /// The largest age that may be asked for, in seconds: ten years.
-const MAX_AGE: u64 = 10 * 366 * 24 * 3600;
+pub(super) const MAX_AGE: u64 = 10 * 366 * 24 * 3600;
 
 pub(super) async fn list(ask: &Ask<'_>) -> Result<Answer, Problem> {
     let (queue, limit) = (ask.queue()?, ask.query.limit()?);

@@ -14,9 +14,6 @@ use crate::config::WebhookKey;
 use crate::history::{Action, Attempt, Dedup, Event, EventQuery, Outcome};
 use crate::webhook::Webhook;
 
-/// The longest text that is searched for, in bytes.
-const MAX_TEXT: usize = 256;
-
 /// The most counts by kind in a summary.
 const MAX_KINDS: usize = 100;
 
@@ -212,10 +209,6 @@ fn action(action: &Action) -> Value {
 /// The filters of a list or of its counts.
 fn query(ask: &Ask<'_>) -> Result<EventQuery, Problem> {
     let query = &ask.query;
-    let text = query.text("q").map(str::to_owned);
-    if let Some(text) = text.as_ref().filter(|text| text.len() > MAX_TEXT) {
-        return Err(wrong("q", format_args!("{} bytes", text.len()), format_args!("at most {MAX_TEXT}")));
-    }
     Ok(EventQuery {
         namespaces: ask.operator.shared_namespaces(),
         namespace: query.name("namespace")?,
@@ -223,7 +216,7 @@ fn query(ask: &Ask<'_>) -> Result<EventQuery, Problem> {
         outcomes: query.text("outcome").map_or(Ok(Vec::new()), outcome_list)?,
         kind: query.label("kind")?.map(str::to_owned),
         status: query.text("status").map(statuses).transpose()?,
-        text,
+        text: query.text("q").map(str::to_owned),
         since: query.time("since")?,
         until: query.time("until")?,
         ..EventQuery::default()

@@ -80,6 +80,9 @@ use crate::queue::Queue;
 use crate::request::Peer;
 use crate::store::Store;
 
+/// The largest revision that etcd can have.
+const MAX_REVISION: u64 = i64::MAX as u64;
+
 /// How long a request waits for its turn to be answered.
 const TURN: Duration = Duration::from_secs(10);
 
@@ -328,7 +331,7 @@ async fn respond<B: Body + Send + 'static>(call: Call, ask: &Ask<'_>, body: B) -
     match call {
         Call::Session => Ok(health::session(ask)),
         Call::Health => Ok(probes::health(ask.state)),
-        Call::Ready => probes::ready(ask.state, ask.query.number("min_revision", 0..=u64::MAX)?).await,
+        Call::Ready => probes::ready(ask.state, ask.query.number("min_revision", 0..=MAX_REVISION)?).await,
         Call::ConfigStatus => Ok(health::config_status(ask)),
         Call::System => health::system(ask).await,
         Call::Webhooks => webhooks::list(ask).await,

@@ -7,7 +7,8 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, JSON, of};
-use super::query::MAX_PAGE;
+use super::dead_letters::MAX_AGE;
+use super::query::{MAX_PAGE, MAX_VALUE};
 use super::routes::{Call, ROUTES, Route};
 use super::upload;
 use crate::event::DeliverErrorKind;
@@ -37,7 +38,7 @@ fn document() -> Value {
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         // Relative to this document.
-        "servers": [{"url": "."}],
+        "servers": [{"url": "./"}],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -177,7 +178,7 @@ fn parameter(name: &str, call: Call) -> Value {
         "status" => {
             ("A status, or a class of statuses", json!({"type": "string", "pattern": "^([1-5]xx|[1-5][0-9][0-9])$"}))
         }
-        "q" => ("Only those with this text", json!({"type": "string", "minLength": 1, "maxLength": 64})),
+        "q" => ("Only rows with this text", json!({"type": "string", "minLength": 1, "maxLength": MAX_VALUE})),
         "since" => ("At or after this time", json!({"type": "string", "format": "date-time"})),
         "until" => ("Before this time", json!({"type": "string", "format": "date-time"})),
         "limit" => {
@@ -188,10 +189,9 @@ fn parameter(name: &str, call: Call) -> Value {
             json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9][A-Za-z0-9]{0,31}$"}),
         ),
         "after" => ("`next` of the page before", json!({"type": "string", "format": "uuid"})),
-        "older_than" => (
-            "Given up more than this many seconds ago",
-            json!({"type": "integer", "minimum": 0, "maximum": 315_360_000}),
-        ),
+        "older_than" => {
+            ("Given up more than this many seconds ago", json!({"type": "integer", "minimum": 0, "maximum": MAX_AGE}))
+        }
         "min_revision" => {
             ("Waits for this revision, at most 10 s", json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}))
         }

@@ -16,8 +16,8 @@ const PAGE: usize = 100;
 /// The most rows in a page.
 pub(super) const MAX_PAGE: usize = 1000;
 
-/// The longest value, in bytes.
-const MAX_VALUE: usize = 1024;
+/// The longest value, in characters.
+pub(super) const MAX_VALUE: usize = 256;
 
 /// The parameters of a request, decoded.
 #[derive(Debug, Default)]
@@ -42,10 +42,10 @@ impl Query {
             if read.text(name).is_some() {
                 return Err(Problem::bad_request(format!("the parameter `{name}` appears more than once")));
             }
-            match value.len() {
+            match value.chars().count() {
                 0 => return Err(wrong(name, "an empty value", "a value; leave the parameter out")),
                 length if length > MAX_VALUE => {
-                    return Err(wrong(name, format_args!("{length} bytes"), format_args!("at most {MAX_VALUE}")));
+                    return Err(wrong(name, format_args!("{length} characters"), format_args!("at most {MAX_VALUE}")));
                 }
                 _ => read.0.push((name, value.into_owned())),
             }

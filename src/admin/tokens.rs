@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::auth::bearer_token;
@@ -176,6 +177,13 @@ impl AdminToken {
             let expected = r#"expected {"tokens": [{"name", "sha256", "namespaces", "rights"}]}"#;
             InvalidTokens::new(format!("found no list of tokens: {}; {expected}", unquoted(&error)))
         })?;
+        // serde takes an array for an object.
+        let is_plain = |json: &Value| {
+            json.is_object() && json["tokens"].as_array().is_some_and(|lines| lines.iter().all(Value::is_object))
+        };
+        if !serde_json::from_slice(json).is_ok_and(|json| is_plain(&json)) {
+            return Err(InvalidTokens::new("found an array where a token is expected, as an object".to_owned()));
+        }
         file.tokens.into_iter().map(Self::of_line).collect()
     }
 
@@ -397,7 +405,8 @@ mod tests {
             assert!(error.contains(hint), "{tokens}: {error}");
             assert!(!error.contains(A) && !error.contains("s3cret"), "{error}");
         }
-        for json in ["", "[]", "{}", "null", r#"{"tokens": {}}"#] {
+        let array = format!(r#"{{"tokens": [["a", "{A}"]]}}"#);
+        for json in ["", "[]", "[[]]", "{}", "null", r#"{"tokens": {}}"#, &array] {
             assert!(AdminToken::parse(json.as_bytes()).is_err(), "{json}");
         }
     }
