@@ -10,7 +10,8 @@
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
 #                        a test sets), from Debian's packages, and signers/ (libraries of providers that sign webhooks),
-#                        from npm and PyPI: it needs node, npm and pip; and the brokers with their clients (brokers.sh). It also checks that a test can have a network of its own
+#                        from npm and PyPI: it needs node, npm and pip; schemathesis/ (tests/admin/), from PyPI; and the
+#                        brokers with their clients (brokers.sh). It also checks that a test can have a network of its own
 #                        (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -248,6 +249,16 @@ if [ "$want" = k8s ]; then
   exit 0
 fi
 
+# schemathesis holds the admin routes against their description: tests/admin/schemathesis.sh.
+get_schemathesis() {
+  [ -d "$tools/schemathesis/schemathesis" ] && return
+  say "schemathesis: fetching it from PyPI"
+  pip install --no-warn-script-location --root-user-action=ignore --only-binary :all: \
+    --target "$tmp/schemathesis" schemathesis==4.32.5 || return 1
+  rm -rf "$tools/schemathesis"
+  mv "$tmp/schemathesis" "$tools"
+}
+
 if [ "$want" = cxx ]; then
   have c++ || install_as_root g++ || die "found no C++ compiler: install g++"
   exit 0
@@ -273,5 +284,6 @@ if [ "$want" = all ]; then
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
   get_nginx || die "cannot fetch an nginx with HTTP/2 (Debian 12: nginx); put one into target/tools/bin"
   get_signers || die "cannot fetch the libraries that tests/signers/ lists from npm and PyPI: it needs node, npm and pip"
+  get_schemathesis || die "cannot fetch schemathesis 4.32.5 from PyPI; it needs pip and Python 3.10"
   get_brokers
 fi

@@ -53,7 +53,7 @@ where
     address
 }
 
-async fn http1<B>(address: SocketAddr, request: Request<B>) -> Answer
+pub(crate) async fn http1<B>(address: SocketAddr, request: Request<B>) -> Answer
 where
     B: Body<Data: Send, Error: Into<tower::BoxError>> + Send + 'static,
 {
@@ -64,7 +64,7 @@ where
     Answer::of(within("an answer", sender.send_request(request)).await.unwrap()).await
 }
 
-async fn http2<B>(address: SocketAddr, request: Request<B>) -> Answer
+pub(crate) async fn http2<B>(address: SocketAddr, request: Request<B>) -> Answer
 where
     B: Body<Data: Send, Error: Into<tower::BoxError>> + Send + Unpin + 'static,
 {

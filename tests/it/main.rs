@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::assertions_on_constants)] // compile-time properties are asserted as constants
 
+mod admin;
 mod assembly;
 mod axum;
 mod call_auth;

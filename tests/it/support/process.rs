@@ -217,7 +217,7 @@ fn command_of(program: &OsStr, directory: &Path) -> Command {
 }
 
 /// The gateway that was built with this test, or the one that `GATEWAY` names.
-fn binary() -> OsString {
+pub(crate) fn binary() -> OsString {
     std::env::var_os("GATEWAY").unwrap_or_else(|| env!("CARGO_BIN_EXE_gateway").into())
 }
 

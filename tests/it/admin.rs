@@ -1,0 +1,8 @@
+//! The admin service: each route, its tokens and its bounds, in process and mounted.
+
+mod bounds;
+mod memory;
+mod mounted;
+mod namespaces;
+mod routes;
+mod world;
