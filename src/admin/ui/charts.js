@@ -142,7 +142,7 @@ export function timeline(e, answer) {
   const before = (i) => (i ? e.attempts[i - 1].at + e.attempts[i - 1].ms : e.accepted ? e.request : e.attempts[0]?.at ?? 0);
   const item = (t) => (Number.isInteger(t.item) ? ` · ${t.module}, item ${t.item + 1}` : "");
   return h("div.timeline", request,
-    h("div.axis", { "aria-hidden": "true" }, s("svg", { class: "wedge", viewBox: "0 0 100 20", preserveAspectRatio: "none", width: "100%", height: 20 }, s("path", { d: `M0 0H100L${Math.min(100, Math.max(0.25, (e.request / end) * 100))} 20H0Z` }))),
+    e.accepted && h("div.axis", { "aria-hidden": "true" }, s("svg", { class: "wedge", viewBox: "0 0 100 20", preserveAspectRatio: "none", width: "100%", height: 20 }, s("path", { d: `M0 0H100L${Math.min(100, Math.max(0.25, (e.request / end) * 100))} 20H0Z` }))),
     title(e.accepted ? "After the answer" : "Delivery", took(end), e.due && ", until the next attempt"),
     h("ol", e.attempts.map((t, i) => h(`li.step.${t.state}`, h("details", { open: t.state === "failed" && i === e.attempts.length - 1 },
       h("summary",

@@ -8,7 +8,7 @@ import { act, dot, facts, hookName, load, mark, may, OUTCOMES, section } from ".
 
 const MINUTES = 5; // of the events around one
 
-const because = (e) => (e.text ? [": ", prose(e.text)] : e.kind ? [": ", h("code", e.kind)] : "");
+const because = (e) => (e.kind || e.text ? [": ", e.kind && h("code", e.kind), e.kind && e.text && ", ", e.text && prose(e.text)] : "");
 /** The outcome, in a sentence or two. */
 function verdict(e) {
   const last = e.attempts.at(-1), answered = e.status ? `The sender got ${e.status}` : "The sender got no answer";
@@ -87,12 +87,12 @@ export function show(root, ctx) {
     return [
       h("nav.crumbs", { "aria-label": "Breadcrumb" }, h("a", { href: ctx.back() }, "Events"), icon("right"), h("span.cid", e.id), button("quiet", { onclick: () => copy(e.id, "the id"), "aria-label": "Copy the id" }, icon("copy"))),
       h("div.head.title", h("h1", { tabindex: "-1" }, mark(e.outcome), h("a", { href: `#/webhooks?q=${e.key}` }, hookName(e.key))), h("div.actions", actions)),
-      h("p.verdict", verdict(e)), stale,
+      h("p.verdict", verdict(e)), !waits && !e.replayable && e.replayNote && h("p.told.why", "It cannot be replayed: ", prose(e.replayNote), "."), stale,
       facts(
         ["Received", at(e.at, "s"), h("span.faint", ", ", ago(e.at))], e.status && ["Answered", h("b", e.status), ` in ${took(e.took)}`], e.peer && ["From", e.peer], e.path && ["Request", h("span.path", `${e.method} `, h("bdi", sent(e.path)))], ["Size", size(e.size)],
         e.kind && ["Kind", h("code", e.kind)], e.tried > 0 && ["Attempts", count(e.tried), e.next && waits && h("span.faint", `, next in ${took(Math.max(0, e.next - now()))}`)],
         e.dedup && ["Dedup", e.dedup], e.secrets.map(({ guard, position }) => `${guard}: number ${position}`).join(", ") && ["Secret", e.secrets.map(({ guard, position }) => `${guard}: number ${position}`).join(", ")],
-        e.revision && ["Revision", count(e.revision)], e.died && ["Given up", at(e.died), h("span.faint", ", ", ago(e.died))], !waits && !e.replayable && e.replayNote && ["Replay", h("span.faint", prose(e.replayNote))]),
+        e.revision && ["Revision", count(e.revision)], e.died && ["Given up", at(e.died), h("span.faint", ", ", ago(e.died))]),
       e.steps.length > 0 && section("Timeline", h("span.faint", "drawn to scale"), timeline(e, answer)),
       e.alone && h("p.note", "The history does not have this event. The queue does: its head and body are shown."),
       e.actions.length > 0 && section("Actions of operators", null, h("ul.plain", e.actions.map((a) => h("li", at(a.at), h("span.faint", ", ", ago(a.at), ": "), h("code", a.what), " by ", h("bdi", a.by), a.outcome && [", then ", mark(a.outcome)])))),
