@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -170,6 +171,17 @@ def write_files(folder):
     return {"WEBHOOKS_CONFIG_FILE": str(webhooks), "CONNECTIONS_CONFIG_FILE": str(connections)}, (add, '"new_hook"')
 
 
+def inspector(port, token):
+    """The commands that show that the inspector's page answers, and that its data needs the token."""
+    admin = f"http://127.0.0.1:{port}/admin"
+    return [
+        ("", f"curl -s {admin}/ui/", "<title>Inspector"),
+        ("", f"curl -s {admin}/session", '"status":401'),
+        ("", f'curl -s -H "Authorization: Bearer {token}" {admin}/session', '"history":true'),
+        ("", f'curl -s -H "Authorization: Bearer {token}" "{admin}/events?webhook=test_log&outcome=delivered"', '"key":"default/test_log"'),
+    ]
+
+
 def things_to_try(port, data, add):
     """The commands to try: a comment, the command, and a part of its output."""
 
@@ -235,20 +247,23 @@ def run(args, processes):
     data.mkdir(parents=True, exist_ok=True)
     port = free_port("PORT", 8000)
     variables, add = start_etcd(processes, folder) if args.backend == "etcd" else write_files(folder)
+    token = os.environ.get("ADMIN_TOKEN") or secrets.token_urlsafe(16)
     variables.update(CONFIG_BACKEND=args.backend, HOST="127.0.0.1", PORT=str(port), SAVE_TO_DISK_ROOT=str(data))
-    variables.update(HISTORY_DIR=str(folder / "history"))
+    variables.update(ADMIN_TOKEN=token, HISTORY_DIR=str(folder / "history"), SPOOL_DIR=str(folder / "spool"))
     log = folder / "gateway.log" if args.check else None
+    page = f"Inspector: http://127.0.0.1:{port}/admin/ui/\nIts token: {token}\n"
+    print(page, flush=True)
     processes.start("the gateway", [args.gateway], environment() | variables, log)
     try:
         processes.wait_until(lambda: answers(f"http://127.0.0.1:{port}/ready"), "the gateway ready")
         lines = things_to_try(port, data, add)
         if args.check:
-            return check(processes, port, lines)
+            return check(processes, port, lines + inspector(port, token))
     except Failure:
         if log:
             print("the last lines of the gateway's log:", *log.read_text(errors="replace").splitlines()[-30:], sep="\n  ")
         raise
-    print(f"\nThe gateway runs at http://localhost:{port}. To try it, in another terminal:\n")
+    print(f"\n{page}\nThe gateway runs at http://localhost:{port}. To try it, in another terminal:\n")
     for comment, line, _ in lines:
         print(comment + "\n" * bool(comment) + line + "\n")
     print("Ctrl-C stops it.\n", flush=True)
