@@ -14,7 +14,7 @@ export SIGNERS := $(TOOLS)/signers
 export TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-attacks test-faults test-kills test-targets soak fuzz scale bench instructions load fmt lint ci clean
+.PHONY: help run test test-inspector test-attacks test-faults test-kills test-targets soak fuzz scale bench instructions load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,9 +33,16 @@ ifeq ($(ARGS),)
 # These tests wait for etcd more than they compute.
 	cargo test --locked --all-features --test etcd --test soak -- --test-threads=8
 	cargo test --locked --all-features --doc
+	cargo build --locked --all-features --bin gateway --example fill_history
+	python3 tests/inspector/run.py
 else
 	cargo test --locked --all-features $(ARGS)
 endif
+
+test-inspector: ## the inspector in Chromium, against a real gateway; screenshots in target/inspector (ARGS=walk narrows it)
+	@bash .ci/tools.sh browser
+	cargo build --locked --all-features --bin gateway --example fill_history
+	python3 tests/inspector/run.py $(ARGS)
 
 PERCENT ?= 100
 

