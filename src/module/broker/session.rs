@@ -62,6 +62,10 @@ impl<S: Clone + Send + Sync + 'static> Sessions<S> {
     ///
     /// While there is none: the error of the last attempt.
     pub(crate) async fn current(&self) -> Result<S, DeliverError> {
+        // The usual case, on the way of each delivery.
+        if let Status::Up(session) = &*self.status.borrow() {
+            return Ok(session.clone());
+        }
         let mut status = self.status.clone();
         let is_first = matches!(*status.borrow(), Status::First);
         let settled = status.wait_for(|status| matches!(status, Status::Up(_) | Status::Down(_)));

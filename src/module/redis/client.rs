@@ -111,8 +111,7 @@ impl Dialer {
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(WAITING);
         let made = MultiplexedConnection::new_with_config(&plain(), stream, config).await;
         let (connection, driver) = made.map_err(|error| failure(&self.shown, error))?;
-        let (ended, watched) = watch::channel(false);
-        let ended = Arc::new(ended);
+        let ended = Arc::new(watch::Sender::new(false));
         let (signs, end) = (signs_of_life(connection.clone(), self.timeout), Arc::clone(&ended));
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -121,11 +120,11 @@ impl Dialer {
             }
             end.send_replace(true);
         });
-        let carrier = Arc::new(Carrier(task));
+        let carrier = Carrier(task);
         self.login.log_in(connection.clone()).await.map_err(|error| failure(&self.shown, error))?;
         let largest = largest(connection.clone()).await;
-        let dialer = self.clone();
-        Ok(Session { dialer, connection, largest, since: Instant::now(), ended, watched, _carrier: carrier })
+        let (dialer, since) = (self.clone(), Instant::now());
+        Ok(Session(Arc::new(Carried { dialer, connection, largest, since, ended, _carrier: carrier })))
     }
 }
 
@@ -171,23 +170,25 @@ impl Dial for Dialer {
     }
 
     async fn ended(session: &Session) {
-        let mut watched = session.watched.clone();
+        let mut watched = session.0.ended.subscribe();
         // An error would mean that nobody is left to end it.
         let _ = watched.wait_for(|ended| *ended).await;
     }
 }
 
-/// A network connection over which many commands are under way at a time. It does not reconnect.
+/// A network connection over which many commands are under way at a time. It does not reconnect. Clones are the same
+/// session.
 #[derive(Clone)]
-pub(super) struct Session {
+pub(super) struct Session(Arc<Carried>);
+
+struct Carried {
     dialer: Dialer,
     connection: MultiplexedConnection,
     /// The largest argument of a command that the server reads, in bytes.
     largest: usize,
     since: Instant,
     ended: Arc<watch::Sender<bool>>,
-    watched: watch::Receiver<bool>,
-    _carrier: Arc<Carrier>,
+    _carrier: Carrier,
 }
 
 impl Session {
@@ -206,21 +207,21 @@ impl Session {
         F: Future<Output = Result<T, RedisError>>,
     {
         let server = self.server();
-        if bytes > self.largest {
+        if bytes > self.0.largest {
             let reason =
-                format!("{server}: the event has {bytes} bytes, and its `proto-max-bulk-len` is {}", self.largest);
+                format!("{server}: the event has {bytes} bytes, and its `proto-max-bulk-len` is {}", self.0.largest);
             return Err(DeliverError::new(DeliverErrorKind::Permanent, reason));
         }
-        match timeout(self.dialer.timeout, send(self.connection.clone())).await {
+        match timeout(self.0.dialer.timeout, send(self.0.connection.clone())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                if is_of_a_replica(&error) && self.since.elapsed() >= GOOD {
+                if is_of_a_replica(&error) && self.0.since.elapsed() >= GOOD {
                     self.give_up();
                 }
                 Err(failure(server, error))
             }
             Err(_) => {
-                let reason = format!("{server}: no answer within {:?}", self.dialer.timeout);
+                let reason = format!("{server}: no answer within {:?}", self.0.dialer.timeout);
                 Err(DeliverError::new(DeliverErrorKind::Timeout, reason))
             }
         }
@@ -228,17 +229,17 @@ impl Session {
 
     /// The host and port of the server, for messages.
     pub(super) fn server(&self) -> &str {
-        self.dialer.server()
+        self.0.dialer.server()
     }
 
     /// Whether both are the same session.
     pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.ended, &other.ended)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Asks for a new session, which may lead to another server. Commands under way continue.
     fn give_up(&self) {
-        self.ended.send_replace(true);
+        self.0.ended.send_replace(true);
     }
 }
 
