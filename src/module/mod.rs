@@ -11,6 +11,7 @@
 //!   out, or answered 2xx by a peer. Everything else is an error, and the sender is asked to try again.
 //! * The future may be dropped at any await, when the sender hangs up or the deadline passes. The work must then be
 //!   either done completely or not at all.
+//! * A module whose target answers may report the answer, for an operator: [`Delivery::reply`] takes it.
 //! * The body and the headers are as received, without the credentials that the webhook's `credential_cleanup` removes.
 //!   They must not be logged unless that is the module's purpose.
 //!
