@@ -149,8 +149,6 @@ pub mod worker;
 
 #[doc(inline)]
 pub use self::base::log_limit::LogLimit;
-#[cfg(feature = "metrics")]
-pub use self::base::metrics::describe_metrics;
 #[doc(inline)]
 pub use self::layers::evidence::{Matched, Permit};
 #[doc(inline)]

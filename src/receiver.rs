@@ -36,4 +36,6 @@ mod tasks;
 
 pub use self::assembly::{Live, ReceiverBuilder, ReceiverFuture, Running};
 pub use self::tasks::{TaskEnded, Tasks};
+#[cfg(feature = "metrics")]
+pub use crate::base::metrics::describe_metrics;
 pub use crate::delivery::{CountBy, WebhookCounters};

@@ -75,7 +75,7 @@ pub(crate) fn init(settings: &Settings, stderr: Stderr) -> Result<PrometheusHand
 
 /// Adds the help texts, and the metrics that are there from the start.
 fn describe() {
-    tower_webhook::describe_metrics();
+    tower_webhook::receiver::describe_metrics();
     COUNTERS.iter().for_each(|(name, help)| metrics::describe_counter!(*name, *help));
     GAUGES.iter().for_each(|(name, help)| metrics::describe_gauge!(*name, *help));
     metrics::gauge!("tower_webhook_build_info", "version" => VERSION).set(1.0);

@@ -97,15 +97,14 @@ impl WebhookCounters {
                 let is_full = series.count >= self.0.max_series;
                 let (name, namespace, id) = if is_full { ("", OTHER, OTHER) } else { (name, namespace, id) };
                 series.count += usize::from(!is_full);
-                let counter = match known(family(&mut series), name) {
+                match known(family(&mut series), name) {
                     Some(counter) => counter,
                     None => {
                         let counter = make(namespace.to_owned(), id.to_owned());
                         family(&mut series).entry(name.into()).or_default().push((outcome, counter.clone()));
                         counter
                     }
-                };
-                counter
+                }
             }
         };
         drop(series);

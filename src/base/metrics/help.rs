@@ -6,7 +6,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 ///
 /// ```
 /// // After `metrics::set_global_recorder`:
-/// tower_webhook::describe_metrics();
+/// tower_webhook::receiver::describe_metrics();
 /// ```
 pub fn describe_metrics() {
     for (name, help) in COUNTERS {

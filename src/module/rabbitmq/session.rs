@@ -243,10 +243,8 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         match self.channel.take() {
-            Some(channel) if self.is_answered => {
-                if channel.status().connected() {
-                    lock(&self.session.idle).push(channel);
-                }
+            Some(channel) if self.is_answered && channel.status().connected() => {
+                lock(&self.session.idle).push(channel);
             }
             // Also when the channel was not open yet: the server does not answer. A channel that is dropped is closed.
             _ if !self.is_answered => self.session.give_up(self.bytes),
