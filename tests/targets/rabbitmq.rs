@@ -1,6 +1,8 @@
 //! The module `rabbitmq` against RabbitMQ 3.10. The consumer is pika.
 
+mod answers;
 mod server;
+mod speed;
 
 use serde_json::{Value, json};
 

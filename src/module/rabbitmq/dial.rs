@@ -31,6 +31,7 @@ pub(super) struct Dial {
     vhost: String,
     egress: Egress,
     tls: Option<ClientTls>,
+    has_certificate: bool,
     /// Shown to the server's operator.
     name: String,
 }
@@ -55,9 +56,10 @@ impl Drop for Socket {
 impl Dial {
     pub(super) fn new(egress: &Egress, access: Access, connection: &str) -> Result<Self, BuildError> {
         let Access { server, user, password, vhost, tls } = access;
+        let has_certificate = tls.as_ref().is_some_and(|options| options.client_cert.is_some());
         let tls = tls.map(|options| egress.client_tls(&options)).transpose()?;
         let name = format!("tower-webhook, connection {connection}");
-        Ok(Self { server, user, password, vhost, egress: egress.clone(), tls, name })
+        Ok(Self { server, user, password, vhost, egress: egress.clone(), tls, has_certificate, name })
     }
 
     /// Connects and logs in. There is no time limit.
@@ -112,7 +114,7 @@ impl Dial {
     }
 
     fn refused(&self, error: &lapin::Error) -> DeliverError {
-        error::not_connected(&self.server, error)
+        error::not_connected(&self.server, error, self.has_certificate)
     }
 }
 

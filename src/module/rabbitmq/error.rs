@@ -39,7 +39,7 @@ pub(super) fn no_tls(server: &Server, error: &io::Error) -> DeliverError {
 }
 
 /// The server does not take the login.
-pub(super) fn not_connected(server: &Server, error: &Error) -> DeliverError {
+pub(super) fn not_connected(server: &Server, error: &Error, has_certificate: bool) -> DeliverError {
     let (kind, text) = match error.kind() {
         ErrorKind::ProtocolError(refusal) => match refusal.get_id() {
             ACCESS_REFUSED => (Auth, "the server refuses the user or the password of the connection".to_owned()),
@@ -52,7 +52,11 @@ pub(super) fn not_connected(server: &Server, error: &Error) -> DeliverError {
         ErrorKind::IOError(error) if of_certificate(error) => {
             (Auth, format!("the server does not accept the client's certificate: {error}"))
         }
-        ErrorKind::IOError(error) => (Connect, format!("the connection broke before the login was complete: {error}")),
+        ErrorKind::IOError(error) => {
+            // Its reason may be lost: a server that refuses a certificate resets the connection.
+            let or = if has_certificate { ", or the server does not accept the client's certificate" } else { "" };
+            (Connect, format!("the connection broke before the login was complete{or}: {error}"))
+        }
         ErrorKind::MissingHeartbeatError => (Timeout, "the server does not answer".to_owned()),
         ErrorKind::InvalidProtocolVersion(version) => {
             (Config, format!("the server speaks AMQP {version}, and this module speaks AMQP 0.9.1"))
@@ -188,12 +192,12 @@ mod tests {
         }
         let server = Server::new("rabbit", 5672).unwrap();
         for (code, expected) in [(403, Auth), (530, Config), (320, Unavailable)] {
-            assert_eq!(not_connected(&server, &refusal(code, "")).kind(), expected, "{code}");
+            assert_eq!(not_connected(&server, &refusal(code, ""), false).kind(), expected, "{code}");
         }
         let alert = io::Error::other("received fatal alert: CertificateRequired");
-        assert_eq!(not_connected(&server, &alert.into()).kind(), Auth);
+        assert_eq!(not_connected(&server, &alert.into(), true).kind(), Auth);
         let broken = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(not_connected(&server, &broken.into()).kind(), Connect);
+        assert_eq!(not_connected(&server, &broken.into(), true).kind(), Connect);
         assert_eq!((returned(312, "").kind(), returned(313, "").kind()), (Config, Unavailable));
     }
 }

@@ -4,6 +4,7 @@ mod config;
 mod connection;
 mod dial;
 mod error;
+mod pipeline;
 mod session;
 
 use std::fmt;
@@ -92,7 +93,7 @@ impl ConfigModule for RabbitMq {
 
 impl Module for RabbitMq {
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-        let message = self.target.message(&delivery)?;
+        let message = Arc::new(self.target.message(&delivery)?);
         let limit = self.target.timeout;
         let delivering = async {
             let client = self.connection.client().await?;

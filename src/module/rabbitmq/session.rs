@@ -1,4 +1,4 @@
-//! One connection to the server, with a channel for each message that is on its way.
+//! One connection to the server, with a channel that messages share, and channels for one message each.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::dial::{Dial, Socket};
 use super::error;
+use super::pipeline::{Ended, Pipeline};
 use crate::base::lock::lock;
 use crate::event::DeliverError;
 
@@ -44,16 +45,26 @@ pub(super) struct Outgoing {
     pub(super) body: Bytes,
 }
 
+/// The longest body of a message that shares a channel, in bytes: a server may refuse longer ones and close the channel.
+const MAX_SHARED: usize = 64 << 10;
+
+/// The most routes that are remembered.
+const MOST_ROUTES: usize = 1024;
+
 /// A connection, logged in.
 ///
-/// Each channel has one message on its way. The server returns an unroutable message before it confirms it, and lapin hands
-/// a returned message to whichever confirmation it completes next: with several messages on a channel, which the server may
-/// confirm together, that could be another one's, and an unroutable message would count as delivered. The server also
-/// closes a channel for one wrong message, which must fail no other.
+/// The server closes a channel for one wrong message, and returns those that no queue gets. So a message is alone on its
+/// channel until one to the same exchange and routing key was confirmed; after that, messages share a channel, which
+/// [`Pipeline`] describes. What goes wrong there is done again, alone on a channel.
 pub(super) struct Session {
     connection: Option<Connection>,
     socket: Option<Socket>,
     idle: Mutex<Vec<Channel>>,
+    shared: Mutex<Option<Pipeline>>,
+    /// One permit, held by the delivery that makes the shared channel.
+    making: Semaphore,
+    /// The exchanges and routing keys to which a message was confirmed, and none failed since.
+    proven: Mutex<HashSet<(ShortString, ShortString)>>,
     turns: Semaphore,
     /// The queues that were made, or found, over this connection.
     declared: Mutex<HashSet<ShortString>>,
@@ -95,6 +106,9 @@ impl Session {
             connection: Some(connection),
             socket: Some(socket),
             idle: Mutex::default(),
+            shared: Mutex::default(),
+            making: Semaphore::new(1),
+            proven: Mutex::default(),
             turns: Semaphore::new(MOST),
             declared: Mutex::default(),
             news,
@@ -111,7 +125,7 @@ impl Session {
     }
 
     /// Publishes a message, and waits until the server has confirmed it. There is no time limit.
-    pub(super) async fn publish(&self, message: &Outgoing) -> Result<(), DeliverError> {
+    pub(super) async fn publish(&self, message: &Arc<Outgoing>) -> Result<(), DeliverError> {
         if let Some(reason) = self.blocked_by() {
             return Err(error::blocked(&reason));
         }
@@ -122,49 +136,86 @@ impl Session {
         }
     }
 
-    async fn publish_unless_blocked(&self, message: &Outgoing) -> Result<(), DeliverError> {
+    async fn publish_unless_blocked(&self, message: &Arc<Outgoing>) -> Result<(), DeliverError> {
         let _turn = self.turns.acquire().await;
-        match self.publish_once(message).await {
+        let route = (message.exchange.clone(), message.routing_key.clone());
+        if message.body.len() <= MAX_SHARED && lock(&self.proven).contains(&route) {
+            let mut wait = Wait { session: self, bytes: message.body.len(), is_answered: false };
+            let ended = self.publish_shared(message).await?;
+            wait.answered();
+            match ended {
+                Ended::Confirmed => return Ok(()),
+                Ended::Failed(error) => return Err(error),
+                Ended::Unclear => drop(lock(&self.proven).remove(&route)),
+            }
+        }
+        let outcome = match self.publish_alone(message).await {
             // Somebody has deleted the queue since.
             Err(Failure::Unroutable(_)) if message.declare => {
                 lock(&self.declared).remove(&message.routing_key);
-                self.publish_once(message).await.map_err(Failure::into_error)
+                self.publish_alone(message).await
             }
-            outcome => outcome.map_err(Failure::into_error),
+            outcome => outcome,
+        };
+        outcome.map_err(Failure::into_error)?;
+        let mut proven = lock(&self.proven);
+        if proven.len() >= MOST_ROUTES {
+            proven.clear();
         }
+        proven.insert(route);
+        Ok(())
     }
 
-    async fn publish_once(&self, message: &Outgoing) -> Result<(), Failure> {
+    async fn publish_shared(&self, message: &Arc<Outgoing>) -> Result<Ended, DeliverError> {
+        let pipeline = self.pipeline().await.map_err(Failure::into_error)?;
+        Ok(pipeline.publish(Arc::clone(message)).await)
+    }
+
+    /// The shared channel. The first message that needs it makes it.
+    async fn pipeline(&self) -> Result<Pipeline, Failure> {
+        let open = || lock(&self.shared).clone().filter(Pipeline::is_open);
+        if let Some(pipeline) = open() {
+            return Ok(pipeline);
+        }
+        let _making = self.making.acquire().await;
+        if let Some(pipeline) = open() {
+            return Ok(pipeline);
+        }
+        let pipeline = Pipeline::new(self.new_channel().await?);
+        *lock(&self.shared) = Some(pipeline.clone());
+        Ok(pipeline)
+    }
+
+    async fn publish_alone(&self, message: &Outgoing) -> Result<(), Failure> {
+        let mut wait = Wait { session: self, bytes: message.body.len(), is_answered: false };
         let mut lease = self.lease().await?;
         let outcome = lease.publish(message).await;
         lease.is_answered = true;
-        self.unanswered.store(0, Ordering::Relaxed);
-        self.unanswered_bytes.store(0, Ordering::Relaxed);
+        wait.answered();
         outcome
     }
 
     /// A channel with no message on its way.
     async fn lease(&self) -> Result<Lease<'_>, Failure> {
-        let mut lease = Lease { session: self, channel: None, bytes: 0, is_answered: false };
         loop {
             let idle = lock(&self.idle).pop();
             match idle {
                 Some(channel) if !channel.status().connected() => {}
-                Some(channel) => {
-                    lease.channel = Some(channel);
-                    return Ok(lease);
-                }
+                Some(channel) => return Ok(Lease { session: self, channel, is_answered: false }),
                 None => break,
             }
         }
+        Ok(Lease { session: self, channel: self.new_channel().await?, is_answered: false })
+    }
+
+    async fn new_channel(&self) -> Result<Channel, Failure> {
         let Some(connection) = &self.connection else { return Err(Failure::Other(error::lost())) };
         let opening = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(channel)
         };
-        lease.channel = Some(opening.await.map_err(|error| Failure::Other(error::of_connection(&error)))?);
-        Ok(lease)
+        opening.await.map_err(|error| Failure::Other(error::of_connection(&error)))
     }
 
     /// The reason why the server reads nothing now, if it does not.
@@ -204,15 +255,13 @@ impl Session {
 /// A channel for one message. It is used again once the server has answered.
 struct Lease<'a> {
     session: &'a Session,
-    channel: Option<Channel>,
-    /// The length of the message that was published.
-    bytes: usize,
+    channel: Channel,
     is_answered: bool,
 }
 
 impl Lease<'_> {
-    async fn publish(&mut self, message: &Outgoing) -> Result<(), Failure> {
-        let Some(channel) = self.channel.clone() else { return Err(Failure::Other(error::lost())) };
+    async fn publish(&self, message: &Outgoing) -> Result<(), Failure> {
+        let channel = &self.channel;
         let queue = &message.routing_key;
         if message.declare && !lock(&self.session.declared).contains(queue) {
             let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -220,7 +269,6 @@ impl Lease<'_> {
             declared.map_err(|error| Failure::Other(error::not_declared(&error)))?;
             lock(&self.session.declared).insert(queue.clone());
         }
-        self.bytes = message.body.len();
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, properties) = (message.exchange.clone(), message.properties.clone());
         let published = channel.basic_publish(exchange, queue.clone(), options, &message.body, properties).await;
@@ -240,15 +288,34 @@ impl Lease<'_> {
     }
 }
 
+/// A channel whose message was not answered is closed by lapin when the last handle is dropped.
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        match self.channel.take() {
-            Some(channel) if self.is_answered && channel.status().connected() => {
-                lock(&self.session.idle).push(channel);
-            }
-            // Also when the channel was not open yet: the server does not answer. A channel that is dropped is closed.
-            _ if !self.is_answered => self.session.give_up(self.bytes),
-            _ => {}
+        if self.is_answered && self.channel.status().connected() {
+            lock(&self.session.idle).push(self.channel.clone());
+        }
+    }
+}
+
+/// A message that waits for the server's answer. If it is dropped before that, the session counts it.
+struct Wait<'a> {
+    session: &'a Session,
+    bytes: usize,
+    is_answered: bool,
+}
+
+impl Wait<'_> {
+    fn answered(&mut self) {
+        self.is_answered = true;
+        self.session.unanswered.store(0, Ordering::Relaxed);
+        self.session.unanswered_bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.session.give_up(self.bytes);
         }
     }
 }
@@ -274,6 +341,7 @@ impl Drop for Session {
         let (connection, socket) = (self.connection.take(), self.socket.take());
         let (Some(connection), Ok(runtime)) = (connection, tokio::runtime::Handle::try_current()) else { return };
         lock(&self.idle).clear();
+        *lock(&self.shared) = None;
         if connection.status().connected() {
             runtime.spawn(async move {
                 let _ = timeout(FAREWELL, connection.close(200, "OK".into())).await;

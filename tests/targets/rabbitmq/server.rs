@@ -27,6 +27,15 @@ pub(crate) struct RabbitMq {
 impl RabbitMq {
     /// Starts it with an empty virtual host `/`. With certificates it also speaks TLS.
     pub(crate) async fn start_with(password: &str, certificates: Option<&Certificates>) -> Self {
+        Self::start_as(password, certificates, false).await
+    }
+
+    /// The same, and over TLS every client needs a certificate.
+    pub(crate) async fn start_strict(password: &str, certificates: &Certificates) -> Self {
+        Self::start_as(password, Some(certificates), true).await
+    }
+
+    async fn start_as(password: &str, certificates: Option<&Certificates>, is_strict: bool) -> Self {
         let directory = Directory::new("rabbitmq");
         let (port, tls_port, mapper_port, peers) = (free_port(), free_port(), free_port(), free_port());
         let mapper = {
@@ -57,7 +66,7 @@ impl RabbitMq {
                 lines.push(format!("ssl_options.{key} = {}", certificates.path(name).display()));
             }
             lines.push("ssl_options.verify = verify_peer".to_owned());
-            lines.push("ssl_options.fail_if_no_peer_cert = false".to_owned());
+            lines.push(format!("ssl_options.fail_if_no_peer_cert = {is_strict}"));
         }
         directory.write("rabbitmq.conf", &(lines.join("\n") + "\n"));
         directory.write("plugins", "[].\n");
