@@ -1,8 +1,9 @@
 //! Finds the client of a request behind proxies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode};
 use tower_webhook::request::{ClientAddress, Peer};
 
 use crate::rules::Violation;
@@ -12,6 +13,12 @@ use crate::rules::Violation;
 pub(crate) struct Clients(Option<Arc<ClientAddress>>);
 
 impl Clients {
+    /// The client that a trusted proxy names; `None` without a proxy, and if the name cannot be read.
+    pub(crate) fn forwarded(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let peer = peer.address().ip();
+        self.0.as_ref()?.resolve(peer, headers).ok().filter(|client| *client != peer)
+    }
+
     pub(crate) fn new(addresses: Option<ClientAddress>) -> Self {
         Self(addresses.map(Arc::new))
     }

@@ -205,12 +205,13 @@ impl Connections {
         let app = RefCell::new(self.app.clone());
         let activity = Arc::clone(activity);
         service_fn(move |mut req: Request<Incoming>| {
-            if activity.refuses_more() && req.version() == Version::HTTP_2 {
-                return Answering::refused(closing());
-            }
             req.extensions_mut().insert(peer.clone());
+            let entry = app.borrow().access(&req);
+            if activity.refuses_more() && req.version() == Version::HTTP_2 {
+                return Answering::refused(closing(), entry);
+            }
             let running = Running::begin(&activity);
-            Answering::new(app.borrow_mut().call(RequestBody::of(req, &activity)), running)
+            Answering::new(app.borrow_mut().call(RequestBody::of(req, &activity)), running, entry)
         })
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use pin_project::pin_project;
 
+use crate::access::Entry;
 use crate::activity::{Activity, Running};
 use crate::routes::{AppBody, is_let_in};
 
@@ -66,6 +67,8 @@ pub(crate) struct Answering<F> {
     state: State<F>,
     /// Present until the answer is.
     running: Option<Running>,
+    /// The request's line in the access log.
+    entry: Option<Box<Entry>>,
 }
 
 #[pin_project(project = StateProj)]
@@ -78,13 +81,13 @@ enum State<F> {
 }
 
 impl<F> Answering<F> {
-    pub(crate) fn new(answer: F, running: Running) -> Self {
-        Self { state: State::Asking(answer), running: Some(running) }
+    pub(crate) fn new(answer: F, running: Running, entry: Option<Box<Entry>>) -> Self {
+        Self { state: State::Asking(answer), running: Some(running), entry }
     }
 
     /// The answer to a request that does not keep the connection open.
-    pub(crate) fn refused(answer: Response<AppBody>) -> Self {
-        Self { state: State::Early(Some(answer)), running: None }
+    pub(crate) fn refused(answer: Response<AppBody>, entry: Option<Box<Entry>>) -> Self {
+        Self { state: State::Early(Some(answer)), running: None, entry }
     }
 }
 
@@ -99,7 +102,7 @@ where
         let answer = match this.state.as_mut().project() {
             StateProj::Asking(answer) => ready!(answer.poll(cx))?,
             StateProj::Early(answer) => match answer.take() {
-                Some(answer) => return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take()))),
+                Some(answer) => return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take(), this.entry.take()))),
                 None => return Poll::Pending,
             },
         };
@@ -107,7 +110,7 @@ where
             this.running.iter().for_each(|running| running.activity().let_in());
         }
         if !this.running.as_ref().is_some_and(|running| running.activity().is_unread()) {
-            return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take())));
+            return Poll::Ready(Ok(AnswerBody::of(answer, this.running.take(), this.entry.take())));
         }
         // This drops the request with the old state.
         this.state.set(State::Early(Some(answer)));
@@ -122,12 +125,16 @@ pub(crate) struct AnswerBody<B> {
     #[pin]
     body: B,
     rest: Bytes,
+    entry: Option<Box<Entry>>,
     _running: Option<Running>,
 }
 
 impl<B> AnswerBody<B> {
-    fn of(answer: Response<B>, running: Option<Running>) -> Response<Self> {
-        answer.map(|body| Self { body, rest: Bytes::new(), _running: running.map(Running::answered) })
+    fn of(answer: Response<B>, running: Option<Running>, mut entry: Option<Box<Entry>>) -> Response<Self> {
+        if let Some(entry) = &mut entry {
+            entry.answered(&answer);
+        }
+        answer.map(|body| Self { body, rest: Bytes::new(), entry, _running: running.map(Running::answered) })
     }
 }
 
@@ -148,6 +155,9 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
         }
         if data.len() > PIECE {
             *this.rest = data.split_off(PIECE);
+        }
+        if let Some(entry) = this.entry {
+            entry.sent(data.len());
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --bin gateway --features gateway`. README.md lists its routes, variables and metrics.
 
+mod access;
 mod activity;
 mod certificates;
 mod clients;
@@ -54,6 +55,7 @@ use tower_webhook::source::{EtcdSource, FileSource, Source};
 use tower_webhook::worker::Worker;
 use tower_webhook::{Receiver, Registry, Store};
 
+use crate::access::AccessLog;
 use crate::certificates::Certificates;
 use crate::command::Command;
 use crate::server::Shutdown;
@@ -120,6 +122,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     // First of all: until its handler is installed, SIGHUP would end the process.
     let signals = reload::Signals::install()?;
     let settings = Settings::from_env()?;
+    let access = AccessLog::new(settings.log_access, stderr.clone(), &settings.namespace);
     let metrics = telemetry::init(&settings, stderr)?;
     settings.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Bound early, so that a port in use is the first thing to be reported.
@@ -152,7 +155,7 @@ async fn start(stderr: Stderr) -> Result<(), Error> {
     let mut tasks = running.tasks;
     let admin = admin(running.store.clone(), queue.clone(), history.clone(), &settings, &shutdown);
     let measured = routes::Measured::new(running.store, queue, body_memory, metrics);
-    let apps = routes::apps(running.receiver, admin, measured, &settings);
+    let apps = routes::apps(running.receiver, admin, measured, access, &settings);
     tokio::select! {
         outcome = server::serve(sockets, apps, tls, &settings, shutdown.clone()) => outcome?,
         failed = tasks.failed() => return Err(failed.into()),

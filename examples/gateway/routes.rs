@@ -29,6 +29,7 @@ use tower_webhook::receiver::ReceiverFuture;
 use tower_webhook::request::{BodyMemory, ResponseBody};
 use tower_webhook::{Receiver, Store};
 
+use crate::access::{AccessLog, Entry};
 use crate::clients::Clients;
 use crate::exchange::RequestBody;
 use crate::refused::RefusedLog;
@@ -54,7 +55,13 @@ impl Measured {
     }
 }
 
-pub(crate) fn apps(receiver: Receiver, admin: Admin, measured: Measured, settings: &Settings) -> Apps {
+pub(crate) fn apps(
+    receiver: Receiver,
+    admin: Admin,
+    measured: Measured,
+    access: AccessLog,
+    settings: &Settings,
+) -> Apps {
     let root = Router::new().route("/", get(|| async { Json(json!({"message": "200 OK"})) }));
     let refused = RefusedLog::default();
     let operator = Router::new()
@@ -73,10 +80,19 @@ pub(crate) fn apps(receiver: Receiver, admin: Admin, measured: Measured, setting
     let clients = Clients::new(settings.clients.clone());
     let everything = root.clone().merge(operator);
     match settings.admin_address {
-        None => Apps { main: App { receiver, routes: finish(everything), clients, refused }, admin: None, remainders },
+        None => {
+            let main = App { receiver, routes: finish(everything), clients, refused, access };
+            Apps { main, admin: None, remainders }
+        }
         Some(_) => Apps {
-            main: App { receiver, routes: finish(root), clients: clients.clone(), refused: refused.clone() },
-            admin: Some(App { receiver: None, routes: finish(everything), clients, refused }),
+            main: App {
+                receiver,
+                routes: finish(root),
+                clients: clients.clone(),
+                refused: refused.clone(),
+                access: access.clone(),
+            },
+            admin: Some(App { receiver: None, routes: finish(everything), clients, refused, access }),
             remainders,
         },
     }
@@ -106,6 +122,14 @@ pub(crate) struct App {
     routes: Router,
     clients: Clients,
     refused: RefusedLog,
+    access: AccessLog,
+}
+
+impl App {
+    /// Begins the line of a request in the access log, if there is one.
+    pub(crate) fn access<B>(&self, req: &Request<B>) -> Option<Box<Entry>> {
+        self.access.begin(req, |peer, headers| self.clients.forwarded(peer, headers))
+    }
 }
 
 impl Service<Request<RequestBody>> for App {

@@ -18,6 +18,7 @@ use self::values::{
     setting, shown, var, wrong,
 };
 
+use crate::access::Form;
 use crate::activity::Limits;
 #[cfg(feature = "http-webhook")]
 use crate::egress::Targets;
@@ -61,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) operators: Operators,
     pub(crate) log_filter: String,
     pub(crate) log_json: bool,
+    /// The form of the access log; `None` means that there is none.
+    pub(crate) log_access: Option<Form>,
     /// Counts requests and attempts by webhook or namespace.
     pub(crate) counters: Option<WebhookCounters>,
     /// Notes for the operator about variables, which do not stop the start.
@@ -126,6 +129,11 @@ impl Settings {
             operators: problems.collect(operators()),
             log_filter: problems.collect(setting("RUST_LOG")).unwrap_or_default(),
             log_json: problems.collect(choice("LOG_FORMAT", &["text", "json"])) == "json",
+            log_access: match problems.collect(choice("LOG_ACCESS", &["none", "json", "common"])) {
+                "json" => Some(Form::Json),
+                "common" => Some(Form::Common),
+                _ => None,
+            },
             counters: counters(&mut problems),
             notes,
         };

@@ -78,6 +78,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     secret("ADMIN_TOKENS_FILE", "JSON file: more tokens for /admin, as digests, each with its namespaces and rights"),
     variable("RUST_LOG", "info", "the log's filter"),
     variable("LOG_FORMAT", "text", "text or json"),
+    variable("LOG_ACCESS", "none", "the form of the access log: none, json or common (Apache's)"),
     variable("METRICS_LABELS", "none", "counts also by webhook or by namespace: none, namespace or webhook"),
     variable("METRICS_MAX_SERIES", "1000", "the most series that METRICS_LABELS may add"),
 ];

@@ -50,6 +50,7 @@ pub(crate) async fn try_until(
     let error = match within(patience, attempts(steps, delivery, &tracker, reports, patience)).await {
         Some(Ok(())) => {
             report(reports, Outcome::Delivered, None, None);
+            tracing::debug!(%event_id, webhook = %webhook.key(), "delivered");
             return Ok(());
         }
         Some(Err(error)) => error,

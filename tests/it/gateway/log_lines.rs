@@ -280,3 +280,38 @@ async fn an_admin_request_without_the_token_leaves_a_warning_and_a_flood_of_them
     assert!(gateway.err().lines().filter(|line| line.contains(MESSAGE)).all(|line| line.contains(r#""level":"WARN""#)));
     assert!(!gateway.err().contains("gu3ss") && !gateway.err().contains("/admin"), "{}", gateway.err());
 }
+
+#[tokio::test]
+async fn each_request_has_a_line_in_the_access_log() {
+    let gateway = Gateway::start(&[("LOG_ACCESS", "json"), ("RUST_LOG", "off,gateway=info")]).await;
+    let answer = gateway.post("/webhook/open?token=s3cret", "{}").await;
+    answer.assert_accepted();
+    gateway.get("/nothing").await;
+    let lines = || -> Vec<serde_json::Value> {
+        let log = gateway.err();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter_map(|line| line.get("access").cloned()).filter(|line| line["path"] != "/ready").collect()
+    };
+    eventually("a line for each request", async || lines().len() >= 2).await;
+    let lines = lines();
+    let first = &lines[0];
+    assert_eq!(
+        (&first["method"], &first["path"], &first["status"]),
+        (&json!("POST"), &json!("/webhook/open"), &json!(200))
+    );
+    assert_eq!((&first["webhook"], &first["event_id"]), (&json!("default/open"), &json!(answer.header("x-event-id"))));
+    assert_eq!(first["bytes"], json!(answer.body.len()));
+    assert_eq!(
+        (&lines[1]["path"], &lines[1]["status"], &lines[1]["webhook"]),
+        (&json!("/nothing"), &json!(404), &json!(null))
+    );
+    assert!(!gateway.err().contains("s3cret"), "{}", gateway.err());
+
+    let gateway = Gateway::start(&[("LOG_ACCESS", "common")]).await;
+    gateway.post("/webhook/open?token=s3cret", "{}").await.assert_accepted();
+    let is_common = |line: &str| {
+        line.starts_with("127.0.0.1 - - [") && line.contains("+0000] \"POST /webhook/open HTTP/1.1\" 200 ")
+    };
+    eventually("the line", async || gateway.err().lines().any(is_common)).await;
+    assert!(!gateway.err().contains("s3cret"), "{}", gateway.err());
+}
