@@ -9,10 +9,11 @@
 #   .ci/tools.sh browser inspector/            Chromium, playwright and axe-core, for `make test-inspector`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
-#   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx and libfaketime.so.1 (a wall clock that
-#                        a test sets), from Debian's packages, and signers/ (libraries of providers that sign webhooks),
-#                        from npm and PyPI: it needs node, npm and pip; schemathesis/ (tests/admin/), from PyPI; and the
-#                        brokers with their clients (brokers.sh). It also checks that a test can have a network of its own
+#   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx, bin/prometheus, bin/promtool and
+#                        libfaketime.so.1 (a wall clock that a test sets), from Debian's packages, and signers/ (libraries
+#                        of providers that sign webhooks), from npm and PyPI: it needs node, npm and pip; schemathesis/
+#                        (tests/admin/), from PyPI; and the brokers with their clients (brokers.sh). It also checks that a
+#                        test can have a network of its own
 #                        (unshare, ip).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -176,6 +177,16 @@ networks_work() { unshare --map-root-user --mount --net ip link set lo up >/dev/
 
 get_networks() { networks_work || { install_as_root util-linux iproute2 && networks_work; }; }
 
+# --- Prometheus -----------------------------------------------------------------------------------------------
+
+get_prometheus() {
+  [ -x "$tools/bin/prometheus" ] && "$tools/bin/promtool" --version >/dev/null 2>&1 && return
+  say "prometheus: unpacking Debian's prometheus"
+  unpack_debs "$tmp/prometheus" prometheus || return 1
+  install -m 755 "$tmp"/prometheus/usr/bin/{prometheus,promtool} "$tools/bin"
+  "$tools/bin/promtool" --version >/dev/null 2>&1
+}
+
 # --- libfaketime ----------------------------------------------------------------------------------------------
 
 # faketime_works LIBRARY: whether it shows another year to a program.
@@ -307,6 +318,7 @@ if [ "$want" = all ]; then
   get_etcd_34 || die "cannot fetch etcd 3.4 (Debian 12: etcd-server, etcd-client);" \
     "put etcd and etcdctl of a 3.4 release into target/tools/etcd-3.4"
   get_nginx || die "cannot fetch an nginx with HTTP/2 (Debian 12: nginx); put one into target/tools/bin"
+  get_prometheus || die "cannot fetch Prometheus (Debian 12: prometheus); put prometheus and promtool into target/tools/bin"
   get_signers || die "cannot fetch the libraries that tests/signers/ lists from npm and PyPI: it needs node, npm and pip"
   get_schemathesis || die "cannot fetch schemathesis 4.32.5 from PyPI; it needs pip and Python 3.10"
   get_brokers

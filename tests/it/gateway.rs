@@ -6,6 +6,7 @@ mod certificates;
 mod clients;
 mod config_files;
 mod configuration;
+mod dashboard;
 mod dedup;
 mod flood;
 mod guards;

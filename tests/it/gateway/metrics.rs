@@ -5,11 +5,13 @@ use serde_json::json;
 use crate::support::eventually;
 use crate::support::process::Gateway;
 
-async fn start(variables: &[(&str, &str)]) -> Gateway {
+pub(super) async fn start(variables: &[(&str, &str)]) -> Gateway {
     let directory = tempfile::tempdir().unwrap();
     let webhooks = json!({
         "a": {"module": "discard", "authorization": "Bearer t0p-secret-token"},
         "b": {"module": "discard"},
+        "once": {"module": "discard", "dedup": {"digest": true}},
+        "two": {"module": "discard", "authorization": ["Bearer t0p-secret-token", "Bearer an0ther-secret"]},
         "kept": {"module": "discard", "ack": "accepted"},
         "down": {"module": "http_webhook", "module-config": {"url": "http://127.0.0.1:1/"}, "ack": "accepted"},
     });
@@ -19,7 +21,7 @@ async fn start(variables: &[(&str, &str)]) -> Gateway {
     gateway
 }
 
-async fn traffic(gateway: &Gateway) {
+pub(super) async fn traffic(gateway: &Gateway) {
     for (path, status) in [("a", 401), ("b", 200), ("b", 200), ("kept", 202), ("down", 202), ("stranger", 404)] {
         assert_eq!(gateway.post(&format!("/webhook/{path}"), "{}").await.status, status, "{path}");
     }
@@ -29,9 +31,9 @@ async fn eventually_has(gateway: &Gateway, line: &str) {
     eventually(line, async || gateway.get("/metrics").await.text().lines().any(|other| other == line)).await;
 }
 
-const SPOOL: (&str, &str) = ("SPOOL_DIR", "spool");
+pub(super) const SPOOL: (&str, &str) = ("SPOOL_DIR", "spool");
 
-const EGRESS: (&str, &str) = ("EGRESS_ALLOW", "127.0.0.1/32");
+pub(super) const EGRESS: (&str, &str) = ("EGRESS_ALLOW", "127.0.0.1/32");
 
 #[tokio::test]
 async fn requests_and_attempts_are_counted_by_webhook_if_asked() {
