@@ -1,5 +1,6 @@
 //! The module `nats` against NATS 2.9 and 2.15. The consumer is nats-py.
 
+mod credentials;
 mod server;
 mod speed;
 
@@ -10,13 +11,14 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
+use self::credentials::Credentials;
 use self::server::{Cluster, Nats, Release, STREAM, USER, V29, V215};
 use crate::suite::{self, Access, Broker, PASSWORD};
 use crate::support::certificates::Certificates;
 use crate::support::client::Message;
 use crate::support::rig::Rig;
 use crate::support::seat;
-use crate::support::server::Server;
+use crate::support::server::{Directory, Server};
 
 impl<R: Release> Broker for Nats<R> {
     const FULL: &[&str] = &["throttled"];
@@ -151,6 +153,8 @@ on_both! {
     tls_and_client_certificates_are_demanded => demanding_tls::<R>();
     #[ignore = "`make test-targets` runs it"]
     tokens_and_private_inboxes_work => tokens::<R>();
+    #[ignore = "`make test-targets` runs it"]
+    credentials_files_work => credentials_files::<R>();
     #[ignore = "`make test-targets` runs it"]
     a_server_that_says_goodbye_is_left => lame_duck::<R>();
     #[ignore = "`make test-targets` runs it"]
@@ -371,6 +375,32 @@ async fn tokens<R: Release>() {
     }
     rig.connection("c", &json!({"type": "nats", "url": url("wrong@")})).await;
     rig.attempt(&core, "{}").await.failed_as(&["auth"]);
+}
+
+async fn credentials_files<R: Release>() {
+    let _seat = seat().await;
+    let credentials = Credentials::new();
+    let nats = Nats::<R>::start_for_operator(&credentials.settings).await;
+    let rig = Rig::start().await;
+    let directory = Directory::new("credentials");
+    let file = directory.write("user.creds", &credentials.user);
+    let core = webhook(json!({"subject": "a", "jetstream": false}));
+    let url = format!("nats://127.0.0.1:{}", nats.port);
+    let connection = |key: &str, value: &str| json!({"type": "nats", "url": url, key: value});
+    let good = connection("creds_file", file.to_str().unwrap());
+    for connection in [connection("creds", &credentials.user), good.clone()] {
+        rig.connection("c", &connection).await;
+        rig.attempt(&core, "{}").await.was_delivered();
+    }
+    for (connection, kind) in [
+        (json!({"type": "nats", "url": url}), "auth"),
+        (connection("creds", &credentials.foreign_user), "auth"),
+        (connection("creds", "no credentials"), "config"),
+        (connection("creds_file", directory.path().join("missing").to_str().unwrap()), "config"),
+    ] {
+        rig.connection("c", &connection).await;
+        println!("credentials: {}", rig.attempt(&core, "{}").await.failed_as(&[kind]));
+    }
 }
 
 /// A server in lame duck mode asks its clients to leave. No delivery fails because of it.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_nats::connection::State as ConnectionState;
 use async_nats::{
-    Client, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerAddr, ServerError,
+    Client, ConnectOptions, Event, HeaderMap, Message, PublishErrorKind, Request, RequestErrorKind, ServerAddr,
+    ServerError,
 };
 use bytes::Bytes;
 use serde::Deserialize;
@@ -40,8 +41,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// replaced.
 const MOST_UNANSWERED: usize = 10_000;
 
-/// The most refusals that are remembered.
-const MOST_REFUSALS: usize = 64;
+/// The most refusals that are remembered: fewer than the client keeps for us, which is 128.
+const MOST_REFUSALS: usize = 100;
+
+/// A refusal reaches us by another task of the client than the answer to a later request. It has this much time.
+const REFUSAL_DELAY: Duration = Duration::from_millis(5);
 
 /// The time limit for the question whether a stream has a subject.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,10 +79,12 @@ struct News {
     is_lost: bool,
     /// The server is about to stop, or the client must be replaced: answers still come.
     is_retired: bool,
+    /// The user may not subscribe, so no answer can arrive.
+    is_deaf: bool,
     /// The number of refusals so far.
     refused: u64,
-    /// The last refusals, with their numbers.
-    refusals: VecDeque<(u64, Refusal)>,
+    /// The subjects of the last refusals, with their numbers.
+    refusals: VecDeque<(u64, Box<str>)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -221,28 +227,30 @@ impl News {
         match event {
             Event::Disconnected | Event::Closed => self.is_lost = true,
             Event::LameDuckMode => self.is_retired = true,
-            Event::ServerError(ServerError::Other(text)) => {
-                if let Some(refusal) = Refusal::parse(&text) {
+            Event::ServerError(ServerError::Other(text)) => match Refusal::parse(&text) {
+                Some(Refusal::Publish(subject)) => {
                     self.refused += 1;
-                    self.refusals.push_back((self.refused, refusal));
+                    self.refusals.push_back((self.refused, subject));
                     if self.refusals.len() > MOST_REFUSALS {
                         self.refusals.pop_front();
                     }
                 }
-            }
+                // The client subscribes once, with its first request.
+                Some(Refusal::Subscribe) => self.is_deaf = true,
+                None => {}
+            },
             _ => {}
         }
     }
 
     /// Whether the server has refused to take something for `subject` after refusal number `since`.
     fn refuses(&self, subject: &str, since: u64) -> bool {
-        let is_it = |refusal: &Refusal| matches!(refusal, Refusal::Publish(refused) if &**refused == subject);
-        self.refusals.iter().any(|(number, refusal)| *number > since && is_it(refusal))
+        self.refusals.iter().any(|(number, refused)| *number > since && &**refused == subject)
     }
 
-    /// Whether no answer can arrive. The client subscribes once, with its first request.
-    fn is_deaf(&self) -> bool {
-        self.refusals.iter().any(|(_, refusal)| *refusal == Refusal::Subscribe)
+    /// Whether the refusal of a message may have been forgotten since.
+    fn has_forgotten(&self, since: u64) -> bool {
+        self.refused - since >= MOST_REFUSALS as u64
     }
 }
 
@@ -306,24 +314,31 @@ impl Session {
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<(), DeliverError> {
         let Outgoing { subject, headers, body } = outgoing;
         let client = &self.0.client;
-        let since = self.0.news.borrow().refused;
-        client.publish_with_headers(subject.clone(), headers, body).await.map_err(|error| match error.kind() {
-            async_nats::PublishErrorKind::MaxPayloadExceeded => too_large(client),
-            async_nats::PublishErrorKind::InvalidSubject => invalid_subject(),
-            async_nats::PublishErrorKind::Send => lost(),
+        let mut watched = self.0.news.subscribe();
+        let since = watched.borrow().refused;
+        let published = tokio::select! {
+            biased;
+            published = client.publish_with_headers(subject.clone(), headers, body) => published,
+            _ = watched.wait_for(|news| news.is_lost) => return Err(lost()),
+        };
+        published.map_err(|error| match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => too_large(client),
+            PublishErrorKind::InvalidSubject => invalid_subject(),
+            PublishErrorKind::Send => lost(),
         })?;
         // A server works through the messages of a connection in order. So its answer to a later request, which nobody
         // listens to, means that it has read the message. Where the user may not send that request, the refusal is the
         // answer.
         let probe = client.new_inbox();
         let asked = self.ask(&probe, &subject, Request::new().timeout(None));
-        let mut watched = self.0.news.subscribe();
         tokio::select! {
             biased;
             answer = asked => { answer?; }
             _ = watched.wait_for(|news| news.refuses(&probe, 0)) => {}
         }
-        match self.0.news.borrow().refuses(&subject, since) {
+        sleep(REFUSAL_DELAY).await;
+        let news = self.0.news.borrow();
+        match news.refuses(&subject, since) || news.has_forgotten(since) {
             true => Err(refused()),
             false => Ok(()),
         }
@@ -335,13 +350,13 @@ impl Session {
         let mut watched = news.subscribe();
         let since = watched.borrow().refused;
         let mut pending = Pending { unanswered, news, is_answered: false };
-        let interrupted = watched.wait_for(|news| news.is_lost || news.is_deaf() || news.refuses(subject, since));
+        let interrupted = watched.wait_for(|news| news.is_lost || news.is_deaf || news.refuses(subject, since));
         let answer = tokio::select! {
             biased;
             answer = client.send_request(to.to_owned(), request) => answer,
             news = interrupted => {
                 return Err(match news {
-                    Ok(news) if !news.is_lost && news.is_deaf() => deaf(),
+                    Ok(news) if !news.is_lost && news.is_deaf => deaf(),
                     Ok(news) if !news.is_lost => refused(),
                     _ => lost(),
                 });
@@ -464,11 +479,14 @@ mod tests {
             news.hear(Event::ServerError(ServerError::Other(text)));
         };
         hear(&mut news, "a");
-        assert!(news.refuses("a", 0) && !news.refuses("a", 1) && !news.refuses("b", 0) && !news.is_deaf());
+        assert!(news.refuses("a", 0) && !news.refuses("a", 1) && !news.refuses("b", 0) && !news.is_deaf);
         for _ in 0..1000 {
             hear(&mut news, "b");
         }
         assert!(!news.refuses("a", 0) && news.refuses("b", 1000) && news.refusals.len() == MOST_REFUSALS);
+        assert!(news.has_forgotten(0) && news.has_forgotten(901) && !news.has_forgotten(902));
+        news.hear(Event::ServerError(ServerError::Other("Permissions Violation for Subscription to \"x\"".into())));
+        assert!(news.is_deaf);
         news.hear(Event::LameDuckMode);
         assert!(news.is_retired && !news.is_lost);
         news.hear(Event::Disconnected);

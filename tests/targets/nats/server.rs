@@ -81,16 +81,23 @@ impl<R: Release> Nats<R> {
         Self::bare("", &format!("authorization {{ token: {token:?} }}\n")).await
     }
 
+    /// Without a stream and without JetStream, with the settings for an operator.
+    pub(crate) async fn start_for_operator(settings: &str) -> Self {
+        Self::started("", |_| settings.to_owned()).await
+    }
+
     async fn bare(password: &str, settings: &str) -> Self {
+        let with_jetstream =
+            |store: PathBuf| format!("jetstream {{ store_dir: {store:?}, max_file_store: 200MB }}\n{settings}");
+        Self::started(password, with_jetstream).await
+    }
+
+    /// `settings` get the directory for JetStream.
+    async fn started(password: &str, settings: impl FnOnce(PathBuf) -> String) -> Self {
         let directory = Directory::new("nats");
         let port = free_port();
-        let store = directory.path().join("store");
-        directory.write(
-            "nats.conf",
-            &format!(
-                "listen: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?}, max_file_store: 200MB }}\n{settings}"
-            ),
-        );
+        let settings = settings(directory.path().join("store"));
+        directory.write("nats.conf", &format!("listen: 127.0.0.1:{port}\n{settings}"));
         let place = directory.path().to_owned();
         let program = tool(R::PROGRAM);
         let server = Server::start(&directory, Ready::Output("Server is ready".to_owned()), move || {
