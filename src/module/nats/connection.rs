@@ -128,6 +128,25 @@ mod tests {
         assert!(shown.contains("127.0.0.1") && !shown.contains("s3cret"), "{shown}");
     }
 
+    #[tokio::test]
+    async fn no_name_leads_to_a_refused_address() {
+        for tls in [false, true] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let url = format!("nats://localhost:{}", listener.local_addr().unwrap().port());
+            let config = serde_json::json!({"url": url, "tls": tls});
+            let connection = NatsConnection::new(&Egress::default(), serde_json::from_value(config).unwrap()).unwrap();
+            let client = connection.connect().await.unwrap();
+            let error = client.session().await.unwrap_err();
+            assert_eq!(error.kind(), crate::event::DeliverErrorKind::Config);
+            assert!(
+                error.to_string().contains("is a loopback address") && error.to_string().contains("EGRESS_ALLOW"),
+                "{error}"
+            );
+            assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        }
+    }
+
     #[test]
     fn tls_is_asked_for_in_three_ways() {
         for (json, is_tls) in [
