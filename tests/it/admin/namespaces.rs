@@ -87,7 +87,7 @@ impl Filled {
             Whose::Nobody => "019c8a3e-0000-7000-8000-000000000000",
             _ => &ids[asked.nth % ids.len()],
         };
-        let webhook = if asked.nth % 2 == 0 { "direct" } else { "queued" };
+        let webhook = if asked.nth.is_multiple_of(2) { "direct" } else { "queued" };
         let path = path.replace("{namespace}", namespace).replace("{webhook}", webhook).replace("{id}", id);
         let mut query = Vec::new();
         for (name, is_there) in names.iter().zip(&asked.parameters) {
