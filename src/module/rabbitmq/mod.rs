@@ -4,6 +4,7 @@ mod config;
 mod connection;
 mod dial;
 mod error;
+mod outgoing;
 mod pipeline;
 mod session;
 
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 pub use self::config::{RabbitMqConfig, RabbitMqConnectionConfig};
 use self::config::{Route, is_of_the_server};
 pub use self::connection::{RabbitMqClient, RabbitMqConnection};
-use self::session::Outgoing;
+use self::outgoing::Outgoing;
 use super::broker::{Properties, text};
 use super::connection::Shared;
 use super::forward::Forward;

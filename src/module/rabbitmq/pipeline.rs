@@ -22,7 +22,7 @@ use lapin::{Channel, Confirmation, Error, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error;
-use super::session::Outgoing;
+use super::outgoing::Outgoing;
 use crate::event::DeliverError;
 
 /// A channel, and the task that publishes on it. Clones are the same channel.

@@ -7,16 +7,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
+use lapin::{Channel, Confirmation, Connection, Event};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::dial::{Dial, Socket};
 use super::error;
+use super::outgoing::Outgoing;
 use super::pipeline::{Ended, Pipeline};
 use crate::base::lock::lock;
 use crate::event::DeliverError;
@@ -34,16 +34,6 @@ const BLOCKED: Duration = Duration::from_secs(1);
 
 /// How long the server has for a polite end of the connection.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// A message to be published.
-pub(super) struct Outgoing {
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
-    /// Whether the routing key names a queue that is made if it is missing.
-    pub(super) declare: bool,
-    pub(super) properties: BasicProperties,
-    pub(super) body: Bytes,
-}
 
 /// The longest body of a message that shares a channel, in bytes: a server may refuse longer ones and close the channel.
 const MAX_SHARED: usize = 64 << 10;

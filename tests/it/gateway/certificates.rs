@@ -281,7 +281,7 @@ async fn no_signal_but_those_that_stop_it_ends_the_gateway() {
     }
     eventually("an answer to each", async || {
         let err = gateway.err();
-        ["SIGHUP: no variable names a certificate", "SIGUSR1 is ignored", "SIGUSR2 is ignored"]
+        ["SIGHUP: no variable names a file to read again", "SIGUSR1 is ignored", "SIGUSR2 is ignored"]
             .iter()
             .all(|line| err.contains(line))
     })
