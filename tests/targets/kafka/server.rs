@@ -98,7 +98,9 @@ async fn storage() -> (Server, Directory, u16) {
             .arg(format!("-s3.config={}", identities.display()))
             .args([format!("-master.port={master}"), format!("-volume.port={volume}")])
             .args([format!("-filer.port={filer}"), format!("-s3.port={s3}")])
-            .args(["-master.volumeSizeLimitMB=64", "-volume.max=8"]);
+            .args(["-master.volumeSizeLimitMB=64", "-volume.max=8", "-master.telemetry=false"])
+            // Two servers at a time would listen at the same ports for these.
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command
     };
     let server = Server::start(&directory, Ready::Port(ports[3]), command).await;
