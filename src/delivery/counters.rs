@@ -72,6 +72,7 @@ impl WebhookCounters {
         });
     }
 
+    #[allow(clippy::clone_on_copy)] // Without the feature `metrics` a counter is nothing, and can be copied.
     fn count(
         &self,
         webhook: &WebhookKey,
