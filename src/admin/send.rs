@@ -8,9 +8,9 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::state::State;
 use crate::delivery::{NotDelivered, Reports, try_until};
-use crate::event::{DeliverErrorKind, Delivery, EventId};
+use crate::event::{Delivery, EventId};
 use crate::history::{Body, Entry, Kept, Outcome, Received};
-use crate::queue::{Accepted, Offer, QueueError};
+use crate::queue::{Accepted, Offer};
 use crate::request::{Rejection, RejectionKind};
 use crate::webhook::{Promise, Webhook};
 
@@ -81,11 +81,7 @@ async fn accept(state: &State, delivery: &Delivery) -> Sent {
             Sent { id, outcome: Outcome::Waiting, status: StatusCode::ACCEPTED, kind: None, reason: None }
         }
         Err(error) => {
-            let kind = match error {
-                QueueError::Full => RejectionKind::QueueFull,
-                QueueError::TooLarge => RejectionKind::BodyTooLarge,
-                QueueError::Failed => RejectionKind::QueueFailed,
-            };
+            let kind = error.refusal();
             failed(id, kind, kind.label())
         }
     }
@@ -97,15 +93,14 @@ async fn deliver(state: &State, webhook: &Webhook, delivery: Delivery) -> Sent {
     let reports = history.map(|history| Reports::of_sender(history, id, webhook.key(), webhook.module()));
     match try_until(webhook.steps(), webhook.gates(), delivery, reports.as_ref(), state.deadline).await {
         Ok(()) => Sent { id, outcome: Outcome::Delivered, status: StatusCode::OK, kind: None, reason: None },
-        Err(NotDelivered::Crowded) => failed(id, RejectionKind::Crowded, RejectionKind::Crowded.label()),
-        Err(NotDelivered::Failed(error)) => {
-            let answered = match error.kind() {
-                DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
-                DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
-                DeliverErrorKind::Loop => RejectionKind::LoopDetected,
-                _ => RejectionKind::DeliveryFailed,
-            };
-            Sent { reason: Some(error.to_string()), ..failed(id, answered, error.kind().label()) }
+        Err(not_delivered) => {
+            let refusal = not_delivered.refusal();
+            match not_delivered {
+                NotDelivered::Crowded => failed(id, refusal, refusal.label()),
+                NotDelivered::Failed(error) => {
+                    Sent { reason: Some(error.to_string()), ..failed(id, refusal, error.kind().label()) }
+                }
+            }
         }
     }
 }

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep};
 use super::lines::Line;
 use super::{Crowded, Failure, Gates, Reports, Steps, lines};
 use crate::base::deadline::within;
-use crate::event::{DeliverError, Delivery, Tracker};
+use crate::event::{DeliverError, DeliverErrorKind, Delivery, Tracker};
 use crate::history::Outcome;
+use crate::request::RejectionKind;
 
 /// The default time limit of a delivery: 30 seconds. See [`Dispatch`](crate::layers::Dispatch).
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -21,6 +22,21 @@ pub(crate) enum NotDelivered {
     Crowded,
     /// The last attempt failed, or the sender's patience was over.
     Failed(DeliverError),
+}
+
+impl NotDelivered {
+    /// The refusal that the event's sender gets.
+    pub(crate) fn refusal(&self) -> RejectionKind {
+        match self {
+            Self::Crowded => RejectionKind::Crowded,
+            Self::Failed(error) => match error.kind() {
+                DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
+                DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
+                DeliverErrorKind::Loop => RejectionKind::LoopDetected,
+                _ => RejectionKind::DeliveryFailed,
+            },
+        }
+    }
 }
 
 /// Makes one attempt, which may take no longer than `deadline`.

@@ -14,9 +14,9 @@ use tower_service::Service;
 use super::evidence::{Admitted, Evidence};
 use super::trace::Trace;
 use crate::delivery::{NotDelivered, Reports, try_until};
-use crate::event::{DeliverErrorKind, Delivery, EVENT_ID, EventId, receipt};
+use crate::event::{Delivery, EVENT_ID, EventId, receipt};
 use crate::queue::{Accepted, BackendFuture, Offer, Queue, QueueError};
-use crate::request::{Collected, Missing, Rejection, RejectionKind, ResponseBody};
+use crate::request::{Collected, Missing, Rejection, ResponseBody};
 use crate::webhook::{Promise, Webhook};
 
 /// Delivers each event to the module of its webhook.
@@ -217,29 +217,17 @@ impl Dispatch {
 }
 
 fn refusal(error: QueueError) -> Rejection {
-    match error {
-        QueueError::Full => RejectionKind::QueueFull.into(),
-        QueueError::TooLarge => RejectionKind::BodyTooLarge.into(),
-        QueueError::Failed => RejectionKind::QueueFailed.into(),
-    }
+    error.refusal().into()
 }
 
 /// The refusal of an event that was not delivered.
 fn failure(not_delivered: NotDelivered, trace: Option<&Trace>) -> Rejection {
-    let error = match not_delivered {
-        NotDelivered::Crowded => return RejectionKind::Crowded.into(),
-        NotDelivered::Failed(error) => error,
-    };
+    let rejection = Rejection::new(not_delivered.refusal());
+    let NotDelivered::Failed(error) = not_delivered else { return rejection };
     if let Some(trace) = trace {
         trace.failed(&error);
     }
-    Rejection::new(match error.kind() {
-        DeliverErrorKind::Io => RejectionKind::DeliveryUnavailable,
-        DeliverErrorKind::Timeout => RejectionKind::DeliveryTimeout,
-        DeliverErrorKind::Loop => RejectionKind::LoopDetected,
-        _ => RejectionKind::DeliveryFailed,
-    })
-    .logged()
+    rejection.logged()
 }
 
 /// Adds the event's id, also to a refusal: the event may have been taken all the same.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{DeadLetter, DeadLetterQuery, State, StoredEvent, Ticket, WaitingEvent, WaitingPage, WaitingQuery};
 use crate::event::{DeliverError, Delivery, EventId};
+use crate::request::RejectionKind;
 
 /// A boxed future that a [`Backend`] returns.
 pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -129,6 +130,17 @@ pub enum QueueError {
     TooLarge,
     /// The storage failed or did not answer in time, or there is no worker to deliver the event.
     Failed,
+}
+
+impl QueueError {
+    /// The refusal that the event's sender gets.
+    pub(crate) fn refusal(self) -> RejectionKind {
+        match self {
+            Self::Full => RejectionKind::QueueFull,
+            Self::TooLarge => RejectionKind::BodyTooLarge,
+            Self::Failed => RejectionKind::QueueFailed,
+        }
+    }
 }
 
 impl fmt::Display for QueueError {
