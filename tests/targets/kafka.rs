@@ -7,7 +7,8 @@ mod server;
 
 use serde_json::{Value, json};
 
-use self::server::{Options, Tansu};
+use self::server::Options;
+pub(crate) use self::server::Tansu;
 use crate::suite::{self, Access, Broker};
 use crate::support::certificates::Certificates;
 use crate::support::client::{self, Message};

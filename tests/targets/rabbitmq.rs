@@ -6,7 +6,8 @@ mod speed;
 
 use serde_json::{Value, json};
 
-use self::server::{RabbitMq, USER};
+pub(crate) use self::server::RabbitMq;
+use self::server::USER;
 use crate::suite::{self, Access, Broker, PASSWORD};
 use crate::support::certificates::Certificates;
 use crate::support::client::{Message, messages};

@@ -13,7 +13,7 @@ use tower_webhook::module::{ConfigModule, Egress, Module, RedisStream};
 use tower_webhook::source::FixedSource;
 use tower_webhook::{Registry, reflect};
 
-use self::server::Redis;
+pub(crate) use self::server::Redis;
 use crate::suite::{self, Access, Broker, PASSWORD};
 use crate::support::certificates::Certificates;
 use crate::support::client::{Message, messages, python};

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::{tool, within};
+use super::tool;
+
+/// A client may read 100,000 messages.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// A message as the client has read it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +38,8 @@ struct Line {
 /// Runs `consumers/{script}` with the clients in `target/tools/clients`. Returns what it has printed.
 pub(crate) async fn python(script: &str, arguments: &[&str]) -> String {
     let mut command = reader(script, arguments);
-    let output = within("the client", command.output()).await.unwrap();
+    let output = tokio::time::timeout(LONGEST, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{script} has not ended in {LONGEST:?}")).unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script} {arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()

@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod gateway;
 pub(crate) mod proxy;
 pub(crate) mod rig;
 pub(crate) mod server;
