@@ -6,7 +6,7 @@
 //! | the guard `ip_whitelist` | read as `ip_allow` ([`guard_key`]) |
 //! | options of a module among the keys of its webhook ([`MODULE_KEYS`]) | read as if they stood in `module-config` |
 //! | keys of a webhook that are not supported ([`WEBHOOK_KEYS`]) | refused by name, so that nobody looks for a spelling mistake |
-//! | deprecated keys of a chain's item ([`ITEM_KEYS`]) | refused, with the key that replaces them |
+//! | such options of another module, or of a chain's item ([`OPTIONS`]) | refused, with the place where they belong |
 //! | connections of the type `redis-rq` | read as `redis` ([`connection_type`]) |
 //! | connections whose `type` has no registered kind ([`CONNECTION_TYPES`]) | refused as not supported yet |
 //! | class names of Python's errors in `retry` ([`CLASSES`]), plain or qualified | read as the label of the same kind of error |
@@ -14,7 +14,7 @@
 use super::{CompileError, Node};
 
 /// Keys of a webhook that are not supported.
-const WEBHOOK_KEYS: [&str; 12] = [
+const WEBHOOK_KEYS: [&str; 9] = [
     // This one and `hmac` are, with a feature.
     "basic_auth",
     "digest_auth",
@@ -25,16 +25,13 @@ const WEBHOOK_KEYS: [&str; 12] = [
     "oauth2",
     "rate_limit",
     "recaptcha",
-    "queue_name",
-    "redis",
-    "topic",
 ];
 
 /// Keys of a webhook that are options of this module.
 const MODULE_KEYS: [(&str, &str); 3] = [("kafka", "topic"), ("rabbitmq", "queue_name"), ("redis_publish", "redis")];
 
-/// Keys of a chain's item that are not supported.
-const ITEM_KEYS: [&str; 3] = ["topic", "queue_name", "destination"];
+/// Options of modules that an old configuration may have among the keys of a webhook or of a chain's item.
+const OPTIONS: [&str; 4] = ["topic", "queue_name", "destination", "redis"];
 
 /// Types of connections that the old service knew.
 const CONNECTION_TYPES: [&str; 13] = [
@@ -112,13 +109,13 @@ pub(crate) fn module_keys(mut fields: Vec<(String, Node)>) -> Result<Vec<(String
 /// Why this key of a webhook is refused.
 pub(crate) fn webhook_key(key: &str) -> Option<CompileError> {
     let text = || format!("the key `{key}` is not supported by this version");
-    WEBHOOK_KEYS.contains(&key).then(|| CompileError::new(text()))
+    item_key(key).or_else(|| WEBHOOK_KEYS.contains(&key).then(|| CompileError::new(text())))
 }
 
 /// Why this key of a chain's item is refused.
 pub(crate) fn item_key(key: &str) -> Option<CompileError> {
-    let text = || format!("the key `{key}` is not supported; `module-config` says where events go");
-    ITEM_KEYS.contains(&key).then(|| CompileError::new(text()))
+    let text = || format!("`{key}` is an option of a module: it belongs into `module-config`");
+    OPTIONS.contains(&key).then(|| CompileError::new(text()))
 }
 
 /// The current name of this type of connections.

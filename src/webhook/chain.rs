@@ -216,9 +216,11 @@ mod tests {
         ] {
             assert_eq!(compile(&format!("{{{json}}}")).unwrap_err(), error, "{json}");
         }
-        for key in ["topic", "queue_name", "destination"] {
+        for key in ["topic", "queue_name", "destination", "redis"] {
+            let expected = format!("`{key}` is an option of a module: it belongs into `module-config`");
             let error = compile(&format!(r#"{{"chain": [{{"module": "log", {key:?}: "x"}}]}}"#)).unwrap_err();
-            assert!(error.starts_with(&format!("chain.0: the key `{key}` is not supported")), "{error}");
+            assert_eq!(error, format!("chain.0: {expected}"));
+            assert_eq!(compile(&format!(r#"{{"chain": ["log"], {key:?}: "x"}}"#)).unwrap_err(), expected);
         }
     }
 

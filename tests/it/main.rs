@@ -15,6 +15,7 @@ mod hyper;
 mod layer_order;
 mod layers;
 mod named_tests;
+mod old_service;
 mod own_module;
 mod queue;
 mod receiver;
