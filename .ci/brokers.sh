@@ -67,6 +67,18 @@ get_nats_29() {
   [[ $("$tools/nats-2.9/nats-server" --version) == *v2.9.* ]]
 }
 
+get_mosquitto() {
+  [[ $("$tools/bin/mosquitto" -h 2>/dev/null) == *"mosquitto version 2."* ]] && return
+  say "Mosquitto 2: unpacking Debian's mosquitto"
+  unpack_debs "$tmp/mosquitto" mosquitto libcap2 libdlt2 libssl3 libsystemd0 libgcrypt20 libgpg-error0 liblzma5 libzstd1 \
+    liblz4-1 libwrap0 libnsl2 libtirpc3 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1 \
+    || return 1
+  rm -rf "$tools/mosquitto" && libraries_of "$tmp/mosquitto" mosquitto
+  install -m 755 "$tmp/mosquitto/usr/sbin/mosquitto" "$tmp/mosquitto/usr/bin/mosquitto_passwd" "$tools/mosquitto"
+  with_libraries mosquitto mosquitto && with_libraries mosquitto mosquitto_passwd
+  [[ $("$tools/bin/mosquitto" -h 2>/dev/null) == *"mosquitto version 2."* ]]
+}
+
 # Erlang's start script has the directory of Debian's package in it: it is replaced by one that finds its own.
 get_rabbitmq() {
   local erlang packages
@@ -99,8 +111,8 @@ SCRIPT
 
 # The clients are written by others than the module's authors, so that they judge what a module has sent.
 get_clients() {
-  local want="pika==1.4.4 redis==8.1.0 rq==3.0.0 nats-py==2.16.0 confluent-kafka==2.16.1"
-  [ "$(cat "$tools/clients/from" 2>/dev/null)" = "$want" ] && PYTHONPATH=$tools/clients python3 -c 'import confluent_kafka, pika, rq' 2>/dev/null && return
+  local want="pika==1.4.4 redis==8.1.0 rq==3.0.0 nats-py==2.16.0 confluent-kafka==2.16.1 paho-mqtt==2.2.0"
+  [ "$(cat "$tools/clients/from" 2>/dev/null)" = "$want" ] && PYTHONPATH=$tools/clients python3 -c 'import confluent_kafka, paho.mqtt, pika, rq' 2>/dev/null && return
   say "clients: fetching $want from PyPI"
   # shellcheck disable=SC2086
   pip install --no-warn-script-location --root-user-action=ignore --only-binary :all: --target "$tmp/clients" $want || return 1
@@ -113,7 +125,8 @@ get_brokers() {
     "put them into target/tools/bin"
   get_redis || die "cannot fetch redis 7 (Debian 12: redis-server, redis-tools); put redis-server and redis-cli into target/tools/bin"
   get_nats_29 || die "cannot fetch NATS 2.9 (Debian 12: nats-server); put nats-server of a 2.9 release into target/tools/nats-2.9"
+  get_mosquitto || die "cannot fetch Mosquitto 2 (Debian 12: mosquitto and its libraries); put mosquitto and mosquitto_passwd into target/tools/bin"
   get_rabbitmq || die "cannot fetch RabbitMQ 3.10 (Debian 12: rabbitmq-server, erlang-base and what it needs);" \
     "put Erlang into target/tools/rabbitmq/erlang and RabbitMQ's directory into target/tools/rabbitmq/server"
-  get_clients || die "cannot fetch the clients pika, redis, rq, nats-py and confluent-kafka from PyPI into target/tools/clients"
+  get_clients || die "cannot fetch the clients pika, redis, rq, nats-py, confluent-kafka and paho-mqtt from PyPI into target/tools/clients"
 }

@@ -128,6 +128,13 @@ mod tests {
         assert_eq!(options(" `save_to_disk`"), names(field_names::<crate::module::SaveToDiskConfig>()));
         #[cfg(feature = "http-webhook")]
         assert_eq!(options(" `http_webhook`"), names(field_names::<crate::module::HttpWebhookConfig>()));
+        #[cfg(feature = "mqtt")]
+        assert_eq!(options(" `mqtt`"), names(field_names::<crate::module::MqttConfig>()));
+        #[cfg(feature = "mqtt")]
+        assert_eq!(
+            options(" A connection of the type `mqtt`"),
+            names(field_names::<crate::module::MqttConnectionConfig>())
+        );
         #[cfg(feature = "nats")]
         assert_eq!(options(" `nats`"), names(field_names::<crate::module::NatsConfig>()));
         #[cfg(feature = "nats")]

@@ -99,6 +99,7 @@
 //! | `save-to-disk` | the module `save_to_disk` |
 //! | `http-webhook` | the module `http_webhook`, and connections of the type `http`; building it needs a C compiler |
 //! | `kafka` | the module `kafka`, and connections of that type; building it needs a C compiler, make, zlib and OpenSSL |
+//! | `mqtt` | the module `mqtt`, and connections of that type; building it needs a C compiler |
 //! | `nats` | the module `nats`, and connections of that type; building it needs a C compiler |
 //! | `rabbitmq` | the module `rabbitmq`, and connections of that type; building it needs a C compiler |
 //! | `redis` | the modules `redis_publish`, `redis_stream` and `redis_rq`, and connections of the type `redis`; building it needs a C compiler |

@@ -22,6 +22,7 @@ const FEATURES: &[(&str, bool)] = &[
     ("http-webhook", cfg!(feature = "http-webhook")),
     ("kafka", cfg!(feature = "kafka")),
     ("metrics", cfg!(feature = "metrics")),
+    ("mqtt", cfg!(feature = "mqtt")),
     ("nats", cfg!(feature = "nats")),
     ("queue-disk", cfg!(feature = "queue-disk")),
     ("rabbitmq", cfg!(feature = "rabbitmq")),

@@ -28,7 +28,8 @@ const WEBHOOK_KEYS: [&str; 9] = [
 ];
 
 /// Keys of a webhook that are options of this module.
-const MODULE_KEYS: [(&str, &str); 3] = [("kafka", "topic"), ("rabbitmq", "queue_name"), ("redis_publish", "redis")];
+const MODULE_KEYS: [(&str, &str); 4] =
+    [("kafka", "topic"), ("mqtt", "topic"), ("rabbitmq", "queue_name"), ("redis_publish", "redis")];
 
 /// Options of modules that an old configuration may have among the keys of a webhook or of a chain's item.
 const OPTIONS: [&str; 4] = ["topic", "queue_name", "destination", "redis"];

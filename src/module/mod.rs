@@ -18,7 +18,7 @@
 //! [`guide::extending`](crate::guide::extending) shows how to add a module, and [`guide::targets`](crate::guide::targets)
 //! lists the modules of this crate. `examples/custom_module.rs` has two modules of its own.
 
-#[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "rabbitmq", feature = "redis"))]
 // No module uses all of it.
 #[allow(dead_code, unused_imports)]
 mod broker;
@@ -31,6 +31,8 @@ mod http_webhook;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod log;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "rabbitmq")]
@@ -59,6 +61,10 @@ pub use self::kafka::{
     KafkaSaslMechanism, KafkaServers,
 };
 pub use self::log::{Lines, Log, LogConfig};
+#[cfg(feature = "mqtt")]
+pub use self::mqtt::{
+    Mqtt, MqttClient, MqttConfig, MqttConnection, MqttConnectionConfig, MqttFormat, MqttVersion, TasmotaType,
+};
 #[cfg(feature = "nats")]
 pub use self::nats::{Nats, NatsClient, NatsConfig, NatsConnection, NatsConnectionConfig};
 #[cfg(feature = "rabbitmq")]

@@ -113,6 +113,8 @@ impl Registry {
         let registry = registry.egress_of_http(egress.clone());
         #[cfg(feature = "kafka")]
         let registry = registry.egress_of_kafka(egress.clone());
+        #[cfg(feature = "mqtt")]
+        let registry = registry.egress_of_mqtt(egress.clone());
         #[cfg(feature = "rabbitmq")]
         let registry = registry.egress_of_rabbitmq(egress.clone());
         #[cfg(feature = "nats")]
@@ -132,6 +134,12 @@ impl Registry {
     fn egress_of_kafka(self, egress: crate::module::Egress) -> Self {
         use crate::module::{Kafka, KafkaConnection};
         self.module::<Kafka>().connection_fn(move |config, _| KafkaConnection::new(&egress, config))
+    }
+
+    #[cfg(feature = "mqtt")]
+    fn egress_of_mqtt(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{Mqtt, MqttConnection};
+        self.module::<Mqtt>().connection_fn(move |config, _| MqttConnection::new(&egress, config))
     }
 
     #[cfg(feature = "nats")]

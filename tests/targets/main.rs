@@ -4,6 +4,7 @@
 
 mod chain;
 mod kafka;
+mod mqtt;
 mod nats;
 mod rabbitmq;
 mod redis;

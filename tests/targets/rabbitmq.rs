@@ -1,7 +1,7 @@
 //! The module `rabbitmq` against RabbitMQ 3.10. The consumer is pika.
 
 mod answers;
-mod server;
+pub(crate) mod server;
 mod speed;
 
 use serde_json::{Value, json};

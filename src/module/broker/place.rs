@@ -64,6 +64,29 @@ pub(crate) const AMQP_ROUTING_KEY: Place = Place {
     characters: "letters, digits and signs without `.`, `*`, `#` and blanks",
 };
 
+/// A topic of MQTT to publish to: levels between slashes. Servers close the connection for control characters and for
+/// noncharacters, so a topic has none.
+pub(crate) const MQTT_TOPIC: Place = Place {
+    name: "a topic of MQTT",
+    longest: 32_768,
+    check: |text| {
+        if text.contains(['+', '#']) {
+            return Err("`+` and `#` are wildcards, and no event can be published to them");
+        }
+        if text.starts_with('$') {
+            return Err("topics that begin with `$` belong to the server");
+        }
+        let is_noncharacter =
+            |char: char| matches!(char, '\u{fdd0}'..='\u{fdef}') || u32::from(char) & 0xFFFE == 0xFFFE;
+        match text.contains(|char: char| char.is_control() || is_noncharacter(char)) {
+            true => Err("it has a control character"),
+            false => Ok(()),
+        }
+    },
+    may_have: |char| !matches!(char, '/' | '+' | '#' | '$') && !char.is_whitespace() && !char.is_control(),
+    characters: "letters, digits and signs without `/`, `+`, `#`, `$` and blanks",
+};
+
 /// The name of a stream, list or channel of Redis. A value has no colon, which separates the words of most names, and no
 /// brace, which would decide the slot in a cluster.
 pub(crate) const REDIS_NAME: Place = Place {
@@ -96,6 +119,12 @@ mod tests {
         }
         assert!(["a", "a.b_c-1", "..."].into_iter().all(|text| fits(KAFKA_TOPIC, text)));
         assert!([".", "..", "a b", "a/b", "\u{e9}", "a\n"].into_iter().all(|text| !fits(KAFKA_TOPIC, text)));
+        for text in ["a", "/a//b c", "a/$b", "\u{e9}/"] {
+            assert!(fits(MQTT_TOPIC, text), "{text}");
+        }
+        for text in ["+", "a/+/b", "a/#", "a#", "$SYS/x", "a\0", "a\n", "a\u{85}", "\u{fdd0}", "\u{ffff}"] {
+            assert!(!fits(MQTT_TOPIC, text), "{text:?}");
+        }
         assert!(fits(AMQP_ROUTING_KEY, "a.b c") && !fits(AMQP_ROUTING_KEY, "a\n"));
         assert!(fits(REDIS_NAME, "{shop}:events x") && !fits(REDIS_NAME, "a\r\n"));
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::envelope::{payload, quoted};
 use crate::config::DataType;
+use crate::module::broker::envelope::{payload, quoted};
 
 /// The call `function(payload, headers)`, pickled: the tuple `(function, None, (payload, headers), {})`.
 ///

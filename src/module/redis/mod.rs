@@ -5,7 +5,6 @@
 
 mod client;
 mod connection;
-mod envelope;
 mod error;
 mod job;
 mod publish;

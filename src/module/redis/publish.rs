@@ -9,11 +9,10 @@ use tokio::sync::OnceCell;
 
 use super::client::RedisClient;
 use super::connection::{RedisConnection, RedisConnectionConfig};
-use super::envelope;
 use crate::config::{BuildContext, BuildError};
 use crate::egress::Egress;
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-use crate::module::broker::{REDIS_NAME, Template, forward};
+use crate::module::broker::{REDIS_NAME, Template, envelope, forward};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};

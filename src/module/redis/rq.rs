@@ -8,11 +8,11 @@ use redis::{Pipeline, pipe};
 use serde::Deserialize;
 
 use super::connection::RedisConnection;
-use super::{envelope, job};
+use super::job;
 use crate::base::rfc3339;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
-use crate::module::broker::{REDIS_NAME, Template, forward};
+use crate::module::broker::{REDIS_NAME, Template, envelope, forward};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};

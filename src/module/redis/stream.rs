@@ -162,9 +162,9 @@ impl fmt::Debug for RedisStream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::envelope::tests::delivery;
     use super::*;
     use crate::config::{DataType, WebhookKey};
+    use crate::module::broker::envelope::tests::delivery;
 
     fn arguments(target: &Target, delivery: &Delivery) -> Vec<Vec<u8>> {
         let packed = target.append(delivery).unwrap().get_packed_command();

@@ -27,15 +27,31 @@ pub(crate) struct RabbitMq {
 impl RabbitMq {
     /// Starts it with an empty virtual host `/`. With certificates it also speaks TLS.
     pub(crate) async fn start_with(password: &str, certificates: Option<&Certificates>) -> Self {
-        Self::start_as(password, certificates, false).await
+        Self::start_as(password, certificates, false, &[], Vec::new()).await
+    }
+
+    /// The same with plugins, and with further lines of its configuration.
+    pub(crate) async fn start_with_plugins(
+        password: &str,
+        certificates: Option<&Certificates>,
+        plugins: &[&str],
+        more: Vec<String>,
+    ) -> Self {
+        Self::start_as(password, certificates, false, plugins, more).await
     }
 
     /// The same, and over TLS every client needs a certificate.
     pub(crate) async fn start_strict(password: &str, certificates: &Certificates) -> Self {
-        Self::start_as(password, Some(certificates), true).await
+        Self::start_as(password, Some(certificates), true, &[], Vec::new()).await
     }
 
-    async fn start_as(password: &str, certificates: Option<&Certificates>, is_strict: bool) -> Self {
+    async fn start_as(
+        password: &str,
+        certificates: Option<&Certificates>,
+        is_strict: bool,
+        plugins: &[&str],
+        more: Vec<String>,
+    ) -> Self {
         let directory = Directory::new("rabbitmq");
         let (port, tls_port, mapper_port, peers) = (free_port(), free_port(), free_port(), free_port());
         let mapper = {
@@ -68,8 +84,9 @@ impl RabbitMq {
             lines.push("ssl_options.verify = verify_peer".to_owned());
             lines.push(format!("ssl_options.fail_if_no_peer_cert = {is_strict}"));
         }
+        lines.extend(more);
         directory.write("rabbitmq.conf", &(lines.join("\n") + "\n"));
-        directory.write("plugins", "[].\n");
+        directory.write("plugins", &format!("[{}].\n", plugins.join(", ")));
         let place = directory.path().to_owned();
         let command = move || {
             let mut command = environment("rabbitmq-server", &place, mapper_port);

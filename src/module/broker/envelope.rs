@@ -6,14 +6,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 
+use super::properties::{Properties, text};
 use crate::config::DataType;
 use crate::event::Delivery;
-use crate::module::broker::{Properties, text};
 use crate::module::forward::Forward;
 
 /// The headers of an event: the received ones that are sent on, and the event's own `x-event-id`, `x-namespace`,
 /// `x-webhook` and `x-received-at`. Names are in lower case; several values of a name are joined by commas.
-pub(super) fn headers(delivery: &Delivery, forward: &Forward) -> BTreeMap<String, String> {
+pub(crate) fn headers(delivery: &Delivery, forward: &Forward) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::<String, String>::new();
     Properties::of(delivery, forward).each(|name, value| {
         let value = text(value);
@@ -27,7 +27,7 @@ pub(super) fn headers(delivery: &Delivery, forward: &Forward) -> BTreeMap<String
 
 /// The envelope as JSON. It has the body of a `json` webhook byte for byte, the body of a `form` as a string, and the body
 /// of a `blob` as a string in Base64 beside `"encoding": "base64"`.
-pub(super) fn json(delivery: &Delivery, forward: &Forward) -> Vec<u8> {
+pub(crate) fn json(delivery: &Delivery, forward: &Forward) -> Vec<u8> {
     let headers = quoted(&headers(delivery, forward));
     let encoding = match delivery.webhook().data_type() {
         DataType::Blob => r#","encoding":"base64""#,
@@ -38,7 +38,7 @@ pub(super) fn json(delivery: &Delivery, forward: &Forward) -> Vec<u8> {
 }
 
 /// The body as a value of JSON.
-pub(super) fn payload(data_type: DataType, body: &Bytes) -> Vec<u8> {
+pub(crate) fn payload(data_type: DataType, body: &Bytes) -> Vec<u8> {
     match data_type {
         DataType::Json if body.trim_ascii().is_empty() => b"null".to_vec(),
         DataType::Json => body.to_vec(),
@@ -49,12 +49,12 @@ pub(super) fn payload(data_type: DataType, body: &Bytes) -> Vec<u8> {
 }
 
 /// As JSON: a string or an object of strings, which cannot fail.
-pub(super) fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
+pub(crate) fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue};
     use serde_json::{Value, json};
 
