@@ -161,6 +161,13 @@ mod tests {
             options(" A connection of the type `rabbitmq`"),
             names(field_names::<crate::module::RabbitMqConnectionConfig>())
         );
+        #[cfg(feature = "websocket")]
+        assert_eq!(options(" `websocket`"), names(field_names::<crate::module::WebSocketConfig>()));
+        #[cfg(feature = "websocket")]
+        assert_eq!(
+            options(" A connection of the type `websocket`"),
+            names(field_names::<crate::module::WebSocketConnectionConfig>())
+        );
         #[cfg(feature = "redis")]
         for (section, names_of_code) in [
             (" `redis_stream`", field_names::<crate::module::RedisStreamConfig>()),

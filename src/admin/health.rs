@@ -29,6 +29,7 @@ const FEATURES: &[(&str, bool)] = &[
     ("redis", cfg!(feature = "redis")),
     ("save-to-disk", cfg!(feature = "save-to-disk")),
     ("signature", cfg!(feature = "signature")),
+    ("websocket", cfg!(feature = "websocket")),
 ];
 
 /// Whose token it is, and what there is to see.

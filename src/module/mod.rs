@@ -18,7 +18,14 @@
 //! [`guide::extending`](crate::guide::extending) shows how to add a module, and [`guide::targets`](crate::guide::targets)
 //! lists the modules of this crate. `examples/custom_module.rs` has two modules of its own.
 
-#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg(any(
+    feature = "kafka",
+    feature = "mqtt",
+    feature = "nats",
+    feature = "rabbitmq",
+    feature = "redis",
+    feature = "websocket"
+))]
 // No module uses all of it.
 #[allow(dead_code, unused_imports)]
 mod broker;
@@ -44,6 +51,8 @@ mod save_to_disk;
 mod service;
 #[cfg(feature = "_egress")]
 mod trace;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::future::Future;
 
@@ -79,6 +88,10 @@ pub use self::save_to_disk::{SaveToDisk, SaveToDiskConfig};
 pub(crate) use self::service::ServiceModule;
 #[cfg(fuzzing)]
 pub(crate) use self::trace::fuzz as fuzz_trace;
+#[cfg(feature = "websocket")]
+pub use self::websocket::{
+    WebSocket, WebSocketClient, WebSocketConfig, WebSocketConnection, WebSocketConnectionConfig, WebSocketFormat,
+};
 use crate::config::{BuildContext, BuildError};
 #[cfg(feature = "_egress")]
 pub use crate::egress::{Egress, EgressPolicy, InvalidEgress, TlsOptions};

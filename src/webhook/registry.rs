@@ -121,6 +121,8 @@ impl Registry {
         let registry = registry.egress_of_nats(egress.clone());
         #[cfg(feature = "redis")]
         let registry = registry.egress_of_redis(egress.clone());
+        #[cfg(feature = "websocket")]
+        let registry = registry.egress_of_websocket(egress.clone());
         registry
     }
 
@@ -156,6 +158,14 @@ impl Registry {
             .module::<RedisRq>()
             .module::<RedisStream>()
             .connection_fn(move |config, _| RedisConnection::new(&egress, config))
+    }
+
+    #[cfg(feature = "websocket")]
+    fn egress_of_websocket(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{WebSocket, WebSocketConnection};
+        let of_modules = egress.clone();
+        self.module_fn(WebSocket::NAME, move |config, cx| WebSocket::new(&of_modules, config, cx))
+            .connection_fn(move |config, _| WebSocketConnection::new(&egress, config))
     }
 
     #[cfg(feature = "http-webhook")]

@@ -13,3 +13,4 @@ mod redis;
 mod suite;
 #[allow(dead_code)]
 mod support;
+mod websocket;

@@ -25,16 +25,27 @@ pub(crate) fn headers(delivery: &Delivery, forward: &Forward) -> BTreeMap<String
     headers
 }
 
+/// The envelope without headers, as JSON.
+pub(crate) fn bare(delivery: &Delivery) -> Vec<u8> {
+    let payload = payload(delivery.webhook().data_type(), delivery.body());
+    [br#"{"payload":"#, &*payload, encoding(delivery).as_bytes(), b"}"].concat()
+}
+
 /// The envelope as JSON. It has the body of a `json` webhook byte for byte, the body of a `form` as a string, and the body
 /// of a `blob` as a string in Base64 beside `"encoding": "base64"`.
 pub(crate) fn json(delivery: &Delivery, forward: &Forward) -> Vec<u8> {
     let headers = quoted(&headers(delivery, forward));
-    let encoding = match delivery.webhook().data_type() {
+    let payload = payload(delivery.webhook().data_type(), delivery.body());
+    let encoding = encoding(delivery).as_bytes();
+    [br#"{"payload":"#, &*payload, encoding, br#","headers":"#, headers.as_bytes(), b"}"].concat()
+}
+
+/// How the payload stands for the body.
+fn encoding(delivery: &Delivery) -> &'static str {
+    match delivery.webhook().data_type() {
         DataType::Blob => r#","encoding":"base64""#,
         DataType::Json | DataType::Form => "",
-    };
-    let payload = payload(delivery.webhook().data_type(), delivery.body());
-    [br#"{"payload":"#, &*payload, encoding.as_bytes(), br#","headers":"#, headers.as_bytes(), b"}"].concat()
+    }
 }
 
 /// The body as a value of JSON.

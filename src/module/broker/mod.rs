@@ -10,7 +10,7 @@
 
 mod address;
 mod backoff;
-#[cfg(any(feature = "mqtt", feature = "redis"))]
+#[cfg(any(feature = "mqtt", feature = "redis", feature = "websocket"))]
 pub(crate) mod envelope;
 mod key;
 mod place;
