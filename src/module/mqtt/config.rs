@@ -6,10 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
-use super::dial::Tls;
 use super::packet::{Version, is_string};
 use crate::config::{BuildError, WebhookKey};
-use crate::egress::{Egress, TlsOptions};
+use crate::egress::{ClientTls, Egress, TlsOptions};
 use crate::module::broker::{BrokerUrl, MQTT_TOPIC, Scheme, Server, Template, forward};
 use crate::module::forward::Forward;
 
@@ -285,6 +284,17 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MqttVers
 pub(super) struct Login {
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
+}
+
+/// TLS, with certificates in the configuration or in files.
+pub(super) enum Tls {
+    Given(ClientTls),
+    /// Read at each attempt to connect.
+    Files {
+        ca: Option<String>,
+        client: Option<(String, String)>,
+        server_name: Option<String>,
+    },
 }
 
 /// The options of a connection, checked.

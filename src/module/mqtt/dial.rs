@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::config::Login;
+use super::config::{Login, Tls};
 use super::error;
 use super::packet::{self, Connect, Incoming, Version, Violation};
 use super::session::Session;
@@ -36,17 +36,6 @@ pub(super) struct Dialer {
     pub(super) login: Arc<Login>,
     /// In seconds.
     pub(super) keep_alive: u16,
-}
-
-/// TLS, with certificates in the configuration or in files.
-pub(super) enum Tls {
-    Given(ClientTls),
-    /// Read at each attempt to connect.
-    Files {
-        ca: Option<String>,
-        client: Option<(String, String)>,
-        server_name: Option<String>,
-    },
 }
 
 impl Dial for Dialer {
