@@ -85,7 +85,7 @@ fn facts(call: Call) -> (&'static str, u16, Option<(&'static str, Value)>) {
         Call::Ready => ("Whether a configuration is loaded, and a revision is reached", 200, named("Ready")),
         Call::ConfigStatus => ("The state of the configuration", 200, named("ConfigStatus")),
         Call::System => ("The state of the source, the queue, the history and the process", 200, named("System")),
-        Call::Webhooks => ("The webhooks, those in trouble first", 200, named("Webhooks")),
+        Call::Webhooks => ("The webhooks; webhooks in trouble come first", 200, named("Webhooks")),
         Call::Webhook => ("One webhook", 200, named("Webhook")),
         Call::TestEvent => ("Delivers a test event past the guards", 200, named("Tested")),
         Call::Events => ("The events, newest first", 200, named("Events")),

@@ -14,7 +14,7 @@ use super::answer::{Answer, Problem, ok};
 use super::query::{shown, wrong};
 use super::send::send;
 use super::state::Ask;
-use super::views::{key as shown_key, maybe_time, seconds};
+use super::views::{key as shown_key, maybe_time, seconds, time};
 use crate::config::{DataType, Key, Target, WebhookKey};
 use crate::history::{Activity, Kept, Outcome};
 use crate::store::{Slot, Snapshot};
@@ -212,7 +212,13 @@ fn has_text(key: &WebhookKey, slot: &Slot, text: &str) -> bool {
     let has = |name: &str| name.to_lowercase().contains(text);
     let webhook = slot.serving.as_deref();
     has(&shown_key(key))
-        || webhook.is_some_and(|webhook| has(webhook.module_name()) || webhook.guards().names().any(has))
+        || webhook.is_some_and(|webhook| {
+            webhook.guards().described().any(|guard| has(&guard))
+                || webhook
+                    .steps()
+                    .targets()
+                    .any(|(module, target)| has(module) || target.is_some_and(|target| has(&target)))
+        })
 }
 
 /// One state of the configuration, with the activity of its webhooks.
@@ -243,8 +249,10 @@ impl View<'_> {
         let refused = refusal.map(|refusal| {
             json!({
                 "revision": refusal.revision(),
+                "at": time(refusal.at()),
                 "reason": refusal.reason(),
                 "serving_last_good": refusal.is_serving_last_good(),
+                "last_good_revision": webhook.map(|_| slot.revision),
             })
         });
         json!({
@@ -254,8 +262,8 @@ impl View<'_> {
             "state": state.label(),
             "note": note(state, hour),
             "module": webhook.map(Webhook::module_name),
-            "target": null,
-            "guards": webhook.map(|webhook| webhook.guards().names().collect::<Vec<_>>()).unwrap_or_default(),
+            "targets": webhook.map(|webhook| webhook.steps().targets().map(shown_target).collect::<Vec<_>>()).unwrap_or_default(),
+            "guards": webhook.map(|webhook| webhook.guards().described().collect::<Vec<_>>()).unwrap_or_default(),
             "ack": webhook.map(|webhook| match webhook.promise() {
                 Promise::Delivered => "delivered",
                 Promise::Accepted => "accepted",
@@ -266,7 +274,7 @@ impl View<'_> {
                 Kept::Metadata => "metadata",
                 Kept::None => "none",
             }),
-            "revision": self.snapshot.revision(),
+            "revision": webhook.map(|_| slot.revision),
             "refused": refused,
             "warnings": webhook.map(|webhook| webhook.warnings().collect::<Vec<_>>()).unwrap_or_default(),
             "hour": hour.map(|hour| json!({"minutes": hour.minutes, "p95_seconds": seconds(hour.p95)})),
@@ -274,6 +282,11 @@ impl View<'_> {
             "last_refused": maybe_time(hour.and_then(|hour| hour.last_refused)),
         })
     }
+}
+
+/// A module, and the place that it delivers to.
+fn shown_target((module, target): (&str, Option<String>)) -> Value {
+    json!({"module": module, "target": target})
 }
 
 /// The events of the last minutes: those that failed, and all that were delivered or failed.

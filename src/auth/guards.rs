@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::matches::Matches;
 use super::metrics::Series;
@@ -22,6 +22,9 @@ pub(crate) trait ErasedScheme: fmt::Debug + Send + Sync {
     fn check_call<'a>(&'a self, head: Head<'a>) -> BoxFuture<'a, Result<Proof, AuthError>>;
     fn check_body(&self, head: Head<'_>, body: &[u8]) -> Result<Proof, AuthError>;
     fn challenge(&self, error: AuthError) -> HeaderValue;
+    fn reads_credential(&self, name: &HeaderName) -> bool;
+    #[cfg(feature = "admin")]
+    fn variant(&self) -> Option<&str>;
 }
 
 impl<S: Scheme> ErasedScheme for S {
@@ -39,6 +42,15 @@ impl<S: Scheme> ErasedScheme for S {
 
     fn challenge(&self, error: AuthError) -> HeaderValue {
         Scheme::challenge(self, error)
+    }
+
+    fn reads_credential(&self, name: &HeaderName) -> bool {
+        Scheme::reads_credential(self, name)
+    }
+
+    #[cfg(feature = "admin")]
+    fn variant(&self) -> Option<&str> {
+        Scheme::variant(self)
     }
 }
 
@@ -88,12 +100,27 @@ impl Guards {
         self.0.is_empty()
     }
 
-    /// The name of each guard: its key in the configuration.
+    /// The description of each guard: its key in the configuration, and what it is set up for, such as
+    /// `signature: github`.
     #[cfg(feature = "admin")]
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn described(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|Guard(kind)| match kind {
-            Kind::Scheme(scheme) => scheme.series.guard(),
-            Kind::AnyOf(_) => ANY_OF,
+            Kind::Scheme(Named { scheme, series }) => match scheme.variant() {
+                Some(variant) => format!("{}: {variant}", series.guard()),
+                None => series.guard().to_owned(),
+            },
+            Kind::AnyOf(alternatives) => {
+                let all = |guards: &Guards| guards.described().collect::<Vec<_>>().join(" and ");
+                format!("{ANY_OF}: {}", alternatives.iter().map(all).collect::<Vec<_>>().join(", or "))
+            }
+        })
+    }
+
+    /// Whether any of the guards reads a credential or a signature from this header field.
+    pub(crate) fn read_credential(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|Guard(kind)| match kind {
+            Kind::Scheme(scheme) => scheme.scheme.reads_credential(name),
+            Kind::AnyOf(alternatives) => alternatives.iter().any(|guards| guards.read_credential(name)),
         })
     }
 

@@ -60,7 +60,7 @@ mod secrets;
 use std::fmt;
 use std::future::{Future, ready};
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 
 pub use self::any_of::AnyOf;
@@ -129,6 +129,19 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
     /// The `WWW-Authenticate` challenge of the 401 (RFC 9110 §11.6.1). `error` is [`Missing`](AuthError::Missing) or
     /// [`Invalid`](AuthError::Invalid): a challenge tells nothing more of what was wrong.
     fn challenge(&self, error: AuthError) -> HeaderValue;
+
+    /// Whether the credential or the signature stands in the header field `name`. A history does not keep the values of such
+    /// fields; those of `Authorization`, `Cookie` and of names that sound secret are never kept.
+    fn reads_credential(&self, name: &HeaderName) -> bool {
+        let _ = name;
+        false
+    }
+
+    /// The kind of requests that the scheme is set up for, such as the name of a provider, for an operator. It must not hold
+    /// a secret.
+    fn variant(&self) -> Option<&str> {
+        None
+    }
 
     /// The name of this scheme in metrics and in lines of the log, if it is not from a configuration: there it is the key.
     fn label(&self) -> &'static str {

@@ -46,6 +46,12 @@ impl Cleanup {
         self.is_enabled
     }
 
+    /// Whether header fields of this name are masked or removed, whatever their value.
+    #[cfg(feature = "admin")]
+    pub(crate) fn cleans(&self, name: &HeaderName) -> bool {
+        self.is_secret(name.as_str())
+    }
+
     /// Returns the event without the header fields, and in JSON or a form without the fields of the body, whose names sound
     /// secret.
     pub(crate) async fn clean(self: &Arc<Self>, delivery: Delivery) -> Result<Delivery, DeliverError> {

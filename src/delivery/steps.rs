@@ -53,6 +53,20 @@ impl Steps {
         self.steps.first().map_or("", |step| &step.name)
     }
 
+    /// The modules in order: the name and the target of each.
+    #[cfg(feature = "admin")]
+    pub(crate) fn targets(&self) -> impl Iterator<Item = (&str, Option<String>)> {
+        self.steps.iter().map(|step| (&*step.name, step.module.target()))
+    }
+
+    /// Whether the received header field `name` changes what any of the modules delivers. A field that the cleanup masks or
+    /// removes does not.
+    #[cfg(feature = "admin")]
+    pub(crate) fn use_header(&self, name: &http::HeaderName) -> bool {
+        let is_cleaned = self.cleanup.as_ref().is_some_and(|cleanup| cleanup.cleans(name));
+        !is_cleaned && self.steps.iter().any(|step| step.module.uses_header(name))
+    }
+
     /// The name of the first module, shared.
     pub(crate) fn module(&self) -> Arc<str> {
         self.steps.first().map_or_else(|| "".into(), |step| Arc::clone(&step.name))

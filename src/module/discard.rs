@@ -2,6 +2,7 @@
 
 use std::future::{Future, ready};
 
+use http::HeaderName;
 use serde::Deserialize;
 
 use super::{ConfigModule, Module};
@@ -20,6 +21,10 @@ pub struct DiscardConfig {}
 impl Module for Discard {
     fn deliver(&self, _: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send {
         ready(Ok(Ack::Delivered))
+    }
+
+    fn uses_header(&self, _: &HeaderName) -> bool {
+        false
     }
 }
 

@@ -49,6 +49,17 @@ impl Forward {
         }
     }
 
+    /// Whether the field `name` decides what is sent on: it is sent on itself, or it says which fields are.
+    pub(crate) fn uses(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => {
+                name == header::CONNECTION || !(is_credential(name) || CONNECTION_FIELDS.contains(name))
+            }
+            Self::Only(names) => name == header::CONNECTION || names.contains(name),
+        }
+    }
+
     /// The `received` fields that are sent on, without fields that are `in_the_way`.
     pub(crate) fn of(&self, received: &HeaderMap, in_the_way: impl Fn(&HeaderName) -> bool) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -57,6 +57,7 @@ mod websocket;
 use std::future::Future;
 
 use futures_util::future::BoxFuture;
+use http::HeaderName;
 use serde::de::DeserializeOwned;
 
 pub use self::discard::{Discard, DiscardConfig};
@@ -108,6 +109,21 @@ pub trait Module: Send + Sync + 'static {
     ///
     /// When the event has not been delivered; the sender is asked to try again.
     fn deliver(&self, delivery: Delivery) -> impl Future<Output = Result<Ack, DeliverError>> + Send;
+
+    /// The place that events go to, for an operator: a host, a queue, a directory. The text must not hold a secret. By
+    /// default, none is shown.
+    fn target(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether the received header field `name` changes what is delivered. By default, every field may.
+    ///
+    /// A history keeps no credentials and signatures. An event may be replayed from it if its module uses none of the
+    /// fields that are not kept.
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        let _ = name;
+        true
+    }
 }
 
 /// A [`Module`] that is made from its webhook's configuration alone.
@@ -129,10 +145,30 @@ pub trait ConfigModule: Module + Sized {
 /// The object-safe form of [`Module`].
 pub(crate) trait ErasedModule: Send + Sync {
     fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>>;
+
+    #[cfg(feature = "admin")]
+    fn target(&self) -> Option<String> {
+        None
+    }
+
+    #[cfg(feature = "admin")]
+    fn uses_header(&self, _: &HeaderName) -> bool {
+        true
+    }
 }
 
 impl<M: Module> ErasedModule for M {
     fn deliver(&self, delivery: Delivery) -> BoxFuture<'_, Result<Ack, DeliverError>> {
         Box::pin(Module::deliver(self, delivery))
+    }
+
+    #[cfg(feature = "admin")]
+    fn target(&self) -> Option<String> {
+        Module::target(self)
+    }
+
+    #[cfg(feature = "admin")]
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        Module::uses_header(self, name)
     }
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
+use http::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -105,6 +106,15 @@ impl Module for SaveToDisk {
         });
         written.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
         Ok(Ack::Delivered)
+    }
+
+    fn target(&self) -> Option<String> {
+        // Relative to the root, which is the operator's own.
+        Some(Path::new("./").join(&self.target.directory).display().to_string())
+    }
+
+    fn uses_header(&self, _: &HeaderName) -> bool {
+        false
     }
 }
 

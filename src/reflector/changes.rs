@@ -71,7 +71,7 @@ impl Changes {
     /// Logs each refused key with its reason.
     pub(super) fn log_refusals(&self, revision: Revision) {
         for (key, refusal) in &self.refusals {
-            let Refusal { reason, revision, serving } = &**refusal;
+            let Refusal { reason, revision, serving, .. } = &**refusal;
             tracing::warn!(%key, revision, reason, serving_last_good = serving, "configuration refused");
         }
         let left_out = self.refused - self.refusals.len();
@@ -102,7 +102,8 @@ mod tests {
     }
 
     fn refusal() -> Arc<Refusal> {
-        Arc::new(Refusal { reason: "it is wrong".to_owned(), revision: 1, serving: false })
+        let (reason, at) = ("it is wrong".to_owned(), std::time::SystemTime::UNIX_EPOCH);
+        Arc::new(Refusal { reason, revision: 1, at, serving: false })
     }
 
     fn digest(digest: &Digest) -> Seen<'_> {

@@ -12,10 +12,10 @@ use super::each::for_each;
 use super::links::{Compiled, Digest, Links, Set, digest};
 use super::metrics;
 use super::replacement::{Brought, Look, Looked};
-use super::settle::{OnInvalid, last_good, refuse, settle, take_over, withdraw_last_good};
+use super::settle::{LastGood, OnInvalid, last_good, refuse, settle, slot, take_over, withdraw_last_good};
 use crate::config::{Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot, Writer};
-use crate::webhook::{Compiler, Webhook};
+use crate::webhook::Compiler;
 
 /// One key's new value.
 #[derive(Clone)]
@@ -252,8 +252,8 @@ impl Published {
 
     /// The webhook that may go on being served if a new value does not compile: one whose connections are still in use
     /// and whose variables are still free.
-    fn last_good(&self, before: &Snapshot, key: &WebhookKey) -> Option<Arc<Webhook>> {
-        last_good(before, key, self.on_invalid).filter(|webhook| self.links.allow(webhook))
+    fn last_good(&self, before: &Snapshot, key: &WebhookKey) -> Option<LastGood> {
+        last_good(before, key, self.on_invalid).filter(|last_good| self.links.allow(&last_good.webhook))
     }
 
     /// Decides what is served for a webhook that may name connections: the new value, or `last_good` if the new value
@@ -265,12 +265,12 @@ impl Published {
         key: &WebhookKey,
         digest: Digest,
         Compiled { outcome, mut dependent }: Compiled,
-        last_good: Option<Arc<Webhook>>,
+        last_good: Option<LastGood>,
     ) -> Slot {
-        if let (Err(_), Some(webhook)) = (&outcome, &last_good) {
-            dependent.include(webhook);
+        if let (Err(_), Some(last_good)) = (&outcome, &last_good) {
+            dependent.include(&last_good.webhook);
         }
-        let slot = Slot { digest, linked: dependent.is_linked(), serving: last_good };
+        let slot = slot(digest, dependent.is_linked(), last_good);
         self.links.relink(key, Some(dependent));
         settle(draft, revision, key, slot, outcome)
     }

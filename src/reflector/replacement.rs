@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::aside::Aside;
 use super::each::for_each;
 use super::links::{Digest, digest, guarded, read};
-use super::settle::{OnInvalid, last_good, settle, take_over};
+use super::settle::{OnInvalid, last_good, settle, slot, take_over};
 use crate::config::{CompileError, Key, Variables, WebhookKey};
 use crate::store::{Revision, Slot, Snapshot};
 use crate::webhook::{Compiler, Connections, Read, Webhook};
@@ -136,7 +136,7 @@ impl Looked {
                 Some(Look::Same(slot)) => take_over(&mut self.draft, &before, &brought.key, slot),
                 Some(Look::Compiled(digest, outcome)) => {
                     let last_good = last_good(&before, &brought.key, self.on_invalid);
-                    let slot = Slot { digest, linked: false, serving: last_good };
+                    let slot = slot(digest, false, last_good);
                     settle(&mut self.draft, brought.revision, &brought.key, slot, outcome)
                 }
             };

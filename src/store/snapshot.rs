@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use foldhash::fast::RandomState;
 
@@ -50,6 +51,7 @@ pub struct Counts {
 pub struct Refusal {
     pub(crate) reason: String,
     pub(crate) revision: Revision,
+    pub(crate) at: SystemTime,
     pub(crate) serving: bool,
 }
 
@@ -62,6 +64,11 @@ impl Refusal {
     /// The revision that brought the refused value.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// The time at which this process refused the value.
+    pub fn at(&self) -> SystemTime {
+        self.at
     }
 
     /// Whether an earlier value is served instead.
@@ -80,6 +87,8 @@ pub(crate) struct Slot {
     pub(crate) linked: bool,
     /// The webhook that is served; `None` answers 503.
     pub(crate) serving: Option<Arc<Webhook>>,
+    /// The revision that brought the value that is served; of no meaning if none is.
+    pub(crate) revision: Revision,
 }
 
 impl Slot {

@@ -2,8 +2,8 @@
 
 mod bounds;
 mod described;
-mod memory;
 mod mounted;
 mod namespaces;
 mod routes;
+mod webhooks;
 mod world;

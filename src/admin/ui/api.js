@@ -101,7 +101,7 @@ function webhook(w) {
   const sum = (...outcomes) => minutes?.map((minute) => outcomes.reduce((n, outcome) => n + minute[outcome], 0)) ?? [];
   const add = (list) => list.reduce((a, b) => a + b, 0);
   const all = sum(...OUTCOMES), failures = sum("failed", "waiting"), refusals = sum("refused");
-  return { ...w, ns: w.namespace, module: w.module ?? "", target: w.target ?? "", measured: !!minutes, all, failures, refusals, total: add(all), failed: add(failures), turned: add(refusals),
+  return { ...w, ns: w.namespace, module: w.module ?? "", refused: w.refused && { ...w.refused, at: when(w.refused.at), good: w.refused.last_good_revision }, measured: !!minutes, all, failures, refusals, total: add(all), failed: add(failures), turned: add(refusals),
     p95: minutes ? ms(w.hour.p95_seconds) : 0, last: when(w.last_event), lastRefused: when(w.last_refused) };
 }
 

@@ -118,7 +118,7 @@ export function bodyView(e, ...actions) {
   const notes = [
     cut && `The body has ${size(e.size)}; the history keeps the first ${size(kept)}.`,
     long && "The page shows the beginning of what is kept.",
-    !e.exact && !cut && "Secrets were removed from the head or the body.",
+    !e.exact && !cut && "Secrets were removed from the body.",
     bytes !== undefined && bytes && "This body is not UTF-8, so the page shows its bytes. The target gets them unchanged.",
     !lines.length && "The body is empty."].filter(Boolean);
   const rest = lines.length > LINES && button("quiet", { onclick: () => {

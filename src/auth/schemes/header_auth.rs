@@ -97,6 +97,10 @@ impl Scheme for HeaderAuth {
         UNNAMED_CHALLENGE
     }
 
+    fn reads_credential(&self, name: &HeaderName) -> bool {
+        *name == self.name
+    }
+
     fn label(&self) -> &'static str {
         Self::KEY
     }

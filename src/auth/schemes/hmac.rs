@@ -195,6 +195,10 @@ impl Scheme for HmacAuth {
         UNNAMED_CHALLENGE
     }
 
+    fn reads_credential(&self, name: &HeaderName) -> bool {
+        *name == self.name
+    }
+
     fn label(&self) -> &'static str {
         Self::KEY
     }

@@ -49,6 +49,11 @@ impl EventKey {
         }
     }
 
+    /// Whether the key is the header field `name`.
+    pub(crate) fn uses(&self, name: &HeaderName) -> bool {
+        matches!(self, Self::Header(header) if header == name)
+    }
+
     /// The key of one event. `None` if the event has none: its header or field is missing, or there is another value than
     /// a string or a number.
     ///

@@ -73,6 +73,12 @@ pub(crate) struct Properties<'a> {
     pub(crate) forwarded: HeaderMap,
 }
 
+/// Whether the received field `name` is among the properties of an event, or decides which are.
+pub(crate) fn uses(forward: &Forward, name: &HeaderName) -> bool {
+    [header::CONTENT_TYPE, header::CONTENT_ENCODING, TRACEPARENT, TRACESTATE].contains(name)
+        || (!OWN_FIELDS.contains(name) && forward.uses(name))
+}
+
 impl<'a> Properties<'a> {
     pub(crate) fn of(delivery: &'a Delivery, forward: &Forward) -> Self {
         let received = delivery.headers();

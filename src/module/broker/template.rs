@@ -1,6 +1,7 @@
 //! Templates: the name of a topic, subject, stream or queue, with parts of the event filled in.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -77,6 +78,11 @@ impl Template {
         }
     }
 
+    /// Whether the header field `name` is filled in.
+    pub(crate) fn uses(&self, name: &HeaderName) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Header(header) if header == name))
+    }
+
     /// The text, if it is the same for every event.
     pub(crate) fn constant(&self) -> Option<&str> {
         match &*self.parts {
@@ -101,8 +107,18 @@ impl Template {
         }
     }
 
-    fn error(&self, wrong: std::fmt::Arguments<'_>) -> DeliverError {
+    fn error(&self, wrong: fmt::Arguments<'_>) -> DeliverError {
         DeliverError::new(DeliverErrorKind::Permanent, format!("`{}` cannot be filled in: {wrong}", self.option))
+    }
+}
+
+/// The text with the names of the fields that are filled in: `orders.{header:x-region}`.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Header(name) => write!(f, "{{header:{name}}}"),
+        })
     }
 }
 

@@ -26,6 +26,10 @@ const BODY_FIELDS: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCO
 /// read either, so forwarding a sender's fields next to ours would make a request with two signatures.
 const SIGNATURE_PREFIXES: [&str; 2] = ["webhook-", "svix-"];
 
+fn is_of_signature(name: &HeaderName) -> bool {
+    SIGNATURE_PREFIXES.iter().any(|start| name.as_str().starts_with(start))
+}
+
 /// How the header fields of each request are made.
 pub(super) struct Fields {
     configured: HeaderMap,
@@ -57,11 +61,19 @@ impl Fields {
         Ok(Self { configured: headers, forward, signed })
     }
 
+    /// Whether the received field `name` is sent on, or changes what is sent.
+    pub(super) fn uses(&self, name: &HeaderName) -> bool {
+        let own = [&hops::FIELD, &trace::TRACEPARENT, &trace::TRACESTATE];
+        let is_replaced = OWN_FIELDS.contains(name) || self.configured.contains_key(name);
+        BODY_FIELDS.contains(name)
+            || own.contains(&name)
+            || (self.forward.uses(name) && !is_replaced && !(self.signed && is_of_signature(name)))
+    }
+
     /// The fields for one attempt, at a distance of `hops` webhooks from the event's origin.
     pub(super) fn of(&self, delivery: &Delivery, hops: u8) -> HeaderMap {
         let received = delivery.headers();
-        let of_signature = |name: &HeaderName| SIGNATURE_PREFIXES.iter().any(|start| name.as_str().starts_with(start));
-        let mut headers = self.forward.of(received, |name| self.signed && of_signature(name));
+        let mut headers = self.forward.of(received, |name| self.signed && is_of_signature(name));
         for name in &BODY_FIELDS {
             headers.remove(name);
             for value in received.get_all(name) {

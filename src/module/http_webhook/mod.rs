@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Request, Uri, header};
+use http::{HeaderName, Method, Request, Uri, header};
 use http_body_util::Full;
 use tokio::time::timeout;
 
@@ -202,6 +202,14 @@ impl Module for HttpWebhook {
                 answer::outcome(host, &head)
             }
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.host.clone())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.fields.uses(name)
     }
 }
 

@@ -21,6 +21,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::client::KafkaClient;
+use http::HeaderName;
+
 use self::client::Settings;
 pub use self::config::{
     KafkaCompression, KafkaConfig, KafkaConnectionConfig, KafkaSasl, KafkaSaslMechanism, KafkaServers,
@@ -28,7 +30,7 @@ pub use self::config::{
 use crate::config::{BuildContext, BuildError};
 use crate::egress::{Egress, check_host};
 use crate::event::{Ack, DeliverError, Delivery};
-use crate::module::broker::{self, EventKey, KAFKA_TOPIC, Properties, Template};
+use crate::module::broker::{self, EventKey, KAFKA_TOPIC, Properties, Template, uses};
 use crate::module::connection::{ConnectionContext, ConnectionKind, Shared};
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};
@@ -138,6 +140,14 @@ impl Module for Kafka {
         let client = self.connection.client().await?;
         client.send(&topic, self.partition, key.as_deref(), delivery.body(), &properties).await?;
         Ok(Ack::Delivered)
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.topic.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.topic.uses(name) || self.key.as_ref().is_some_and(|key| key.uses(name)) || uses(&self.forward, name)
     }
 }
 

@@ -6,6 +6,7 @@ mod layout;
 mod lines;
 mod render;
 
+use http::HeaderName;
 use tokio::task::spawn_blocking;
 
 pub use self::config::LogConfig;
@@ -60,6 +61,10 @@ impl Module for Log {
             .await
             .map_err(|error| DeliverError::new(DeliverErrorKind::Io, format!("cannot write the log: {error}")))?;
         Ok(Ack::Delivered)
+    }
+
+    fn uses_header(&self, _: &HeaderName) -> bool {
+        false
     }
 }
 

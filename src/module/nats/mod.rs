@@ -16,7 +16,7 @@ use self::client::Outgoing;
 use self::config::is_of_the_server;
 pub use self::config::{NatsConfig, NatsConnectionConfig};
 pub use self::connection::{NatsClient, NatsConnection};
-use super::broker::{NATS_SUBJECT, Properties, Template, text};
+use super::broker::{NATS_SUBJECT, Properties, Template, text, uses};
 use super::connection::Shared;
 use super::forward::Forward;
 use super::{ConfigModule, Module};
@@ -124,6 +124,14 @@ impl Module for Nats {
             Ok(outcome) => outcome.map(|()| Ack::Delivered),
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("no answer within {limit:?}"))),
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.subject.to_string())
+    }
+
+    fn uses_header(&self, name: &http::HeaderName) -> bool {
+        self.target.subject.uses(name) || uses(&self.target.forward, name)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::Deserialize;
 
 use crate::config::{BuildError, WebhookKey};
@@ -66,6 +67,27 @@ pub(super) enum Route {
         name: Box<str>,
         routing_key: Option<Template>,
     },
+}
+
+impl Route {
+    /// Whether the header field `name` decides where an event goes.
+    pub(super) fn uses(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Queue { name: queue, .. } => queue.uses(name),
+            Self::Exchange { routing_key, .. } => routing_key.as_ref().is_some_and(|key| key.uses(name)),
+        }
+    }
+}
+
+/// The queue; or the exchange and, behind a slash, the routing key.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue { name, .. } => name.fmt(f),
+            Self::Exchange { name, routing_key: None } => f.write_str(name),
+            Self::Exchange { name, routing_key: Some(key) } => write!(f, "{name}/{key}"),
+        }
+    }
 }
 
 impl RabbitMqConfig {

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use http::HeaderName;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ pub use self::config::{RabbitMqConfig, RabbitMqConnectionConfig};
 use self::config::{Route, is_of_the_server};
 pub use self::connection::{RabbitMqClient, RabbitMqConnection};
 use self::outgoing::Outgoing;
-use super::broker::{Properties, text};
+use super::broker::{Properties, text, uses};
 use super::connection::Shared;
 use super::forward::Forward;
 use super::{ConfigModule, Module};
@@ -105,6 +106,14 @@ impl Module for RabbitMq {
             Ok(outcome) => outcome.map(|()| Ack::Delivered),
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("no answer within {limit:?}"))),
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.route.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.route.uses(name) || uses(&self.target.forward, name)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderName;
 use redis::cmd;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -12,7 +13,7 @@ use super::connection::{RedisConnection, RedisConnectionConfig};
 use crate::config::{BuildContext, BuildError};
 use crate::egress::Egress;
 use crate::event::{Ack, DeliverError, DeliverErrorKind, Delivery};
-use crate::module::broker::{REDIS_NAME, Template, envelope, forward};
+use crate::module::broker::{REDIS_NAME, Template, envelope, forward, uses};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};
@@ -209,6 +210,15 @@ impl Module for RedisPublish {
                 self.publish(client, &delivery).await
             }
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.channel.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.channel.uses(name)
+            || (self.target.format == RedisFormat::Envelope && uses(&self.target.forward, name))
     }
 }
 

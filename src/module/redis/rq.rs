@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::HeaderName;
 use redis::{Pipeline, pipe};
 use serde::Deserialize;
 
@@ -12,7 +13,7 @@ use super::job;
 use crate::base::rfc3339;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
-use crate::module::broker::{REDIS_NAME, Template, envelope, forward};
+use crate::module::broker::{REDIS_NAME, Template, envelope, forward, uses};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};
@@ -172,6 +173,14 @@ impl Module for RedisRq {
         let send = |mut connection| async move { transaction.query_async::<redis::Value>(&mut connection).await };
         self.connection.client().await?.session().await?.query(bytes, send).await?;
         Ok(Ack::Delivered)
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.queue.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.queue.uses(name) || uses(&self.target.forward, name)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderName;
 use redis::{Cmd, cmd};
 use serde::Deserialize;
 
@@ -10,7 +11,7 @@ use super::connection::RedisConnection;
 use super::wait::{RedisWait, Wait};
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
-use crate::module::broker::{Properties, REDIS_NAME, Template, forward};
+use crate::module::broker::{Properties, REDIS_NAME, Template, forward, uses};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};
@@ -114,6 +115,14 @@ impl Module for RedisStream {
             }
         }
         Ok(Ack::Delivered)
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.stream.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.stream.uses(name) || uses(&self.target.forward, name)
     }
 }
 

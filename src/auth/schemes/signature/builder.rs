@@ -184,8 +184,9 @@ impl SignatureBuilder {
     pub fn build(self) -> Result<Signature, CompileError> {
         let url = self.url.as_deref().map(PublicUrl::whole).transpose();
         let url = url.map_err(|error| CompileError::new(error.to_string()).inside("public_url"))?;
+        let preset = self.config.known_preset();
         let (verifier, secrets) = self.config.build(Environment { url: url.as_ref(), cx: None })?;
-        Ok(Signature { verifier, secrets, clock: self.clock })
+        Ok(Signature { preset, verifier, secrets, clock: self.clock })
     }
 
     fn times(&mut self) -> &mut TimestampConfig {

@@ -99,6 +99,11 @@ impl SignatureConfig {
         }
     }
 
+    /// The name of the preset, if there is such a one.
+    pub(super) fn known_preset(&self) -> Option<&'static str> {
+        presets::find(self.preset.as_deref()?).map(|row| row.name)
+    }
+
     fn build_preset(self, row: &Row, env: Environment<'_>) -> Result<(Verifier, Secrets<Key>), CompileError> {
         self.check_beside_preset(row)?;
         let verifier = match row.how {

@@ -12,7 +12,7 @@ use crate::auth::schemes::only;
 use crate::auth::{AuthError, Position, Secrets, WallClock};
 use crate::request::Head;
 
-const SIGNATURE: HeaderName = HeaderName::from_static("x-contentful-signature");
+pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("x-contentful-signature");
 const SIGNED_HEADERS: HeaderName = HeaderName::from_static("x-contentful-signed-headers");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-contentful-timestamp");
 

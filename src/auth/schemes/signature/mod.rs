@@ -24,7 +24,7 @@ mod tests;
 
 use std::fmt;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 pub use self::builder::SignatureBuilder;
 use self::config::Environment;
@@ -71,6 +71,8 @@ use crate::request::Head;
 /// # Ok(()) }
 /// ```
 pub struct Signature {
+    /// The name of the provider, if it is one that is known.
+    preset: Option<&'static str>,
     verifier: Verifier,
     secrets: Secrets<Key>,
     clock: WallClock,
@@ -124,8 +126,9 @@ impl ConfigScheme for Signature {
     type Config = SignatureConfig;
 
     fn build(config: SignatureConfig, cx: &BuildContext<'_>) -> Result<Self, BuildError> {
+        let preset = config.known_preset();
         let (verifier, secrets) = config.build(Environment { url: cx.public_url, cx: Some(cx) })?;
-        Ok(Self { verifier, secrets, clock: cx.clock().clone() })
+        Ok(Self { preset, verifier, secrets, clock: cx.clock().clone() })
     }
 }
 
@@ -140,6 +143,14 @@ impl Scheme for Signature {
 
     fn challenge(&self, _: AuthError) -> HeaderValue {
         UNNAMED_CHALLENGE
+    }
+
+    fn reads_credential(&self, name: &HeaderName) -> bool {
+        self.verifier.reads_credential(name)
+    }
+
+    fn variant(&self) -> Option<&str> {
+        self.preset
     }
 
     fn label(&self) -> &'static str {

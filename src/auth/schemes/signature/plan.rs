@@ -1,5 +1,7 @@
 //! A compiled dialect: the place of the signatures, the signed content and the time.
 
+use http::HeaderName;
+
 use super::content::Content;
 use super::key::{Algorithm, Encoding, Key};
 use super::presented::{Finder, Form, Presented, Source};
@@ -48,6 +50,11 @@ impl Plan {
             )));
         }
         Ok(Self { finder, content: Some(content), timestamp })
+    }
+
+    /// Whether the signature stands in this header field.
+    pub(super) fn reads_credential(&self, name: &HeaderName) -> bool {
+        self.finder.reads(name)
     }
 
     /// Whether the signature covers the whole body.

@@ -98,6 +98,11 @@ impl Finder {
         Ok(Self { place, shape, encoding, algorithm })
     }
 
+    /// Whether this header field has the signatures.
+    pub(super) fn reads(&self, name: &HeaderName) -> bool {
+        matches!(&self.place, Place::Headers(names) if names.contains(name))
+    }
+
     /// Whether the body must be there.
     pub(super) fn needs_body(&self) -> bool {
         !matches!(self.place, Place::Headers(_))

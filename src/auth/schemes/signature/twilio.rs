@@ -12,7 +12,7 @@ use crate::auth::{AuthError, Position, Secrets, WallClock};
 use crate::config::PublicUrl;
 use crate::request::Head;
 
-const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 
 /// The query parameter with the digest of a body that is not a form.
 const DIGEST: &str = "bodySHA256";

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::key::Key;
 use super::plan::Plan;
 use super::{adyen, contentful, msgraph, twilio};
@@ -19,6 +21,16 @@ pub(super) enum Verifier {
 }
 
 impl Verifier {
+    /// Whether the signature stands in this header field.
+    pub(super) fn reads_credential(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Dialect(plan) => plan.reads_credential(name),
+            Self::Contentful(_) => *name == contentful::SIGNATURE,
+            Self::Twilio(_) => *name == twilio::SIGNATURE,
+            Self::Adyen | Self::MsGraph => false,
+        }
+    }
+
     pub(super) fn check_head(
         &self,
         head: Head<'_>,
