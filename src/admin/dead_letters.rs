@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Problem, no_content, ok, with_field, with_status};
 use super::body::Part;
+use super::events::serving;
 use super::query::{Query, shown as shown_value, wrong};
 use super::state::Ask;
 use super::views::{head, named, readable, time};
@@ -54,7 +55,7 @@ pub(super) async fn show(ask: &Ask<'_>) -> Result<Answer, Problem> {
     let (letter, event) = find(ask).await?;
     let mut object = shown(&letter);
     object["received_at"] = json!(time(event.received_at));
-    object["headers"] = head(&event.headers);
+    object["headers"] = head(&event.headers, serving(ask, &letter.webhook).as_deref());
     let (name, part) = match readable(&event.body, false) {
         Some(_) => ("body", Part::Text(event.body)),
         None => ("body_base64", Part::Base64(event.body)),

@@ -12,6 +12,7 @@ use super::state::Ask;
 use super::views::{body, maybe_time, outcomes, row, seconds, time};
 use crate::config::WebhookKey;
 use crate::history::{Action, Attempt, Dedup, Event, EventQuery, Outcome};
+use crate::request::REDACTED;
 use crate::webhook::Webhook;
 
 /// The most counts by kind in a summary.
@@ -147,19 +148,32 @@ pub(super) fn serving(ask: &Ask<'_>, key: &WebhookKey) -> Option<std::sync::Arc<
     ask.state.store.read(|snapshot| snapshot.slot(key).and_then(|slot| slot.serving.clone()))
 }
 
-/// Why the kept copy of an event must not be delivered again; `None` if it may be.
+/// The reason not to deliver the kept copy of an event again; `None` if it may be delivered: then the target gets the same bytes
+/// as from the queue.
 pub(super) fn why_not(event: &Event, webhook: Option<&Webhook>) -> Option<String> {
-    let reason = match event.row.outcome {
-        Outcome::Refused => "the request was refused; a replay would deliver an event that no guard has let in",
-        Outcome::Skipped if event.dedup != Some(Dedup::Duplicate) => "there was nothing to deliver",
+    let reason = match (event.row.outcome, webhook) {
+        (Outcome::Refused, _) => "the request was refused; a replay would deliver an event that no guard has let in",
+        (Outcome::Skipped, _) if event.dedup != Some(Dedup::Duplicate) => "there was nothing to deliver",
         _ if event.body.is_none() => "nothing is kept of its body, and the queue does not have the event any more",
         _ if !event.is_exact => {
-            "what is kept of it is cut, or has secrets removed, and the queue does not have the event any more"
+            "its kept copy is cut, or has secrets removed, and the queue does not have the event any more"
         }
-        _ if webhook.is_none() => "its webhook is not served any more",
-        _ => return None,
+        (_, None) => "its webhook is not served any more",
+        (_, Some(webhook)) => {
+            let name = used_but_masked(event, webhook)?;
+            return Some(format!(
+                "its module uses the header field `{name}`, whose value is not kept, and the queue does not have the event \
+                 any more"
+            ));
+        }
     };
     Some(reason.to_owned())
+}
+
+/// The first masked header field that changes what the webhook delivers.
+fn used_but_masked(event: &Event, webhook: &Webhook) -> Option<HeaderName> {
+    let masked = event.headers.iter().filter(|(_, value)| **value == *REDACTED);
+    masked.filter_map(|(name, _)| name.parse().ok()).find(|name| webhook.steps().use_header(name))
 }
 
 /// The header fields that are kept; `None` if one of them is none.

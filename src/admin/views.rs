@@ -7,9 +7,11 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::body::Part;
+use crate::base::secret_names::sounds_secret;
 use crate::config::WebhookKey;
 use crate::history::{Outcome, Progress, Row};
 use crate::request::{REDACTED, is_credential};
+use crate::webhook::Webhook;
 
 /// A time in UTC, to the millisecond.
 pub(super) fn time(time: SystemTime) -> Option<String> {
@@ -80,10 +82,12 @@ pub(super) fn outcomes(counts: &[u64; Outcome::ALL.len()]) -> Value {
         .into()
 }
 
-/// Header fields as pairs. The values of credentials are masked.
-pub(super) fn head(headers: &HeaderMap) -> Value {
+/// Header fields as pairs. The values of credentials and signatures are masked: by their names, and by the guards of the
+/// webhook as it is served now.
+pub(super) fn head(headers: &HeaderMap, webhook: Option<&Webhook>) -> Value {
+    let is_read = |name| webhook.is_some_and(|webhook| webhook.guards().read_credential(name));
     let fields = headers.iter().map(|(name, value)| {
-        let value = match is_credential(name) {
+        let value = match is_credential(name) || sounds_secret(name.as_str()) || is_read(name) {
             true => REDACTED.into(),
             false => String::from_utf8_lossy(value.as_bytes()),
         };

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Problem, no_content, ok, with_field, with_status};
+use super::events::serving;
 use super::state::Ask;
 use super::views::{body, head, maybe_time, named, time};
 use crate::history::Outcome;
@@ -34,7 +35,7 @@ pub(super) async fn show(ask: &Ask<'_>) -> Result<Answer, Problem> {
     let (waiting, event) = find(ask).await?;
     let mut object = shown(&waiting);
     object["received_at"] = json!(time(event.received_at));
-    object["head"] = head(&event.headers);
+    object["head"] = head(&event.headers, serving(ask, &waiting.webhook).as_deref());
     let content_type = event.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let parts = body(content_type, event.body.len() as u64, false, event.body.clone());
     Ok(with_field(&object, "body", parts))

@@ -90,8 +90,9 @@ pub struct Received {
     pub method: Method,
     /// The request's path, without its query.
     pub path: Box<str>,
-    /// The request's header fields; empty if the webhook keeps metadata only. A header that a guard of the webhook takes a
-    /// credential from must be left out, unless its name says so, as `Authorization` and `X-Api-Key` do.
+    /// The request's header fields; empty if the webhook keeps metadata only. The value of a field that a guard reads a
+    /// credential or a signature from must be [`REDACTED`](crate::request::REDACTED), unless the field's name says that it
+    /// is secret, as `Authorization` and `X-Api-Key` do.
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,

@@ -103,11 +103,14 @@ pub struct Event {
     pub path: Box<str>,
     /// The revision of the configuration that the request was answered by.
     pub revision: u64,
-    /// The header fields that are kept, in order.
+    /// The header fields that are kept, in order. The value of a field with a secret is
+    /// [`REDACTED`](crate::request::REDACTED).
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// The kept beginning of the body; `None` if nothing is kept.
     pub body: Option<Vec<u8>>,
-    /// Whether the head and the body are as received: nothing was cut or removed. Only such an event may be replayed.
+    /// Whether the body is as received, and no header field is left out. The values of some fields may still be masked: they
+    /// are [`REDACTED`](crate::request::REDACTED). An event may be replayed if it is exact, and if its modules use none of
+    /// the masked fields.
     pub is_exact: bool,
     /// The result of `dedup`.
     pub dedup: Option<Dedup>,

@@ -111,6 +111,9 @@ impl RequireAuthLayer {
             Select::Fixed(guards) => guards,
             Select::Matched => Matched::of(head.extensions)?.webhook().guards(),
         };
+        if let Some(trace) = Evidence::trace(head.extensions) {
+            trace.guarded(guards);
+        }
         let pending = guards.check_head(head, self.follows)?;
         match pending.is_empty() {
             true => Evidence::set_permit(req.extensions_mut(), pending.into_matches()),

@@ -8,15 +8,15 @@ mod verdict;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use self::verdict::{Answered, Way};
-use crate::auth::Matches;
+use crate::auth::{Guards, Matches};
 use crate::base::lock::lock;
 use crate::event::{DUPLICATE, DeliverError, EVENT_ID, EventId, Stamp};
 use crate::handshake::IsHandshake;
 use crate::history::{Body, Dedup, Entry, History, Kept, Outcome, Received, Step};
-use crate::request::{Collected, Head, Peer, Rejection};
+use crate::request::{Collected, Head, Peer, REDACTED, Rejection};
 use crate::store::Revision;
 use crate::webhook::{Promise, Webhook};
 
@@ -52,6 +52,8 @@ struct Draft {
     is_detached: bool,
     /// The error of the last attempt.
     error: Option<DeliverError>,
+    /// The guards that have judged the request, one set for each layer.
+    guards: Vec<Guards>,
 }
 
 impl Trace {
@@ -92,6 +94,7 @@ impl Trace {
             is_permitted: false,
             is_detached: false,
             error: None,
+            guards: Vec::new(),
         };
         let (history, is_full) = (history.clone(), kept == Kept::Full);
         Some(Arc::new(Self { history, began: Instant::now(), is_full, draft: Mutex::new(draft) }))
@@ -106,6 +109,13 @@ impl Trace {
     pub(super) fn ended(&self, step: &'static str) {
         let now = self.began.elapsed();
         self.draft().ended(step, now);
+    }
+
+    /// These guards judge the request.
+    pub(super) fn guarded(&self, guards: &Guards) {
+        if self.is_full {
+            self.draft().guards.push(guards.clone());
+        }
     }
 
     /// The sender has given a proof.
@@ -216,6 +226,11 @@ impl Trace {
         if draft.is_permitted && answered.keeps_contents() {
             if let Some(body) = body {
                 received.body = Body::Whole(body.into_bytes());
+            }
+            for (name, value) in &mut received.headers {
+                if draft.guards.iter().any(|guards| guards.read_credential(name)) {
+                    *value = HeaderValue::from_static(REDACTED);
+                }
             }
         } else {
             received.headers = HeaderMap::new();

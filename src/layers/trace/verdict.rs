@@ -65,7 +65,7 @@ impl Answered<'_> {
             Self::Handshake => (Some("handshake"), None),
             Self::Refused(rejection) => match error {
                 Some(error) => (Some(error.kind().label()), Some(error.to_string().into())),
-                None => (Some(rejection.kind().label()), Some(rejection.reason().into())),
+                None => (Some(rejection.kind().label()), Some(refusal(rejection))),
             },
             Self::Broken => (Some("other"), Some("the service behind the layers failed".into())),
             Self::Aborted(reason) => (Some("aborted"), Some((*reason).into())),
@@ -110,6 +110,14 @@ impl Answered<'_> {
             }
             _ => true,
         }
+    }
+}
+
+/// The reason of a refusal. A webhook may have several guards, so the one that refused is named.
+fn refusal(rejection: &Rejection) -> Box<str> {
+    match rejection.guard() {
+        Some(guard) => format!("`{guard}`: {}", rejection.reason().replace('_', " ")).into(),
+        None => rejection.reason().into(),
     }
 }
 

@@ -238,9 +238,7 @@ async fn only_what_is_exact_and_was_let_in_is_replayed() {
     assert_eq!(world.ask(ALL, &format!("GET /events/{id}")).await.json()["body"]["text"], r#"{"of": "a-marker"}"#);
     assert_eq!(world.ask(ALL, &format!("GET /events/{exact}")).await.json()["actions"][0]["what"], "replay");
 
-    let redacted = world.record("a", |received| {
-        received.headers.insert("authorization", "***REDACTED***".parse().unwrap());
-    });
+    let redacted = world.record("a", |received| received.body = Body::Whole(r#"{"token": "s3cret"}"#.into()));
     let cut = world.record("a", |received| received.body = Body::Beginning(Bytes::from_static(b"{"), 5000));
     let left = world.record("a", |received| received.body = Body::Left(7));
     let refused = world.record("a", |received| received.outcome = Outcome::Refused);

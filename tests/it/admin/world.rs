@@ -1,6 +1,5 @@
-//! An admin service with webhooks, a queue on disk and a history, in two namespaces.
+//! An admin service with webhooks, a queue on disk and a history in SQLite, in two namespaces.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -11,12 +10,12 @@ use tower::ServiceExt;
 use tower_webhook::admin::{Admin, AdminToken, AdminTokens, Operator};
 use tower_webhook::config::{DataType, WebhookInfo, WebhookKey};
 use tower_webhook::event::{DeliverError, DeliverErrorKind, Delivery, EventId};
+use tower_webhook::history::sqlite::SqliteHistory;
 use tower_webhook::history::{Body, Entry, History, Outcome, Received};
 use tower_webhook::queue::disk::DiskQueue;
 use tower_webhook::queue::{Backlog, Handout, Offer, Queue, State, Ticket};
 use tower_webhook::{Capabilities, Registry, Store};
 
-use super::memory::Memory;
 use crate::support::{Answer, store_of, within};
 
 /// The token that may do everything.
@@ -56,8 +55,8 @@ impl World {
         )
         .await;
         let directory = tempfile::tempdir().unwrap();
-        let (queue, backlog) = DiskQueue::new(directory.path()).open().unwrap();
-        let history = History::new(Arc::new(Memory::default()));
+        let (queue, backlog) = DiskQueue::new(directory.path().join("queue")).open().unwrap();
+        let history = SqliteHistory::new(directory.path().join("history")).open().unwrap();
         let tokens = vec![
             AdminToken::new(Operator::new("all").unwrap(), ALL).unwrap(),
             AdminToken::new(Operator::new("of-a").unwrap().namespaces(["a"]).unwrap(), A).unwrap(),

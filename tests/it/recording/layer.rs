@@ -53,7 +53,7 @@ async fn a_refusal_is_reported_too() {
     let request = Request::post("/orders").body(axum::body::Body::from("hello")).unwrap();
     assert_eq!(ask(&app, request).await.status, 401);
     assert_eq!((memory.only().outcome, memory.only().kind), (Outcome::Refused, Some("unauthenticated")));
-    assert_eq!(memory.only().reason.as_deref(), Some("missing"));
+    assert_eq!(memory.only().reason.as_deref(), Some("`authorization`: missing"));
 }
 
 #[tokio::test]

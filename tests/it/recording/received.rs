@@ -89,7 +89,7 @@ async fn of_a_request_that_a_guard_refuses_neither_head_nor_body_is_kept() {
     let (answer, received) = recorded(&webhook, request).await;
     assert_eq!(answer.status, 401);
     assert_eq!((received.outcome, received.kind), (Outcome::Refused, Some("unauthenticated")));
-    assert_eq!(received.reason.as_deref(), Some("invalid"));
+    assert_eq!(received.reason.as_deref(), Some("`authorization`: invalid"));
     assert!(received.headers.is_empty());
     assert_eq!(received.body, Body::Left(2));
     assert_eq!(steps(&received), ["guards"]);
@@ -105,7 +105,7 @@ async fn of_a_request_with_a_wrong_signature_neither_head_nor_body_is_kept() {
     let (answer, received) = recorded(webhook, request).await;
     assert_eq!(answer.status, 401);
     assert_eq!((received.outcome, received.kind), (Outcome::Refused, Some("unauthenticated")));
-    assert_eq!(received.reason.as_deref(), Some("bad_signature"));
+    assert_eq!(received.reason.as_deref(), Some("`signature`: bad signature"));
     assert!(received.headers.is_empty());
     assert_eq!(received.body, Body::Left(2));
     assert_eq!(steps(&received), ["guards", "body", "signature"]);
