@@ -22,7 +22,7 @@ pub(crate) enum Form {
     Common,
 }
 
-/// The status of a request whose connection or stream has ended before the answer, as in nginx.
+/// The status of a request whose connection or stream ended before the answer. nginx uses the same.
 const GONE: u16 = 499;
 
 /// Writes the lines. Without a form it costs nothing.

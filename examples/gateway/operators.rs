@@ -1,4 +1,4 @@
-//! The tokens of operators: those of two variables, and those of a file that is read again when it changes.
+//! The tokens of operators. Two variables have one each; a file has any number, and is read again when it changes.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ impl Operators {
         (self.file.is_some() || !self.fixed.is_empty()).then_some(&self.tokens)
     }
 
-    /// Reads the file, now and whenever it changes. While the file is broken, its tokens let nobody in.
+    /// Reads the file, now and whenever it changes. While the file is broken, the tokens that it had before stay in use.
     ///
     /// # Errors
     ///
@@ -42,19 +42,11 @@ impl Operators {
     pub(crate) fn watch(&self) -> Option<Result<Watch, String>> {
         let file = self.file.clone()?;
         let (named, fixed, tokens) = (file.clone(), self.fixed.clone(), self.tokens.clone());
-        let watch = Watch::begin([file], move |contents| {
+        Some(Watch::begin([file], move |contents| {
             let [json] = contents else { return Err("the tokens are one file".to_owned()) };
             let listed = AdminToken::parse(json).map_err(|error| named.wrong(error))?;
             let all = fixed.iter().cloned().chain(listed).collect();
             tokens.replace(all).map_err(|error| named.wrong(error))
-        });
-        let (fixed, tokens) = (self.fixed.clone(), self.tokens.clone());
-        let close = move || {
-            // These were accepted at the start.
-            if let Err(error) = tokens.replace(fixed.clone()) {
-                tracing::error!(%error, "the tokens of the file cannot be taken away");
-            }
-        };
-        Some(watch.map(|watch| watch.closing(close, "its tokens let nobody in until it is mended")))
+        }))
     }
 }

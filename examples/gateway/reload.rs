@@ -106,19 +106,12 @@ impl NamedFile {
 /// Takes the contents of files into use, or returns why it cannot.
 type Apply = Box<dyn FnMut(&[Vec<u8>]) -> Result<(), String> + Send>;
 
-/// Takes contents out of use.
-type Close = Box<dyn FnMut() + Send>;
-
 /// Files that are taken into use together whenever one of them changes.
 pub(crate) struct Watch {
     files: Vec<NamedFile>,
     apply: Apply,
     served: Vec<Vec<u8>>,
     refused: Option<Refused>,
-    close: Option<Close>,
-    is_closed: bool,
-    /// What happens while the files cannot be used, for the log.
-    meanwhile: &'static str,
 }
 
 /// Contents that cannot be used.
@@ -151,15 +144,7 @@ impl Watch {
         let files = files.into();
         let contents = Self::read(&files)?;
         apply(&contents)?;
-        let meanwhile = "the previous contents stay in use";
-        let apply = Box::new(apply);
-        Ok(Self { files, apply, served: contents, refused: None, close: None, is_closed: false, meanwhile })
-    }
-
-    /// Calls `close` when the files cannot be used any more, instead of keeping the previous contents in use. `meanwhile`
-    /// says so in the log.
-    pub(crate) fn closing(self, close: impl FnMut() + Send + 'static, meanwhile: &'static str) -> Self {
-        Self { close: Some(Box::new(close)), meanwhile, ..self }
+        Ok(Self { files, apply: Box::new(apply), served: contents, refused: None })
     }
 
     fn read(files: &[NamedFile]) -> Result<Vec<Vec<u8>>, String> {
@@ -192,14 +177,16 @@ impl Watch {
         match self.look(found.unwrap_or_else(|error| Err(error.to_string())), asked) {
             Look::Unchanged if asked => tracing::info!("SIGHUP: nothing has changed in the files of {names}"),
             Look::Applied => tracing::info!("the files of {names} were read again"),
-            Look::Refused(reason) => tracing::warn!("{reason}; {}", self.meanwhile),
+            Look::Refused(reason) => tracing::warn!("{reason}; the previous contents stay in use"),
             Look::Unchanged | Look::Pending => {}
         }
+        let is_refused = self.refused.as_ref().is_some_and(|refused| refused.is_told);
+        metrics::gauge!("tower_webhook_files_refused", "files" => names).set(f64::from(u8::from(is_refused)));
     }
 
     /// Decides about the contents that were `found`. With `asked` an operator waits for a line in the log.
     fn look(&mut self, found: Result<Vec<Vec<u8>>, String>, asked: bool) -> Look {
-        if found.as_ref() == Ok(&self.served) && !self.is_closed {
+        if found.as_ref() == Ok(&self.served) {
             self.refused = None;
             return Look::Unchanged;
         }
@@ -208,7 +195,6 @@ impl Watch {
             Ok(contents) => {
                 self.served = contents;
                 self.refused = None;
-                self.is_closed = false;
                 return Look::Applied;
             }
             Err(reason) => reason,
@@ -217,10 +203,6 @@ impl Watch {
         let before = self.refused.take().filter(|before| before.found == found);
         let was_told = before.as_ref().is_some_and(|before| before.is_told);
         let tell = asked || (before.is_some() && !was_told);
-        if tell && let Some(close) = &mut self.close {
-            close();
-            self.is_closed = true;
-        }
         self.refused = Some(Refused { found, is_told: was_told || tell });
         if tell { Look::Refused(reason) } else { Look::Pending }
     }

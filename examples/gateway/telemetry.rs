@@ -31,12 +31,16 @@ const COUNTERS: [(&str, &str); 4] = [
     ("tower_webhook_connections_unread_total", "Connections closed because unread answers held too much memory."),
     ("tower_webhook_log_lines_dropped_total", "Log lines left out because nobody read stderr."),
 ];
-const GAUGES: [(&str, &str); 3] = [
+const GAUGES: [(&str, &str); 4] = [
     ("tower_webhook_build_info", "1, with the version of the gateway."),
     ("tower_webhook_body_memory_bytes", "Bytes of request bodies in memory."),
     (
         "tower_webhook_config_staleness_seconds",
         "Time since the served configuration was last proven to be that of the source.",
+    ),
+    (
+        "tower_webhook_files_refused",
+        "1 while the newest contents of these files cannot be used, and the previous ones stay in use.",
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! The gateway, run as a process.
 
+mod admin_tokens;
 mod arguments;
 mod attacks;
 mod certificates;
@@ -12,6 +13,7 @@ mod flood;
 mod guards;
 mod handshakes;
 mod healthcheck;
+mod history;
 mod http_rules;
 mod idle;
 mod limits;
