@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::time::timeout;
 
 pub use self::config::{MqttConfig, MqttConnectionConfig, MqttFormat, MqttVersion, TasmotaType};
@@ -139,6 +140,14 @@ impl Module for Mqtt {
             Ok(outcome) => outcome,
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("no answer within {limit:?}"))),
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.topic.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.topic.uses(name) || broker::uses(&self.target.forward, name)
     }
 }
 
