@@ -119,5 +119,6 @@ long! {
     a_server_without_memory_is_unavailable => suite::full::<RabbitMq>(),
     a_password_is_changed_while_it_runs => suite::credentials_change::<RabbitMq>(),
     a_server_that_is_down_fails_at_once => suite::down::<RabbitMq>(),
+    a_server_that_takes_nothing_costs_bounded_memory => suite::bounded_memory::<RabbitMq>(),
     a_stop_loses_nothing => suite::stops_gracefully::<RabbitMq>(),
 }

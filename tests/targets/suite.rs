@@ -12,7 +12,7 @@ use crate::support::client::Message;
 use crate::support::proxy::Proxy;
 use crate::support::rig::{AT_A_TIME, Rig};
 use crate::support::server::Server;
-use crate::support::{eventually, seat};
+use crate::support::{alone, eventually, seat};
 
 /// A broker and the module that sends to it.
 pub(crate) trait Broker: Sized {
@@ -399,6 +399,41 @@ pub(crate) async fn down<B: Broker>() {
     }
     broker.server().start_again().await;
     works_again(&rig, &broker).await;
+}
+
+/// A server that is frozen, or down, costs bounded memory: 400 MB are sent to each.
+pub(crate) async fn bounded_memory<B: Broker>() {
+    // The memory is that of the process, with all of its tests.
+    let _alone = alone().await;
+    let mut broker = B::start(None).await;
+    let rig = Rig::patient(Duration::from_millis(500)).await;
+    rig.connection("c", &broker.connection(&Access::at(broker.port()))).await;
+    rig.webhook("a", &blob(broker.webhook())).await;
+    eventually("a delivery", async || rig.post("a", "x").await.status == 200).await;
+    let before = resident_mb();
+    for state in ["frozen", "down"] {
+        match state {
+            "frozen" => broker.server().freeze(),
+            _ => broker.server().kill(),
+        }
+        let mut most = before;
+        for _ in 0..20 {
+            for answer in join_all((0..40).map(|_| rig.post("a", vec![b'x'; 500_000]))).await {
+                assert!([502, 503, 504].contains(&answer.status), "{answer:?}");
+            }
+            most = most.max(resident_mb());
+        }
+        println!("400 MB sent to a server that is {state}: {before} MB before, {most} MB at most");
+        assert!(most < before + 150, "{before} MB before, {most} MB while it was {state}");
+    }
+    broker.server().start_again().await;
+    eventually("it works again", async || rig.post("a", "x").await.status == 200).await;
+}
+
+fn resident_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
 /// A stop waits for the deliveries under way, and what was not begun stays in the queue.

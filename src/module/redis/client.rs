@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, Value, cmd};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -20,6 +20,9 @@ use crate::module::connection::unconnected;
 
 /// Commands that wait for room on the network connection, beside those that were written. Beyond them deliveries wait.
 const WAITING: usize = 256;
+
+/// The most KiB of commands of a session that the server has not answered. Beyond them deliveries wait.
+const ROOM: usize = 64 << 10;
 
 /// The limit that is assumed if a server does not tell its limit: the default of `proto-max-bulk-len`.
 const LARGEST: usize = 512 << 20;
@@ -124,7 +127,8 @@ impl Dialer {
         self.login.log_in(connection.clone()).await.map_err(|error| failure(&self.shown, error))?;
         let largest = largest(connection.clone()).await;
         let (dialer, since) = (self.clone(), Instant::now());
-        Ok(Session(Arc::new(Carried { dialer, connection, largest, since, ended, _carrier: carrier })))
+        let room = Semaphore::new(ROOM);
+        Ok(Session(Arc::new(Carried { dialer, connection, largest, room, since, ended, _carrier: carrier })))
     }
 }
 
@@ -186,6 +190,8 @@ struct Carried {
     connection: MultiplexedConnection,
     /// The largest argument of a command that the server reads, in bytes.
     largest: usize,
+    /// In KiB.
+    room: Semaphore,
     since: Instant,
     ended: Arc<watch::Sender<bool>>,
     _carrier: Carrier,
@@ -212,7 +218,15 @@ impl Session {
                 format!("{server}: the event has {bytes} bytes, and its `proto-max-bulk-len` is {}", self.0.largest);
             return Err(DeliverError::new(DeliverErrorKind::Permanent, reason));
         }
-        match timeout(self.0.dialer.timeout, send(self.0.connection.clone())).await {
+        let answered = async {
+            let room = Room::take(&self.0, bytes).await;
+            let answer = send(self.0.connection.clone()).await;
+            if let Some(room) = room {
+                room.give_back();
+            }
+            answer
+        };
+        match timeout(self.0.dialer.timeout, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 if is_of_a_replica(&error) && self.0.since.elapsed() >= GOOD {
@@ -240,6 +254,37 @@ impl Session {
     /// Asks for a new session, which may lead to another server. Commands under way continue.
     fn give_up(&self) {
         self.0.ended.send_replace(true);
+    }
+}
+
+/// Room for a command that is under way. If it is dropped before the answer is there, the command still waits in the
+/// client: its room stays taken for as long as the session lasts.
+struct Room<'a> {
+    carried: &'a Carried,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Room<'a> {
+    /// `None` if there is no limit any more, which does not happen.
+    async fn take(carried: &'a Carried, bytes: usize) -> Option<Self> {
+        let kib = (bytes / 1024 + 1).min(ROOM);
+        let permit = carried.room.acquire_many(kib as u32).await.ok()?;
+        Some(Self { carried, permit: Some(permit) })
+    }
+
+    fn give_back(mut self) {
+        self.permit.take();
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        permit.forget();
+        // A server that answers late must not use up the room for good: another session has all of it.
+        if self.carried.room.available_permits() < ROOM / 2 && self.carried.since.elapsed() >= GOOD {
+            self.carried.ended.send_replace(true);
+        }
     }
 }
 
