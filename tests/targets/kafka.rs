@@ -1,12 +1,14 @@
 //! The module `kafka` against Tansu 0.6, which is not Apache Kafka: one broker without replicas that makes unknown topics
 //! and has no limit for a message. The consumer is confluent-kafka. Errors that Tansu does not know are made by librdkafka's
-//! mock of a cluster.
+//! mock of a cluster. Tansu has no users, so that a proxy before it asks for the password.
 
+mod guarded;
 mod mock;
 mod server;
 
 use serde_json::{Value, json};
 
+pub(crate) use self::guarded::Guarded;
 use self::server::Options;
 pub(crate) use self::server::Tansu;
 use crate::suite::{self, Access, Broker};
@@ -109,6 +111,12 @@ async fn a_frozen_server_is_a_timeout() {
 #[ignore = "takes half a minute; `make test-targets` runs it"]
 async fn a_server_that_is_down_fails_within_a_second() {
     suite::down::<Tansu>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes half a minute; `make test-targets` runs it"]
+async fn a_server_that_takes_nothing_costs_bounded_memory() {
+    suite::bounded_memory::<Tansu>().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ mod mqtt;
 mod nats;
 mod rabbitmq;
 mod redis;
+mod rotation;
 // Each module uses what its server can do.
 #[allow(dead_code)]
 mod suite;

@@ -12,7 +12,8 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use self::credentials::Credentials;
-use self::server::{Cluster, Nats, Release, STREAM, USER, V29, V215};
+use self::server::{Cluster, Release, STREAM, USER, V29};
+pub(crate) use self::server::{Nats, V215};
 use crate::suite::{self, Access, Broker, PASSWORD};
 use crate::support::certificates::Certificates;
 use crate::support::client::Message;
@@ -79,6 +80,8 @@ impl<R: Release> Broker for Nats<R> {
 
     async fn change_password(&mut self, password: &str) {
         Nats::change_password(self, password);
+        // The server reads its file again.
+        self.server.signal("HUP");
     }
 }
 
@@ -143,6 +146,8 @@ on_both! {
     credentials_may_change => suite::credentials_change::<Nats<R>>();
     #[ignore = "`make test-targets` runs it"]
     a_server_that_is_down_fails_deliveries_at_once => suite::down::<Nats<R>>();
+    #[ignore = "`make test-targets` runs it"]
+    a_server_that_takes_nothing_costs_bounded_memory => suite::bounded_memory::<Nats<R>>();
     #[ignore = "`make test-targets` runs it"]
     a_stop_is_graceful => suite::stops_gracefully::<Nats<R>>();
     #[ignore = "`make test-targets` runs it"]

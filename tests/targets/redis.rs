@@ -1,6 +1,7 @@
 //! The modules `redis_stream`, `redis_publish` and `redis_rq` against Redis 7.0 and Valkey 9.1. The consumers are redis-py,
 //! redis-cli and a worker of RQ.
 
+mod kinds;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -196,6 +197,12 @@ async fn a_server_that_is_down_delays_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes long; `make test-targets` runs it"]
+async fn a_server_that_takes_nothing_costs_bounded_memory() {
+    suite::bounded_memory::<Redis>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long; `make test-targets` runs it"]
 async fn a_stop_waits_for_deliveries() {
     suite::stops_gracefully::<Redis>().await;
 }
@@ -298,7 +305,8 @@ async fn the_old_keys_of_redis_publish_and_redis_rq_work() {
 
 /// The calls that a worker of RQ has made.
 async fn calls(redis: &Redis, queue: &str, serializer: &str) -> Vec<Value> {
-    let printed = python("rq_worker.py", &[&redis.port.to_string(), PASSWORD, queue, serializer]).await;
+    let password = redis.password.lock().unwrap().clone();
+    let printed = python("rq_worker.py", &[&redis.port.to_string(), &password, queue, serializer]).await;
     assert!(printed.contains("FAILED 0 "), "{printed}");
     let calls = printed.lines().filter_map(|line| line.strip_prefix("CALL "));
     calls.map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,4 +1,5 @@
-"""Reads all messages of a topic from its beginning and prints each as a line. Arguments: port, topic."""
+"""Reads all messages of a topic from its beginning and prints each as a line. Arguments: port, topic, and any number of
+options of the client as `name=value`."""
 
 import base64
 import json
@@ -6,8 +7,9 @@ import sys
 
 from confluent_kafka import Consumer, TopicPartition
 
-port, topic = sys.argv[1:]
-consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{port}", "group.id": "reader", "enable.auto.commit": False})
+port, topic, *options = sys.argv[1:]
+own = {"bootstrap.servers": f"127.0.0.1:{port}", "group.id": "reader", "enable.auto.commit": False}
+consumer = Consumer(own | dict(option.split("=", 1) for option in options))
 found = consumer.list_topics(topic, timeout=10).topics[topic]
 consumer.assign([TopicPartition(topic, partition, 0) for partition in found.partitions])
 # Tansu's high watermarks are behind its messages, so they do not tell how many there are.

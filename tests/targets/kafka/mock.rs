@@ -29,6 +29,8 @@ async fn answers_of_brokers_are_told_apart() {
         (E::RD_KAFKA_RESP_ERR_INVALID_RECORD, "permanent"),
         (E::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "config"),
         (E::RD_KAFKA_RESP_ERR_POLICY_VIOLATION, "config"),
+        (E::RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED, "throttled"),
+        (E::RD_KAFKA_RESP_ERR_UNKNOWN, "unavailable"),
     ] {
         cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
         let attempt = rig.attempt(&webhook(), "{}").await;
@@ -39,6 +41,21 @@ async fn answers_of_brokers_are_told_apart() {
     }
     // The client itself sends it again.
     cluster.request_errors(RDKafkaApiKey::Produce, &[E::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 3]);
+    rig.attempt(&webhook(), "{}").await.was_delivered();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_topic_is_told_apart() {
+    let _seat = seat().await;
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("orders", 1, 1).unwrap();
+    cluster.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let rig = Rig::start().await;
+    rig.connection("c", &connection(&cluster)).await;
+    let mut missing = webhook();
+    missing["module-config"]["topic"] = json!("missing");
+    let attempt = rig.attempt(&missing, "{}").await;
+    assert!(attempt.failed_as(&["config"]).contains("topic missing: "), "{attempt:?}");
     rig.attempt(&webhook(), "{}").await.was_delivered();
 }
 

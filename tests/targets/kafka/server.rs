@@ -124,7 +124,7 @@ fn is_free(port: u16) -> bool {
 }
 
 /// Speaks TLS at `at` and passes everything on to `to`.
-fn tls(certificates: &Certificates, at: u16, to: u16) {
+pub(super) fn tls(certificates: &Certificates, at: u16, to: u16) {
     let chain = CertificateDer::pem_slice_iter(certificates.server.certificate.as_bytes()).collect::<Result<_, _>>();
     let key = PrivateKeyDer::from_pem_slice(certificates.server.key.as_bytes()).unwrap();
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain.unwrap(), key).unwrap();

@@ -1,5 +1,6 @@
 //! The gateway as a process, whose configuration is in a real etcd.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -89,6 +90,26 @@ impl Gateway {
         let (status, headers, _) = self.send(request.body(Full::new(body.into())).unwrap()).await;
         let id = headers.get("x-event-id").map(|id| id.to_str().unwrap().to_owned());
         (status.as_u16(), id.unwrap_or_default())
+    }
+
+    /// The gateway's open connections to a port of this machine: the ports of their own ends.
+    pub(crate) fn connections_to(&self, port: u16) -> BTreeSet<u16> {
+        let process = format!("/proc/{}", self.server.id());
+        let files = std::fs::read_dir(format!("{process}/fd")).unwrap();
+        let names = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        let sockets: BTreeSet<_> = names.map(|name| name.display().to_string()).collect();
+        let table = std::fs::read_to_string(format!("{process}/net/tcp")).unwrap();
+        let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap(), 16).unwrap();
+        let mut found = BTreeSet::new();
+        for line in table.lines().skip(1) {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let [_, own, other, state, _, _, _, _, _, inode, ..] = fields[..] else { panic!("{line}") };
+            let is_open = state == "01" && sockets.contains(&format!("socket:[{inode}]"));
+            if is_open && port_of(other) == port {
+                found.insert(port_of(own));
+            }
+        }
+        found
     }
 
     /// How many accepted events wait or are being delivered.

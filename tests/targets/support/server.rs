@@ -181,7 +181,8 @@ impl Server {
         signal("CONT", self.id());
     }
 
-    fn id(&self) -> u32 {
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
         self.running.as_ref().expect("the server runs").child.id()
     }
 }
