@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-const DOCUMENTS: [&str; 3] = ["tests/README.md", "tests/delivery/README.md", "tests/etcd/README.md"];
+const DOCUMENTS: [&str; 4] =
+    ["tests/README.md", "tests/delivery/README.md", "tests/etcd/README.md", "tests/targets/README.md"];
 
 #[test]
 fn every_test_that_a_document_names_exists() {
