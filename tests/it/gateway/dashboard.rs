@@ -21,7 +21,7 @@ const RULES: &str = "docker/prometheus/alerts.yaml";
 
 /// Metrics of faults, and of etcd, which this gateway does not use: they are on the page only once something has happened.
 /// The manual has them, which another test checks.
-const ABSENT: [&str; 13] = [
+const ABSENT: [&str; 14] = [
     "tower_webhook_config_staleness_seconds",
     "tower_webhook_dedup_damaged_records_total",
     "tower_webhook_dedup_disk_errors_total",
@@ -35,6 +35,7 @@ const ABSENT: [&str; 13] = [
     "tower_webhook_source_differences_total",
     "tower_webhook_source_epoch",
     "tower_webhook_source_from_saved_copy",
+    "tower_webhook_files_refused",
 ];
 
 /// A gateway on whose page every other metric is.
