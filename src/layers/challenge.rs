@@ -65,10 +65,12 @@ where
     type Error = S::Error;
     type Future = ChallengeFuture<S::Future, ResBody>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
         match judge(self.fixed.as_ref(), &mut req) {
             Ok(None) => ChallengeFuture::inner(self.inner.call(req)),

@@ -90,10 +90,12 @@ where
     type Error = S::Error;
     type Future = ChallengeFuture<S::Future, ResBody>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
         match judge(self.fixed.as_ref(), &mut req) {
             Ok(None) => ChallengeFuture::inner(self.inner.call(req)),
@@ -171,6 +173,7 @@ where
 {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
             KindProj::Inner(future) => future.poll(cx),

@@ -34,6 +34,7 @@ impl<F> ResponseFuture<F> {
         }
     }
 
+    #[inline]
     pub(crate) fn inner(future: F) -> Self {
         Self { kind: Kind::Inner(future) }
     }
@@ -50,6 +51,7 @@ where
 {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
             KindProj::Inner(future) => future.poll(cx),

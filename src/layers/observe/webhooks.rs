@@ -49,10 +49,12 @@ where
     type Error = S::Error;
     type Future = CountWebhooksFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
         let counting = self.counters.as_ref().and_then(|counters| {
             let webhook = Matched::of(req.extensions()).ok()?.webhook().key().clone();
@@ -90,6 +92,7 @@ where
 {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
