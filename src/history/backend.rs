@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::entry::Entry;
 use super::query::{Activity, Event, EventQuery, Page, Summary};
+use crate::config::WebhookKey;
 use crate::event::EventId;
 
 /// A future of a [`Backend`].
@@ -15,6 +16,14 @@ pub type BackendFuture<'a, T> = BoxFuture<'a, io::Result<T>>;
 
 /// A store of history. [`History`](super::History) documents what each method is for.
 pub trait Backend: Send + Sync + 'static {
+    /// Whether anything would be kept of an event of this webhook that comes now. The layers ask before they note anything,
+    /// so that a store that is behind costs next to nothing; an event without room is not reported, and the store counts it
+    /// as left out. It must neither wait nor panic.
+    fn has_room(&self, webhook: &WebhookKey) -> bool {
+        let _ = webhook;
+        true
+    }
+
     /// Takes an entry. It must neither wait nor panic. When there is no room, it leaves out the entry's body, or else the
     /// entry, and counts that.
     ///

@@ -22,6 +22,7 @@ pub use self::backend::{Backend, BackendFuture, HistoryStatus};
 pub use self::entry::{Action, Attempt, Body, Dedup, Entry, Kept, Outcome, Received, Step};
 pub use self::news::{News, Progress};
 pub use self::query::{Activity, Bucket, Event, EventQuery, Page, Row, Summary};
+use crate::config::WebhookKey;
 use crate::event::EventId;
 
 /// The most news that a reader of [`History::live`] may be behind. It then misses some, and learns how many.
@@ -46,6 +47,12 @@ impl History {
     /// A history that is kept in `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         Self { backend, live: broadcast::Sender::new(LIVE), due: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Whether anything would be kept of an event of this webhook that comes now. If not, the event counts as left out, and
+    /// is not to be reported.
+    pub fn has_room(&self, webhook: &WebhookKey) -> bool {
+        self.backend.has_room(webhook)
     }
 
     /// Reports an entry. This never waits; the entry may be left out, which is counted.

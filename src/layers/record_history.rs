@@ -26,7 +26,8 @@ use crate::request::{Head, Rejection, ResponseFuture};
 /// tries.
 ///
 /// The key `history` of the webhook says how much is kept. The head and the body are kept only of a sender that all
-/// guards have let in. Reporting never waits, and without a history there is nothing to pay for it.
+/// guards have let in. Reporting never waits, and without a history there is nothing to pay for it. When the history has no
+/// room for an event, nothing of the event is reported.
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|

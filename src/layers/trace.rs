@@ -57,10 +57,11 @@ struct Draft {
 }
 
 impl Trace {
-    /// Begins to follow a request for `webhook`; `None` if nothing is kept of the webhook's requests.
+    /// Begins to follow a request for `webhook`; `None` if nothing is kept of the webhook's requests, or if the history has no
+    /// room now.
     pub(super) fn begin(history: &History, head: Head<'_>, webhook: &Webhook, revision: Revision) -> Option<Arc<Self>> {
         let kept = webhook.history();
-        if kept == Kept::None {
+        if kept == Kept::None || !history.has_room(webhook.key()) {
             return None;
         }
         let Stamp { id, at } = Stamp::now();

@@ -3,6 +3,7 @@
 mod admin_tokens;
 mod arguments;
 mod attacks;
+mod busy_history;
 mod certificates;
 mod clients;
 mod config_files;

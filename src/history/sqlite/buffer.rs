@@ -4,16 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::{oneshot, watch};
 
-use super::clean::MAX_BODY;
-use super::measure;
+use super::measure::{self, Dropped};
+use super::pace::{self, Flow, Pace};
+use super::waiting::{Size, Waiting};
 use crate::base::lock::lock;
 use crate::base::shares::Held;
 use crate::event::EventId;
-use crate::history::{Action, Attempt, Body, Entry, Outcome, Received};
+use crate::history::{Entry, Kept, Outcome};
 
 /// How long the writer waits for more entries once it has one.
 const LINGER: Duration = Duration::from_millis(50);
@@ -21,11 +20,8 @@ const LINGER: Duration = Duration::from_millis(50);
 /// The most entries of one transaction.
 pub(super) const MAX_BATCH: usize = 1000;
 
-/// The memory that an entry takes besides its texts, in bytes. A generous estimate.
-const OVERHEAD: u64 = 768;
-
-/// The most bytes of a head that are copied.
-const MAX_HEAD: usize = 32 << 10;
+/// The bytes of entries that may wait while only a sample is written, so that the sample is of the last second.
+const SAMPLE: u64 = 1 << 20;
 
 /// The most that may wait at a time.
 #[derive(Clone, Copy, Debug)]
@@ -40,18 +36,6 @@ impl Default for Limits {
         Self { entries: 50_000, bytes: 64 << 20 }
     }
 }
-
-/// An entry that waits. Its head and body are copies, which hold on to no memory of the request.
-#[derive(Debug)]
-pub(super) enum Waiting {
-    Received(Box<Received>, Head),
-    Attempt(Box<Attempt>),
-    Action(Box<Action>),
-}
-
-/// The fields of a head, in one allocation: the length of each text in two bytes before it.
-#[derive(Debug, Default)]
-pub(super) struct Head(Vec<u8>);
 
 /// Work for the writer.
 #[derive(Default)]
@@ -76,6 +60,7 @@ pub(super) struct Buffer {
     limits: Limits,
     /// How many of the entries that were taken over are written, or given up.
     written: watch::Sender<u64>,
+    metrics: Dropped,
 }
 
 #[derive(Default)]
@@ -84,11 +69,15 @@ struct Inner {
     bytes: u64,
     by_namespace: HashMap<Box<str>, u64>,
     refused: usize,
+    /// Entries whose room is reserved, and which come in a moment.
+    reserved: usize,
     erasures: Vec<Erasure>,
     /// How many entries were taken over since the start.
     taken_over: u64,
     dropped: u64,
     dropped_bodies: u64,
+    /// Whether only a sample is written.
+    is_sampling: bool,
     /// Whether somebody waits until everything is written.
     is_urgent: bool,
     is_closed: bool,
@@ -96,44 +85,69 @@ struct Inner {
 
 impl Buffer {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { inner: Mutex::default(), wake: Condvar::new(), limits, written: watch::Sender::new(0) }
+        let (wake, metrics) = (Condvar::new(), Dropped::default());
+        Self { inner: Mutex::default(), wake, limits, written: watch::Sender::new(0), metrics }
     }
 
-    /// Takes an entry over, or leaves its body out, or the entry.
-    pub(super) fn push(&self, entry: Entry) {
-        // Copied before the lock is taken. When nothing fits, these bytes were copied in vain.
-        let mut entry = copied(entry);
-        let is_refused = matches!(&entry, Waiting::Received(received, _) if received.outcome == Outcome::Refused);
-        let (whole, bare) = (entry.bytes(), entry.bytes() - entry.content());
-        let namespace = entry.namespace();
+    /// Whether there is room for a delivered event of the namespace now, at least for its metadata. If not, the event is
+    /// counted as left out.
+    pub(super) fn has_room(&self, namespace: &str) -> bool {
         let mut inner = self.lock();
-        let held = inner.held(&namespace);
-        let is_full = inner.is_closed
-            || inner.entries.len() >= self.limits.entries
-            || (is_refused && inner.refused >= self.limits.entries / 8);
-        if is_full || !fits(held, bare, self.limits.bytes) {
-            inner.dropped += 1;
-            measure::dropped("entry", 1);
-            return;
+        let has_room = inner.room(&self.limits, namespace, false, Size::EVENT) != Kept::None;
+        inner.dropped += u64::from(!has_room);
+        drop(inner);
+        if !has_room {
+            self.metrics.entry();
         }
-        let mut bytes = whole;
-        if whole > bare && !fits(held, whole, self.limits.bytes / 4 * 3) {
-            bytes = bare;
-            inner.dropped_bodies += 1;
-            measure::dropped("body", 1);
-        }
-        let emptied = (bytes < whole).then(|| entry.empty());
-        inner.bytes += bytes;
-        *inner.by_namespace.entry(namespace).or_default() += bytes;
-        inner.refused += usize::from(is_refused);
+        has_room
+    }
+
+    /// Takes an entry over, or leaves its head and body out, or the entry.
+    pub(super) fn push(&self, entry: Entry) {
+        let Some((has_content, bytes)) = self.reserve(&entry) else { return };
+        // Copied without the lock.
+        let entry = Waiting::of(entry, has_content);
+        let mut inner = self.lock();
+        inner.reserved -= 1;
         inner.entries.push_back((entry, bytes));
         inner.taken_over += 1;
         let count = inner.entries.len();
         drop(inner);
-        drop(emptied);
         if count == 1 || count == MAX_BATCH {
             self.wake.notify_one();
         }
+    }
+
+    /// Reserves room for an entry, before anything of it is copied. Returns whether its head and body fit, and its bytes.
+    fn reserve(&self, entry: &Entry) -> Option<(bool, u64)> {
+        let size = Size::of(entry);
+        let (namespace, is_refused) = match entry {
+            Entry::Received(received) => (received.webhook.namespace(), received.outcome == Outcome::Refused),
+            Entry::Attempt(attempt) => (attempt.webhook.namespace(), false),
+            // An action is an operator's.
+            Entry::Action(_) => ("", false),
+        };
+        let mut inner = self.lock();
+        let room = inner.room(&self.limits, namespace, is_refused, size);
+        let bytes = match room {
+            Kept::Full => size.whole,
+            Kept::Metadata => size.bare,
+            Kept::None => {
+                inner.dropped += 1;
+                drop(inner);
+                self.metrics.entry();
+                return None;
+            }
+        };
+        inner.dropped_bodies += u64::from(room == Kept::Metadata);
+        inner.charge(namespace, bytes);
+        inner.refused += usize::from(is_refused);
+        inner.reserved += 1;
+        drop(inner);
+        if room == Kept::Metadata {
+            self.metrics.body();
+        }
+        Some((room == Kept::Full, bytes))
     }
 
     /// Has an event erased, after the entries that are waiting.
@@ -187,6 +201,25 @@ impl Buffer {
         self.written.send_replace(until);
     }
 
+    /// Lets the writer rest after a batch, as its pace demands. `written` entries were written so far, and the batch began when
+    /// the writer had worked for this time.
+    pub(super) fn rest(&self, pace: &mut Pace, written: u64, began: Duration) {
+        let worked = pace::worked();
+        let left_out = {
+            let mut inner = self.lock();
+            let (came, dropped) = (inner.taken_over + inner.dropped, inner.dropped);
+            let was_sampling = inner.is_sampling;
+            inner.is_sampling = pace.decide(Instant::now(), Flow { came, dropped, written, worked });
+            if inner.is_sampling && !was_sampling { inner.shed() } else { Vec::new() }
+        };
+        measure::dropped("entry", left_out.len() as u64);
+        drop(left_out);
+        let rest = pace.rest(worked.saturating_sub(began));
+        if !rest.is_zero() {
+            self.pause(rest);
+        }
+    }
+
     /// Waits, or returns at once when no more entries come.
     pub(super) fn pause(&self, time: Duration) {
         let until = Instant::now() + time;
@@ -223,6 +256,12 @@ impl Buffer {
         (inner.dropped, inner.dropped_bodies)
     }
 
+    /// How many entries wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().entries.len()
+    }
+
     fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, time: Duration) -> MutexGuard<'a, Inner> {
         self.wake.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -237,8 +276,31 @@ impl Inner {
         self.entries.is_empty() && self.erasures.is_empty() && !self.is_closed
     }
 
-    fn held(&self, namespace: &str) -> Held {
-        Held { all: self.bytes, webhook: 0, namespace: self.by_namespace.get(namespace).copied().unwrap_or(0) }
+    /// How much of an entry fits.
+    fn room(&self, limits: &Limits, namespace: &str, is_refused: bool, size: Size) -> Kept {
+        let limits = match self.is_sampling {
+            true => Limits { bytes: limits.bytes.min(SAMPLE), ..*limits },
+            false => *limits,
+        };
+        let count = self.entries.len() + self.reserved;
+        let is_full = self.is_closed || count >= limits.entries || (is_refused && self.refused >= limits.entries / 8);
+        let namespace = self.by_namespace.get(namespace).copied().unwrap_or(0);
+        let held = Held { all: self.bytes, webhook: 0, namespace };
+        if is_full || !fits(held, size.bare, limits.bytes) {
+            Kept::None
+        } else if size.whole > size.bare && (self.is_sampling || !fits(held, size.whole, limits.bytes / 4 * 3)) {
+            Kept::Metadata
+        } else {
+            Kept::Full
+        }
+    }
+
+    fn charge(&mut self, namespace: &str, bytes: u64) {
+        self.bytes += bytes;
+        match self.by_namespace.get_mut(namespace) {
+            Some(held) => *held += bytes,
+            None => _ = self.by_namespace.insert(namespace.into(), bytes),
+        }
     }
 
     fn take(&mut self, most: u64) -> Work {
@@ -256,21 +318,36 @@ impl Inner {
         work.until = self.taken_over - self.entries.len() as u64;
         if self.entries.is_empty() {
             work.erasures = std::mem::take(&mut self.erasures);
-            work.is_last = self.is_closed;
+            work.is_last = self.is_closed && self.reserved == 0;
             self.is_urgent = false;
         }
         work
     }
 
+    /// Leaves out the oldest entries of the namespaces that have more of them than a sample. Returns them, to be dropped
+    /// elsewhere.
+    fn shed(&mut self) -> Vec<Waiting> {
+        let mut left_out = Vec::new();
+        for (entry, size) in std::mem::take(&mut self.entries) {
+            let held = self.by_namespace.get(entry.namespace()).copied().unwrap_or(0);
+            if held > SAMPLE / 2 {
+                self.forget(&entry, size);
+                left_out.push(entry);
+            } else {
+                self.entries.push_back((entry, size));
+            }
+        }
+        self.dropped += left_out.len() as u64;
+        left_out
+    }
+
     fn forget(&mut self, entry: &Waiting, size: u64) {
         self.bytes -= size;
-        self.refused -=
-            usize::from(matches!(entry, Waiting::Received(received, _) if received.outcome == Outcome::Refused));
-        let namespace = entry.namespace();
-        if let Some(held) = self.by_namespace.get_mut(&namespace) {
+        self.refused -= usize::from(entry.is_refused());
+        if let Some(held) = self.by_namespace.get_mut(entry.namespace()) {
             *held -= size;
             if *held == 0 {
-                self.by_namespace.remove(&namespace);
+                self.by_namespace.remove(entry.namespace());
             }
         }
     }
@@ -281,144 +358,16 @@ fn fits(held: Held, bytes: u64, room: u64) -> bool {
     held.and(bytes).exceeded(room, 0).is_none()
 }
 
-/// The entry with its own copy of each text that may be a part of a larger buffer.
-fn copied(entry: Entry) -> Waiting {
-    match entry {
-        Entry::Received(mut received) => {
-            if received.outcome == Outcome::Refused {
-                received.headers = HeaderMap::new();
-                received.body = Body::Left(received.body.size());
-                return Waiting::Received(received, Head::default());
-            }
-            let head = Head::of(&std::mem::take(&mut received.headers));
-            let copy = |bytes: &Bytes| Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_BODY)]);
-            received.body = match &received.body {
-                Body::Whole(bytes) if bytes.len() <= MAX_BODY => Body::Whole(copy(bytes)),
-                Body::Whole(bytes) => Body::Beginning(copy(bytes), bytes.len() as u64),
-                Body::Beginning(bytes, size) => Body::Beginning(copy(bytes), *size),
-                Body::Left(size) => Body::Left(*size),
-            };
-            Waiting::Received(received, head)
-        }
-        Entry::Attempt(mut attempt) => {
-            if let Some(answer) = &mut attempt.answer {
-                answer.body = Bytes::copy_from_slice(&answer.body[..answer.body.len().min(1024)]);
-            }
-            Waiting::Attempt(attempt)
-        }
-        Entry::Action(action) => Waiting::Action(action),
-    }
-}
-
-impl Waiting {
-    pub(super) fn id(&self) -> EventId {
-        match self {
-            Self::Received(received, _) => received.id,
-            Self::Attempt(attempt) => attempt.event,
-            Self::Action(action) => action.event,
-        }
-    }
-
-    /// The namespace whose share it counts for. An action is an operator's.
-    fn namespace(&self) -> Box<str> {
-        match self {
-            Self::Received(received, _) => received.webhook.namespace().into(),
-            Self::Attempt(attempt) => attempt.webhook.namespace().into(),
-            Self::Action(_) => "".into(),
-        }
-    }
-
-    /// The bytes of the head and the body.
-    fn content(&self) -> u64 {
-        match self {
-            Self::Received(received, head) => {
-                let body = match &received.body {
-                    Body::Left(_) => 0,
-                    Body::Whole(bytes) | Body::Beginning(bytes, _) => bytes.len(),
-                };
-                (head.0.len() + body) as u64
-            }
-            _ => 0,
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        let texts = match self {
-            Self::Received(received, _) => {
-                received.path.len()
-                    + received.reason.as_ref().map_or(0, |reason| reason.len())
-                    + 64 * received.steps.len()
-            }
-            Self::Attempt(attempt) => {
-                let answer = attempt.answer.as_ref().map_or(0, |answer| answer.body.len());
-                answer + attempt.error.as_ref().map_or(0, |(_, reason)| reason.len())
-            }
-            Self::Action(action) => action.by.len(),
-        };
-        OVERHEAD + texts as u64 + self.content()
-    }
-
-    /// Leaves the head and the body out. Returns them, to be dropped elsewhere.
-    fn empty(&mut self) -> Option<(Head, Body)> {
-        let Self::Received(received, head) = self else { return None };
-        let size = received.body.size();
-        let head = std::mem::replace(head, Head::left_out());
-        Some((head, std::mem::replace(&mut received.body, Body::Left(size))))
-    }
-}
-
-impl Head {
-    fn of(headers: &HeaderMap) -> Self {
-        let length: usize = headers.iter().map(|(name, value)| 4 + name.as_str().len() + value.len()).sum();
-        let mut bytes = Vec::with_capacity(length.min(MAX_HEAD));
-        for (name, value) in headers {
-            let parts = [name.as_str().as_bytes(), value.as_bytes()];
-            if bytes.len() + 4 + parts[0].len() + parts[1].len() > MAX_HEAD {
-                return Self::cut(bytes);
-            }
-            for part in parts {
-                bytes.extend_from_slice(&(part.len() as u16).to_be_bytes());
-                bytes.extend_from_slice(part);
-            }
-        }
-        Self(bytes)
-    }
-
-    fn left_out() -> Self {
-        Self::cut(Vec::new())
-    }
-
-    /// A mark at the end says that fields are missing: half a length.
-    fn cut(mut bytes: Vec<u8>) -> Self {
-        bytes.push(0);
-        Self(bytes)
-    }
-
-    /// The fields, in order.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || Some((part(&mut rest)?, part(&mut rest)?)))
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        self.0.len() != self.fields().map(|(name, value)| 4 + name.len() + value.len()).sum::<usize>()
-    }
-}
-
-fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, behind) = rest.split_first_chunk::<2>()?;
-    let (part, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-    *rest = behind;
-    Some(part)
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use futures_util::FutureExt;
 
+    use super::super::clean::MAX_BODY;
     use super::super::sample;
     use super::*;
     use crate::event::Stamp;
+    use crate::history::{Body, Outcome};
 
     fn buffer(entries: usize, bytes: u64) -> Buffer {
         Buffer::new(Limits { entries, bytes })
@@ -454,6 +403,55 @@ mod tests {
         assert_eq!(work.entries.len() as u64 + dropped, 100);
         assert_eq!(bodies(&work) as u64 + dropped_bodies + dropped, 100);
         assert!(bodies(&work) == 4 && work.entries.len() > 30, "{} of {}", bodies(&work), work.entries.len());
+    }
+
+    #[test]
+    fn an_event_without_room_is_counted_before_anything_of_it_is_noted() {
+        let buffer = buffer(1000, 100_000);
+        assert!(buffer.has_room("loud") && buffer.dropped() == (0, 0));
+        while buffer.has_room("loud") {
+            buffer.push(event("loud", 1000));
+        }
+        let (dropped, _) = buffer.dropped();
+        assert!(dropped == 1 && !buffer.has_room("loud") && buffer.has_room("quiet"));
+        assert_eq!(buffer.dropped().0, 2);
+        buffer.take(Duration::ZERO, 10_000);
+        assert!(buffer.has_room("loud"));
+        buffer.close();
+        assert!(!buffer.has_room("quiet"));
+    }
+
+    #[test]
+    fn a_sample_is_small_has_no_bodies_and_leaves_room_for_quiet_namespaces() {
+        let buffer = buffer(50_000, 64 << 20);
+        buffer.push(event("quiet", 1000));
+        (0..10_000).for_each(|_| buffer.push(event("loud", 1000)));
+        let shed = {
+            let mut inner = buffer.lock();
+            inner.is_sampling = true;
+            inner.shed()
+        };
+        assert!(shed.len() > 9_000 && shed.iter().all(|entry| entry.namespace() == "loud"));
+        assert_eq!(buffer.dropped(), (shed.len() as u64, 0));
+        assert!(buffer.lock().bytes <= SAMPLE);
+        while buffer.has_room("loud") {
+            buffer.push(event("loud", 1000));
+        }
+        buffer.push(event("quiet", 1000));
+        let (mut waiting, mut quiet) = (0, 0);
+        let (bytes, bodies_before) = (buffer.lock().bytes, 1 + 10_000 - shed.len());
+        let mut with_body = 0;
+        loop {
+            let work = buffer.take(Duration::ZERO, u64::MAX);
+            if work.entries.is_empty() {
+                break;
+            }
+            waiting += work.entries.len();
+            quiet += work.entries.iter().filter(|entry| entry.namespace() == "quiet").count();
+            with_body += bodies(&work);
+        }
+        assert!(waiting < 2_000 && quiet == 2 && bytes <= SAMPLE, "{waiting} entries, {quiet} quiet, {bytes} bytes");
+        assert_eq!(with_body, bodies_before);
     }
 
     #[test]
@@ -504,21 +502,6 @@ mod tests {
         drop(inner);
         buffer.push(event("ns", 10));
         assert_eq!(buffer.dropped(), (1, 0));
-    }
-
-    #[test]
-    fn a_head_is_copied_field_by_field() {
-        let mut headers = HeaderMap::new();
-        headers.append("a", "1".parse().unwrap());
-        headers.append("b", "".parse().unwrap());
-        headers.append("a", "2".parse().unwrap());
-        let head = Head::of(&headers);
-        let fields: Vec<_> = head.fields().collect();
-        assert_eq!(fields.len(), 3);
-        assert!(fields.contains(&(b"a", b"2")) && fields.contains(&(b"b", b"")) && !head.is_cut());
-        headers.append("c", "x".repeat(MAX_HEAD).parse().unwrap());
-        assert!(Head::of(&headers).is_cut() && Head::left_out().is_cut());
-        assert!(!Head::default().is_cut());
     }
 
     #[tokio::test]

@@ -23,8 +23,11 @@
 //! room at most.
 //!
 //! One thread writes: entries wait in a buffer of 64 MiB at most, and are written together. When the disk is too slow for
-//! them, bodies are left out first, then entries; both are counted. A crash may lose the entries of the last moments, and
-//! never damages the file. A file that was damaged otherwise is moved aside with a line in the log, and a new one begins.
+//! them, bodies are left out first, then entries; both are counted. Where all cores are busy, requests go before the
+//! thread; when it falls behind for that, it keeps a sample of the events, with a twentieth of a core.
+//!
+//! A crash may lose the entries of the last moments, and never damages the file. A file that was damaged otherwise is moved
+//! aside with a line in the log, and a new one begins.
 //!
 //! Files have mode 0600 in a directory of mode 0700. Only one process at a time can open the directory.
 
@@ -33,22 +36,26 @@ mod answer;
 mod buffer;
 mod clean;
 mod detail;
+mod file;
 mod index;
 mod keep;
 mod measure;
 mod number;
+mod pace;
 mod read;
 mod remove;
 mod room;
 mod rows;
 #[cfg(test)]
 mod sample;
+mod sampling;
 mod save;
 mod schema;
 mod search;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod writer;
 
 use std::io;
@@ -59,15 +66,19 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 use self::buffer::Erasure;
+use self::file::OpenFile;
 use self::keep::{Expiry, Limits};
+use self::pace::Pace;
 use self::read::Readers;
+use self::sampling::Sampling;
 use self::schema::Room;
 use self::shared::Shared;
-use self::writer::{OpenFile, Writer};
+use self::writer::Writer;
 use super::{Activity, Backend, BackendFuture, Entry, Event, EventQuery, History, HistoryStatus, Page, Summary};
 use crate::base::clock::Clock;
 use crate::base::lock::lock;
 use crate::base::log_limit::LogLimit;
+use crate::config::WebhookKey;
 use crate::event::EventId;
 
 /// The default of [`SqliteHistory::max_bytes`]: 2 GiB.
@@ -151,7 +162,8 @@ impl SqliteHistory {
             limits,
             expiry,
             file: Some(file),
-            sampling: writer::Sampling::default(),
+            sampling: Sampling::default(),
+            pace: Pace::default(),
             ticked: None,
             is_busy: false,
             must_truncate: false,
@@ -203,6 +215,10 @@ impl Store {
 }
 
 impl Backend for Store {
+    fn has_room(&self, webhook: &WebhookKey) -> bool {
+        self.shared.buffer.has_room(webhook.namespace())
+    }
+
     fn record(&self, entry: Entry) {
         self.shared.buffer.push(entry);
     }

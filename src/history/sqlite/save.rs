@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::activity::Change;
-use super::buffer::{Head, Waiting};
 use super::clean;
 use super::detail::{Detail, from_number, number};
 use super::index::{self, Gens};
 use super::number as numbers;
 use super::room::Pools;
 use super::rows::{Columns, body_of, cost, find, free, is_form, key_of, write, write_body};
+use super::waiting::{Head, Waiting};
 use crate::config::WebhookKey;
 use crate::event::EventId;
 use crate::history::{Outcome, Received};

@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::activity::{self, Change};
-use super::buffer::{Erasure, Waiting, Work};
+use super::buffer::{Erasure, Work};
+use super::file::OpenFile;
 use super::keep::{self, Expiry, Limits};
+use super::pace::{Pace, worked};
+use super::sampling::Sampling;
 use super::save::Ledger;
-use super::schema::{Place, is_damage};
+use super::schema::is_damage;
 use super::shared::Shared;
+use super::waiting::Waiting;
 use super::{measure, number};
 use crate::base::lock::lock;
 use crate::base::log_limit::LogLimit;
@@ -35,53 +39,16 @@ const TRUNCATING: Duration = Duration::from_secs(10);
 /// How often entries are tried to be written.
 const TRIES: usize = 2;
 
-/// Refused requests of a namespace that are kept in each second. Of more, one of [`SAMPLE`] is kept.
-const REFUSED: u32 = 50;
-const SAMPLE: u32 = 50;
-
 /// The most events of the last hour that are counted when a file is opened.
 const RECOUNTED: usize = 200_000;
+
+/// The nice value of the thread: its share of a core that others want too is one of ten.
+#[cfg(all(target_os = "linux", not(test)))]
+const NICE: i32 = 10;
 
 /// Makes a write slow, or fail: a mock of the disk.
 #[cfg(test)]
 pub(super) type Fault = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
-
-/// An open file.
-pub(super) struct OpenFile {
-    place: Place,
-    identity: Option<(u64, u64)>,
-    connection: Connection,
-    ledger: Ledger,
-}
-
-impl OpenFile {
-    /// Opens the file in this directory, or begins a new one.
-    pub(super) fn open(directory: &Path, limits: &Limits) -> io::Result<Self> {
-        Self::at(Place::open(directory)?, limits)
-    }
-
-    fn at(place: Place, limits: &Limits) -> io::Result<Self> {
-        let mut connection = place.writer(limits.room)?;
-        let ledger = match Ledger::read(&connection) {
-            Err(error) if is_damage(&error) => {
-                drop(connection);
-                place.move_aside()?;
-                connection = place.writer(limits.room)?;
-                Ledger::read(&connection)
-            }
-            read => read,
-        };
-        let mut ledger = ledger.map_err(io::Error::other)?;
-        if !limits.full_text {
-            ledger.gens.drop_all(&connection).map_err(io::Error::other)?;
-        }
-        Ok(Self { identity: place.identity(), place, connection, ledger })
-    }
-
-    pub(super) fn file(&self) -> PathBuf {
-        self.place.file()
-    }
-}
 
 /// The writer, and its file if that is open.
 pub(super) struct Writer {
@@ -91,6 +58,7 @@ pub(super) struct Writer {
     pub(super) expiry: Expiry,
     pub(super) file: Option<OpenFile>,
     pub(super) sampling: Sampling,
+    pub(super) pace: Pace,
     /// When old events were last looked for.
     pub(super) ticked: Option<Instant>,
     /// Whether there is more to do than to wait for entries.
@@ -110,11 +78,15 @@ type Group = (EventId, Vec<Waiting>);
 
 impl Writer {
     pub(super) fn run(mut self) {
+        step_back();
         self.tick();
+        let mut written = 0;
         loop {
+            let began = worked();
             let patience = if self.is_busy || self.shared.is_failing() { TICK } else { IDLE };
             let work = self.shared.buffer.take(patience, self.limits.room.batch);
             let (until, is_last) = (work.until, work.is_last);
+            written += work.entries.len() as u64;
             self.work(work);
             self.shared.buffer.settled(until);
             if is_last {
@@ -123,6 +95,7 @@ impl Writer {
             if self.ticked.is_none_or(|ticked| ticked.elapsed() >= TICK) {
                 self.tick();
             }
+            self.shared.buffer.rest(&mut self.pace, written, began);
         }
     }
 
@@ -377,6 +350,16 @@ impl Writer {
     }
 }
 
+/// Lets the threads that answer requests go first where all cores are busy: then the history is behind, and leaves out what it
+/// cannot keep up with. Tests keep all cores busy, and wait for what they wrote.
+fn step_back() {
+    // Elsewhere than on Linux, this would be the priority of the whole process.
+    #[cfg(all(target_os = "linux", not(test)))]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the history is written with the priority of the requests");
+    }
+}
+
 /// Why a transaction failed.
 struct Failure {
     error: String,
@@ -403,47 +386,4 @@ fn group(entries: Vec<Waiting>) -> Vec<Group> {
         }
     }
     groups
-}
-
-/// Which refused requests are kept in a flood.
-#[derive(Default)]
-pub(super) struct Sampling {
-    second: Option<Instant>,
-    seen: HashMap<Box<str>, u32>,
-}
-
-impl Sampling {
-    fn begin(&mut self, now: Instant) {
-        if self.second.is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1)) {
-            self.second = Some(now);
-            self.seen.clear();
-        }
-    }
-
-    fn keeps(&mut self, namespace: &str) -> bool {
-        let seen = match self.seen.get_mut(namespace) {
-            Some(seen) => seen,
-            None => self.seen.entry(namespace.into()).or_default(),
-        };
-        *seen += 1;
-        *seen <= REFUSED || *seen % SAMPLE == 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_of_refused_requests_is_sampled_by_namespace() {
-        let mut sampling = Sampling::default();
-        let now = Instant::now();
-        sampling.begin(now);
-        assert_eq!((0..10_000).filter(|_| sampling.keeps("loud")).count(), 50 + 199);
-        assert_eq!((0..50).filter(|_| sampling.keeps("quiet")).count(), 50);
-        sampling.begin(now + Duration::from_millis(999));
-        assert!((0..49).all(|_| !sampling.keeps("quiet")));
-        sampling.begin(now + Duration::from_secs(1));
-        assert!(sampling.keeps("quiet"));
-    }
 }

@@ -126,3 +126,10 @@ async fn answers_that_nobody_reads_take_little_memory() {
     }
     assert_serves_quickly(&gateway, before, 0, "answers that nobody reads on 2,000 connections").await;
 }
+
+/// The rate at which a history must leave out nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-attacks"]
+async fn two_thousand_events_a_second_are_kept_in_the_history() {
+    super::busy_history::assert_keeps_all(2000, Duration::from_secs(30)).await;
+}

@@ -57,6 +57,17 @@ async fn a_refusal_is_reported_too() {
 }
 
 #[tokio::test]
+async fn a_history_without_room_is_told_nothing_and_the_request_is_served() {
+    let memory = InMemory::default();
+    let app = app(&memory, StatusCode::OK).await;
+    for (is_full, count) in [(true, 0), (false, 1), (true, 1)] {
+        memory.is_full(is_full);
+        let answer = ask(&app, crate::support::post("/orders", "hello")).await;
+        assert_eq!((answer.status.as_u16(), memory.count()), (200, count));
+    }
+}
+
+#[tokio::test]
 async fn a_request_is_reported_once_although_the_layer_is_there_twice() {
     let memory = InMemory::default();
     let record = RecordHistoryLayer::new(memory.history());

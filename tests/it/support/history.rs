@@ -1,7 +1,9 @@
 //! A history in memory, for tests: it keeps each entry as it was reported.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tower_webhook::config::WebhookKey;
 use tower_webhook::event::EventId;
 use tower_webhook::history::{
     Activity, Attempt, Backend, BackendFuture, Entry, Event, EventQuery, History, HistoryStatus, Outcome, Page,
@@ -10,11 +12,16 @@ use tower_webhook::history::{
 
 /// The entries, in the order in which they were reported.
 #[derive(Clone, Default)]
-pub(crate) struct InMemory(Arc<Mutex<Vec<Entry>>>);
+pub(crate) struct InMemory(Arc<Mutex<Vec<Entry>>>, Arc<AtomicBool>);
 
 impl InMemory {
     pub(crate) fn history(&self) -> History {
         History::new(Arc::new(self.clone()))
+    }
+
+    /// Says from now on whether there is no room.
+    pub(crate) fn is_full(&self, is_full: bool) {
+        self.1.store(is_full, Ordering::Relaxed);
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -65,6 +72,10 @@ impl InMemory {
 }
 
 impl Backend for InMemory {
+    fn has_room(&self, _: &WebhookKey) -> bool {
+        !self.1.load(Ordering::Relaxed)
+    }
+
     fn record(&self, entry: Entry) {
         self.0.lock().unwrap().push(entry);
     }

@@ -307,3 +307,31 @@ async fn measure_lists_of_200_000_events() {
     let began = Instant::now();
     println!("activity of {} webhooks in {:?}", store.activity(None).await.unwrap().len(), began.elapsed());
 }
+
+/// Prints how many events of 1 KiB a second the writer writes, each with its attempt. Run it alone.
+#[tokio::test]
+#[ignore = "it measures, and tests nothing"]
+async fn measure_how_fast_events_are_written() {
+    const EVENTS: usize = 60_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let body = |nth: usize| {
+        let words: String = (0..200).map(|at| format!("w{} ", (nth * 31 + at * 7) % 5000)).collect();
+        Body::Whole(format!(r#"{{"id": "evt_{nth}", "text": "{}"}}"#, &words[..990]).into())
+    };
+    let began = Instant::now();
+    for nth in 0..EVENTS {
+        let sent = Received { body: body(nth), ..received("ns", "hook") };
+        let stamp = Stamp { id: sent.id, at: sent.at };
+        // Two thirds of the room are one namespace's.
+        while store.shared.buffer.waiting() > 8_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        store.record(Entry::Attempt(Box::new(sample::attempt("ns", "hook", stamp, 1, Outcome::Delivered))));
+        record(&store, sent);
+    }
+    store.flush().await.unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{:.0} events of 1 KiB a second: {:?}", EVENTS as f64 / seconds, store.status());
+    assert_eq!((store.status().dropped, store.status().dropped_bodies), (0, 0));
+}
