@@ -63,6 +63,7 @@ test-attacks: ## attacks on the gateway at their full size, with measured figure
 
 test-targets: ## every fault of the modules for brokers, against real servers (ARGS="rabbitmq": of one module)
 	@bash .ci/tools.sh all
+	@bash .ci/tools.sh activemq
 	cargo test --locked --all-features --test targets -- --include-ignored --nocapture --test-threads=3 $(ARGS)
 
 soak: SECONDS ?= 600

@@ -107,12 +107,44 @@ SCRIPT
   "$erlang/bin/erl" -noshell -eval 'crypto:start(), halt(0).' >/dev/null
 }
 
+# ActiveMQ in Java. Its packages have links to jars of others, relative to one directory. Its start script is for a service.
+get_activemq() {
+  local packages part
+  "$tools/bin/java" -version >/dev/null 2>&1 && [ -e "$tools/activemq/share/activemq/bin/activemq.jar" ] && return
+  say "ActiveMQ 5.17: unpacking Debian's activemq"
+  packages=(activemq libactivemq-java)
+  for part in activeio-java protobuf-java; do packages+=("libactivemq-$part"); done
+  for part in commons-daemon commons-lang3 commons-logging commons-net commons-pool2 geronimo-annotation-1.3-spec \
+    geronimo-j2ee-connector-1.5-spec geronimo-j2ee-management-1.1-spec geronimo-jacc-1.1-spec geronimo-jms-1.1-spec \
+    geronimo-jta-1.2-spec hawtbuf jackson2-annotations jackson2-core jackson2-databind jasypt jaxb-api jaxb log4j1.2 \
+    shiro slf4j spring-aop spring-beans spring-context spring-core spring-expression spring-jms spring-orm \
+    spring-transaction xbean xpp3; do
+    packages+=("lib$part-java")
+  done
+  unpack_debs "$tmp/activemq" "${packages[@]}" || return 1
+  rm -rf "$tools/activemq" && mkdir -p "$tools/activemq/share"
+  mv "$tmp/activemq/usr/share/activemq" "$tmp/activemq/usr/share/java" "$tools/activemq/share"
+  if have java; then
+    ln -sfn "$(command -v java)" "$tools/bin/java"
+  else
+    say "Java: unpacking Debian's openjdk-17-jre-headless"
+    unpack_debs "$tmp/java" openjdk-17-jre-headless || return 1
+    mv "$tmp"/java/usr/lib/jvm/java-17-openjdk-* "$tools/activemq/java"
+    # Its configuration lies in another directory, to which it has absolute links.
+    find "$tools/activemq/java" -lname '/etc/java-17-openjdk/*' | while read -r link; do
+      cp --remove-destination "$tmp/java$(readlink "$link")" "$link" 2>/dev/null
+    done
+    ln -sfn ../activemq/java/bin/java "$tools/bin/java"
+  fi
+  "$tools/bin/java" -version >/dev/null 2>&1
+}
+
 # --- clients ---------------------------------------------------------------------------------------------------
 
 # The clients are written by others than the module's authors, so that they judge what a module has sent.
 get_clients() {
-  local want="pika==1.4.4 redis==8.1.0 rq==3.0.0 nats-py==2.16.0 confluent-kafka==2.16.1 paho-mqtt==2.2.0 websockets==17.4 kafka-python==3.0.12 scramp==1.5.0"
-  [ "$(cat "$tools/clients/from" 2>/dev/null)" = "$want" ] && PYTHONPATH=$tools/clients python3 -c 'import confluent_kafka, kafka, paho.mqtt, pika, rq, scramp, websockets' 2>/dev/null && return
+  local want="pika==1.4.4 redis==8.1.0 rq==3.0.0 stomp.py==9.0.0 nats-py==2.16.0 confluent-kafka==2.16.1 paho-mqtt==2.2.0 websockets==17.4 kafka-python==3.0.12 scramp==1.5.0"
+  [ "$(cat "$tools/clients/from" 2>/dev/null)" = "$want" ] && PYTHONPATH=$tools/clients python3 -c 'import confluent_kafka, kafka, paho.mqtt, pika, rq, scramp, stomp, websockets' 2>/dev/null && return
   say "clients: fetching $want from PyPI"
   # shellcheck disable=SC2086
   pip install --no-warn-script-location --root-user-action=ignore --only-binary :all: --target "$tmp/clients" $want || return 1
@@ -128,5 +160,5 @@ get_brokers() {
   get_mosquitto || die "cannot fetch Mosquitto 2 (Debian 12: mosquitto and its libraries); put mosquitto and mosquitto_passwd into target/tools/bin"
   get_rabbitmq || die "cannot fetch RabbitMQ 3.10 (Debian 12: rabbitmq-server, erlang-base and what it needs);" \
     "put Erlang into target/tools/rabbitmq/erlang and RabbitMQ's directory into target/tools/rabbitmq/server"
-  get_clients || die "cannot fetch the clients pika, redis, rq, nats-py, confluent-kafka, paho-mqtt, websockets, kafka-python and scramp from PyPI into target/tools/clients"
+  get_clients || die "cannot fetch the clients pika, redis, rq, stomp.py, nats-py, confluent-kafka, paho-mqtt, websockets, kafka-python and scramp from PyPI into target/tools/clients"
 }

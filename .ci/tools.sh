@@ -9,6 +9,7 @@
 #   .ci/tools.sh browser inspector/            Chromium, playwright and axe-core, for `make test-inspector`
 #   .ci/tools.sh deny    bin/cargo-deny        built from crates.io, for the gate
 #   .ci/tools.sh k8s     kubernetes-validate/  from PyPI, for the gate
+#   .ci/tools.sh activemq   activemq/, bin/java  ActiveMQ 5.17 and Java, from Debian's packages, for `make test-targets`
 #   .ci/tools.sh all     also, for `make test`, etcd-3.4/etcd* (etcd 3.4), bin/nginx, bin/prometheus, bin/promtool and
 #                        libfaketime.so.1 (a wall clock that a test sets), from Debian's packages, and signers/ (libraries
 #                        of providers that sign webhooks), from npm and PyPI: it needs node, npm and pip; schemathesis/
@@ -264,7 +265,13 @@ have cargo || die "found no cargo: install Rust (rustup, or your distribution's 
 have python3 || install_as_root python3 || die "found no python3: install it"
 have cc || install_as_root gcc libc6-dev || die "found no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"
 
-case $want in proto | build | run | cxx | browser | deny | k8s | all) ;; *) die "found the argument '$want', expected proto, build, run (the default), cxx, browser, deny, k8s or all" ;; esac
+case $want in proto | build | run | cxx | browser | deny | k8s | activemq | all) ;; *) die "found the argument '$want', expected proto, build, run (the default), cxx, browser, deny, k8s, activemq or all" ;; esac
+
+if [ "$want" = activemq ]; then
+  get_activemq || die "cannot fetch ActiveMQ 5.17 and Java (Debian 12: activemq, openjdk-17-jre-headless); put its directory share/activemq," \
+    "and beside it share/java, into target/tools/activemq, and java into target/tools/bin"
+  exit 0
+fi
 
 if [ "$want" = deny ]; then
   [ -x "$tools/bin/cargo-deny" ] && exit 0

@@ -21,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("recovery", crate::queue::disk::fuzz_recovery),
     ("saved-copy", crate::source::fuzz),
     ("signature", crate::auth::fuzz_signature),
+    ("stomp", crate::module::fuzz_stomp),
     ("traceparent", crate::module::fuzz_trace),
     ("url", crate::module::fuzz_url),
 ];

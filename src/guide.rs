@@ -147,6 +147,13 @@ mod tests {
             options(" A connection of the type `http`"),
             names(field_names::<crate::module::HttpConnectionConfig>())
         );
+        #[cfg(feature = "activemq")]
+        assert_eq!(options(" `activemq`"), names(field_names::<crate::module::ActiveMqConfig>()));
+        #[cfg(feature = "activemq")]
+        assert_eq!(
+            options(" A connection of the type `activemq`"),
+            names(field_names::<crate::module::ActiveMqConnectionConfig>())
+        );
         #[cfg(feature = "kafka")]
         assert_eq!(options(" `kafka`"), names(field_names::<crate::module::KafkaConfig>()));
         #[cfg(feature = "kafka")]

@@ -98,6 +98,7 @@
 //! | `file` | `source::FileSource` |
 //! | `save-to-disk` | the module `save_to_disk` |
 //! | `http-webhook` | the module `http_webhook`, and connections of the type `http`; building it needs a C compiler |
+//! | `activemq` | the module `activemq`, and connections of that type; building it needs a C compiler |
 //! | `kafka` | the module `kafka`, and connections of that type; building it needs a C compiler, make, zlib and OpenSSL |
 //! | `mqtt` | the module `mqtt`, and connections of that type; building it needs a C compiler |
 //! | `nats` | the module `nats`, and connections of that type; building it needs a C compiler |

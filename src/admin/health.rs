@@ -14,6 +14,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The features that the program was built with.
 const FEATURES: &[(&str, bool)] = &[
+    ("activemq", cfg!(feature = "activemq")),
     ("basic-auth", cfg!(feature = "basic-auth")),
     ("durable", cfg!(feature = "durable")),
     ("etcd", cfg!(feature = "etcd")),

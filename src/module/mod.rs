@@ -18,7 +18,10 @@
 //! [`guide::extending`](crate::guide::extending) shows how to add a module, and [`guide::targets`](crate::guide::targets)
 //! lists the modules of this crate. `examples/custom_module.rs` has two modules of its own.
 
+#[cfg(feature = "activemq")]
+mod activemq;
 #[cfg(any(
+    feature = "activemq",
     feature = "kafka",
     feature = "mqtt",
     feature = "nats",
@@ -60,6 +63,12 @@ use futures_util::future::BoxFuture;
 use http::HeaderName;
 use serde::de::DeserializeOwned;
 
+#[cfg(fuzzing)]
+pub(crate) use self::activemq::fuzz as fuzz_stomp;
+#[cfg(feature = "activemq")]
+pub use self::activemq::{
+    ActiveMq, ActiveMqClient, ActiveMqConfig, ActiveMqConnection, ActiveMqConnectionConfig, ActiveMqDestinationType,
+};
 pub use self::discard::{Discard, DiscardConfig};
 #[cfg(fuzzing)]
 pub(crate) use self::http_webhook::fuzz_url;

@@ -109,6 +109,8 @@ impl Registry {
     pub fn egress(self, egress: &crate::module::Egress) -> Self {
         // A line for each feature: each module gets a clone of its own.
         let registry = self;
+        #[cfg(feature = "activemq")]
+        let registry = registry.egress_of_activemq(egress.clone());
         #[cfg(feature = "http-webhook")]
         let registry = registry.egress_of_http(egress.clone());
         #[cfg(feature = "kafka")]
@@ -124,6 +126,12 @@ impl Registry {
         #[cfg(feature = "websocket")]
         let registry = registry.egress_of_websocket(egress.clone());
         registry
+    }
+
+    #[cfg(feature = "activemq")]
+    fn egress_of_activemq(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{ActiveMq, ActiveMqConnection};
+        self.module::<ActiveMq>().connection_fn(move |config, _| ActiveMqConnection::new(&egress, config))
     }
 
     #[cfg(feature = "rabbitmq")]

@@ -7,7 +7,8 @@ use tower_webhook::source::FixedSource;
 use tower_webhook::{Registry, reflect};
 
 /// Connections as that service had them.
-const CONNECTIONS: [(&str, &str); 3] = [
+const CONNECTIONS: [(&str, &str); 4] = [
+    ("mq", r#"{"type": "activemq", "host": "10.0.0.1", "port": 61613, "user": "hooks", "password": "s3cret"}"#),
     ("rabbit", r#"{"type": "rabbitmq", "host": "10.0.0.1", "port": 5672, "user": "hooks", "pass": "s3cret"}"#),
     ("rq", r#"{"type": "redis-rq", "host": "10.0.0.1", "port": 6379, "db": 1}"#),
     ("kafka", r#"{"type": "kafka", "bootstrap_servers": "10.0.0.1:9092,10.0.0.2:9092"}"#),
@@ -42,6 +43,8 @@ async fn values_for_brokers_work_as_they_are() {
         r#"{"module": "redis_publish", "redis": {"host": "redis.example", "allowed_hosts": ["redis.example"]}}"#,
         r#"{"module": "kafka", "connection": "kafka", "module-config": {"topic": "orders", "key": "k", "partition": 0, "forward_headers": true}}"#,
         r#"{"module": "kafka", "connection": "kafka", "topic": "shop.orders_1-a"}"#,
+        r#"{"module": "activemq", "connection": "mq", "module-config": {"destination": "orders", "destination_type": "queue"}}"#,
+        r#"{"module": "activemq", "connection": "mq", "module-config": {"destination": "orders", "destination_type": "topic"}}"#,
         r#"{"chain": [{"module": "kafka", "connection": "kafka", "module-config": {"topic": "orders"}},
                       {"module": "rabbitmq", "connection": "rabbit", "module-config": {"queue_name": "q"}}]}"#,
     ] {

@@ -21,7 +21,9 @@ mod template;
 pub(crate) use self::address::{BrokerUrl, Scheme, Server, servers};
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::key::EventKey;
-pub(crate) use self::place::{AMQP_ROUTING_KEY, KAFKA_TOPIC, MQTT_TOPIC, NATS_SUBJECT, Place, REDIS_NAME};
+pub(crate) use self::place::{
+    AMQP_ROUTING_KEY, KAFKA_TOPIC, MQTT_TOPIC, NATS_SUBJECT, Place, REDIS_NAME, STOMP_DESTINATION,
+};
 pub(crate) use self::properties::{CONTENT_TYPE, Properties, forward, text, uses};
 pub(crate) use self::session::{Dial, Sessions};
 pub(crate) use self::template::Template;

@@ -100,6 +100,38 @@ pub(crate) const REDIS_NAME: Place = Place {
     characters: "letters, digits and signs without `:`, `{`, `}` and blanks",
 };
 
+/// A destination of STOMP, in the form that ActiveMQ and RabbitMQ have in common. A value has no sign that one of them
+/// gives a meaning: both separate words with `.`, ActiveMQ has wildcards (`*`, `>`), lists (`,`) and options (`?`),
+/// RabbitMQ paths (`/`) and escapes (`%`).
+pub(crate) const STOMP_DESTINATION: Place = Place {
+    name: "a destination of STOMP",
+    longest: 255,
+    check: |text| {
+        let name = ["/queue/", "/topic/", "/amq/queue/", "/exchange/"].iter().find_map(|kind| text.strip_prefix(kind));
+        let Some(name) = name else {
+            return Err("it must begin with `/queue/`, `/topic/`, `/amq/queue/` or `/exchange/`");
+        };
+        if name.contains(['*', '>']) {
+            return Err("`*` and `>` are wildcards, and no event can be sent to them");
+        }
+        if name.contains([',', '?']) {
+            return Err("`,` would name several destinations, and `?` options: a chain sends to several");
+        }
+        if name.contains(|char: char| char.is_whitespace() || char.is_control()) {
+            return Err("it has a blank or a control character");
+        }
+        if name.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("ActiveMQ.")) {
+            return Err("names that begin with `ActiveMQ.` belong to the server");
+        }
+        match name.split('/').any(str::is_empty) {
+            true => Err("a part between the slashes is empty"),
+            false => Ok(()),
+        }
+    },
+    may_have: |char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-'),
+    characters: "ASCII letters, digits, `_` and `-`",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +158,28 @@ mod tests {
             assert!(!fits(MQTT_TOPIC, text), "{text:?}");
         }
         assert!(fits(AMQP_ROUTING_KEY, "a.b c") && !fits(AMQP_ROUTING_KEY, "a\n"));
+        for text in
+            ["/queue/a.b-c_1", "/queue/a/b", "/topic/\u{e9}", "/amq/queue/a%2Fb", "/exchange/e/a.b", "/exchange/e"]
+        {
+            assert!(fits(STOMP_DESTINATION, text), "{text}");
+        }
+        for text in [
+            "a",
+            "queue/a",
+            "/queue/",
+            "/temp-queue/a",
+            "/queue/a.>",
+            "/queue/*",
+            "/queue/a,b",
+            "/queue/a?x=1",
+            "/queue/a b",
+            "/queue/a\n",
+            "/queue/a//b",
+            "/topic/ActiveMQ.Advisory.x",
+            "/queue/activemq.DLQ",
+        ] {
+            assert!(!fits(STOMP_DESTINATION, text), "{text}");
+        }
         assert!(fits(REDIS_NAME, "{shop}:events x") && !fits(REDIS_NAME, "a\r\n"));
     }
 
@@ -136,6 +190,7 @@ mod tests {
             (KAFKA_TOPIC, "./ \n\u{e9}:"),
             (AMQP_ROUTING_KEY, ".*# \n\0"),
             (REDIS_NAME, ":{} \n\0"),
+            (STOMP_DESTINATION, "/.*>,?%: \n\0\u{e9}"),
         ] {
             assert!(refused.chars().all(|char| !(place.may_have)(char)), "{place:?}");
             assert!("aZ09_-".chars().all(place.may_have), "{place:?}");

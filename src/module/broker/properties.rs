@@ -99,6 +99,14 @@ impl<'a> Properties<'a> {
     /// Calls `add` with the name and value of each property and each forwarded field, for brokers whose messages have
     /// headers. A name may occur several times. Values may have any byte that HTTP allows.
     pub(crate) fn each(&self, mut add: impl FnMut(&str, &[u8])) {
+        self.each_own(&mut add);
+        for (name, value) in &self.forwarded {
+            add(name.as_str(), value.as_bytes());
+        }
+    }
+
+    /// The same without the forwarded fields; each name occurs once.
+    pub(crate) fn each_own(&self, mut add: impl FnMut(&str, &[u8])) {
         add(EVENT_ID, self.id.to_string().as_bytes());
         add(NAMESPACE, self.namespace.as_bytes());
         add(WEBHOOK, self.webhook.as_bytes());
@@ -112,9 +120,6 @@ impl<'a> Properties<'a> {
             if let Some(value) = value {
                 add(name, value);
             }
-        }
-        for (name, value) in &self.forwarded {
-            add(name.as_str(), value.as_bytes());
         }
     }
 }

@@ -595,7 +595,7 @@ async fn a_connection_that_is_refused_stops_nothing_else() {
         .replace(vec![
             (
                 connection("rabbit"),
-                bytes(r#"{"type": "activemq", "host": "10.0.0.1", "port": 5672, "pass": "hunter2"}"#),
+                bytes(r#"{"type": "clickhouse", "host": "10.0.0.1", "port": 9000, "pass": "hunter2"}"#),
             ),
             (connection("lime"), bytes(r#"{"type": "lime"}"#)),
             (connection("web"), bytes(r#"{"type": "http", "url": "https://example.com/"}"#)),
@@ -608,7 +608,7 @@ async fn a_connection_that_is_refused_stops_nothing_else() {
     for (key, reason) in [
         (
             connection("rabbit"),
-            "type: the connection type `activemq` is not supported yet; the known ones are `http`, ",
+            "type: the connection type `clickhouse` is not supported yet; the known ones are `activemq`, `http`, ",
         ),
         (connection("lime"), "type: there is no connection type `lime`, did you mean `line`?"),
         (webhook("shop", "a"), "connection: there is no valid connection `rabbit`; add it, or correct its value"),

@@ -45,7 +45,7 @@ impl RabbitMq {
         Self::start_as(password, Some(certificates), true, &[], Vec::new()).await
     }
 
-    async fn start_as(
+    pub(crate) async fn start_as(
         password: &str,
         certificates: Option<&Certificates>,
         is_strict: bool,
