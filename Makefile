@@ -14,7 +14,7 @@ export SIGNERS := $(TOOLS)/signers
 export TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-inspector test-attacks test-faults test-kills test-targets soak fuzz scale bench instructions load fmt lint ci clean
+.PHONY: help run test test-inspector test-attacks test-faults test-kills test-targets bench-targets soak fuzz scale bench instructions load fmt lint ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,10 @@ test-targets: ## every fault of the modules for brokers, against real servers (A
 	@bash .ci/tools.sh all
 	@bash .ci/tools.sh activemq
 	cargo test --locked --all-features --test targets -- --include-ignored --nocapture --test-threads=3 $(ARGS)
+
+bench-targets: ## the rate of each module for brokers beside that of its bare client (ARGS="rabbitmq": of one module)
+	@bash .ci/tools.sh all
+	cargo test --profile bench --locked --all-features --test targets -- $(if $(ARGS),$(ARGS)::)speed:: --ignored --nocapture --test-threads=1
 
 soak: SECONDS ?= 600
 SEED ?=

@@ -5,6 +5,7 @@
 mod guarded;
 mod mock;
 mod server;
+mod speed;
 
 use serde_json::{Value, json};
 

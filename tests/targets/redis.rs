@@ -3,6 +3,7 @@
 
 mod kinds;
 mod server;
+mod speed;
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,6 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tower_webhook::module::{ConfigModule, Egress, Module, RedisStream};
-use tower_webhook::source::FixedSource;
-use tower_webhook::{Registry, reflect};
 
 pub(crate) use self::server::Redis;
 use crate::suite::{self, Access, Broker, PASSWORD};
@@ -544,77 +542,4 @@ async fn begin_open(redis: &Redis) -> Rig {
     let rig = Rig::start().await;
     rig.connection("c", &json!({"type": "redis", "host": "127.0.0.1", "port": redis.port})).await;
     rig
-}
-
-/// The rates of the module and of the bare client in the same run: the same command, 64 under way at a time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; run it alone"]
-async fn the_rate_of_the_module_beside_the_bare_client() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tower_webhook::config::{DataType, WebhookInfo, WebhookKey};
-
-    const AT_A_TIME: usize = 64;
-    const ROUND: Duration = Duration::from_secs(3);
-
-    let _alone = crate::support::alone().await;
-    let redis = Redis::with("redis-server", "", None, &["--appendfsync", "everysec"]).await;
-    let (module, _serving) = module_of(&redis).await;
-    let url = format!("redis://127.0.0.1:{}/", redis.port);
-    let bare = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    for length in [250, 4096] {
-        let body = bytes::Bytes::from(vec![b'x'; length]);
-        let mut rates = [Vec::new(), Vec::new()];
-        for round in 0..6 {
-            let count = Arc::new(AtomicUsize::new(0));
-            let until = Instant::now() + ROUND;
-            let mut tasks = Vec::new();
-            for _ in 0..AT_A_TIME {
-                let (count, body, module, mut bare) = (Arc::clone(&count), body.clone(), module.clone(), bare.clone());
-                tasks.push(tokio::spawn(async move {
-                    let key = WebhookKey::new("shop", "orders").unwrap();
-                    let info = Arc::new(WebhookInfo::new(key, DataType::Blob));
-                    while Instant::now() < until {
-                        if round % 2 == 0 {
-                            let delivery =
-                                tower_webhook::event::Delivery::new(Arc::clone(&info), HeaderMap::new(), body.clone());
-                            module.deliver(delivery).await.unwrap();
-                        } else {
-                            let mut append = redis::cmd("XADD");
-                            append.arg("bare").arg("MAXLEN").arg("~").arg(1000).arg("*");
-                            append.arg("id").arg("01a21cdb-28ef-71ae-9c36-d610997c6389").arg("body").arg(&body[..]);
-                            append.arg("namespace").arg("shop").arg("webhook").arg("orders");
-                            append.arg("received_at").arg("2026-11-27T00:30:00.500Z");
-                            append.query_async::<String>(&mut bare).await.unwrap();
-                        }
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                }));
-            }
-            join_all(tasks).await;
-            rates[round % 2].push(count.load(Ordering::Relaxed) as f64 / ROUND.as_secs_f64());
-        }
-        let [own, bare] = rates.map(|rates| rates.iter().sum::<f64>() / rates.len() as f64);
-        println!("{length} B: module {own:.0}/s, bare client {bare:.0}/s, ratio {:.2}", own / bare);
-    }
-}
-
-/// The module itself, as the registry has built it for a webhook, and what keeps its connection open.
-async fn module_of(server: &Redis) -> (RedisStream, impl Sized) {
-    let built = std::sync::Arc::new(std::sync::OnceLock::new());
-    let keep = std::sync::Arc::clone(&built);
-    let registry = Registry::builtin().egress(&Egress::new("127.0.0.0/8".parse().unwrap()));
-    let registry = registry.module_fn(RedisStream::NAME, move |config, cx| {
-        let module = RedisStream::build(config, cx)?;
-        Ok(keep.get_or_init(|| module).clone())
-    });
-    let connection = json!({"type": "redis", "host": "127.0.0.1", "port": server.port});
-    let webhook = stream(json!({"maxlen": 1000}));
-    let source = FixedSource::new().connection("c", connection.to_string()).unwrap();
-    let source = source.webhook("shop", "orders", webhook.to_string()).unwrap();
-    let (store, reflector) = reflect(source, registry);
-    let task = tokio::spawn(reflector.run());
-    store.wait_ready(Duration::from_secs(20)).await.unwrap();
-    (built.get().unwrap().clone(), (store, task))
 }

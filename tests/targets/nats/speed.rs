@@ -1,73 +1,80 @@
-//! How fast events pass through the module, and through the bare client.
+//! The rates of the module, with JetStream and without, beside those of the bare client.
 
-use std::time::{Duration, Instant};
-
-use async_nats::HeaderMap;
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use async_nats::{HeaderMap, Request, RequestErrorKind};
 use serde_json::json;
+use tower_webhook::event::Delivery;
+use tower_webhook::module;
 
 use super::server::{Nats, USER, V215};
+use super::webhook;
 use crate::suite::{Access, Broker, PASSWORD};
 use crate::support::alone;
-use crate::support::rig::Rig;
+use crate::support::speed::{RECEIVED_AT, Subject, WEBHOOK};
 
-const IN_FLIGHT: usize = 64;
-
-const EVENTS: usize = 5_000;
-
-/// Both wait for the acknowledgement of a stream in memory, of the same server. The rounds alternate.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, for an optimised build: `cargo test --profile bench --all-features --test targets nats::speed -- --ignored --nocapture`"]
-async fn the_module_is_as_fast_as_the_bare_client() {
-    let _alone = alone().await;
+/// A server with a stream in memory, because one on disk measures the disk.
+async fn server() -> (Nats<V215>, async_nats::Client) {
     let nats = Nats::<V215>::start(PASSWORD, None).await;
     nats.api(
         "STREAM.CREATE.SPEED",
         json!({"name": "SPEED", "subjects": ["speed.>"], "storage": "memory", "max_bytes": 50_000_000}),
     )
     .await;
-    let rig = Rig::start().await;
-    rig.connection("c", &nats.connection(&Access::at(nats.port))).await;
-    rig.webhook(
-        "a",
-        &json!({"module": "nats", "connection": "c", "data_type": "blob", "module-config": {"subject": "speed.a"}}),
-    )
-    .await;
     let options = async_nats::ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
     let client = options.connect(format!("127.0.0.1:{}", nats.port)).await.unwrap();
-    let jetstream = async_nats::jetstream::new(client);
+    (nats, client)
+}
 
-    for bytes in [250, 4096] {
-        let body = Bytes::from(vec![b'x'; bytes]);
-        let mut rates = [Vec::new(), Vec::new()];
-        for _ in 0..3 {
-            rates[0].push(
-                rate(|number| {
-                    let (jetstream, body) = (jetstream.clone(), body.clone());
-                    async move {
-                        let mut headers = HeaderMap::new();
-                        headers.insert("Nats-Msg-Id", format!("{}-{number}", fastrand::u64(..)));
-                        let acknowledged = jetstream.publish_with_headers("speed.b", headers, body).await.unwrap();
-                        acknowledged.await.unwrap();
-                    }
-                })
-                .await,
-            );
-            rates[1].push(rate(|_| async { assert_eq!(rig.post("a", body.clone()).await.status, 200) }).await);
-        }
-        let [bare, module] = rates.map(median);
-        println!("nats, {bytes} B: {bare:.0}/s bare, {module:.0}/s through the module: {:.2}", module / bare);
+/// Those that the module sets.
+fn headers(event: &Delivery) -> HeaderMap {
+    let (id, mut headers) = (event.id().to_string(), HeaderMap::new());
+    for (name, value) in [
+        ("X-Event-Id", &*id),
+        ("X-Namespace", "shop"),
+        ("X-Webhook", WEBHOOK),
+        ("X-Received-At", RECEIVED_AT),
+        ("Content-Type", "application/json"),
+    ] {
+        headers.insert(name, value);
     }
+    headers
 }
 
-async fn rate<F: Future<Output = ()>>(publish: impl Fn(usize) -> F) -> f64 {
-    let began = Instant::now();
-    stream::iter(0..EVENTS).map(publish).buffer_unordered(IN_FLIGHT).collect::<Vec<()>>().await;
-    EVENTS as f64 / began.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures; `make bench-targets` runs it"]
+async fn jetstream_beside_the_bare_client() {
+    let _alone = alone().await;
+    let (nats, client) = server().await;
+    let connection = nats.connection(&Access::at(nats.port));
+    let module = Subject::<module::Nats>::new(&connection, &webhook(json!({"subject": "speed.a"}))).await;
+    let jetstream = async_nats::jetstream::new(client);
+    let publish = move |event: Delivery| {
+        let jetstream = jetstream.clone();
+        async move {
+            let mut headers = headers(&event);
+            headers.insert("Nats-Msg-Id", event.id().to_string());
+            let acknowledged = jetstream.publish_with_headers("speed.b", headers, event.body().clone()).await.unwrap();
+            acknowledged.await.unwrap();
+        }
+    };
+    module.beside("nats, JetStream", publish, async || drop(nats.api("STREAM.PURGE.SPEED", json!({})).await)).await;
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+/// The bare client has the same acknowledgement: the server has answered a later request, so it has read the message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures; `make bench-targets` runs it"]
+async fn core_nats_beside_the_bare_client() {
+    let _alone = alone().await;
+    let (nats, client) = server().await;
+    let connection = nats.connection(&Access::at(nats.port));
+    let options = json!({"subject": "core.a", "jetstream": false});
+    let module = Subject::<module::Nats>::new(&connection, &webhook(options)).await;
+    let publish = move |event: Delivery| {
+        let client = client.clone();
+        async move {
+            client.publish_with_headers("core.b", headers(&event), event.body().clone()).await.unwrap();
+            let answer = client.send_request(client.new_inbox(), Request::new()).await;
+            assert_eq!(answer.unwrap_err().kind(), RequestErrorKind::NoResponders);
+        }
+    };
+    module.beside("nats, core", publish, async || {}).await;
 }

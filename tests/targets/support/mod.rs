@@ -6,6 +6,7 @@ pub(crate) mod gateway;
 pub(crate) mod proxy;
 pub(crate) mod rig;
 pub(crate) mod server;
+pub(crate) mod speed;
 
 use std::future::Future;
 use std::path::PathBuf;
