@@ -29,13 +29,34 @@ pub(crate) fn parse(text: &[u8]) -> Option<SystemTime> {
     start?.checked_add(Duration::from_nanos(nanos))
 }
 
-/// The time in UTC with milliseconds: `2026-11-27T00:30:00.500Z`. A time outside of the years -9999 to 9999 becomes the
+/// The time in UTC with milliseconds: `2026-11-27T00:30:00.500Z`. A time outside of the years 1970 to 9999 becomes the
 /// epoch.
 #[cfg(feature = "_egress")]
 pub(crate) fn format(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
-    format!("{time:.3}")
+    let since = time.duration_since(UNIX_EPOCH).ok().filter(|since| since.as_secs() < END).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / DAY as u64, since.as_secs() % DAY as u64);
+    let (year, month, day) = date(days);
+    let mut text = String::with_capacity(24);
+    for (number, digits, mark) in [
+        (year, 4, '-'),
+        (month, 2, '-'),
+        (day, 2, 'T'),
+        (seconds / 3600, 2, ':'),
+        (seconds / 60 % 60, 2, ':'),
+        (seconds % 60, 2, '.'),
+        (u64::from(since.subsec_millis()), 3, 'Z'),
+    ] {
+        for place in (0..digits).rev() {
+            text.push(char::from(b'0' + (number / 10_u64.pow(place) % 10) as u8));
+        }
+        text.push(mark);
+    }
+    text
 }
+
+/// The begin of the year 10000, in seconds since the epoch.
+#[cfg(feature = "_egress")]
+const END: u64 = 253_402_300_800;
 
 /// A number of exactly `digits` digits.
 fn number(rest: &mut &[u8], digits: usize) -> Option<i64> {
@@ -87,6 +108,20 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     year * 365 + leap_days + of_year - 719_468
+}
+
+/// The year, month and day that lie so many days behind 1970-01-01. The year begins in March here too.
+#[cfg(feature = "_egress")]
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    // In 400 years there are 146,097 days.
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + u64::from(month < 3), month, day)
 }
 
 #[cfg(test)]
@@ -147,6 +182,17 @@ mod tests {
         assert_eq!(parse(format!("2019-11-16T10:11:12.{}Z", "1".repeat(40)).as_bytes()), None);
     }
 
+    #[test]
+    #[cfg(feature = "_egress")]
+    fn a_time_that_no_text_has_is_written_as_the_epoch() {
+        let epoch = "1970-01-01T00:00:00.000Z";
+        assert_eq!(format(UNIX_EPOCH), epoch);
+        assert_eq!(format(UNIX_EPOCH - Duration::from_secs(1)), epoch);
+        let last = UNIX_EPOCH + Duration::new(END - 1, 999_999_999);
+        assert_eq!(format(last), "9999-12-31T23:59:59.999Z");
+        assert_eq!(format(last + Duration::from_nanos(1)), epoch);
+    }
+
     proptest! {
         /// A time that another implementation writes is parsed to the same time.
         #[test]
@@ -158,6 +204,17 @@ mod tests {
             let text = format!("{}.{nanos:09}Z", written.to_string().trim_end_matches('Z'));
             let expected = SystemTime::from(written) + Duration::from_nanos(nanos as u64);
             prop_assert_eq!(parse(text.as_bytes()), Some(expected), "{}", text);
+        }
+
+        #[test]
+        #[cfg(feature = "_egress")]
+        fn every_time_is_written_as_another_implementation_writes_it(
+            seconds in 0..253_402_207_200_u64,
+            nanos in 0..1_000_000_000_u32,
+        ) {
+            let time = UNIX_EPOCH + Duration::new(seconds, nanos);
+            let expected = jiff::Timestamp::try_from(time).unwrap();
+            prop_assert_eq!(format(time), format!("{:.3}", expected));
         }
 
         #[test]

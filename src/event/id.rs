@@ -12,6 +12,11 @@ use uuid::{Builder, Uuid};
 pub struct EventId(Uuid);
 
 impl EventId {
+    /// The length of its text.
+    #[cfg(feature = "_egress")]
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) const LENGTH: usize = 36;
+
     fn new(received_at: SystemTime) -> Self {
         let since = received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // An id is no secret, so a fast random number generator suffices. The twelve bits after the milliseconds are the
@@ -37,6 +42,13 @@ impl EventId {
         // The milliseconds are the first 48 bits (RFC 9562 §5.7).
         let millis = self.0.as_u128() >> 80;
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64)
+    }
+
+    /// The id as text, which is written into `buffer`.
+    #[cfg(feature = "_egress")]
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn encode(self, buffer: &mut [u8; Self::LENGTH]) -> &str {
+        self.0.hyphenated().encode_lower(buffer)
     }
 
     /// The id as the value of a header.

@@ -60,27 +60,24 @@ impl Forward {
         }
     }
 
-    /// The `received` fields that are sent on, without fields that are `in_the_way`.
-    pub(crate) fn of(&self, received: &HeaderMap, in_the_way: impl Fn(&HeaderName) -> bool) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        if matches!(self, Self::Nothing) {
-            return headers;
-        }
-        let of_the_connection = named_by_connection(received);
-        let is_of_the_connection = |name: &HeaderName| {
-            CONNECTION_FIELDS.contains(name) || of_the_connection.contains(name.as_str().as_bytes())
-        };
-        for (name, value) in received {
+    /// The `received` fields that are sent on, without fields that are `in_the_way`. The values of a name follow each other.
+    pub(crate) fn of<'a>(
+        &self,
+        received: &'a HeaderMap,
+        in_the_way: impl Fn(&HeaderName) -> bool,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        let received = (!matches!(self, Self::Nothing)).then_some(received);
+        let of_the_connection = received.map(named_by_connection).unwrap_or_default();
+        received.into_iter().flatten().filter(move |(name, _)| {
             let wanted = match self {
                 Self::Nothing => false,
                 Self::Everything => !is_credential(name),
                 Self::Only(names) => names.contains(name),
             };
-            if wanted && !is_of_the_connection(name) && !in_the_way(name) {
-                headers.append(name, value.clone());
-            }
-        }
-        headers
+            let is_of_the_connection =
+                || CONNECTION_FIELDS.contains(name) || of_the_connection.contains(name.as_str().as_bytes());
+            wanted && !is_of_the_connection() && !in_the_way(name)
+        })
     }
 }
 

@@ -112,9 +112,10 @@ impl Target {
             let name = if name.starts_with("Content-") { name.to_ascii_lowercase() } else { name.to_owned() };
             fields.push((name, text(value).into_owned()));
         });
-        for name in properties.forwarded.keys() {
-            let values = properties.forwarded.get_all(name).iter().map(|value| text(value.as_bytes()));
-            fields.push((format!("{FORWARDED}{name}"), values.collect::<Vec<_>>().join(", ")));
+        // The values of a name follow each other.
+        for values in properties.forwarded.chunk_by(|(name, _), (other, _)| name == other) {
+            let texts: Vec<_> = values.iter().map(|(_, value)| text(value.as_bytes())).collect();
+            fields.extend(values.first().map(|(name, _)| (format!("{FORWARDED}{name}"), texts.join(", "))));
         }
         let mut headers = Headers::default();
         for (name, value) in &fields {

@@ -1,6 +1,6 @@
 //! The payload and the headers of an event as the old service gave them to consumers: `{"payload": …, "headers": {…}}`.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,33 +11,44 @@ use crate::config::DataType;
 use crate::event::Delivery;
 use crate::module::forward::Forward;
 
+/// The bytes beside the body for which an envelope has room at once.
+const ROOM: usize = 512;
+
+/// The names and values of an event's headers.
+pub(crate) type Headers<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
 /// The headers of an event: the received ones that are sent on, and the event's own `x-event-id`, `x-namespace`,
 /// `x-webhook` and `x-received-at`. Names are in lower case; several values of a name are joined by commas.
-pub(crate) fn headers(delivery: &Delivery, forward: &Forward) -> BTreeMap<String, String> {
-    let mut headers = BTreeMap::<String, String>::new();
-    Properties::of(delivery, forward).each(|name, value| {
-        let value = text(value);
-        headers
-            .entry(name.to_ascii_lowercase())
-            .and_modify(|values| *values = format!("{values}, {value}"))
-            .or_insert_with(|| value.into_owned());
+pub(crate) fn headers<'a>(properties: &'a Properties<'_>) -> Headers<'a> {
+    let mut headers = Headers::with_capacity(8 + properties.forwarded.len());
+    properties.each_in_lower_case(|name, value| match headers.last_mut() {
+        Some((last, values)) if *last == name => *values = format!("{values}, {}", text(value)).into(),
+        _ => headers.push((name, text(value))),
     });
     headers
 }
 
 /// The envelope without headers, as JSON.
 pub(crate) fn bare(delivery: &Delivery) -> Vec<u8> {
-    let payload = payload(delivery.webhook().data_type(), delivery.body());
-    [br#"{"payload":"#, &*payload, encoding(delivery).as_bytes(), b"}"].concat()
+    let mut json = Vec::with_capacity(delivery.body().len() + ROOM);
+    json.extend_from_slice(br#"{"payload":"#);
+    payload(&mut json, delivery.webhook().data_type(), delivery.body());
+    json.extend_from_slice(encoding(delivery).as_bytes());
+    json.push(b'}');
+    json
 }
 
 /// The envelope as JSON. It has the body of a `json` webhook byte for byte, the body of a `form` as a string, and the body
 /// of a `blob` as a string in Base64 beside `"encoding": "base64"`.
 pub(crate) fn json(delivery: &Delivery, forward: &Forward) -> Vec<u8> {
-    let headers = quoted(&headers(delivery, forward));
-    let payload = payload(delivery.webhook().data_type(), delivery.body());
-    let encoding = encoding(delivery).as_bytes();
-    [br#"{"payload":"#, &*payload, encoding, br#","headers":"#, headers.as_bytes(), b"}"].concat()
+    let mut json = Vec::with_capacity(delivery.body().len() + ROOM);
+    json.extend_from_slice(br#"{"payload":"#);
+    payload(&mut json, delivery.webhook().data_type(), delivery.body());
+    json.extend_from_slice(encoding(delivery).as_bytes());
+    json.extend_from_slice(br#","headers":"#);
+    object(&mut json, &headers(&Properties::of(delivery, forward)));
+    json.push(b'}');
+    json
 }
 
 /// How the payload stands for the body.
@@ -48,20 +59,37 @@ fn encoding(delivery: &Delivery) -> &'static str {
     }
 }
 
-/// The body as a value of JSON.
-pub(crate) fn payload(data_type: DataType, body: &Bytes) -> Vec<u8> {
+/// Writes the body as a value of JSON.
+pub(crate) fn payload(json: &mut Vec<u8>, data_type: DataType, body: &Bytes) {
     match data_type {
-        DataType::Json if body.trim_ascii().is_empty() => b"null".to_vec(),
-        DataType::Json => body.to_vec(),
+        DataType::Json if body.trim_ascii().is_empty() => json.extend_from_slice(b"null"),
+        DataType::Json => json.extend_from_slice(body),
         // A form is ASCII in practice, and UTF-8 after its check.
-        DataType::Form => quoted(&String::from_utf8_lossy(body)).into_bytes(),
-        DataType::Blob => quoted(&BASE64_STANDARD.encode(body)).into_bytes(),
+        DataType::Form => string(json, &String::from_utf8_lossy(body)),
+        DataType::Blob => string(json, &BASE64_STANDARD.encode(body)),
     }
 }
 
-/// As JSON: a string or an object of strings, which cannot fail.
-pub(crate) fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+/// Writes the headers as an object of JSON.
+pub(crate) fn object(json: &mut Vec<u8>, headers: &[(&str, Cow<'_, str>)]) {
+    for (at, (name, value)) in headers.iter().enumerate() {
+        json.push(if at == 0 { b'{' } else { b',' });
+        string(json, name);
+        json.push(b':');
+        string(json, value);
+    }
+    json.extend_from_slice(if headers.is_empty() { b"{}" } else { b"}" });
+}
+
+/// Writes a text as a string of JSON.
+pub(crate) fn string(json: &mut Vec<u8>, text: &str) {
+    // A text can be written, and a vector takes all of it.
+    let _ = serde_json::to_writer(json, text);
+}
+
+/// A text as a string of JSON.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ pub(crate) const RECEIVED_AT: &str = "X-Received-At";
 pub(crate) const CONTENT_TYPE: &str = "Content-Type";
 pub(crate) const CONTENT_ENCODING: &str = "Content-Encoding";
 
+/// The names in this order.
+const NAMES: [&str; 6] = [EVENT_ID, NAMESPACE, WEBHOOK, RECEIVED_AT, CONTENT_TYPE, CONTENT_ENCODING];
+
 /// Received fields of these names are not sent on: the event's own replace them.
 const OWN_FIELDS: [HeaderName; 8] = [
     HeaderName::from_static("x-event-id"),
@@ -56,7 +59,7 @@ pub(crate) fn forward(forward_headers: bool, allowed_headers: Option<&[String]>)
 /// The properties of one event.
 #[derive(Debug)]
 pub(crate) struct Properties<'a> {
-    pub(crate) id: EventId,
+    id: [u8; EventId::LENGTH],
     pub(crate) namespace: &'a str,
     pub(crate) webhook: &'a str,
     /// RFC 3339, UTC, milliseconds.
@@ -70,7 +73,7 @@ pub(crate) struct Properties<'a> {
     /// As received, beside a valid `traceparent`; several in one list.
     pub(crate) tracestate: Option<Cow<'a, [u8]>>,
     /// The received fields that are sent on, without those above. Their names are in lower case.
-    pub(crate) forwarded: HeaderMap,
+    pub(crate) forwarded: Vec<(&'a HeaderName, &'a HeaderValue)>,
 }
 
 /// Whether the received field `name` is among the properties of an event, or decides which are.
@@ -83,8 +86,10 @@ impl<'a> Properties<'a> {
     pub(crate) fn of(delivery: &'a Delivery, forward: &Forward) -> Self {
         let received = delivery.headers();
         let traceparent = parent(received);
+        let mut id = [0; EventId::LENGTH];
+        delivery.id().encode(&mut id);
         Self {
-            id: delivery.id(),
+            id,
             namespace: delivery.webhook().namespace(),
             webhook: delivery.webhook().id(),
             received_at: rfc3339::format(delivery.received_at()),
@@ -92,30 +97,51 @@ impl<'a> Properties<'a> {
             content_encoding: list(received, &header::CONTENT_ENCODING),
             traceparent: traceparent.map(HeaderValue::as_bytes),
             tracestate: traceparent.and_then(|_| list(received, &TRACESTATE)),
-            forwarded: forward.of(received, |name| OWN_FIELDS.contains(name)),
+            forwarded: forward.of(received, |name| OWN_FIELDS.contains(name)).collect(),
         }
     }
 
+    /// The event's id.
+    pub(crate) fn id(&self) -> &str {
+        // It was text, so this does not fail.
+        std::str::from_utf8(&self.id).unwrap_or_default()
+    }
+
     /// Calls `add` with the name and value of each property and each forwarded field, for brokers whose messages have
-    /// headers. A name may occur several times. Values may have any byte that HTTP allows.
-    pub(crate) fn each(&self, mut add: impl FnMut(&str, &[u8])) {
-        self.each_own(&mut add);
+    /// headers. A name may occur several times, without others in between. Values may have any byte that HTTP allows.
+    pub(crate) fn each<'s>(&'s self, add: impl FnMut(&'s str, &'s [u8])) {
+        self.each_as(NAMES, add);
+    }
+
+    /// The same with all names in lower case.
+    pub(crate) fn each_in_lower_case<'s>(&'s self, add: impl FnMut(&'s str, &'s [u8])) {
+        let names = ["x-event-id", "x-namespace", "x-webhook", "x-received-at", "content-type", "content-encoding"];
+        self.each_as(names, add);
+    }
+
+    /// The same as `each`, without the forwarded fields; each name occurs once.
+    pub(crate) fn each_own<'s>(&'s self, mut add: impl FnMut(&'s str, &'s [u8])) {
+        self.own_as(NAMES, &mut add);
+    }
+
+    fn each_as<'s>(&'s self, names: [&'static str; 6], mut add: impl FnMut(&'s str, &'s [u8])) {
+        self.own_as(names, &mut add);
         for (name, value) in &self.forwarded {
             add(name.as_str(), value.as_bytes());
         }
     }
 
-    /// The same without the forwarded fields; each name occurs once.
-    pub(crate) fn each_own(&self, mut add: impl FnMut(&str, &[u8])) {
-        add(EVENT_ID, self.id.to_string().as_bytes());
-        add(NAMESPACE, self.namespace.as_bytes());
-        add(WEBHOOK, self.webhook.as_bytes());
-        add(RECEIVED_AT, self.received_at.as_bytes());
+    fn own_as<'s>(&'s self, names: [&'static str; 6], add: &mut impl FnMut(&'s str, &'s [u8])) {
+        let [event_id, namespace, webhook, received_at, content_type, content_encoding] = names;
+        add(event_id, &self.id);
+        add(namespace, self.namespace.as_bytes());
+        add(webhook, self.webhook.as_bytes());
+        add(received_at, self.received_at.as_bytes());
         for (name, value) in [
-            (CONTENT_TYPE, self.content_type),
-            (CONTENT_ENCODING, self.content_encoding.as_deref()),
-            (TRACEPARENT.as_str(), self.traceparent),
-            (TRACESTATE.as_str(), self.tracestate.as_deref()),
+            (content_type, self.content_type),
+            (content_encoding, self.content_encoding.as_deref()),
+            ("traceparent", self.traceparent),
+            ("tracestate", self.tracestate.as_deref()),
         ] {
             if let Some(value) = value {
                 add(name, value);
@@ -182,6 +208,22 @@ mod tests {
         assert_eq!(found, expected);
         let none = forward(false, None).unwrap();
         assert!(properties(&[("traceparent", "00-0-0-00"), ("tracestate", "a=1")], &none).is_empty());
+    }
+
+    #[test]
+    fn names_in_lower_case_are_the_same_names() {
+        let info = WebhookInfo::new(WebhookKey::new("shop", "orders").unwrap(), DataType::Json);
+        let headers =
+            [("content-type", "text/plain"), ("content-encoding", "br"), ("traceparent", PARENT), ("x-a", "1")];
+        let headers = headers.map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        let delivery = Delivery::new(info, headers.into_iter().collect(), "{}");
+        let forward = forward(true, None).unwrap();
+        let properties = Properties::of(&delivery, &forward);
+        let (mut names, mut lower) = (Vec::new(), Vec::new());
+        properties.each(|name, value| names.push((name.to_ascii_lowercase(), value.to_vec())));
+        properties.each_in_lower_case(|name, value| lower.push((name.to_owned(), value.to_vec())));
+        assert_eq!(names, lower);
+        assert_eq!((names.len(), properties.id()), (8, &*delivery.id().to_string()));
     }
 
     #[test]

@@ -73,7 +73,10 @@ impl Fields {
     /// The fields for one attempt, at a distance of `hops` webhooks from the event's origin.
     pub(super) fn of(&self, delivery: &Delivery, hops: u8) -> HeaderMap {
         let received = delivery.headers();
-        let mut headers = self.forward.of(received, |name| self.signed && is_of_signature(name));
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.forward.of(received, |name| self.signed && is_of_signature(name)) {
+            headers.append(name, value.clone());
+        }
         for name in &BODY_FIELDS {
             headers.remove(name);
             for value in received.get_all(name) {

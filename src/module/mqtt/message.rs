@@ -57,7 +57,8 @@ impl Form {
 
 /// The body if it is an object of JSON, or else an object with the body as its `data`.
 fn object(delivery: &Delivery) -> Vec<u8> {
-    let payload = envelope::payload(delivery.webhook().data_type(), delivery.body());
+    let mut payload = Vec::with_capacity(delivery.body().len());
+    envelope::payload(&mut payload, delivery.webhook().data_type(), delivery.body());
     match payload.trim_ascii_start().starts_with(b"{") {
         true => payload,
         false => [br#"{"data":"#, &*payload, b"}"].concat(),

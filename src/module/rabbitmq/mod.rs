@@ -150,7 +150,7 @@ impl Target {
             .with_headers(headers);
         // Names of webhooks and ids are far shorter than 255 bytes; a content type that is not stays in the headers.
         for (value, set) in [
-            (Some(event.id.to_string()), BasicProperties::with_message_id as fn(_, _) -> _),
+            (Some(event.id().to_owned()), BasicProperties::with_message_id as fn(_, _) -> _),
             (Some(format!("{}/{}", event.namespace, event.webhook)), BasicProperties::with_type),
             (event.content_type.map(|value| text(value).into_owned()), BasicProperties::with_content_type),
             (

@@ -1,23 +1,22 @@
 //! Jobs of RQ: the call of a Python function, as its workers read it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
 use crate::config::DataType;
-use crate::module::broker::envelope::{payload, quoted};
+use crate::module::broker::envelope::{object, payload, string};
+
+/// The bytes beside the body for which a job has room at once.
+const ROOM: usize = 512;
 
 /// The call `function(payload, headers)`, pickled: the tuple `(function, None, (payload, headers), {})`.
 ///
 /// The pickle calls Python's own `json.loads` with the body of a `json` webhook, and the payload is the result. For a `form`
 /// the payload is a `str`, and for a `blob` it is `bytes`. An empty body is `None` for `json`.
-pub(super) fn pickled(
-    function: &str,
-    data_type: DataType,
-    body: &Bytes,
-    headers: &BTreeMap<String, String>,
-) -> Vec<u8> {
-    let mut pickle = Pickle::new();
+pub(super) fn pickled(function: &str, data_type: DataType, body: &Bytes, headers: &[(&str, Cow<'_, str>)]) -> Vec<u8> {
+    let mut pickle = Pickle(Vec::with_capacity(body.len() + ROOM));
+    pickle.raw(&[0x80, 3]);
     pickle.op(b'(').text(function).op(b'N').op(b'(');
     match (data_type, std::str::from_utf8(body)) {
         (DataType::Json, _) if body.trim_ascii().is_empty() => pickle.op(b'N'),
@@ -37,20 +36,22 @@ pub(super) fn pickled(
 
 /// The same call as JSON, for workers with RQ's `JSONSerializer`: `[function, null, [payload, headers], {}]`. The body of
 /// a `blob` is a string in Base64.
-pub(super) fn json(function: &str, data_type: DataType, body: &Bytes, headers: &BTreeMap<String, String>) -> Vec<u8> {
-    let (function, headers) = (quoted(function), quoted(headers));
-    let payload = payload(data_type, body);
-    [b"[", function.as_bytes(), b",null,[", &*payload, b",", headers.as_bytes(), b"],{}]"].concat()
+pub(super) fn json(function: &str, data_type: DataType, body: &Bytes, headers: &[(&str, Cow<'_, str>)]) -> Vec<u8> {
+    let mut json = Vec::with_capacity(body.len() + ROOM);
+    json.push(b'[');
+    string(&mut json, function);
+    json.extend_from_slice(b",null,[");
+    payload(&mut json, data_type, body);
+    json.push(b',');
+    object(&mut json, headers);
+    json.extend_from_slice(b"],{}]");
+    json
 }
 
 /// Writes Python's pickle format, protocol 3, which every Python 3 reads.
 struct Pickle(Vec<u8>);
 
 impl Pickle {
-    fn new() -> Self {
-        Self(vec![0x80, 3])
-    }
-
     fn op(&mut self, op: u8) -> &mut Self {
         self.0.push(op);
         self
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn python_reads_the_call() {
-        let headers = BTreeMap::from([("x-a".to_owned(), "\u{e9}".to_owned()), ("x-b".to_owned(), "'".to_owned())]);
+        let headers = [("x-a", "\u{e9}".into()), ("x-b", "'".into())];
         for (data_type, body, expected) in [
             (
                 DataType::Json,
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_call_as_json_has_the_body_as_it_was_sent() {
-        let call = json("tasks.handle", DataType::Json, &Bytes::from_static(br#"{ "a":1e400}"#), &BTreeMap::new());
+        let call = json("tasks.handle", DataType::Json, &Bytes::from_static(br#"{ "a":1e400}"#), &[]);
         assert_eq!(String::from_utf8(call).unwrap(), r#"["tasks.handle",null,[{ "a":1e400},{}],{}]"#);
     }
 }

@@ -1,10 +1,11 @@
 //! `redis_publish`: publishes events to a channel.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
-use redis::cmd;
+use redis::Cmd;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
@@ -153,18 +154,13 @@ impl RedisPublish {
 
     async fn publish(&self, client: &RedisClient, delivery: &Delivery) -> Result<Ack, DeliverError> {
         let channel = self.target.channel.fill(delivery)?;
-        let mut publish = cmd("PUBLISH");
-        let bytes = match self.target.format {
-            RedisFormat::Body => {
-                publish.arg(&*channel).arg(&**delivery.body());
-                delivery.body().len()
-            }
-            RedisFormat::Envelope => {
-                let message = envelope::json(delivery, &self.target.forward);
-                publish.arg(&*channel).arg(&message);
-                message.len()
-            }
+        let message: Cow<'_, [u8]> = match self.target.format {
+            RedisFormat::Body => Cow::Borrowed(delivery.body()),
+            RedisFormat::Envelope => Cow::Owned(envelope::json(delivery, &self.target.forward)),
         };
+        let bytes = message.len();
+        let mut publish = Cmd::with_capacity(3, "PUBLISH".len() + channel.len() + bytes);
+        publish.arg("PUBLISH").arg(&*channel).arg(&*message);
         let send = |mut connection| async move { publish.query_async::<u64>(&mut connection).await };
         let session = client.session().await?;
         let receivers = session.query(bytes, send).await?;

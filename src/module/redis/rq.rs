@@ -13,7 +13,7 @@ use super::job;
 use crate::base::rfc3339;
 use crate::config::{BuildContext, BuildError};
 use crate::event::{Ack, DeliverError, Delivery};
-use crate::module::broker::{REDIS_NAME, Template, envelope, forward, uses};
+use crate::module::broker::{Properties, REDIS_NAME, Template, envelope, forward, uses};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};
@@ -96,7 +96,8 @@ struct Target {
     queue: Template,
     function: String,
     serializer: RqSerializer,
-    timeout: u64,
+    /// In seconds, as a text.
+    timeout: String,
     forward: Forward,
 }
 
@@ -124,7 +125,7 @@ impl Target {
             queue: Template::compile("queue_name", queue, REDIS_NAME, cx.webhook())?,
             function: config.function,
             serializer: config.serializer,
-            timeout,
+            timeout: timeout.to_string(),
             forward: forward(config.forward_headers, config.allowed_headers.as_deref())?,
         })
     }
@@ -132,14 +133,15 @@ impl Target {
     /// The transaction, and the length of the job.
     fn enqueue(&self, delivery: &Delivery) -> Result<(Pipeline, usize), DeliverError> {
         let queue = self.queue.fill(delivery)?;
-        let headers = envelope::headers(delivery, &self.forward);
+        let properties = Properties::of(delivery, &self.forward);
+        let headers = envelope::headers(&properties);
         let (data_type, body) = (delivery.webhook().data_type(), delivery.body());
         let call = match self.serializer {
             RqSerializer::Pickle => job::pickled,
             RqSerializer::Json => job::json,
         };
         let call = call(&self.function, data_type, body, &headers);
-        let (id, now) = (delivery.id().to_string(), microseconds(SystemTime::now()));
+        let (id, now) = (properties.id(), microseconds(SystemTime::now()));
         let (key, list) = (format!("rq:job:{id}"), format!("rq:queue:{queue}"));
         let mut transaction = pipe();
         transaction.atomic().cmd("SADD").arg("rq:queues").arg(&list).ignore();
@@ -150,7 +152,7 @@ impl Target {
             ("data", &call),
             ("origin", queue.as_bytes()),
             ("description", self.function.as_bytes()),
-            ("timeout", self.timeout.to_string().as_bytes()),
+            ("timeout", self.timeout.as_bytes()),
             ("status", b"queued"),
             ("started_at", b""),
             ("ended_at", b""),
@@ -162,7 +164,7 @@ impl Target {
         transaction.ignore();
         // A job that a worker has finished expires; this one must not.
         transaction.cmd("PERSIST").arg(&key).ignore();
-        transaction.cmd("RPUSH").arg(&list).arg(&id);
+        transaction.cmd("RPUSH").arg(&list).arg(id);
         Ok((transaction, call.len()))
     }
 }
@@ -204,7 +206,10 @@ fn is_function(text: &str) -> bool {
 
 /// The time as RQ writes it: UTC with microseconds, `2026-11-27T00:30:00.500000Z`.
 fn microseconds(time: SystemTime) -> String {
-    rfc3339::format(time).replace('Z', "000Z")
+    let mut text = rfc3339::format(time);
+    text.truncate(text.len() - 1);
+    text.push_str("000Z");
+    text
 }
 
 impl fmt::Debug for RedisRq {

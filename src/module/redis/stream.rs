@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
-use redis::{Cmd, cmd};
+use redis::Cmd;
 use serde::Deserialize;
 
 use super::connection::RedisConnection;
@@ -15,6 +15,10 @@ use crate::module::broker::{Properties, REDIS_NAME, Template, forward, uses};
 use crate::module::connection::Shared;
 use crate::module::forward::Forward;
 use crate::module::{ConfigModule, Module};
+
+/// The arguments, and their bytes beside the body, for which a command has room at once.
+const ARGUMENTS: usize = 32;
+const ROOM: usize = 512;
 
 /// Appends each event to a stream of Redis (`XADD`), with its body byte for byte.
 ///
@@ -137,13 +141,13 @@ impl ConfigModule for RedisStream {
 
 impl Target {
     fn append(&self, delivery: &Delivery) -> Result<Cmd, DeliverError> {
-        let mut append = cmd("XADD");
-        append.arg(&*self.stream.fill(delivery)?);
+        let mut append = Cmd::with_capacity(ARGUMENTS, delivery.body().len() + ROOM);
+        append.arg("XADD").arg(&*self.stream.fill(delivery)?);
         if let Some(maxlen) = self.maxlen {
             append.arg("MAXLEN").arg("~").arg(maxlen);
         }
         let properties = Properties::of(delivery, &self.forward);
-        append.arg("*").arg("id").arg(properties.id.to_string()).arg("body").arg(&**delivery.body());
+        append.arg("*").arg("id").arg(properties.id()).arg("body").arg(&**delivery.body());
         append.arg("namespace").arg(properties.namespace).arg("webhook").arg(properties.webhook);
         append.arg("received_at").arg(&properties.received_at);
         for (name, value) in [
