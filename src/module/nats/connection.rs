@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::client::{Dialer, Session};
 use super::config::NatsConnectionConfig;
+use super::dial::Dialer;
+use super::session::Session;
 use crate::config::BuildError;
 use crate::egress::{Egress, check_host};
 use crate::event::DeliverError;

@@ -1,9 +1,11 @@
 //! `nats`: publishes events to NATS, core or JetStream.
 
-mod client;
 mod config;
 mod connection;
+mod dial;
 mod error;
+mod news;
+mod session;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use std::time::Duration;
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 
-use self::client::Outgoing;
 use self::config::is_of_the_server;
 pub use self::config::{NatsConfig, NatsConnectionConfig};
 pub use self::connection::{NatsClient, NatsConnection};
+use self::session::Outgoing;
 use super::broker::{NATS_SUBJECT, Properties, Template, text, uses};
 use super::connection::Shared;
 use super::forward::Forward;
@@ -152,10 +154,10 @@ impl Target {
             }
         });
         if self.jetstream {
-            let id = delivery.id();
+            let id = properties.id();
             match self.is_in_chain {
                 true => add("Nats-Msg-Id", &format!("{id}:{subject}")),
-                false => add("Nats-Msg-Id", &id.to_string()),
+                false => add("Nats-Msg-Id", id),
             }
         }
         if let Some(stream) = &self.expected_stream {
