@@ -20,7 +20,7 @@ use tokio::time::timeout;
 pub use self::config::{RabbitMqConfig, RabbitMqConnectionConfig};
 use self::config::{Route, is_of_the_server};
 pub use self::connection::{RabbitMqClient, RabbitMqConnection};
-use self::outgoing::Outgoing;
+use self::outgoing::{Address, Outgoing};
 use super::broker::{Properties, text, uses};
 use super::connection::Shared;
 use super::forward::Forward;
@@ -95,12 +95,12 @@ impl ConfigModule for RabbitMq {
 
 impl Module for RabbitMq {
     async fn deliver(&self, delivery: Delivery) -> Result<Ack, DeliverError> {
-        let message = Arc::new(self.target.message(&delivery)?);
+        let message = self.target.message(&delivery)?;
         let limit = self.target.timeout;
         let delivering = async {
             let client = self.connection.client().await?;
             let session = client.session().await?;
-            session.publish(&message).await
+            session.publish(message, || self.target.message(&delivery)).await
         };
         match timeout(limit, delivering).await {
             Ok(outcome) => outcome.map(|()| Ack::Delivered),
@@ -129,8 +129,13 @@ impl Target {
             let text = "a name of the server has at most 255 bytes";
             return Err(DeliverError::new(DeliverErrorKind::Config, text));
         };
-        let (properties, body) = (self.properties(delivery), delivery.body().clone());
-        Ok(Outgoing { exchange, routing_key, declare, properties, body })
+        Ok(Outgoing {
+            address: Address { exchange, routing_key },
+            declare,
+            id: delivery.id(),
+            properties: self.properties(delivery),
+            body: delivery.body().clone(),
+        })
     }
 
     fn properties(&self, delivery: &Delivery) -> BasicProperties {
@@ -150,13 +155,10 @@ impl Target {
             .with_headers(headers);
         // Names of webhooks and ids are far shorter than 255 bytes; a content type that is not stays in the headers.
         for (value, set) in [
-            (Some(event.id().to_owned()), BasicProperties::with_message_id as fn(_, _) -> _),
-            (Some(format!("{}/{}", event.namespace, event.webhook)), BasicProperties::with_type),
-            (event.content_type.map(|value| text(value).into_owned()), BasicProperties::with_content_type),
-            (
-                event.content_encoding.as_deref().map(|value| text(value).into_owned()),
-                BasicProperties::with_content_encoding,
-            ),
+            (Some(event.id().into()), BasicProperties::with_message_id as fn(_, _) -> _),
+            (Some(format!("{}/{}", event.namespace, event.webhook).into()), BasicProperties::with_type),
+            (event.content_type.map(text), BasicProperties::with_content_type),
+            (event.content_encoding.as_deref().map(text), BasicProperties::with_content_encoding),
         ] {
             if let Some(value) = value.as_deref().and_then(short) {
                 properties = set(properties, value);
@@ -218,7 +220,10 @@ mod tests {
             &[("content-type", "application/json"), ("x-tag", "1"), ("x-tag", "2"), ("x-name", "caf\u{e9}")],
         )
         .unwrap();
-        assert_eq!((message.exchange.as_str(), message.routing_key.as_str(), message.declare), ("", "shop.q", true));
+        assert_eq!(
+            (message.address.exchange.as_str(), message.address.routing_key.as_str(), message.declare),
+            ("", "shop.q", true)
+        );
         let properties = &message.properties;
         let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
         assert_eq!(*properties.delivery_mode(), Some(2));
@@ -242,7 +247,10 @@ mod tests {
             ("host", "a"),
         ];
         let sent = message(r#"{"exchange": "e", "routing_key": "a.{header:X-Kind}"}"#, &received).unwrap();
-        assert_eq!((sent.exchange.as_str(), sent.routing_key.as_str(), sent.declare), ("e", "a.new", false));
+        assert_eq!(
+            (sent.address.exchange.as_str(), sent.address.routing_key.as_str(), sent.declare),
+            ("e", "a.new", false)
+        );
         for name in ["bcc", "x-delay", "x-death", "authorization", "host"] {
             assert_eq!(header(&sent, name), None, "{name}");
         }

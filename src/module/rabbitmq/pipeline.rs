@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::{ArcWake, waker_ref};
 use lapin::message::Delivery;
@@ -22,11 +21,10 @@ use lapin::{Channel, Confirmation, Error, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error;
-use super::outgoing::Outgoing;
-use crate::event::DeliverError;
+use super::outgoing::{Address, Outgoing};
+use crate::event::{DeliverError, EventId};
 
-/// A channel, and the task that publishes on it. Clones are the same channel.
-#[derive(Clone)]
+/// A channel, and the task that publishes on it.
 pub(super) struct Pipeline {
     channel: Channel,
     requests: mpsc::UnboundedSender<Request>,
@@ -44,7 +42,14 @@ pub(super) enum Ended {
 
 /// The session has a limit for the messages on their way, so that the channel needs none.
 struct Request {
-    message: Arc<Outgoing>,
+    message: Outgoing,
+    sent: Sent,
+}
+
+/// A message on its way: its id and address, and the delivery that waits for it.
+struct Sent {
+    id: EventId,
+    address: Arc<Address>,
     answer: oneshot::Sender<Ended>,
 }
 
@@ -55,6 +60,7 @@ impl Pipeline {
         tokio::spawn(Driver {
             channel: channel.clone(),
             incoming: Some(incoming),
+            publish: published,
             pending: FuturesUnordered::new(),
             returned: Vec::new(),
         });
@@ -65,9 +71,11 @@ impl Pipeline {
         self.channel.status().connected() && !self.requests.is_closed()
     }
 
-    pub(super) async fn publish(&self, message: Arc<Outgoing>) -> Ended {
+    /// Publishes a message, whose address is `address`.
+    pub(super) async fn publish(&self, message: Outgoing, address: Arc<Address>) -> Ended {
         let (answer, answered) = oneshot::channel();
-        match self.requests.send(Request { message, answer }) {
+        let sent = Sent { id: message.id, address, answer };
+        match self.requests.send(Request { message, sent }) {
             Ok(()) => answered.await.unwrap_or(Ended::Unclear),
             Err(_) => Ended::Unclear,
         }
@@ -81,25 +89,36 @@ impl fmt::Debug for Pipeline {
 }
 
 /// Ends once there is neither a [`Pipeline`] nor a message on its way.
-struct Driver {
+struct Driver<P, F> {
     channel: Channel,
     incoming: Option<mpsc::UnboundedReceiver<Request>>,
+    publish: P,
     /// The first poll of each numbers its message and puts it into the queue of the connection.
-    pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    pending: FuturesUnordered<F>,
     /// Messages that have come back, and whose own confirmation has not come yet.
-    returned: Vec<Identity>,
+    returned: Vec<Returned>,
 }
 
-/// The id of a message, its exchange and its routing key.
-type Identity = (Option<ShortString>, ShortString, ShortString);
+type Outcome = (Sent, Result<Confirmation, Error>);
 
-type Outcome = (Identity, Result<Confirmation, Error>, oneshot::Sender<Ended>);
-
-fn identity(message: &Outgoing) -> Identity {
-    (message.properties.message_id().clone(), message.exchange.clone(), message.routing_key.clone())
+/// A message that has come back.
+struct Returned {
+    id: Option<ShortString>,
+    exchange: ShortString,
+    routing_key: ShortString,
 }
 
-impl Future for Driver {
+impl Returned {
+    fn is(&self, sent: &Sent) -> bool {
+        let Address { exchange, routing_key } = &*sent.address;
+        let is_there = self.exchange == *exchange && self.routing_key == *routing_key;
+        is_there && self.id.as_ref().is_some_and(|id| id.as_str() == sent.id.to_string())
+    }
+}
+
+impl<P, F> Unpin for Driver<P, F> {}
+
+impl<P: Fn(Channel, Request) -> F, F: Future<Output = Outcome>> Future for Driver<P, F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -140,15 +159,12 @@ impl ArcWake for Again {
     }
 }
 
-impl Driver {
+impl<P: Fn(Channel, Request) -> F, F: Future<Output = Outcome>> Driver<P, F> {
     /// Takes the messages that have come.
     fn begin(&mut self, cx: &mut Context<'_>) {
         while let Some(incoming) = &mut self.incoming {
             match incoming.poll_recv(cx) {
-                Poll::Ready(Some(Request { message, answer })) => {
-                    let (identity, channel) = (identity(&message), self.channel.clone());
-                    self.pending.push(Box::pin(async move { (identity, published(channel, message).await, answer) }));
-                }
+                Poll::Ready(Some(request)) => self.pending.push((self.publish)(self.channel.clone(), request)),
                 Poll::Ready(None) => self.incoming = None,
                 Poll::Pending => return,
             }
@@ -156,11 +172,15 @@ impl Driver {
     }
 }
 
-async fn published(channel: Channel, message: Arc<Outgoing>) -> Result<Confirmation, Error> {
-    let Outgoing { exchange, routing_key, properties, body, .. } = &*message;
+async fn published(channel: Channel, Request { message, sent }: Request) -> Outcome {
+    let Outgoing { address: Address { exchange, routing_key }, properties, body, .. } = message;
     let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let publishing = channel.basic_publish(exchange.clone(), routing_key.clone(), options, body, properties.clone());
-    publishing.await?.await
+    let publishing = channel.basic_publish(exchange, routing_key, options, &body, properties);
+    let outcome = match publishing.await {
+        Ok(confirmation) => confirmation.await,
+        Err(error) => Err(error),
+    };
+    (sent, outcome)
 }
 
 /// Adds what came back to `returned`, and answers the messages.
@@ -168,10 +188,10 @@ async fn published(channel: Channel, message: Arc<Outgoing>) -> Result<Confirmat
 /// A message's own return is there before its confirmation, and each confirmation takes the first return that lapin still
 /// holds. So a confirmation without a returned message proves that lapin held none: the message was not returned, or its
 /// return came with a confirmation that was completed before, which is in `outcomes` or was in earlier ones.
-fn answer(outcomes: Vec<Outcome>, returned: &mut Vec<Identity>) {
-    returned.extend(outcomes.iter().filter_map(|(_, outcome, _)| returned_message(outcome)));
-    for (identity, outcome, answer) in outcomes {
-        let own = returned.iter().position(|returned| *returned == identity);
+fn answer(outcomes: Vec<Outcome>, returned: &mut Vec<Returned>) {
+    returned.extend(outcomes.iter().filter_map(|(_, outcome)| returned_message(outcome)));
+    for (sent, outcome) in outcomes {
+        let own = returned.iter().position(|returned| returned.is(&sent));
         if let Some(own) = own {
             returned.swap_remove(own);
         }
@@ -184,16 +204,17 @@ fn answer(outcomes: Vec<Outcome>, returned: &mut Vec<Identity>) {
             _ => Ended::Unclear,
         };
         // The delivery may have been given up.
-        let _ = answer.send(ended);
+        let _ = sent.answer.send(ended);
     }
 }
 
 /// The message that came back with a confirmation, whosever it is.
-fn returned_message(outcome: &Result<Confirmation, Error>) -> Option<Identity> {
+fn returned_message(outcome: &Result<Confirmation, Error>) -> Option<Returned> {
     match outcome {
         Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message))) => {
             let Delivery { exchange, routing_key, properties, .. } = &message.delivery;
-            Some((properties.message_id().clone(), exchange.clone(), routing_key.clone()))
+            let id = properties.message_id().clone();
+            Some(Returned { id, exchange: exchange.clone(), routing_key: routing_key.clone() })
         }
         _ => None,
     }
@@ -201,31 +222,33 @@ fn returned_message(outcome: &Result<Confirmation, Error>) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use lapin::BasicProperties;
-
     use super::*;
+    use crate::config::{DataType, WebhookInfo, WebhookKey};
 
-    fn message(id: &str) -> Arc<Outgoing> {
-        let properties = BasicProperties::default().with_message_id(id.into());
-        Arc::new(Outgoing {
-            exchange: "e".into(),
-            routing_key: "k".into(),
-            declare: false,
-            properties,
-            body: "".into(),
-        })
+    fn id() -> EventId {
+        let info = WebhookInfo::new(WebhookKey::new("shop", "orders").unwrap(), DataType::Json);
+        crate::event::Delivery::new(info, http::HeaderMap::new(), "").id()
     }
 
-    /// The return of `b` came with a confirmation that was answered before.
+    /// The return of `b` came with a confirmation that was answered before. An item of a chain sent the same event elsewhere.
     #[test]
     fn a_message_whose_return_came_with_another_ones_confirmation_does_not_count_as_confirmed() {
-        let mut returned = vec![identity(&message("b"))];
-        let (answers, mut ended): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
-        let outcomes = ["a", "b", "b"].into_iter().zip(answers);
-        let outcomes = outcomes.map(|(id, answer)| (identity(&message(id)), Ok(Confirmation::Ack(None)), answer));
-        answer(outcomes.collect(), &mut returned);
+        let address = |key: &str| Arc::new(Address { exchange: "e".into(), routing_key: key.into() });
+        let (a, b) = (id(), id());
+        let mut returned =
+            vec![Returned { id: Some(b.to_string().into()), exchange: "e".into(), routing_key: "k".into() }];
+        let sent = [(a, "k"), (b, "other"), (b, "k"), (b, "k")];
+        let (outcomes, mut ended): (Vec<_>, Vec<_>) = sent
+            .into_iter()
+            .map(|(id, key)| {
+                let (answer, ended) = oneshot::channel();
+                ((Sent { id, address: address(key), answer }, Ok(Confirmation::Ack(None))), ended)
+            })
+            .unzip();
+        answer(outcomes, &mut returned);
         let ended: Vec<_> = ended.iter_mut().map(|ended| ended.try_recv().unwrap()).collect();
-        assert!(matches!(ended[..], [Ended::Confirmed, Ended::Unclear, Ended::Confirmed]), "{ended:?}");
+        use Ended::{Confirmed, Unclear};
+        assert!(matches!(ended[..], [Confirmed, Confirmed, Unclear, Confirmed]), "{ended:?}");
         assert!(returned.is_empty());
     }
 }

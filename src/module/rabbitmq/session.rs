@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::dial::{Dial, Socket};
 use super::error;
-use super::outgoing::Outgoing;
+use super::outgoing::{Address, Outgoing};
 use super::pipeline::{Ended, Pipeline};
 use crate::base::lock::lock;
 use crate::event::DeliverError;
@@ -38,8 +38,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest body of a message that shares a channel, in bytes: a server may refuse longer ones and close the channel.
 const MAX_SHARED: usize = 64 << 10;
 
-/// The most routes that are remembered.
-const MOST_ROUTES: usize = 1024;
+/// The most addresses that are remembered.
+const MOST_PROVEN: usize = 1024;
 
 /// A connection, logged in.
 ///
@@ -50,11 +50,11 @@ pub(super) struct Session {
     connection: Option<Connection>,
     socket: Option<Socket>,
     idle: Mutex<Vec<Channel>>,
-    shared: Mutex<Option<Pipeline>>,
+    shared: Mutex<Option<Arc<Pipeline>>>,
     /// One permit, held by the delivery that makes the shared channel.
     making: Semaphore,
-    /// The exchanges and routing keys to which a message was confirmed, and none failed since.
-    proven: Mutex<HashSet<(ShortString, ShortString)>>,
+    /// The addresses to which a message was confirmed, and none failed since.
+    proven: Mutex<HashSet<Arc<Address>>>,
     turns: Semaphore,
     /// The queues that were made, or found, over this connection.
     declared: Mutex<HashSet<ShortString>>,
@@ -114,56 +114,69 @@ impl Session {
         is_connected && !self.news.borrow().is_lost && !self.is_retired.load(Ordering::Relaxed)
     }
 
-    /// Publishes a message, and waits until the server has confirmed it. There is no time limit.
-    pub(super) async fn publish(&self, message: &Arc<Outgoing>) -> Result<(), DeliverError> {
+    /// Publishes a message, and waits until the server has confirmed it. There is no time limit. `again` makes the same
+    /// message once more.
+    pub(super) async fn publish(
+        &self,
+        message: Outgoing,
+        again: impl Fn() -> Result<Outgoing, DeliverError>,
+    ) -> Result<(), DeliverError> {
         if let Some(reason) = self.blocked_by() {
             return Err(error::blocked(&reason));
         }
         tokio::select! {
             biased;
-            outcome = self.publish_unless_blocked(message) => outcome,
+            outcome = self.publish_unless_blocked(message, again) => outcome,
             reason = self.blocked() => Err(error::blocked(&reason)),
         }
     }
 
-    async fn publish_unless_blocked(&self, message: &Arc<Outgoing>) -> Result<(), DeliverError> {
+    async fn publish_unless_blocked(
+        &self,
+        mut message: Outgoing,
+        again: impl Fn() -> Result<Outgoing, DeliverError>,
+    ) -> Result<(), DeliverError> {
         let _turn = self.turns.acquire().await;
-        let route = (message.exchange.clone(), message.routing_key.clone());
-        if message.body.len() <= MAX_SHARED && lock(&self.proven).contains(&route) {
+        if let Some(address) = self.proven(&message) {
             let mut wait = Wait { session: self, bytes: message.body.len(), is_answered: false };
-            let ended = self.publish_shared(message).await?;
+            let pipeline = self.pipeline().await.map_err(Failure::into_error)?;
+            let ended = pipeline.publish(message, Arc::clone(&address)).await;
             wait.answered();
             match ended {
                 Ended::Confirmed => return Ok(()),
                 Ended::Failed(error) => return Err(error),
-                Ended::Unclear => drop(lock(&self.proven).remove(&route)),
+                Ended::Unclear => drop(lock(&self.proven).remove(&address)),
             }
+            message = again()?;
         }
-        let outcome = match self.publish_alone(message).await {
+        let outcome = match self.publish_alone(&message).await {
             // Somebody has deleted the queue since.
             Err(Failure::Unroutable(_)) if message.declare => {
-                lock(&self.declared).remove(&message.routing_key);
-                self.publish_alone(message).await
+                lock(&self.declared).remove(&message.address.routing_key);
+                self.publish_alone(&message).await
             }
             outcome => outcome,
         };
         outcome.map_err(Failure::into_error)?;
         let mut proven = lock(&self.proven);
-        if proven.len() >= MOST_ROUTES {
+        if proven.len() >= MOST_PROVEN {
             proven.clear();
         }
-        proven.insert(route);
+        proven.insert(Arc::new(message.address));
         Ok(())
     }
 
-    async fn publish_shared(&self, message: &Arc<Outgoing>) -> Result<Ended, DeliverError> {
-        let pipeline = self.pipeline().await.map_err(Failure::into_error)?;
-        Ok(pipeline.publish(Arc::clone(message)).await)
+    /// The message's address, if the message may share a channel.
+    fn proven(&self, message: &Outgoing) -> Option<Arc<Address>> {
+        match message.body.len() <= MAX_SHARED {
+            true => lock(&self.proven).get(&message.address).cloned(),
+            false => None,
+        }
     }
 
     /// The shared channel. The first message that needs it makes it.
-    async fn pipeline(&self) -> Result<Pipeline, Failure> {
-        let open = || lock(&self.shared).clone().filter(Pipeline::is_open);
+    async fn pipeline(&self) -> Result<Arc<Pipeline>, Failure> {
+        let open = || lock(&self.shared).clone().filter(|pipeline| pipeline.is_open());
         if let Some(pipeline) = open() {
             return Ok(pipeline);
         }
@@ -171,8 +184,8 @@ impl Session {
         if let Some(pipeline) = open() {
             return Ok(pipeline);
         }
-        let pipeline = Pipeline::new(self.new_channel().await?);
-        *lock(&self.shared) = Some(pipeline.clone());
+        let pipeline = Arc::new(Pipeline::new(self.new_channel().await?));
+        *lock(&self.shared) = Some(Arc::clone(&pipeline));
         Ok(pipeline)
     }
 
@@ -252,7 +265,7 @@ struct Lease<'a> {
 impl Lease<'_> {
     async fn publish(&self, message: &Outgoing) -> Result<(), Failure> {
         let channel = &self.channel;
-        let queue = &message.routing_key;
+        let Address { exchange, routing_key: queue } = &message.address;
         if message.declare && !lock(&self.session.declared).contains(queue) {
             let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             let declared = channel.queue_declare(queue.clone(), options, FieldTable::default()).await;
@@ -260,8 +273,8 @@ impl Lease<'_> {
             lock(&self.session.declared).insert(queue.clone());
         }
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, properties) = (message.exchange.clone(), message.properties.clone());
-        let published = channel.basic_publish(exchange, queue.clone(), options, &message.body, properties).await;
+        let (exchange, queue, properties) = (exchange.clone(), queue.clone(), message.properties.clone());
+        let published = channel.basic_publish(exchange, queue, options, &message.body, properties).await;
         let confirmed = match published {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),
