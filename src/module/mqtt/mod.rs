@@ -18,6 +18,8 @@ use tokio::time::timeout;
 pub use self::config::{MqttConfig, MqttConnectionConfig, MqttFormat, MqttVersion, TasmotaType};
 pub use self::connection::{MqttClient, MqttConnection};
 use self::message::Form;
+#[cfg(fuzzing)]
+pub(crate) use self::packet::fuzz;
 use self::packet::{Properties, Publish, Version};
 use super::broker::{self, Template, text};
 use super::connection::Shared;
