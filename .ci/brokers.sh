@@ -143,8 +143,8 @@ get_activemq() {
 
 # The clients are written by others than the module's authors, so that they judge what a module has sent.
 get_clients() {
-  local want="pika==1.4.4 redis==8.1.0 rq==3.0.0 stomp.py==9.0.0 nats-py==2.16.0 confluent-kafka==2.16.1 paho-mqtt==2.2.0 websockets==17.4 kafka-python==3.0.12 scramp==1.5.0"
-  [ "$(cat "$tools/clients/from" 2>/dev/null)" = "$want" ] && PYTHONPATH=$tools/clients python3 -c 'import confluent_kafka, kafka, paho.mqtt, pika, rq, scramp, stomp, websockets' 2>/dev/null && return
+  local want="pika==1.4.4 redis==8.1.0 rq==3.0.0 stomp.py==9.0.0 pyzmq==27.3.0 nats-py==2.16.0 confluent-kafka==2.16.1 paho-mqtt==2.2.0 websockets==17.4 kafka-python==3.0.12 scramp==1.5.0"
+  [ "$(cat "$tools/clients/from" 2>/dev/null)" = "$want" ] && PYTHONPATH=$tools/clients python3 -c 'import confluent_kafka, kafka, paho.mqtt, pika, rq, scramp, stomp, websockets, zmq' 2>/dev/null && return
   say "clients: fetching $want from PyPI"
   # shellcheck disable=SC2086
   pip install --no-warn-script-location --root-user-action=ignore --only-binary :all: --target "$tmp/clients" $want || return 1
@@ -160,5 +160,5 @@ get_brokers() {
   get_mosquitto || die "cannot fetch Mosquitto 2 (Debian 12: mosquitto and its libraries); put mosquitto and mosquitto_passwd into target/tools/bin"
   get_rabbitmq || die "cannot fetch RabbitMQ 3.10 (Debian 12: rabbitmq-server, erlang-base and what it needs);" \
     "put Erlang into target/tools/rabbitmq/erlang and RabbitMQ's directory into target/tools/rabbitmq/server"
-  get_clients || die "cannot fetch the clients pika, redis, rq, stomp.py, nats-py, confluent-kafka, paho-mqtt, websockets, kafka-python and scramp from PyPI into target/tools/clients"
+  get_clients || die "cannot fetch the clients pika, redis, rq, stomp.py, pyzmq, nats-py, confluent-kafka, paho-mqtt, websockets, kafka-python and scramp from PyPI into target/tools/clients"
 }

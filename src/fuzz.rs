@@ -24,4 +24,5 @@ pub const TARGETS: &[Target] = &[
     ("stomp", crate::module::fuzz_stomp),
     ("traceparent", crate::module::fuzz_trace),
     ("url", crate::module::fuzz_url),
+    ("zmtp", crate::module::fuzz_zmtp),
 ];

@@ -175,6 +175,13 @@ mod tests {
             options(" A connection of the type `websocket`"),
             names(field_names::<crate::module::WebSocketConnectionConfig>())
         );
+        #[cfg(feature = "zeromq")]
+        assert_eq!(options(" `zeromq`"), names(field_names::<crate::module::ZeroMqConfig>()));
+        #[cfg(feature = "zeromq")]
+        assert_eq!(
+            options(" A connection of the type `zeromq`"),
+            names(field_names::<crate::module::ZeroMqConnectionConfig>())
+        );
         #[cfg(feature = "redis")]
         for (section, names_of_code) in [
             (" `redis_stream`", field_names::<crate::module::RedisStreamConfig>()),

@@ -105,6 +105,7 @@
 //! | `rabbitmq` | the module `rabbitmq`, and connections of that type; building it needs a C compiler |
 //! | `redis` | the modules `redis_publish`, `redis_stream` and `redis_rq`, and connections of the type `redis`; building it needs a C compiler |
 //! | `websocket` | the module `websocket`, and connections of that type; building it needs a C compiler |
+//! | `zeromq` | the module `zeromq`, and connections of that type; building it needs a C compiler |
 //! | `basic-auth` | the guard `basic_auth` |
 //! | `signature` | the guards `signature` and `hmac`, and the handshakes of X and Zoom; building it needs a C compiler |
 //! | `durable` | recognised duplicates survive a crash: `dedup::Claims::open` |

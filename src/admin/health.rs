@@ -31,6 +31,7 @@ const FEATURES: &[(&str, bool)] = &[
     ("save-to-disk", cfg!(feature = "save-to-disk")),
     ("signature", cfg!(feature = "signature")),
     ("websocket", cfg!(feature = "websocket")),
+    ("zeromq", cfg!(feature = "zeromq")),
 ];
 
 /// Whose token it is, and what there is to see.

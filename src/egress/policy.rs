@@ -53,7 +53,7 @@ impl EgressPolicy {
     }
 
     /// Whether the operator's list contains `address`.
-    pub(super) fn lists(&self, address: IpAddr) -> bool {
+    pub(crate) fn lists(&self, address: IpAddr) -> bool {
         self.allowed.iter().any(|network| network.contains(address))
     }
 

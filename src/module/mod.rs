@@ -27,7 +27,8 @@ mod activemq;
     feature = "nats",
     feature = "rabbitmq",
     feature = "redis",
-    feature = "websocket"
+    feature = "websocket",
+    feature = "zeromq"
 ))]
 // No module uses all of it.
 #[allow(dead_code, unused_imports)]
@@ -56,6 +57,8 @@ mod service;
 mod trace;
 #[cfg(feature = "websocket")]
 mod websocket;
+#[cfg(feature = "zeromq")]
+mod zeromq;
 
 use std::future::Future;
 
@@ -101,6 +104,12 @@ pub(crate) use self::trace::fuzz as fuzz_trace;
 #[cfg(feature = "websocket")]
 pub use self::websocket::{
     WebSocket, WebSocketClient, WebSocketConfig, WebSocketConnection, WebSocketConnectionConfig, WebSocketFormat,
+};
+#[cfg(fuzzing)]
+pub(crate) use self::zeromq::fuzz as fuzz_zmtp;
+#[cfg(feature = "zeromq")]
+pub use self::zeromq::{
+    ZeroMq, ZeroMqClient, ZeroMqConfig, ZeroMqConnection, ZeroMqConnectionConfig, ZeroMqFrames, ZeroMqSocketType,
 };
 use crate::config::{BuildContext, BuildError};
 #[cfg(feature = "_egress")]

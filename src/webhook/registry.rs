@@ -125,6 +125,8 @@ impl Registry {
         let registry = registry.egress_of_redis(egress.clone());
         #[cfg(feature = "websocket")]
         let registry = registry.egress_of_websocket(egress.clone());
+        #[cfg(feature = "zeromq")]
+        let registry = registry.egress_of_zeromq(egress.clone());
         registry
     }
 
@@ -174,6 +176,12 @@ impl Registry {
         let of_modules = egress.clone();
         self.module_fn(WebSocket::NAME, move |config, cx| WebSocket::new(&of_modules, config, cx))
             .connection_fn(move |config, _| WebSocketConnection::new(&egress, config))
+    }
+
+    #[cfg(feature = "zeromq")]
+    fn egress_of_zeromq(self, egress: crate::module::Egress) -> Self {
+        use crate::module::{ZeroMq, ZeroMqConnection};
+        self.module::<ZeroMq>().connection_fn(move |config, _| ZeroMqConnection::new(&egress, &config))
     }
 
     #[cfg(feature = "http-webhook")]

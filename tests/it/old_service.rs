@@ -79,6 +79,10 @@ async fn values_that_do_not_work_say_how_to_mend_them() {
             r#"{"module": "rabbitmq", "queue_name": "q"}"#,
             "connection: this module needs a connection of the type `rabbitmq`",
         ),
+        (
+            r#"{"module": "zeromq", "module-config": {"endpoint": "tcp://*:5555", "socket_type": "PUB"}}"#,
+            "`endpoint` and `socket_type` belong to a connection of the type `zeromq`",
+        ),
         (r#"{"module": "rabbitmq", "connection": "rabbit"}"#, "`queue_name` or `exchange` is required"),
         (r#"{"module": "rabbitmq", "connection": "kafka", "queue_name": "q"}"#, "needs the type `rabbitmq`"),
         (r#"{"module": "redis_rq", "connection": "rq"}"#, "`function`"),

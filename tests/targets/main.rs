@@ -16,3 +16,4 @@ mod suite;
 #[allow(dead_code)]
 mod support;
 mod websocket;
+mod zeromq;

@@ -22,7 +22,7 @@ pub(crate) use self::address::{BrokerUrl, Scheme, Server, servers};
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::key::EventKey;
 pub(crate) use self::place::{
-    AMQP_ROUTING_KEY, KAFKA_TOPIC, MQTT_TOPIC, NATS_SUBJECT, Place, REDIS_NAME, STOMP_DESTINATION,
+    AMQP_ROUTING_KEY, KAFKA_TOPIC, MQTT_TOPIC, NATS_SUBJECT, Place, REDIS_NAME, STOMP_DESTINATION, ZEROMQ_TOPIC,
 };
 pub(crate) use self::properties::{CONTENT_TYPE, Properties, forward, text, uses};
 pub(crate) use self::session::{Dial, Sessions};

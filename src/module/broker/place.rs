@@ -132,6 +132,18 @@ pub(crate) const STOMP_DESTINATION: Place = Place {
     characters: "ASCII letters, digits, `_` and `-`",
 };
 
+/// The topic of a message of ZeroMQ, by whose beginning subscribers choose. A value has no sign that separates words.
+pub(crate) const ZEROMQ_TOPIC: Place = Place {
+    name: "a topic of ZeroMQ",
+    longest: 255,
+    check: |text| match text.contains(char::is_control) {
+        true => Err("it has a control character"),
+        false => Ok(()),
+    },
+    may_have: |char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-'),
+    characters: "ASCII letters, digits, `_` and `-`",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +202,7 @@ mod tests {
             (KAFKA_TOPIC, "./ \n\u{e9}:"),
             (AMQP_ROUTING_KEY, ".*# \n\0"),
             (REDIS_NAME, ":{} \n\0"),
+            (ZEROMQ_TOPIC, "./: \n\0\u{e9}"),
             (STOMP_DESTINATION, "/.*>,?%: \n\0\u{e9}"),
         ] {
             assert!(refused.chars().all(|char| !(place.may_have)(char)), "{place:?}");
