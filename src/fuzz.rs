@@ -14,6 +14,7 @@ pub const TARGETS: &[Target] = &[
     ("hmac", crate::auth::fuzz_hmac),
     ("journal", crate::dedup::fuzz),
     ("json", crate::json::fuzz),
+    ("mqtt", crate::module::fuzz_mqtt),
     ("node", crate::config::fuzz_node),
     ("path", crate::layers::fuzz),
     ("placeholder", crate::config::fuzz_placeholder),

@@ -83,6 +83,8 @@ pub use self::kafka::{
     KafkaSaslMechanism, KafkaServers,
 };
 pub use self::log::{Lines, Log, LogConfig};
+#[cfg(fuzzing)]
+pub(crate) use self::mqtt::fuzz as fuzz_mqtt;
 #[cfg(feature = "mqtt")]
 pub use self::mqtt::{
     Mqtt, MqttClient, MqttConfig, MqttConnection, MqttConnectionConfig, MqttFormat, MqttVersion, TasmotaType,

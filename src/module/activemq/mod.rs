@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::time::timeout;
 
 use self::config::Route;
@@ -20,7 +21,7 @@ use self::frame::Headers;
 #[cfg(fuzzing)]
 pub(crate) use self::frame::fuzz;
 use self::link::Outgoing;
-use super::broker::{Properties, text};
+use super::broker::{Properties, text, uses};
 use super::connection::Shared;
 use super::forward::Forward;
 use super::{ConfigModule, Module};
@@ -154,6 +155,14 @@ impl Module for ActiveMq {
             Ok(outcome) => outcome.map(|()| Ack::Delivered),
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("no receipt within {limit:?}"))),
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.target.route.destination.to_string())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.route.destination.uses(name) || uses(&self.target.forward, name)
     }
 }
 

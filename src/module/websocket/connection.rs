@@ -67,6 +67,11 @@ impl WebSocketConnection {
         Ok(Self { dialer })
     }
 
+    /// The host and port of the target.
+    pub(super) fn shown(&self) -> &str {
+        &self.dialer.shown
+    }
+
     /// Opens nothing yet.
     pub(super) fn open(&self) -> WebSocketClient {
         WebSocketClient { dialer: self.dialer.clone(), shared: OnceLock::new(), pool: Pool::default() }

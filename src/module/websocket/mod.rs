@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -16,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 pub use self::config::{WebSocketConfig, WebSocketConnectionConfig, WebSocketFormat};
 pub use self::connection::{WebSocketClient, WebSocketConnection};
 use self::session::Proof;
-use super::broker::envelope;
+use super::broker::{self, envelope};
 use super::connection::Shared;
 use super::forward::Forward;
 use super::{ConfigModule, Module};
@@ -150,6 +151,18 @@ impl Module for WebSocket {
             Ok(outcome) => outcome,
             Err(_) => Err(DeliverError::new(DeliverErrorKind::Timeout, format!("no answer within {limit:?}"))),
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        let connection = match &self.way {
+            Way::Connection(connection) => connection.kind(),
+            Way::Own(own) => &own.0,
+        };
+        Some(connection.shown().to_owned())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.include_headers && broker::uses(&self.target.forward, name)
     }
 }
 

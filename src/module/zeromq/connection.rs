@@ -80,6 +80,14 @@ impl ZeroMqConnection {
         Ok(Self { role: config.socket_type.role(), egress: egress.clone(), place })
     }
 
+    /// The host and port that are connected to, or those that peers connect to.
+    pub(super) fn place(&self) -> String {
+        match &self.place {
+            Place::Connect(server) => server.to_string(),
+            Place::Bind(address, port) => SocketAddr::new(*address, *port).to_string(),
+        }
+    }
+
     pub(super) fn role(&self) -> Role {
         self.role
     }

@@ -11,6 +11,7 @@ mod peer;
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderName;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -20,7 +21,7 @@ pub use self::connection::{ZeroMqClient, ZeroMqConnection};
 use self::frame::Role;
 #[cfg(fuzzing)]
 pub(crate) use self::frame::fuzz;
-use super::broker::{Properties, text};
+use super::broker::{Properties, text, uses};
 use super::connection::Shared;
 use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
@@ -108,6 +109,15 @@ impl Module for ZeroMq {
                 Err(DeliverError::new(DeliverErrorKind::Timeout, text))
             }
         }
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(self.connection.kind().place())
+    }
+
+    fn uses_header(&self, name: &HeaderName) -> bool {
+        self.target.topic.as_ref().is_some_and(|topic| topic.uses(name))
+            || (self.target.frames == ZeroMqFrames::Event && uses(&self.target.forward, name))
     }
 }
 

@@ -21,12 +21,16 @@ async fn webhook(admin: &Admin, id: &str) -> Value {
     answer.json()
 }
 
-fn connections() -> [(&'static str, Value); 4] {
+fn connections() -> [(&'static str, Value); 8] {
     [
         ("rabbit", json!({"type": "rabbitmq", "url": format!("amqp://ops:{SECRET}@8.8.8.8:5672/vhost")})),
         ("cache", json!({"type": "redis", "host": "8.8.8.8", "password": SECRET})),
         ("log", json!({"type": "kafka", "bootstrap_servers": "8.8.8.8:9092"})),
         ("bus", json!({"type": "nats", "url": "nats://8.8.8.8:4222", "token": SECRET})),
+        ("things", json!({"type": "mqtt", "host": "8.8.8.8", "username": "ops", "password": SECRET})),
+        ("mill", json!({"type": "activemq", "host": "8.8.8.8", "user": "ops", "password": SECRET})),
+        ("worker", json!({"type": "zeromq", "endpoint": "tcp://8.8.8.8:5555", "socket_type": "REQ"})),
+        ("live", json!({"type": "websocket", "url": format!("wss://Live.example.com/{SECRET}?key={SECRET}")})),
     ]
 }
 
@@ -54,6 +58,15 @@ fn targets() -> Vec<(Value, &'static str, Value)> {
         (json!({"module": "redis_rq", "module-config": {"function": "a.b"}}), "cache", json!("default")),
         (json!({"module": "kafka", "module-config": {"topic": "orders-events"}}), "log", json!("orders-events")),
         (json!({"module": "nats", "module-config": {"subject": "orders.new"}}), "bus", json!("orders.new")),
+        (json!({"module": "mqtt", "module-config": {"topic": "shop/new"}}), "things", json!("shop/new")),
+        (json!({"module": "activemq", "module-config": {"destination": "orders"}}), "mill", json!("/queue/orders")),
+        (json!({"module": "zeromq"}), "worker", json!("8.8.8.8:5555")),
+        (json!({"module": "websocket"}), "live", json!("live.example.com")),
+        (
+            json!({"module": "websocket", "module-config": {"url": format!("wss://live.example.com:8443/{SECRET}")}}),
+            "",
+            json!("live.example.com:8443"),
+        ),
     ]
 }
 
