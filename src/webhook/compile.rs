@@ -655,10 +655,8 @@ mod tests {
     #[test]
     fn the_error_for_an_unknown_module_lists_the_known_ones() {
         let error = compile(r#"{"module":"my_\n_broker"}"#).unwrap_err();
-        assert!(
-            error.starts_with("module: there is no module `my_\\n_broker`; the known ones are `discard`, "),
-            "{error}"
-        );
+        assert!(error.starts_with("module: there is no module `my_\\n_broker`; the known ones are `"), "{error}");
+        assert!(error.contains("`discard`, "), "{error}");
         let error = compile(r#"{"module":"{$TOKEN}"}"#).unwrap_err();
         assert!(error.starts_with("module: there is no module (named by a variable); the known"), "{error}");
     }
