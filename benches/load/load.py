@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -666,7 +667,7 @@ def run(options, processes):
         scratch = Path(scratch).resolve()
         runs = []
         for case in cases():
-            if case.is_floor or options.only in case.label:
+            if case.is_floor or re.search(options.only, case.label):
                 if reason := why_not(processes, case, scratch):
                     say(f"{case.label}: left out: {reason}")
                 else:
@@ -702,7 +703,7 @@ def main():
     parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--seconds", type=at_least_one, default=5, help="duration of the load, for each case in each round")
     parser.add_argument("--connections", type=at_least_one, default=64)
-    parser.add_argument("--only", default="", metavar="TEXT", help="the floors, and the cases with TEXT in their name")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="the floors, and the cases whose names match this regular expression")
     options = parser.parse_args()
 
     processes = Processes()
