@@ -299,6 +299,47 @@ async fn a_history_whose_directory_is_removed_delays_no_answer() {
     gateway.stop().await;
 }
 
+/// A library that makes the disk of a history slow while the file `slow` exists.
+fn slow_disk(home: &Home) -> PathBuf {
+    let (source, library) = (home.path("slow_disk.c"), home.path("slow_disk.so"));
+    std::fs::write(&source, include_str!("slow_disk.c")).unwrap();
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
+    assert!(status.expect("a C compiler").success());
+    library
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_waits_for_a_history_whose_writes_take_a_tenth_of_a_second() {
+    const EVENTS: usize = 300;
+    let _guard = beside_others().await;
+    let target = Target::start(|_| Reply::ok()).await;
+    let home = home(&target);
+    let (slow, count) = (home.path("slow"), home.path("writes"));
+    let library = slow_disk(&home).display().to_string();
+    let home = home.with("SLOW_WHILE", slow.display()).with("SLOW_COUNT", count.display()).with("LD_PRELOAD", library);
+    let gateway = home.start().await;
+    std::fs::write(&slow, "").unwrap();
+    let writes = || std::fs::metadata(&count).map_or(0, |file| file.len() as usize);
+    let mut client = gateway.client().await;
+    client.post(SENT, b"{}").await.unwrap();
+    eventually("a slow write", async || writes() > 0).await;
+    let (before, mut last) = (writes(), String::new());
+    for number in 0..EVENTS {
+        let answer = client.post(SENT, json!({"number": number}).to_string().as_bytes()).await.unwrap();
+        assert_eq!(answer.status, 200);
+        last = answer.event_id();
+    }
+    let during = writes() - before;
+    println!("history: {EVENTS} events were answered during {during} writes of 100 ms");
+    // Each answer would be one write late, at least, if it waited for its own.
+    assert!(during < EVENTS / 2, "{EVENTS} events were answered during {during} writes");
+    std::fs::remove_file(&slow).unwrap();
+    let shown = async || gateway.admin("GET", &format!("/events/{last}")).await.status;
+    eventually("the last event in the history", async || shown().await == 200).await;
+    gateway.stop().await;
+    assert_eq!(Left::of(&home).rows().await.len(), EVENTS + 1, "nothing is left out");
+}
+
 fn remove(directory: &Path) {
     std::fs::remove_dir_all(directory).unwrap();
 }
