@@ -42,9 +42,9 @@ const TRIES: usize = 2;
 /// The most events of the last hour that are counted when a file is opened.
 const RECOUNTED: usize = 200_000;
 
-/// The nice value of the thread: its share of a core that others want too is one of ten.
+/// The nice value of the thread: it gets a quarter of a core that another thread wants too.
 #[cfg(all(target_os = "linux", not(test)))]
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// Makes a write slow, or fail: a mock of the disk.
 #[cfg(test)]
