@@ -49,7 +49,7 @@ pub(super) struct HeartBeat {
 }
 
 impl HeartBeat {
-    /// What follows from our `offer`, which is one interval for both directions, and the server's answer.
+    /// The intervals that follow from our `offer`, which is one for both directions, and from the server's answer.
     pub(super) fn agreed(offer: Duration, answer: Option<&str>) -> Self {
         let number =
             |text: &str| text.trim().parse().ok().filter(|&millis: &u64| millis > 0).map(Duration::from_millis);
@@ -264,7 +264,7 @@ async fn read(
     }
 }
 
-/// What a frame means for the connection.
+/// The meaning of a frame for the connection.
 enum Heeded {
     Answer,
     Goodbye,

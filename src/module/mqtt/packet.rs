@@ -142,7 +142,7 @@ impl Publish {
     }
 }
 
-/// Properties of a message. What a packet cannot have is left out.
+/// Properties of a message. Values that a packet cannot have are left out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Properties(BytesMut);
 
@@ -179,7 +179,7 @@ pub(super) const FAREWELL: [u8; 2] = [DISCONNECT, 0];
 #[derive(Debug, PartialEq)]
 pub(super) enum Incoming {
     Accepted(Limits),
-    /// It does not take the client. The codes of 3.1.1 are 1 to 5, those of 5 are 0x80 and more.
+    /// The server refuses the client. The codes of 3.1.1 are 1 to 5; the codes of 5 begin at 0x80.
     Refused(Reason),
     PubAck(u16, Reason),
     PubRec(u16, Reason),
@@ -195,7 +195,7 @@ pub(super) struct Reason {
     pub(super) text: Option<Box<str>>,
 }
 
-/// What a server takes.
+/// The limits of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Limits {
     /// The most messages with QoS 1 and 2 on their way at a time.

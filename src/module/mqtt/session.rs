@@ -26,7 +26,7 @@ const ROOM: u32 = 16 << 10;
 /// How often the server is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// A server that says nothing for so long is given up.
+/// A session is given up when its server has sent nothing for this long.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// A session with a message that has no acknowledgement for so long is given up, although the server shows signs of life:

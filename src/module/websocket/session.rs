@@ -34,7 +34,7 @@ const ROOM: u32 = 16 << 10;
 /// How often an idle target is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// A target that says nothing for so long is given up.
+/// A session is given up when its target has sent nothing for this long.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long the target has for a polite end.
@@ -43,7 +43,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the reason of a target is waited for after a message could not be written.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// What makes a message delivered.
+/// The proof that a message was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
     /// The pong for the ping behind it.

@@ -79,7 +79,7 @@ impl ZeroMqSocketType {
     }
 }
 
-/// What a message consists of, and when its attempt ends.
+/// The parts of a message, and the time limit of its attempt.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) topic: Option<Template>,

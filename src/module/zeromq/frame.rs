@@ -15,7 +15,7 @@ const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 
-/// What a socket does with messages.
+/// The type of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Pub,
@@ -108,7 +108,7 @@ fn head(flags: u8, length: usize, bytes: &mut Vec<u8>) {
     }
 }
 
-/// What a peer sends.
+/// A message or a command of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Received {
     Message(Vec<Vec<u8>>),
