@@ -78,6 +78,20 @@ class Walk(unittest.TestCase):
         shot(page, "event-refused", full=True)
         close(page)
 
+    def test_the_refused_events_of_today_are_two_chips_away(self):
+        self.assertEqual(bench.gateway.send("plain", {"a": 1}, token="wrong-token"), 401)
+        event = bench.gateway.event(webhook="plain", outcome="refused")
+        page = bench.browser.open(bench.gateway, "#/events")
+        chips = page.locator("main")
+        chips.get_by_role("button", name="Today").click()
+        page.wait_for_url("**since=**")
+        chips.get_by_role("button", name="Refused").click()
+        page.locator(f"tr[data-id='{event['id']}']").wait_for()
+        self.assertEqual(chips.get_by_role("button", name="Today").get_attribute("aria-pressed"), "true")
+        chips.get_by_role("button", name="Today").click()
+        wait_until(lambda: "since=" not in page.url, "no time is chosen any more")
+        close(page)
+
     def test_dead_letters_are_counted_asked_for_and_replayed_together(self):
         bench.target.status = 503
         for i in range(4):

@@ -101,17 +101,19 @@ export const filtered = (f) => ["namespace", ...Object.keys(CLEAR)].some((name) 
 
 /** The filters of Live and Events: outcomes, the chosen time, and reasons if there are several. */
 export function eventFinder(ctx, placeholder) {
-  const bar = finder(ctx, placeholder, { webhook: ["Any webhook", ...api.keys()], status: ["Any answer", "2xx", "4xx", "401", "413", "5xx", "503"] });
+  const bar = finder(ctx, placeholder, { webhook: ["Any webhook", ...api.keys()], status: ["Any answer", "2xx", "4xx", "400", "401", "413", "5xx", "503"] });
   return {
     element: bar.element,
     update(f, told = { outcomes: {}, reasons: {} }) {
       bar.update(f);
       const on = new Set(f.outcome?.split(","));
+      const today = new Date(new Date().setHours(0, 0, 0, 0)).toISOString(), isToday = f.since === today && !f.until;
       const time = (text, other) => (text ? clock(new Date(text), Date.now() - Date.parse(text) > 72_000_000 ? "d" : "m") : other);
       bar.chips(0, [
         [!f.outcome, { outcome: "", reason: "" }, "All", told.all],
         ...Object.keys(OUTCOMES).map((o) => [on.has(o), { outcome: [...on.symmetricDifference(new Set([o]))].join(","), reason: "" }, [dot(o, false), OUTCOMES[o][0]], told.all && (told.outcomes[o] ?? 0)]),
-        (f.since || f.until) && [true, { since: "", until: "" }, [`${time(f.since, "…")} – ${time(f.until, "now")}`, icon("close", "Remove")]],
+        [isToday, { since: isToday ? "" : today, until: "" }, "Today"],
+        !isToday && (f.since || f.until) && [true, { since: "", until: "" }, [`${time(f.since, "…")} – ${time(f.until, "now")}`, icon("close", "Remove")]],
         Object.keys(CLEAR).some((name) => f[name]) && [null, CLEAR, "Clear"],
       ]);
       const kinds = Object.entries(told.reasons).sort((a, b) => b[1] - a[1]);

@@ -5,7 +5,7 @@ import { meter } from "./charts.js";
 import { ago, count, share, size, took } from "./format.js";
 import { facts, head, hookName, load, mark, section } from "./parts.js";
 
-const SOURCE = { healthy: ["delivered", "Healthy", "s-ok"], stale: ["waiting", "Stale", "s-wait"], starting: ["waiting", "Starting", "s-wait"], disconnected: ["failed", "Disconnected", "s-bad"] };
+const SOURCE = { healthy: ["delivered", "Configuration up to date", "s-ok"], stale: ["waiting", "Stale", "s-wait"], starting: ["waiting", "Starting", "s-wait"], disconnected: ["failed", "Disconnected", "s-bad"] };
 export const sourceMark = ({ state }) => mark(SOURCE[state]?.[0] ?? "skipped", SOURCE[state]?.slice(1) ?? [state, "s-skip"]);
 
 /** A name and a number; nothing if the token may not see the number. */

@@ -62,6 +62,8 @@ export function show(root, ctx) {
       const number = (state) => found.filter((w) => w.state === state).length;
       bar.chips(0, [[!f.state, { state: "" }, "All", next ? null : found.length], ...Object.keys(STATES).map((state) => (number(state) || f.state === state) && toggle(f, "state", state, mark(look(state)[0], look(state).slice(1)), next ? null : number(state)))]);
       const rows = found.filter((w) => !f.state || w.state === f.state);
+      const rank = ({ state }) => Object.keys(STATES).indexOf(state), lost = ({ failed, total }) => failed / (total || 1);
+      if (!next) rows.sort((a, b) => rank(a) - rank(b) || lost(b) - lost(a)); // else their pages come in the server's order
       more.replaceChildren(...(next ? [h("span.faint", `The first ${plural(all.length, "webhook")}`), button("button", { onclick: older }, "Show more")] : []));
       box.replaceChildren(!rows.length && !next ? (all.length || filtered(f) ? none(ctx, "No webhook passes all the filters.") : blank("webhooks", "No webhook yet", "A webhook shows here as soon as the configuration has it."))
         : table("hooks", "Webhooks, trouble first", { "c-mark": "State", "c-hook": "Webhook", "c-spark": "Last hour", "c-num.c-events": "Events", "c-num.c-share": "Not delivered", "c-num.c-p95": "p95", "c-num.c-last": "Last event" }, rows.map(row)), more);
