@@ -275,10 +275,8 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         (frames, false)
     };
     let (frames, is_invalid) = read(&mut std::iter::once(bytes));
-    assert_eq!((&frames, is_invalid), {
-        let (frames, failed) = &read(&mut bytes.chunks(1));
-        (frames, *failed)
-    });
+    let (again, failed) = read(&mut bytes.chunks(1));
+    assert_eq!((&frames, is_invalid), (&again, failed));
     for frame in frames {
         assert!(frame.headers.len() <= MAX_HEADERS && frame.body.len() <= MAX_BODY);
         let mut headers = Headers::default();

@@ -253,12 +253,8 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         (all, false)
     };
     let (all, is_invalid) = read(&mut std::iter::once(bytes));
-    assert!(
-        (&all, is_invalid) == {
-            let (again, failed) = &read(&mut bytes.chunks(1));
-            (again, *failed)
-        }
-    );
+    let (again, failed) = read(&mut bytes.chunks(1));
+    assert_eq!((&all, is_invalid), (&again, failed));
     for received in all {
         match &received {
             Received::Message(parts) => {
