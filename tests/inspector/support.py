@@ -1,6 +1,7 @@
 """A real gateway, a target of its own, and a browser, for the tests of the inspector."""
 
 import contextlib
+import datetime
 import functools
 import hashlib
 import http.client
@@ -187,6 +188,7 @@ class Gateway:
         headers = {"content-type": content_type}
         if token:
             headers["authorization"] = f"Bearer {token}"
+        self.sent = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         sender.request("POST", f"/webhook/{webhook}", body, headers)
         status = sender.getresponse().status
         sender.close()
@@ -199,7 +201,7 @@ class Gateway:
             return json.load(answer)
 
     def event(self, **query):
-        """The newest event that fits the query, once the history has it."""
+        """The newest event that fits the query, once the history has one. With `since=gateway.sent` it is the last one that was sent."""
         query = urllib.parse.urlencode({**query, "limit": 1})
         return wait_until(lambda: self.ask(f"events?{query}")["events"], f"an event with {query}")[0]
 

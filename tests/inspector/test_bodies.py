@@ -8,7 +8,7 @@ from support import bench, close, shot
 class Bodies(unittest.TestCase):
     def show(self, webhook, body, content_type="application/json"):
         self.assertEqual(bench.gateway.send(webhook, body, content_type=content_type), 200)
-        event = bench.gateway.event(webhook=webhook, outcome="delivered")
+        event = bench.gateway.event(webhook=webhook, since=bench.gateway.sent)
         page = bench.browser.open(bench.gateway, f"#/events/{event['id']}")
         page.locator(".code[aria-label=Body]").wait_for()
         return page

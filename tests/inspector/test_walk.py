@@ -20,7 +20,7 @@ class Walk(unittest.TestCase):
         took = time.monotonic() - sent
         self.assertLess(took, 1.0, "seconds from the answer to the row")
         print(f"a live event was shown after {took * 1000:.0f} ms")
-        event = bench.gateway.event(webhook="orders", namespace="shop")
+        event = bench.gateway.event(webhook="orders", since=bench.gateway.sent)
         row = page.locator(f"tr[data-id='{event['id']}']")
         # Its row changes where it is, once the last attempt has failed.
         row.locator(".c-mark").get_by_text("Failed").wait_for()
@@ -63,7 +63,7 @@ class Walk(unittest.TestCase):
 
     def test_a_refused_event_shows_its_reason(self):
         self.assertEqual(bench.gateway.send("plain", {"a": 1}, token="wrong-token"), 401)
-        event = bench.gateway.event(webhook="plain", outcome="refused")
+        event = bench.gateway.event(webhook="plain", since=bench.gateway.sent)
         page = bench.browser.open(bench.gateway, "#/events?outcome=refused&webhook=default/plain")
         row = page.locator(f"tr[data-id='{event['id']}']")
         self.assertIn("unauthenticated", row.inner_text())
@@ -80,7 +80,7 @@ class Walk(unittest.TestCase):
 
     def test_the_refused_events_of_today_are_two_chips_away(self):
         self.assertEqual(bench.gateway.send("plain", {"a": 1}, token="wrong-token"), 401)
-        event = bench.gateway.event(webhook="plain", outcome="refused")
+        event = bench.gateway.event(webhook="plain", since=bench.gateway.sent)
         page = bench.browser.open(bench.gateway, "#/events")
         chips = page.locator("main")
         chips.get_by_role("button", name="Today").click()

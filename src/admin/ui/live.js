@@ -20,7 +20,7 @@ export function show(root, ctx) {
     onpointerleave: () => { over = false; flush(); },
   }, h("div.float", fresh), list));
 
-  let f = ctx.f, times = [], lost = 0, paused = false, over = false, linked = null, rows = null, said = 0, turn = 0, soon = 0;
+  let f = ctx.f, times = [], lost = 0, paused = false, over = false, linked = null, rows = null, said = 0, turn = 0, soon = 0, filling = false;
   const held = new Map(); // by id: events that are not let in yet, the oldest first
   const shown = new Map(); // by id: the row, and its event
   const early = new Map(); // by id: attempts of events that are not known yet
@@ -47,7 +47,7 @@ export function show(root, ctx) {
   function flush() {
     clearTimeout(soon);
     soon = 0;
-    if (held.size && !paused && !reading()) {
+    if (held.size && !filling && !paused && !reading()) {
       if (!rows) draw([]);
       const come = [...held.values()].slice(-KEPT).reverse().map(put);
       held.clear();
@@ -92,11 +92,17 @@ export function show(root, ctx) {
     early.set(fields.id, fields);
     if (early.size > 1000) early.delete(early.keys().next().value);
   }
+  /** An event of the history, with what the stream already said of it: the history can be some moments late. */
+  function newest(e) {
+    for (const said of [held.get(e.id), early.get(e.id)]) if (said && said.tried > e.tried) Object.assign(e, said);
+    held.delete(e.id);
+    early.delete(e.id);
+    return e;
+  }
   function draw(events) {
     shown.clear();
     if (events.length || held.size) {
-      for (const e of events) held.delete(e.id);
-      rows = tbody(events.map(put));
+      rows = tbody(events.map((e) => put(newest(e))));
       list.replaceChildren(eventTable("Events as they come, newest first", rows));
     } else {
       rows = null;
@@ -107,9 +113,10 @@ export function show(root, ctx) {
   }
   function fill() {
     const mine = (turn += 1);
+    filling = true; // events of the stream wait, because the list is drawn anew
     list.setAttribute("aria-busy", "true");
-    api.recent(f).then((events) => { if (mine !== turn) return; times = events.map((e) => e.at); draw(events); flush(); },
-      (error) => { if (mine === turn) { rows = null; shown.clear(); list.replaceChildren(failure(error, fill)); } }).finally(() => list.removeAttribute("aria-busy"));
+    api.recent(f).then((events) => { if (mine !== turn) return; filling = false; times = events.map((e) => e.at); draw(events); flush(); },
+      (error) => { if (mine === turn) { filling = false; rows = null; shown.clear(); list.replaceChildren(failure(error, fill)); } }).finally(() => list.removeAttribute("aria-busy"));
   }
 
   window.addEventListener("scroll", flush, { passive: true });
