@@ -54,6 +54,8 @@ mod redis;
 mod save_to_disk;
 mod service;
 #[cfg(feature = "_egress")]
+mod time_limit;
+#[cfg(feature = "_egress")]
 mod trace;
 #[cfg(feature = "websocket")]
 mod websocket;

@@ -13,6 +13,7 @@ mod backoff;
 #[cfg(any(feature = "mqtt", feature = "redis", feature = "websocket"))]
 pub(crate) mod envelope;
 mod key;
+mod limit;
 mod place;
 mod properties;
 mod session;
@@ -21,6 +22,7 @@ mod template;
 pub(crate) use self::address::{BrokerUrl, Scheme, Server, servers};
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::key::EventKey;
+pub(crate) use self::limit::limit;
 pub(crate) use self::place::{
     AMQP_ROUTING_KEY, KAFKA_TOPIC, MQTT_TOPIC, NATS_SUBJECT, Place, REDIS_NAME, STOMP_DESTINATION, ZEROMQ_TOPIC,
 };

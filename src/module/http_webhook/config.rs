@@ -1,15 +1,11 @@
 //! The options of `http_webhook`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::bounds::{self, MAX_NAMES, at_most, check_headers, check_names, check_url};
 use crate::config::BuildError;
-
-/// The longest `timeout`, in seconds.
-const LONGEST_TIMEOUT: f64 = 300.0;
 
 /// The options of [`HttpWebhook`](super::HttpWebhook).
 #[derive(Clone, Deserialize)]
@@ -67,14 +63,5 @@ impl HttpWebhookConfig {
             check_names(option, names.iter())?;
         }
         Ok(())
-    }
-}
-
-/// The duration of a `timeout`.
-pub(super) fn limit(seconds: f64) -> Result<Duration, BuildError> {
-    // The value may be NaN, from an environment variable.
-    match seconds > 0.0 && seconds <= LONGEST_TIMEOUT {
-        true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err("`timeout` must be more than 0 and at most 300 seconds".into()),
     }
 }

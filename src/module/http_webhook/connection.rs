@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::config::limit;
 use super::fields::Fields;
 use super::{bounds, path, url};
 use crate::config::BuildError;
@@ -15,6 +14,7 @@ use crate::egress::{Certificates, Egress, certificates};
 use crate::event::DeliverError;
 use crate::module::connection::{ConnectionContext, ConnectionKind};
 use crate::module::forward::Forward;
+use crate::module::time_limit::time_limit;
 
 /// The target, and the header fields with credentials, of webhooks that name a connection of type `http`.
 ///
@@ -68,7 +68,7 @@ impl HttpConnection {
         Fields::new(&config.headers, Forward::Nothing, false)?;
         let ca = config.ca.map(|pem| certificates(pem.as_bytes())).transpose();
         let ca = ca.map_err(|error| format!("`ca`: {error}"))?.map(Arc::from);
-        let timeout = config.timeout.map(limit).transpose()?;
+        let timeout = config.timeout.map(time_limit).transpose()?;
         Ok(Self { url: config.url, headers: config.headers, timeout, ca, egress: egress.clone() })
     }
 

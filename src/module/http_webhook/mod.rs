@@ -20,7 +20,6 @@ use http::{HeaderName, Method, Request, Uri, header};
 use http_body_util::Full;
 use tokio::time::timeout;
 
-use self::config::limit;
 pub use self::config::{HttpMethod, HttpWebhookConfig};
 pub use self::connection::{HttpConnection, HttpConnectionConfig};
 use self::fields::{Fields, OWN_FIELDS};
@@ -29,6 +28,7 @@ use self::signature::SigningKey;
 pub(crate) use self::url::fuzz as fuzz_url;
 use super::connection::Shared;
 use super::forward::Forward;
+use super::time_limit::time_limit;
 use super::{ConfigModule, Module};
 use crate::config::{BuildContext, BuildError};
 use crate::egress::{Egress, on_behalf_of};
@@ -167,7 +167,7 @@ impl HttpWebhook {
         if let Some(hosts) = &config.allowed_hosts {
             url::check_host(&url, hosts)?;
         }
-        let timeout = config.timeout.map(limit).transpose()?.or(timeout).unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = config.timeout.map(time_limit).transpose()?.or(timeout).unwrap_or(DEFAULT_TIMEOUT);
         let forward = Forward::new(config.forward_headers, config.allowed_headers.as_deref(), &OWN_FIELDS)?;
         let key = config.signing_secret.as_deref().map(SigningKey::parse).transpose()?;
         let target = Endpoint {

@@ -9,13 +9,8 @@ use serde::de::{Deserializer, Error as _, Visitor};
 use super::packet::{Version, is_string};
 use crate::config::{BuildError, WebhookKey};
 use crate::egress::{ClientTls, Egress, TlsOptions};
-use crate::module::broker::{BrokerUrl, MQTT_TOPIC, Scheme, Server, Template, forward};
+use crate::module::broker::{BrokerUrl, MQTT_TOPIC, Scheme, Server, Template, forward, limit};
 use crate::module::forward::Forward;
-
-/// The longest `timeout`, in seconds.
-const LONGEST_TIMEOUT: f64 = 300.0;
-
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
@@ -184,12 +179,7 @@ impl MqttConfig {
     }
 
     pub(super) fn limit(&self) -> Result<Duration, BuildError> {
-        // The value may be NaN, from an environment variable.
-        match self.timeout {
-            None => Ok(DEFAULT_TIMEOUT),
-            Some(seconds) if seconds > 0.0 && seconds <= LONGEST_TIMEOUT => Ok(Duration::from_secs_f64(seconds)),
-            Some(_) => Err("`timeout` must be more than 0 and at most 300 seconds".into()),
-        }
+        limit(self.timeout)
     }
 }
 

@@ -7,13 +7,8 @@ use serde::Deserialize;
 
 use crate::config::BuildError;
 use crate::egress::TlsOptions;
-use crate::module::broker::{BrokerUrl, Scheme, Server, forward};
+use crate::module::broker::{BrokerUrl, Scheme, Server, forward, limit};
 use crate::module::forward::Forward;
-
-/// The longest `timeout`, in seconds.
-const LONGEST_TIMEOUT: f64 = 300.0;
-
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PORT: u16 = 4222;
 
@@ -81,12 +76,7 @@ impl NatsConfig {
     }
 
     pub(super) fn limit(&self) -> Result<Duration, BuildError> {
-        // The value may be NaN, from an environment variable.
-        match self.timeout {
-            None => Ok(DEFAULT_TIMEOUT),
-            Some(seconds) if seconds > 0.0 && seconds <= LONGEST_TIMEOUT => Ok(Duration::from_secs_f64(seconds)),
-            Some(_) => Err("`timeout` must be more than 0 and at most 300 seconds".into()),
-        }
+        limit(self.timeout)
     }
 }
 

@@ -11,13 +11,8 @@ use serde::Deserialize;
 use crate::base::host::is_name;
 use crate::config::BuildError;
 use crate::egress::{EgressPolicy, TlsOptions, check_host, literal};
-use crate::module::broker::forward;
+use crate::module::broker::{forward, limit};
 use crate::module::forward::{Forward, name_of};
-
-/// The longest `timeout`, in seconds.
-const LONGEST_TIMEOUT: f64 = 300.0;
-
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The default and the largest value of `max_retries`.
 const TRIES: u32 = 3;
@@ -104,12 +99,7 @@ impl WebSocketConfig {
     }
 
     pub(super) fn limit(&self) -> Result<Duration, BuildError> {
-        // The value may be NaN, from an environment variable.
-        match self.timeout {
-            None => Ok(DEFAULT_TIMEOUT),
-            Some(seconds) if seconds > 0.0 && seconds <= LONGEST_TIMEOUT => Ok(Duration::from_secs_f64(seconds)),
-            Some(_) => Err("`timeout` must be more than 0 and at most 300 seconds".into()),
-        }
+        limit(self.timeout)
     }
 
     pub(super) fn tries(&self) -> Result<u32, BuildError> {

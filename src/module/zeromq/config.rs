@@ -7,13 +7,8 @@ use serde::Deserialize;
 
 use super::frame::Role;
 use crate::config::{BuildError, WebhookKey};
-use crate::module::broker::{Server, Template, ZEROMQ_TOPIC, forward};
+use crate::module::broker::{Server, Template, ZEROMQ_TOPIC, forward, limit};
 use crate::module::forward::Forward;
-
-/// The longest `timeout`, in seconds.
-const LONGEST_TIMEOUT: f64 = 300.0;
-
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The options of [`ZeroMq`](super::ZeroMq).
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -103,18 +98,12 @@ impl ZeroMqConfig {
             return Err("`forward_headers` needs `\"frames\": \"event\"`: the body alone has no headers".into());
         }
         let topic = self.topic.as_deref().map(|text| Template::compile("topic", text, ZEROMQ_TOPIC, webhook));
-        // The value may be NaN, from an environment variable.
-        let timeout = match self.timeout {
-            None => DEFAULT_TIMEOUT,
-            Some(seconds) if seconds > 0.0 && seconds <= LONGEST_TIMEOUT => Duration::from_secs_f64(seconds),
-            Some(_) => return Err("`timeout` must be more than 0 and at most 300 seconds".into()),
-        };
         Ok(Target {
             topic: topic.transpose()?,
             frames: self.frames,
             require_receiver: self.require_receiver.unwrap_or(true),
             forward: forward(self.forward_headers, self.allowed_headers.as_deref())?,
-            timeout,
+            timeout: limit(self.timeout)?,
         })
     }
 }
