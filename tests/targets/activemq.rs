@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use self::server::{ActiveMq, MAX_FRAME, USER};
 use crate::rabbitmq::server::{RabbitMq, USER as RABBITMQ_USER};
-use crate::suite::{self, Access, Broker, PASSWORD};
+use crate::suite::{self, Access, Broker, PASSWORD, long, short};
 use crate::support::certificates::Certificates;
 use crate::support::client::{Message, messages, python};
 use crate::support::server::{Server, free_port};
@@ -166,21 +166,6 @@ impl Broker for ActiveMq {
     async fn change_password(&mut self, password: &str) {
         self.set_password(password);
     }
-}
-
-macro_rules! short {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() { $call.await })+
-    };
-}
-
-macro_rules! long {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "`make test-targets` runs it"]
-        async fn $name() { $call.await })+
-    };
 }
 
 short! {

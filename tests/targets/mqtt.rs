@@ -6,25 +6,10 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use self::server::{Mosquitto, RabbitMqtt, TOPIC, USER};
-use crate::suite::{self, Access, Broker, PASSWORD};
+use crate::suite::{self, Access, Broker, PASSWORD, long, short};
 use crate::support::certificates::Certificates;
 use crate::support::rig::Rig;
 use crate::support::seat;
-
-macro_rules! short {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() { $call.await })+
-    };
-}
-
-macro_rules! long {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "`make test-targets` runs it"]
-        async fn $name() { $call.await })+
-    };
-}
 
 short! {
     events_arrive_byte_for_byte => suite::works::<Mosquitto>(),

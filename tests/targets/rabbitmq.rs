@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::server::RabbitMq;
 use self::server::USER;
-use crate::suite::{self, Access, Broker, PASSWORD};
+use crate::suite::{self, Access, Broker, PASSWORD, long, short};
 use crate::support::certificates::Certificates;
 use crate::support::client::{Message, messages};
 use crate::support::server::Server;
@@ -85,21 +85,6 @@ impl RabbitMq {
     async fn take(&self, queue: &str) -> Vec<Message> {
         messages("rabbitmq.py", &[&self.port.to_string(), USER, &self.password, queue]).await
     }
-}
-
-macro_rules! short {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() { $call.await })+
-    };
-}
-
-macro_rules! long {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "`make test-targets` runs it"]
-        async fn $name() { $call.await })+
-    };
 }
 
 short! {

@@ -14,6 +14,25 @@ use crate::support::rig::{AT_A_TIME, Rig};
 use crate::support::server::Server;
 use crate::support::{alone, eventually, seat};
 
+/// Tests that `make test` runs, by their names.
+macro_rules! short {
+    ($($name:ident => $call:expr),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() { $call.await })+
+    };
+}
+
+/// Tests that only `make test-targets` runs, by their names.
+macro_rules! long {
+    ($($name:ident => $call:expr),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        #[ignore = "takes long; `make test-targets` runs it"]
+        async fn $name() { $call.await })+
+    };
+}
+
+pub(crate) use {long, short};
+
 /// A broker and the module that sends to it.
 pub(crate) trait Broker: Sized {
     /// The kinds of the error when the server has no room: one of these. Empty if the server cannot be filled.

@@ -7,27 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use crate::suite::{self, Access, Broker, PASSWORD};
+use crate::suite::{self, Access, Broker, PASSWORD, long, short};
 use crate::support::certificates::Certificates;
 use crate::support::client::Message;
 use crate::support::rig::Rig;
 use crate::support::server::{Directory, Ready, Server, free_port};
 use crate::support::{seat, tool};
-
-macro_rules! short {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() { $call.await })+
-    };
-}
-
-macro_rules! long {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "`make test-targets` runs it"]
-        async fn $name() { $call.await })+
-    };
-}
 
 short! {
     events_arrive_byte_for_byte => suite::works::<Peer>(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::suite::{self, Access, Broker};
+use crate::suite::{self, Access, Broker, long, short};
 use crate::support::certificates::Certificates;
 use crate::support::client::{Message, message, reader};
 use crate::support::rig::Rig;
@@ -108,21 +108,6 @@ impl Broker for Peer {
     async fn empty(&mut self) {}
 
     async fn change_password(&mut self, _: &str) {}
-}
-
-macro_rules! short {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() { $call.await })+
-    };
-}
-
-macro_rules! long {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "`make test-targets` runs it"]
-        async fn $name() { $call.await })+
-    };
 }
 
 short! {

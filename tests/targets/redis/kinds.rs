@@ -12,7 +12,7 @@ use tokio::process::Child;
 
 use super::server::Redis;
 use super::{calls, connection, hook};
-use crate::suite::{self, Access, Broker, PASSWORD};
+use crate::suite::{self, Access, Broker, PASSWORD, long, short};
 use crate::support::certificates::Certificates;
 use crate::support::client::{Message, reader};
 use crate::support::rig::{AT_A_TIME, Rig};
@@ -188,21 +188,6 @@ impl Publish {
         let count = async || self.redis.cli(&["PUBSUB", "NUMSUB", CHANNEL]).await;
         eventually("the subscriber", async || count().await.ends_with('1')).await;
     }
-}
-
-macro_rules! short {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() { $call.await })+
-    };
-}
-
-macro_rules! long {
-    ($($name:ident => $call:expr),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "takes long; `make test-targets` runs it"]
-        async fn $name() { $call.await })+
-    };
 }
 
 /// The kinds of what an ACL of the server refuses, and of a lack of memory under a transaction.
