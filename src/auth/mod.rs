@@ -130,7 +130,7 @@ pub trait Scheme: fmt::Debug + Send + Sync + 'static {
     /// [`Invalid`](AuthError::Invalid): a challenge tells nothing more of what was wrong.
     fn challenge(&self, error: AuthError) -> HeaderValue;
 
-    /// Whether the credential or the signature stands in the header field `name`. A history does not keep the values of such
+    /// Whether the credential or the signature is read from the header field `name`. A history does not keep the values of such
     /// fields; those of `Authorization`, `Cookie` and of names that sound secret are never kept.
     fn reads_credential(&self, name: &HeaderName) -> bool {
         let _ = name;

@@ -110,7 +110,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + leap_days + of_year - 719_468
 }
 
-/// The year, month and day that lie so many days behind 1970-01-01. The year begins in March here too.
+/// The year, month and day of the day that is this number of days after 1970-01-01. The year begins in March here too.
 #[cfg(feature = "_egress")]
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;

@@ -52,7 +52,7 @@ impl Plan {
         Ok(Self { finder, content: Some(content), timestamp })
     }
 
-    /// Whether the signature stands in this header field.
+    /// Whether the signature is read from this header field.
     pub(super) fn reads_credential(&self, name: &HeaderName) -> bool {
         self.finder.reads(name)
     }

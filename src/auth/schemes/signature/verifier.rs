@@ -21,7 +21,7 @@ pub(super) enum Verifier {
 }
 
 impl Verifier {
-    /// Whether the signature stands in this header field.
+    /// Whether the signature is read from this header field.
     pub(super) fn reads_credential(&self, name: &HeaderName) -> bool {
         match self {
             Self::Dialect(plan) => plan.reads_credential(name),
