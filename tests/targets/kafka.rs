@@ -135,7 +135,7 @@ async fn a_user_that_is_unknown_is_refused() {
         let mut connection = tansu.connection(&Access::at(tansu.port));
         connection["sasl"] = json!({"mechanism": mechanism, "username": "stranger", "password": "s3cret"});
         rig.connection("c", &connection).await;
-        let attempt = rig.attempt(&tansu.webhook(), "{}").await;
+        let attempt = rig.answered(&tansu.webhook(), "{}").await;
         let reason = attempt.failed_as(kinds);
         assert!(reason.contains("unknown-user") && !reason.contains("s3cret"), "{reason}");
     }

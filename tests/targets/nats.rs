@@ -18,8 +18,8 @@ use crate::suite::{self, Access, Broker, PASSWORD};
 use crate::support::certificates::Certificates;
 use crate::support::client::Message;
 use crate::support::rig::Rig;
-use crate::support::seat;
 use crate::support::server::{Directory, Server};
+use crate::support::{SOON, seat};
 
 impl<R: Release> Broker for Nats<R> {
     const FULL: &[&str] = &["throttled"];
@@ -254,7 +254,7 @@ async fn core<R: Release>() {
     for _ in 0..3 {
         let attempt = rig.attempt(&refused, "{}").await;
         assert!(attempt.failed_as(&["config"]).contains("may not publish to this subject"), "{attempt:?}");
-        assert!(attempt.took < Duration::from_secs(1), "{attempt:?}");
+        assert!(attempt.took < SOON, "{attempt:?}");
         rig.attempt(&core("core.allowed"), "{}").await.was_delivered();
     }
     let mut message = listener.next().await;
@@ -285,7 +285,7 @@ async fn permissions<R: Release>() {
         rig.connection("c", &json!({"type": "nats", "url": url})).await;
         let attempt = rig.attempt(&to(subject), "{}").await;
         assert!(attempt.failed_as(&["config"]).contains(expected), "{user}: {attempt:?}");
-        assert!(attempt.took < Duration::from_secs(1), "{attempt:?}");
+        assert!(attempt.took < SOON, "{attempt:?}");
     }
     rig.connection("c", &json!({"type": "nats", "url": format!("nats://limited:{PASSWORD}@127.0.0.1:{}", nats.port)}))
         .await;

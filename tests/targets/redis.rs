@@ -18,7 +18,7 @@ use crate::support::certificates::Certificates;
 use crate::support::client::{Message, messages, python};
 use crate::support::rig::Rig;
 use crate::support::server::Server;
-use crate::support::{seat, tool};
+use crate::support::{SOON, seat, tool};
 
 const STREAM: &str = "events:{shop}";
 
@@ -80,8 +80,7 @@ impl Broker for Redis {
 
 /// The value of a connection.
 fn connection(access: &Access<'_>) -> Value {
-    let mut value =
-        json!({"type": "redis", "host": "127.0.0.1", "port": access.port, "password": access.password, "timeout": 1.5});
+    let mut value = json!({"type": "redis", "host": "127.0.0.1", "port": access.port, "password": access.password});
     if let Some(tls) = &access.tls {
         value["tls"] = json!({"ca": tls.ca});
         if let Some(client) = tls.client {
@@ -500,7 +499,7 @@ async fn an_event_waits_for_replicas_and_for_the_disk() {
     let two = rig.attempt(&waiting("c", json!({"replicas": 2, "timeout": 0.3})), "{}").await;
     assert!(two.failed_as(&["unavailable"]).contains("1 of 2 replicas"), "{two:?}");
     // Many at a time share the waits, and a webhook without `wait` on the same connection is not held up.
-    rig.webhook("waits", &waiting("c", json!({"replicas": 2, "timeout": 1}))).await;
+    rig.webhook("waits", &waiting("c", json!({"replicas": 2, "timeout": 4}))).await;
     rig.webhook("other", &stream(json!({}))).await;
     let began = Instant::now();
     let (waited, other) = tokio::join!(join_all((0..64).map(|_| rig.post("waits", "{}"))), async {
@@ -508,8 +507,8 @@ async fn an_event_waits_for_replicas_and_for_the_disk() {
         rig.post("other", "{}").await
     });
     assert!(waited.iter().all(|answer| answer.status == 502), "{waited:?}");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert!(other.status == 200 && other.took < Duration::from_millis(500), "{other:?}");
+    assert!(began.elapsed() < Duration::from_secs(4) + SOON, "{:?}", began.elapsed());
+    assert!(other.status == 200 && other.took < Duration::from_secs(3), "{other:?}");
     valkey.cli(&["CONFIG", "SET", "appendonly", "no"]).await;
     let off = rig.attempt(&waiting("v", json!({"aof": true})), "{}").await;
     println!("without appendonly: {}", off.failed_as(&["config"]));

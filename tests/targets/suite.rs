@@ -12,7 +12,7 @@ use crate::support::client::Message;
 use crate::support::proxy::Proxy;
 use crate::support::rig::{AT_A_TIME, Rig};
 use crate::support::server::Server;
-use crate::support::{alone, eventually, seat};
+use crate::support::{PATIENCE, SOON, alone, eventually, seat};
 
 /// Tests that `make test` runs, by their names.
 macro_rules! short {
@@ -203,17 +203,18 @@ pub(crate) async fn survives_a_kill<B: Broker>(events: usize) {
 pub(crate) async fn frozen<B: Broker>() {
     let _seat = seat().await;
     let mut broker = B::start(None).await;
-    let rig = Rig::patient(Duration::from_secs(2)).await;
+    let deadline = Duration::from_secs(3);
+    let rig = Rig::patient(deadline).await;
     rig.connection("c", &broker.connection(&Access::at(broker.port()))).await;
     rig.webhook("frozen", &broker.webhook()).await;
     rig.webhook("other", &json!({"module": "discard"})).await;
-    rig.attempt(&broker.webhook(), "{}").await.was_delivered();
+    works_again(&rig, &broker).await;
     broker.server().freeze();
     let began = Instant::now();
     let hanging = join_all((0..100).map(|_| rig.post("frozen", "{}")));
     let others = async {
         let mut slowest = Duration::ZERO;
-        while began.elapsed() < Duration::from_millis(1500) {
+        while began.elapsed() < deadline / 2 {
             let answer = rig.post("other", "{}").await;
             assert_eq!(answer.status, 200);
             slowest = slowest.max(answer.took);
@@ -224,9 +225,9 @@ pub(crate) async fn frozen<B: Broker>() {
     let (answers, slowest) = tokio::join!(hanging, others);
     for answer in answers {
         assert_eq!(answer.status, 504, "{answer:?}");
-        assert!(answer.took < Duration::from_secs(4), "{answer:?}");
+        assert!(answer.took < deadline + SOON, "{answer:?}");
     }
-    assert!(slowest < Duration::from_millis(500), "a webhook with another module took {slowest:?}");
+    assert!(slowest < deadline, "a webhook with another module took {slowest:?}");
     rig.attempt(&broker.webhook(), "{}").await.failed_as(&["timeout"]);
     broker.server().thaw();
     works_again(&rig, &broker).await;
@@ -237,18 +238,18 @@ pub(crate) async fn frozen<B: Broker>() {
 pub(crate) async fn silent<B: Broker>() {
     let _seat = seat().await;
     let broker = B::start(None).await;
-    let rig = Rig::patient(Duration::from_secs(2)).await;
+    let rig = Rig::patient(Duration::from_secs(3)).await;
     let proxy = Proxy::before(broker.port()).await;
     rig.connection("c", &broker.connection(&Access::at(proxy.port()))).await;
     rig.connection("d", &broker.connection(&Access::at(broker.port()))).await;
     rig.webhook("other", &with(broker.webhook(), "connection", json!("d"))).await;
-    rig.attempt(&broker.webhook(), "{}").await.was_delivered();
+    works_again(&rig, &broker).await;
+    eventually("the other connection", async || rig.post("other", "{}").await.status == 200).await;
     proxy.silence();
     let silent = broker.webhook();
     let (attempt, answer) = tokio::join!(rig.attempt(&silent, "{}"), rig.post("other", "{}"));
     attempt.failed_as(&["timeout"]);
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.took < Duration::from_secs(1), "{answer:?}");
     // Also a connection that is new.
     rig.connection("c", &broker.connection(&Access { password: "other", ..Access::at(proxy.port()) })).await;
     rig.attempt(&broker.webhook(), "{}").await.failed_as(&["timeout"]);
@@ -286,13 +287,13 @@ pub(crate) async fn cut_in_the_middle<B: Broker>() {
     assert!(arrived == sent, "sent {:?}, arrived {:?}", lengths(&sent), lengths(&arrived));
 }
 
-/// A wrong password is an error of the kind `auth`, within a second, and its text does not show the password.
+/// A wrong password is an error of the kind `auth`, and its text does not show the password.
 pub(crate) async fn wrong_password<B: Broker>() {
     let _seat = seat().await;
     let (broker, rig) = begin::<B>().await;
     let wrong = Access { password: "hunter2", ..Access::at(broker.port()) };
     rig.connection("c", &broker.connection(&wrong)).await;
-    let attempt = rig.attempt(&broker.webhook(), "{}").await;
+    let attempt = rig.answered(&broker.webhook(), "{}").await;
     let reason = attempt.failed_as(&["auth"]);
     println!("wrong password: {reason}");
     assert!(!reason.contains("hunter2"), "{reason}");
@@ -325,7 +326,7 @@ pub(crate) async fn foreign_authority<B: Broker>() {
     let reason = refused.failed_as(&["connect", "auth"]);
     println!("foreign authority: {reason}");
     assert!(reason.to_lowercase().contains("certificate"), "{reason}");
-    assert!(refused.took < Duration::from_secs(2), "{refused:?}");
+    assert!(refused.took < SOON, "{refused:?}");
     let plain = Access { port: broker.port(), ..access(&certificates.ca) };
     rig.connection("c", &broker.connection(&plain)).await;
     println!("no TLS there: {}", rig.attempt(&broker.webhook(), "{}").await.failed_as(&["connect", "timeout"]));
@@ -360,7 +361,7 @@ pub(crate) async fn full<B: Broker>() {
     }
     println!("full: {} after {:?}", attempt.failed_as(B::FULL), attempt.took);
     // Not the deadline of the delivery, which would be a `timeout`.
-    assert!(attempt.took < Duration::from_secs(5), "{attempt:?}");
+    assert!(attempt.took < SOON, "{attempt:?}");
     broker.empty().await;
     works_again(&rig, &broker).await;
 }
@@ -388,7 +389,7 @@ pub(crate) async fn credentials_change<B: Broker>() {
         if attempt.error.is_some_and(|error| error.kind == "auth") {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "the login is never refused");
+        assert!(began.elapsed() < PATIENCE, "the login is never refused");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     rig.connection("c", &broker.connection(&Access { password: "another", ..Access::at(broker.port()) })).await;
@@ -405,17 +406,22 @@ pub(crate) async fn down<B: Broker>() {
     rig.webhook("a", &blob(broker.webhook())).await;
     rig.attempt(&broker.webhook(), "{}").await.was_delivered();
     broker.server().kill();
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(4) {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < Duration::from_secs(4) || times.len() < 10 {
         let attempt = rig.attempt(&broker.webhook(), "{}").await;
         attempt.failed_as(&["connect"]);
-        assert!(attempt.took < Duration::from_secs(1), "{attempt:?}");
+        let mut slowest = attempt.took;
         for answer in join_all((0..100).map(|_| rig.post("a", vec![b'x'; 10_000]))).await {
             assert_eq!(answer.status, 502, "{answer:?}");
-            assert!(answer.took < Duration::from_secs(1), "{answer:?}");
+            slowest = slowest.max(answer.took);
         }
+        assert!(slowest < SOON, "{slowest:?}");
+        times.push(slowest);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    // A busy machine delays a few of them.
+    times.sort();
+    assert!(times[times.len() / 2] < Duration::from_secs(1), "{times:?}");
     broker.server().start_again().await;
     works_again(&rig, &broker).await;
 }
@@ -463,7 +469,7 @@ pub(crate) async fn stops_gracefully<B: Broker>() {
     let answers = join_all((0..300).map(|_| rig.post("a", "{}"))).await;
     eventually("some deliveries", async || rig.waiting() < 280).await;
     let (took, left) = rig.stop().await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     let arrived = broker.consume().await.len();
     assert_eq!(arrived + left, answers.len(), "{left} events are left");
 }
@@ -475,7 +481,7 @@ pub(crate) async fn works_again<B: Broker>(rig: &Rig, broker: &B) {
         let attempt = rig.attempt(&broker.webhook(), "{}").await;
         match attempt.error {
             None => break,
-            Some(error) if began.elapsed() > Duration::from_secs(15) => panic!("it does not work again: {error:?}"),
+            Some(error) if began.elapsed() > PATIENCE => panic!("it does not work again: {error:?}"),
             Some(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

@@ -14,7 +14,7 @@ use crate::support::certificates::Certificates;
 use crate::support::client::{Message, message, reader};
 use crate::support::rig::Rig;
 use crate::support::server::{Directory, Ready, Server, free_port};
-use crate::support::{eventually, seat};
+use crate::support::{SOON, eventually, seat};
 
 /// A socket of libzmq that writes its messages to a file.
 struct Peer {
@@ -173,7 +173,7 @@ async fn without_a_peer_that_fits_a_delivery_fails_within_a_second() {
         rig.connection("c", &connection(own, free_port(), bind)).await;
         let attempt = rig.attempt(&to(json!({})), "{}").await;
         println!("{own}: {}", attempt.failed_as(&["connect"]));
-        assert!(attempt.took < Duration::from_millis(1500), "{attempt:?}");
+        assert!(attempt.took < SOON, "{attempt:?}");
     }
     rig.connection("c", &connection("PUB", free_port(), true)).await;
     rig.attempt(&to(json!({})), "{}").await.failed_as(&["unavailable"]);
@@ -198,9 +198,8 @@ async fn a_frozen_worker_costs_bounded_memory() {
     rig.connection("c", &connection("PUSH", peer.port, false)).await;
     rig.webhook("a", &to(json!({}))).await;
     // Whatever forty requests at a time need.
-    for answer in join_all((0..40).map(|_| rig.post("a", vec![b'x'; 500_000]))).await {
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
+    let forty = async || join_all((0..40).map(|_| rig.post("a", vec![b'x'; 500_000]))).await;
+    eventually("forty deliveries", async || forty().await.iter().all(|answer| answer.status == 200)).await;
     let memory = resident_mb();
     peer.server.freeze();
     let (mut most, mut last) = (memory, 0);

@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 /// How long a bootstrap server may take to accept a connection.
 const REACH: Duration = Duration::from_secs(3);
 
-/// How long the first connection may take after a bootstrap server has been reached.
-const FIRST: Duration = Duration::from_secs(3);
+/// How long the first login may take after a bootstrap server has been reached.
+const FIRST: Duration = Duration::from_secs(6);
 
 /// The most messages, and the most KiB of them, that wait in the producer.
 const MAX_WAITING: (&str, &str) = ("20000", "65536");
@@ -66,7 +66,7 @@ impl KafkaClient {
     pub(super) async fn connect(settings: Settings) -> Result<Self, DeliverError> {
         reach(&settings).await?;
         let producer = Arc::new(Producer::start(&settings).await?);
-        producer.connected(FIRST).await?;
+        producer.first_login().await?;
         producer.check_announced(&settings).await?;
         Ok(Self { settings, producer: Mutex::new(producer) })
     }
@@ -158,6 +158,16 @@ impl Producer {
     fn inner(&self) -> Result<&FutureProducer<Callbacks>, DeliverError> {
         let ended = || DeliverError::new(DeliverErrorKind::Unavailable, "the producer has ended");
         self.inner.as_ref().ok_or_else(ended)
+    }
+
+    /// Waits for the first connected broker. One that has accepted the connection and says nothing is not away.
+    async fn first_login(&self) -> Result<(), DeliverError> {
+        let text = || format!("no broker has answered the login within {FIRST:?}");
+        let silent = || DeliverError::new(DeliverErrorKind::Timeout, text());
+        match timeout(FIRST, self.watch.up()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.watch.error().unwrap_or_else(silent)),
+        }
     }
 
     /// Waits for a connected broker.

@@ -158,7 +158,7 @@ async fn each_mechanism_logs_in_with_the_right_password_only() {
         };
         for wrong in ["hunter2", "s3cret ", "S3cret"] {
             rig.connection("c", &guarded.by(mechanism, &access(wrong))).await;
-            let attempt = rig.attempt(&guarded.webhook(), "{}").await;
+            let attempt = rig.answered(&guarded.webhook(), "{}").await;
             let reason = attempt.failed_as(&["auth"]);
             assert!(reason.contains(mechanism) && !reason.contains(wrong), "{reason}");
         }
@@ -176,7 +176,7 @@ async fn a_mechanism_that_the_server_does_not_have_is_told_apart() {
     let guarded = Guarded::with("SCRAM-SHA-256", None).await;
     let rig = Rig::start().await;
     rig.connection("c", &guarded.by("SCRAM-SHA-512", &Access::at(guarded.port))).await;
-    let attempt = rig.attempt(&guarded.webhook(), "{}").await;
+    let attempt = rig.answered(&guarded.webhook(), "{}").await;
     let reason = attempt.failed_as(&["auth"]);
     assert!(reason.contains("SCRAM-SHA-256"), "the mechanisms of the server are not named: {reason}");
 }

@@ -94,7 +94,11 @@ async def carry(reader, writer):
 
 
 async def serve(reader, writer):
-    up, down = await asyncio.open_connection("127.0.0.1", int(kafka))
+    try:
+        up, down = await asyncio.open_connection("127.0.0.1", int(kafka))
+    except ConnectionError:
+        writer.close()
+        return
     try:
         if await login(reader, writer, up, down):
             ways = [asyncio.create_task(carry(reader, down)), asyncio.create_task(carry(up, writer))]

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::certificates::Certificates;
-use crate::support::server::{Directory, Ready, Server, free_port, local};
+use crate::support::server::{Directory, Ready, Server, free_port, local, take};
 use crate::support::{eventually, tool};
 
 pub(crate) struct Tansu {
@@ -86,7 +86,8 @@ async fn storage() -> (Server, Directory, u16) {
     let identities = directory.write("s3.json", identities);
     std::fs::create_dir(directory.path().join("data")).unwrap();
     // Each of them also takes the port 10,000 above for gRPC, which must stay below 32,768.
-    let port = || std::iter::repeat_with(free_port).find(|port| *port < 22_000 && is_free(port + 10_000)).unwrap();
+    let draw = || fastrand::u16(20_000..22_000);
+    let port = || std::iter::repeat_with(draw).find(|port| take(*port) && take(port + 10_000)).unwrap();
     let ports = [port(), port(), port(), port()];
     let data = directory.path().join("data");
     let command = move || {
@@ -117,10 +118,6 @@ async fn put(port: u16) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
-}
-
-fn is_free(port: u16) -> bool {
-    std::net::TcpListener::bind(local(port)).is_ok()
 }
 
 /// Speaks TLS at `at` and passes everything on to `to`.

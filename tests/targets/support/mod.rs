@@ -17,6 +17,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// Far longer than anything takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// More than an outcome needs on a busy machine that waits for no time limit: those of modules and of [`rig::Rig::start`] are
+/// longer.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
+
 /// Waits for `future`, with a time limit.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
@@ -40,7 +44,8 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
     let path = std::env::var_os("TOOLS").map_or_else(default, PathBuf::from).join(name);
     assert!(path.exists(), "there is no {}; `bash .ci/tools.sh all` brings it", path.display());
-    path
+    // A program may be started in another directory.
+    std::path::absolute(path).unwrap()
 }
 
 /// The number of tests that may run at a time: each has a server, and the machine may have two cores.

@@ -1,10 +1,12 @@
 //! A real server, as a process that can be killed, frozen and started again with its data.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::within;
@@ -15,8 +17,13 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A free port for a server.
 pub(crate) fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(PORTS)).find(is_free).unwrap()
+    std::iter::repeat_with(|| fastrand::u16(PORTS)).find(|port| take(*port)).unwrap()
+}
+
+/// Takes this port for a server, if it is free. None is taken twice: a server may be about to listen at it, or be down.
+pub(crate) fn take(port: u16) -> bool {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && TAKEN.lock().unwrap().insert(port)
 }
 
 /// How it is known that a server is ready.
