@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -48,8 +49,14 @@ pub(crate) struct Activity {
     /// While nothing is being answered: the time since which the server waits for the peer, in milliseconds after `began`.
     /// The lowest bit says whether a [`HEAD`] has begun.
     waiting: AtomicU64,
-    /// In HTTP/2 incoming bytes need not begin a head: they may answer a PING.
-    is_http2: AtomicBool,
+    /// Bytes that the peer has sent.
+    read: AtomicUsize,
+    /// How many of them were handed on as bodies of HTTP/2 requests.
+    bodies: AtomicUsize,
+    /// HTTP/2 requests that have begun. In HTTP/2 incoming bytes need not begin a head: they may answer a PING.
+    http2_requests: AtomicUsize,
+    /// The connection is to end gracefully.
+    leaves: Notify,
     /// The body of the last HTTP/1 request has not been read to its end.
     unread: AtomicBool,
     /// The connection ends, and the peer has had time to notice.
@@ -74,7 +81,10 @@ impl Activity {
             task: OnceLock::new(),
             let_in: AtomicBool::new(false),
             waiting: AtomicU64::new(HEAD),
-            is_http2: AtomicBool::new(false),
+            read: AtomicUsize::new(0),
+            bodies: AtomicUsize::new(0),
+            http2_requests: AtomicUsize::new(0),
+            leaves: Notify::new(),
             unread: AtomicBool::new(false),
             refuses_more: AtomicBool::new(false),
         })
@@ -108,12 +118,37 @@ impl Activity {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    pub(crate) fn speaks_http2(&self) {
-        self.is_http2.store(true, Ordering::Relaxed);
+    /// The peer has sent so many bytes. Only the stream calls this, never twice at the same time.
+    pub(crate) fn read(&self, bytes: usize) {
+        self.read.store(self.read.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+    }
+
+    pub(crate) fn begins_http2_request(&self) {
+        self.http2_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many bytes of an HTTP/2 request's body were handed on.
+    pub(crate) fn read_body(&self, bytes: usize) {
+        self.bodies.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        Traffic { read: load(&self.read), bodies: load(&self.bodies), requests: load(&self.http2_requests) }
     }
 
     pub(crate) fn is_http2(&self) -> bool {
-        self.is_http2.load(Ordering::Relaxed)
+        self.http2_requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Asks the connection to end gracefully.
+    pub(crate) fn leave(&self) {
+        self.leaves.notify_one();
+    }
+
+    /// Resolves when the connection is asked to end gracefully.
+    pub(crate) async fn asked_to_leave(&self) {
+        self.leaves.notified().await;
     }
 
     /// Requests that begin from now on do not keep the connection open.
@@ -292,6 +327,16 @@ impl Drop for Activity {
         // The stream may have been dropped while the socket accepted no bytes.
         self.unread_answers.release(self.lock().bytes);
     }
+}
+
+/// What the peer of an HTTP/2 connection has sent so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    /// All bytes.
+    pub(crate) read: usize,
+    /// The bytes of bodies.
+    pub(crate) bodies: usize,
+    pub(crate) requests: usize,
 }
 
 /// The memory of a connection's unread answers.

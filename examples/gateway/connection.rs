@@ -29,6 +29,7 @@ use tower_webhook::request::{ClientCertificate, Peer};
 use crate::activity::{Activity, Limits, Running};
 use crate::certificates::TlsAcceptor;
 use crate::exchange::{AnswerBody, Answering, RequestBody};
+use crate::http2_memory::{Http2Memory, Place};
 use crate::linger::{Lent, Lingering, lend};
 use crate::opening::{Opening, Protocol};
 use crate::routes::{App, AppBody, AppFuture, detail};
@@ -65,6 +66,7 @@ pub(crate) struct Connections {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
     streams: Streams,
+    http2_memory: Arc<Http2Memory>,
     limits: Limits,
     lingering: Arc<Lingering>,
     shutdown: Shutdown,
@@ -79,6 +81,7 @@ impl Connections {
         limits: Limits,
         lingering: Arc<Lingering>,
         streams: Streams,
+        http2_memory: Arc<Http2Memory>,
         shutdown: Shutdown,
     ) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
@@ -92,7 +95,8 @@ impl Connections {
             .max_header_list_size(MAX_HEAD_BYTES as u32)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        Arc::new(Self { app, tls, http1, http2, streams, limits, lingering, shutdown, buffered: AtomicUsize::new(0) })
+        let buffered = AtomicUsize::new(0);
+        Arc::new(Self { app, tls, http1, http2, streams, http2_memory, limits, lingering, shutdown, buffered })
     }
 
     /// Serves `stream` until its end.
@@ -152,7 +156,8 @@ impl Connections {
                 let connection = self.http2.serve_connection(TokioIo::new(opening), service);
                 let mut connection = Box::pin(connection);
                 let end = http2::Connection::graceful_shutdown;
-                let attended = self.attend(connection.as_mut(), end, Protocol::Http2, activity).await;
+                let place = self.http2_memory.enter(activity);
+                let attended = self.attend(connection.as_mut(), end, Some(&place), activity).await;
                 matches!(attended, Attended::Over { more_expected: true })
             }
             Ok(None) => false,
@@ -168,7 +173,7 @@ impl Connections {
             // Boxed, and dropped while the connection waits without buffers.
             let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(opening), service));
             let end = http1::Connection::graceful_shutdown;
-            match self.attend(Pin::new(&mut *connection), end, Protocol::Http1, activity).await {
+            match self.attend(Pin::new(&mut *connection), end, None, activity).await {
                 Attended::Over { more_expected } => return more_expected,
                 Attended::GivesBack => {}
             }
@@ -223,12 +228,13 @@ impl Connections {
         }
     }
 
-    /// Polls `connection` until it has ended or gives back its buffers. `end` begins a graceful end.
+    /// Polls `connection` until it has ended or gives back its buffers. `end` begins a graceful end. An HTTP/2 connection has
+    /// a place in the memory of all of them.
     async fn attend<C: Future<Output = hyper::Result<()>>>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
-        protocol: Protocol,
+        http2: Option<&Place>,
         activity: &Arc<Activity>,
     ) -> Attended {
         let (close, closing) = oneshot::channel();
@@ -240,15 +246,17 @@ impl Connections {
         };
         let gives_back = || {
             let is_one_of_many = self.buffered.load(Ordering::Relaxed) > KEPT;
-            protocol == Protocol::Http1 && is_one_of_many && activity.is_at_rest()
+            http2.is_none() && is_one_of_many && activity.is_at_rest()
         };
         let talk = poll_fn(|cx| {
-            if protocol == Protocol::Http2 && self.streams.are_crowded() {
+            if http2.is_some() && self.streams.are_crowded() {
                 // The tasks that wait for their first run get it before this is polled again.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match connection.as_mut().poll(cx) {
+            let polled = connection.as_mut().poll(cx);
+            http2.inspect(|place| place.count());
+            match polled {
                 Poll::Ready(outcome) => Poll::Ready(over(outcome)),
                 Poll::Pending if gives_back() => Poll::Ready(Attended::GivesBack),
                 Poll::Pending => Poll::Pending,
@@ -325,7 +333,7 @@ fn closing() -> http::Response<AppBody> {
 /// Why the server ends a connection.
 #[derive(Clone, Copy, Debug)]
 enum Closing {
-    /// The peer has kept the server waiting too long.
+    /// The peer has kept the server waiting too long, or the connection makes room for others.
     Expired,
     /// The process stops.
     Stopping,
@@ -335,6 +343,7 @@ async fn watch(activity: Arc<Activity>, limits: Limits, shutdown: Shutdown, mut 
     let reason = tokio::select! {
         () = shutdown.begun() => Closing::Stopping,
         () = activity.expired(limits) => Closing::Expired,
+        () = activity.asked_to_leave() => Closing::Expired,
         // Another connection has taken its place.
         () = close.closed() => return,
     };

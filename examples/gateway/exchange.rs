@@ -14,22 +14,23 @@ use crate::access::Entry;
 use crate::activity::{Activity, Running};
 use crate::routes::{AppBody, is_let_in};
 
-/// A request's body that reports to the connection when it has been read to its end.
+/// A request's body that reports to the connection: in HTTP/2 how much has been read, in HTTP/1 when all has.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     incoming: Incoming,
-    /// In HTTP/1 only: there a body that nobody reads ends the connection.
-    activity: Option<Arc<Activity>>,
+    activity: Arc<Activity>,
+    /// In HTTP/1 a body that nobody reads ends the connection.
+    is_http1: bool,
 }
 
 impl RequestBody {
     pub(crate) fn of(req: Request<Incoming>, activity: &Arc<Activity>) -> Request<Self> {
-        if req.version() == Version::HTTP_2 {
-            activity.speaks_http2();
-            return req.map(|incoming| Self { incoming, activity: None });
+        let is_http1 = req.version() != Version::HTTP_2;
+        match is_http1 {
+            true => activity.set_unread(!req.body().is_end_stream()),
+            false => activity.begins_http2_request(),
         }
-        activity.set_unread(!req.body().is_end_stream());
-        req.map(|incoming| Self { incoming, activity: Some(Arc::clone(activity)) })
+        req.map(|incoming| Self { incoming, activity: Arc::clone(activity), is_http1 })
     }
 }
 
@@ -39,10 +40,11 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if let Some(activity) = &self.activity
-            && (frame.is_none() || self.incoming.is_end_stream())
-        {
-            activity.set_unread(false);
+        if !self.is_http1 {
+            let data = frame.iter().flatten().filter_map(Frame::data_ref);
+            data.for_each(|data| self.activity.read_body(data.len()));
+        } else if frame.is_none() || self.incoming.is_end_stream() {
+            self.activity.set_unread(false);
         }
         Poll::Ready(frame)
     }

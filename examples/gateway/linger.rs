@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::activity::Activity;
@@ -68,7 +69,11 @@ async fn drain(stream: &TcpStream, max_bytes: usize) {
     let mut left = max_bytes;
     while let Ok(Ok(())) = timeout(SILENCE, stream.readable()).await {
         match discard(stream) {
-            Ok(read @ 1..) if read < left => left -= read,
+            Ok(read @ 1..) if read < left => {
+                left -= read;
+                // A peer that sends quickly always has more: the other connections of this thread would wait for all of it.
+                yield_now().await;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(0) | Err(_) => return,
             // The excess may already be in the system's buffers: the peer then still comes to read the answer.
@@ -151,6 +156,7 @@ impl AsyncRead for Lent {
         ready!(self.stream()?.poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.activity.heard();
+            self.activity.read(buf.filled().len() - before);
         }
         Poll::Ready(Ok(()))
     }
@@ -182,5 +188,44 @@ impl AsyncWrite for Lent {
     /// Announces that no more is sent. The peer's bytes can still be read.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream()?.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn while_much_is_discarded_the_other_connections_have_their_turns() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut sent = 0;
+        while sent < 1 << 20 {
+            peer.writable().await.unwrap();
+            match peer.try_write(&[0; 64 << 10]) {
+                Ok(bytes) => sent += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        drop(peer);
+        let turns = Cell::new(0);
+        let others = async {
+            loop {
+                turns.set(turns.get() + 1);
+                yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = drain(&stream, usize::MAX) => {}
+            () = others => {}
+        }
+        assert!(turns.get() >= sent / (16 << 10), "{turns:?} while {sent} bytes were discarded");
     }
 }

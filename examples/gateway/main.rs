@@ -16,6 +16,7 @@ mod exchange;
 mod guests;
 mod healthcheck;
 mod history;
+mod http2_memory;
 mod linger;
 mod listener;
 mod memory;

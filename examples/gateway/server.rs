@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::certificates::TlsAcceptor;
 use crate::connection::Connections;
+use crate::http2_memory::Http2Memory;
 use crate::linger::Lingering;
 use crate::listener::Listener;
 use crate::open_files::Places;
@@ -69,11 +70,13 @@ pub(crate) async fn serve(
     let admin = admin_address.map(tracing::field::display);
     tracing::info!(%address, tls = tls.is_some(), admin, "listening");
 
-    let unread = Unread::new();
+    let (unread, http2_memory) = (Unread::new(), Http2Memory::new());
     let listener = |name, socket, app, tls, max_connections, shutdown: &Shutdown| {
         let (streams, ended) = streams();
         let lingering = Lingering::new(max_connections, settings.max_body_bytes);
-        let connections = Connections::new(app, tls, settings.waiting, lingering, streams, shutdown.clone());
+        let http2_memory = Arc::clone(&http2_memory);
+        let connections =
+            Connections::new(app, tls, settings.waiting, lingering, streams, http2_memory, shutdown.clone());
         (Listener::new(name, socket, connections, Arc::clone(&unread), max_connections), ended)
     };
     let (webhooks, mut streams) = listener("webhooks", sockets.webhooks, apps.main, tls, places.webhooks, &shutdown);

@@ -6,6 +6,8 @@
 //! attacker's work, so the sender has three rounds, of which the quickest counts. The second is the most by which the
 //! process has grown.
 
+mod attacker;
+mod http2;
 mod tenants;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,6 @@
 //! More idle connections than the gateway keeps buffers for.
 
+use crate::support::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS};
 use crate::support::process::Gateway;
 use crate::support::raw::{Raw, text};
 
@@ -79,4 +80,44 @@ async fn an_idle_connection_without_buffers_ends_in_time() {
     assert!(half.is_closed_by_peer().await);
     assert!(last.is_closed_by_peer().await);
     gateway.assert_serves().await;
+}
+
+/// More than the number of idle HTTP/2 connections that stay open.
+const MANY_HTTP2: usize = 1700;
+
+#[tokio::test]
+async fn of_many_idle_http2_connections_the_oldest_end_gracefully() {
+    may_open(4000);
+    let gateway = Gateway::start(&[]).await;
+    let post = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/webhook/open")];
+    let answer = async |frames: &mut Frames, stream| {
+        frames.request(stream, &post, 0).await;
+        frames.send(DATA, END_STREAM, stream, b"{}").await;
+        loop {
+            let frame = frames.next().await.expect("the connection has ended");
+            if let Some(status) = frame.status().filter(|_| frame.kind == HEADERS) {
+                break status;
+            }
+        }
+    };
+    let mut idle = Vec::new();
+    for _ in 0..MANY_HTTP2 {
+        let mut frames = Frames::connect(gateway.address).await;
+        assert_eq!(answer(&mut frames, 1).await, 200);
+        idle.push(frames);
+    }
+    let [first, .., last] = &mut idle[..] else { panic!("there are more") };
+    let end = async {
+        while let Some(frame) = first.next().await {
+            if frame.kind == GOAWAY {
+                // NO_ERROR
+                assert_eq!(frame.payload[4..8], [0; 4]);
+                return;
+            }
+        }
+        panic!("the connection has ended without a GOAWAY");
+    };
+    end.await;
+    assert_eq!(answer(last, 3).await, 200, "a younger one stays");
+    assert!(gateway.err().contains("the HTTP/2 connections with the most memory are closed"), "{}", gateway.err());
 }
