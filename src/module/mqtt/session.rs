@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::error;
@@ -366,6 +367,8 @@ async fn write_all<W>(
 where
     W: AsyncWrite + Unpin,
 {
+    // The tasks that are ready run first, so that their messages go out in the same write.
+    yield_now().await;
     let mut written = Vec::new();
     if first.is_none() {
         stream.write_all(&PING).await?;

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::batched::Batched;
 use super::error::{failure, is_of_a_replica};
 use crate::egress::{ClientTls, Egress};
 use crate::event::{DeliverError, DeliverErrorKind};
@@ -20,6 +21,9 @@ use crate::module::connection::unconnected;
 
 /// Commands that wait for room on the network connection, beside those that were written. Beyond them deliveries wait.
 const WAITING: usize = 256;
+
+/// Once commands of so many bytes are there, they are written.
+const BATCH: usize = 64 << 10;
 
 /// The most KiB of commands of a session that the server has not answered. Beyond them deliveries wait.
 const ROOM: usize = 64 << 10;
@@ -111,8 +115,11 @@ impl Dialer {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         // Each delivery has a time limit of its own.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(WAITING);
-        let made = MultiplexedConnection::new_with_config(&plain(), stream, config).await;
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(WAITING)
+            .set_write_backpressure_boundary(BATCH);
+        let made = MultiplexedConnection::new_with_config(&plain(), Batched::new(stream), config).await;
         let (connection, driver) = made.map_err(|error| failure(&self.shown, error))?;
         let ended = Arc::new(watch::Sender::new(false));
         let (signs, end) = (signs_of_life(connection.clone(), self.timeout), Arc::clone(&ended));

@@ -3,6 +3,7 @@
 //! One file for each module, and `connection.rs` for their connections. Each network connection is made by the
 //! [`Egress`](super::Egress), and no address that a server names is followed.
 
+mod batched;
 mod client;
 mod connection;
 mod error;

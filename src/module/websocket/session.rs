@@ -16,6 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -274,6 +275,8 @@ impl Carrier {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        // The tasks that are ready run first, so that their messages go out in the same write.
+        yield_now().await;
         let mut next = Some(first);
         while let Some(Outgoing { message, written }) = next {
             let number = {
