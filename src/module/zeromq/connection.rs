@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::config::{Place, ZeroMqConnectionConfig};
-use super::frame::{Invalid, Role};
+use super::frame::{Invalid, Message, Role};
 use super::peer::{Peer, Wrong, lost};
 use crate::base::lock::lock;
 use crate::config::BuildError;
@@ -139,28 +140,38 @@ enum Reach {
 }
 
 impl ZeroMqClient {
-    /// Sends a message. There is no time limit, but that it does not wait long for a peer.
-    pub(super) async fn send(&self, parts: &[&[u8]], require_receiver: bool) -> Result<(), DeliverError> {
+    /// Sends the parts in `before` and the body as one message. There is no time limit, but that it does not wait long for a
+    /// peer.
+    pub(super) async fn send(
+        &self,
+        before: &[&[u8]],
+        body: &Bytes,
+        require_receiver: bool,
+    ) -> Result<(), DeliverError> {
+        let message = Message::new(before, body);
         match self.role {
-            Role::Req => self.ask(parts).await,
-            Role::Pub => self.publish(parts, require_receiver).await,
-            Role::Push | Role::Dealer => self.push(parts).await,
+            Role::Req => self.ask(&message).await,
+            Role::Pub => {
+                let first = before.first().copied().unwrap_or(body);
+                self.publish(first, &message, require_receiver).await
+            }
+            Role::Push | Role::Dealer => self.push(&message).await,
         }
     }
 
-    async fn push(&self, parts: &[&[u8]]) -> Result<(), DeliverError> {
+    async fn push(&self, message: &Message) -> Result<(), DeliverError> {
         let peers = self.peers(PATIENCE, |_| true).await?;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let in_turn = || (0..peers.len()).map(|at| &peers[turn.wrapping_add(at) % peers.len()]);
         let peer = in_turn().find(|peer| peer.is_ready()).or_else(|| in_turn().next());
-        peer.ok_or_else(nobody)?.send(parts).await
+        peer.ok_or_else(nobody)?.send(message).await
     }
 
-    async fn publish(&self, parts: &[&[u8]], require_receiver: bool) -> Result<(), DeliverError> {
-        let first = parts.first().copied().unwrap_or_default();
+    /// To the peers that have subscribed to messages with this `first` part.
+    async fn publish(&self, first: &[u8], message: &Message, require_receiver: bool) -> Result<(), DeliverError> {
         let patience = if require_receiver { PATIENCE } else { Duration::ZERO };
         let peers = self.peers(patience, |peer| peer.wants(first)).await?;
-        let sent = join_all(peers.iter().map(|peer| timeout(SLOW, peer.send(parts)))).await;
+        let sent = join_all(peers.iter().map(|peer| timeout(SLOW, peer.send(message)))).await;
         match sent.iter().any(|sent| matches!(sent, Ok(Ok(())))) {
             true => Ok(()),
             false if !require_receiver => Ok(()),
@@ -169,7 +180,7 @@ impl ZeroMqClient {
         }
     }
 
-    async fn ask(&self, parts: &[&[u8]]) -> Result<(), DeliverError> {
+    async fn ask(&self, message: &Message) -> Result<(), DeliverError> {
         let _request = self.requests.acquire().await.map_err(|_| lost())?;
         // Out of the list until its reply is there: if this attempt is given up, its connection ends.
         let peer = match &self.reach {
@@ -184,7 +195,7 @@ impl ZeroMqClient {
             }
             Reach::Bound(bound) => bound.take().await?,
         };
-        peer.ask(parts).await?;
+        peer.ask(message).await?;
         match &self.reach {
             Reach::Peer { idle, .. } => lock(idle).push(peer),
             Reach::Bound(bound) => lock(&bound.peers).push(peer),

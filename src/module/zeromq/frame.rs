@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// The length of a greeting.
 pub(super) const GREETING: usize = 64;
@@ -90,11 +90,32 @@ pub(super) fn ready(role: Role) -> Vec<u8> {
     frame
 }
 
-/// Appends a message of these parts, at least one.
-pub(super) fn write(parts: &[&[u8]], bytes: &mut Vec<u8>) {
-    for (number, part) in parts.iter().enumerate() {
-        head(if number + 1 < parts.len() { MORE } else { 0 }, part.len(), bytes);
-        bytes.extend_from_slice(part);
+/// The empty part before a message for a socket that replies (<https://rfc.zeromq.org/spec/28/>).
+pub(super) const DELIMITER: &[u8] = &[MORE, 0];
+
+/// A message. Clones share its body.
+#[derive(Clone)]
+pub(super) struct Message {
+    /// Everything before the bytes of the body.
+    pub(super) head: Bytes,
+    pub(super) body: Bytes,
+}
+
+impl Message {
+    /// The parts in `before`, and the body as the last one.
+    pub(super) fn new(before: &[&[u8]], body: &Bytes) -> Self {
+        let mut bytes = Vec::new();
+        for part in before {
+            head(MORE, part.len(), &mut bytes);
+            bytes.extend_from_slice(part);
+        }
+        head(0, body.len(), &mut bytes);
+        Self { head: bytes.into(), body: body.clone() }
+    }
+
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.body.len()
     }
 }
 
@@ -258,8 +279,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     for received in all {
         match &received {
             Received::Message(parts) => {
-                let mut written = Vec::new();
-                write(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut written);
+                let written = written(parts);
                 assert_eq!(read(&mut std::iter::once(&written[..])), (vec![received], false));
             }
             Received::Command(command) => {
@@ -270,6 +290,15 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     if let Some(greeting) = bytes.first_chunk() {
         let _ = check_greeting(greeting);
     }
+}
+
+/// The bytes of a message of these parts, of which there is at least one.
+#[cfg(any(fuzzing, test))]
+fn written(parts: &[Vec<u8>]) -> Vec<u8> {
+    let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+    let Some((body, before)) = parts.split_last() else { return Vec::new() };
+    let message = Message::new(before, &Bytes::copy_from_slice(body));
+    [message.head, message.body].concat()
 }
 
 #[cfg(test)]
@@ -328,8 +357,7 @@ mod tests {
             assert!(read(&[bytes]).is_err(), "{bytes:?}");
         }
         assert!(read(&[&b"\x01\0".repeat(MAX_PARTS + 1)]).is_err());
-        let mut long = Vec::new();
-        write(&[&vec![0; MAX_FRAME], b"x"], &mut long);
+        let long = written(&[vec![0; MAX_FRAME], b"x".to_vec()]);
         assert!(read(&[&long]).is_err());
     }
 
@@ -339,8 +367,7 @@ mod tests {
             parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..5),
             cut in any::<prop::sample::Index>(),
         ) {
-            let mut bytes = Vec::new();
-            write(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut bytes);
+            let bytes = written(&parts);
             let (first, second) = bytes.split_at(cut.index(bytes.len()));
             prop_assert_eq!(read(&[first, second]).unwrap(), vec![Received::Message(parts)]);
         }

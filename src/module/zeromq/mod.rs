@@ -97,11 +97,12 @@ impl Module for ZeroMq {
         let limit = target.timeout;
         let topic = target.topic.as_ref().map(|topic| topic.fill(&delivery)).transpose()?;
         let description = (target.frames == ZeroMqFrames::Event).then(|| target.description(&delivery));
-        let mut parts: Vec<&[u8]> = Vec::new();
-        parts.extend(topic.as_deref().map(str::as_bytes));
-        parts.extend(description.as_deref().map(str::as_bytes));
-        parts.push(delivery.body());
-        let delivering = async { self.connection.client().await?.send(&parts, target.require_receiver).await };
+        let before: Vec<_> =
+            [topic.as_deref(), description.as_deref()].into_iter().flatten().map(str::as_bytes).collect();
+        let delivering = async {
+            let client = self.connection.client().await?;
+            client.send(&before, delivery.body(), target.require_receiver).await
+        };
         match timeout(limit, delivering).await {
             Ok(outcome) => outcome.map(|()| Ack::Delivered),
             Err(_) => {

@@ -5,17 +5,24 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::yield_now;
 
-use super::frame::{self, Decoder, GREETING, Invalid, Received, Role};
+use super::frame::{self, DELIMITER, Decoder, GREETING, Invalid, Message, Received, Role};
 use crate::base::lock::lock;
 use crate::event::{DeliverError, DeliverErrorKind};
 
 /// The most messages that wait to be written to one peer.
-const QUEUE: usize = 4;
+const QUEUE: usize = 64;
+
+/// The room for them, in KiB. A larger message takes all of it.
+const ROOM: u32 = 4 << 10;
+
+/// The bytes of small messages that one write carries.
+const BUFFER: usize = 32 << 10;
 
 /// The most subscriptions of a peer, and their length together.
 const MAX_TOPICS: usize = 1024;
@@ -25,14 +32,15 @@ const MAX_TOPIC_BYTES: usize = 64 << 10;
 #[derive(Clone)]
 pub(super) struct Peer {
     outbox: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
     state: Arc<State>,
-    /// Whether a message begins with an empty part.
-    is_rep: bool,
 }
 
 struct Item {
-    bytes: Vec<u8>,
-    answer: oneshot::Sender<()>,
+    message: Message,
+    /// Answered once the message is written; `None` for a request, which has a reply.
+    answer: Option<oneshot::Sender<()>>,
+    room: OwnedSemaphorePermit,
 }
 
 struct State {
@@ -74,6 +82,7 @@ impl Peer {
             }
         };
         let is_rep = frame::check_ready(role, &command).map_err(Wrong::Peer)?;
+        let before = if is_rep || role == Role::Req { DELIMITER } else { b"" };
         let (outbox, items) = mpsc::channel(QUEUE);
         let state = State { role, ended: watch::Sender::new(false), reply: Mutex::default(), topics: Mutex::default() };
         let state = Arc::new(state);
@@ -85,12 +94,12 @@ impl Peer {
             let (pongs, due) = mpsc::channel(1);
             tokio::select! {
                 () = read(reader, decoder, buffer, &shared, pongs) => {}
-                () = write(writer, items, due) => {}
+                () = write(writer, before, items, due) => {}
             }
             drop(lock(&shared.reply).take());
             shared.ended.send_replace(true);
         });
-        Ok(Self { outbox, state, is_rep })
+        Ok(Self { outbox, room: Arc::new(Semaphore::new(ROOM as usize)), state })
     }
 
     /// Whether the connection lives, as far as is known.
@@ -114,27 +123,25 @@ impl Peer {
     }
 
     /// Sends a message, and waits until it is written to the network connection. There is no time limit.
-    pub(super) async fn send(&self, parts: &[&[u8]]) -> Result<(), DeliverError> {
-        let place = self.outbox.reserve().await.map_err(|_| lost())?;
-        // Not before there is a place, because it is a copy.
-        let mut bytes = Vec::new();
-        if self.is_rep || self.state.role == Role::Req {
-            frame::write(&[&[&b""[..]], parts].concat(), &mut bytes);
-        } else {
-            frame::write(parts, &mut bytes);
-        }
+    pub(super) async fn send(&self, message: &Message) -> Result<(), DeliverError> {
         let (answer, written) = oneshot::channel();
-        place.send(Item { bytes, answer });
+        self.queue(message, Some(answer)).await?;
         written.await.map_err(|_| lost())
     }
 
     /// Sends a request, and waits for its reply. There is no time limit. If it is given up, the peer must be dropped: the
     /// reply would be taken for that of the next request.
-    pub(super) async fn ask(&self, parts: &[&[u8]]) -> Result<(), DeliverError> {
+    pub(super) async fn ask(&self, message: &Message) -> Result<(), DeliverError> {
         let (reply, replied) = oneshot::channel();
         *lock(&self.state.reply) = Some(reply);
-        self.send(parts).await?;
+        self.queue(message, None).await?;
         replied.await.map_err(|_| lost())
+    }
+
+    async fn queue(&self, message: &Message, answer: Option<oneshot::Sender<()>>) -> Result<(), DeliverError> {
+        let kib = u32::try_from(message.len() >> 10).unwrap_or(ROOM).saturating_add(1).min(ROOM);
+        let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| lost())?;
+        self.outbox.send(Item { message: message.clone(), answer, room }).await.map_err(|_| lost())
     }
 }
 
@@ -206,24 +213,61 @@ fn subscribe(message: &[u8], topics: &Mutex<Vec<Vec<u8>>>) -> bool {
     true
 }
 
-/// Writes until the connection ends, or nobody needs it any more.
-async fn write(mut socket: OwnedWriteHalf, mut items: mpsc::Receiver<Item>, mut pongs: mpsc::Receiver<Vec<u8>>) {
+/// Writes until the connection ends, or nobody needs it any more. `before` goes before each message.
+async fn write(
+    socket: OwnedWriteHalf,
+    before: &'static [u8],
+    mut items: mpsc::Receiver<Item>,
+    mut pongs: mpsc::Receiver<Vec<u8>>,
+) {
+    let mut socket = BufWriter::with_capacity(BUFFER, socket);
     loop {
-        let (bytes, answer) = tokio::select! {
+        let written = tokio::select! {
             item = items.recv() => match item {
-                // The attempt took too long.
-                Some(item) if item.answer.is_closed() => continue,
-                Some(item) => (item.bytes, Some(item.answer)),
+                Some(first) => write_all(&mut socket, before, first, &mut items).await,
                 None => break,
             },
-            Some(pong) = pongs.recv() => (pong, None),
+            Some(pong) = pongs.recv() => async {
+                socket.write_all(&pong).await?;
+                socket.flush().await
+            }
+            .await,
         };
-        if socket.write_all(&bytes).await.is_err() {
+        if written.is_err() {
             return;
         }
-        let _ = answer.map(|answer| answer.send(()));
     }
     let _ = socket.shutdown().await;
+}
+
+/// Writes a message, and those that are queued behind it.
+async fn write_all(
+    socket: &mut BufWriter<OwnedWriteHalf>,
+    before: &[u8],
+    first: Item,
+    items: &mut mpsc::Receiver<Item>,
+) -> io::Result<()> {
+    let is_request = first.answer.is_none();
+    if !is_request {
+        // The tasks that are ready run first, so that their messages go out in the same write.
+        yield_now().await;
+    }
+    let (mut next, mut written) = (Some(first), Vec::new());
+    while let Some(Item { message, answer, room }) = next {
+        let took_too_long = answer.as_ref().is_some_and(oneshot::Sender::is_closed);
+        if !took_too_long {
+            for bytes in [before, &message.head, &message.body] {
+                socket.write_all(bytes).await?;
+            }
+            written.push((answer, room));
+        }
+        next = items.try_recv().ok();
+    }
+    socket.flush().await?;
+    for answer in written.into_iter().filter_map(|(answer, _room)| answer) {
+        let _ = answer.send(());
+    }
+    Ok(())
 }
 
 /// The connection was lost.
