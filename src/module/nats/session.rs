@@ -110,16 +110,15 @@ impl Session {
     /// permissions rarely change while a session lasts.
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<(), DeliverError> {
         let Outgoing { subject, headers, body } = outgoing;
-        let client = &self.0.client;
-        let mut watched = self.0.news.subscribe();
+        let Inner { client, news, .. } = &*self.0;
         let (since, is_proven) = {
-            let news = watched.borrow();
+            let news = news.borrow();
             (news.refused, news.is_proven(&subject))
         };
         let published = tokio::select! {
             biased;
             published = client.publish_with_headers(subject.clone(), headers, body) => published,
-            _ = watched.wait_for(|news| news.is_lost) => return Err(lost()),
+            () = async { drop(news.subscribe().wait_for(|news| news.is_lost).await) } => return Err(lost()),
         };
         published.map_err(|error| match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => too_large(client),
@@ -127,15 +126,8 @@ impl Session {
             PublishErrorKind::Send => lost(),
         })?;
         // A server works through the messages of a connection in order. So its answer to a later request, which nobody
-        // listens to, means that it has read the message. Where the user may not send that request, the refusal is the
-        // answer.
-        let probe = client.new_inbox();
-        let asked = self.ask(&probe, &subject, Request::new().timeout(None));
-        tokio::select! {
-            biased;
-            answer = asked => { answer?; }
-            _ = watched.wait_for(|news| news.refuses(&probe, 0)) => {}
-        }
+        // listens to, means that it has read the message.
+        self.ask(&client.new_inbox(), &subject, Request::new().timeout(None)).await?;
         match is_proven {
             true => {
                 for _ in 0..YIELDS {
@@ -145,13 +137,13 @@ impl Session {
             false => sleep(REFUSAL_DELAY).await,
         }
         {
-            let news = watched.borrow();
+            let news = news.borrow();
             if news.refuses(&subject, since) || news.has_forgotten(since) {
                 return Err(refused());
             }
         }
         if !is_proven {
-            self.0.news.send_if_modified(|news| {
+            news.send_if_modified(|news| {
                 news.prove(&subject, since);
                 false
             });
@@ -159,22 +151,26 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a request to `to`. Fails as soon as the connection is lost, or the server refuses `subject`.
+    /// Sends a request to `to`. Fails as soon as the connection is lost, or the server refuses `subject`. If the user may not
+    /// send this request, nobody answers it.
     async fn ask(&self, to: &str, subject: &str, request: Request) -> Result<Answer, DeliverError> {
         let Inner { client, news, unanswered } = &*self.0;
         let mut watched = news.subscribe();
         let since = watched.borrow().refused;
         let mut pending = Pending { unanswered, news, is_answered: false };
-        let interrupted = watched.wait_for(|news| news.is_lost || news.is_deaf || news.refuses(subject, since));
+        let interrupted = watched
+            .wait_for(|news| news.is_lost || news.is_deaf || news.refuses(subject, since) || news.refuses(to, since));
         let answer = tokio::select! {
             biased;
             answer = client.send_request(to.to_owned(), request) => answer,
             news = interrupted => {
-                return Err(match news {
-                    Ok(news) if !news.is_lost && news.is_deaf => deaf(),
-                    Ok(news) if !news.is_lost => refused(),
-                    _ => lost(),
-                });
+                return match news {
+                    Ok(news) if news.is_lost => Err(lost()),
+                    Ok(news) if news.is_deaf => Err(deaf()),
+                    Ok(news) if news.refuses(subject, since) => Err(refused()),
+                    Ok(_) => Ok(Answer::NoResponders),
+                    Err(_) => Err(lost()),
+                };
             }
         };
         pending.is_answered = true;
