@@ -36,22 +36,24 @@ pub(crate) fn format(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).ok().filter(|since| since.as_secs() < END).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / DAY as u64, since.as_secs() % DAY as u64);
     let (year, month, day) = date(days);
-    let mut text = String::with_capacity(24);
-    for (number, digits, mark) in [
-        (year, 4, '-'),
-        (month, 2, '-'),
-        (day, 2, 'T'),
-        (seconds / 3600, 2, ':'),
-        (seconds / 60 % 60, 2, ':'),
-        (seconds % 60, 2, '.'),
-        (u64::from(since.subsec_millis()), 3, 'Z'),
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    for (place, number) in [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, seconds / 3600),
+        (14..16, seconds / 60 % 60),
+        (17..19, seconds % 60),
+        (20..23, u64::from(since.subsec_millis())),
     ] {
-        for place in (0..digits).rev() {
-            text.push(char::from(b'0' + (number / 10_u64.pow(place) % 10) as u8));
+        let mut rest = number;
+        for digit in text[place].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
         }
-        text.push(mark);
     }
-    text
+    // It is ASCII, so this does not fail.
+    String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
 /// The begin of the year 10000, in seconds since the epoch.
