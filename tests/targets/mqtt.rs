@@ -1,6 +1,7 @@
 //! The module `mqtt` against Mosquitto 2.0 (MQTT 5 and 3.1.1) and RabbitMQ 3.10 (3.1.1). The consumer is paho-mqtt.
 
 mod server;
+mod speed;
 
 use http::HeaderMap;
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! The module `websocket` against a target that is made with the Python library websockets.
 
+mod speed;
+
 use std::path::Path;
 use std::process::Command;
 

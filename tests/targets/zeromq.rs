@@ -3,6 +3,8 @@
 //! The suite runs with `REQ`, the one socket that has an acknowledgement. Not all of it applies: ZeroMQ has no password, no
 //! TLS here, no missing place, no largest message and no full server.
 
+mod speed;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

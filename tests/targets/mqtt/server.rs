@@ -35,6 +35,17 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// With certificates it also speaks TLS, and clients need a certificate if `asks` is set.
     pub(crate) async fn start_with(certificates: Option<&Certificates>, asks: bool) -> Self {
+        let broker = Self::run(certificates, asks, true).await;
+        subscribe(broker.port, &broker.password, "5").await;
+        broker
+    }
+
+    /// It writes nothing to disk, and has no reader.
+    pub(crate) async fn without_reader() -> Self {
+        Self::run(None, false, false).await
+    }
+
+    async fn run(certificates: Option<&Certificates>, asks: bool, keeps: bool) -> Self {
         let directory = Directory::new("mosquitto");
         let (port, tls_port) = (free_port(), free_port());
         let data = directory.path().join("data");
@@ -47,7 +58,7 @@ impl Mosquitto {
             "allow_anonymous false".to_owned(),
             format!("password_file {}", passwords.display()),
             format!("acl_file {}", acl.display()),
-            "persistence true".to_owned(),
+            format!("persistence {keeps}"),
             format!("persistence_location {}/", data.display()),
             "autosave_on_changes true".to_owned(),
             "autosave_interval 1".to_owned(),
@@ -71,9 +82,7 @@ impl Mosquitto {
             command
         };
         let server = Server::start(&directory, Ready::Output("running".to_owned()), command).await;
-        let broker = Self { server, port, tls_port, password: PASSWORD.to_owned(), directory };
-        subscribe(broker.port, &broker.password, "5").await;
-        broker
+        Self { server, port, tls_port, password: PASSWORD.to_owned(), directory }
     }
 
     async fn set_password(directory: &Directory, password: &str) {
