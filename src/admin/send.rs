@@ -91,7 +91,7 @@ async fn deliver(state: &State, webhook: &Webhook, delivery: Delivery) -> Sent {
     let id = delivery.id();
     let history = state.history.as_ref().filter(|_| webhook.history() != Kept::None);
     let reports = history.map(|history| Reports::of_sender(history, id, webhook.key(), webhook.module()));
-    match try_until(webhook.steps(), webhook.gates(), delivery, reports.as_ref(), state.deadline).await {
+    match try_until(webhook.steps(), webhook.gates(), &delivery, reports.as_ref(), state.deadline).await {
         Ok(()) => Sent { id, outcome: Outcome::Delivered, status: StatusCode::OK, kind: None, reason: None },
         Err(not_delivered) => {
             let refusal = not_delivered.refusal();

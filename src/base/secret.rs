@@ -37,7 +37,7 @@ impl SecretDigest {
 
     /// Whether `candidate` is the secret. Takes constant time for candidates of one length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
-        Sha256::digest(candidate).ct_eq(&self.0).into()
+        is_same(&Sha256::digest(candidate).into(), &self.0)
     }
 
     /// The digest of a candidate, which may be no secret at all.
@@ -49,8 +49,15 @@ impl SecretDigest {
     /// Whether both are digests of the same secret. Takes constant time.
     #[cfg(feature = "admin")]
     pub(crate) fn is_equal(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        is_same(&self.0, &other.0)
     }
+}
+
+/// Compares digests in constant time: word by word, because `subtle` compares slices byte by byte.
+fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    let (one, other) = (one.as_chunks().0.iter(), other.as_chunks().0.iter());
+    let differences = one.zip(other).map(|(one, other)| u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other));
+    differences.fold(0, |all, difference| all | difference).ct_eq(&0).into()
 }
 
 impl fmt::Debug for SecretDigest {
@@ -149,6 +156,17 @@ mod tests {
         assert!(secret.matches(b"abc"));
         for other in ["", "ab", "abcd", "ABC", " abc", "abc\n"] {
             assert!(!secret.matches(other.as_bytes()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn digests_differ_in_any_bit() {
+        let digest = SecretDigest::new("abc").unwrap().0;
+        assert!(is_same(&digest, &digest));
+        for bit in 0..256 {
+            let mut other = digest;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_same(&digest, &other), "bit {bit}");
         }
     }
 

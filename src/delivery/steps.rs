@@ -86,7 +86,7 @@ impl Steps {
     /// or not done.
     pub(crate) async fn attempt(
         &self,
-        delivery: Delivery,
+        delivery: &Delivery,
         tracker: &Tracker,
         reports: Option<&Reports>,
     ) -> Result<(), Failure> {
@@ -94,16 +94,21 @@ impl Steps {
         if let Some(reports) = reports {
             reports.begin(delivery.attempt());
         }
+        let cleaned;
         let delivery = match &self.cleanup {
             None => delivery,
-            Some(cleanup) => Box::pin(cleanup.clean(delivery)).await.map_err(|error| Failure { error, again: None })?,
+            Some(cleanup) => {
+                let clean = Box::pin(cleanup.clean(delivery.clone())).await;
+                cleaned = clean.map_err(|error| Failure { error, again: None })?;
+                &cleaned
+            }
         };
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
-        let attempt = Attempt { delivery: &delivery, tracker, reports, ends };
+        let attempt = Attempt { delivery, tracker, reports, ends };
         let failed = match self.plan.execution {
-            Execution::Sequential => self.in_order(attempt).await,
+            Execution::Sequential => self.in_order(&attempt).await,
             // Boxed, so that the future of the common case stays small.
-            Execution::Parallel => Box::pin(self.in_parallel(attempt)).await,
+            Execution::Parallel => Box::pin(self.in_parallel(&attempt)).await,
         };
         let progress = tracker.progress();
         if (0..self.steps.len()).all(|step| progress.is_done(step)) {
@@ -143,7 +148,7 @@ impl Steps {
         Failure { error, again: longest }
     }
 
-    async fn in_order(&self, attempt: Attempt<'_>) -> Vec<Failed> {
+    async fn in_order(&self, attempt: &Attempt<'_>) -> Vec<Failed> {
         let mut failed = Vec::new();
         for step in self.open(attempt.tracker) {
             failed.extend(self.deliver(step, attempt).await);
@@ -154,7 +159,7 @@ impl Steps {
         failed
     }
 
-    async fn in_parallel(&self, attempt: Attempt<'_>) -> Vec<Failed> {
+    async fn in_parallel(&self, attempt: &Attempt<'_>) -> Vec<Failed> {
         let each = self.open(attempt.tracker).map(|step| self.deliver(step, attempt));
         let mut running: FuturesUnordered<_> = each.collect();
         let mut failed = Vec::new();
@@ -176,7 +181,7 @@ impl Steps {
     }
 
     /// Tries one step; `None` if it took the event.
-    async fn deliver(&self, at: usize, attempt: Attempt<'_>) -> Option<Failed> {
+    async fn deliver(&self, at: usize, attempt: &Attempt<'_>) -> Option<Failed> {
         let tried = match attempt.ends.is_some_and(|ends| Instant::now() >= ends) {
             true => Tried::Unreached,
             false => self.run(at, attempt).await,
@@ -189,7 +194,8 @@ impl Steps {
     }
 
     /// Delivers the event to the module of a step.
-    async fn run(&self, at: usize, Attempt { delivery, tracker, reports, ends }: Attempt<'_>) -> Tried {
+    async fn run(&self, at: usize, attempt: &Attempt<'_>) -> Tried {
+        let &Attempt { delivery, tracker, reports, ends } = attempt;
         tracker.began(at);
         let report = reports.map(|reports| reports.step(self.is_chain().then_some(at), &self.steps[at].name));
         let delivery = match &report {
@@ -237,7 +243,6 @@ impl Steps {
 }
 
 /// One attempt.
-#[derive(Clone, Copy)]
 struct Attempt<'a> {
     delivery: &'a Delivery,
     tracker: &'a Tracker,

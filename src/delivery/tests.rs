@@ -65,7 +65,7 @@ impl Module for Scripted {
 
 async fn attempt(webhook: &Arc<Webhook>, number: u32, done: &Tracker) -> Result<(), Failure> {
     let delivery = Delivery::new(Arc::clone(webhook.info()), HeaderMap::new(), Bytes::from("{}"));
-    webhook.steps().attempt(delivery.attempted(number), done, None).await
+    webhook.steps().attempt(&delivery.attempted(number), done, None).await
 }
 
 fn item(name: char, fails: u32, attempts: u32) -> String {

@@ -1,6 +1,5 @@
 //! Delivers an event: in one attempt, or in several until it is delivered or its sender's patience is over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -48,7 +47,7 @@ pub(crate) async fn try_once(
     deadline: Duration,
 ) -> Result<(), Failure> {
     let attempt = delivery.attempt();
-    let tried = within(deadline, steps.attempt(delivery, tracker, reports)).await;
+    let tried = within(deadline, steps.attempt(&delivery, tracker, reports)).await;
     tried.unwrap_or_else(|| Err(steps.overdue(attempt, tracker)))
 }
 
@@ -56,24 +55,23 @@ pub(crate) async fn try_once(
 pub(crate) async fn try_until(
     steps: &Steps,
     gates: &Gates,
-    delivery: Delivery,
+    delivery: &Delivery,
     reports: Option<&Reports>,
     patience: Duration,
 ) -> Result<(), NotDelivered> {
-    let (event_id, webhook) = (delivery.id(), Arc::clone(delivery.webhook()));
     let _pass = gates.enter().await.map_err(|Crowded| NotDelivered::Crowded)?;
     let tracker = Tracker::default();
     let error = match within(patience, attempts(steps, delivery, &tracker, reports, patience)).await {
         Some(Ok(())) => {
             report(reports, Outcome::Delivered, None, None);
-            tracing::debug!(%event_id, webhook = %webhook.key(), "delivered");
+            tracing::debug!(event_id = %delivery.id(), webhook = %delivery.webhook().key(), "delivered");
             return Ok(());
         }
         Some(Err(error)) => error,
         None => steps.too_slow(&tracker),
     };
     report(reports, Outcome::Failed, None, Some(&error));
-    let webhook = webhook.key();
+    let (event_id, webhook) = (delivery.id(), delivery.webhook().key());
     if let Some(left_out) = lines::admit(webhook, Line::NotDelivered(error.kind())) {
         let (module, kind) = (error.module().unwrap_or(steps.module_name()), error.kind().label());
         tracing::warn!(%event_id, %webhook, module, kind, %error, left_out, "not delivered");
@@ -85,16 +83,17 @@ pub(crate) async fn try_until(
 /// of the last attempt.
 async fn attempts(
     steps: &Steps,
-    delivery: Delivery,
+    delivery: &Delivery,
     tracker: &Tracker,
     reports: Option<&Reports>,
     patience: Duration,
 ) -> Result<(), DeliverError> {
     let began = Instant::now();
+    let mut delivery = delivery.clone();
     let mut attempt = 1;
     while steps.may_follow(attempt) {
-        let this = delivery.clone().attempted(attempt);
-        let Failure { error, again } = match steps.attempt(this, tracker, reports).await {
+        delivery = delivery.attempted(attempt);
+        let Failure { error, again } = match steps.attempt(&delivery, tracker, reports).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -109,8 +108,8 @@ async fn attempts(
         attempt += 1;
         Box::pin(sleep(wait)).await;
     }
-    // The last attempt needs no copy of the event.
-    steps.attempt(delivery.attempted(attempt), tracker, reports).await.map_err(|failure| failure.error)
+    delivery = delivery.attempted(attempt);
+    steps.attempt(&delivery, tracker, reports).await.map_err(|failure| failure.error)
 }
 
 fn report(reports: Option<&Reports>, outcome: Outcome, next: Option<Duration>, error: Option<&DeliverError>) {

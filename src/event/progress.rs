@@ -58,7 +58,8 @@ pub(crate) struct Tracker {
 struct State {
     progress: Progress,
     /// The first of the steps that were given up since the tracker was created, with its error.
-    given_up: Option<(usize, DeliverError)>,
+    // Boxed: it is rare, and each delivery holds a tracker.
+    given_up: Option<Box<(usize, DeliverError)>>,
     /// The steps that have begun and not ended, one bit each.
     under_way: u32,
 }
@@ -119,14 +120,14 @@ impl Tracker {
     pub(crate) fn give_up(&self, step: usize, error: &DeliverError) {
         let mut state = self.state();
         state.progress.given_up |= 1 << step;
-        if state.given_up.as_ref().is_none_or(|&(first, _)| step < first) {
-            state.given_up = Some((step, error.clone()));
+        if state.given_up.as_ref().is_none_or(|given_up| step < given_up.0) {
+            state.given_up = Some(Box::new((step, error.clone())));
         }
     }
 
     /// The first of the steps that were given up since the tracker was created, with its error.
     pub(crate) fn given_up(&self) -> Option<(usize, DeliverError)> {
-        self.state().given_up.clone()
+        self.state().given_up.as_deref().cloned()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -99,8 +99,13 @@ where
     }
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        let checked = self.select.check(&req).map(|()| Evidence::set_checked(req.extensions_mut()));
-        ResponseFuture::after(checked, || self.inner.call(req))
+        match self.select.check(&req) {
+            Ok(()) => {
+                Evidence::set_checked(req.extensions_mut());
+                ResponseFuture::inner(self.inner.call(req))
+            }
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
     }
 }
 

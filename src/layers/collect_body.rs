@@ -155,7 +155,7 @@ where
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         let collecting = Collecting::new(body, &self.limits, charge);
-        CollectBodyFuture { state: State::Collecting { collecting, then: Some((ready, head)) } }
+        CollectBodyFuture { state: State::Collecting(Box::pin(Arriving { collecting, then: Some((ready, head)) })) }
     }
 }
 
@@ -167,18 +167,19 @@ pub struct CollectBodyFuture<S: Service<Request<Collected>>, B> {
 }
 
 #[pin_project(project = StateProj)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "every request goes through the large one; a box would cost each of them"
-)]
 enum State<S: Service<Request<Collected>>, B> {
-    Collecting {
-        #[pin]
-        collecting: Collecting<B>,
-        then: Option<(S, request::Parts)>,
-    },
+    // Boxed: each outer layer moves its future, and a server keeps room for the whole future with each connection.
+    Collecting(Pin<Box<Arriving<S, B>>>),
     Calling(#[pin] S::Future),
     Rejected(RejectionKind),
+}
+
+/// A request whose body arrives.
+#[pin_project]
+struct Arriving<S, B> {
+    #[pin]
+    collecting: Collecting<B>,
+    then: Option<(S, request::Parts)>,
 }
 
 impl<S: Service<Request<Collected>>, B> fmt::Debug for CollectBodyFuture<S, B> {
@@ -198,22 +199,25 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
-                StateProj::Collecting { collecting, then } => match (ready!(collecting.poll(cx)), then.take()) {
-                    (Ok(collected), Some((mut inner, head))) => {
-                        if let Some(trace) = Evidence::trace(&head.extensions) {
-                            trace.arrived(&head.headers, &collected);
+            match state.as_mut().project() {
+                StateProj::Collecting(arriving) => {
+                    let arriving = arriving.as_mut().project();
+                    match (ready!(arriving.collecting.poll(cx)), arriving.then.take()) {
+                        (Ok(collected), Some((mut inner, head))) => {
+                            if let Some(trace) = Evidence::trace(&head.extensions) {
+                                trace.arrived(&head.headers, &collected);
+                            }
+                            let answer = inner.call(Request::from_parts(head, collected));
+                            state.set(State::Calling(answer));
                         }
-                        State::Calling(inner.call(Request::from_parts(head, collected)))
+                        (Err(kind), _) => state.set(State::Rejected(kind)),
+                        // Unreachable: `then` is taken once, by the poll that leaves this state.
+                        (Ok(_), None) => state.set(State::Rejected(RejectionKind::Misassembled)),
                     }
-                    (Err(kind), _) => State::Rejected(kind),
-                    // Unreachable: `then` is taken once, by the poll that leaves this state.
-                    (Ok(_), None) => State::Rejected(RejectionKind::Misassembled),
-                },
+                }
                 StateProj::Calling(future) => return future.poll(cx),
                 StateProj::Rejected(kind) => return Poll::Ready(Ok(Rejection::new(*kind).into_response())),
-            };
-            state.set(next);
+            }
         }
     }
 }

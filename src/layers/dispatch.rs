@@ -148,7 +148,7 @@ impl Service<Request<Collected>> for Dispatch {
             Promise::Delivered => Kind::Answering(Box::pin(async move {
                 let reports = trace.as_deref().map(|trace| reports(trace, id, &webhook));
                 let reports = reports.as_deref();
-                let outcome = try_until(webhook.steps(), webhook.gates(), delivery, reports, deadline).await;
+                let outcome = try_until(webhook.steps(), webhook.gates(), &delivery, reports, deadline).await;
                 answer(id, outcome.map_err(|failed| failure(failed, trace.as_deref())), StatusCode::OK)
             })),
             Promise::Accepted => match self.accept(&delivery) {

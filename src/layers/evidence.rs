@@ -106,6 +106,14 @@ pub(super) struct Evidence {
     trace: Option<Arc<Trace>>,
 }
 
+/// What handlers can extract of a lookup.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shows {
+    /// A copy of [`Matched`].
+    Copy,
+    Nothing,
+}
+
 /// A request that may be delivered.
 pub(super) struct Admitted {
     pub(super) webhook: Arc<Webhook>,
@@ -135,20 +143,26 @@ struct Owed {
 impl Evidence {
     pub(super) fn set_target(extensions: &mut Extensions, target: Target) {
         let evidence = Self::slot(extensions);
-        let (is_claimed, event) = (evidence.is_claimed, evidence.event);
-        *evidence = Self { target: Some(target), owed: evidence.elsewhere(), is_claimed, event, ..Self::default() };
-        extensions.remove::<Matched>();
+        evidence.forget();
+        evidence.target = Some(target);
+        if evidence.matched.take().is_some() {
+            extensions.remove::<Matched>();
+        }
     }
 
     /// A permit from before the lookup does not satisfy the webhook's guards.
-    pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>, revision: Revision) {
+    pub(super) fn set_matched(extensions: &mut Extensions, webhook: Arc<Webhook>, revision: Revision, shows: Shows) {
         let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
-        let (target, owed) = (evidence.target, evidence.elsewhere());
-        let (is_claimed, event) = (evidence.is_claimed, evidence.event);
-        let found = Some(matched.clone());
-        *evidence = Self { target, matched: found, revision, owed, is_claimed, event, ..Self::default() };
-        extensions.insert(matched);
+        evidence.forget();
+        let before = evidence.matched.replace(matched.clone());
+        evidence.revision = revision;
+        match shows {
+            Shows::Copy => drop(extensions.insert(matched)),
+            // The copy of an outer lookup names another webhook.
+            Shows::Nothing if before.is_some() => drop(extensions.remove::<Matched>()),
+            Shows::Nothing => {}
+        }
     }
 
     /// From now on, the layers note in `trace` what they know of the request.
@@ -256,10 +270,29 @@ impl Evidence {
         extensions.get_or_insert_default()
     }
 
-    /// Takes the missing proof and marks it: it must still be given, but leads to no permit for the request's new
-    /// webhook.
-    fn elsewhere(&mut self) -> Option<Owed> {
-        self.owed.take().map(|owed| Owed { permits: false, ..owed })
+    /// Forgets what counts only for the webhook that the request had. A missing proof must still be given, but leads to
+    /// no permit for the new webhook.
+    fn forget(&mut self) {
+        // Each field by its name, so that a new one is not kept by mistake.
+        let Self {
+            target: _,
+            matched: _,
+            revision,
+            permit,
+            owed,
+            is_checked,
+            is_deduplicated,
+            is_greeted,
+            is_challenged,
+            is_claimed: _,
+            event: _,
+            trace,
+        } = self;
+        (*revision, *permit, *trace) = (0, None, None);
+        (*is_checked, *is_deduplicated, *is_greeted, *is_challenged) = (false, false, false, false);
+        if let Some(owed) = owed {
+            owed.permits = false;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Shows};
 use crate::config::Target;
 use crate::request::{Rejection, RejectionKind, ResponseFuture};
 use crate::store::{Found, Revision, Store};
@@ -60,12 +60,18 @@ use crate::webhook::Webhook;
 #[derive(Clone, Debug)]
 pub struct LookupWebhookLayer {
     store: Store,
+    shows: Shows,
 }
 
 impl LookupWebhookLayer {
     /// Looks webhooks up in `store`.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, shows: Shows::Copy }
+    }
+
+    /// The same for a stack that ends in [`Dispatch`](super::dispatch::Dispatch): no handler extracts the webhook.
+    pub(crate) fn without_handlers(store: Store) -> Self {
+        Self { store, shows: Shows::Nothing }
     }
 }
 
@@ -73,7 +79,7 @@ impl<S> Layer<S> for LookupWebhookLayer {
     type Service = LookupWebhook<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        LookupWebhook { inner, store: self.store.clone() }
+        LookupWebhook { inner, store: self.store.clone(), shows: self.shows }
     }
 }
 
@@ -82,6 +88,7 @@ impl<S> Layer<S> for LookupWebhookLayer {
 pub struct LookupWebhook<S> {
     inner: S,
     store: Store,
+    shows: Shows,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for LookupWebhook<S>
@@ -98,9 +105,13 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        let found = find(&self.store, &req)
-            .map(|(webhook, revision)| Evidence::set_matched(req.extensions_mut(), webhook, revision));
-        ResponseFuture::after(found, || self.inner.call(req))
+        match find(&self.store, &req) {
+            Ok((webhook, revision)) => {
+                Evidence::set_matched(req.extensions_mut(), webhook, revision, self.shows);
+                ResponseFuture::inner(self.inner.call(req))
+            }
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
     }
 }
 

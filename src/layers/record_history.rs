@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use pin_project::pin_project;
@@ -176,10 +176,13 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = ready!(this.inner.poll(cx));
-        if let Some(trace) = this.trace.take() {
+        // Looked at in its place: to take it out and put it back would copy it.
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(outcome) = &polled
+            && let Some(trace) = this.trace.take()
+        {
             trace.answered(outcome.as_ref().ok());
         }
-        Poll::Ready(outcome)
+        polled
     }
 }

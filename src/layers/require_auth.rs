@@ -100,7 +100,10 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        ResponseFuture::after(self.settings.check(&mut req), || self.inner.call(req))
+        match self.settings.check(&mut req) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
     }
 }
 

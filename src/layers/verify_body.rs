@@ -54,7 +54,10 @@ where
     }
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        ResponseFuture::after(check(&mut req), || self.inner.call(req))
+        match check(&mut req) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
+            Err(rejection) => ResponseFuture::rejected(rejection),
+        }
     }
 }
 

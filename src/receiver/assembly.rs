@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -206,7 +206,7 @@ impl<W> ReceiverBuilder<W> {
         let service = HandshakeLayer::from_webhook().layer(service);
         let service = RecordHistoryLayer::of(self.history).layer(service);
         let service = CountWebhooksLayer::of(self.counters).layer(service);
-        let service = LookupWebhookLayer::new(store).layer(service);
+        let service = LookupWebhookLayer::without_handlers(store).layer(service);
         let service = self.route.layer(service);
         Receiver { stack: ObserveLayer::new().layer(service), remainders }
     }
@@ -341,11 +341,13 @@ impl<B: Body> Future for ReceiverFuture<B> {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = ready!(self.project().future.poll(cx))?;
+        let mut polled = self.project().future.poll(cx);
         // Like `ProblemJson`, but without another body type.
-        if let Some(document) = problem_json::describe(&mut response) {
+        if let Poll::Ready(Ok(response)) = &mut polled
+            && let Some(document) = problem_json::describe(response)
+        {
             *response.body_mut() = document.into();
         }
-        Poll::Ready(Ok(response))
+        polled
     }
 }

@@ -25,15 +25,6 @@ enum Kind<F> {
 }
 
 impl<F> ResponseFuture<F> {
-    /// What `call` begins, if the check has passed.
-    #[inline]
-    pub(crate) fn after(checked: Result<(), Rejection>, call: impl FnOnce() -> F) -> Self {
-        match checked {
-            Ok(()) => Self::inner(call()),
-            Err(rejection) => Self::rejected(rejection),
-        }
-    }
-
     #[inline]
     pub(crate) fn inner(future: F) -> Self {
         Self { kind: Kind::Inner(future) }

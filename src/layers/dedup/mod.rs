@@ -28,7 +28,15 @@ pub struct DedupLayer {
 #[derive(Clone, Debug)]
 enum Select {
     Matched(Claims),
-    Fixed(Claims, Arc<str>, DedupRule),
+    Fixed(Claims, Arc<Fixed>),
+}
+
+/// The same rule for every request. Shared: each request clones the services behind
+/// [`CollectBody`](super::collect_body::CollectBody).
+#[derive(Debug)]
+struct Fixed {
+    scope: Arc<str>,
+    rule: DedupRule,
 }
 
 impl DedupLayer {
@@ -45,7 +53,9 @@ impl DedupLayer {
     #[must_use]
     pub fn rule(self, scope: impl Into<Arc<str>>, rule: DedupRule) -> Self {
         let select = match self.select {
-            Select::Matched(claims) | Select::Fixed(claims, ..) => Select::Fixed(claims, scope.into(), rule),
+            Select::Matched(claims) | Select::Fixed(claims, _) => {
+                Select::Fixed(claims, Arc::new(Fixed { scope: scope.into(), rule }))
+            }
         };
         Self { select, ..self }
     }
@@ -137,8 +147,9 @@ impl Select {
                 Evidence::set_deduplicated(req.extensions_mut());
                 (claims, ttl, event)
             }
-            Self::Fixed(claims, scope, rule) => {
+            Self::Fixed(claims, fixed) => {
                 Evidence::require_no_pending(req.extensions())?;
+                let Fixed { scope, rule } = &**fixed;
                 (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req))
             }
         };

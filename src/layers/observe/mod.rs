@@ -6,7 +6,7 @@ mod webhooks;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use pin_project::pin_project;
@@ -117,13 +117,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = ready!(this.inner.poll(cx));
-        if let Ok(response) = &outcome {
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(Ok(response)) = &polled {
             this.timer.stop(response);
             if let Some(pending) = this.pending.take() {
                 pending.end(response);
             }
         }
-        Poll::Ready(outcome)
+        polled
     }
 }

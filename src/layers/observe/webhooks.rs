@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use pin_project::pin_project;
@@ -10,9 +11,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::metrics::Outcome;
-use crate::config::WebhookKey;
 use crate::delivery::WebhookCounters;
 use crate::layers::evidence::Matched;
+use crate::webhook::Webhook;
 
 /// Counts requests by webhook, behind `LookupWebhook`: only configured webhooks are labels. Without counters it does
 /// nothing.
@@ -57,7 +58,7 @@ where
     #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
         let counting = self.counters.as_ref().and_then(|counters| {
-            let webhook = Matched::of(req.extensions()).ok()?.webhook().key().clone();
+            let webhook = Arc::clone(Matched::of(req.extensions()).ok()?.webhook());
             Some(Counting { counters: counters.clone(), webhook, outcome: Outcome::Aborted })
         });
         CountWebhooksFuture { inner: self.inner.call(req), counting }
@@ -68,13 +69,13 @@ where
 #[derive(Debug)]
 struct Counting {
     counters: WebhookCounters,
-    webhook: WebhookKey,
+    webhook: Arc<Webhook>,
     outcome: Outcome,
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        self.counters.requested(&self.webhook, self.outcome.label());
+        self.counters.requested(self.webhook.key(), self.outcome.label());
     }
 }
 
@@ -95,10 +96,12 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = ready!(this.inner.poll(cx));
-        if let (Some(mut counting), Ok(response)) = (this.counting.take(), &outcome) {
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(outcome) = &polled
+            && let (Some(mut counting), Ok(response)) = (this.counting.take(), outcome)
+        {
             counting.outcome = Outcome::of(response);
         }
-        Poll::Ready(outcome)
+        polled
     }
 }
