@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::kafka::Tansu;
 use crate::rabbitmq::RabbitMq;
@@ -15,7 +16,7 @@ use crate::suite::{Access, Broker};
 use crate::support::client::Message;
 use crate::support::gateway::Gateway;
 use crate::support::rig::AT_A_TIME;
-use crate::support::{PATIENCE, alone, seat};
+use crate::support::{PATIENCE, alone, eventually, seat};
 
 /// Senders that wait for the answer to each of their events.
 const SENDERS: usize = 32;
@@ -24,7 +25,7 @@ const SENDERS: usize = 32;
 async fn a_thousand_events_survive_a_kill_of_each_server() {
     let _seat = seat().await;
     // Shorter waits than without the key, so that the test is.
-    let retry = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 4});
+    let retry = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 15});
     survives_three_kills(1_000, Some(retry)).await;
 }
 
@@ -52,19 +53,27 @@ async fn survives_three_kills(events: usize, retry: Option<Value>) {
     }
     gateway.webhook("a", &webhook).await;
 
+    let (status, first) = gateway.post("a", "{}").await;
+    assert_eq!(status, 202);
+    gateway.drained().await;
+    rabbit.settle().await;
+
     let began = Instant::now();
     let (gateway, accepted) = (Arc::new(gateway), Arc::new(AtomicUsize::new(0)));
-    let sending = tokio::spawn(send(Arc::clone(&gateway), events, Arc::clone(&accepted)));
     let quarter = events / 4;
+    // More events follow each kill, however quickly those before were delivered.
+    let may_send = Arc::new(Semaphore::new(quarter + quarter / 2));
+    let more = || may_send.add_permits(quarter);
+    let sending = tokio::spawn(send(Arc::clone(&gateway), events, Arc::clone(&accepted), Arc::clone(&may_send)));
     delivered(&gateway, &accepted, quarter).await;
-    kill("RabbitMQ", &mut rabbit, &gateway).await;
+    kill("RabbitMQ", &mut rabbit, &gateway, more).await;
     delivered(&gateway, &accepted, 2 * quarter).await;
-    kill("Kafka", &mut tansu, &gateway).await;
+    kill("Kafka", &mut tansu, &gateway, more).await;
     delivered(&gateway, &accepted, 3 * quarter).await;
-    kill("Redis", &mut redis, &gateway).await;
-    let (sent, took) = sending.await.unwrap();
-    println!("{} events accepted in {took:?}", sent.len());
+    kill("Redis", &mut redis, &gateway, more).await;
+    let mut sent = sending.await.unwrap();
     assert_eq!(sent.len(), events);
+    sent.insert(first, b"{}".to_vec());
     gateway.drained().await;
     println!("all of them delivered in {:?}", began.elapsed());
     assert_eq!(gateway.dead_letters().await, Vec::<String>::new());
@@ -86,17 +95,18 @@ fn item<B: Broker>(connection: &str, broker: &B) -> Value {
     json!({"module": webhook["module"], "connection": connection, "module-config": webhook["module-config"]})
 }
 
-/// Sends `events` events. Returns the bodies by the ids of the events, and how long it took.
+/// Sends `events` events, each with a permit. Returns the bodies by the ids of the events.
 async fn send(
     gateway: Arc<Gateway>,
     events: usize,
     accepted: Arc<AtomicUsize>,
-) -> (BTreeMap<String, Vec<u8>>, Duration) {
-    let began = Instant::now();
+    may_send: Arc<Semaphore>,
+) -> BTreeMap<String, Vec<u8>> {
     let next = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (0..SENDERS)
         .map(|_| {
             let (gateway, next, accepted) = (Arc::clone(&gateway), Arc::clone(&next), Arc::clone(&accepted));
+            let may_send = Arc::clone(&may_send);
             tokio::spawn(async move {
                 let mut sent = Vec::new();
                 loop {
@@ -104,6 +114,7 @@ async fn send(
                     if number >= events {
                         return sent;
                     }
+                    may_send.acquire().await.unwrap().forget();
                     let body = format!(r#"{{"number": {number}, "text": "as it was sent, \u00e9"}}"#).into_bytes();
                     let (status, id) = gateway.post("a", body.clone()).await;
                     assert_eq!(status, 202, "the event {number}");
@@ -117,7 +128,7 @@ async fn send(
     for sender in senders {
         sent.extend(sender.await.unwrap());
     }
-    (sent, began.elapsed())
+    sent
 }
 
 /// Waits until `number` events were delivered: for as long as it goes on.
@@ -134,12 +145,12 @@ async fn delivered(gateway: &Gateway, accepted: &AtomicUsize, number: usize) {
     }
 }
 
-/// Kills the server under events that wait for it, and starts it again.
-async fn kill<B: Broker>(name: &str, broker: &mut B, gateway: &Gateway) {
+/// Kills the server, lets `more` events come, and starts it again once events wait for it.
+async fn kill<B: Broker>(name: &str, broker: &mut B, gateway: &Gateway, more: impl FnOnce()) {
     broker.server().kill();
-    let waiting = gateway.waiting().await;
-    assert!(waiting > 0, "no event was under way to {name}");
-    println!("{name} is killed, {waiting} events wait");
+    more();
+    eventually("events that wait for the server", async || gateway.waiting().await > 0).await;
+    println!("{name} is killed, {} events wait", gateway.waiting().await);
     let began = Instant::now();
     broker.server().start_again().await;
     println!("{name} is back after {:?}", began.elapsed());

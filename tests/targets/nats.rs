@@ -437,7 +437,7 @@ async fn cluster<R: Release>() {
     let mut cluster = Cluster::start::<R>().await;
     let rig = Rig::start().await;
     rig.connection("c", &cluster.connection(&[0, 1, 2])).await;
-    let retry = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.1, "max_delay": 2.0});
+    let retry = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.1, "max_delay": 10});
     let mut accepting = webhook(json!({"subject": "events.{webhook}"}));
     accepting["ack"] = json!("accepted");
     accepting["retry"] = retry;

@@ -79,6 +79,10 @@ impl Broker for RabbitMq {
         self.control(&["change_password", USER, password]).await;
         self.password = password.to_owned();
     }
+
+    async fn settle(&mut self) {
+        self.write_to_disk().await;
+    }
 }
 
 impl RabbitMq {

@@ -22,8 +22,7 @@ async fn changes<B: Broker>() {
     let mut webhook = broker.webhook();
     webhook["ack"] = json!("accepted");
     // A server that refuses the old password meanwhile is no reason to give up.
-    webhook["retry"] =
-        json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 3, "retryable_errors": ["any"]});
+    webhook["retry"] = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 15, "retryable_errors": ["any"]});
     gateway.webhook("a", &webhook).await;
     let mut sent = send(&gateway, 20).await;
     gateway.drained().await;
@@ -37,6 +36,7 @@ async fn changes<B: Broker>() {
     sent.extend(during);
     eventually("the old client to be closed", async || gateway.connections_to(port).is_disjoint(&old)).await;
     gateway.drained().await;
+    broker.settle().await;
     // After a restart the server asks each client again.
     broker.server().kill();
     broker.server().start_again().await;

@@ -1,7 +1,8 @@
 """A client of MQTT: paho-mqtt. Commands, after the port, the user, the password and the version (4 or 5):
 
 subscribe CLIENT TOPIC   begins a session that the server keeps, with QoS 2 for a topic
-read CLIENT              prints each message that the server has kept for the session, as a line
+read CLIENT              prints each message that the server has kept for the session, as a line. The last message is one of
+                         its own, behind all that were there before; the session has a subscription to `events/#`
 listen TOPIC             prints `ready`, and then each message as a line, until it is killed
 """
 
@@ -9,7 +10,7 @@ import base64
 import json
 import sys
 import threading
-import time
+import uuid
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -50,7 +51,8 @@ def main(port, user, password, version, command, *arguments):
         **options,
     )
     client.username_pw_set(user, password)
-    ready, last = threading.Event(), [time.monotonic()]
+    ready, done = threading.Event(), threading.Event()
+    end = uuid.uuid4().bytes
 
     def on_connect(client, _data, _flags, reason, _properties):
         assert reason == 0, reason
@@ -58,6 +60,8 @@ def main(port, user, password, version, command, *arguments):
         if topic:
             client.subscribe(topic[0], qos=2)
         else:
+            # With the best QoS of the server: another one may overtake messages.
+            client.publish("events/end", end, qos=2 if is_5 else 1)
             ready.set()
 
     def on_subscribe(_client, _data, _id, reasons, _properties):
@@ -65,8 +69,10 @@ def main(port, user, password, version, command, *arguments):
         ready.set()
 
     def on_message(_client, _data, message):
-        last[0] = time.monotonic()
-        show(message)
+        if message.payload == end:
+            done.set()
+        elif message.topic != "events/end":
+            show(message)
 
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
     settings = {}
@@ -80,9 +86,8 @@ def main(port, user, password, version, command, *arguments):
     if command == "listen":
         print("ready", flush=True)
         threading.Event().wait()
-    last[0] = time.monotonic()
-    while command == "read" and time.monotonic() - last[0] < 1.5:
-        time.sleep(0.05)
+    if command == "read":
+        assert done.wait(300), "the end has not arrived"
     client.disconnect()
     client.loop_stop()
 

@@ -104,6 +104,11 @@ impl RabbitMq {
         Self { server, _mapper: mapper, port, tls_port, mapper_port, password: password.to_owned(), directory }
     }
 
+    /// Writes new queues and users to disk, which it does by itself some time later.
+    pub(crate) async fn write_to_disk(&self) {
+        self.control(&["eval", "ok = mnesia:sync_log()."]).await;
+    }
+
     /// Runs `rabbitmqctl` and returns what it prints.
     pub(crate) async fn control(&self, arguments: &[&str]) -> String {
         let mut command = environment("rabbitmqctl", self.directory.path(), self.mapper_port);
@@ -141,6 +146,7 @@ async fn a_server_is_killed_and_started_again_with_its_data() {
     let mut broker = RabbitMq::start_with("s3cret", Some(&certificates)).await;
     assert!(TcpListener::bind(local(broker.tls_port)).is_err(), "it does not speak TLS");
     broker.control(&["add_user", "other", "pass"]).await;
+    broker.write_to_disk().await;
     broker.server.kill();
     eventually("the port to be free", async || TcpListener::bind(local(broker.port)).is_ok()).await;
     broker.server.start_again().await;

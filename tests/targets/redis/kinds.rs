@@ -263,7 +263,7 @@ mod publish {
         rig.connection("c", &broker.connection(&Access::at(broker.port()))).await;
         let mut webhook = broker.webhook();
         webhook["ack"] = json!("accepted");
-        webhook["retry"] = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 2});
+        webhook["retry"] = json!({"enabled": true, "max_attempts": 20, "initial_delay": 0.2, "max_delay": 10});
         rig.webhook("a", &webhook).await;
         let mut sent = Vec::new();
         for number in 0..events {
