@@ -110,6 +110,8 @@ SCRIPT
 # ActiveMQ in Java. Its packages have links to jars of others, relative to one directory. Its start script is for a service.
 get_activemq() {
   local packages part
+  # It makes the server's file of keys.
+  have openssl || install_as_root openssl || return 1
   "$tools/bin/java" -version >/dev/null 2>&1 && [ -e "$tools/activemq/share/activemq/bin/activemq.jar" ] && return
   say "ActiveMQ 5.17: unpacking Debian's activemq"
   packages=(activemq libactivemq-java)

@@ -268,7 +268,7 @@ have cc || install_as_root gcc libc6-dev || die "found no C compiler: install gc
 case $want in proto | build | run | cxx | browser | deny | k8s | activemq | all) ;; *) die "found the argument '$want', expected proto, build, run (the default), cxx, browser, deny, k8s, activemq or all" ;; esac
 
 if [ "$want" = activemq ]; then
-  get_activemq || die "cannot fetch ActiveMQ 5.17 and Java (Debian 12: activemq, openjdk-17-jre-headless); put its directory share/activemq," \
+  get_activemq || die "cannot fetch ActiveMQ 5.17, Java and openssl (Debian 12: activemq, openjdk-17-jre-headless, openssl); put its directory share/activemq," \
     "and beside it share/java, into target/tools/activemq, and java into target/tools/bin"
   exit 0
 fi

@@ -84,6 +84,10 @@ impl Broker for Stomp {
     }
 
     fn webhook(&self) -> Value {
+        to(json!({"destination": QUEUE}))
+    }
+
+    fn impatient(&self) -> Value {
         to(json!({"destination": QUEUE, "timeout": 3}))
     }
 
@@ -111,16 +115,17 @@ impl Broker for Stomp {
         self.rabbitmq.control(&["change_password", RABBITMQ_USER, password]).await;
         self.rabbitmq.password = password.to_owned();
     }
+
+    async fn settle(&mut self) {
+        self.rabbitmq.write_to_disk().await;
+    }
 }
 
 impl Broker for ActiveMq {
     const FULL: &[&str] = &["unavailable"];
 
-    /// The server reads keys from a Java keystore, which no tool here makes.
-    const SPEAKS_TLS: bool = false;
-
-    async fn start(_: Option<&Certificates>) -> Self {
-        Self::start_with(PASSWORD).await
+    async fn start(certificates: Option<&Certificates>) -> Self {
+        Self::start_with(PASSWORD, certificates).await
     }
 
     fn server(&mut self) -> &mut Server {
@@ -132,7 +137,7 @@ impl Broker for ActiveMq {
     }
 
     fn tls_port(&self) -> u16 {
-        0
+        self.tls_port
     }
 
     fn connection(&self, access: &Access<'_>) -> Value {
@@ -186,7 +191,7 @@ long! {
     a_password_is_changed_while_it_runs => suite::credentials_change::<Stomp>(),
     a_server_that_is_down_fails_at_once => suite::down::<Stomp>(),
     a_stop_loses_nothing => suite::stops_gracefully::<Stomp>(),
-    // ActiveMQ itself. It has no TLS here.
+    // ActiveMQ itself.
     of_activemq_events_arrive_byte_for_byte => suite::works::<ActiveMq>(),
     of_activemq_five_thousand_events_survive_a_kill => suite::survives_a_kill::<ActiveMq>(5_000),
     of_activemq_a_wrong_password_is_told_apart => suite::wrong_password::<ActiveMq>(),
@@ -194,6 +199,7 @@ long! {
     of_activemq_a_frozen_server_is_a_timeout => suite::frozen::<ActiveMq>(),
     of_activemq_a_silent_connection_is_a_timeout => suite::silent::<ActiveMq>(),
     of_activemq_a_connection_is_cut_in_the_middle_of_a_message => suite::cut_in_the_middle::<ActiveMq>(),
+    of_activemq_a_foreign_authority_is_refused => suite::foreign_authority::<ActiveMq>(),
     of_activemq_a_message_that_is_too_large_is_permanent => suite::too_large::<ActiveMq>(),
     of_activemq_a_full_store_is_unavailable => suite::full::<ActiveMq>(),
     of_activemq_a_password_is_changed_while_it_runs => suite::credentials_change::<ActiveMq>(),

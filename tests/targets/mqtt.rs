@@ -23,6 +23,7 @@ long! {
     envelopes_arrive_byte_for_byte_through_rabbitmq => suite::works::<RabbitMqtt>(),
     rabbitmq_refuses_a_wrong_password => suite::wrong_password::<RabbitMqtt>(),
     five_thousand_events_survive_a_kill_of_rabbitmq => suite::survives_a_kill::<RabbitMqtt>(5_000),
+    rabbitmq_without_memory_is_a_timeout => suite::full::<RabbitMqtt>(),
     a_frozen_server_is_a_timeout => suite::frozen::<Mosquitto>(),
     a_silent_connection_is_a_timeout => suite::silent::<Mosquitto>(),
     a_connection_is_cut_in_the_middle_of_a_message => suite::cut_in_the_middle::<Mosquitto>(),
@@ -30,6 +31,7 @@ long! {
     a_message_that_is_too_large_is_permanent => suite::too_large::<Mosquitto>(),
     a_password_is_changed_while_it_runs => suite::credentials_change::<Mosquitto>(),
     a_server_that_is_down_fails_at_once => suite::down::<Mosquitto>(),
+    a_server_that_takes_nothing_costs_bounded_memory => suite::bounded_memory::<Mosquitto>(),
     a_stop_loses_nothing => suite::stops_gracefully::<Mosquitto>(),
 }
 

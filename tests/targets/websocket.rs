@@ -32,6 +32,7 @@ long! {
     a_message_that_is_too_large_is_permanent => suite::too_large::<Peer>(),
     a_password_is_changed_while_it_runs => suite::credentials_change::<Peer>(),
     a_target_that_is_down_fails_at_once => suite::down::<Peer>(),
+    a_target_that_takes_nothing_costs_bounded_memory => suite::bounded_memory::<Peer>(),
     a_stop_loses_nothing => suite::stops_gracefully::<Peer>(),
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::certificates::Certificates;
 use crate::support::server::{Directory, Ready, Server, free_port};
 use crate::support::tool;
 
@@ -12,18 +13,26 @@ pub(crate) const USER: &str = "tester";
 /// The largest frame, in bytes.
 pub(crate) const MAX_FRAME: usize = 1_000_000;
 
+/// The password of the server's own file of keys.
+const KEYS: &str = "secret";
+
 pub(crate) struct ActiveMq {
     pub(crate) server: Server,
     pub(crate) port: u16,
+    pub(crate) tls_port: u16,
     pub(crate) password: String,
     directory: Directory,
 }
 
 impl ActiveMq {
-    pub(crate) async fn start_with(password: &str) -> Self {
+    /// With certificates it also speaks TLS.
+    pub(crate) async fn start_with(password: &str, certificates: Option<&Certificates>) -> Self {
         let directory = Directory::new("activemq");
-        let port = free_port();
-        write(directory.path(), port, password);
+        let (port, tls_port) = (free_port(), free_port());
+        if let Some(certificates) = certificates {
+            keys(directory.path(), certificates);
+        }
+        write(directory.path(), port, tls_port, password);
         let base = directory.path().to_owned();
         let command = move || {
             let home = tool("activemq/share/activemq");
@@ -39,18 +48,45 @@ impl ActiveMq {
                 .args(["start", &format!("xbean:file:{}/activemq.xml", base.display())]);
             command
         };
-        let server = Server::start(&directory, Ready::Port(port), command).await;
-        Self { server, port, password: password.to_owned(), directory }
+        // It opens the port for TLS last.
+        let last = if certificates.is_some() { tls_port } else { port };
+        let server = Server::start(&directory, Ready::Port(last), command).await;
+        Self { server, port, tls_port, password: password.to_owned(), directory }
     }
 
     /// The password for the next start.
     pub(crate) fn set_password(&mut self, password: &str) {
-        write(self.directory.path(), self.port, password);
+        write(self.directory.path(), self.port, self.tls_port, password);
         self.password = password.to_owned();
     }
 }
 
-fn write(directory: &Path, port: u16, password: &str) {
+/// Writes the server's certificate and its key to `keys.p12`: Java reads no PEM.
+fn keys(directory: &Path, certificates: &Certificates) {
+    let mut command = Command::new("openssl");
+    command.args(["pkcs12", "-export", "-passout", &format!("pass:{KEYS}")]);
+    for (option, name) in [("-in", "server.pem"), ("-inkey", "server.key")] {
+        command.arg(option).arg(certificates.path(name));
+    }
+    let run = command.arg("-out").arg(directory.join("keys.p12")).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+}
+
+/// Writes the configuration. It speaks TLS if there is a file of keys.
+fn write(directory: &Path, port: u16, tls_port: u16, password: &str) {
+    let file = directory.join("keys.p12");
+    let (keys, tls) = match file.exists() {
+        true => (
+            format!(
+                r#"<sslContext><sslContext keyStore="file:{}" keyStorePassword="{KEYS}" keyStoreType="PKCS12"/></sslContext>"#,
+                file.display()
+            ),
+            format!(
+                r#"<transportConnector name="tls" uri="stomp+ssl://127.0.0.1:{tls_port}?wireFormat.maxFrameSize={MAX_FRAME}"/>"#
+            ),
+        ),
+        false => Default::default(),
+    };
     let (data, beans) = (directory.join("data"), "http://www.springframework.org/schema/beans");
     let core = "http://activemq.apache.org/schema/core";
     let text = format!(
@@ -78,8 +114,10 @@ fn write(directory: &Path, port: u16, password: &str) {
     <storeUsage><storeUsage limit="40mb"/></storeUsage>
     <tempUsage><tempUsage limit="16mb"/></tempUsage>
   </systemUsage></systemUsage>
+  {keys}
   <transportConnectors>
     <transportConnector name="stomp" uri="stomp://127.0.0.1:{port}?wireFormat.maxFrameSize={MAX_FRAME}"/>
+    {tls}
   </transportConnectors>
 </broker></beans>
 "#,

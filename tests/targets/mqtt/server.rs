@@ -185,6 +185,9 @@ pub(crate) struct RabbitMqtt {
 }
 
 impl Broker for RabbitMqtt {
+    /// It reads nothing more from the connection, and MQTT 3.1.1 has no word for that.
+    const FULL: &[&str] = &["timeout"];
+
     async fn start(certificates: Option<&Certificates>) -> Self {
         let (port, tls_port) = (free_port(), free_port());
         let mut lines =
@@ -218,6 +221,11 @@ impl Broker for RabbitMqtt {
         json!({"module": "mqtt", "connection": "c", "module-config": config})
     }
 
+    fn impatient(&self) -> Value {
+        let config = json!({"topic": TOPIC, "format": "envelope", "timeout": 3});
+        json!({"module": "mqtt", "connection": "c", "module-config": config})
+    }
+
     fn unroutable(&self) -> Option<Value> {
         None
     }
@@ -231,13 +239,19 @@ impl Broker for RabbitMqtt {
     }
 
     async fn fill(&mut self) {
-        unimplemented!("a server of MQTT 3.1.1 cannot say so")
+        self.broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
     }
 
-    async fn empty(&mut self) {}
+    async fn empty(&mut self) {
+        self.broker.control(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await;
+    }
 
     async fn change_password(&mut self, password: &str) {
         self.broker.control(&["change_password", USER, password]).await;
         self.password = password.to_owned();
+    }
+
+    async fn settle(&mut self) {
+        self.broker.write_to_disk().await;
     }
 }
