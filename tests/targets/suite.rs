@@ -239,7 +239,8 @@ pub(crate) async fn frozen<B: Broker>() {
         assert!(answer.took < deadline + SOON, "{answer:?}");
     }
     assert!(slowest < deadline, "a webhook with another module took {slowest:?}");
-    rig.attempt(&broker.webhook(), "{}").await.failed_as(&["timeout"]);
+    // A module may have given up the connection meanwhile.
+    rig.attempt(&broker.webhook(), "{}").await.failed_as(&["timeout", "connect"]);
     broker.server().thaw();
     works_again(&rig, &broker).await;
 }

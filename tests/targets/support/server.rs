@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::within;
+use super::{PATIENCE, within};
 
 /// The ports of servers. They lie below those that the system gives to clients: in a test with many connections one of
 /// these could have taken a server's port while the server is down.
@@ -179,9 +179,15 @@ impl Server {
         signal(name, self.id());
     }
 
-    /// SIGSTOP: it does nothing until [`thaw`](Self::thaw), and its connections stay open.
+    /// SIGSTOP: it does nothing until [`thaw`](Self::thaw), and its connections stay open. Returns when it has stopped: a
+    /// thread that runs at the time of the signal goes on for a moment.
     pub(crate) fn freeze(&self) {
         signal("STOP", self.id());
+        let began = Instant::now();
+        while !is_stopped(self.id()) {
+            assert!(began.elapsed() < PATIENCE, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn thaw(&self) {
@@ -205,6 +211,23 @@ fn signal(signal: &str, group: u32) {
     let status =
         Command::new("sh").args(["-c", &format!("kill -s {signal} -- -{group}")]).stderr(Stdio::null()).status();
     assert!(status.unwrap().success() || signal == "KILL", "cannot send {signal}");
+}
+
+/// Whether each thread of the processes of a group has stopped.
+fn is_stopped(group: u32) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let of_group = processes.filter(|path| state(path).is_some_and(|(_, of)| of == group));
+    let threads = of_group.flat_map(|path| std::fs::read_dir(path.join("task")).into_iter().flatten());
+    // One that has ended meanwhile has no state, or is a zombie.
+    threads.filter_map(|entry| state(&entry.unwrap().path())).all(|(state, _)| ["T", "Z", "X"].contains(&&*state))
+}
+
+/// The state of a process or thread, and its group: proc_pid_stat(5).
+fn state(path: &Path) -> Option<(String, u32)> {
+    let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+    // The name, in parentheses, may have blanks.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
 }
 
 /// The address of a port of this machine.
