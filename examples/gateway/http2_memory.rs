@@ -50,6 +50,7 @@ const LINES: Duration = Duration::from_secs(10);
 pub(crate) struct Http2Memory {
     held: AtomicUsize,
     connections: Mutex<Connections>,
+    closed: metrics::Counter,
     lines: LogLimit<()>,
 }
 
@@ -75,8 +76,9 @@ pub(crate) struct Place {
 
 impl Http2Memory {
     pub(crate) fn new() -> Arc<Self> {
-        let lines = LogLimit::new(1, LINES);
-        Arc::new(Self { held: AtomicUsize::new(0), connections: Mutex::default(), lines })
+        let closed = metrics::counter!("tower_webhook_http2_connections_closed_total");
+        let (held, connections) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { held, connections, closed, lines: LogLimit::new(1, LINES) })
     }
 
     pub(crate) fn enter(self: &Arc<Self>, activity: &Arc<Activity>) -> Place {
@@ -99,6 +101,7 @@ impl Http2Memory {
         connections.looked = Some(now);
         let (asked, ended) = end_largest(connections.open.values());
         drop(connections);
+        self.closed.increment((asked + ended) as u64);
         if asked + ended > 0
             && let Some(left_out) = self.lines.admit(())
         {

@@ -25,10 +25,11 @@ const DELIVERIES: [f64; 16] =
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The help texts of the gateway's own metrics.
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("tower_webhook_connections_refused_total", "Connections closed at once because the listener had no room."),
     ("tower_webhook_connections_replaced_total", "Idle connections closed to make room for new ones."),
     ("tower_webhook_connections_unread_total", "Connections closed because unread answers held too much memory."),
+    ("tower_webhook_http2_connections_closed_total", "HTTP/2 connections closed because they held too much memory."),
     ("tower_webhook_log_lines_dropped_total", "Log lines left out because nobody read stderr."),
 ];
 const GAUGES: [(&str, &str); 4] = [

@@ -120,4 +120,8 @@ async fn of_many_idle_http2_connections_the_oldest_end_gracefully() {
     end.await;
     assert_eq!(answer(last, 3).await, 200, "a younger one stays");
     assert!(gateway.err().contains("the HTTP/2 connections with the most memory are closed"), "{}", gateway.err());
+    let metrics = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).unwrap();
+    let closed = metrics.lines().find_map(|line| line.strip_prefix("tower_webhook_http2_connections_closed_total "));
+    let closed: usize = closed.unwrap().parse().unwrap();
+    assert!((1..MANY_HTTP2).contains(&closed), "{closed} of {MANY_HTTP2}");
 }
