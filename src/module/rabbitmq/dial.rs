@@ -31,7 +31,8 @@ pub(super) struct Dial {
     vhost: String,
     egress: Egress,
     tls: Option<ClientTls>,
-    has_certificate: bool,
+    /// `None` without TLS.
+    has_certificate: Option<bool>,
     /// Shown to the server's operator.
     name: String,
 }
@@ -56,7 +57,7 @@ impl Drop for Socket {
 impl Dial {
     pub(super) fn new(egress: &Egress, access: Access, connection: &str) -> Result<Self, BuildError> {
         let Access { server, user, password, vhost, tls } = access;
-        let has_certificate = tls.as_ref().is_some_and(|options| options.client_cert.is_some());
+        let has_certificate = tls.as_ref().map(|options| options.client_cert.is_some());
         let tls = tls.map(|options| egress.client_tls(&options)).transpose()?;
         let name = format!("tower-webhook, connection {connection}");
         Ok(Self { server, user, password, vhost, egress: egress.clone(), tls, has_certificate, name })

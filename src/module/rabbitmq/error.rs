@@ -38,8 +38,8 @@ pub(super) fn no_tls(server: &Server, error: &io::Error) -> DeliverError {
     DeliverError::new(Connect, format!("{server}: no TLS: {error}"))
 }
 
-/// The server does not take the login.
-pub(super) fn not_connected(server: &Server, error: &Error, has_certificate: bool) -> DeliverError {
+/// The server does not take the login. `has_certificate` is `None` without TLS.
+pub(super) fn not_connected(server: &Server, error: &Error, has_certificate: Option<bool>) -> DeliverError {
     let (kind, text) = match error.kind() {
         ErrorKind::ProtocolError(refusal) => match refusal.get_id() {
             ACCESS_REFUSED => (Auth, "the server refuses the user or the password of the connection".to_owned()),
@@ -54,7 +54,11 @@ pub(super) fn not_connected(server: &Server, error: &Error, has_certificate: boo
         }
         ErrorKind::IOError(error) => {
             // Its reason may be lost: a server that refuses a certificate resets the connection.
-            let or = if has_certificate { ", or the server does not accept the client's certificate" } else { "" };
+            let or = match has_certificate {
+                None => "",
+                Some(true) => ", or the server does not accept the client's certificate",
+                Some(false) => ", or the server wants the client's certificate",
+            };
             (Connect, format!("the connection broke before the login was complete{or}: {error}"))
         }
         ErrorKind::MissingHeartbeatError => (Timeout, "the server does not answer".to_owned()),
@@ -192,12 +196,12 @@ mod tests {
         }
         let server = Server::new("rabbit", 5672).unwrap();
         for (code, expected) in [(403, Auth), (530, Config), (320, Unavailable)] {
-            assert_eq!(not_connected(&server, &refusal(code, ""), false).kind(), expected, "{code}");
+            assert_eq!(not_connected(&server, &refusal(code, ""), None).kind(), expected, "{code}");
         }
         let alert = io::Error::other("received fatal alert: CertificateRequired");
-        assert_eq!(not_connected(&server, &alert.into(), true).kind(), Auth);
+        assert_eq!(not_connected(&server, &alert.into(), Some(true)).kind(), Auth);
         let broken = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(not_connected(&server, &broken.into(), true).kind(), Connect);
+        assert_eq!(not_connected(&server, &broken.into(), Some(true)).kind(), Connect);
         assert_eq!((returned(312, "").kind(), returned(313, "").kind()), (Config, Unavailable));
     }
 }
