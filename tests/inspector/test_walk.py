@@ -1,5 +1,7 @@
 """One way through the page: sign in, see an event, find it, open it, see its attempts, replay it, see it arrive."""
 
+import json
+import re
 import time
 import unittest
 
@@ -59,6 +61,29 @@ class Walk(unittest.TestCase):
         page.get_by_text("Delivered to http_webhook").wait_for()
         self.assertIn("replay", page.get_by_role("heading", name="Actions of operators").locator("xpath=../..").inner_text())
         shot(page, "event-replayed", full=True)
+        close(page)
+
+    def test_a_list_that_is_older_than_the_stream_changes_no_event_back(self):
+        bench.target.status = 503
+        page = bench.browser.open(bench.gateway)
+        page.get_by_text("Following").wait_for()
+        self.assertEqual(bench.gateway.send("shop/orders", {"order": "stale"}), 202)
+        event = bench.gateway.event(webhook="orders", since=bench.gateway.sent)
+        mark = page.locator(f"tr[data-id='{event['id']}']").locator(".c-mark")
+        mark.get_by_text("Failed").wait_for()
+        # The list as it was before the first attempt, as a history that is behind would give it.
+        old = bench.gateway.ask("events?q=stale&limit=60")
+        old["events"] = [{**row, "outcome": "waiting", "attempts": 0} for row in old["events"] if row["id"] == event["id"]]
+        self.assertEqual(len(old["events"]), 1)
+        answer = {"content_type": "application/json", "body": json.dumps(old)}
+        page.route(re.compile("/admin/events[?]"), lambda route: route.fulfill(**answer))
+        with page.expect_response(re.compile("/admin/events[?].*q=stale")):
+            page.get_by_role("searchbox").fill("stale")
+        page.wait_for_function("!document.querySelector('[aria-busy=true]')")
+        mark.get_by_text("Failed").wait_for()
+        self.assertEqual(mark.get_by_text("Failed").count(), 1)
+        page.unroute_all()
+        bench.target.status = 200
         close(page)
 
     def test_a_refused_event_shows_its_reason(self):

@@ -20,7 +20,7 @@ export function show(root, ctx) {
     onpointerleave: () => { over = false; flush(); },
   }, h("div.float", fresh), list));
 
-  let f = ctx.f, times = [], lost = 0, paused = false, over = false, linked = null, rows = null, said = 0, turn = 0, soon = 0, filling = false;
+  let f = ctx.f, times = [], lost = 0, paused = false, over = false, linked = null, rows = null, said = 0, turn = 0, soon = 0, later = 0, filling = false;
   const held = new Map(); // by id: events that are not let in yet, the oldest first
   const shown = new Map(); // by id: the row, and its event
   const early = new Map(); // by id: attempts of events that are not known yet
@@ -64,8 +64,7 @@ export function show(root, ctx) {
   }
   /** An event that was answered. */
   function take(e) {
-    const before = early.get(e.id);
-    if (before && before.tried > e.tried) Object.assign(e, before);
+    learn(e);
     early.delete(e.id);
     if (!change(e)) {
       times.push(e.at);
@@ -92,17 +91,22 @@ export function show(root, ctx) {
     early.set(fields.id, fields);
     if (early.size > 1000) early.delete(early.keys().next().value);
   }
-  /** An event of the history, with what the stream already said of it: the history can be some moments late. */
+  /** Adds what the stream already said of an event: the history, and the news of the answer, can be some moments late. */
+  function learn(e) {
+    for (const said of [held.get(e.id), shown.get(e.id)?.[1], early.get(e.id)]) if (said && said.tried > e.tried) Object.assign(e, said);
+  }
+  /** An event of the history that is to be shown. */
   function newest(e) {
-    for (const said of [held.get(e.id), early.get(e.id)]) if (said && said.tried > e.tried) Object.assign(e, said);
+    learn(e);
     held.delete(e.id);
     early.delete(e.id);
     return e;
   }
   function draw(events) {
+    events = events.map(newest);
     shown.clear();
     if (events.length || held.size) {
-      rows = tbody(events.map((e) => put(newest(e))));
+      rows = tbody(events.map(put));
       list.replaceChildren(eventTable("Events as they come, newest first", rows));
     } else {
       rows = null;
@@ -119,11 +123,18 @@ export function show(root, ctx) {
       (error) => { if (mine === turn) { filling = false; rows = null; shown.clear(); list.replaceChildren(failure(error, fill)); } }).finally(() => list.removeAttribute("aria-busy"));
   }
 
+  /** Reads the history, and once more when it has all that was missed. */
+  function refill() {
+    fill();
+    clearTimeout(later);
+    later = setTimeout(fill, 2000);
+  }
+
   window.addEventListener("scroll", flush, { passive: true });
   const beat = setInterval(flush, 1000);
-  const close = !api.session().history ? () => {} : api.live({ each: take, tried, missed: (n) => { lost += n ?? 1; fill(); }, up(up, error) {
+  const close = !api.session().history ? () => {} : api.live({ each: take, tried, missed: (n) => { lost += n ?? 1; refill(); }, up(up, error) {
     // Events that came while there was no connection are in the history.
-    if (up && linked === false) fill();
+    if (up && linked === false) refill();
     linked = up;
     if (error?.off) list.replaceChildren(failure(error));
     else if (!up && !rows && !list.querySelector(".failure")) draw([]);
@@ -132,6 +143,6 @@ export function show(root, ctx) {
   if (!api.session().history) linked = false;
   return {
     update(filters) { f = filters; held.clear(); bar.update(f); fill(); tell(); },
-    leave() { close(); clearTimeout(soon); clearInterval(beat); window.removeEventListener("scroll", flush); },
+    leave() { close(); clearTimeout(soon); clearTimeout(later); clearInterval(beat); window.removeEventListener("scroll", flush); },
   };
 }
