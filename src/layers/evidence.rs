@@ -145,9 +145,9 @@ impl Evidence {
         let evidence = Self::slot(extensions);
         evidence.forget();
         evidence.target = Some(target);
-        if evidence.matched.take().is_some() {
-            extensions.remove::<Matched>();
-        }
+        evidence.matched = None;
+        // Whoever has put it there: any code can.
+        extensions.remove::<Matched>();
     }
 
     /// A permit from before the lookup does not satisfy the webhook's guards.
@@ -155,12 +155,11 @@ impl Evidence {
         let matched = Matched(webhook);
         let evidence = Self::slot(extensions);
         evidence.forget();
-        let before = evidence.matched.replace(matched.clone());
+        evidence.matched = Some(matched.clone());
         evidence.revision = revision;
         match shows {
             Shows::Copy => drop(extensions.insert(matched)),
-            // The copy of an outer lookup names another webhook.
-            Shows::Nothing if before.is_some() => drop(extensions.remove::<Matched>()),
+            // `set_target` has removed the copy of an outer lookup.
             Shows::Nothing => {}
         }
     }
