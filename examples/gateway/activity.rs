@@ -118,7 +118,7 @@ impl Activity {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    /// The peer has sent so many bytes. Only the stream calls this, never twice at the same time.
+    /// Counts bytes that the peer has sent. Only the stream calls this, never on two threads at a time.
     pub(crate) fn read(&self, bytes: usize) {
         self.read.store(self.read.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
     }
@@ -127,7 +127,7 @@ impl Activity {
         self.http2_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many bytes of an HTTP/2 request's body were handed on.
+    /// Counts bytes of an HTTP/2 request's body that were handed on.
     pub(crate) fn read_body(&self, bytes: usize) {
         self.bodies.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -6,8 +6,7 @@
 //! the server announces a smaller one. So a stranger could make an idle connection hold 3.5 MB.
 //!
 //! Therefore a connection counts as all that h2 may keep of what the peer has sent. When all connections together exceed
-//! the budget, those that count most end gracefully: their peers get a GOAWAY, and open another connection for their next
-//! request.
+//! the budget, the gateway sends a GOAWAY to the largest ones: their peers open another connection for their next request.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -101,7 +100,8 @@ impl Http2Memory {
         connections.looked = Some(now);
         let (asked, ended) = end_largest(connections.open.values());
         drop(connections);
-        self.closed.increment((asked + ended) as u64);
+        // Once for each connection: one that is ended at once has, as a rule, been asked before.
+        self.closed.increment(asked as u64);
         if asked + ended > 0
             && let Some(left_out) = self.lines.admit(())
         {
@@ -120,7 +120,7 @@ impl Http2Memory {
 fn end_largest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> (usize, usize) {
     let counted = connections.map(|connection| (connection.bytes.load(Ordering::Relaxed), connection));
     let mut counted: Vec<_> = counted.collect();
-    // Those without a request come first if they count the same, and those that have been idle longest before them all.
+    // The largest come first. Of equal ones those come first that answer no request, beginning with the longest idle.
     counted.sort_by_cached_key(|(bytes, connection)| {
         let idle = connection.activity.idle_since();
         (usize::MAX - bytes / GRAIN, idle.is_none(), idle)
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::unread::Unread;
 
-    /// A connection whose peer has sent so many bytes of heads.
+    /// A connection whose peer has sent `bytes` of heads.
     fn sent(memory: &Arc<Http2Memory>, bytes: usize) -> Place {
         let activity = Activity::begin(&Unread::new());
         let place = memory.enter(&activity);

@@ -106,7 +106,7 @@ pub(super) struct Evidence {
     trace: Option<Arc<Trace>>,
 }
 
-/// What handlers can extract of a lookup.
+/// What a lookup leaves in the extensions for handlers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shows {
     /// A copy of [`Matched`].

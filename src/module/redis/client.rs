@@ -22,7 +22,7 @@ use crate::module::connection::unconnected;
 /// Commands that wait for room on the network connection, beside those that were written. Beyond them deliveries wait.
 const WAITING: usize = 256;
 
-/// Once commands of so many bytes are there, they are written.
+/// How many bytes of commands are gathered before they are written.
 const BATCH: usize = 64 << 10;
 
 /// The most KiB of commands of a session that the server has not answered. Beyond them deliveries wait.
