@@ -9,6 +9,20 @@ from support import ADMIN, SENDER, bench, close, settle, shot, wait_until
 
 
 class Walk(unittest.TestCase):
+    def fail_events(self, n):
+        """Sends `n` events that fail, and waits until each is a dead letter. Returns the number of dead letters: an earlier test may have left some."""
+
+        def settled():
+            if bench.gateway.ask("waiting?webhook=orders")["total"] == 0:
+                return [bench.gateway.ask("dead-letters?webhook=orders")["total"]]
+
+        bench.target.status = 503
+        earlier = wait_until(settled, "no event of an earlier test waits")[0]
+        for i in range(n):
+            self.assertEqual(bench.gateway.send("shop/orders", {"fails": i}), 202)
+        wait_until(lambda: settled() == [earlier + n], f"{n} events are given up", 60)
+        return earlier + n
+
     def test_an_event_from_its_arrival_to_its_replay(self):
         bench.target.status = 503
         bench.target.got.clear()
@@ -118,11 +132,7 @@ class Walk(unittest.TestCase):
         close(page)
 
     def test_dead_letters_are_counted_asked_for_and_replayed_together(self):
-        bench.target.status = 503
-        for i in range(4):
-            self.assertEqual(bench.gateway.send("shop/orders", {"many": i}), 202)
-        wait_until(lambda: bench.gateway.ask("dead-letters?webhook=orders")["total"] >= 4, "four dead letters")
-        total = len(bench.gateway.ask("dead-letters?webhook=orders")["dead_letters"])
+        total = self.fail_events(4)
         page = bench.browser.open(bench.gateway, "#/dead?webhook=shop/orders")
         group = page.locator("li.group")
         group.first.wait_for()
@@ -140,10 +150,7 @@ class Walk(unittest.TestCase):
         close(page)
 
     def test_a_large_deletion_must_be_typed(self):
-        bench.target.status = 503
-        for i in range(100):
-            self.assertEqual(bench.gateway.send("shop/orders", {"delete": i}), 202)
-        wait_until(lambda: bench.gateway.ask("dead-letters?webhook=orders")["total"] >= 100, "100 dead letters", 60)
+        self.fail_events(100)
         page = bench.browser.open(bench.gateway, "#/dead?webhook=shop/orders")
         page.locator("li.group").get_by_role("button", name="Delete").click()
         dialog = page.get_by_role("dialog")
