@@ -16,4 +16,5 @@ pub use self::id::EventId;
 pub(crate) use self::id::Stamp;
 pub use self::progress::Progress;
 pub(crate) use self::progress::{MAX_STEPS, Tracker};
+pub(crate) use self::receipt::DuplicateOf;
 pub use self::receipt::{DUPLICATE, EVENT_ID, Receipt, Render, dispatch_answer};

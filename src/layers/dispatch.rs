@@ -137,9 +137,9 @@ impl Service<Request<Collected>> for Dispatch {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, req: Request<Collected>) -> Self::Future {
+    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
         // Before the future is boxed, so that it holds only what it needs.
-        let (webhook, delivery, trace) = match admit(req) {
+        let (webhook, delivery, trace) = match admit(&mut req) {
             Ok(admitted) => admitted,
             Err(rejection) => return DispatchFuture(Kind::now(rejection.into_response())),
         };
@@ -149,7 +149,7 @@ impl Service<Request<Collected>> for Dispatch {
                 let reports = trace.as_deref().map(|trace| reports(trace, id, &webhook));
                 let reports = reports.as_deref();
                 let outcome = try_until(webhook.steps(), webhook.gates(), &delivery, reports, deadline).await;
-                answer(id, outcome.map_err(|failed| failure(failed, trace.as_deref())), StatusCode::OK)
+                Ok(answer(id, outcome.map_err(|failed| failure(failed, trace.as_deref())), StatusCode::OK))
             })),
             Promise::Accepted => match self.accept(&delivery) {
                 Ok(written) => Kind::Accepting(id, written),
@@ -163,14 +163,14 @@ impl Service<Request<Collected>> for Dispatch {
 pub struct DispatchFuture(Kind);
 
 enum Kind {
-    Answering(BoxFuture<'static, Response<ResponseBody>>),
+    Answering(BoxFuture<'static, Result<Response<ResponseBody>, Infallible>>),
     /// The queue's own future: wrapping it in another box would cost an allocation.
     Accepting(EventId, BackendFuture<'static, Result<Accepted, QueueError>>),
 }
 
 impl Kind {
     fn now(response: Response<ResponseBody>) -> Self {
-        Self::Answering(Box::pin(ready(response)))
+        Self::Answering(Box::pin(ready(Ok(response))))
     }
 }
 
@@ -184,13 +184,13 @@ impl Future for DispatchFuture {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Ok(match &mut self.0 {
-            Kind::Answering(response) => ready!(response.as_mut().poll(cx)),
+        match &mut self.0 {
+            Kind::Answering(response) => response.as_mut().poll(cx),
             Kind::Accepting(id, written) => {
                 let outcome = ready!(written.as_mut().poll(cx)).map_err(refusal);
-                answer(*id, outcome.map(|_| ()), StatusCode::ACCEPTED)
+                Poll::Ready(Ok(answer(*id, outcome.map(|_| ()), StatusCode::ACCEPTED)))
             }
-        }))
+        }
     }
 }
 
@@ -199,11 +199,11 @@ fn reports(trace: &Trace, id: EventId, webhook: &Webhook) -> Box<Reports> {
 }
 
 /// Turns an admitted request into a delivery to its webhook.
-fn admit(req: Request<Collected>) -> Result<(Arc<Webhook>, Delivery, Option<Arc<Trace>>), Rejection> {
-    let (mut head, body) = req.into_parts();
-    let Admitted { webhook, stamp, trace } = Evidence::admit(&mut head.extensions)?;
-    let (body, charge) = body.into_parts();
-    let delivery = Delivery::received(stamp, Arc::clone(webhook.info()), head.headers, body, charge);
+fn admit(req: &mut Request<Collected>) -> Result<(Arc<Webhook>, Delivery, Option<Arc<Trace>>), Rejection> {
+    let Admitted { webhook, stamp, trace } = Evidence::admit(req.extensions_mut())?;
+    let headers = std::mem::take(req.headers_mut());
+    let (body, charge) = std::mem::take(req.body_mut()).into_parts();
+    let delivery = Delivery::received(stamp, Arc::clone(webhook.info()), headers, body, charge);
     Ok((webhook, delivery, trace))
 }
 
@@ -232,12 +232,14 @@ fn failure(not_delivered: NotDelivered, trace: Option<&Trace>) -> Rejection {
 
 /// Adds the event's id, also to a refusal: the event may have been taken all the same.
 fn answer(id: EventId, outcome: Result<(), Rejection>, status: StatusCode) -> Response<ResponseBody> {
-    let mut response = match outcome {
-        Ok(()) => receipt::success(status),
-        Err(rejection) => rejection.into_response(),
-    };
-    if let Some(id) = id.to_header() {
-        response.headers_mut().insert(EVENT_ID, id);
+    match outcome {
+        Ok(()) => receipt::success(status, Some(id)),
+        Err(rejection) => {
+            let mut response = rejection.into_response();
+            if let Some(id) = id.to_header() {
+                response.headers_mut().insert(EVENT_ID, id);
+            }
+            response
+        }
     }
-    response
 }

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use self::verdict::{Answered, Way};
 use crate::auth::{Guards, Matches};
 use crate::base::lock::lock;
-use crate::event::{DUPLICATE, DeliverError, EVENT_ID, EventId, Stamp};
+use crate::event::{DeliverError, DuplicateOf, EventId, Stamp};
 use crate::handshake::IsHandshake;
 use crate::history::{Body, Dedup, Entry, History, Kept, Outcome, Received, Step};
 use crate::request::{Collected, Head, Peer, REDACTED, Rejection};
@@ -198,8 +198,7 @@ impl Trace {
                 Some(rejection) => Answered::Refused(rejection),
                 None if extensions.get::<IsHandshake>().is_some() => Answered::Handshake,
                 None if !response.status().is_success() => Answered::Other,
-                None if response.headers().contains_key(DUPLICATE) => Answered::Duplicate(first(response)),
-                None => Answered::Taken,
+                None => extensions.get().map_or(Answered::Taken, |DuplicateOf(first)| Answered::Duplicate(*first)),
             }
         });
         let status = response.map_or(StatusCode::INTERNAL_SERVER_ERROR, Response::status);
@@ -274,9 +273,4 @@ impl Received {
 fn announced(headers: &HeaderMap) -> u64 {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
-}
-
-/// The first event, in the answer to its duplicate.
-fn first<B>(response: &Response<B>) -> Option<EventId> {
-    response.headers().get(EVENT_ID)?.to_str().ok()?.parse().ok()
 }

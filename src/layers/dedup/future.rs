@@ -13,7 +13,7 @@ use pin_project::pin_project;
 use uuid::Uuid;
 
 use crate::dedup::{Answer, Pending};
-use crate::event::{DUPLICATE, EVENT_ID, EventId, Receipt, Render};
+use crate::event::{DUPLICATE, DuplicateOf, EVENT_ID, EventId, Receipt, Render};
 use crate::request::Rejection;
 
 /// Response future of [`Dedup`](super::Dedup).
@@ -140,6 +140,7 @@ fn again<B: Default + From<Bytes>>(answer: Answer, render: Render) -> Response<B
         status => render(&Receipt::new(status, event_id)).map(B::from),
     };
     *response.status_mut() = answer.status;
+    response.extensions_mut().insert(DuplicateOf(event_id));
     let headers = response.headers_mut();
     headers.insert(DUPLICATE, HeaderValue::from_static("true"));
     match event_id.and_then(EventId::to_header) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{Response, StatusCode};
 
 use crate::base::metrics::{Counter, ENABLED, Histogram, counter, histogram};
-use crate::event::DUPLICATE;
+use crate::event::DuplicateOf;
 use crate::handshake::IsHandshake;
 use crate::request::{Rejection, RejectionKind};
 
@@ -50,7 +50,7 @@ impl Outcome {
             Some(rejection) => Self::Refused(rejection.kind()),
             None if answer.extensions().get::<IsHandshake>().is_some() => Self::Handshake,
             None if !answer.status().is_success() => Self::Other,
-            None if answer.headers().contains_key(DUPLICATE) => Self::Duplicate,
+            None if answer.extensions().get::<DuplicateOf>().is_some() => Self::Duplicate,
             None if answer.status() == StatusCode::ACCEPTED => Self::Accepted,
             None => Self::Delivered,
         }
@@ -124,5 +124,22 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         self.record(Outcome::Aborted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::event::DUPLICATE;
+
+    #[test]
+    fn a_handlers_own_header_makes_no_duplicate() {
+        let mut answer = Response::new(());
+        answer.headers_mut().insert(DUPLICATE, HeaderValue::from_static("true"));
+        assert_eq!(Outcome::of(&answer).label(), "delivered");
+        answer.extensions_mut().insert(DuplicateOf(None));
+        assert_eq!(Outcome::of(&answer).label(), "duplicate");
     }
 }

@@ -30,9 +30,10 @@ pub(crate) use self::webhooks::{CountWebhooks, CountWebhooksLayer};
 ///
 /// With the feature `metrics` this layer records, through the [`metrics`](https://docs.rs/metrics) facade,
 /// `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
-/// the refusal's [label](crate::RejectionKind::label), `handshake` for the answer to a challenge, `duplicate` for a 2xx
-/// answer with `X-Duplicate`, `accepted` for any other 202, `delivered` for any other 2xx, `other` for any other answer, and `aborted` if the sender hung up
-/// before the answer. So the set of values is fixed, and contains nothing from requests.
+/// the refusal's [label](crate::RejectionKind::label), `handshake` for the answer to a challenge, `duplicate` for the
+/// answer of [`Dedup`](super::dedup::Dedup) to a duplicate, `accepted` for any other 202, `delivered` for any other 2xx,
+/// `other` for any other answer, and `aborted` if the sender hung up before the answer. The first three are known by the
+/// extensions of the response, which a middleware between the layers has to keep. So the set of values is fixed, and contains nothing from requests.
 /// [`Finish`](super::finish::Finish) counts how aborted events ended. Install the recorder before the first request:
 /// each layer asks it for a series once. Without the feature the layer records nothing.
 ///
@@ -93,6 +94,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
         let (timer, pending) = (Timer::start(&self.requests), self.refused.begin(&req));
         ObserveFuture { timer, pending, inner: self.inner.call(req) }
@@ -115,6 +117,7 @@ where
 {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let polled = this.inner.poll(cx);
