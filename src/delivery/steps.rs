@@ -106,8 +106,17 @@ impl Steps {
         let ends = self.plan.timeout.map(|timeout| Instant::now() + timeout);
         let attempt = Attempt { delivery, tracker, reports, ends };
         let failed = match self.plan.execution {
-            Execution::Sequential => self.in_order(&attempt).await,
-            // Boxed, so that the future of the common case stays small.
+            // Not in a function of its own, so that the future of the common case stays small.
+            Execution::Sequential => {
+                let mut failed = Vec::new();
+                for step in self.open(tracker) {
+                    failed.extend(self.deliver(step, &attempt).await);
+                    if self.plan.stops && !failed.is_empty() {
+                        break;
+                    }
+                }
+                failed
+            }
             Execution::Parallel => Box::pin(self.in_parallel(&attempt)).await,
         };
         let progress = tracker.progress();
@@ -148,17 +157,6 @@ impl Steps {
         Failure { error, again: longest }
     }
 
-    async fn in_order(&self, attempt: &Attempt<'_>) -> Vec<Failed> {
-        let mut failed = Vec::new();
-        for step in self.open(attempt.tracker) {
-            failed.extend(self.deliver(step, attempt).await);
-            if self.plan.stops && !failed.is_empty() {
-                break;
-            }
-        }
-        failed
-    }
-
     async fn in_parallel(&self, attempt: &Attempt<'_>) -> Vec<Failed> {
         let each = self.open(attempt.tracker).map(|step| self.deliver(step, attempt));
         let mut running: FuturesUnordered<_> = each.collect();
@@ -182,20 +180,11 @@ impl Steps {
 
     /// Tries one step; `None` if it took the event.
     async fn deliver(&self, at: usize, attempt: &Attempt<'_>) -> Option<Failed> {
-        let tried = match attempt.ends.is_some_and(|ends| Instant::now() >= ends) {
-            true => Tried::Unreached,
-            false => self.run(at, attempt).await,
-        };
-        let failed = self.record(at, tried, attempt.delivery.attempt(), attempt.tracker)?;
-        if self.is_chain() {
-            failed.log(attempt.delivery);
-        }
-        Some(failed)
-    }
-
-    /// Delivers the event to the module of a step.
-    async fn run(&self, at: usize, attempt: &Attempt<'_>) -> Tried {
         let &Attempt { delivery, tracker, reports, ends } = attempt;
+        if ends.is_some_and(|ends| Instant::now() >= ends) {
+            // A step that was not reached has used up no attempt.
+            return Some(self.failed(at, too_late(), attempt));
+        }
         tracker.began(at);
         let report = reports.map(|reports| reports.step(self.is_chain().then_some(at), &self.steps[at].name));
         let delivery = match &report {
@@ -211,26 +200,25 @@ impl Steps {
         if let Some(report) = report {
             report.ended(outcome.as_ref().err());
         }
-        outcome.map_or_else(Tried::Failed, |()| Tried::Done)
+        let Err(error) = outcome else {
+            tracker.done(at);
+            return None;
+        };
+        let failed = self.failed(at, error, attempt);
+        if failed.again.is_none() {
+            tracker.give_up(at, &failed.error);
+        }
+        Some(failed)
     }
 
-    /// Records the outcome of a step, and decides whether it is tried again.
-    fn record(&self, at: usize, tried: Tried, attempt: u32, tracker: &Tracker) -> Option<Failed> {
-        // A step that was not reached has used up no attempt.
-        let (error, is_reached) = match tried {
-            Tried::Done => {
-                tracker.done(at);
-                return None;
-            }
-            Tried::Failed(error) => (error, true),
-            Tried::Unreached => (too_late(), false),
-        };
-        let again = self.steps[at].retry.next(attempt, &error);
-        let error = self.with_step(at, error);
-        if again.is_none() && is_reached {
-            tracker.give_up(at, &error);
+    /// Decides whether a step that failed is tried again.
+    fn failed(&self, at: usize, error: DeliverError, attempt: &Attempt<'_>) -> Failed {
+        let again = self.steps[at].retry.next(attempt.delivery.attempt(), &error);
+        let failed = Failed { step: at, error: self.with_step(at, error), again };
+        if self.is_chain() {
+            failed.log(attempt.delivery);
         }
-        Some(Failed { step: at, error, again })
+        failed
     }
 
     /// Adds the step to the error, if the step is an item of a chain.
@@ -249,14 +237,6 @@ struct Attempt<'a> {
     reports: Option<&'a Reports>,
     /// The end of its time limit.
     ends: Option<Instant>,
-}
-
-/// The outcome of one step in one attempt.
-enum Tried {
-    Done,
-    Failed(DeliverError),
-    /// The attempt's time limit passed before the step's turn came.
-    Unreached,
 }
 
 /// A step that failed in this attempt.
