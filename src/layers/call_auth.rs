@@ -156,7 +156,7 @@ where
 
     #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
-        let answer = match Evidence::needs_call(req.extensions()) {
+        let answer = match Evidence::of(req.extensions()).needs_call() {
             Ok(true) => return CallAuthFuture { state: State::Calling(self.begin(req)) },
             Ok(false) => ResponseFuture::inner(self.inner.call(req)),
             Err(rejection) => ResponseFuture::rejected(rejection),
@@ -231,15 +231,16 @@ where
 /// Makes the calls of a request, and records the results in its head.
 async fn settle(mut head: Parts, settings: CallAuthLayer) -> (Parts, Result<(), Rejection>) {
     let outcome = ask(&head, &settings).await;
-    let outcome = outcome.map(|open| Evidence::set_called(&mut head.extensions, open));
+    let outcome = outcome.map(|open| Evidence::of_mut(&mut head.extensions).set_called(open));
     (head, outcome)
 }
 
 /// Returns the guards that still wait for the body. A call that cannot be made, or takes too long, has failed; an
 /// alternative without a call may still let the sender in.
 async fn ask(head: &Parts, settings: &CallAuthLayer) -> Result<Pending, Rejection> {
-    let pending = Evidence::pending(&head.extensions).ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
-    let webhook = Evidence::webhook(&head.extensions).map(|webhook| webhook.key());
+    let evidence = Evidence::of(&head.extensions);
+    let pending = evidence.pending().ok_or_else(|| Rejection::misassembled(Missing::RequireAuth))?;
+    let webhook = evidence.known_webhook().map(|webhook| webhook.key());
     let (outcome, reason) = match settings.calls.begin(webhook) {
         None => (None, "too many requests wait for their calls"),
         Some(_place) => {

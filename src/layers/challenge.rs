@@ -7,9 +7,10 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::evidence::{Evidence, Matched, Permit};
-use super::handshake::ChallengeFuture;
-use crate::handshake::{Answered, Handshake};
+use super::challenge_future::ChallengeFuture;
+use super::checks::{self, Check, Verdict};
+use super::evidence::{Established, Evidence};
+use crate::handshake::Handshake;
 use crate::request::{Collected, Head, Rejection};
 
 /// Answers signed challenges.
@@ -21,7 +22,7 @@ use crate::request::{Collected, Head, Rejection};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Collected`]; [`Matched`] and [`Permit`], unless the handshake is fixed | the evidence that this step ran | 400 a malformed challenge, 403 a challenge whose signature no secret verifies |
+/// | [`Collected`]; [`Matched`](crate::Matched) and [`Permit`](crate::Permit), unless the handshake is fixed | the evidence that this step ran | 400 a malformed challenge, 403 a challenge whose signature no secret verifies |
 #[derive(Clone, Debug)]
 pub struct ChallengeLayer {
     /// `None` uses the matched webhook's handshake.
@@ -45,7 +46,7 @@ impl<S> Layer<S> for ChallengeLayer {
     type Service = Challenge<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Challenge { inner, fixed: self.fixed.clone() }
+        Challenge { inner, settings: self.clone() }
     }
 }
 
@@ -53,7 +54,7 @@ impl<S> Layer<S> for ChallengeLayer {
 #[derive(Clone, Debug)]
 pub struct Challenge<S> {
     inner: S,
-    fixed: Option<Handshake>,
+    settings: ChallengeLayer,
 }
 
 impl<S, ResBody> Service<Request<Collected>> for Challenge<S>
@@ -72,7 +73,7 @@ where
 
     #[inline]
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        match judge(self.fixed.as_ref(), &mut req) {
+        match checks::run(&mut req, &[&self.settings]) {
             Ok(None) => ChallengeFuture::inner(self.inner.call(req)),
             Ok(Some(answered)) => ChallengeFuture::answered(answered),
             Err(rejection) => ChallengeFuture::rejected(rejection),
@@ -80,25 +81,27 @@ where
     }
 }
 
-/// `None` if the request is an event.
-fn judge(fixed: Option<&Handshake>, req: &mut Request<Collected>) -> Result<Option<Answered>, Rejection> {
-    let handshake = match fixed {
-        // No challenge is answered while a proof is missing.
-        Some(handshake) => {
-            Evidence::require_no_pending(req.extensions())?;
-            handshake
-        }
-        None => match Matched::of(req.extensions())?.webhook().handshake() {
-            Some(handshake) if handshake.is_signed() => {
-                Permit::of(req.extensions())?;
+impl Check<Collected> for ChallengeLayer {
+    fn check(&self, evidence: &Evidence, head: Head<'_>, body: &Collected) -> Result<Verdict, Rejection> {
+        let handshake = match &self.fixed {
+            // No challenge is answered while a proof is missing.
+            Some(handshake) => {
+                evidence.require_nothing_owed()?;
                 handshake
             }
-            _ => return Ok(None),
-        },
-    };
-    let answered = handshake.answer_body(Head::of(req), req.body().bytes());
-    if answered.is_none() && fixed.is_none() {
-        Evidence::set_challenged(req.extensions_mut());
+            None => match evidence.webhook()?.handshake() {
+                Some(handshake) if handshake.is_signed() => {
+                    evidence.permit()?;
+                    handshake
+                }
+                _ => return Ok(Verdict::Pass),
+            },
+        };
+        Ok(match handshake.answer_body(head, body.bytes()) {
+            Some(answered) => Verdict::Answer(Box::new(answered)),
+            // Of a fixed handshake, no later layer knows.
+            None if self.fixed.is_some() => Verdict::Pass,
+            None => Verdict::Establish(Established::Challenged),
+        })
     }
-    Ok(answered)
 }

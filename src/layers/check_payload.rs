@@ -7,11 +7,12 @@ use http::{HeaderMap, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::evidence::{Evidence, Matched};
+use super::checks::{self, Check, Verdict};
+use super::evidence::{Established, Evidence};
 use crate::config::DataType;
 use crate::form;
 use crate::json;
-use crate::request::{Collected, Rejection, RejectionKind, ResponseFuture};
+use crate::request::{Collected, Head, Rejection, RejectionKind, ResponseFuture};
 
 /// Refuses bodies that do not have the right format.
 ///
@@ -23,7 +24,7 @@ use crate::request::{Collected, Rejection, RejectionKind, ResponseFuture};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Collected`]; [`Matched`] unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) needs | 400 malformed, 415 encoded or of another type |
+/// | [`Collected`]; [`Matched`](crate::Matched) unless the type is fixed | the evidence that [`Dispatch`](super::dispatch::Dispatch) needs | 400 malformed, 415 encoded or of another type |
 ///
 /// ```
 /// use bytes::Bytes;
@@ -74,7 +75,7 @@ impl<S> Layer<S> for CheckPayloadLayer {
     type Service = CheckPayload<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CheckPayload { inner, select: self.select }
+        CheckPayload { inner, settings: *self }
     }
 }
 
@@ -82,7 +83,7 @@ impl<S> Layer<S> for CheckPayloadLayer {
 #[derive(Clone, Debug)]
 pub struct CheckPayload<S> {
     inner: S,
-    select: Select,
+    settings: CheckPayloadLayer,
 }
 
 impl<S, ResBody> Service<Request<Collected>> for CheckPayload<S>
@@ -99,38 +100,37 @@ where
     }
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        match self.select.check(&req) {
-            Ok(()) => {
-                Evidence::set_checked(req.extensions_mut());
-                ResponseFuture::inner(self.inner.call(req))
-            }
+        match checks::pass(&mut req, &self.settings) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
             Err(rejection) => ResponseFuture::rejected(rejection),
         }
     }
 }
 
-impl Select {
-    fn check(self, req: &Request<Collected>) -> Result<(), Rejection> {
-        let data_type = match self {
-            Self::Fixed(data_type) => data_type,
-            Self::Matched => Matched::of(req.extensions())?.webhook().data_type(),
+impl Check<Collected> for CheckPayloadLayer {
+    fn check(&self, evidence: &Evidence, head: Head<'_>, body: &Collected) -> Result<Verdict, Rejection> {
+        let data_type = match self.select {
+            Select::Fixed(data_type) => data_type,
+            Select::Matched => evidence.webhook()?.data_type(),
         };
         match data_type {
             DataType::Json => {
-                refuse_encoded(req.headers())?;
-                json::check(req.body().bytes()).map_err(|malformed| {
-                    let detail = malformed.or_named_by(req.headers()).to_string();
+                refuse_encoded(head.headers)?;
+                json::check(body.bytes()).map_err(|malformed| {
+                    let detail = malformed.or_named_by(head.headers).to_string();
                     Rejection::with_detail(RejectionKind::MalformedPayload, detail)
-                })
+                })?;
             }
             DataType::Form => {
-                refuse_encoded(req.headers())?;
-                require_form(req.headers())?;
-                form::check(req.body().bytes())
-                    .map_err(|malformed| Rejection::with_detail(RejectionKind::MalformedPayload, malformed.to_string()))
+                refuse_encoded(head.headers)?;
+                require_form(head.headers)?;
+                form::check(body.bytes()).map_err(|malformed| {
+                    Rejection::with_detail(RejectionKind::MalformedPayload, malformed.to_string())
+                })?;
             }
-            DataType::Blob => Ok(()),
+            DataType::Blob => {}
         }
+        Ok(Verdict::Establish(Established::Checked))
     }
 }
 
@@ -154,6 +154,9 @@ fn is_form(content_type: &[u8]) -> bool {
 
 /// Accepts no coding and `identity`; empty items of the list do not count (RFC 9110 §5.6.1.2, §8.4).
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(());
+    }
     let is_plain = |coding: &[u8]| {
         let coding = coding.trim_ascii();
         coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")

@@ -140,22 +140,24 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
         let (head, body) = req.into_parts();
         if body.size_hint().lower() > self.limits.max_bytes as u64 {
             return CollectBodyFuture { state: State::Rejected(RejectionKind::BodyTooLarge) };
         }
         let charge = match &self.limits.memory {
-            Some(memory) => {
-                memory.begin(Evidence::webhook(&head.extensions).map(|webhook| Arc::clone(webhook.gates().share())))
-            }
+            Some(memory) => memory.begin(
+                Evidence::of(&head.extensions).known_webhook().map(|webhook| Arc::clone(webhook.gates().share())),
+            ),
             None => Charge::default(),
         };
         // The inner service that was polled ready moves into the future; its clone stays behind.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         let collecting = Collecting::new(body, &self.limits, charge);
-        CollectBodyFuture { state: State::Collecting(Box::pin(Arriving { collecting, then: Some((ready, head)) })) }
+        let arriving = Arriving { collecting, inner: ready, head: Some(head) };
+        CollectBodyFuture { state: State::Collecting(Box::pin(arriving)) }
     }
 }
 
@@ -179,7 +181,9 @@ enum State<S: Service<Request<Collected>>, B> {
 struct Arriving<S, B> {
     #[pin]
     collecting: Collecting<B>,
-    then: Option<(S, request::Parts)>,
+    inner: S,
+    /// `None` once the inner service has it.
+    head: Option<request::Parts>,
 }
 
 impl<S: Service<Request<Collected>>, B> fmt::Debug for CollectBodyFuture<S, B> {
@@ -202,23 +206,36 @@ where
             match state.as_mut().project() {
                 StateProj::Collecting(arriving) => {
                     let arriving = arriving.as_mut().project();
-                    match (ready!(arriving.collecting.poll(cx)), arriving.then.take()) {
-                        (Ok(collected), Some((mut inner, head))) => {
-                            if let Some(trace) = Evidence::trace(&head.extensions) {
-                                trace.arrived(&head.headers, &collected);
-                            }
-                            let answer = inner.call(Request::from_parts(head, collected));
+                    let body = match ready!(arriving.collecting.poll(cx)) {
+                        Ok(body) => body,
+                        Err(kind) => {
+                            state.set(State::Rejected(kind));
+                            continue;
+                        }
+                    };
+                    note_arrival(arriving.head.as_ref(), &body);
+                    match arriving.head.take() {
+                        Some(head) => {
+                            let answer = arriving.inner.call(Request::from_parts(head, body));
                             state.set(State::Calling(answer));
                         }
-                        (Err(kind), _) => state.set(State::Rejected(kind)),
-                        // Unreachable: `then` is taken once, by the poll that leaves this state.
-                        (Ok(_), None) => state.set(State::Rejected(RejectionKind::Misassembled)),
+                        // Unreachable: the poll that takes the head leaves this state.
+                        None => state.set(State::Rejected(RejectionKind::Misassembled)),
                     }
                 }
                 StateProj::Calling(future) => return future.poll(cx),
                 StateProj::Rejected(kind) => return Poll::Ready(Ok(Rejection::new(*kind).into_response())),
             }
         }
+    }
+}
+
+/// Tells the history, if there is one.
+fn note_arrival(head: Option<&request::Parts>, body: &Collected) {
+    if let Some(head) = head
+        && let Some(trace) = Evidence::of(&head.extensions).trace()
+    {
+        trace.arrived(&head.headers, body);
     }
 }
 

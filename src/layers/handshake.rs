@@ -1,17 +1,16 @@
 //! The layer that answers challenges before the guards.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response};
-use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::evidence::{Evidence, Matched};
-use crate::handshake::{Answered, Handshake};
+use super::challenge_future::ChallengeFuture;
+use super::checks::{self, Check, Verdict};
+use super::evidence::{Established, Evidence};
+use crate::handshake::Handshake;
 use crate::request::{Head, Rejection, RejectionKind};
 
 /// Answers challenges before the guards.
@@ -22,7 +21,7 @@ use crate::request::{Head, Rejection, RejectionKind};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | [`Matched`], unless the handshake is fixed | the evidence that this step ran; only POST passes | 405; 400 a malformed challenge, 403 a wrong token |
+/// | [`Matched`](crate::Matched), unless the handshake is fixed | the evidence that this step ran; only POST passes | 405; 400 a malformed challenge, 403 a wrong token |
 ///
 /// Before a route of your own:
 ///
@@ -70,7 +69,7 @@ impl<S> Layer<S> for HandshakeLayer {
     type Service = AnswerHandshake<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AnswerHandshake { inner, fixed: self.fixed.clone() }
+        AnswerHandshake { inner, settings: self.clone() }
     }
 }
 
@@ -78,7 +77,7 @@ impl<S> Layer<S> for HandshakeLayer {
 #[derive(Clone, Debug)]
 pub struct AnswerHandshake<S> {
     inner: S,
-    fixed: Option<Handshake>,
+    settings: HandshakeLayer,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for AnswerHandshake<S>
@@ -97,7 +96,7 @@ where
 
     #[inline]
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match judge(self.fixed.as_ref(), &mut req) {
+        match checks::run(&mut req, &[&self.settings]) {
             Ok(None) => ChallengeFuture::inner(self.inner.call(req)),
             Ok(Some(answered)) => ChallengeFuture::answered(answered),
             Err(rejection) => ChallengeFuture::rejected(rejection),
@@ -105,22 +104,23 @@ where
     }
 }
 
-/// `None` if the request is not a challenge that comes before the guards.
-fn judge<B>(fixed: Option<&Handshake>, req: &mut Request<B>) -> Result<Option<Answered>, Rejection> {
-    let handshake = match fixed {
-        Some(handshake) => Some(handshake),
-        None => Matched::of(req.extensions())?.webhook().handshake(),
-    };
-    if let Some(answered) = handshake.and_then(|handshake| handshake.answer_head(Head::of(req))) {
-        return Ok(Some(answered));
+impl<B> Check<B> for HandshakeLayer {
+    fn check(&self, evidence: &Evidence, head: Head<'_>, _: &B) -> Result<Verdict, Rejection> {
+        let handshake = match &self.fixed {
+            Some(handshake) => Some(handshake),
+            None => evidence.webhook()?.handshake(),
+        };
+        if let Some(answered) = handshake.and_then(|handshake| handshake.answer_head(head)) {
+            return Ok(Verdict::Answer(Box::new(answered)));
+        }
+        if *head.method != Method::POST {
+            return Err(not_allowed(handshake));
+        }
+        Ok(match handshake.is_some_and(Handshake::is_of_head) && self.fixed.is_none() {
+            true => Verdict::Establish(Established::Greeted),
+            false => Verdict::Pass,
+        })
     }
-    if req.method() != Method::POST {
-        return Err(not_allowed(handshake));
-    }
-    if handshake.is_some_and(Handshake::is_of_head) && fixed.is_none() {
-        Evidence::set_greeted(req.extensions_mut());
-    }
-    Ok(None)
 }
 
 fn not_allowed(handshake: Option<&Handshake>) -> Rejection {
@@ -130,58 +130,5 @@ fn not_allowed(handshake: Option<&Handshake>) -> Rejection {
         Some(Method::HEAD) => rejection.allowing(HeaderValue::from_static("POST, HEAD")),
         Some(Method::OPTIONS) => rejection.allowing(HeaderValue::from_static("POST, OPTIONS")),
         _ => rejection,
-    }
-}
-
-/// Response future of [`AnswerHandshake`] and of [`Challenge`](super::challenge::Challenge).
-#[pin_project]
-#[derive(Debug)]
-pub struct ChallengeFuture<F, B> {
-    #[pin]
-    kind: Kind<F, B>,
-}
-
-#[pin_project(project = KindProj)]
-#[derive(Debug)]
-enum Kind<F, B> {
-    Inner(#[pin] F),
-    Answered(Option<Box<Response<B>>>),
-}
-
-impl<F, B> ChallengeFuture<F, B> {
-    pub(super) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner(future) }
-    }
-}
-
-impl<F, B: Default + From<Bytes>> ChallengeFuture<F, B> {
-    pub(super) fn answered(answered: Answered) -> Self {
-        match answered {
-            Ok(answer) => Self { kind: Kind::Answered(Some(Box::new(answer.into_response()))) },
-            Err(refusal) => Self::rejected(refusal.into()),
-        }
-    }
-
-    pub(super) fn rejected(rejection: Rejection) -> Self {
-        Self { kind: Kind::Answered(Some(Box::new(rejection.into_response()))) }
-    }
-}
-
-impl<F, B, E> Future for ChallengeFuture<F, B>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = F::Output;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
-            KindProj::Inner(future) => future.poll(cx),
-            KindProj::Answered(response) => {
-                #[allow(clippy::expect_used)] // the contract of `Future`, as everywhere in std and futures
-                let response = response.take().expect("polled after completion");
-                Poll::Ready(Ok(*response))
-            }
-        }
     }
 }

@@ -104,19 +104,16 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match find(&self.store, &req) {
-            Ok((webhook, revision)) => {
-                Evidence::set_matched(req.extensions_mut(), webhook, revision, self.shows);
-                ResponseFuture::inner(self.inner.call(req))
-            }
+        match Evidence::look_up(req.extensions_mut(), self.shows, |target| find(&self.store, target)) {
+            Ok(()) => ResponseFuture::inner(self.inner.call(req)),
             Err(rejection) => ResponseFuture::rejected(rejection),
         }
     }
 }
 
-fn find<B>(store: &Store, req: &Request<B>) -> Result<(Arc<Webhook>, Revision), Rejection> {
-    let target = Target::of(req.extensions())?;
+fn find(store: &Store, target: &Target) -> Result<(Arc<Webhook>, Revision), Rejection> {
     store.read(|snapshot| match snapshot.find(target) {
         Found::Serving(webhook) => Ok((Arc::clone(webhook), snapshot.revision())),
         Found::Fenced => Err(RejectionKind::Misconfigured.into()),

@@ -6,7 +6,9 @@
 
 mod call_auth;
 mod challenge;
+mod challenge_future;
 mod check_payload;
+mod checks;
 mod collect_body;
 mod dedup;
 mod dispatch;
@@ -25,12 +27,14 @@ mod verify_body;
 
 pub use self::call_auth::{CallAuth, CallAuthFuture, CallAuthLayer};
 pub use self::challenge::{Challenge, ChallengeLayer};
+pub use self::challenge_future::ChallengeFuture;
 pub use self::check_payload::{CheckPayload, CheckPayloadLayer};
+pub(crate) use self::checks::Checked;
 pub use self::collect_body::{CollectBody, CollectBodyFuture, CollectBodyLayer};
 pub use self::dedup::{Dedup, DedupFuture, DedupLayer};
 pub use self::dispatch::{Dispatch, DispatchFuture};
 pub use self::finish::{Finish, FinishFuture, FinishLayer, Remainders};
-pub use self::handshake::{AnswerHandshake, ChallengeFuture, HandshakeLayer};
+pub use self::handshake::{AnswerHandshake, HandshakeLayer};
 pub use self::lookup::{LookupWebhook, LookupWebhookLayer};
 pub(crate) use self::observe::{CountWebhooks, CountWebhooksLayer};
 pub use self::observe::{Observe, ObserveFuture, ObserveLayer};

@@ -128,25 +128,36 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        let begun = self.history.as_ref().map_or(Ok(None), |history| begin(history, &mut req));
-        match begun {
-            Ok(trace) => RecordHistoryFuture { inner: ResponseFuture::inner(self.inner.call(req)), trace },
-            Err(rejection) => RecordHistoryFuture { inner: ResponseFuture::rejected(rejection), trace: None },
+    fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
+        match &self.history {
+            Some(history) => follow(&mut self.inner, history, req),
+            None => RecordHistoryFuture { inner: ResponseFuture::inner(self.inner.call(req)), trace: None },
         }
+    }
+}
+
+// A function of its own: a request that `call` looked at would be copied once more, also without a history.
+fn follow<S: Service<Request<B>>, B>(
+    inner: &mut S,
+    history: &History,
+    mut req: Request<B>,
+) -> RecordHistoryFuture<S::Future> {
+    match begin(history, &mut req) {
+        Ok(trace) => RecordHistoryFuture { inner: ResponseFuture::inner(inner.call(req)), trace },
+        Err(rejection) => RecordHistoryFuture { inner: ResponseFuture::rejected(rejection), trace: None },
     }
 }
 
 /// `None` if nothing is kept of the webhook's requests, or if the request is followed already.
 fn begin<B>(history: &History, req: &mut Request<B>) -> Result<Option<Arc<Trace>>, Rejection> {
-    let extensions = req.extensions();
-    let webhook = Evidence::matched(extensions)?.webhook();
-    if Evidence::trace(extensions).is_some() {
+    let evidence = Evidence::of(req.extensions());
+    let webhook = evidence.webhook()?;
+    if evidence.trace().is_some() {
         return Ok(None);
     }
-    let trace = Trace::begin(history, Head::of(req), webhook, Evidence::revision(extensions));
+    let trace = Trace::begin(history, Head::of(req), webhook, evidence.revision());
     if let Some(trace) = &trace {
-        Evidence::set_trace(req.extensions_mut(), Arc::clone(trace));
+        Evidence::of_mut(req.extensions_mut()).set_trace(Arc::clone(trace));
     }
     Ok(trace)
 }
@@ -176,6 +187,9 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if this.trace.is_none() {
+            return this.inner.poll(cx);
+        }
         // Looked at in its place: to take it out and put it back would copy it.
         let polled = this.inner.poll(cx);
         if let Poll::Ready(outcome) = &polled

@@ -7,7 +7,8 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::evidence::{Evidence, Matched};
+use super::checks::{self, Check, Verdict};
+use super::evidence::{Established, Evidence};
 use crate::auth::{AnyOf, Follows, Guard, Guards, Scheme};
 use crate::request::{Head, Rejection, ResponseFuture};
 
@@ -15,7 +16,7 @@ use crate::request::{Head, Rejection, ResponseFuture};
 ///
 /// | needs | establishes | refuses |
 /// |---|---|---|
-/// | a fixed scheme, or [`Matched`] | [`Permit`](crate::Permit), or a pending proof | 401, 403, 503 the credential cannot be verified now |
+/// | a fixed scheme, or [`Matched`](crate::Matched) | [`Permit`](crate::Permit), or a pending proof | 401, 403, 503 the credential cannot be verified now |
 ///
 /// By default a proof that needs the body or another server is refused: see
 /// [`verify_body_follows`](Self::verify_body_follows) and [`call_auth_follows`](Self::call_auth_follows).
@@ -100,28 +101,22 @@ where
     }
 
     fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match self.settings.check(&mut req) {
+        match checks::pass(&mut req, &self.settings) {
             Ok(()) => ResponseFuture::inner(self.inner.call(req)),
             Err(rejection) => ResponseFuture::rejected(rejection),
         }
     }
 }
 
-impl RequireAuthLayer {
-    fn check<B>(&self, req: &mut Request<B>) -> Result<(), Rejection> {
-        let head = Head::of(req);
+impl<B> Check<B> for RequireAuthLayer {
+    fn check(&self, evidence: &Evidence, head: Head<'_>, _: &B) -> Result<Verdict, Rejection> {
         let guards = match &self.select {
             Select::Fixed(guards) => guards,
-            Select::Matched => Matched::of(head.extensions)?.webhook().guards(),
+            Select::Matched => evidence.webhook()?.guards(),
         };
-        if let Some(trace) = Evidence::trace(head.extensions) {
+        if let Some(trace) = evidence.trace() {
             trace.guarded(guards);
         }
-        let pending = guards.check_head(head, self.follows)?;
-        match pending.is_empty() {
-            true => Evidence::set_permit(req.extensions_mut(), pending.into_matches()),
-            false => Evidence::add_pending(req.extensions_mut(), pending),
-        }
-        Ok(())
+        guards.check_head(head, self.follows).map(|pending| Verdict::Establish(Established::Guarded(pending)))
     }
 }

@@ -6,7 +6,8 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::evidence::{Evidence, Permit};
+use super::checks::{self, Check, Verdict};
+use super::evidence::{Established, Evidence};
 use crate::request::{Collected, Head, Rejection, ResponseFuture};
 
 /// Verifies proofs that [`RequireAuth`](super::require_auth::RequireAuth) and [`CallAuth`](super::call_auth::CallAuth)
@@ -54,16 +55,18 @@ where
     }
 
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        match check(&mut req) {
+        match checks::pass(&mut req, &VerifyBodyLayer::new()) {
             Ok(()) => ResponseFuture::inner(self.inner.call(req)),
             Err(rejection) => ResponseFuture::rejected(rejection),
         }
     }
 }
 
-fn check(req: &mut Request<Collected>) -> Result<(), Rejection> {
-    let Some(pending) = Evidence::unsettled(req.extensions())? else { return Ok(()) };
-    let matches = pending.check_body(Head::of(req), req.body().bytes())?;
-    Evidence::set_verified(req.extensions_mut(), matches);
-    Permit::of(req.extensions()).map(|_| ())
+impl Check<Collected> for VerifyBodyLayer {
+    fn check(&self, evidence: &Evidence, head: Head<'_>, body: &Collected) -> Result<Verdict, Rejection> {
+        let Some(pending) = evidence.unsettled()? else { return Ok(Verdict::Pass) };
+        let matches = pending.check_body(head, body.bytes())?;
+        evidence.require_permit_once_settled()?;
+        Ok(Verdict::Establish(Established::Verified(matches)))
+    }
 }

@@ -20,10 +20,10 @@ use crate::dedup::Claims;
 use crate::delivery::WebhookCounters;
 use crate::history::History;
 use crate::layers::{
-    AnswerHandshake, CallAuth, CallAuthLayer, Challenge, ChallengeLayer, CheckPayload, CheckPayloadLayer, CollectBody,
-    CollectBodyLayer, CountWebhooks, CountWebhooksLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook,
-    LookupWebhookLayer, Observe, ObserveLayer, RecordHistory, RecordHistoryLayer, Remainders, RequireAuth,
-    RequireAuthLayer, RouteNamespace, RouteNamespaceLayer, VerifyBody, VerifyBodyLayer, problem_json,
+    CallAuth, CallAuthLayer, ChallengeLayer, CheckPayloadLayer, Checked, CollectBody, CollectBodyLayer, CountWebhooks,
+    CountWebhooksLayer, Dispatch, Finish, FinishLayer, HandshakeLayer, LookupWebhook, LookupWebhookLayer, Observe,
+    ObserveLayer, RecordHistory, RecordHistoryLayer, Remainders, RequireAuthLayer, RouteNamespace, RouteNamespaceLayer,
+    VerifyBodyLayer, problem_json,
 };
 use crate::queue::Queue;
 use crate::reflector::{OnInvalid, Source, reflect};
@@ -197,13 +197,12 @@ impl<W> ReceiverBuilder<W> {
         let finish = FinishLayer::new();
         let remainders = finish.remainders();
         let service = finish.layer(Process::new(Dispatch::of(self.deadline, queue), claims));
-        let service = CheckPayloadLayer::from_webhook().layer(service);
-        let service = ChallengeLayer::from_webhook().layer(service);
-        let service = VerifyBodyLayer::new().layer(service);
+        let checks = (VerifyBodyLayer::new(), ChallengeLayer::from_webhook(), CheckPayloadLayer::from_webhook());
+        let service = Checked::new(service, checks);
         let service = self.collect.layer(service);
         let service = self.call.layer(service);
-        let service = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows().layer(service);
-        let service = HandshakeLayer::from_webhook().layer(service);
+        let guards = RequireAuthLayer::from_webhook().call_auth_follows().verify_body_follows();
+        let service = Checked::new(service, (HandshakeLayer::from_webhook(), guards));
         let service = RecordHistoryLayer::of(self.history).layer(service);
         let service = CountWebhooksLayer::of(self.counters).layer(service);
         let service = LookupWebhookLayer::without_handlers(store).layer(service);
@@ -288,8 +287,9 @@ impl<S: Source> ReceiverBuilder<Live<S>> {
     }
 }
 
-type Guarded = RequireAuth<CallAuth<CollectBody<VerifyBody<Challenge<CheckPayload<Finish<Process>>>>>>>;
-type Stack = Observe<RouteNamespace<LookupWebhook<CountWebhooks<RecordHistory<AnswerHandshake<Guarded>>>>>>;
+type Arrived = Checked<Finish<Process>, (VerifyBodyLayer, ChallengeLayer, CheckPayloadLayer)>;
+type Guarded = Checked<CallAuth<CollectBody<Arrived>>, (HandshakeLayer, RequireAuthLayer)>;
+type Stack = Observe<RouteNamespace<LookupWebhook<CountWebhooks<RecordHistory<Guarded>>>>>;
 
 /// A receiver whose tasks are running. `examples/graceful_stop.rs` starts one and stops it in the right order.
 #[derive(Debug)]
@@ -319,6 +319,7 @@ impl<B: Body> Service<Request<B>> for Receiver {
         Service::<Request<B>>::poll_ready(&mut self.stack, cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<B>) -> Self::Future {
         ReceiverFuture { future: self.stack.call(req) }
     }
@@ -340,6 +341,7 @@ impl<B: Body> fmt::Debug for ReceiverFuture<B> {
 impl<B: Body> Future for ReceiverFuture<B> {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut polled = self.project().future.poll(cx);
         // Like `ProblemJson`, but without another body type.

@@ -45,6 +45,7 @@ impl Service<Request<Collected>> for Process {
         }
     }
 
+    #[inline]
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
         match self {
             Self::Once(dedup) => ProcessFuture::Once(dedup.call(req)),

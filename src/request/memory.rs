@@ -153,6 +153,15 @@ impl Charge {
         Ok(())
     }
 
+    /// Gives the bytes back, unless an eviction has done so.
+    fn give_back(&mut self) {
+        if self.arrived().is_ok()
+            && let Some(memory) = &self.memory
+        {
+            memory.0.give_back(self.share.as_deref(), self.bytes);
+        }
+    }
+
     fn is_evicted(&self) -> bool {
         self.arriving.as_ref().is_some_and(|arriving| arriving.is_evicted.load(Relaxed))
     }
@@ -168,12 +177,11 @@ impl Clone for Charge {
 }
 
 impl Drop for Charge {
+    // Inlined: most charges that are dropped hold nothing, because `take` has left them behind.
+    #[inline]
     fn drop(&mut self) {
-        // An eviction has given the bytes back already.
-        if self.arrived().is_ok()
-            && let Some(memory) = &self.memory
-        {
-            memory.0.give_back(self.share.as_deref(), self.bytes);
+        if self.memory.is_some() {
+            self.give_back();
         }
     }
 }

@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::future::DedupFuture;
-use super::evidence::{Evidence, Matched, Permit};
+use super::evidence::Evidence;
 use crate::dedup::metrics::{self, Outcome};
 use crate::dedup::{Claim, Claims, DedupRule, Scope};
 use crate::event::{Render, receipt};
@@ -106,12 +106,12 @@ where
     fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
         match self.select.claim(&mut req) {
             Ok(None) => {
-                let id = Evidence::name_event(req.extensions_mut());
+                let id = Evidence::of_mut(req.extensions_mut()).name_event();
                 DedupFuture::inner(self.inner.call(req), id)
             }
             Ok(Some(Claim::First(pending))) => {
                 note(&req, history::Dedup::First);
-                let id = Evidence::name_event(req.extensions_mut());
+                let id = Evidence::of_mut(req.extensions_mut()).name_event();
                 DedupFuture::first(self.inner.call(req), id, pending)
             }
             Ok(Some(Claim::Duplicate(answer))) => {
@@ -126,7 +126,7 @@ where
 
 /// Tells the history, if there is one.
 fn note(req: &Request<Collected>, result: history::Dedup) {
-    if let Some(trace) = Evidence::trace(req.extensions()) {
+    if let Some(trace) = Evidence::of(req.extensions()).trace() {
         trace.deduplicated(result);
     }
 }
@@ -136,24 +136,25 @@ impl Select {
     fn claim(&self, req: &mut Request<Collected>) -> Result<Option<Claim>, Rejection> {
         let (claims, ttl, event) = match self {
             Self::Matched(claims) => {
-                let webhook = Matched::of(req.extensions())?.webhook();
-                Permit::of(req.extensions())?;
+                let evidence = Evidence::of(req.extensions());
+                let webhook = evidence.webhook()?;
+                evidence.permit()?;
                 let Some(rule) = webhook.dedup() else { return Ok(None) };
                 // An outer layer holds the claim: claiming again would wait for that layer, and so for ever.
-                if Evidence::is_deduplicated(req.extensions()) {
+                if evidence.is_deduplicated() {
                     return Ok(None);
                 }
                 let (ttl, event) = (rule.ttl_seconds(), rule.event(Scope::Webhook(webhook.key()), req));
-                Evidence::set_deduplicated(req.extensions_mut());
+                Evidence::of_mut(req.extensions_mut()).set_deduplicated();
                 (claims, ttl, event)
             }
             Self::Fixed(claims, fixed) => {
-                Evidence::require_no_pending(req.extensions())?;
+                Evidence::of(req.extensions()).require_nothing_owed()?;
                 let Fixed { scope, rule } = &**fixed;
                 (claims, rule.ttl_seconds(), rule.event(Scope::Named(scope), req))
             }
         };
-        Evidence::set_claimed(req.extensions_mut());
+        Evidence::of_mut(req.extensions_mut()).set_claimed();
         let event = event.inspect_err(|_| metrics::looked_up(Outcome::MissingId))?;
         let claim = claims.claim(event, ttl);
         metrics::looked_up(match &claim {

@@ -129,9 +129,10 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, req: Request<Collected>) -> Self::Future {
         // An outer `Dedup` releases its claim with the request: a repeated event must not find this one still running.
-        let Remainder { is_claimed, webhook, trace } = Evidence::remainder(req.extensions());
+        let Remainder { is_claimed, webhook, trace } = Evidence::of(req.extensions()).remainder();
         let event = Event { webhook, bytes: req.body().bytes().len(), trace };
         FinishFuture {
             inner: Some(self.inner.call(req)),
@@ -181,7 +182,8 @@ impl<F: Future + Unpin> Future for FinishFuture<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut inner = self.inner.take().expect("polled after completion");
         let outcome = inner.poll_unpin(cx);
-        if outcome.is_pending() {
+        // Not `is_pending`, which borrows the answer: it would be copied once more.
+        if matches!(outcome, Poll::Pending) {
             self.inner = Some(inner);
         }
         outcome

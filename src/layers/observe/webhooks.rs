@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::metrics::Outcome;
 use crate::delivery::WebhookCounters;
-use crate::layers::evidence::Matched;
+use crate::layers::evidence::Evidence;
 use crate::webhook::Webhook;
 
 /// Counts requests by webhook, behind `LookupWebhook`: only configured webhooks are labels. Without counters it does
@@ -57,12 +57,22 @@ where
 
     #[inline]
     fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
-        let counting = self.counters.as_ref().and_then(|counters| {
-            let webhook = Arc::clone(Matched::of(req.extensions()).ok()?.webhook());
-            Some(Counting { counters: counters.clone(), webhook, outcome: Outcome::Aborted })
-        });
-        CountWebhooksFuture { inner: self.inner.call(req), counting }
+        match &self.counters {
+            Some(counters) => count(&mut self.inner, counters, req),
+            None => CountWebhooksFuture { inner: self.inner.call(req), counting: None },
+        }
     }
+}
+
+// A function of its own: a request that `call` looked at would be copied once more, also without counters.
+fn count<S: Service<Request<B>>, B>(
+    inner: &mut S,
+    counters: &WebhookCounters,
+    req: Request<B>,
+) -> CountWebhooksFuture<S::Future> {
+    let webhook = Evidence::of(req.extensions()).known_webhook().cloned();
+    let counting = webhook.map(|webhook| Counting { counters: counters.clone(), webhook, outcome: Outcome::Aborted });
+    CountWebhooksFuture { inner: inner.call(req), counting }
 }
 
 /// Counts one request when it is dropped.
@@ -96,6 +106,9 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if this.counting.is_none() {
+            return this.inner.poll(cx);
+        }
         let polled = this.inner.poll(cx);
         if let Poll::Ready(outcome) = &polled
             && let (Some(mut counting), Ok(response)) = (this.counting.take(), outcome)
