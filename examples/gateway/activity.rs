@@ -276,7 +276,7 @@ impl Activity {
 
     /// The time at which the peer has kept the server waiting too long for a request; `None` while the server works on a
     /// request or the peer reads an answer.
-    fn deadline(&self, limits: Limits) -> Option<Instant> {
+    fn deadline(&self, limits: &Limits) -> Option<Instant> {
         if self.running.load(Ordering::Acquire) > 0 || self.is_owed() {
             return None;
         }
@@ -286,26 +286,34 @@ impl Activity {
     }
 
     /// Resolves when the peer has kept the server waiting too long.
-    pub(crate) async fn expired(&self, limits: Limits) {
+    pub(crate) async fn expired(&self, limits: &Limits) {
         let mut reading = None;
-        loop {
-            let now = Instant::now();
-            reading = match Reading::next(reading, self, now, limits.head) {
-                Ok(reading) => reading,
-                Err(TooSlow) => return self.stalled.store(true, Ordering::Relaxed),
-            };
-            if reading.is_some() {
-                self.restart_waiting();
-            }
-            let deadline = self.deadline(limits);
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return;
-            }
-            // Often enough to notice in time a wait that begins meanwhile.
-            let next = now + limits.head.min(limits.idle);
-            let next = reading.map_or(next, |reading| next.min(reading.since + limits.head));
-            sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+        while let Some(next) = self.next_look(&mut reading, limits) {
+            sleep_until(next).await;
         }
+    }
+
+    /// When to look at the peer again; `None` if it has kept the server waiting too long. `reading` is kept between looks.
+    fn next_look(&self, reading: &mut Option<Reading>, limits: &Limits) -> Option<Instant> {
+        let now = Instant::now();
+        *reading = match Reading::next(reading.take(), self, now, limits.head) {
+            Ok(reading) => reading,
+            Err(TooSlow) => {
+                self.stalled.store(true, Ordering::Relaxed);
+                return None;
+            }
+        };
+        if reading.is_some() {
+            self.restart_waiting();
+        }
+        let deadline = self.deadline(limits);
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return None;
+        }
+        // Often enough to notice in time a wait that begins meanwhile.
+        let next = now + limits.head.min(limits.idle);
+        let next = reading.map_or(next, |reading| next.min(reading.since + limits.head));
+        Some(deadline.map_or(next, |deadline| deadline.min(next)))
     }
 
     /// Whether the peer has taken all answers and has sent no byte of another request.

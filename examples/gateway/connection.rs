@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -100,93 +100,57 @@ impl Connections {
     }
 
     /// Serves `stream` until its end.
-    pub(crate) async fn serve(
+    // Not an `async fn`, whose future would hold each argument twice.
+    pub(crate) fn serve(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         activity: Arc<Activity>,
-        _places: impl Send,
-    ) {
+        places: impl Send,
+    ) -> impl Future<Output = ()> + Send {
         let (lent, mut returned) = lend(stream, Arc::clone(&activity), self.tls.is_some());
-        let more_expected = self.talk(lent, Peer::new(peer), &activity).await;
-        // Everything that its requests held has been dropped, and so the stream has come back.
-        if let Ok(stream) = returned.try_recv() {
-            if activity.has_stalled() {
-                return;
+        let (lent, mut peer) = (Box::new(lent), Peer::new(peer));
+        async move {
+            let more_expected = self.talk(lent, &mut peer, &activity).await;
+            // Everything that its requests held has been dropped, and so the stream has come back.
+            if let Ok(stream) = returned.try_recv()
+                && !activity.has_stalled()
+            {
+                self.lingering.close(stream, more_expected, &self.shutdown).await;
             }
-            self.lingering.close(stream, more_expected, &self.shutdown).await;
+            drop(places);
         }
     }
 
-    /// Speaks TLS or not. Returns whether the peer may still be sending.
-    async fn talk(&self, stream: Lent, peer: Peer, activity: &Arc<Activity>) -> bool {
-        match &self.tls {
-            None => self.talk_http(stream, peer, activity).await,
-            // Boxed, so that a connection without TLS does not need the memory.
-            Some(tls) => match Box::pin(self.handshake(tls, stream)).await {
-                Some(stream) => {
-                    let peer = identified(peer, stream.get_ref().1);
-                    self.talk_http(stream, peer, activity).await
-                }
-                None => false,
-            },
-        }
-    }
-
-    async fn handshake(&self, tls: &TlsAcceptor, stream: Lent) -> Option<Box<TlsStream<Lent>>> {
-        match timeout(self.limits.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => return Some(Box::new(stream)),
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
-            Err(_) => tracing::debug!("no TLS in time"),
-        }
-        None
-    }
-
-    async fn talk_http(&self, stream: impl Stream, peer: Peer, activity: &Arc<Activity>) -> bool {
-        let mut opening = Opening::new(stream);
+    /// Returns whether the peer may still be sending.
+    async fn talk(&self, stream: Box<Lent>, peer: &mut Peer, activity: &Arc<Activity>) -> bool {
+        let mut opening = match self.secure(stream, peer).await {
+            Some(stream) => Opening::new(stream),
+            None => return false,
+        };
         let protocol = tokio::select! {
             biased;
             protocol = opening.protocol() => protocol,
             () = self.waited_enough(activity) => return opening.has_begun(),
         };
+        // Boxed: a connection that waits for a request does not need the memory.
         match protocol {
-            Ok(Some(Protocol::Http1)) => self.talk_http1(opening, peer, activity).await,
-            Ok(Some(Protocol::Http2)) => {
-                let service = self.service(peer, activity);
-                let connection = self.http2.serve_connection(TokioIo::new(opening), service);
-                let mut connection = Box::pin(connection);
-                let end = http2::Connection::graceful_shutdown;
-                let place = self.http2_memory.enter(activity);
-                let attended = self.attend(connection.as_mut(), end, Some(&place), activity).await;
-                matches!(attended, Attended::Over { more_expected: true })
-            }
-            Ok(None) => false,
+            Ok(Some(Protocol::Http1)) => {}
+            Ok(Some(Protocol::Http2)) => return Box::pin(self.talk_http2(opening, peer, activity)).await,
+            Ok(None) => return false,
             // A fault of the peer, which may go on sending.
-            Err(_) => true,
+            Err(_) => return true,
         }
-    }
-
-    async fn talk_http1(&self, mut opening: Opening<impl Stream>, peer: Peer, activity: &Arc<Activity>) -> bool {
-        let mut service = self.service(peer, activity);
         loop {
-            let buffered = Counted::new(&self.buffered);
-            // Boxed, and dropped while the connection waits without buffers.
-            let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(opening), service));
-            let end = http1::Connection::graceful_shutdown;
-            match self.attend(Pin::new(&mut *connection), end, None, activity).await {
-                Attended::Over { more_expected } => return more_expected,
-                Attended::GivesBack => {}
+            match Box::pin(self.talk_http1(opening, peer, activity)).await {
+                Talked::Over { more_expected } => return more_expected,
+                Talked::GivesBack(stream) => opening = stream,
             }
-            let Parts { io, read_buf, service: again, .. } = connection.into_parts();
-            (opening, service) = (io.into_inner(), again);
-            if !read_buf.is_empty() {
+            if opening.has_begun() {
                 // The beginning of the next request, which arrived with the last one.
                 activity.heard();
-                opening.put_back(read_buf);
                 continue;
             }
-            drop(read_buf);
-            drop(buffered);
             tokio::select! {
                 biased;
                 more = opening.wait_for_more() => match more {
@@ -199,16 +163,57 @@ impl Connections {
         }
     }
 
+    /// Begins TLS if the server speaks TLS; `None` if the peer does not.
+    async fn secure(&self, stream: Box<Lent>, peer: &mut Peer) -> Option<Box<dyn Stream>> {
+        let Some(tls) = &self.tls else { return Some(stream) };
+        // Boxed: a connection without TLS does not need the memory, nor does one after the handshake.
+        let stream = Box::pin(self.handshake(tls, *stream)).await?;
+        identify(peer, stream.get_ref().1);
+        Some(stream)
+    }
+
+    async fn handshake(&self, tls: &TlsAcceptor, stream: Lent) -> Option<Box<TlsStream<Lent>>> {
+        match timeout(self.limits.head, tls.accept(stream)).await {
+            Ok(Ok(stream)) => return Some(Box::new(stream)),
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
+            Err(_) => tracing::debug!("no TLS in time"),
+        }
+        None
+    }
+
+    async fn talk_http2(&self, opening: Opening<Box<dyn Stream>>, peer: &Peer, activity: &Arc<Activity>) -> bool {
+        let connection = self.http2.serve_connection(TokioIo::new(opening), self.service(peer, activity));
+        let end = http2::Connection::graceful_shutdown;
+        let place = self.http2_memory.enter(activity);
+        let attended = self.attend(pin!(connection), end, Some(&place), activity).await;
+        matches!(attended, Attended::Over { more_expected: true })
+    }
+
+    async fn talk_http1(&self, opening: Opening<Box<dyn Stream>>, peer: &Peer, activity: &Arc<Activity>) -> Talked {
+        let _buffered = Counted::new(&self.buffered);
+        let mut connection = self.http1.serve_connection(TokioIo::new(opening), self.service(peer, activity));
+        let end = http1::Connection::graceful_shutdown;
+        match self.attend(Pin::new(&mut connection), end, None, activity).await {
+            Attended::Over { more_expected } => Talked::Over { more_expected },
+            Attended::GivesBack => {
+                let Parts { io, read_buf, .. } = connection.into_parts();
+                let mut opening = io.into_inner();
+                opening.put_back(read_buf);
+                Talked::GivesBack(opening)
+            }
+        }
+    }
+
     /// Answers the requests of a connection: one after the other, in HTTP/2 concurrently.
     fn service(
         &self,
-        peer: Peer,
+        peer: &Peer,
         activity: &Arc<Activity>,
     ) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future = Answering<AppFuture>> + use<>
     {
         // Requests call it one after the other, so no request needs a clone.
         let app = RefCell::new(self.app.clone());
-        let activity = Arc::clone(activity);
+        let (peer, activity) = (peer.clone(), Arc::clone(activity));
         service_fn(move |mut req: Request<Incoming>| {
             req.extensions_mut().insert(peer.clone());
             let entry = app.borrow().access(&req);
@@ -224,7 +229,7 @@ impl Connections {
     async fn waited_enough(&self, activity: &Activity) {
         tokio::select! {
             () = self.shutdown.clone().begun() => {}
-            () = activity.expired(self.limits) => {}
+            () = activity.expired(&self.limits) => {}
         }
     }
 
@@ -281,7 +286,7 @@ impl Connections {
                 Closing::Expired => activity.quiet(GOODBYE).await,
                 Closing::Stopping => {
                     let idle = if activity.is_http2() { GOODBYE } else { self.limits.head };
-                    activity.expired(Limits { idle, ..self.limits }).await;
+                    activity.expired(&Limits { idle, ..self.limits }).await;
                 }
             }
         };
@@ -301,6 +306,14 @@ enum Attended {
     GivesBack,
 }
 
+/// What became of an HTTP/1 connection.
+enum Talked {
+    /// It has ended.
+    Over { more_expected: bool },
+    /// It waits for a request without buffers.
+    GivesBack(Opening<Box<dyn Stream>>),
+}
+
 /// Adds one to a counter until it is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -317,11 +330,10 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// The peer, with its certificate if TLS has verified one.
-fn identified(peer: Peer, tls: &rustls::ServerConnection) -> Peer {
-    match tls.peer_certificates().and_then(<[_]>::first) {
-        Some(certificate) => peer.with_certificate(ClientCertificate::new(certificate.as_ref())),
-        None => peer,
+/// Adds the peer's certificate if TLS has verified one.
+fn identify(peer: &mut Peer, tls: &rustls::ServerConnection) {
+    if let Some(certificate) = tls.peer_certificates().and_then(<[_]>::first) {
+        *peer = peer.clone().with_certificate(ClientCertificate::new(certificate.as_ref()));
     }
 }
 
@@ -342,7 +354,7 @@ enum Closing {
 async fn watch(activity: Arc<Activity>, limits: Limits, shutdown: Shutdown, mut close: oneshot::Sender<Closing>) {
     let reason = tokio::select! {
         () = shutdown.begun() => Closing::Stopping,
-        () = activity.expired(limits) => Closing::Expired,
+        () = activity.expired(&limits) => Closing::Expired,
         () = activity.asked_to_leave() => Closing::Expired,
         // Another connection has taken its place.
         () = close.closed() => return,

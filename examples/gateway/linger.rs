@@ -42,7 +42,7 @@ impl Lingering {
     }
 
     /// Closes `stream`, at once if the peer is done. With `more_expected` the peer may still be sending.
-    pub(crate) async fn close(&self, mut stream: TcpStream, more_expected: bool, shutdown: &Shutdown) {
+    pub(crate) async fn close(&self, stream: TcpStream, more_expected: bool, shutdown: &Shutdown) {
         match discard(&stream) {
             Ok(1..) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && more_expected => {}
@@ -52,6 +52,11 @@ impl Lingering {
         let Ok(_place) = self.places.try_acquire() else {
             return tracing::debug!("too many connections linger: one is closed at once");
         };
+        // Boxed: a connection that does not linger does not need the memory.
+        Box::pin(self.linger(stream, shutdown)).await;
+    }
+
+    async fn linger(&self, mut stream: TcpStream, shutdown: &Shutdown) {
         if stream.shutdown().await.is_err() {
             return;
         }

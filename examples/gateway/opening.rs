@@ -40,6 +40,10 @@ impl<S: AsyncRead + Unpin> Opening<S> {
 
     /// Puts back bytes that were read and not used.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            // Even empty ones keep the buffer in which they arrived.
+            return;
+        }
         let after = std::mem::take(&mut self.first);
         self.first = if after.is_empty() { bytes } else { [bytes, after].concat().into() };
     }

@@ -19,14 +19,14 @@ use crate::support::raw::text;
 use crate::support::{eventually, within};
 
 /// A certificate for localhost, and its key.
-struct Pair {
+pub(super) struct Pair {
     certificate: CertificateDer<'static>,
     cert: String,
     key: String,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::until(2100)
     }
 
@@ -59,7 +59,7 @@ fn directory(pair: &Pair) -> TempDir {
     directory
 }
 
-async fn start(pair: &Pair) -> Gateway {
+pub(super) async fn start(pair: &Pair) -> Gateway {
     Gateway::start_in(directory(pair), &[("TLS_CERT", "tls/cert.pem"), ("TLS_KEY", "tls/key.pem")]).await
 }
 
@@ -82,7 +82,7 @@ async fn connect_as(client: &TlsConnector, gateway: &Gateway) -> std::io::Result
     within("a handshake", client.connect(name, stream)).await
 }
 
-async fn connect(gateway: &Gateway, pairs: &[&Pair]) -> std::io::Result<TlsStream<TcpStream>> {
+pub(super) async fn connect(gateway: &Gateway, pairs: &[&Pair]) -> std::io::Result<TlsStream<TcpStream>> {
     connect_as(&client(pairs), gateway).await
 }
 
@@ -92,11 +92,17 @@ async fn shows(gateway: &Gateway, pair: &Pair, pairs: &[&Pair]) -> bool {
     stream.get_ref().1.peer_certificates().unwrap()[0] == pair.certificate
 }
 
-async fn ask(stream: &mut TlsStream<TcpStream>) {
+pub(super) async fn ask(stream: &mut TlsStream<TcpStream>) {
     stream.write_all(&text(&["POST /webhook/open HTTP/1.1"], "{}")).await.unwrap();
     let mut head = [0; 12];
     within("an answer", stream.read_exact(&mut head)).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
+}
+
+/// Reads the rest of an answer, of which [`ask`] reads only the beginning.
+pub(super) async fn skip_answer(stream: &mut TlsStream<TcpStream>) {
+    let mut rest = vec![0; 1024];
+    let _ = within("the rest", stream.read(&mut rest)).await.unwrap();
 }
 
 /// Waits until the gateway has checked its files twice.
@@ -123,9 +129,7 @@ async fn a_renewed_certificate_is_shown_and_open_connections_go_on() {
     assert!(connect(&gateway, &[&old]).await.is_err(), "the old certificate is still shown to somebody");
     assert!(gateway.err().contains("2100-01-01"), "the log says until when it is valid: {}", gateway.err());
     assert_eq!(count(&gateway, "WARN"), 0, "{}", gateway.err());
-    // The client has read only the head of the first answer.
-    let mut rest = vec![0; 1024];
-    let _ = within("the rest", open.read(&mut rest)).await.unwrap();
+    skip_answer(&mut open).await;
     ask(&mut open).await;
 }
 

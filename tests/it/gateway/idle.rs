@@ -4,6 +4,8 @@ use crate::support::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS};
 use crate::support::process::Gateway;
 use crate::support::raw::{Raw, text};
 
+use super::certificates::{self, Pair};
+
 /// More than the number of idle connections that keep their buffers.
 const MANY: usize = 1100;
 
@@ -19,30 +21,60 @@ async fn asks(raw: &mut Raw) {
     assert_eq!(raw.answer().await.unwrap().status, 200);
 }
 
-/// Opens connections that have had one answer each.
-async fn idle(gateway: &Gateway, number: usize) -> Vec<Raw> {
+async fn connect(gateway: &Gateway) -> Raw {
+    let mut raw = gateway.connect().await;
+    asks(&mut raw).await;
+    raw
+}
+
+/// As many connections as `open` opens.
+async fn idle<C>(number: usize, open: impl AsyncFn() -> C) -> Vec<C> {
     let mut idle = Vec::new();
     for _ in 0..number {
-        let mut raw = gateway.connect().await;
-        asks(&mut raw).await;
-        idle.push(raw);
+        idle.push(open().await);
     }
     idle
 }
 
-#[tokio::test]
-async fn idle_connections_cost_little_and_are_served_like_others() {
-    const MORE: usize = 1000;
-    may_open(3000);
-    let mut gateway = Gateway::start(&[]).await;
-    let _first = idle(&gateway, MANY).await;
+/// Opens more connections than those that keep their buffers. Returns all of them, and how many bytes of the gateway's memory
+/// each further one costs.
+async fn without_buffers<C>(gateway: &Gateway, open: impl AsyncFn() -> C) -> (Vec<C>, u64) {
+    const MORE: usize = 2000;
+    let mut all = idle(MANY, &open).await;
     let before = gateway.resident_kb();
-    let mut more = idle(&gateway, MORE).await;
+    all.extend(idle(MORE, &open).await);
     let each = gateway.resident_kb().saturating_sub(before) * 1024 / MORE as u64;
     println!("an idle connection costs {each} bytes");
-    assert!(each < 10 << 10, "{each} bytes");
+    (all, each)
+}
 
-    let [first, second, third, ..] = &mut more[..] else { panic!("there are more") };
+#[tokio::test]
+async fn idle_connections_over_tls_cost_little() {
+    may_open(4000);
+    let pair = Pair::new();
+    let gateway = certificates::start(&pair).await;
+    let (mut idle, each) = without_buffers(&gateway, async || {
+        let mut stream = certificates::connect(&gateway, &[&pair]).await.unwrap();
+        certificates::ask(&mut stream).await;
+        stream
+    })
+    .await;
+    assert!(each < 10_000, "{each} bytes");
+    let [.., one] = &mut idle[..] else { panic!("there are more") };
+    for _ in 0..3 {
+        certificates::skip_answer(one).await;
+        certificates::ask(one).await;
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_cost_little_and_are_served_like_others() {
+    may_open(4000);
+    let mut gateway = Gateway::start(&[]).await;
+    let (mut idle, each) = without_buffers(&gateway, async || connect(&gateway).await).await;
+    assert!(each < 3_000, "{each} bytes");
+
+    let [.., first, second, third] = &mut idle[..] else { panic!("there are more") };
     for _ in 0..3 {
         asks(first).await;
     }
@@ -63,7 +95,7 @@ async fn idle_connections_cost_little_and_are_served_like_others() {
     assert_eq!(third.answer().await.unwrap().status, 200);
 
     gateway.signal("TERM").await;
-    for raw in more.iter_mut().take(10) {
+    for raw in idle.iter_mut().rev().take(10) {
         assert!(raw.is_closed_by_peer().await);
     }
     assert!(gateway.ended().await.success());
@@ -74,7 +106,7 @@ async fn an_idle_connection_without_buffers_ends_in_time() {
     may_open(2000);
     let limits = [("IDLE_TIMEOUT_SECONDS", "2"), ("HEADER_TIMEOUT_SECONDS", "2")];
     let gateway = Gateway::start(&limits).await;
-    let mut idle = idle(&gateway, MANY).await;
+    let mut idle = idle(MANY, async || connect(&gateway).await).await;
     let [.., half, last] = &mut idle[..] else { panic!("there are more") };
     half.send(OPEN).await;
     assert!(half.is_closed_by_peer().await);
