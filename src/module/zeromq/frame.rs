@@ -104,7 +104,16 @@ pub(super) struct Message {
 impl Message {
     /// The parts in `before`, and the body as the last one.
     pub(super) fn new(before: &[&[u8]], body: &Bytes) -> Self {
-        let mut bytes = Vec::new();
+        Self::behind(&[], before, body)
+    }
+
+    /// The same, behind the empty part that a request needs.
+    pub(super) fn request(before: &[&[u8]], body: &Bytes) -> Self {
+        Self::behind(DELIMITER, before, body)
+    }
+
+    fn behind(first: &[u8], before: &[&[u8]], body: &Bytes) -> Self {
+        let mut bytes = first.to_vec();
         for part in before {
             head(MORE, part.len(), &mut bytes);
             bytes.extend_from_slice(part);
@@ -211,6 +220,11 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
+    /// Whether no part of a message has been taken without its last one.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Takes the next message or command from the front of `buffer`. `None` if it is not complete yet.
     ///
     /// # Errors
@@ -225,8 +239,8 @@ impl Decoder {
             if buffer.len() - head < length {
                 return Ok(None);
             }
-            buffer.advance(head);
-            let body = buffer.split_to(length).to_vec();
+            let body = buffer[head..head + length].to_vec();
+            buffer.advance(head + length);
             if flags & COMMAND != 0 {
                 return Ok(Some(Received::Command(body)));
             }

@@ -5,8 +5,15 @@
 
 mod config;
 mod connection;
+mod dial;
 mod frame;
+mod handshake;
+mod idle;
+mod line;
+mod one_way;
 mod peer;
+mod port;
+mod requests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A connection to a peer, after the handshake.
+//! A connection that carries messages which nothing replies to, queued by several deliveries.
 
 use std::fmt;
 use std::io;
@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::yield_now;
 
-use super::frame::{self, DELIMITER, Decoder, GREETING, Invalid, Message, Received, Role};
+use super::frame::{self, DELIMITER, Decoder, Message, Received, Role};
+use super::handshake::{Met, lost};
 use crate::base::lock::lock;
-use crate::event::{DeliverError, DeliverErrorKind};
+use crate::event::DeliverError;
 
 /// The most messages that wait to be written to one peer.
 const QUEUE: usize = 64;
@@ -38,54 +38,24 @@ pub(super) struct Peer {
 
 struct Item {
     message: Message,
-    /// Answered once the message is written; `None` for a request, which has a reply.
-    answer: Option<oneshot::Sender<()>>,
+    /// Answered once the message is written.
+    written: oneshot::Sender<()>,
     room: OwnedSemaphorePermit,
 }
 
 struct State {
     role: Role,
     ended: watch::Sender<bool>,
-    reply: Mutex<Option<oneshot::Sender<()>>>,
     topics: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Why there is no peer.
-pub(super) enum Wrong {
-    Socket(io::Error),
-    Peer(Invalid),
-}
-
 impl Peer {
-    /// Makes the handshake. There is no time limit. `place` is held for as long as the connection lives.
-    pub(super) async fn meet(
-        mut stream: TcpStream,
-        role: Role,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Result<Self, Wrong> {
-        let mut theirs = [0; GREETING];
-        stream.write_all(&frame::greeting()).await.map_err(Wrong::Socket)?;
-        stream.read_exact(&mut theirs).await.map_err(Wrong::Socket)?;
-        frame::check_greeting(&theirs).map_err(Wrong::Peer)?;
-        stream.write_all(&frame::ready(role)).await.map_err(Wrong::Socket)?;
-        let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::new());
-        let command = loop {
-            match decoder.next(&mut buffer).map_err(Wrong::Peer)? {
-                Some(Received::Command(command)) => break command,
-                Some(Received::Message(_)) => {
-                    return Err(Wrong::Peer(Invalid::Peer("it does not end the handshake")));
-                }
-                None if stream.read_buf(&mut buffer).await.map_err(Wrong::Socket)? == 0 => {
-                    return Err(Wrong::Socket(io::ErrorKind::UnexpectedEof.into()));
-                }
-                None => {}
-            }
-        };
-        let is_rep = frame::check_ready(role, &command).map_err(Wrong::Peer)?;
-        let before = if is_rep || role == Role::Req { DELIMITER } else { b"" };
+    /// `place` is held for as long as the connection lives.
+    pub(super) fn new(met: Met, role: Role, place: Option<OwnedSemaphorePermit>) -> Self {
+        let Met { stream, buffer, is_rep } = met;
+        let before = if is_rep { DELIMITER } else { b"" };
         let (outbox, items) = mpsc::channel(QUEUE);
-        let state = State { role, ended: watch::Sender::new(false), reply: Mutex::default(), topics: Mutex::default() };
-        let state = Arc::new(state);
+        let state = Arc::new(State { role, ended: watch::Sender::new(false), topics: Mutex::default() });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             let _place = place;
@@ -93,13 +63,12 @@ impl Peer {
             // PONGs, which the writer sends.
             let (pongs, due) = mpsc::channel(1);
             tokio::select! {
-                () = read(reader, decoder, buffer, &shared, pongs) => {}
+                () = read(reader, buffer, &shared, pongs) => {}
                 () = write(writer, before, items, due) => {}
             }
-            drop(lock(&shared.reply).take());
             shared.ended.send_replace(true);
         });
-        Ok(Self { outbox, room: Arc::new(Semaphore::new(ROOM as usize)), state })
+        Self { outbox, room: Arc::new(Semaphore::new(ROOM as usize)), state }
     }
 
     /// Whether the connection lives, as far as is known.
@@ -124,48 +93,21 @@ impl Peer {
 
     /// Sends a message, and waits until it is written to the network connection. There is no time limit.
     pub(super) async fn send(&self, message: &Message) -> Result<(), DeliverError> {
-        let (answer, written) = oneshot::channel();
-        self.queue(message, Some(answer)).await?;
-        written.await.map_err(|_| lost())
-    }
-
-    /// Sends a request, and waits for its reply. There is no time limit. If it is given up, the peer must be dropped: the
-    /// reply would be taken for that of the next request.
-    pub(super) async fn ask(&self, message: &Message) -> Result<(), DeliverError> {
-        let (reply, replied) = oneshot::channel();
-        *lock(&self.state.reply) = Some(reply);
-        self.queue(message, None).await?;
-        replied.await.map_err(|_| lost())
-    }
-
-    async fn queue(&self, message: &Message, answer: Option<oneshot::Sender<()>>) -> Result<(), DeliverError> {
         let kib = u32::try_from(message.len() >> 10).unwrap_or(ROOM).saturating_add(1).min(ROOM);
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| lost())?;
-        self.outbox.send(Item { message: message.clone(), answer, room }).await.map_err(|_| lost())
+        let (written, is_written) = oneshot::channel();
+        self.outbox.send(Item { message: message.clone(), written, room }).await.map_err(|_| lost())?;
+        is_written.await.map_err(|_| lost())
     }
 }
 
 /// Reads until the connection ends, or the peer breaks the rules.
-async fn read(
-    mut socket: OwnedReadHalf,
-    mut decoder: Decoder,
-    mut buffer: BytesMut,
-    state: &State,
-    pongs: mpsc::Sender<Vec<u8>>,
-) {
+async fn read(mut socket: OwnedReadHalf, mut buffer: BytesMut, state: &State, pongs: mpsc::Sender<Vec<u8>>) {
+    let mut decoder = Decoder::default();
     loop {
         match decoder.next(&mut buffer) {
             Ok(Some(Received::Message(parts))) => {
-                let goes_on = match state.role {
-                    Role::Pub => parts.iter().all(|part| subscribe(part, &state.topics)),
-                    Role::Req if parts.len() > 1 && parts[0].is_empty() => {
-                        // A reply that nobody waits for means nothing.
-                        let _ = lock(&state.reply).take().map(|reply| reply.send(()));
-                        true
-                    }
-                    _ => true,
-                };
-                if !goes_on {
+                if state.role == Role::Pub && !parts.iter().all(|part| subscribe(part, &state.topics)) {
                     return;
                 }
             }
@@ -247,32 +189,24 @@ async fn write_all(
     first: Item,
     items: &mut mpsc::Receiver<Item>,
 ) -> io::Result<()> {
-    let is_request = first.answer.is_none();
-    if !is_request {
-        // The tasks that are ready run first, so that their messages go out in the same write.
-        yield_now().await;
-    }
-    let (mut next, mut written) = (Some(first), Vec::new());
-    while let Some(Item { message, answer, room }) = next {
-        let took_too_long = answer.as_ref().is_some_and(oneshot::Sender::is_closed);
+    // The tasks that are ready run first, so that their messages go out in the same write.
+    yield_now().await;
+    let (mut next, mut done) = (Some(first), Vec::new());
+    while let Some(Item { message, written, room }) = next {
+        let took_too_long = written.is_closed();
         if !took_too_long {
             for bytes in [before, &message.head, &message.body] {
                 socket.write_all(bytes).await?;
             }
-            written.push((answer, room));
+            done.push((written, room));
         }
         next = items.try_recv().ok();
     }
     socket.flush().await?;
-    for answer in written.into_iter().filter_map(|(answer, _room)| answer) {
-        let _ = answer.send(());
+    for (written, _room) in done {
+        let _ = written.send(());
     }
     Ok(())
-}
-
-/// The connection was lost.
-pub(super) fn lost() -> DeliverError {
-    DeliverError::new(DeliverErrorKind::Connect, "the connection to the peer was lost")
 }
 
 impl fmt::Debug for Peer {
