@@ -16,21 +16,23 @@ use crate::base::lock::lock;
 
 /// Connections that carry no request. A task answers their peers, and ends those that cannot carry another request.
 pub(super) struct Idle {
+    take_turns: bool,
     waiting: Arc<Mutex<Waiting>>,
     put: Notify,
     watch: JoinHandle<()>,
 }
 
 struct Waiting {
-    /// The one that has waited longest is the first.
+    /// The next one to take is the first.
     lines: VecDeque<Line>,
     /// Wakes the task.
     waker: Waker,
 }
 
 impl Idle {
-    /// Has none yet. Must run on a tokio runtime.
-    pub(super) fn new() -> Self {
+    /// Has none yet. Whether they `take_turns`, as those of several peers should. If not, the one that was used last is the
+    /// next one, since the peer may still be awake. Must run on a tokio runtime.
+    pub(super) fn new(take_turns: bool) -> Self {
         let waiting = Waiting { lines: VecDeque::new(), waker: Waker::noop().clone() };
         let waiting = Arc::new(Mutex::new(waiting));
         let watched = Arc::clone(&waiting);
@@ -40,10 +42,10 @@ impl Idle {
             waiting.lines.retain_mut(|line| line.is_usable(cx));
             Poll::Pending
         }));
-        Self { waiting, put: Notify::new(), watch }
+        Self { take_turns, waiting, put: Notify::new(), watch }
     }
 
-    /// The connection that has waited longest, if there is one.
+    /// A connection, if there is one.
     pub(super) fn take(&self) -> Option<Line> {
         let mut waiting = lock(&self.waiting);
         // The task may not have run since the peer did something.
@@ -55,7 +57,10 @@ impl Idle {
     pub(super) fn put(&self, mut line: Line) {
         let mut waiting = lock(&self.waiting);
         if line.is_usable(&mut Context::from_waker(&waiting.waker)) {
-            waiting.lines.push_back(line);
+            match self.take_turns {
+                true => waiting.lines.push_back(line),
+                false => waiting.lines.push_front(line),
+            }
             drop(waiting);
             self.put.notify_one();
         }

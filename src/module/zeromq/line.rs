@@ -7,8 +7,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -19,9 +19,12 @@ use crate::event::DeliverError;
 /// The room for a read: a usual reply fits.
 const READ: usize = 512;
 
+/// The bytes of a request that one write carries. A larger body has a write of its own.
+const BUFFER: usize = 8 << 10;
+
 /// A connection to a `REP` or `ROUTER`.
 pub(super) struct Line {
-    stream: TcpStream,
+    stream: BufWriter<TcpStream>,
     decoder: Decoder,
     buffer: BytesMut,
     _place: Option<OwnedSemaphorePermit>,
@@ -30,14 +33,14 @@ pub(super) struct Line {
 impl Line {
     /// `place` is held for as long as the connection lives.
     pub(super) fn new(met: Met, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { stream: met.stream, decoder: Decoder::default(), buffer: met.buffer, _place: place }
+        let stream = BufWriter::with_capacity(BUFFER, met.stream);
+        Self { stream, decoder: Decoder::default(), buffer: met.buffer, _place: place }
     }
 
     /// Sends a request, and waits for its reply. There is no time limit. The connection ends if the future is dropped: the
     /// reply, which may still come, would be taken for that of the next request.
     pub(super) async fn ask(mut self, request: &Message) -> Result<Self, DeliverError> {
-        let mut bytes = Buf::chain(&request.head[..], &request.body[..]);
-        self.stream.write_all_buf(&mut bytes).await.map_err(|_| lost())?;
+        self.write(&[&request.head, &request.body]).await?;
         loop {
             match self.decoder.next(&mut self.buffer) {
                 Ok(Some(Received::Message(parts))) if parts.len() > 1 && parts[0].is_empty() => return Ok(self),
@@ -45,7 +48,7 @@ impl Line {
                 Ok(Some(Received::Message(_))) => {}
                 Ok(Some(Received::Command(command))) => {
                     if let Some(pong) = frame::pong(&command) {
-                        self.stream.write_all(&pong).await.map_err(|_| lost())?;
+                        self.write(&[&pong]).await?;
                     }
                 }
                 Ok(None) => {
@@ -60,6 +63,13 @@ impl Line {
         }
     }
 
+    async fn write(&mut self, pieces: &[&[u8]]) -> Result<(), DeliverError> {
+        for piece in pieces {
+            self.stream.write_all(piece).await.map_err(|_| lost())?;
+        }
+        self.stream.flush().await.map_err(|_| lost())
+    }
+
     /// Answers the peer while no request is under way. Whether the connection can carry another one; the task of `cx` is woken
     /// when that may have changed.
     pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
@@ -67,7 +77,7 @@ impl Line {
             match self.decoder.next(&mut self.buffer) {
                 Ok(Some(Received::Command(command))) => {
                     let pong = frame::pong(&command).unwrap_or_default();
-                    if !pong.is_empty() && self.stream.try_write(&pong).ok() != Some(pong.len()) {
+                    if !pong.is_empty() && self.stream.get_ref().try_write(&pong).ok() != Some(pong.len()) {
                         return false;
                     }
                 }

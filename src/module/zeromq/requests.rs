@@ -38,12 +38,12 @@ impl Requests {
     /// Begins to connect, and does not wait for it.
     pub(super) fn connect(dialer: Dialer) -> Self {
         let reach = Reach::Peer { session: Sessions::open(dialer.clone()), dialer };
-        Self { idle: Arc::new(Idle::new()), reach, permits: Semaphore::new(MOST_LINES) }
+        Self { idle: Arc::new(Idle::new(false)), reach, permits: Semaphore::new(MOST_LINES) }
     }
 
     /// Lets peers connect to this address.
     pub(super) async fn bind(egress: Egress, address: SocketAddr) -> Result<Self, DeliverError> {
-        let idle = Arc::new(Idle::new());
+        let idle = Arc::new(Idle::new(true));
         let welcome = {
             let idle = Arc::clone(&idle);
             move |met, place| idle.put(Line::new(met, Some(place)))
@@ -119,6 +119,10 @@ mod tests {
             Self::meet(accepted.unwrap().0).await
         }
 
+        async fn connect(port: u16) -> Self {
+            Self::meet(TcpStream::connect(("127.0.0.1", port)).await.unwrap()).await
+        }
+
         async fn expect(&mut self, bytes: &[u8]) {
             let mut found = vec![0; bytes.len()];
             timeout(SOON, self.0.read_exact(&mut found)).await.expect("bytes").unwrap();
@@ -145,6 +149,13 @@ mod tests {
         (requests, listener, session)
     }
 
+    /// Requests to peers that connect to this port.
+    async fn bound() -> (Arc<Requests>, u16) {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let egress = Egress::new("127.0.0.1".parse().unwrap());
+        (Arc::new(Requests::bind(egress, ([127, 0, 0, 1], port).into()).await.unwrap()), port)
+    }
+
     fn ask(requests: &Arc<Requests>) -> JoinHandle<Result<(), DeliverError>> {
         let requests = Arc::clone(requests);
         tokio::spawn(async move { requests.ask(&Message::request(&[], &Bytes::from_static(b"order"))).await })
@@ -164,20 +175,45 @@ mod tests {
             rep.say(REPLY).await;
             asking.await.unwrap().unwrap();
         }
-        let (mut next, mut last) = (rep, other);
+        // The one that was used last is the next one.
         for _ in 0..3 {
-            let rep = &mut next;
             let asking = ask(&requests);
-            rep.expect(REQUEST).await;
+            other.expect(REQUEST).await;
             // A reply in pieces, behind a message that is none.
-            rep.say(b"\0\x05stray").await;
+            other.say(b"\0\x05stray").await;
             for piece in REPLY.chunks(1) {
                 assert!(!asking.is_finished());
-                rep.say(piece).await;
+                other.say(piece).await;
             }
             asking.await.unwrap().unwrap();
-            std::mem::swap(&mut next, &mut last);
         }
+    }
+
+    #[tokio::test]
+    async fn peers_that_connect_take_turns() {
+        let (requests, port) = bound().await;
+        let mut reps = [Rep::connect(port).await, Rep::connect(port).await];
+        let asking = [ask(&requests), ask(&requests)];
+        for rep in &mut reps {
+            rep.expect(REQUEST).await;
+            rep.say(REPLY).await;
+        }
+        for asking in asking {
+            asking.await.unwrap().unwrap();
+        }
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            let asking = ask(&requests);
+            let [first, second] = &mut reps;
+            let turn = tokio::select! {
+                () = first.expect(REQUEST) => 0,
+                () = second.expect(REQUEST) => 1,
+            };
+            turns.push(turn);
+            reps[turn].say(REPLY).await;
+            asking.await.unwrap().unwrap();
+        }
+        assert!(turns == [0, 1, 0, 1] || turns == [1, 0, 1, 0], "{turns:?}");
     }
 
     #[tokio::test]
@@ -263,11 +299,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_connects_gets_the_requests_that_wait_and_frees_its_place_at_its_end() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let egress = Egress::new("127.0.0.1".parse().unwrap());
-        let requests = Arc::new(Requests::bind(egress, ([127, 0, 0, 1], port).into()).await.unwrap());
+        let (requests, port) = bound().await;
         let asking: Vec<_> = (0..200).map(|_| ask(&requests)).collect();
-        let mut rep = Rep::meet(TcpStream::connect(("127.0.0.1", port)).await.unwrap()).await;
+        let mut rep = Rep::connect(port).await;
         let all = async {
             for _ in 0..200 {
                 rep.expect(REQUEST).await;
