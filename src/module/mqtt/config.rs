@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
-use super::packet::{Version, is_string};
+use super::outgoing::is_string;
+use super::packet::Version;
 use crate::config::{BuildError, WebhookKey};
 use crate::egress::{ClientTls, Egress, TlsOptions};
 use crate::module::broker::{BrokerUrl, MQTT_TOPIC, Scheme, Server, Template, forward, limit};

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 
 use super::config::{Login, Tls};
 use super::error;
-use super::packet::{self, Connect, Incoming, Version, Violation};
+use super::incoming::{Incoming, Violation, decode};
+use super::outgoing::Connect;
+use super::packet::Version;
 use super::session::Session;
 use crate::egress::{ClientTls, Egress, TlsOptions};
 use crate::event::{DeliverError, DeliverErrorKind};
@@ -111,7 +113,7 @@ impl Dialer {
         let mut bytes = BytesMut::new();
         let violation = |violation| error::violation(&self.shown, violation);
         let answer = loop {
-            if let Some(answer) = packet::decode(&mut bytes, self.version).map_err(violation)? {
+            if let Some(answer) = decode(&mut bytes, self.version).map_err(violation)? {
                 break answer;
             }
             if stream.read_buf(&mut bytes).await.map_err(broken)? == 0 {

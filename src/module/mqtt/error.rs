@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::packet::{Reason, Version, Violation};
+use super::incoming::{Reason, Violation};
+use super::packet::Version;
 use crate::event::DeliverError;
 use crate::event::DeliverErrorKind::{self, Auth, Config, Connect, Permanent, Throttled, Timeout, Unavailable};
 

@@ -4,7 +4,9 @@ mod config;
 mod connection;
 mod dial;
 mod error;
+mod incoming;
 mod message;
+mod outgoing;
 mod packet;
 mod session;
 
@@ -17,10 +19,11 @@ use tokio::time::timeout;
 
 pub use self::config::{MqttConfig, MqttConnectionConfig, MqttFormat, MqttVersion, TasmotaType};
 pub use self::connection::{MqttClient, MqttConnection};
-use self::message::Form;
 #[cfg(fuzzing)]
-pub(crate) use self::packet::fuzz;
-use self::packet::{Properties, Publish, Version};
+pub(crate) use self::incoming::fuzz;
+use self::message::Form;
+use self::outgoing::{Properties, Publish};
+use self::packet::Version;
 use super::broker::{self, Template, text};
 use super::connection::Shared;
 use super::forward::Forward;

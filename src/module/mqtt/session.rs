@@ -14,7 +14,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::error;
-use super::packet::{self, FAREWELL, Incoming, Limits, PING, Publish, Reason, Version};
+use super::incoming::{Incoming, Limits, Reason, Violation, decode};
+use super::outgoing::{FAREWELL, PING, Publish, release};
+use super::packet::Version;
 use crate::base::lock::lock;
 use crate::event::{DeliverError, DeliverErrorKind};
 
@@ -255,7 +257,7 @@ impl Carrier {
         let server = &self.shared.server;
         loop {
             loop {
-                match packet::decode(&mut bytes, self.version) {
+                match decode(&mut bytes, self.version) {
                     Ok(None) => break,
                     Ok(Some(packet)) => {
                         if let Err(cause) = self.take(packet) {
@@ -275,7 +277,7 @@ impl Carrier {
 
     /// Takes a packet of the server. An error ends the session.
     fn take(&self, packet: Incoming) -> Result<(), DeliverError> {
-        let violation = |text| error::violation(&self.shared.server, packet::Violation(text));
+        let violation = |text| error::violation(&self.shared.server, Violation(text));
         let mut pending = lock(&self.shared.pending);
         match packet {
             Incoming::PubAck(id, reason) => match pending.messages.remove(&id) {
@@ -381,7 +383,7 @@ where
                 stream.write_all(&body).await?;
                 written.extend(answer);
             }
-            Outgoing::Release(id) => stream.write_all(&packet::release(id)).await?,
+            Outgoing::Release(id) => stream.write_all(&release(id)).await?,
         }
         next = queue.try_recv().ok();
     }
