@@ -66,7 +66,12 @@ impl KafkaClient {
     pub(super) async fn connect(settings: Settings) -> Result<Self, DeliverError> {
         reach(&settings).await?;
         let producer = Arc::new(Producer::start(&settings).await?);
-        producer.first_login().await?;
+        // A broker that has accepted the connection and says nothing is not away.
+        let silent = || {
+            let text = format!("no broker has answered the login within {FIRST:?}");
+            DeliverError::new(DeliverErrorKind::Timeout, text)
+        };
+        producer.connected(FIRST, silent).await?;
         producer.check_announced(&settings).await?;
         Ok(Self { settings, producer: Mutex::new(producer) })
     }
@@ -81,7 +86,7 @@ impl KafkaClient {
         properties: &Properties<'_>,
     ) -> Result<(), DeliverError> {
         let producer = self.producer().await?;
-        producer.connected(PATIENCE).await?;
+        producer.connected(PATIENCE, away).await?;
         let mut headers = OwnedHeaders::new();
         properties.each(|name, value| {
             headers = std::mem::take(&mut headers).insert(Header { key: name, value: Some(value) })
@@ -92,7 +97,7 @@ impl KafkaClient {
         let outcome = tokio::select! {
             outcome = sent => outcome,
             // librdkafka keeps the message and may still send it, within the time limit of a message.
-            () = producer.watch.lost(PATIENCE) => return Err(producer.away()),
+            () = producer.watch.lost(PATIENCE) => return Err(producer.watch.error().unwrap_or_else(away)),
         };
         match outcome {
             Ok(Ok(_)) => Ok(()),
@@ -160,31 +165,10 @@ impl Producer {
         self.inner.as_ref().ok_or_else(ended)
     }
 
-    /// Waits for the first connected broker. One that has accepted the connection and says nothing is not away.
-    async fn first_login(&self) -> Result<(), DeliverError> {
-        let text = || format!("no broker has answered the login within {FIRST:?}");
-        let silent = || DeliverError::new(DeliverErrorKind::Timeout, text());
-        match timeout(FIRST, self.watch.up()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.watch.error().unwrap_or_else(silent)),
-        }
-    }
-
-    /// Waits for a connected broker.
-    async fn connected(&self, patience: Duration) -> Result<(), DeliverError> {
-        if self.watch.is_up() {
-            return Ok(());
-        }
-        match timeout(patience, self.watch.up()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.away()),
-        }
-    }
-
-    /// The error while no broker is connected.
-    fn away(&self) -> DeliverError {
-        let unknown = || DeliverError::new(DeliverErrorKind::Connect, "no broker is connected");
-        self.watch.error().unwrap_or_else(unknown)
+    /// Waits for a connected broker. If nothing is known of the broker after `patience`, the error is `unknown`.
+    async fn connected(&self, patience: Duration, unknown: impl Fn() -> DeliverError) -> Result<(), DeliverError> {
+        let late = |_| Err(self.watch.error().unwrap_or_else(unknown));
+        timeout(patience, self.watch.up()).await.unwrap_or_else(late)
     }
 
     /// Checks the addresses of the servers that the cluster announces.
@@ -208,6 +192,11 @@ impl Producer {
         }
         Ok(())
     }
+}
+
+/// The error while no broker is connected, if nothing else is known.
+fn away() -> DeliverError {
+    DeliverError::new(DeliverErrorKind::Connect, "no broker is connected")
 }
 
 /// Ending librdkafka waits for its threads: this must hold up neither a request nor the configuration.
