@@ -43,9 +43,18 @@ const SECRET_KEYS: [&str; 8] = ["access", "api", "encryption", "master", "privat
 /// Suffixes that make a last word secret: `refreshtoken`, `dbpassword`.
 const SECRET_SUFFIXES: [&str; 4] = ["password", "passwd", "secret", "token"];
 
-/// Secret names that are often written as one word.
-const SECRET_NAMES: [&str; 8] =
-    ["accesskey", "accesstoken", "apikey", "apitoken", "authtoken", "clientsecret", "creditcard", "privatekey"];
+/// Secret names that are often written as one word. Microsoft Graph calls the secret that it sends `clientState`.
+const SECRET_NAMES: [&str; 9] = [
+    "accesskey",
+    "accesstoken",
+    "apikey",
+    "apitoken",
+    "authtoken",
+    "clientsecret",
+    "clientstate",
+    "creditcard",
+    "privatekey",
+];
 
 /// A name that contains one of these sounds secret.
 const SOUNDS: [&str; 7] = ["auth", "cookie", "credential", "key", "password", "secret", "token"];
@@ -63,9 +72,9 @@ fn may_be_secret(name: &str) -> bool {
 }
 
 /// The letters of each word of which every secret name contains at least one.
-const SECRET_LETTERS: [u64; 34] = {
+const SECRET_LETTERS: [u64; 35] = {
     let lists: [&[&str]; 5] = [&SECRET_WORDS, &SECRET_ENDINGS, &SECRET_SUFFIXES, &SECRET_NAMES, &["key"]];
-    let mut all = [0; 34];
+    let mut all = [0; 35];
     let (mut list, mut count) = (0, 0);
     while list < lists.len() {
         let mut at = 0;
@@ -249,6 +258,8 @@ mod tests {
             "accessTokenV2",
             "passcode",
             "clientSecret",
+            "clientState",
+            "client_state",
             "signing_key",
             "api_\u{212a}ey",
             "PassWord",
@@ -297,6 +308,8 @@ mod tests {
             "primaryKey",
             "KeyBoard",
             "compass",
+            "clientStatus",
+            "state",
             "Author",
             "sessionsTotal",
         ] {

@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::presets::{How, ROWS, Row, UNSUPPORTED};
 use super::*;
+use crate::base::secret_names::{REDACTED, is_secret};
 use crate::config::{DedupBy, Node, PublicUrl, WebhookKey};
+use crate::json;
 
 /// A request, and whether it is to be let in.
 #[derive(Clone, Deserialize)]
@@ -304,6 +306,22 @@ fn what_the_head_shows_to_be_wrong_is_refused_before_the_body() {
         let judged = case.signature.check_head(Head::of(&req));
         assert!(judged.is_err() || is_of_body, "{} {}: {judged:?}", vector.preset, vector.case);
     }
+}
+
+/// A history and the module `log` mask the fields of a body by their names.
+#[test]
+fn a_secret_that_a_body_holds_is_in_a_field_that_is_masked() {
+    let mut masked = Vec::new();
+    for vector in valid() {
+        let holds_secret = |body: &[u8]| String::from_utf8_lossy(body).contains(&vector.secret);
+        let body = vector.case().body;
+        if holds_secret(&body) {
+            let cleaned = json::clean(&body, Some(REDACTED), &is_secret).unwrap().unwrap_or(body);
+            assert!(!holds_secret(&cleaned), "{}", vector.preset);
+            masked.push(vector.preset);
+        }
+    }
+    assert_eq!(masked, ["msgraph"]);
 }
 
 #[test]
