@@ -8,15 +8,14 @@
 //! Therefore a connection counts as all that h2 may keep of what the peer has sent. When all connections together exceed
 //! the budget, the gateway sends a GOAWAY to the largest ones: their peers open another connection for their next request.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tower_webhook::LogLimit;
 
 use crate::activity::Activity;
+use crate::register::{self, Register};
 
 /// The memory of a connection whose peer has sent nothing.
 const CONNECTION: usize = 32 << 10;
@@ -39,25 +38,15 @@ const LIMIT: usize = 4 * BUDGET;
 /// Connections that differ by less count as equal, and then those go first that have been idle longest.
 const GRAIN: usize = 64 << 10;
 
-/// The shortest time between two searches for the connections that count most.
-const PAUSE: Duration = Duration::from_millis(10);
-
 /// The shortest time between two log lines.
 const LINES: Duration = Duration::from_secs(10);
 
 /// All HTTP/2 connections.
 pub(crate) struct Http2Memory {
     held: AtomicUsize,
-    connections: Mutex<Connections>,
+    connections: Arc<Register<Connection>>,
     closed: metrics::Counter,
     lines: LogLimit<()>,
-}
-
-#[derive(Default)]
-struct Connections {
-    next: u64,
-    open: HashMap<u64, Arc<Connection>>,
-    looked: Option<Instant>,
 }
 
 struct Connection {
@@ -70,36 +59,26 @@ struct Connection {
 pub(crate) struct Place {
     memory: Arc<Http2Memory>,
     connection: Arc<Connection>,
-    id: u64,
+    _registered: register::Place<Connection>,
 }
 
 impl Http2Memory {
     pub(crate) fn new() -> Arc<Self> {
         let closed = metrics::counter!("tower_webhook_http2_connections_closed_total");
-        let (held, connections) = (AtomicUsize::new(0), Mutex::default());
+        let (held, connections) = (AtomicUsize::new(0), Register::new());
         Arc::new(Self { held, connections, closed, lines: LogLimit::new(1, LINES) })
     }
 
     pub(crate) fn enter(self: &Arc<Self>, activity: &Arc<Activity>) -> Place {
         let (activity, bytes) = (Arc::clone(activity), AtomicUsize::new(0));
         let connection = Arc::new(Connection { activity, bytes, is_leaving: AtomicBool::new(false) });
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = connections.next;
-        connections.next += 1;
-        connections.open.insert(id, Arc::clone(&connection));
-        Place { memory: Arc::clone(self), connection, id }
+        let registered = self.connections.enter(&connection);
+        Place { memory: Arc::clone(self), connection, _registered: registered }
     }
 
     fn make_room(&self) {
-        // If the lock is taken, another thread is making room.
-        let Ok(mut connections) = self.connections.try_lock() else { return };
-        let now = Instant::now();
-        if connections.looked.is_some_and(|last| now < last + PAUSE) {
-            return;
-        }
-        connections.looked = Some(now);
-        let (asked, ended) = end_largest(connections.open.values());
-        drop(connections);
+        let searched = self.connections.search(|all, _| end_largest(all));
+        let (asked, ended) = searched.unwrap_or_default();
         // Once for each connection: one that is ended at once has, as a rule, been asked before.
         self.closed.increment(asked as u64);
         if asked + ended > 0
@@ -164,16 +143,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.memory.held.fetch_sub(self.connection.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-        let mut connections = self.memory.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = connections.open.remove(&self.id);
-        drop(connections);
-        drop(connection);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::register::PAUSE;
     use crate::unread::Unread;
 
     /// A connection whose peer has sent `bytes` of heads.

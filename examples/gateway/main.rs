@@ -26,6 +26,7 @@ mod opening;
 mod operators;
 mod placeholders;
 mod refused;
+mod register;
 mod reload;
 mod rendering;
 mod routes;

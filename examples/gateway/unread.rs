@@ -4,10 +4,9 @@
 //! one counts here, and so do encrypted bytes that the socket does not accept. When all listeners together exceed the
 //! budget, the connections that hold most are ended.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use tower_webhook::LogLimit;
 
 use crate::activity::Activity;
+use crate::register::{Place, Register};
 
 /// The memory of one answer: its HTTP/2 stream and the stream's task. Its body is small, shared with other answers (the
 /// metrics), or bounded elsewhere (`/admin`).
@@ -32,30 +32,14 @@ const LEFT: usize = BUDGET / 4 * 3;
 /// A peer that lets an answer wait longer than this is slow. A quick reader may have many answers, each for a moment.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// The shortest time between two searches for the connections that hold most: each search examines all connections.
-const PAUSE: Duration = Duration::from_millis(10);
-
 /// The shortest time between two log lines about ended connections.
 const LINES: Duration = Duration::from_secs(10);
 
 pub(crate) struct Unread {
     held: AtomicUsize,
-    connections: Mutex<Connections>,
+    connections: Arc<Register<Activity>>,
     ended: Counter,
     lines: LogLimit<()>,
-}
-
-#[derive(Default)]
-struct Connections {
-    next: u64,
-    open: HashMap<u64, Arc<Activity>>,
-    looked: Option<Instant>,
-}
-
-/// Registers a connection that may be ended, until it is dropped.
-pub(crate) struct Place {
-    unread: Arc<Unread>,
-    id: u64,
 }
 
 impl fmt::Debug for Unread {
@@ -68,16 +52,13 @@ impl fmt::Debug for Unread {
 impl Unread {
     pub(crate) fn new() -> Arc<Self> {
         let ended = metrics::counter!("tower_webhook_connections_unread_total");
-        let (held, connections) = (AtomicUsize::new(0), Mutex::default());
+        let (held, connections) = (AtomicUsize::new(0), Register::new());
         Arc::new(Self { held, connections, ended, lines: LogLimit::new(1, LINES) })
     }
 
-    pub(crate) fn enter(self: &Arc<Self>, activity: &Arc<Activity>) -> Place {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = connections.next;
-        connections.next += 1;
-        connections.open.insert(id, Arc::clone(activity));
-        Place { unread: Arc::clone(self), id }
+    /// Registers a connection that may be ended.
+    pub(crate) fn enter(&self, activity: &Arc<Activity>) -> Place<Activity> {
+        self.connections.enter(activity)
     }
 
     /// Counts `bytes` until they are [released](Self::release). Returns whether the budget is exceeded.
@@ -91,16 +72,9 @@ impl Unread {
 
     /// Ends connections if the budget is exceeded. The caller must not hold a connection's lock.
     pub(crate) fn make_room(&self) {
-        // If the lock is taken, another thread is making room.
-        let Ok(mut connections) = self.connections.try_lock() else { return };
-        let now = Instant::now();
-        if connections.looked.is_some_and(|last| now < last + PAUSE) {
-            return;
-        }
-        connections.looked = Some(now);
-        let held = self.held.load(Ordering::Relaxed);
-        let (ended, excess) = end_largest(connections.open.values(), held, now);
-        drop(connections);
+        let held = || self.held.load(Ordering::Relaxed);
+        let searched = self.connections.search(|all, now| end_largest(all, held(), now));
+        let (ended, excess) = searched.unwrap_or_default();
         if ended == 0 {
             return;
         }
@@ -134,15 +108,6 @@ fn end_largest<'a>(connections: impl Iterator<Item = &'a Arc<Activity>>, held: u
         ended += 1;
     }
     (ended, excess)
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut connections = self.unread.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let activity = connections.open.remove(&self.id);
-        drop(connections);
-        drop(activity);
-    }
 }
 
 #[cfg(test)]
