@@ -51,8 +51,8 @@ const PING: Duration = Duration::from_secs(20);
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How many HTTP/1 connections keep their buffers, about 20 KiB each, while they wait for a request. Each further one
-/// allocates new buffers when its next request arrives.
-const KEPT: usize = 1024;
+/// allocates new buffers when its next request arrives. Of 512 connections under load, that costs about 5 % of the rate.
+const KEPT: usize = 128;
 
 /// A connection's byte stream, with TLS or without.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}

@@ -7,7 +7,7 @@ use crate::support::raw::{Raw, text};
 use super::certificates::{self, Pair};
 
 /// More than the number of idle connections that keep their buffers.
-const MANY: usize = 1100;
+const MANY: usize = 200;
 
 const OPEN: &str = "POST /webhook/open HTTP/1.1";
 
