@@ -306,7 +306,7 @@ enum Attended {
     GivesBack,
 }
 
-/// What became of an HTTP/1 connection.
+/// The outcome of serving an HTTP/1 connection.
 enum Talked {
     /// It has ended.
     Over { more_expected: bool },

@@ -79,7 +79,7 @@ impl Http2Memory {
     fn make_room(&self) {
         let searched = self.connections.search(|all, _| end_largest(all));
         let (asked, ended) = searched.unwrap_or_default();
-        // Once for each connection: one that is ended at once has, as a rule, been asked before.
+        // Not those that are ended at once: as a rule, each was asked and counted before.
         self.closed.increment(asked as u64);
         if asked + ended > 0
             && let Some(left_out) = self.lines.admit(())

@@ -117,6 +117,7 @@ impl Steps {
                 }
                 failed
             }
+            // Boxed for the same reason.
             Execution::Parallel => Box::pin(self.in_parallel(&attempt)).await,
         };
         let progress = tracker.progress();

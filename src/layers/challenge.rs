@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::challenge_future::ChallengeFuture;
-use super::checks::{self, Check, Verdict};
+use super::checks::{Check, Checked, Verdict};
 use super::evidence::{Established, Evidence};
 use crate::handshake::Handshake;
 use crate::request::{Collected, Head, Rejection};
@@ -46,15 +46,14 @@ impl<S> Layer<S> for ChallengeLayer {
     type Service = Challenge<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Challenge { inner, settings: self.clone() }
+        Challenge { checked: Checked::new(inner, (self.clone(),)) }
     }
 }
 
 /// Middleware applied by [`ChallengeLayer`].
 #[derive(Clone, Debug)]
 pub struct Challenge<S> {
-    inner: S,
-    settings: ChallengeLayer,
+    checked: Checked<S, (ChallengeLayer,)>,
 }
 
 impl<S, ResBody> Service<Request<Collected>> for Challenge<S>
@@ -68,16 +67,12 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        Service::<Request<Collected>>::poll_ready(&mut self.checked, cx)
     }
 
     #[inline]
-    fn call(&mut self, mut req: Request<Collected>) -> Self::Future {
-        match checks::run(&mut req, &[&self.settings]) {
-            Ok(None) => ChallengeFuture::inner(self.inner.call(req)),
-            Ok(Some(answered)) => ChallengeFuture::answered(answered),
-            Err(rejection) => ChallengeFuture::rejected(rejection),
-        }
+    fn call(&mut self, req: Request<Collected>) -> Self::Future {
+        self.checked.call(req)
     }
 }
 

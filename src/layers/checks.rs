@@ -1,6 +1,6 @@
 //! The checks of the layers, and the service that makes several of them.
 //!
-//! A check only decides. What it establishes is added to the evidence of the request here.
+//! A check only decides. This module adds the facts that a check has established to the evidence of the request.
 //!
 //! The receiver makes checks that follow each other in one service: each layer of its own would move the request, which has
 //! more than 250 bytes, wrap the future of the inner service, and search the request for its evidence.
@@ -26,7 +26,7 @@ pub(crate) trait Check<B> {
     fn check(&self, evidence: &Evidence, head: Head<'_>, body: &B) -> Result<Verdict, Rejection>;
 }
 
-/// What becomes of a request that is not refused.
+/// The decision about a request that is not refused.
 pub(crate) enum Verdict {
     /// It passes.
     Pass,
@@ -38,7 +38,7 @@ pub(crate) enum Verdict {
 
 /// Makes the checks in their order. `None` if the request passes all of them.
 #[inline]
-pub(super) fn run<B>(req: &mut Request<B>, checks: &[&dyn Check<B>]) -> Result<Option<Answered>, Rejection> {
+fn run<B>(req: &mut Request<B>, checks: &[&dyn Check<B>]) -> Result<Option<Answered>, Rejection> {
     let mut checks = checks.iter();
     loop {
         let evidence = Evidence::of(req.extensions());
@@ -82,6 +82,13 @@ impl<S, C> Checked<S, C> {
 /// Several checks.
 pub(crate) trait Checks<B> {
     fn run(&self, req: &mut Request<B>) -> Result<Option<Answered>, Rejection>;
+}
+
+impl<B, C: Check<B>> Checks<B> for (C,) {
+    #[inline]
+    fn run(&self, req: &mut Request<B>) -> Result<Option<Answered>, Rejection> {
+        run(req, &[&self.0])
+    }
 }
 
 impl<B, C1: Check<B>, C2: Check<B>> Checks<B> for (C1, C2) {

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::challenge_future::ChallengeFuture;
-use super::checks::{self, Check, Verdict};
+use super::checks::{Check, Checked, Verdict};
 use super::evidence::{Established, Evidence};
 use crate::handshake::Handshake;
 use crate::request::{Head, Rejection, RejectionKind};
@@ -69,15 +69,14 @@ impl<S> Layer<S> for HandshakeLayer {
     type Service = AnswerHandshake<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AnswerHandshake { inner, settings: self.clone() }
+        AnswerHandshake { checked: Checked::new(inner, (self.clone(),)) }
     }
 }
 
 /// Middleware applied by [`HandshakeLayer`].
 #[derive(Clone, Debug)]
 pub struct AnswerHandshake<S> {
-    inner: S,
-    settings: HandshakeLayer,
+    checked: Checked<S, (HandshakeLayer,)>,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for AnswerHandshake<S>
@@ -91,16 +90,12 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        Service::<Request<ReqBody>>::poll_ready(&mut self.checked, cx)
     }
 
     #[inline]
-    fn call(&mut self, mut req: Request<ReqBody>) -> Self::Future {
-        match checks::run(&mut req, &[&self.settings]) {
-            Ok(None) => ChallengeFuture::inner(self.inner.call(req)),
-            Ok(Some(answered)) => ChallengeFuture::answered(answered),
-            Err(rejection) => ChallengeFuture::rejected(rejection),
-        }
+    fn call(&mut self, req: Request<ReqBody>) -> Self::Future {
+        self.checked.call(req)
     }
 }
 

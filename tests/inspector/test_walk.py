@@ -85,7 +85,7 @@ class Walk(unittest.TestCase):
         event = bench.gateway.event(webhook="orders", since=bench.gateway.sent)
         mark = page.locator(f"tr[data-id='{event['id']}']").locator(".c-mark")
         mark.get_by_text("Failed").wait_for()
-        # The list as it was before the first attempt, as a history that is behind would give it.
+        # A history that is behind gives the list from before the first attempt.
         old = bench.gateway.ask("events?q=stale&limit=60")
         old["events"] = [{**row, "outcome": "waiting", "attempts": 0} for row in old["events"] if row["id"] == event["id"]]
         self.assertEqual(len(old["events"]), 1)

@@ -123,7 +123,7 @@ pub(crate) struct Evidence {
     trace: Option<Arc<Trace>>,
 }
 
-/// What a check has established about a request.
+/// A fact that a check has established about a request.
 pub(crate) enum Established {
     /// It is none of the challenges that come before the guards.
     Greeted,
@@ -168,7 +168,8 @@ struct Owed {
     permits: bool,
 }
 
-/// The evidence of a request that no layer has seen.
+/// The evidence of a request that no layer has seen. It equals the default, which is not used here because it is no constant, and
+/// a constant is not used for the default because its copy costs each request 130 instructions.
 static NONE: Evidence = Evidence {
     target: None,
     matched: None,

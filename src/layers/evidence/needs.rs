@@ -78,7 +78,7 @@ impl Evidence {
         }
     }
 
-    /// What a layer needs that processes an event without its sender.
+    /// The parts by which a layer processes an event without its sender.
     pub(in crate::layers) fn remainder(&self) -> Remainder {
         Remainder { is_claimed: self.is_claimed, webhook: self.known_webhook().cloned(), trace: self.trace.clone() }
     }

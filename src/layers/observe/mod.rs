@@ -32,8 +32,9 @@ pub(crate) use self::webhooks::{CountWebhooks, CountWebhooksLayer};
 /// `tower_webhook_requests_total{outcome}` and the histogram `tower_webhook_request_seconds{outcome}`. The outcome is
 /// the refusal's [label](crate::RejectionKind::label), `handshake` for the answer to a challenge, `duplicate` for the
 /// answer of [`Dedup`](super::dedup::Dedup) to a duplicate, `accepted` for any other 202, `delivered` for any other 2xx,
-/// `other` for any other answer, and `aborted` if the sender hung up before the answer. The first three are known by the
-/// extensions of the response, which a middleware between the layers has to keep. So the set of values is fixed, and contains nothing from requests.
+/// `other` for any other answer, and `aborted` if the sender hung up before the answer. The layer knows the first three by the
+/// extensions of the response, which a middleware between the layers has to keep. So the set of values is fixed, and contains
+/// nothing from requests.
 /// [`Finish`](super::finish::Finish) counts how aborted events ended. Install the recorder before the first request:
 /// each layer asks it for a series once. Without the feature the layer records nothing.
 ///
